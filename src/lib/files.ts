@@ -1,0 +1,108 @@
+import { dirname } from 'node:path';
+import { Failure, libFailure, messageOf, systemCodeOf } from './errors.ts';
+
+/**
+ * Files as the durable parts of Warmsite see them: few calls, each with a stated durability, so that a
+ * simulated disk that loses, reorders and tears what was not synced can stand in for the real one.
+ *
+ * What an implementation must provide: `sync` makes the file's bytes and size durable; `syncDirectory`
+ * makes the names in a directory durable; `rename` replaces atomically but is durable only after
+ * `syncDirectory`. A failed `sync` is final: the handle must not be used again, because the kernel may
+ * have dropped the dirty pages and a second sync would succeed and lie.
+ *
+ * Failures: FILE_UNREADABLE, FILE_UNWRITABLE, DISK_FULL, FSYNC_FAILED. A missing file is `undefined` where
+ * the signature says so and FILE_UNREADABLE elsewhere; an unreadable listing is never an empty one.
+ */
+export interface FileSystem {
+  /**
+   * `create` fails if the name exists (mode 0600); `update` opens an existing file for reading and writing;
+   * `read` opens it for reading only.
+   */
+  open(path: string, how: 'create' | 'update' | 'read'): Promise<FileHandle>;
+  rename(from: string, to: string): Promise<void>;
+  /** Removes a file; a missing one is fine, so that a repeated removal is too. */
+  remove(path: string): Promise<void>;
+  /** Makes a directory and its missing parents with mode 0700; an existing one is fine. */
+  makeDirectory(path: string): Promise<void>;
+  /** Removes a directory with everything in it; a missing one is fine. */
+  removeDirectory(path: string): Promise<void>;
+  /** The names in a directory, sorted; undefined if there is no such directory. */
+  list(path: string): Promise<string[] | undefined>;
+  sizeOf(path: string): Promise<number | undefined>;
+  syncDirectory(path: string): Promise<void>;
+  /** Takes away the write permission of a published file: a guard against accidents, not against root. */
+  makeReadOnly(path: string): Promise<void>;
+}
+
+export interface FileHandle {
+  /** Reads up to `target.length` bytes at `position`; fewer only at the end of the file. */
+  read(target: Uint8Array, position: number): Promise<number>;
+  /** Writes all of `data` at `position`. */
+  write(data: Uint8Array, position: number): Promise<void>;
+  /** Writes the buffers one after the other from `position` on. */
+  writeAll(buffers: readonly Uint8Array[], position: number): Promise<void>;
+  truncate(sizeBytes: number): Promise<void>;
+  sizeBytes(): Promise<number>;
+  sync(): Promise<void>;
+  close(): Promise<void>;
+}
+
+/** The failure for what the operating system said, naming path and act. */
+export function fileFailure(act: 'read' | 'write' | 'sync', path: string, error: unknown): Failure {
+  if (error instanceof Failure) return error;
+  const system = systemCodeOf(error);
+  const code =
+    system === 'ENOSPC' || system === 'EDQUOT'
+      ? 'DISK_FULL'
+      : act === 'sync'
+        ? 'FSYNC_FAILED'
+        : act === 'write'
+          ? 'FILE_UNWRITABLE'
+          : 'FILE_UNREADABLE';
+  return libFailure(code, `cannot ${act} ${path}: ${messageOf(error)}`, {
+    context: { path, system: system ?? null },
+    cause: error,
+  });
+}
+
+/**
+ * Publishes a small file: write aside, sync the file, rename, sync the directory, in that order. After it
+ * returns the whole content survives a power cut; before, either the old content or none is seen, never a
+ * part. `path + '.new'` is its scratch name: one writer per path.
+ */
+export async function publishFile(files: FileSystem, path: string, bytes: Uint8Array): Promise<void> {
+  const aside = `${path}.new`;
+  await files.remove(aside);
+  const handle = await files.open(aside, 'create');
+  try {
+    await handle.write(bytes, 0);
+    await handle.sync();
+  } finally {
+    await handle.close();
+  }
+  await files.rename(aside, path);
+  await files.syncDirectory(dirname(path));
+}
+
+/** The whole of a small file, or undefined if there is none; larger than `limitBytes` is RECORD_CORRUPT. */
+export async function readSmallFile(
+  files: FileSystem,
+  path: string,
+  limitBytes: number,
+): Promise<Buffer | undefined> {
+  const size = await files.sizeOf(path);
+  if (size === undefined) return undefined;
+  if (size > limitBytes) {
+    throw libFailure('RECORD_CORRUPT', `${path} has ${size} bytes, more than the ${limitBytes} allowed`, {
+      context: { path, sizeBytes: size },
+    });
+  }
+  const handle = await files.open(path, 'read');
+  try {
+    const bytes = Buffer.alloc(size);
+    const got = await handle.read(bytes, 0);
+    return bytes.subarray(0, got);
+  } finally {
+    await handle.close();
+  }
+}

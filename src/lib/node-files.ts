@@ -1,0 +1,129 @@
+import {
+  chmod,
+  constants,
+  mkdir,
+  type FileHandle as NodeHandle,
+  open,
+  readdir,
+  rename,
+  rm,
+  stat,
+} from 'node:fs/promises';
+import { systemCodeOf } from './errors.ts';
+import { type FileHandle, type FileSystem, fileFailure } from './files.ts';
+
+const FLAGS = {
+  create: constants.O_RDWR | constants.O_CREAT | constants.O_EXCL,
+  update: constants.O_RDWR,
+  read: constants.O_RDONLY,
+} as const;
+
+/** The file system of this machine. */
+export const nodeFiles: FileSystem = {
+  async open(path, how) {
+    const act = how === 'read' ? 'read' : 'write';
+    return new NodeFile(
+      path,
+      await doing(act, path, () => open(path, FLAGS[how] | constants.O_NOFOLLOW, 0o600)),
+    );
+  },
+  rename: (from, to) => doing('write', to, () => rename(from, to)),
+  remove: (path) => doing('write', path, () => rm(path, { force: true })),
+  makeDirectory: (path) =>
+    doing('write', path, async () => {
+      await mkdir(path, { recursive: true, mode: 0o700 });
+    }),
+  removeDirectory: (path) => doing('write', path, () => rm(path, { recursive: true, force: true })),
+  list: (path) => doing('read', path, () => orUndefined(async () => (await readdir(path)).sort())),
+  sizeOf: (path) => doing('read', path, () => orUndefined(async () => (await stat(path)).size)),
+  async syncDirectory(path) {
+    const handle = await doing('sync', path, () => open(path, constants.O_RDONLY | constants.O_DIRECTORY));
+    try {
+      await doing('sync', path, () => handle.sync());
+    } finally {
+      await handle.close();
+    }
+  },
+  makeReadOnly: (path) => doing('write', path, () => chmod(path, 0o400)),
+};
+
+async function doing<T>(act: 'read' | 'write' | 'sync', path: string, work: () => Promise<T>): Promise<T> {
+  try {
+    return await work();
+  } catch (error) {
+    throw fileFailure(act, path, error);
+  }
+}
+
+async function orUndefined<T>(work: () => Promise<T>): Promise<T | undefined> {
+  try {
+    return await work();
+  } catch (error) {
+    if (systemCodeOf(error) === 'ENOENT') return undefined;
+    throw error;
+  }
+}
+
+class NodeFile implements FileHandle {
+  readonly #path: string;
+  readonly #handle: NodeHandle;
+
+  constructor(path: string, handle: NodeHandle) {
+    this.#path = path;
+    this.#handle = handle;
+  }
+
+  read(target: Uint8Array, position: number): Promise<number> {
+    return doing('read', this.#path, async () => {
+      let done = 0;
+      while (done < target.length) {
+        const { bytesRead } = await this.#handle.read(target, done, target.length - done, position + done);
+        if (bytesRead === 0) break;
+        done += bytesRead;
+      }
+      return done;
+    });
+  }
+
+  write(data: Uint8Array, position: number): Promise<void> {
+    return doing('write', this.#path, async () => {
+      let done = 0;
+      while (done < data.length) {
+        const { bytesWritten } = await this.#handle.write(data, done, data.length - done, position + done);
+        done += bytesWritten;
+      }
+    });
+  }
+
+  async writeAll(buffers: readonly Uint8Array[], position: number): Promise<void> {
+    const total = buffers.reduce((sum, buffer) => sum + buffer.length, 0);
+    const written = await doing('write', this.#path, async () => {
+      return (await this.#handle.writev([...buffers], position)).bytesWritten;
+    });
+    if (written === total) return;
+    // A short vector write is rare (quota, signals): go on from where it stopped, buffer by buffer.
+    let skip = written;
+    let at = position;
+    for (const buffer of buffers) {
+      if (skip < buffer.length) await this.write(buffer.subarray(skip), at + skip);
+      skip = Math.max(0, skip - buffer.length);
+      at += buffer.length;
+    }
+  }
+
+  truncate(sizeBytes: number): Promise<void> {
+    return doing('write', this.#path, () => this.#handle.truncate(sizeBytes));
+  }
+
+  async sizeBytes(): Promise<number> {
+    return (await doing('read', this.#path, () => this.#handle.stat())).size;
+  }
+
+  sync(): Promise<void> {
+    return doing('sync', this.#path, () => this.#handle.sync());
+  }
+
+  close(): Promise<void> {
+    return doing('write', this.#path, () => this.#handle.close());
+  }
+}
