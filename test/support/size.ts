@@ -1,8 +1,17 @@
+import { appendFileSync } from 'node:fs';
+
 /**
  * How much of a long test is run. `npm test` takes the reduced counts, so that it stays a matter of minutes;
  * `npm run test:full` the counts that the capability asks for. Every reduction is printed.
  */
 export type TestSize = 'normal' | 'full';
+
+export interface Counts {
+  /** The capability and the thing counted, such as «S0.10: kills». */
+  readonly what: string;
+  readonly normal: number;
+  readonly full: number;
+}
 
 export function testSize(): TestSize {
   const size = process.env.WARMSITE_TEST_SIZE ?? 'normal';
@@ -11,17 +20,20 @@ export function testSize(): TestSize {
 }
 
 /**
- * The count to use now. `what` names the capability and the thing counted: `sized({ what: 'S0.10: kills',
- * normal: 10, full: 200 })` returns 10 and prints «S0.10: 10 kills (full: 200)».
+ * The count to use now: `sized({ what: 'S0.10: kills', normal: 10, full: 200 })` returns 10 and prints
+ * «S0.10: 10 kills (full: 200)». The line also goes to the file that WARMSITE_SIZE_LOG names, from which
+ * `scripts/test.ts` takes it for its report.
  */
-export function sized(counts: { what: string; normal: number; full: number }): number {
+export function sized(counts: Counts): number {
   const size = testSize();
-  process.stdout.write(`${sizeLine(counts, size)}\n`);
+  const line = sizeLine(counts, size);
+  process.stdout.write(`${line}\n`);
+  const log = process.env.WARMSITE_SIZE_LOG;
+  if (log !== undefined) appendFileSync(log, `${JSON.stringify({ file: process.argv[1], line })}\n`);
   return counts[size];
 }
 
-/** The printed form; `scripts/test.ts` collects these lines for its report. */
-export function sizeLine(counts: { what: string; normal: number; full: number }, size: TestSize): string {
+export function sizeLine(counts: Counts, size: TestSize): string {
   const colon = counts.what.indexOf(': ');
   const capability = colon === -1 ? '' : counts.what.slice(0, colon + 2);
   const thing = colon === -1 ? counts.what : counts.what.slice(colon + 2);

@@ -1,0 +1,201 @@
+import { globSync } from 'node:fs';
+import { mkdir, readFile, rm, writeFile } from 'node:fs/promises';
+import { dirname, join, relative } from 'node:path';
+import { Readable } from 'node:stream';
+import { run } from 'node:test';
+import { spec, type TestEvent } from 'node:test/reporters';
+import { systemClock } from '../src/lib/clock.ts';
+import { runChecks } from './check.ts';
+import { type Commit, commitLine, describeCommit, describeMachine, machineLine } from './machine.ts';
+import {
+  type FileResult,
+  type FullResults,
+  readCounts,
+  readResults,
+  resultsDocument,
+  type TestResult,
+  writeResults,
+} from './test-results.ts';
+
+/**
+ * `npm test -- [--full] [filter…]`: the checks, then every test. A filter is a part of a file's path or the
+ * id of a capability (S0.11); with one, the checks are left out. `--full` takes the full counts, keeps the
+ * result of each file so that an interrupted run of the same commit can be taken up again, and writes
+ * docs/results.md once every file has a result.
+ */
+const ROOT = dirname(import.meta.dirname);
+const RESULTS_PATH = join(ROOT, '.cache', 'full-results.json');
+const DOCUMENT = 'docs/results.md';
+/** Platform tests start virtual machines without hardware support: more at once would only slow each other. */
+const CONCURRENCY = 2;
+const FILE_LIMIT_MS = { normal: 15 * 60_000, full: 8 * 3_600_000 };
+const CAPABILITY = /^S\d+\.\d+[a-z]?$/;
+
+async function main(args: readonly string[]): Promise<number> {
+  const startedMs = systemClock.monotonicMs();
+  const size = args.includes('--full') ? 'full' : 'normal';
+  const filters = args.filter((arg) => !arg.startsWith('--'));
+  const unknown = args.filter((arg) => arg.startsWith('--') && arg !== '--full');
+  if (unknown.length > 0) {
+    console.error(`Unknown option ${unknown.join(', ')}. Usage: npm test -- [--full] [filter…]`);
+    return 2;
+  }
+
+  const all = globSync('test/**/*.test.ts', { cwd: ROOT }).sort(quickFirst);
+  const selected = await select(all, filters);
+  const commit = await describeCommit(ROOT, [DOCUMENT]);
+  const earlier = size === 'full' ? await readResults(RESULTS_PATH, commit) : undefined;
+  const files = selected.filter((file) => earlier?.files[file]?.passed !== true);
+
+  console.log(machineLine(await describeMachine()));
+  console.log(`commit ${commitLine(commit)}`);
+  console.log(plan(size, selected.length, files.length, filters));
+  if (selected.length === 0) return 1;
+
+  const checked = filters.length > 0 || (await runChecks(ROOT));
+  const log = join(ROOT, '.cache', `sizes-${process.pid}.jsonl`);
+  await mkdir(dirname(log), { recursive: true });
+  await writeFile(log, '');
+  process.env.WARMSITE_TEST_SIZE = size;
+  process.env.WARMSITE_SIZE_LOG = log;
+
+  const keeper = earlier === undefined ? undefined : new ResultKeeper(earlier, log);
+  const passed = files.length === 0 || (await runTests({ files, filters, size, startedMs, checked, keeper }));
+  if (keeper !== undefined) await report(keeper.results, all, commit);
+  await rm(log, { force: true });
+  return passed && checked ? 0 : 1;
+}
+
+/** Quick tests first: what is wrong shows early, and the printed order is the order of the files. */
+function quickFirst(a: string, b: string): number {
+  const rank = (path: string) =>
+    path.startsWith('test/platform/') ? 2 : path.startsWith('test/unit/') ? 0 : 1;
+  return rank(a) - rank(b) || (a < b ? -1 : 1);
+}
+
+async function select(all: readonly string[], filters: readonly string[]): Promise<string[]> {
+  if (filters.length === 0) return [...all];
+  const selected: string[] = [];
+  for (const file of all) {
+    const text = await readFile(join(ROOT, file), 'utf8');
+    const named = (filter: string) =>
+      CAPABILITY.test(filter) ? namePattern(filter).test(text) : file.includes(filter);
+    if (filters.some(named)) selected.push(file);
+  }
+  return selected;
+}
+
+function namePattern(capability: string): RegExp {
+  return new RegExp(`\\b${capability.replace('.', '\\.')}\\b`);
+}
+
+function plan(size: string, selected: number, toRun: number, filters: readonly string[]): string {
+  if (selected === 0) return `No test file matches ${filters.join(' ') || 'test/**/*.test.ts'}.`;
+  const of = filters.length > 0 ? ` that match ${filters.join(' or ')}; checks are left out` : '';
+  const kept =
+    toRun < selected ? `; ${selected - toRun} passed at this commit before and are not repeated` : '';
+  const reduced =
+    size === 'normal' ? ' with reduced counts, each printed where it applies' : ' with full counts';
+  return `${toRun} test files${of}${reduced}${kept}\n`;
+}
+
+interface Runs {
+  readonly files: readonly string[];
+  readonly filters: readonly string[];
+  readonly size: 'normal' | 'full';
+  readonly startedMs: number;
+  readonly checked: boolean;
+  readonly keeper: ResultKeeper | undefined;
+}
+
+/** Runs the files under Node's test runner, whose closing lines are the last that is printed. */
+async function runTests(runs: Runs): Promise<boolean> {
+  const stop = new AbortController();
+  const onSignal = () => stop.abort();
+  process.once('SIGINT', onSignal);
+  process.once('SIGTERM', onSignal);
+  const capabilities = runs.filters.filter((filter) => CAPABILITY.test(filter));
+  const wholeFiles = capabilities.length < runs.filters.length || capabilities.length === 0;
+  const events = run({
+    files: runs.files.map((file) => join(ROOT, file)),
+    concurrency: CONCURRENCY,
+    timeout: FILE_LIMIT_MS[runs.size],
+    signal: stop.signal,
+    ...(wholeFiles ? {} : { testNamePatterns: capabilities.map(namePattern) }),
+  });
+
+  let failed = false;
+  let testsRun = 0;
+  const objections: string[] = runs.checked ? [] : ['a check failed: see the head of this output'];
+  async function* watched(source: AsyncIterable<TestEvent>): AsyncGenerator<TestEvent> {
+    let closing = false;
+    for await (const event of source) {
+      await runs.keeper?.observe(event);
+      if (event.type === 'test:fail') failed = true;
+      if (event.type === 'test:pass') {
+        const { name, file, skip, todo } = event.data;
+        if (name === file) objections.push(`no test ran in ${relative(ROOT, name)}`);
+        else testsRun += 1;
+        if (skip !== undefined || todo !== undefined) objections.push(`«${name}» was not run to its end`);
+      }
+      if (!closing && event.type === 'test:diagnostic' && event.data.file === undefined) {
+        closing = true;
+        if (testsRun === 0 && !failed) objections.push('no test ran');
+        const wallSeconds = (systemClock.monotonicMs() - runs.startedMs) / 1000;
+        for (const message of [...objections, `wall time with checks ${wallSeconds.toFixed(1)} s`]) {
+          yield { type: 'test:diagnostic', data: { nesting: 0, message, level: 'info' } };
+        }
+      }
+      yield event;
+    }
+  }
+  for await (const text of Readable.from(watched(events)).compose(new spec())) process.stdout.write(text);
+  return !failed && objections.length === 0 && !stop.signal.aborted;
+}
+
+/** Notes the result of each file as soon as the file has ended, so that nothing is lost by an interruption. */
+class ResultKeeper {
+  results: FullResults;
+  readonly #logPath: string;
+  readonly #tests = new Map<string, TestResult[]>();
+
+  constructor(earlier: FullResults, logPath: string) {
+    this.results = earlier;
+    this.#logPath = logPath;
+  }
+
+  async observe(event: TestEvent): Promise<void> {
+    if (event.type !== 'test:complete' || event.data.nesting !== 0) return;
+    const { name, file, details } = event.data;
+    if (file === undefined) return;
+    const tests = this.#tests.get(file) ?? [];
+    if (name !== file) {
+      this.#tests.set(file, [...tests, { name, durationMs: details.duration_ms, passed: details.passed }]);
+      return;
+    }
+    const result: FileResult = {
+      passed: details.passed && tests.length > 0 && tests.every((test) => test.passed),
+      durationMs: details.duration_ms,
+      tests,
+      counts: (await readCounts(this.#logPath)).get(file) ?? [],
+    };
+    this.results = { ...this.results, files: { ...this.results.files, [relative(ROOT, file)]: result } };
+    await writeResults(RESULTS_PATH, this.results);
+  }
+}
+
+async function report(results: FullResults, all: readonly string[], commit: Commit): Promise<void> {
+  // A file that is gone since then has no place in the document.
+  const files = Object.fromEntries(
+    all.flatMap((file) => {
+      const result = results.files[file];
+      return result === undefined ? [] : [[file, result]];
+    }),
+  );
+  if (Object.keys(files).length < all.length) return;
+  const date = new Date(systemClock.wallMs()).toISOString().slice(0, 10);
+  const document = resultsDocument({ ...results, files }, { machine: await describeMachine(), commit, date });
+  await writeFile(join(ROOT, DOCUMENT), document);
+}
+
+process.exitCode = await main(process.argv.slice(2));
