@@ -1,0 +1,127 @@
+import type { Readable, Writable } from 'node:stream';
+import type { Clock } from '../lib/clock.ts';
+import { Failure, isFailure, messageOf } from '../lib/errors.ts';
+import type { Random } from '../lib/random.ts';
+import { qmpFailure } from './errors.ts';
+import {
+  decodeOrder,
+  encodeLine,
+  type GuardNews,
+  type GuardOrder,
+  type ThawCause,
+} from './freeze-messages.ts';
+import { GuestAgent } from './guest-agent.ts';
+import { LineReader } from './line-reader.ts';
+import { thawGuest } from './thaw.ts';
+
+export interface GuardProcessOptions {
+  readonly agentPath: string;
+  /** Longest time in which a guest may be frozen, from the sending of the freeze. */
+  readonly limitMs: number;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly orders: Readable;
+  readonly news: Writable;
+  /** Aborted when this process is told to end. */
+  readonly terminated: AbortSignal;
+}
+
+/** What makes the guard move on. */
+type Impulse = GuardOrder['order'] | 'limit' | 'parent-gone' | 'signal';
+
+/**
+ * The life of a guard process: synchronise with the agent, freeze once when told to, thaw for whatever
+ * reason comes first, end. Whatever happens after a freeze was sent, the way out leads through the thaw.
+ */
+export async function runFreezeGuard(o: GuardProcessOptions): Promise<void> {
+  const { clock, agentPath, limitMs } = o;
+  // A parent that is gone breaks the pipe; its end of the order pipe tells the same.
+  o.news.on('error', () => undefined);
+  const tell = (news: GuardNews) => o.news.write(encodeLine(news));
+  const impulses = impulsesOf(o);
+
+  let agent: GuestAgent;
+  try {
+    agent = await GuestAgent.connect({ path: agentPath, clock, random: o.random, signal: o.terminated });
+  } catch (error) {
+    tell({ news: 'unready', failure: asFailure(error).toJSON() });
+    return;
+  }
+  tell({ news: 'ready' });
+  if ((await impulses.next()) !== 'freeze') return agent.close();
+
+  const startMs = clock.monotonicMs();
+  const disarm = clock.after(limitMs, () => impulses.push('limit'));
+  let cause: ThawCause;
+  let froze = false;
+  try {
+    const fileSystems = await agent.freeze({ timeoutMs: limitMs });
+    froze = true;
+    tell({ news: 'frozen', fileSystems });
+    cause = causeOf(await impulses.next());
+  } catch (error) {
+    tell({ news: 'unfrozen', failure: freezeFailure(error, limitMs).toJSON() });
+    cause = 'freeze-failed';
+  }
+  disarm();
+  // This process itself may have been stopped for a while, so the limit is looked at once more.
+  if (cause === 'asked' && clock.monotonicMs() - startMs > limitMs) cause = 'limit';
+  try {
+    const { wasFrozen } = await thawGuest({ ...o, agent, frozeBefore: froze });
+    const frozenMs = Math.round(clock.monotonicMs() - startMs);
+    if (cause === 'asked' && !wasFrozen) cause = 'not-frozen';
+    tell({ news: 'thawed', frozenMs, cause });
+  } catch (error) {
+    tell({ news: 'stuck', failure: asFailure(error).toJSON() });
+  }
+}
+
+function causeOf(impulse: Impulse): ThawCause {
+  if (impulse === 'thaw') return 'asked';
+  // A second freeze is an order of a parent that has lost its way: thaw, and do not call it good.
+  return impulse === 'freeze' ? 'parent-gone' : impulse;
+}
+
+function freezeFailure(error: unknown, limitMs: number): Failure {
+  const details = { context: { limitMs }, cause: error };
+  if (isFailure(error, 'QMP_AGENT_TIMEOUT', 'QMP_AGENT_NO_ANSWER')) {
+    return qmpFailure('QMP_FREEZE_TIMEOUT', `the guest did not freeze in ${limitMs} ms`, details);
+  }
+  return qmpFailure('QMP_FREEZE_FAILED', `the guest could not be frozen: ${messageOf(error)}`, details);
+}
+
+function asFailure(error: unknown): Failure {
+  if (error instanceof Failure) return error;
+  throw error;
+}
+
+/** Orders, the end of the parent, and signals as one queue. */
+function impulsesOf(o: GuardProcessOptions): { push(impulse: Impulse): void; next(): Promise<Impulse> } {
+  const queue: Impulse[] = [];
+  let wake: (() => void) | undefined;
+  const push = (impulse: Impulse) => {
+    queue.push(impulse);
+    wake?.();
+  };
+  const gone = () => push('parent-gone');
+  const reader = new LineReader(
+    { lineBytesMax: 4096 },
+    {
+      // What is no order cannot come from our parent: better to thaw than to guess.
+      onLine: (line) => push(decodeOrder(line)?.order ?? 'parent-gone'),
+      onTooLong: gone,
+    },
+  );
+  o.orders.on('data', (chunk: Buffer) => reader.push(chunk));
+  o.orders.on('end', gone);
+  o.orders.on('error', gone);
+  if (o.terminated.aborted) push('signal');
+  else o.terminated.addEventListener('abort', () => push('signal'), { once: true });
+  return {
+    push,
+    async next() {
+      while (queue.length === 0) await new Promise<void>((resolve) => (wake = resolve));
+      return queue.shift()!;
+    },
+  };
+}
