@@ -147,6 +147,7 @@ install_dependencies() {
   dependencies_match && return 0
   command -v npm >/dev/null 2>&1 || give_up 'npm is missing: install Node 20 or newer with npm.'
   say 'installing npm dependencies'
+  rm -f node_modules/.warmsite-lock
   # Without node_modules/.bin on the path: npm must not run under the Node that it is about to replace.
   outer_path=$(printf '%s' "$PATH" | tr ':' '\n' | grep -v '/node_modules/\.bin$' | paste -s -d: -)
   PATH=$outer_path npm ci --ignore-scripts --loglevel=error >.cache/npm.log 2>&1 || {
