@@ -1,0 +1,58 @@
+import { throwIfAborted } from '../lib/clock.ts';
+import { type DeltaCompression, DeltaEncoder } from './encoder.ts';
+import { type DeltaProgress, NOTHING_RECEIVED } from './frame-order.ts';
+import type { DeltaHeader, DeltaTrailer } from './header.ts';
+
+/** Compressions under way at once: enough for the four threads of Node's pool, 4 MiB of data at most. */
+const AHEAD_MAX = 4;
+
+/** What a sender gives: ranges in the order of the format; data at most 1 MiB each. */
+export type DeltaPiece =
+  | { readonly type: 'data'; readonly disk: number; readonly offset: number; readonly data: Uint8Array }
+  | { readonly type: 'zero'; readonly disk: number; readonly offset: number; readonly length: number };
+
+export interface EncodeOptions {
+  readonly compression: DeltaCompression;
+  /** What the receiver has already; `pieces` then begin behind it. Nothing by default. */
+  readonly resumed?: DeltaProgress;
+  readonly signal?: AbortSignal;
+}
+
+/**
+ * A whole delta stream as buffers in wire order. Pulls pieces as fast as it is read, and up to four ahead while it
+ * compresses. The memory of a piece must not be written again: uncompressed it is what goes onto the wire.
+ * `statement` is asked for once, when all pieces have been taken. Throws DELTA_LIMIT, CANCELLED, and what `pieces`
+ * and `statement` throw; it then has yielded no trailer, and the stream counts as truncated.
+ */
+export async function* encodeDelta(
+  header: DeltaHeader,
+  pieces: AsyncIterable<DeltaPiece> | Iterable<DeltaPiece>,
+  statement: () => DeltaTrailer['statement'] | Promise<DeltaTrailer['statement']>,
+  options: EncodeOptions,
+): AsyncGenerator<Buffer> {
+  const { compression, resumed = NOTHING_RECEIVED, signal } = options;
+  const encoder = new DeltaEncoder({ compression });
+  yield* encoder.preamble(header, resumed);
+  const aheadMax = compression === 'none' ? 1 : AHEAD_MAX;
+  const ahead: Promise<Buffer[]>[] = [];
+  try {
+    for await (const piece of pieces) {
+      throwIfAborted(signal);
+      const frame =
+        piece.type === 'data'
+          ? encoder.data(piece.disk, piece.offset, piece.data)
+          : Promise.resolve(encoder.zero(piece.disk, piece.offset, piece.length));
+      // Its failure is heard when its turn comes; until then it must not count as unhandled.
+      frame.catch(() => undefined);
+      ahead.push(frame);
+      if (ahead.length >= aheadMax) yield* await ahead.shift()!;
+    }
+    while (ahead.length > 0) yield* await ahead.shift()!;
+  } finally {
+    // Left early, the thread pool may still be reading the memory of the pieces.
+    await Promise.allSettled(ahead);
+  }
+  throwIfAborted(signal);
+  const { frames, dataBytes, zeroBytes } = encoder.progress;
+  yield* encoder.trailer({ frames, dataBytes, zeroBytes, statement: await statement() });
+}
