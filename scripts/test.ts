@@ -91,12 +91,14 @@ function namePattern(capability: string): RegExp {
 
 function plan(size: string, selected: number, toRun: number, filters: readonly string[]): string {
   if (selected === 0) return `No test file matches ${filters.join(' ') || 'test/**/*.test.ts'}.`;
-  const of = filters.length > 0 ? ` that match ${filters.join(' or ')}; checks are left out` : '';
-  const kept =
-    toRun < selected ? `; ${selected - toRun} passed at this commit before and are not repeated` : '';
-  const reduced =
-    size === 'normal' ? ' with reduced counts, each printed where it applies' : ' with full counts';
-  return `${toRun} test files${of}${reduced}${kept}\n`;
+  const parts = [
+    filters.length > 0
+      ? `${toRun} test files that match ${filters.join(' or ')}, without checks`
+      : `${toRun} test files`,
+    size === 'normal' ? 'reduced counts, each printed where it applies' : 'full counts',
+  ];
+  if (toRun < selected) parts.push(`${selected - toRun} passed at this commit before and are not repeated`);
+  return `${parts.join('; ')}\n`;
 }
 
 interface Runs {
