@@ -8,6 +8,7 @@ set -eu
 
 scripts=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd -P)
 sh "$scripts/setup.sh"
-PATH=$(dirname -- "$scripts")/node_modules/.bin:$PATH
+# sbin last: mkfs and sfdisk are there, and Debian leaves it out of the path of everybody but root.
+PATH=$(dirname -- "$scripts")/node_modules/.bin:$PATH:/usr/sbin:/sbin
 export PATH
 exec "$@"
