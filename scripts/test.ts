@@ -91,10 +91,9 @@ function namePattern(capability: string): RegExp {
 
 function plan(size: string, selected: number, toRun: number, filters: readonly string[]): string {
   if (selected === 0) return `No test file matches ${filters.join(' ') || 'test/**/*.test.ts'}.`;
+  const filesText = toRun === 1 ? '1 test file' : `${toRun} test files`;
   const parts = [
-    filters.length > 0
-      ? `${toRun} test files that match ${filters.join(' or ')}, without checks`
-      : `${toRun} test files`,
+    filters.length > 0 ? `${filesText} that match ${filters.join(' or ')}, without checks` : filesText,
     size === 'normal' ? 'reduced counts, each printed where it applies' : 'full counts',
   ];
   if (toRun < selected) parts.push(`${selected - toRun} passed at this commit before and are not repeated`);

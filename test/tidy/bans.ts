@@ -124,11 +124,14 @@ function isUnexplained(block: ts.Block, source: Source): boolean {
   return isEmpty && !opensWithComment(block, source);
 }
 
-/** True when a comment stands right above the statement that `node` is a part of. */
+/** True when a comment stands on the line above the handler, or above the statement that it is a part of. */
 function opensWithComment(node: ts.Node, source: Source): boolean {
   const statement = ts.findAncestor(node, (ancestor) => ts.isStatement(ancestor) && ancestor !== node);
-  if (statement === undefined) return false;
-  return (ts.getLeadingCommentRanges(source.text, statement.getFullStart()) ?? []).length > 0;
+  const lines = source.text.split('\n');
+  return [node, statement ?? node].some((place) => {
+    const { line } = source.tree.getLineAndCharacterOfPosition(place.getStart(source.tree));
+    return /^\s*(\/\/|\/\*|\*)/.test(lines[line - 1] ?? '');
+  });
 }
 
 /** Every comment of a file, in no particular order. Strings and templates that look like one are not. */
