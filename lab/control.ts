@@ -35,7 +35,7 @@ export class Control {
     output.setEncoding('utf8').on('data', (text: string) => {
       const lines = (rest + text).split('\n');
       rest = lines.pop()!;
-      for (const line of lines) if (line.trim() !== '') this.#take(JSON.parse(line));
+      for (const line of lines) if (line.trim() !== '') this.#takeLine(line);
     });
   }
 
@@ -64,6 +64,14 @@ export class Control {
     this.#ended ??= why;
     this.#onGreeting?.reject(why);
     for (const waiting of this.#waiting.splice(0)) waiting.reject(why);
+  }
+
+  #takeLine(line: string): void {
+    try {
+      this.#take(JSON.parse(line));
+    } catch (error) {
+      this.end(labFailure('LAB_MACHINE_FAILED', `QEMU said «${line.slice(0, 200)}»`, { cause: error }));
+    }
   }
 
   #take(message: { QMP?: object; event?: string; return?: unknown; error?: { desc: string } }): void {

@@ -1,7 +1,7 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
 import { type Clock, systemClock, withTimeout } from '../src/lib/clock.ts';
-import { exitOf, spawnFailure } from '../src/lib/processes.ts';
+import { spawnFailure } from '../src/lib/processes.ts';
 import { copyLabGuest, type LabGuest } from './build-guest.ts';
 import { Control, type ControlEvent } from './control.ts';
 import { labFailure } from './errors.ts';
@@ -151,7 +151,11 @@ export async function startLabMachine(options: LabMachineOptions): Promise<LabMa
   const control = new Control(child.stdin, child.stdout);
   const agent = watchAgent(control, clock);
   child.once('error', (error) => control.end(spawnFailure('qemu-system-x86_64', error)));
-  const exited = exitOf(child).then((exit) => {
+  // A test that dies must not leave a machine behind; `stop` is the ordinary way.
+  const onExit = () => child.kill('SIGKILL');
+  process.once('exit', onExit);
+  const exited = closeOf(child).then((exit) => {
+    process.removeListener('exit', onExit);
     const gone = labFailure(
       'LAB_MACHINE_FAILED',
       `QEMU ended with ${exit.code ?? exit.signal}: ${stderr.trim()}`,
@@ -160,10 +164,20 @@ export async function startLabMachine(options: LabMachineOptions): Promise<LabMa
     agent.fail(gone);
     return { ...exit, stderr };
   });
-  await control.start();
-  // The machine waited for this (-S), so that no event of the guest is missed.
-  await control.execute('cont');
+  try {
+    await control.start();
+    // The machine waited for this (-S), so that no event of the guest is missed.
+    await control.execute('cont');
+  } catch (error) {
+    child.kill('SIGKILL');
+    throw error;
+  }
   return new LabMachine({ child, control, clock, agent, options, disks, exited });
+}
+
+/** Settles when a child has gone and all that it said has been read. */
+function closeOf(child: ChildProcess): Promise<{ code: number | null; signal: NodeJS.Signals | null }> {
+  return new Promise((resolve) => child.once('close', (code, signal) => resolve({ code, signal })));
 }
 
 async function guestDisks(guest: LabGuest, directory: string): Promise<LabDisk[]> {
