@@ -10,7 +10,7 @@ import { type Waiting, waitingFor } from './waiting.ts';
  * Longest reply of a guest that is read. The largest that is asked for is the captured output of a program:
  * two streams of at most 1 MiB each, in base64 2.8 MB. A longer one is dropped while it comes in.
  */
-export const AGENT_LINE_BYTES_MAX = 4 * 1024 * 1024;
+const AGENT_LINE_BYTES_MAX = 4 * 1024 * 1024;
 
 /** Flushes the agent's parser, and marks the answer to `guest-sync-delimited`. Never part of UTF-8. */
 const DELIMITER = 0xff;

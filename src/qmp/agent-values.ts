@@ -12,7 +12,7 @@ export function fieldsOf(value: unknown, what: string): Fields {
   return value;
 }
 
-export function listOf(value: unknown, what: string): readonly unknown[] {
+function listOf(value: unknown, what: string): readonly unknown[] {
   if (!Array.isArray(value)) throw agentNonsense(`${what} is not a list`);
   return value;
 }
@@ -35,7 +35,7 @@ export function flagOf(value: unknown, what: string): boolean {
   return value;
 }
 
-export function optional<T>(
+function optional<T>(
   value: unknown,
   what: string,
   decode: (value: unknown, what: string) => T,

@@ -14,6 +14,8 @@ import { GuestAgent } from './guest-agent.ts';
 import { LineReader } from './line-reader.ts';
 import { thawGuest } from './thaw.ts';
 
+const SYNC_TIMEOUT_MS_MIN = 1000;
+
 export interface GuardProcessOptions {
   readonly agentPath: string;
   /** Longest time in which a guest may be frozen, from the sending of the freeze. */
@@ -42,7 +44,14 @@ export async function runFreezeGuard(o: GuardProcessOptions): Promise<void> {
 
   let agent: GuestAgent;
   try {
-    agent = await GuestAgent.connect({ path: agentPath, clock, random: o.random, signal: o.terminated });
+    agent = await GuestAgent.connect({
+      path: agentPath,
+      clock,
+      random: o.random,
+      // A guest that is slower than the limit would not freeze within it either.
+      timeoutMs: Math.max(limitMs, SYNC_TIMEOUT_MS_MIN),
+      signal: o.terminated,
+    });
   } catch (error) {
     tell({ news: 'unready', failure: asFailure(error).toJSON() });
     return;

@@ -1,11 +1,11 @@
 import { type ChildProcess, type ChildProcessWithoutNullStreams, spawn } from 'node:child_process';
-import { fileURLToPath } from 'node:url';
 import { assert } from '../lib/assert.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type CodeEntry, Failure, type FailureRecord } from '../lib/errors.ts';
 import { exitOf, spawnFailure } from '../lib/processes.ts';
 import { systemRandom } from '../lib/random.ts';
 import { qmpFailure } from './errors.ts';
+import { GUARD_PROGRAM } from './freeze-guard-main.ts';
 import {
   decodeNews,
   encodeLine,
@@ -17,11 +17,10 @@ import { LineReader } from './line-reader.ts';
 import { thawGuest } from './thaw.ts';
 import { type Waiting, waitingFor } from './waiting.ts';
 
-const MAIN = fileURLToPath(new URL('./freeze-guard-main.ts', import.meta.url));
 const LIMIT_MS = 5000;
 /** Windows ends a freeze after ten seconds by itself. */
-export const FREEZE_LIMIT_MS_MAX = 10_000;
-/** A process to start, on a host that may be busy, and the agent's first answer (5 s). */
+const FREEZE_LIMIT_MS_MAX = 10_000;
+/** A process to start, on a host that may be busy, and the agent's first answer (1 to 10 s). */
 const START_TIMEOUT_MS = 20_000;
 /** What the guard may need beyond the limit to tell that a freeze failed. */
 const NEWS_SLACK_MS = 5000;
@@ -75,7 +74,9 @@ export class FreezeGuard implements AsyncDisposable {
       timeoutMs: START_TIMEOUT_MS,
       onTimeout: () => this.#lost(`it was not ready in ${START_TIMEOUT_MS} ms`),
     });
-    this.#thawed.promise.catch(() => undefined);
+    this.#thawed.promise.catch(() => {
+      // Whoever calls `thaw` or `close` gets it; until then it does not count as unhandled.
+    });
   }
 
   /**
@@ -89,7 +90,7 @@ export class FreezeGuard implements AsyncDisposable {
         context: { limitMs, limitMsMax: FREEZE_LIMIT_MS_MAX },
       });
     }
-    const child = spawn(process.execPath, [MAIN, o.agentPath, String(limitMs)], {
+    const child = spawn(process.execPath, [GUARD_PROGRAM, o.agentPath, String(limitMs)], {
       // Out of our process group, so that what ends the group does not end the guard before it has thawed.
       detached: true,
       // It needs nothing of our environment, which may hold secrets.

@@ -25,7 +25,7 @@ const LAST_POLL_MS = 500;
 const FILE_PIECE_BYTES = 48 * 1024;
 const CAPTURE_BYTES = 64 * 1024;
 /** Two streams of this size still fit into the longest reply that is read. */
-export const CAPTURE_BYTES_MAX = 1024 * 1024;
+const CAPTURE_BYTES_MAX = 1024 * 1024;
 
 export interface AgentConnectOptions {
   /** Path of the Unix socket behind the channel `org.qemu.guest_agent.0`. */

@@ -25,10 +25,10 @@
 export type { GuestFileSystem, GuestInterface, GuestOsInfo } from './agent-values.ts';
 export { QMP_ERRORS } from './errors.ts';
 export type { FreezeGuardOptions, ThawResult } from './freeze-guard.ts';
-export { FREEZE_LIMIT_MS_MAX, FreezeGuard } from './freeze-guard.ts';
+export { FreezeGuard } from './freeze-guard.ts';
 export type { ThawCause } from './freeze-messages.ts';
 export type { AgentCallOptions, AgentConnectOptions, ExecOptions, ExecResult } from './guest-agent.ts';
-export { CAPTURE_BYTES_MAX, GuestAgent } from './guest-agent.ts';
+export { GuestAgent } from './guest-agent.ts';
 export type { QmpEvent, QmpGreeting } from './messages.ts';
 export type { QmpConnectOptions } from './qmp-client.ts';
 export { QmpClient } from './qmp-client.ts';

@@ -6,7 +6,7 @@ import { qmpFailure } from './errors.ts';
 import { GuestAgent } from './guest-agent.ts';
 
 /** How long a guest that does not answer is asked again before a person must look. */
-export const THAW_LIMIT_MS = 10 * 60_000;
+const THAW_LIMIT_MS = 10 * 60_000;
 /** How long a socket may be gone. A machine whose socket is gone has ended, and its guest with it. */
 const GONE_LIMIT_MS = 5000;
 const TRY_TIMEOUT_MS = 5000;

@@ -23,7 +23,9 @@ export function waitingFor<T>(o: {
   signal?: AbortSignal | undefined;
 }): Waiting<T> {
   const { promise, resolve, reject } = Promise.withResolvers<T>();
-  promise.catch(() => undefined);
+  promise.catch(() => {
+    // Whoever awaits the promise gets it; until then it does not count as unhandled.
+  });
   let settled = false;
   const end = (how: 'answer' | 'timeout' | 'abort', settle: () => void) => {
     if (settled) return;

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync } from 'node:fs';
+import { readFile } from 'node:fs/promises';
 import { sleep, systemClock } from '../../src/lib/clock.ts';
 import { exitOf, spawnFailure } from '../../src/lib/processes.ts';
 import type { CleanUp } from './temporary.ts';
@@ -22,10 +22,21 @@ export async function startedProcess(
   return child;
 }
 
-/** Waits until a program has made its socket (which nothing but the file system tells); fails after 20 s. */
-export async function socketAppears(path: string): Promise<void> {
-  for (let tries = 0; !existsSync(path); tries++) {
-    if (tries > 1000) throw new Error(`${path} did not appear`);
+/**
+ * Waits until a program listens on its socket; fails after 20 s. The name alone appears a moment too early,
+ * and a connection made as a trial would take the place of the one client that QEMU serves.
+ */
+export async function socketListens(path: string): Promise<void> {
+  for (let tries = 0; !(await listens(path)); tries++) {
+    if (tries > 1000) throw new Error(`nobody listens on ${path}`);
     await sleep(systemClock, 20);
   }
+}
+
+/** Bit 16 of the flags, the fourth column of /proc/net/unix, marks a socket that listens (__SO_ACCEPTCON). */
+async function listens(path: string): Promise<boolean> {
+  const line = (await readFile('/proc/net/unix', 'utf8'))
+    .split('\n')
+    .find((entry) => entry.endsWith(` ${path}`));
+  return line !== undefined && (Number.parseInt(line.split(/\s+/)[3] ?? '0', 16) & 0x10000) !== 0;
 }

@@ -5,7 +5,7 @@ import { systemClock as clock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { exitOf } from '../../../src/lib/processes.ts';
 import { QmpClient } from '../../../src/qmp/index.ts';
-import { socketAppears, startedProcess } from '../../support/started.ts';
+import { socketListens, startedProcess } from '../../support/started.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
 async function emptyMachine(t: TestContext) {
@@ -14,7 +14,7 @@ async function emptyMachine(t: TestContext) {
     ...['-machine', 'none', '-nodefaults', '-display', 'none'],
     ...['-qmp', `unix:${path},server=on,wait=off`],
   ]);
-  await socketAppears(path);
+  await socketListens(path);
   return { path, process };
 }
 
