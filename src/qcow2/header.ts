@@ -14,8 +14,8 @@ import {
   MAGIC,
 } from './format.ts';
 
-/** Bytes of an image that `parseHeader` wants to see: header, extensions and backing name lie within. */
-export const HEADER_BYTES_MAX = 64 * 1024;
+/** Header, extensions and backing name must lie within this, however large the clusters are. */
+const HEADER_BYTES_MAX = 64 * 1024;
 
 const V2_HEADER_BYTES = 72;
 const V3_HEADER_BYTES = 104;
@@ -59,7 +59,7 @@ export interface HeaderContext {
 
 /**
  * Decodes the header of any qcow2 image, believing nothing. `bytes` is the beginning of the file: the first
- * `HEADER_BYTES_MAX` bytes, or all of a smaller file.
+ * 64 KiB, or all of a smaller file.
  *
  * Failures: QCOW2_BAD_MAGIC, QCOW2_VERSION_OLD, QCOW2_VERSION_UNKNOWN, QCOW2_FEATURE_UNKNOWN,
  * QCOW2_DATA_FILE, QCOW2_MARKED_CORRUPT, QCOW2_BACKING_REFUSED, and QCOW2_HEADER_INVALID for whatever is cut

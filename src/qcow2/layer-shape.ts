@@ -6,7 +6,7 @@ export const CLUSTER_BYTES = 128 * 1024;
 /** Unit in which a layer knows data, zero and absent: a cluster has 32 of them. */
 export const SUBCLUSTER_BYTES = 4096;
 /** QEMU counts disks in sectors and cuts off what is left over, so a layer's size is whole sectors. */
-export const SECTOR_BYTES = 512;
+const SECTOR_BYTES = 512;
 
 export const L2_ENTRY_BYTES = 16;
 /** Guest bytes that one L2 table (one cluster of extended entries) describes: 1 GiB. */
