@@ -4,13 +4,13 @@
  * side has no need of: its data comes from the network. `node bench/layer-writer.ts [MiB]`
  */
 import { spawn } from 'node:child_process';
-import { randomBytes } from 'node:crypto';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { systemClock } from '../src/lib/clock.ts';
 import { nodeFiles } from '../src/lib/node-files.ts';
 import { exitOf, runCommand } from '../src/lib/processes.ts';
+import { systemRandom } from '../src/lib/random.ts';
 import { createEmptyLayer, LayerWriter } from '../src/qcow2/index.ts';
 import { socketListens } from '../test/support/started.ts';
 
@@ -73,7 +73,7 @@ export async function run(totalMib = 1024): Promise<void> {
 }
 
 function pieceOf(pattern: Pattern): Buffer {
-  return randomBytes(PATTERNS[pattern].pieceBytes);
+  return systemRandom.bytes(PATTERNS[pattern].pieceBytes);
 }
 
 async function writeSource(path: string, sizeBytes: number, pattern: Pattern): Promise<void> {
