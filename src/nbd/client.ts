@@ -253,9 +253,10 @@ export class NbdClient implements AsyncDisposable {
         flags: 0,
         offset: at,
         length: Math.min(STATUS_BYTES_MAX, end - at),
+        contextIds: [...this.#contextIds.values()],
       });
       await this.#submit(request, undefined);
-      const lists = ids.map((id, i) => request.statuses.get(id) ?? missingStatus(contexts[i]!, request));
+      const lists = ids.map((id) => request.statuses.get(id)!);
       // A server may describe less than was asked for, and differently much for each context.
       const known = Math.min(...lists.map((list) => list.at(-1)!.offset + list.at(-1)!.length));
       for (const [i, list] of lists.entries()) appendUpTo(results[i]!, list, known);
@@ -392,9 +393,10 @@ function checkSame(first: Agreement, other: Agreement): void {
   throw nbdFailure('NBD_EXPORT_CHANGED', 'the export is not the same on every connection');
 }
 
-/** As soon as one connection fails the others are closed too: half a client helps nobody. */
+/** As soon as one connection is lost the others end for the same reason: half a client helps nobody. */
 async function endOfAll(connections: readonly NbdConnection[]): Promise<Failure | undefined> {
   const first = await Promise.race(connections.map((connection) => connection.closed));
+  for (const connection of connections) if (first !== undefined) connection.abandon(first);
   await Promise.all(connections.map((connection) => connection.close()));
   return first;
 }
@@ -406,10 +408,6 @@ function leastBusy(connections: readonly NbdConnection[]): NbdConnection {
 
 function unsupported(feature: string): Failure {
   return nbdFailure('NBD_UNSUPPORTED', `the export does not support ${feature}`, { context: { feature } });
-}
-
-function missingStatus(context: string, request: NbdRequest): never {
-  throw nbdFailure('NBD_PROTOCOL', `the server left out «${context}» in answer to ${request.describe()}`);
 }
 
 /** Appends extents up to `end`, uniting neighbours of equal status. */

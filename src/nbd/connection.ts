@@ -104,7 +104,7 @@ export class NbdConnection implements Receiver {
   start(reader: ByteReader): void {
     this.#transport.handTo(this);
     const rest = reader.rest();
-    if (reader.failure !== undefined) this.#fail(reader.failure);
+    if (reader.failure !== undefined) this.abandon(reader.failure);
     else if (rest.length > 0) this.received(rest, rest.length);
   }
 
@@ -160,7 +160,7 @@ export class NbdConnection implements Receiver {
     } catch (error) {
       // Anything but a failure is a bug of ours and ends the process.
       if (!(error instanceof Failure)) throw error;
-      this.#fail(error);
+      this.abandon(error);
     }
   }
 
@@ -171,7 +171,7 @@ export class NbdConnection implements Receiver {
       context: { address: this.#where, pendingRequests: this.#inFlight.size + this.#queue.length },
       cause: error,
     });
-    this.#fail(failure);
+    this.abandon(failure);
   }
 
   #pump(): void {
@@ -233,7 +233,7 @@ export class NbdConnection implements Receiver {
       if (this.#inFlight.size === 0) return;
       if (this.#clock.monotonicMs() - this.#lastLifeMs < this.#timeoutMs) return this.#watch();
       const text = `${this.#where} was silent for ${this.#timeoutMs} ms with requests under way`;
-      this.#fail(nbdFailure('NBD_TIMEOUT', text, { context: { address: this.#where } }));
+      this.abandon(nbdFailure('NBD_TIMEOUT', text, { context: { address: this.#where } }));
     });
   }
 
@@ -246,7 +246,8 @@ export class NbdConnection implements Receiver {
     socket.once('close', cancelLimit);
   }
 
-  #fail(failure: Failure): void {
+  /** Ends the connection at once, with this reason for everything under way; without effect on an ended one. */
+  abandon(failure: Failure): void {
     if (this.#end !== undefined) return;
     this.#over(failure);
     this.#transport.socket.destroy();

@@ -20,6 +20,8 @@ export interface RequestParts {
   readonly target?: Uint8Array;
   /** Write: the bytes to send; not copied, so they must not change before the reply. */
   readonly payload?: Uint8Array;
+  /** Block status: the contexts that were agreed on. The reply must tell of each once, and of no other. */
+  readonly contextIds?: readonly number[];
 }
 
 /**
@@ -39,6 +41,7 @@ export class NbdRequest {
   readonly statuses = new Map<number, NbdBlockExtent[]>();
   readonly #resolve: () => void;
   readonly #reject: (failure: Error) => void;
+  readonly #contextIds: readonly number[];
   readonly #coverage = new Coverage();
   #failure: Failure | undefined;
 
@@ -49,6 +52,7 @@ export class NbdRequest {
     this.length = parts.length;
     this.target = parts.target;
     this.payload = parts.payload;
+    this.#contextIds = parts.contextIds ?? [];
     const { promise, resolve, reject } = Promise.withResolvers<void>();
     this.settled = promise;
     this.#resolve = resolve;
@@ -82,6 +86,8 @@ export class NbdRequest {
   /** The descriptors of one context: `count` pairs of length and flags from `at` on. */
   takeStatus(contextId: number, source: Buffer, at: number, count: number): void {
     if (this.command !== COMMAND.BLOCK_STATUS) throw this.#broken('block status chunk');
+    if (!this.#contextIds.includes(contextId))
+      throw this.#broken(`block status of unknown context ${contextId}`);
     if (this.statuses.has(contextId)) throw this.#broken('second block status for one context');
     const extents: NbdBlockExtent[] = [];
     const end = this.offset + this.length;
@@ -131,8 +137,10 @@ export class NbdRequest {
     if (this.command === COMMAND.READ && this.#coverage.totalBytes !== this.length) {
       throw this.#broken(`end of reply after ${this.#coverage.totalBytes} of ${this.length} bytes`);
     }
-    if (this.command === COMMAND.BLOCK_STATUS && this.statuses.size === 0) {
-      throw this.#broken('end of reply without any block status');
+    if (this.statuses.size !== this.#contextIds.length) {
+      throw this.#broken(
+        `block status of ${this.statuses.size} instead of ${this.#contextIds.length} contexts`,
+      );
     }
     this.#resolve();
   }
