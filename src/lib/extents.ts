@@ -79,6 +79,17 @@ export function alignOutward(set: Extents, blockBytes: number, sizeBytes: number
   );
 }
 
+/** The whole blocks that lie inside `set`; the last block may be short and then ends at `sizeBytes`. */
+export function alignInward(set: Extents, blockBytes: number, sizeBytes: number): Extents {
+  return extentsOf(
+    set.map((extent) => {
+      const offset = Math.ceil(extent.offset / blockBytes) * blockBytes;
+      const end = endOf(extent) >= sizeBytes ? sizeBytes : Math.floor(endOf(extent) / blockBytes) * blockBytes;
+      return { offset, length: Math.max(0, end - offset) };
+    }),
+  );
+}
+
 export function totalLength(set: Extents): number {
   return set.reduce((sum, extent) => sum + extent.length, 0);
 }

@@ -30,8 +30,8 @@ export interface FileSystem {
   list(path: string): Promise<string[] | undefined>;
   sizeOf(path: string): Promise<number | undefined>;
   syncDirectory(path: string): Promise<void>;
-  /** Takes away the write permission of a published file: a guard against accidents, not against root. */
-  makeReadOnly(path: string): Promise<void>;
+  /** Takes or gives the write permission of a published file: a guard against accidents, not against root. */
+  setReadOnly(path: string, readOnly: boolean): Promise<void>;
 }
 
 export interface FileHandle {

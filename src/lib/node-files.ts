@@ -44,7 +44,7 @@ export const nodeFiles: FileSystem = {
       await handle.close();
     }
   },
-  makeReadOnly: (path) => doing('write', path, () => chmod(path, 0o400)),
+  setReadOnly: (path, readOnly) => doing('write', path, () => chmod(path, readOnly ? 0o400 : 0o600)),
 };
 
 async function doing<T>(act: 'read' | 'write' | 'sync', path: string, work: () => Promise<T>): Promise<T> {

@@ -1,0 +1,80 @@
+import Type from 'typebox';
+import { Value } from 'typebox/value';
+import { hypervisorFailure } from './errors.ts';
+
+/**
+ * A machine in words that no hypervisor owns: what must be the same at the recovery site. Paths, bridges and
+ * sockets are not part of it; a site maps those. It travels inside every point statement.
+ */
+export const MachineConfiguration = Type.Object({
+  name: Type.String({ minLength: 1, maxLength: 64, pattern: '^[A-Za-z0-9][A-Za-z0-9._-]*$' }),
+  uuid: Type.String({ pattern: '^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$' }),
+  architecture: Type.Literal('x86_64'),
+  /** Chipset family; the exact versioned machine type, when known, is `machineVersion`. */
+  chipset: Type.Union([Type.Literal('q35'), Type.Literal('pc')]),
+  machineVersion: Type.Optional(Type.String({ maxLength: 64, pattern: '^[A-Za-z0-9._-]+$' })),
+  firmware: Type.Union([Type.Literal('bios'), Type.Literal('uefi')]),
+  cpuModel: Type.Optional(Type.String({ maxLength: 256, pattern: '^[A-Za-z0-9._+=,-]+$' })),
+  cpus: Type.Integer({ minimum: 1, maximum: 1024 }),
+  memoryBytes: Type.Integer({ minimum: 16 * 1024 * 1024, maximum: 2 ** 46 }),
+  disks: Type.Array(
+    Type.Object({
+      diskId: Type.String({ minLength: 1, maxLength: 24, pattern: '^[a-z0-9][a-z0-9-]*$' }),
+      bus: Type.Union([
+        Type.Literal('virtio-blk'),
+        Type.Literal('virtio-scsi'),
+        Type.Literal('ide'),
+        Type.Literal('sata'),
+      ]),
+      sizeBytes: Type.Integer({ minimum: 512, maximum: 2 ** 50 }),
+      serial: Type.Optional(Type.String({ maxLength: 20, pattern: '^[A-Za-z0-9._-]*$' })),
+    }),
+    { minItems: 1, maxItems: 64 },
+  ),
+  nics: Type.Array(
+    Type.Object({
+      nicId: Type.String({ minLength: 1, maxLength: 24, pattern: '^[a-z0-9][a-z0-9-]*$' }),
+      model: Type.Union([Type.Literal('virtio-net-pci'), Type.Literal('e1000'), Type.Literal('e1000e')]),
+      mac: Type.String({ pattern: '^[0-9a-f]{2}(:[0-9a-f]{2}){5}$' }),
+      /** Name of the network at the protected site; mapped to one of the recovery site. */
+      network: Type.String({ maxLength: 64 }),
+    }),
+    { maxItems: 16 },
+  ),
+  guestAgent: Type.Boolean(),
+});
+
+export type MachineConfiguration = Type.Static<typeof MachineConfiguration>;
+export type DiskConfiguration = MachineConfiguration['disks'][number];
+export type NicConfiguration = MachineConfiguration['nics'][number];
+
+export function isMachineConfiguration(value: unknown): value is MachineConfiguration {
+  return Value.Check(MachineConfiguration, value) && hasUniqueIds(value);
+}
+
+/** Throws MACHINE_CONFIGURATION_INVALID naming the first wrong field. */
+export function checkMachineConfiguration(value: unknown): MachineConfiguration {
+  for (const error of Value.Errors(MachineConfiguration, value)) {
+    const field = error.instancePath.slice(1).replaceAll('/', '.') || 'the description';
+    throw hypervisorFailure('MACHINE_CONFIGURATION_INVALID', `${field}: ${error.message}`, {
+      context: { field },
+    });
+  }
+  const configuration = value as MachineConfiguration;
+  if (!hasUniqueIds(configuration)) {
+    throw hypervisorFailure(
+      'MACHINE_CONFIGURATION_INVALID',
+      'disk ids, NIC ids and MAC addresses must differ',
+    );
+  }
+  return configuration;
+}
+
+function hasUniqueIds({ disks, nics }: MachineConfiguration): boolean {
+  const unique = (values: string[]) => new Set(values).size === values.length;
+  return (
+    unique(disks.map((disk) => disk.diskId)) &&
+    unique(nics.map((nic) => nic.nicId)) &&
+    unique(nics.map((nic) => nic.mac))
+  );
+}

@@ -1,0 +1,53 @@
+import { type ErrorCatalogue, failuresOf } from '../lib/errors.ts';
+
+export const HYPERVISOR_ERRORS = {
+  MACHINE_NOT_RUNNING: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy: 'Start the machine, or check the path of its QMP socket.',
+  },
+  MACHINE_START_FAILED: {
+    kind: 'environment',
+    retry: 'never',
+    remedy: 'Read what QEMU said; `warmsite doctor` tells what this host lacks.',
+  },
+  MACHINE_CONFIGURATION_INVALID: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Correct the named field of the machine description.',
+  },
+  DISK_UNSUPPORTED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Give the disk a writable qcow2 or raw file, or leave it out of the protection.',
+  },
+  CUT_FAILED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'No disk was cut and the machine runs on; the next copy is tried on schedule. Read what QEMU said.',
+  },
+  COMMIT_FAILED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'The layer stays where it is and the commit is repeated; nothing is lost. Check the health of the disk.',
+  },
+  IMAGE_UNREADABLE: {
+    kind: 'corrupt',
+    retry: 'never',
+    remedy: 'Keep the file as it is and run `warmsite point verify` to learn what is affected.',
+  },
+  CONSOLE_PICTURE_FAILED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy: 'The machine needs a display device (`-vga std` or virtio-vga) to give a console picture.',
+  },
+  QEMU_REPLY_UNEXPECTED: {
+    kind: 'protocol',
+    retry: 'never',
+    remedy: 'Check with `warmsite doctor` that this QEMU version is supported.',
+  },
+} as const satisfies ErrorCatalogue;
+
+export const hypervisorFailure = failuresOf(HYPERVISOR_ERRORS);

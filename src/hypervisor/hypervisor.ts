@@ -1,0 +1,135 @@
+import type { MachineConfiguration } from './configuration.ts';
+import type { ImageFile } from './images.ts';
+
+/** Where a machine that runs can be talked to. */
+export interface MachineSockets {
+  /** Unix socket of the machine protocol (QMP). QEMU serves one client at a time on it. */
+  readonly qmpPath: string;
+  /** Unix socket behind the guest agent's port; absent when the guest has none. */
+  readonly agentPath?: string;
+}
+
+/** What a new machine process is given besides its configuration. */
+export interface StartRequest {
+  readonly configuration: MachineConfiguration;
+  /** Chains by disk id, the oldest file first; the last one is written. */
+  readonly disks: Readonly<Record<string, readonly ImageFile[]>>;
+  /** Directory for sockets, logs and the process id; made by the caller, short enough for unix sockets. */
+  readonly runDirectory: string;
+  /** How each NIC is connected, by NIC id; a NIC that is not named has its cable unplugged. */
+  readonly networks?: Readonly<Record<string, NetworkAttachment>>;
+  /** Network namespace that the process runs in (a name known to `ip netns`). */
+  readonly networkNamespace?: string;
+  /** Do not run the guest's CPUs yet. */
+  readonly paused?: boolean;
+  /** Further arguments of this hypervisor's own, for laboratories. */
+  readonly extraArguments?: readonly string[];
+}
+
+/** A tap interface that exists already, in the namespace that the process runs in. */
+export interface NetworkAttachment {
+  readonly kind: 'tap';
+  readonly interfaceName: string;
+}
+
+/** One writable disk of a running machine, as its block graph shows it. */
+export interface MachineDisk {
+  /** The name that the hypervisor gives the device; stable while the process lives. */
+  readonly deviceName: string;
+  /** The node that guest writes arrive at. */
+  readonly tipNode: string;
+  /** Files below the device, the oldest first; the last one is the tip. */
+  readonly chain: readonly ImageFile[];
+  readonly sizeBytes: number;
+  /** Why this disk cannot be cut, if it cannot. */
+  readonly unsupported?: string;
+}
+
+export interface DiskCut {
+  readonly deviceName: string;
+  /** An empty layer that names the present tip as its backing file; it becomes the new tip. */
+  readonly overlay: ImageFile;
+}
+
+export interface CutReport {
+  /** How long the transaction took, as seen from here. */
+  readonly pauseMs: number;
+}
+
+export interface QuiesceReport<T> {
+  readonly result: T;
+  /** The guest was frozen from before `work` began until after it had ended. */
+  readonly consistent: boolean;
+  /** Why not, if not. */
+  readonly reason?: string;
+  readonly frozenMs?: number;
+}
+
+export type MachineState = 'running' | 'paused' | 'shut-down' | 'crashed';
+
+/**
+ * A machine whose process runs.
+ *
+ * What an implementation must provide:
+ * - `cut` is atomic over all the disks given: either every one has its new tip and every old tip is sealed at
+ *   one instant, or none has changed (CUT_FAILED);
+ * - a sealed layer never changes afterwards and its file is complete for other readers;
+ * - `commit` is restartable: killed at any instant, the chain still has its content, whether the layer is
+ *   gone from it or not, and doing it again ends it;
+ * - the guest is never paused for longer than the cut itself.
+ */
+export interface RunningMachine extends AsyncDisposable {
+  readonly sockets: MachineSockets;
+  /** The process, where it is known (a machine attached to may not tell). */
+  readonly processId: number | undefined;
+  /** Settles when the connection has ended: the process has gone or the socket has. */
+  readonly gone: Promise<void>;
+  state(): Promise<MachineState>;
+  disks(): Promise<readonly MachineDisk[]>;
+  cut(disks: readonly DiskCut[]): Promise<CutReport>;
+  /**
+   * Commits a sealed layer of the disk into the file below it and takes it out of the chain. On return the
+   * data and the new backing name of the layer above are durable; removing the file is the caller's.
+   */
+  commit(deviceName: string, layer: ImageFile): Promise<void>;
+  /**
+   * Commits everything above `base` into it, the tip included, so that `base` is the file that the guest writes
+   * to afterwards.
+   */
+  commitAll(deviceName: string, base: ImageFile): Promise<void>;
+  /** The machine in platform-neutral words, as far as the process tells; disks named by `diskIds`. */
+  configuration(diskIds: Readonly<Record<string, string>>): Promise<MachineConfiguration>;
+  /**
+   * Runs `work` while the guest agent holds the guest's file systems frozen, its applications flushed by its own
+   * hooks. `work` runs in any case, so that a copy is never lost to a guest that does not answer; what was reached
+   * stands in the report. The guest is thawed after `limitMs` at the latest, also if this process is killed.
+   */
+  whileFrozen<T>(limitMs: number, work: () => Promise<T>): Promise<QuiesceReport<T>>;
+  /** Writes a picture of the console (PPM) to a file. */
+  consolePicture(path: string): Promise<void>;
+  /** Runs the guest's CPUs after a paused start. */
+  resume(): Promise<void>;
+  /** Presses the power button; the guest decides. */
+  pressPowerButton(): Promise<void>;
+  /** Ends the process at once, as pulling the plug would, but with its files closed cleanly. */
+  quit(): Promise<void>;
+  /** Told of every event of the machine; returns the function that ends it. */
+  onEvent(listener: (event: MachineEvent) => void): () => void;
+  /** Lets go of the connection; the machine runs on. */
+  disconnect(): Promise<void>;
+}
+
+export interface MachineEvent {
+  readonly name: string;
+  readonly data: Readonly<Record<string, unknown>>;
+}
+
+/** Starts machines and attaches to ones that somebody else started. */
+export interface Hypervisor {
+  /** What accelerates guests here, checked by running one: `kvm`, or `tcg` with the reason why not. */
+  acceleration(): Promise<{ readonly accelerator: 'kvm' | 'tcg'; readonly reason?: string }>;
+  /** Starts a process that lives on when ours ends. MACHINE_START_FAILED carries what it said. */
+  start(request: StartRequest): Promise<RunningMachine>;
+  /** Connects to a machine by its sockets. Throws QMP_NO_GREETING, MACHINE_NOT_RUNNING. */
+  attach(sockets: MachineSockets): Promise<RunningMachine>;
+}

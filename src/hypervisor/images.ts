@@ -1,0 +1,50 @@
+import type { Extents } from '../lib/extents.ts';
+
+/** One file of a chain, with its driver named: formats are never probed. */
+export interface ImageFile {
+  readonly path: string;
+  readonly format: 'qcow2' | 'raw';
+}
+
+/**
+ * Disk images at rest, or at least files that nobody writes: sealed layers of a running machine, layers of a
+ * stopped one, layers of a replica.
+ *
+ * What an implementation must provide:
+ * - files are opened exactly as named, each with its driver and its backing file given; headers are never
+ *   followed to other files;
+ * - what a reader returns is the content of the chain at the moment of `open` or later, provided that no
+ *   file of it is written meanwhile;
+ * - `commit` may be killed at any instant and repeated: until it has returned, the content of the chain
+ *   `[…, base, top]` stays what it was, and after it has returned `[…, base]` alone has that content, durably.
+ */
+export interface DiskImages {
+  /** Opens a chain, the oldest file first. Throws IMAGE_UNREADABLE or a failure of the tool. */
+  open(chain: readonly ImageFile[]): Promise<ImageReader>;
+  /** Writes everything that `top` holds into `base`, in place. `top` itself is left as it is. */
+  commit(base: ImageFile, top: ImageFile): Promise<void>;
+  /**
+   * Writes another backing file into the header of `image`, without looking at content: for an image whose old
+   * backing file has been committed into `backing`. Durable on return; may be repeated.
+   */
+  reparent(image: ImageFile, backing: ImageFile): Promise<void>;
+}
+
+/** A chain opened for reading. Reads may be issued in parallel. */
+export interface ImageReader extends AsyncDisposable {
+  /** What the guest sees as the size of the disk. */
+  readonly sizeBytes: number;
+  /** Fills `target` with the guest-visible bytes from `offset` on. */
+  readInto(target: Uint8Array, offset: number): Promise<void>;
+  /** The ranges that the youngest `layers` files of the chain hold themselves, by what they read as. */
+  ownExtents(layers: number): Promise<ContentExtents>;
+  /** The ranges of the whole chain that are not known to be zero. */
+  contentExtents(): Promise<ContentExtents>;
+  close(): Promise<void>;
+}
+
+/** `data` must be read; `zero` reads as zeros and is known to without reading. Disjoint. */
+export interface ContentExtents {
+  readonly data: Extents;
+  readonly zero: Extents;
+}

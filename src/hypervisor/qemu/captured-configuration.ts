@@ -1,0 +1,101 @@
+import { isFailure } from '../../lib/errors.ts';
+import type { QmpClient } from '../../qmp/index.ts';
+import { checkMachineConfiguration, type MachineConfiguration } from '../configuration.ts';
+import type { MachineDisk } from '../hypervisor.ts';
+
+/**
+ * What a QEMU that somebody else started tells about its machine, in platform-neutral words. Read through the
+ * object model (`qom-list`, `qom-get`; QEMU docs/devel/qom), because command lines differ and this does not.
+ */
+export async function configurationOf(
+  qmp: QmpClient,
+  disks: readonly MachineDisk[],
+  diskIds: Readonly<Record<string, string>>,
+): Promise<MachineConfiguration> {
+  const { UUID: uuid } = await qmp.execute<{ UUID: string }>('query-uuid');
+  const { name } = await qmp.execute<{ name?: string }>('query-name');
+  const cpus = await qmp.execute<unknown[]>('query-cpus-fast');
+  const memory = await qmp.execute<{ 'base-memory': number }>('query-memory-size-summary');
+  const machineType = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' }));
+  const machineVersion = machineType.replace(/-machine$/, '');
+  const devices = await devicesOf(qmp);
+  const known = disks.filter((disk) => diskIds[disk.deviceName] !== undefined);
+  return checkMachineConfiguration({
+    name: (name ?? `vm-${uuid.slice(0, 8)}`).replace(/[^A-Za-z0-9._-]/g, '-').slice(0, 64),
+    uuid,
+    architecture: 'x86_64',
+    chipset: machineVersion.includes('q35') ? 'q35' : 'pc',
+    machineVersion,
+    firmware: (await hasFlash(qmp)) ? 'uefi' : 'bios',
+    cpus: cpus.length,
+    memoryBytes: memory['base-memory'],
+    disks: known.map((disk) => ({
+      diskId: diskIds[disk.deviceName]!,
+      bus: busOf(devices, disk.deviceName),
+      sizeBytes: disk.sizeBytes,
+    })),
+    nics: await nicsOf(qmp, devices),
+    guestAgent: await hasAgentPort(qmp, devices),
+  });
+}
+
+interface Device {
+  readonly path: string;
+  readonly type: string;
+}
+
+async function devicesOf(qmp: QmpClient): Promise<Device[]> {
+  const found: Device[] = [];
+  for (const parent of ['/machine/peripheral', '/machine/peripheral-anon', '/machine/unattached']) {
+    const children = await qmp.execute<{ name: string; type: string }[]>('qom-list', { path: parent });
+    for (const child of children) {
+      const type = /^child<(.*)>$/.exec(child.type)?.[1];
+      if (type) found.push({ path: `${parent}/${child.name}`, type });
+    }
+  }
+  return found;
+}
+
+function busOf(
+  devices: readonly Device[],
+  deviceName: string,
+): 'virtio-blk' | 'virtio-scsi' | 'ide' | 'sata' {
+  // A qdev path may name the backend inside the PCI device: «/machine/peripheral/disk0/virtio-backend».
+  const device = devices.find(
+    ({ path }) => path === deviceName || deviceName.startsWith(`${path}/`) || path.endsWith(`/${deviceName}`),
+  );
+  if (device?.type.startsWith('virtio-blk') || deviceName.startsWith('virtio')) return 'virtio-blk';
+  if (device?.type.startsWith('scsi')) return 'virtio-scsi';
+  return 'ide';
+}
+
+const NIC_MODELS = ['virtio-net-pci', 'e1000e', 'e1000'] as const;
+
+async function nicsOf(qmp: QmpClient, devices: readonly Device[]): Promise<MachineConfiguration['nics']> {
+  const nics: MachineConfiguration['nics'] = [];
+  for (const { path, type } of devices) {
+    const model = NIC_MODELS.find((candidate) => type === candidate || type.startsWith(`${candidate}-`));
+    if (!model) continue;
+    const mac = String(await qmp.execute('qom-get', { path, property: 'mac' })).toLowerCase();
+    nics.push({ nicId: `nic${nics.length}`, model, mac, network: 'default' });
+  }
+  return nics;
+}
+
+async function hasAgentPort(qmp: QmpClient, devices: readonly Device[]): Promise<boolean> {
+  for (const { path, type } of devices) {
+    if (type !== 'virtserialport') continue;
+    if ((await qmp.execute('qom-get', { path, property: 'name' })) === 'org.qemu.guest_agent.0') return true;
+  }
+  return false;
+}
+
+/** PC machines take UEFI from a flash device whose backend is the property «pflash0». */
+async function hasFlash(qmp: QmpClient): Promise<boolean> {
+  try {
+    return Boolean(await qmp.execute('qom-get', { path: '/machine', property: 'pflash0' }));
+  } catch (error) {
+    if (isFailure(error, 'QMP_COMMAND_FAILED')) return false;
+    throw error;
+  }
+}

@@ -1,0 +1,119 @@
+import { join } from 'node:path';
+import type { DiskConfiguration, NicConfiguration } from '../configuration.ts';
+import { hypervisorFailure } from '../errors.ts';
+import type { MachineSockets, NetworkAttachment, StartRequest } from '../hypervisor.ts';
+import { chainOptions } from './chain-options.ts';
+
+/** Where a machine of ours keeps its sockets and logs inside its run directory. */
+export function runPaths(runDirectory: string) {
+  return {
+    qmpPath: join(runDirectory, 'qmp'),
+    agentPath: join(runDirectory, 'qga'),
+    vncPath: join(runDirectory, 'vnc'),
+    serialPath: join(runDirectory, 'serial.log'),
+    pidPath: join(runDirectory, 'pid'),
+    logPath: join(runDirectory, 'qemu.log'),
+  };
+}
+
+export function socketsOf(request: StartRequest): MachineSockets {
+  const paths = runPaths(request.runDirectory);
+  return {
+    qmpPath: paths.qmpPath,
+    ...(request.configuration.guestAgent ? { agentPath: paths.agentPath } : {}),
+  };
+}
+
+/**
+ * The arguments of `qemu-system-x86_64` for a start request. Pure, so that a table of examples tests it.
+ * Everything is named: no defaults of the binary, no user configuration, no probed formats.
+ */
+export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg'): string[] {
+  const { configuration } = request;
+  const paths = runPaths(request.runDirectory);
+  const machine = configuration.machineVersion ?? configuration.chipset;
+  const args = [
+    ['-nodefaults', '-no-user-config'],
+    ['-name', `guest=${configuration.name},process=warmsite-${configuration.name}`],
+    ['-uuid', configuration.uuid],
+    ['-machine', `${machine},accel=${accelerator},usb=off`],
+    ['-cpu', configuration.cpuModel ?? (accelerator === 'kvm' ? 'host' : 'max')],
+    ['-smp', String(configuration.cpus)],
+    ['-m', `size=${Math.ceil(configuration.memoryBytes / 1024 / 1024)}M`],
+    ['-display', 'none', '-vga', 'std'],
+    ['-vnc', `unix:${paths.vncPath}`],
+    ['-rtc', 'base=utc', '-boot', 'strict=on'],
+    ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
+    [
+      '-chardev',
+      `socket,id=qmp,path=${paths.qmpPath},server=on,wait=off`,
+      '-mon',
+      'chardev=qmp,mode=control',
+    ],
+    ['-chardev', `file,id=serial,path=${paths.serialPath}`, '-serial', 'chardev:serial'],
+    ['-device', 'virtio-serial-pci,id=ports'],
+    configuration.guestAgent ? agentPort(paths.agentPath) : [],
+    ...configuration.disks.map((disk, index) => diskArguments(request, disk, index)),
+    ...configuration.nics.map((nic) => nicArguments(nic, request.networks?.[nic.nicId])),
+    request.paused ? ['-S'] : [],
+    [...(request.extraArguments ?? [])],
+    ['-pidfile', paths.pidPath, '-daemonize', '-D', paths.logPath],
+  ];
+  return args.flat();
+}
+
+function agentPort(path: string): string[] {
+  return [
+    '-chardev',
+    `socket,id=qga,path=${path},server=on,wait=off`,
+    '-device',
+    'virtserialport,chardev=qga,name=org.qemu.guest_agent.0',
+  ];
+}
+
+function diskArguments(request: StartRequest, disk: DiskConfiguration, index: number): string[] {
+  const chain = request.disks[disk.diskId];
+  if (!chain || chain.length === 0) {
+    throw hypervisorFailure('MACHINE_CONFIGURATION_INVALID', `disk ${disk.diskId} has no image`);
+  }
+  const node = `disk-${disk.diskId}`.slice(0, 31);
+  const options = chainOptions(chain, { 'node-name': node, discard: 'unmap' });
+  const common = `drive=${node},id=dev-${disk.diskId},bootindex=${index + 1}${disk.serial ? `,serial=${disk.serial}` : ''}`;
+  const device = {
+    'virtio-blk': `virtio-blk-pci,${common}`,
+    'virtio-scsi': `scsi-hd,bus=scsi.0,${common}`,
+    ide: `ide-hd,${common}`,
+    sata: `ide-hd,${common}`,
+  }[disk.bus];
+  const isFirstScsi =
+    disk.bus === 'virtio-scsi' &&
+    request.configuration.disks.findIndex((other) => other.bus === 'virtio-scsi') === index;
+  return [
+    '-blockdev',
+    JSON.stringify(options),
+    ...(isFirstScsi ? ['-device', 'virtio-scsi-pci,id=scsi'] : []),
+    '-device',
+    device,
+  ];
+}
+
+function nicArguments(nic: NicConfiguration, attachment: NetworkAttachment | undefined): string[] {
+  const id = `net-${nic.nicId}`;
+  const device = ['-device', `${nic.model},id=dev-${nic.nicId},netdev=${id},mac=${nic.mac}`];
+  switch (attachment?.kind) {
+    case 'tap':
+      return [
+        '-netdev',
+        `tap,id=${id},ifname=${attachment.interfaceName},script=no,downscript=no`,
+        ...device,
+      ];
+    case undefined:
+      // A hub without another port is a cable that leads nowhere: the guest keeps its device.
+      return ['-netdev', `hubport,id=${id},hubid=${hubOf(nic)}`, ...device];
+  }
+}
+
+/** A hub number of its own for each NIC, so that unplugged NICs do not reach each other. */
+function hubOf(nic: NicConfiguration): number {
+  return Number.parseInt(nic.mac.replaceAll(':', '').slice(-6), 16);
+}

@@ -1,0 +1,70 @@
+import { readFile } from 'node:fs/promises';
+import type { Clock } from '../../lib/clock.ts';
+import { isFailure, messageOf } from '../../lib/errors.ts';
+import { runCommand } from '../../lib/processes.ts';
+import { QmpClient } from '../../qmp/index.ts';
+import { checkMachineConfiguration } from '../configuration.ts';
+import { hypervisorFailure } from '../errors.ts';
+import type { Hypervisor, MachineSockets, RunningMachine, StartRequest } from '../hypervisor.ts';
+import { probeAcceleration } from './acceleration.ts';
+import { qemuArguments, runPaths, socketsOf } from './command-line.ts';
+import { QemuMachine } from './qemu-machine.ts';
+
+/** Machines run by `qemu-system-x86_64` of this host. */
+export class QemuHypervisor implements Hypervisor {
+  readonly #clock: Clock;
+  #acceleration: ReturnType<Hypervisor['acceleration']> | undefined;
+
+  constructor(o: { clock: Clock }) {
+    this.#clock = o.clock;
+  }
+
+  acceleration(): ReturnType<Hypervisor['acceleration']> {
+    this.#acceleration ??= probeAcceleration();
+    return this.#acceleration;
+  }
+
+  async start(request: StartRequest): Promise<RunningMachine> {
+    checkMachineConfiguration(request.configuration);
+    const { accelerator } = await this.acceleration();
+    const args = qemuArguments(request, accelerator);
+    const paths = runPaths(request.runDirectory);
+    const [command, ...commandArgs] =
+      request.networkNamespace === undefined
+        ? ['qemu-system-x86_64', ...args]
+        : ['ip', 'netns', 'exec', request.networkNamespace, 'qemu-system-x86_64', ...args];
+    try {
+      // With -daemonize the command ends when the machine is ready to be spoken to, or has failed and said why.
+      await runCommand(command!, commandArgs);
+    } catch (error) {
+      if (isFailure(error, 'TOOL_MISSING')) throw error;
+      throw hypervisorFailure(
+        'MACHINE_START_FAILED',
+        `${request.configuration.name} did not start: ${messageOf(error)}`,
+        {
+          context: { machine: request.configuration.name, log: paths.logPath },
+          cause: error,
+        },
+      );
+    }
+    const processId = Number.parseInt(await readFile(paths.pidPath, 'utf8'), 10);
+    return this.#connect(socketsOf(request), processId);
+  }
+
+  attach(sockets: MachineSockets): Promise<RunningMachine> {
+    return this.#connect(sockets, undefined);
+  }
+
+  async #connect(sockets: MachineSockets, processId: number | undefined): Promise<RunningMachine> {
+    try {
+      const qmp = await QmpClient.connect({ path: sockets.qmpPath, clock: this.#clock });
+      return new QemuMachine({ qmp, sockets, ...(processId ? { processId } : {}), clock: this.#clock });
+    } catch (error) {
+      if (!isFailure(error, 'QMP_DISCONNECTED', 'QMP_UNREACHABLE')) throw error;
+      throw hypervisorFailure('MACHINE_NOT_RUNNING', `nothing answers at ${sockets.qmpPath}`, {
+        context: { path: sockets.qmpPath },
+        cause: error,
+      });
+    }
+  }
+}

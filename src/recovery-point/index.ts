@@ -1,0 +1,20 @@
+/**
+ * The model of recovery points; pure.
+ *
+ * A *recovery point* is a state of a machine that can be activated. The protected site describes it by a *point
+ * statement*: machine, sequence, epoch, parent, consistency, and for every disk the root of its digest tree; it
+ * signs that statement, and each statement names its parent by digest, so that the points of a machine are one
+ * chain that nobody can reorder, shorten in the middle or alter unseen.
+ *
+ * A *copy type* says how consistent a copy strives to be; the point says what was reached. A *schedule* says when
+ * copies are made, *retention* which points stay and why, *selection* which one a failover tries first.
+ *
+ * Nothing here knows the time, a file or a process: callers hand in what is, and get what should be. Order is by
+ * sequence number alone; times are for people and for weighing age.
+ */
+export * from './copy-type.ts';
+export { POINT_ERRORS, pointFailure } from './errors.ts';
+export * from './retention.ts';
+export * from './schedule.ts';
+export * from './selection.ts';
+export * from './statement.ts';

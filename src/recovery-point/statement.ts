@@ -1,0 +1,100 @@
+import { createHash } from 'node:crypto';
+import Type from 'typebox';
+import { Value } from 'typebox/value';
+import { canonicalJson, type Json } from '../lib/canonical-json.ts';
+import { pointFailure } from './errors.ts';
+
+const Hash = Type.String({ pattern: '^[0-9a-f]{64}$' });
+const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
+const WallTime = Type.Integer({ minimum: 0, maximum: 2 ** 52 });
+const ConsistencyName = Type.Union([
+  Type.Literal('crash'),
+  Type.Literal('file-system'),
+  Type.Literal('application'),
+]);
+
+/**
+ * What the protected site says of a point, and signs: which machine, which instant, what came before, and by the
+ * roots of the digest trees the content of every disk to the byte. See docs/format.md, «Point statement».
+ */
+export const PointStatement = Type.Object({
+  version: Type.Literal(1),
+  machineId: Id,
+  machineName: Type.String({ maxLength: 64 }),
+  sourceSiteId: Id,
+  pointId: Id,
+  /** Counts the points of a machine without gaps, from 1. Order is by this and never by time. */
+  sequence: Type.Integer({ minimum: 1, maximum: 2 ** 52 }),
+  /** Who may write: raised by every failover. */
+  epoch: Type.Integer({ minimum: 1, maximum: 2 ** 52 }),
+  parent: Type.Union([Type.Object({ pointId: Id, statementDigest: Hash }), Type.Null()]),
+  copyType: Type.String({ minLength: 1, maxLength: 32 }),
+  /** What was reached, from evidence; less than the type strives for when `degraded` says why. */
+  consistency: ConsistencyName,
+  degraded: Type.Optional(Type.String({ maxLength: 1000 })),
+  /** Wall clock of the protected site. For people; see the receiver's own time in the manifest. */
+  cutAtMs: WallTime,
+  pauseMs: Type.Number({ minimum: 0 }),
+  frozenMs: Type.Optional(Type.Number({ minimum: 0 })),
+  digest: Type.Literal('sha256'),
+  blockBytes: Type.Integer({ minimum: 4096, maximum: 16 * 1024 * 1024 }),
+  disks: Type.Array(
+    Type.Object({
+      diskId: Type.String({ minLength: 1, maxLength: 24, pattern: '^[a-z0-9][a-z0-9-]*$' }),
+      sizeBytes: Type.Integer({ minimum: 512, maximum: 2 ** 50 }),
+      root: Hash,
+      /** Bytes of guest-visible ranges that changed since the parent, as the engine tracks them. */
+      changedBytes: Type.Integer({ minimum: 0 }),
+    }),
+    { minItems: 1, maxItems: 64 },
+  ),
+  /** Cuts between the parent and this one whose own state could not be kept, with the reason. */
+  missed: Type.Array(
+    Type.Object({
+      pointId: Id,
+      copyType: Type.String(),
+      cutAtMs: WallTime,
+      reason: Type.String({ maxLength: 200 }),
+    }),
+    { maxItems: 100_000 },
+  ),
+  /** The machine in platform-neutral words (`MachineConfiguration`). */
+  configuration: Type.Unknown(),
+});
+
+export type PointStatement = Type.Static<typeof PointStatement>;
+
+export const SignedStatement = Type.Object({
+  statement: PointStatement,
+  /** The key that signed: the first 16 hexadecimal digits of the SHA-256 of the public key. */
+  keyId: Type.String({ maxLength: 64 }),
+  /** Ed25519 over `statementBytes`, base64. */
+  signature: Type.String({ maxLength: 200 }),
+});
+
+export type SignedStatement = Type.Static<typeof SignedStatement>;
+
+/** The bytes that are signed and hashed: a domain string and the canonical JSON. */
+export function statementBytes(statement: PointStatement): Buffer {
+  return Buffer.from(`warmsite point statement v1\n${canonicalJson(statement as unknown as Json)}`);
+}
+
+/** What a child names its parent by; chains the statements of a machine to one history. */
+export function statementDigest(statement: PointStatement): string {
+  return createHash('sha256').update(statementBytes(statement)).digest('hex');
+}
+
+/** Throws POINT_STATEMENT_INVALID for anything that is not a statement; says nothing about the signature. */
+export function checkSignedStatement(value: unknown, source: string): SignedStatement {
+  if (!Value.Check(SignedStatement, value)) {
+    const first = Value.Errors(SignedStatement, value)[0];
+    throw pointFailure(
+      'POINT_STATEMENT_INVALID',
+      `${source}: ${first?.instancePath ?? ''} ${first?.message ?? ''}`,
+      {
+        context: { source },
+      },
+    );
+  }
+  return value;
+}

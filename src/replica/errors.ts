@@ -1,0 +1,65 @@
+import { type ErrorCatalogue, failuresOf } from '../lib/errors.ts';
+
+export const REPLICA_ERRORS = {
+  REPLICA_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'List the machines of this site with `warmsite vm list`.',
+  },
+  REPLICA_SESSION_UNKNOWN: {
+    kind: 'missing',
+    retry: 'later',
+    remedy: 'The sender offers the delta again by itself; nothing to do.',
+  },
+  REPLICA_SESSION_BUSY: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy: 'An earlier connection still delivers this delta; it ends or is given up by itself.',
+  },
+  REPLICA_DELTA_REFUSED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'The sender must plan anew: `warmsite vm show` at the protected site shows the conflict.',
+  },
+  REPLICA_CONTENT_DIFFERS: {
+    kind: 'corrupt',
+    retry: 'later',
+    remedy:
+      'The delta was thrown away and is sent again. If it repeats, check memory and disks of both sites.',
+  },
+  REPLICA_SIGNATURE_INVALID: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The statement was not signed by the paired site: pair the sites anew if its key was changed on purpose.',
+  },
+  REPLICA_LAYER_MISSING: {
+    kind: 'corrupt',
+    retry: 'never',
+    remedy:
+      'Points above the missing layer cannot be used; older ones can. Restore the file or protect the machine anew.',
+  },
+  REPLICA_LAYER_DAMAGED: {
+    kind: 'corrupt',
+    retry: 'never',
+    remedy:
+      'The named blocks differ from what was signed: fail over to a point that verifies, and check the disk.',
+  },
+  REPLICA_CHAIN_BROKEN: {
+    kind: 'corrupt',
+    retry: 'never',
+    remedy: 'Points do not follow each other: keep the directory as it is and look for the named manifest.',
+  },
+  REPLICA_IN_USE: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy: 'A branch or a verification reads the oldest layer; the merge follows when it ends.',
+  },
+  BRANCH_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'List the branches with `warmsite failover list`.',
+  },
+} as const satisfies ErrorCatalogue;
+
+export const replicaFailure = failuresOf(REPLICA_ERRORS);

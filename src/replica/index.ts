@@ -1,0 +1,36 @@
+/**
+ * The replica store: recovery points on disk at the recovery site.
+ *
+ * A *replica* is what this site holds of one machine. Every disk is a *chain* of *layers*, differencing disks named
+ * after their points; the oldest is complete. A *manifest* makes a point of the layers that bear its name: it holds the
+ * signed statement of the protected site, and its rename is the publication. Beside each layer lie its *leaves*: the
+ * digests of the blocks that it changed.
+ *
+ * A *receive session* is a delta on its way in; it can break off at any frame and go on later. A *merge* moves the content
+ * of points that retention lets go into the layer above them. A *branch* is a writable child of a point. A *content proof*
+ * says that a chain was read through QEMU and equals what was signed.
+ *
+ * Promised: a point that is listed is durable, verified and whole; a published layer changes only by a journaled merge
+ * that was checked against the old content; whatever process dies at whatever instant, opening the directory again
+ * leads to a state in which nothing acknowledged is missing and nothing unacknowledged is listed.
+ *
+ * Relied on: `FileSystem` for durability, `DiskImages` for reading chains and folding, the delta decoder for order and
+ * limits. Layout and formats: docs/format.md. No database is needed to open a replica.
+ */
+export { branchChain, createBranch, findBranch, removeBranch } from './branch.ts';
+export { digestsOf, readAhead } from './content.ts';
+export { REPLICA_ERRORS } from './errors.ts';
+export { ReplicaLayout } from './layout.ts';
+export type { Offer, OfferAnswer, OfferConflict } from './offer.ts';
+export type { BranchRecord, ContentProof, PointManifest, ReplicaRecord } from './records.ts';
+export {
+  type Acknowledgement,
+  acknowledgementOf,
+  type Incoming,
+  Replica,
+  type ReplicaDescription,
+  type ReplicaPoint,
+  type ReplicaTools,
+} from './replica.ts';
+export { Replicas } from './replicas.ts';
+export { type VerifyProgress, verifyPoint } from './verify.ts';

@@ -1,0 +1,74 @@
+import { join } from 'node:path';
+import { assert } from '../lib/assert.ts';
+import { isId } from '../lib/random.ts';
+
+/** Where the parts of one machine's replica lie. Only ids become path parts, never names. */
+export class ReplicaLayout {
+  readonly directory: string;
+
+  constructor(dataDirectory: string, machineId: string) {
+    assert(isId(machineId), 'a machine id names a directory');
+    this.directory = join(dataDirectory, 'replicas', machineId);
+  }
+
+  get record(): string {
+    return join(this.directory, 'replica.json');
+  }
+
+  get disks(): string {
+    return join(this.directory, 'disks');
+  }
+
+  disk(diskId: string): string {
+    return join(this.disks, diskId);
+  }
+
+  /** The differencing disk of a point; the oldest one is complete. */
+  layer(diskId: string, pointId: string): string {
+    return join(this.disk(diskId), layerName(pointId));
+  }
+
+  /** Digests of the blocks that the layer changed. */
+  leaves(diskId: string, pointId: string): string {
+    return join(this.disk(diskId), `${pointId}.leaves`);
+  }
+
+  get points(): string {
+    return join(this.directory, 'points');
+  }
+
+  manifest(pointId: string): string {
+    return join(this.points, `${pointId}.json`);
+  }
+
+  get incoming(): string {
+    return join(this.directory, 'incoming');
+  }
+
+  session(session: string): string {
+    assert(isId(session), 'a session id names a directory');
+    return join(this.incoming, session);
+  }
+
+  get intents(): string {
+    return join(this.directory, 'intents');
+  }
+
+  get branches(): string {
+    return join(this.directory, 'branches');
+  }
+
+  branch(branchId: string): string {
+    assert(isId(branchId), 'a branch id names a directory');
+    return join(this.branches, branchId);
+  }
+
+  proofs(pointId: string): string {
+    return join(this.directory, 'proofs', pointId);
+  }
+}
+
+/** The name of a layer as it stands in its child's header: a sibling in the same directory. */
+export function layerName(pointId: string): string {
+  return `${pointId}.qcow2`;
+}

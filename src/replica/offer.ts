@@ -1,0 +1,68 @@
+import { type DeltaHeader, type DeltaProgress, NOTHING_RECEIVED } from '../delta/index.ts';
+import type { ReplicaDescription } from './replica.ts';
+
+export interface Offer {
+  readonly header: DeltaHeader;
+  /** Sender's clock minus ours, as measured in this session. */
+  readonly skewMs: number;
+}
+
+/** Why a delta cannot be taken, with the evidence. There is no automatic way out of a conflict. */
+export type OfferConflict =
+  | { readonly why: 'epoch'; readonly held: number; readonly offered: number }
+  | { readonly why: 'parent'; readonly newest: string | null; readonly offered: string | null }
+  | { readonly why: 'sequence'; readonly expected: number; readonly offered: number }
+  | { readonly why: 'disks'; readonly detail: string };
+
+export type OfferAnswer =
+  | { readonly kind: 'accept'; readonly session: string; readonly progress: DeltaProgress }
+  | { readonly kind: 'already'; readonly newest: NonNullable<ReplicaDescription['newest']> }
+  | { readonly kind: 'conflict'; readonly conflict: OfferConflict };
+
+/**
+ * Whether a delta may be laid on the replica: only on top of the newest point, with the next sequence number, in the
+ * current epoch, with the same disks. A delta that makes the newest point is a repetition and already taken. Pure.
+ */
+export function answerOffer(
+  header: DeltaHeader,
+  replica: ReplicaDescription,
+  disks: readonly { readonly diskId: string; readonly sizeBytes: number }[] | null,
+): OfferAnswer {
+  const { newest, epoch, incoming } = replica;
+  if (header.epoch !== epoch) return conflict({ why: 'epoch', held: epoch, offered: header.epoch });
+  if (newest && header.pointId === newest.pointId) return { kind: 'already', newest };
+  const parent = header.parent;
+  if (
+    (parent?.pointId ?? null) !== (newest?.pointId ?? null) ||
+    parent?.statementDigest !== newest?.statementDigest
+  ) {
+    return conflict({ why: 'parent', newest: newest?.pointId ?? null, offered: parent?.pointId ?? null });
+  }
+  const expected = (newest?.sequence ?? 0) + 1;
+  if (header.sequence !== expected) return conflict({ why: 'sequence', expected, offered: header.sequence });
+  if (disks) {
+    const difference = diskDifference(header, disks);
+    if (difference) return conflict({ why: 'disks', detail: difference });
+  }
+  const isResumed = incoming?.session === header.session && incoming.pointId === header.pointId;
+  return {
+    kind: 'accept',
+    session: header.session,
+    progress: isResumed ? incoming.progress : NOTHING_RECEIVED,
+  };
+}
+
+function diskDifference(
+  header: DeltaHeader,
+  disks: readonly { readonly diskId: string; readonly sizeBytes: number }[],
+): string | undefined {
+  const text = (list: readonly { diskId: string; sizeBytes: number }[]) =>
+    list.map(({ diskId, sizeBytes }) => `${diskId} (${sizeBytes})`).join(', ');
+  return text(header.disks) === text(disks)
+    ? undefined
+    : `replica: ${text(disks)}; offered: ${text(header.disks)}`;
+}
+
+function conflict(conflict: OfferConflict): OfferAnswer {
+  return { kind: 'conflict', conflict };
+}

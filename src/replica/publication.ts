@@ -1,0 +1,228 @@
+import { dirname, join } from 'node:path';
+import {
+  type DeltaHeader,
+  DigestTree,
+  inheritedBlocks,
+  type LayerLeaves,
+  type Leaf,
+  writeLeaves,
+} from '../delta/index.ts';
+import type { DiskImages, ImageFile } from '../hypervisor/index.ts';
+import type { Clock } from '../lib/clock.ts';
+import { alignOutward, type Extents, extentsOf } from '../lib/extents.ts';
+import type { FileSystem } from '../lib/files.ts';
+import { loadRecord, storeRecord } from '../lib/records.ts';
+import { checkSignedStatement, type PointStatement, type SignedStatement } from '../recovery-point/index.ts';
+import { digestsOf } from './content.ts';
+import { replicaFailure } from './errors.ts';
+import { FrameLog, progressOf } from './frame-log.ts';
+import type { ReplicaLayout } from './layout.ts';
+import type { ReceiveSession } from './receive-session.ts';
+import { INCOMING_RECORD, POINT_MANIFEST, type PointManifest, VERIFIED_RECORD } from './records.ts';
+import type { Incoming } from './replica.ts';
+
+export interface PublishRequest {
+  readonly files: FileSystem;
+  readonly images: DiskImages;
+  readonly clock: Clock;
+  readonly layout: ReplicaLayout;
+  readonly session: ReceiveSession;
+  readonly signed: SignedStatement;
+  readonly receivedBytes: number;
+  readonly sourceSiteId: string;
+  readonly isSignedBySource: (sourceSiteId: string, signed: SignedStatement) => boolean;
+  readonly parent: PointStatement | null;
+  readonly parentChain: (diskId: string) => ImageFile[];
+  readonly trees: ReadonlyMap<string, DigestTree>;
+}
+
+export interface Published {
+  readonly statement: PointStatement;
+  readonly manifest: PointManifest;
+  readonly trees: ReadonlyMap<string, DigestTree>;
+}
+
+/**
+ * Makes a point of a delta that has arrived whole. The order is the promise: signature → layers durable → read back
+ * and compared → digests durable → `verified.json` → layers under their names → manifest under its name. A process
+ * that dies before `verified.json` starts the delta over; one that dies after it only has renames left to do.
+ */
+export async function publishReceived(request: PublishRequest): Promise<Published> {
+  const { files, layout, session, clock } = request;
+  const { statement } = checkStatement(request);
+  await session.finish();
+  const trees = new Map<string, DigestTree>();
+  for (const [index, disk] of statement.disks.entries()) {
+    const tree = await verifyDisk(request, statement, index);
+    if (tree.root().toString('hex') !== disk.root) {
+      throw replicaFailure(
+        'REPLICA_CONTENT_DIFFERS',
+        `${disk.diskId} of ${statement.pointId} is not what was signed`,
+        {
+          context: { pointId: statement.pointId, diskId: disk.diskId },
+        },
+      );
+    }
+    trees.set(disk.diskId, tree);
+  }
+  const manifest: PointManifest = {
+    signed: request.signed,
+    publishedAtMs: clock.wallMs(),
+    cutAtHereMs: Math.max(0, Math.round(statement.cutAtMs - session.skewMs)),
+    skewMs: session.skewMs,
+    receivedBytes: request.receivedBytes,
+  };
+  await storeRecord(files, join(session.directory, 'verified.json'), VERIFIED_RECORD, manifest);
+  await publishVerified(files, layout, session.header.session, manifest);
+  return { statement, manifest, trees };
+}
+
+function checkStatement(request: PublishRequest): SignedStatement {
+  const { header } = request.session;
+  const signed = checkSignedStatement(request.signed, `the statement of ${header.pointId}`);
+  const { statement } = signed;
+  if (
+    statement.sourceSiteId !== request.sourceSiteId ||
+    !request.isSignedBySource(request.sourceSiteId, signed)
+  ) {
+    throw replicaFailure(
+      'REPLICA_SIGNATURE_INVALID',
+      `the statement of ${header.pointId} is not signed by its site`,
+      {
+        context: { pointId: header.pointId, keyId: signed.keyId },
+      },
+    );
+  }
+  const expected = JSON.stringify([
+    header.machineId,
+    header.pointId,
+    header.sequence,
+    header.epoch,
+    header.parent,
+  ]);
+  const { machineId, pointId, sequence, epoch, parent } = statement;
+  const disks = (list: readonly { diskId: string; sizeBytes: number }[]) =>
+    JSON.stringify(list.map(({ diskId, sizeBytes }) => [diskId, sizeBytes]));
+  const isSame =
+    JSON.stringify([machineId, pointId, sequence, epoch, parent]) === expected &&
+    disks(statement.disks) === disks(header.disks) &&
+    statement.blockBytes === header.blockBytes;
+  if (isSame) return signed;
+  throw replicaFailure(
+    'REPLICA_DELTA_REFUSED',
+    `the statement of ${header.pointId} speaks of another point`,
+    {
+      context: { pointId: header.pointId },
+    },
+  );
+}
+
+/** Reads the new layer back through its whole chain; returns the tree that the disk now has. Writes its leaves file. */
+async function verifyDisk(
+  request: PublishRequest,
+  statement: PointStatement,
+  index: number,
+): Promise<DigestTree> {
+  const { files, images, session } = request;
+  const { diskId, sizeBytes } = statement.disks[index]!;
+  const { blockBytes } = statement;
+  const ranges = appliedRanges(session, index);
+  const older = request.trees.get(diskId);
+  const tree = older ? older.copy() : new DigestTree({ sizeBytes, blockBytes });
+  const layer = { path: session.layerPath(diskId), format: 'qcow2' as const };
+  await using reader = await images.open([...request.parentChain(diskId), layer]);
+  for await (const { index: block, digest } of digestsOf(reader, ranges, blockBytes)) tree.set(block, digest);
+  const leaves: LayerLeaves = {
+    sizeBytes,
+    blockBytes,
+    inheritedBlocks: inheritedBlocks(older?.sizeBytes ?? null, sizeBytes, blockBytes),
+    leaves: { [Symbol.iterator]: () => leavesIn(tree, alignOutward(ranges, blockBytes, sizeBytes)) },
+  };
+  await writeLeaves(files, leavesPath(session.directory, diskId), leaves);
+  return tree;
+}
+
+function appliedRanges(session: ReceiveSession, diskIndex: number): Extents {
+  return extentsOf(session.applied.filter(({ disk }) => disk === diskIndex));
+}
+
+function* leavesIn(tree: DigestTree, aligned: Extents): Generator<Leaf> {
+  for (const { offset, length } of aligned) {
+    const end = Math.ceil((offset + length) / tree.blockBytes);
+    for (let index = offset / tree.blockBytes; index < end; index++) yield { index, digest: tree.get(index) };
+  }
+}
+
+function leavesPath(directory: string, diskId: string): string {
+  return join(directory, `${diskId}.leaves`);
+}
+
+/** The renames of a publication. May be repeated from any point. */
+async function publishVerified(
+  files: FileSystem,
+  layout: ReplicaLayout,
+  session: string,
+  manifest: PointManifest,
+): Promise<void> {
+  const { statement } = manifest.signed;
+  const directory = layout.session(session);
+  for (const { diskId } of statement.disks) {
+    await files.makeDirectory(layout.disk(diskId));
+    await files.syncDirectory(layout.disks);
+    await publishOne(files, join(directory, `${diskId}.layer`), layout.layer(diskId, statement.pointId));
+    await publishOne(files, leavesPath(directory, diskId), layout.leaves(diskId, statement.pointId));
+    await files.syncDirectory(layout.disk(diskId));
+  }
+  await storeRecord(files, layout.manifest(statement.pointId), POINT_MANIFEST, manifest);
+  await discardSession(files, layout, session);
+}
+
+async function publishOne(files: FileSystem, from: string, to: string): Promise<void> {
+  if ((await files.sizeOf(from)) === undefined) return; // Renamed before the process died.
+  await files.setReadOnly(from, true);
+  await files.rename(from, to);
+}
+
+/** Ends publications that a killed process left behind `verified.json`. */
+export async function finishPublication(files: FileSystem, layout: ReplicaLayout): Promise<void> {
+  for (const session of (await files.list(layout.incoming)) ?? []) {
+    const manifest = await loadRecord(files, join(layout.session(session), 'verified.json'), VERIFIED_RECORD);
+    if (manifest) await publishVerified(files, layout, session, manifest);
+  }
+}
+
+/** Throws away a delta that was on its way in. `verified.json` goes first: half a directory must not publish. */
+export async function discardSession(
+  files: FileSystem,
+  layout: ReplicaLayout,
+  session: string,
+): Promise<void> {
+  const directory = layout.session(session);
+  if ((await files.list(directory)) === undefined) return;
+  await files.remove(join(directory, 'verified.json'));
+  await files.syncDirectory(directory);
+  await files.removeDirectory(directory);
+  await files.syncDirectory(dirname(directory));
+}
+
+/** The session that can be gone on with: the one for a child of the newest point. Others are swept. */
+export async function findSession(
+  files: FileSystem,
+  layout: ReplicaLayout,
+  newestPointId: string | null,
+): Promise<Incoming | null> {
+  let found: Incoming | null = null;
+  for (const session of (await files.list(layout.incoming)) ?? []) {
+    const record = await loadRecord(files, join(layout.session(session), 'session.json'), INCOMING_RECORD);
+    const header = record?.header as DeltaHeader | undefined;
+    const fits = header && (header.parent?.pointId ?? null) === newestPointId;
+    if (!fits || found) {
+      await discardSession(files, layout, session);
+      continue;
+    }
+    const { log, applied } = await FrameLog.open(files, join(layout.session(session), 'frames'));
+    await log.close();
+    found = { session, pointId: header.pointId, progress: progressOf(applied) };
+  }
+  return found;
+}

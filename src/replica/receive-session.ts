@@ -1,0 +1,150 @@
+import { join } from 'node:path';
+import type { DeltaFrame, DeltaHeader, DeltaProgress } from '../delta/index.ts';
+import type { FileSystem } from '../lib/files.ts';
+import { loadRecord, storeRecord } from '../lib/records.ts';
+import { LayerWriter } from '../qcow2/index.ts';
+import { replicaFailure } from './errors.ts';
+import { type AppliedFrame, FrameLog, progressOf } from './frame-log.ts';
+import { layerName, type ReplicaLayout } from './layout.ts';
+import { INCOMING_RECORD } from './records.ts';
+
+/** Frames are made durable after this much data at the latest; what comes after is sent again when a process dies. */
+const CHECKPOINT_BYTES = 64 * 1024 * 1024;
+const CHECKPOINT_FRAMES = 8192;
+
+/**
+ * A delta on its way in: `incoming/<session>/` with one unfinished layer for each disk and the log of the frames
+ * that are durable in them. It can be left at any frame and taken up again, also by another process.
+ */
+export class ReceiveSession {
+  readonly header: DeltaHeader;
+  readonly directory: string;
+  readonly skewMs: number;
+  readonly #files: FileSystem;
+  readonly #writers: readonly LayerWriter[];
+  readonly #log: FrameLog;
+  readonly #applied: AppliedFrame[];
+  #durable: DeltaProgress;
+  #bytesSinceCheckpoint = 0;
+
+  private constructor(o: {
+    header: DeltaHeader;
+    directory: string;
+    skewMs: number;
+    files: FileSystem;
+    writers: readonly LayerWriter[];
+    log: FrameLog;
+    applied: AppliedFrame[];
+  }) {
+    this.header = o.header;
+    this.directory = o.directory;
+    this.skewMs = o.skewMs;
+    this.#files = o.files;
+    this.#writers = o.writers;
+    this.#log = o.log;
+    this.#applied = o.applied;
+    this.#durable = progressOf(o.applied);
+  }
+
+  /** Makes the directory of a new session; its record is durable on return. */
+  static async create(o: {
+    files: FileSystem;
+    layout: ReplicaLayout;
+    header: DeltaHeader;
+    nowMs: number;
+    skewMs: number;
+  }): Promise<ReceiveSession> {
+    const { files, layout, header } = o;
+    const directory = layout.session(header.session);
+    await files.makeDirectory(directory);
+    await storeRecord(files, join(directory, 'session.json'), INCOMING_RECORD, {
+      header: { ...header, firstFrame: 0 },
+      createdAtMs: o.nowMs,
+      skewMs: o.skewMs,
+    });
+    await files.syncDirectory(layout.incoming);
+    return ReceiveSession.open({ files, layout, session: header.session });
+  }
+
+  /** Opens a session at its last durable frame. */
+  static async open(o: {
+    files: FileSystem;
+    layout: ReplicaLayout;
+    session: string;
+  }): Promise<ReceiveSession> {
+    const { files, layout } = o;
+    const directory = layout.session(o.session);
+    const record = await loadRecord(files, join(directory, 'session.json'), INCOMING_RECORD);
+    if (!record) throw replicaFailure('REPLICA_SESSION_UNKNOWN', `there is no incoming session ${o.session}`);
+    const header = record.header as DeltaHeader;
+    const { log, applied } = await FrameLog.open(files, join(directory, 'frames'));
+    const writers: LayerWriter[] = [];
+    for (const [index, disk] of header.disks.entries()) {
+      const path = join(directory, layerFileName(disk.diskId));
+      const shape = {
+        sizeBytes: disk.sizeBytes,
+        backing: header.parent ? { name: layerName(header.parent.pointId), format: 'qcow2' as const } : null,
+      };
+      const own = applied.filter((frame) => frame.disk === index);
+      if (own.length > 0) {
+        writers.push(await LayerWriter.resume(files, path, shape, own));
+      } else {
+        await files.remove(path);
+        writers.push(await LayerWriter.create(files, path, shape));
+      }
+    }
+    return new ReceiveSession({ header, directory, skewMs: record.skewMs, files, writers, log, applied });
+  }
+
+  /** What is durable here: where a resumed stream begins. */
+  get durable(): DeltaProgress {
+    return this.#durable;
+  }
+
+  get applied(): readonly AppliedFrame[] {
+    return this.#applied;
+  }
+
+  /** Takes the next frame of the stream. Frames come in order; the decoder has checked that. */
+  async apply(frame: Exclude<DeltaFrame, { type: 'trailer' }>): Promise<void> {
+    const writer = this.#writers[frame.disk]!;
+    const length = frame.type === 'data' ? frame.data.length : frame.length;
+    if (frame.type === 'data') await writer.write(frame.offset, frame.data);
+    else await writer.zero(frame.offset, length);
+    this.#applied.push({ kind: frame.type, disk: frame.disk, offset: frame.offset, length });
+    this.#bytesSinceCheckpoint += frame.type === 'data' ? length : 0;
+    const frames = this.#applied.length - this.#durable.frames;
+    if (this.#bytesSinceCheckpoint >= CHECKPOINT_BYTES || frames >= CHECKPOINT_FRAMES)
+      await this.checkpoint();
+  }
+
+  /** Makes every frame applied so far durable: layers first, then the log that vouches for them. */
+  async checkpoint(): Promise<void> {
+    for (const writer of this.#writers) await writer.sync();
+    const fresh = this.#applied.slice(this.#durable.frames);
+    await this.#log.append(fresh, this.#durable.frames);
+    this.#durable = progressOf(fresh, this.#durable);
+    this.#bytesSinceCheckpoint = 0;
+  }
+
+  /** Ends the layers: complete, durable image files on return. The session cannot be resumed afterwards. */
+  async finish(): Promise<void> {
+    for (const writer of this.#writers) await writer.finish();
+    await this.#files.syncDirectory(this.directory);
+    await this.#log.close();
+  }
+
+  /** Lets go of the files; what is durable stays for a later `open`. */
+  async release(): Promise<void> {
+    for (const writer of this.#writers) await writer[Symbol.asyncDispose]();
+    await this.#log.close();
+  }
+
+  layerPath(diskId: string): string {
+    return join(this.directory, layerFileName(diskId));
+  }
+}
+
+export function layerFileName(diskId: string): string {
+  return `${diskId}.layer`;
+}

@@ -1,0 +1,97 @@
+import Type from 'typebox';
+import { Value } from 'typebox/value';
+import type { RecordKind } from '../lib/records.ts';
+import { SignedStatement } from '../recovery-point/index.ts';
+
+function recordOf<S extends Type.TSchema>(
+  record: string,
+  version: number,
+  schema: S,
+): RecordKind<Type.Static<S>> {
+  return {
+    record,
+    version,
+    accepts: (value): value is Type.Static<S> => Value.Check(schema, value),
+  };
+}
+
+const Time = Type.Integer({ minimum: 0 });
+
+const ReplicaRecordSchema = Type.Object({
+  machineId: Type.String(),
+  machineName: Type.String(),
+  sourceSiteId: Type.String(),
+  /** The epoch whose deltas are accepted; a failover here raises it and so fences the old source. */
+  epoch: Type.Integer({ minimum: 1 }),
+  createdAtMs: Time,
+  retention: Type.Object({
+    crash: Type.Integer({ minimum: 0, maximum: 128 }),
+    application: Type.Integer({ minimum: 0, maximum: 128 }),
+  }),
+});
+/** `replica.json`: whose replica this is. */
+export type ReplicaRecord = Type.Static<typeof ReplicaRecordSchema>;
+export const REPLICA_RECORD = recordOf('replica', 1, ReplicaRecordSchema);
+
+const PointManifestSchema = Type.Object({
+  signed: SignedStatement,
+  /** When the receiver published the point, on its own clock. */
+  publishedAtMs: Time,
+  /** When the point was cut, on the receiver's clock: the sender's time corrected by the skew measured then. */
+  cutAtHereMs: Time,
+  skewMs: Type.Number(),
+  receivedBytes: Type.Integer({ minimum: 0 }),
+  held: Type.Optional(Type.Boolean()),
+});
+/** `points/<point>.json`: its rename is the publication of the point. */
+export type PointManifest = Type.Static<typeof PointManifestSchema>;
+export const POINT_MANIFEST = recordOf('point', 1, PointManifestSchema);
+
+const IncomingSchema = Type.Object({
+  /** The delta header as offered, `firstFrame` left at 0. */
+  header: Type.Unknown(),
+  createdAtMs: Time,
+  skewMs: Type.Number(),
+});
+/** `incoming/<session>/session.json`: a receive in progress. */
+export type IncomingRecord = Type.Static<typeof IncomingSchema>;
+export const INCOMING_RECORD = recordOf('incoming', 1, IncomingSchema);
+
+/** `incoming/<session>/verified.json`: everything is durable and verified; only renames are left to do. */
+export const VERIFIED_RECORD = recordOf('verified', 1, PointManifestSchema);
+
+const MergeIntentSchema = Type.Object({
+  kind: Type.Union([Type.Literal('middle'), Type.Literal('fold')]),
+  /** Points that go, the oldest first; they follow each other. */
+  remove: Type.Array(Type.String(), { minItems: 1 }),
+  /** The point right above them, whose layer takes their content. */
+  into: Type.String(),
+  /** The point right below them; absent when the oldest goes. */
+  below: Type.Optional(Type.String()),
+  diskIds: Type.Array(Type.String(), { minItems: 1 }),
+});
+/** `intents/merge.json`: a merge under way, written before its first act. */
+export type MergeIntent = Type.Static<typeof MergeIntentSchema>;
+export const MERGE_INTENT = recordOf('merge-intent', 1, MergeIntentSchema);
+
+const ContentProofSchema = Type.Object({
+  pointId: Type.String(),
+  verifiedAtMs: Time,
+  statementDigest: Type.String(),
+  blocks: Type.Integer({ minimum: 0 }),
+  bytes: Type.Integer({ minimum: 0 }),
+});
+/** `proofs/<point>/content.json`: the chain was read through QEMU and equals what was signed. */
+export type ContentProof = Type.Static<typeof ContentProofSchema>;
+export const CONTENT_PROOF = recordOf('content-proof', 1, ContentProofSchema);
+
+const BranchSchema = Type.Object({
+  branchId: Type.String(),
+  pointId: Type.String(),
+  purpose: Type.Union([Type.Literal('test'), Type.Literal('failover'), Type.Literal('proof')]),
+  createdAtMs: Time,
+  diskIds: Type.Array(Type.String(), { minItems: 1 }),
+});
+/** `branches/<branch>/branch.json`: a writable child of a point. */
+export type BranchRecord = Type.Static<typeof BranchSchema>;
+export const BRANCH_RECORD = recordOf('branch', 1, BranchSchema);

@@ -1,0 +1,508 @@
+import { join } from 'node:path';
+import {
+  applyLeaves,
+  BLOCK_BYTES_DEFAULT,
+  type DeltaHeader,
+  type DeltaProgress,
+  type DigestTree,
+  decodeDelta,
+  type LayerLeaves,
+  NOTHING_RECEIVED,
+  readLeaves,
+  treeOfLayers,
+} from '../delta/index.ts';
+import type { DiskImages, ImageFile } from '../hypervisor/index.ts';
+import type { Clock } from '../lib/clock.ts';
+import { isFailure } from '../lib/errors.ts';
+import type { FileSystem } from '../lib/files.ts';
+import type { Log } from '../lib/log.ts';
+import { Mutex } from '../lib/mutex.ts';
+import { loadRecord, storeRecord } from '../lib/records.ts';
+import { readHeader } from '../qcow2/index.ts';
+import {
+  type PointStatement,
+  type RetentionPolicy,
+  type RetentionVerdict,
+  retentionOf,
+  type SignedStatement,
+  statementDigest,
+} from '../recovery-point/index.ts';
+import { listBranches } from './branch.ts';
+import { replicaFailure } from './errors.ts';
+import type { ReplicaLayout } from './layout.ts';
+import { type MergeTools, redoMerge, runMerge } from './merge.ts';
+import { planMerge } from './merge-plan.ts';
+import { answerOffer, type Offer, type OfferAnswer } from './offer.ts';
+import { discardSession, findSession, finishPublication, publishReceived } from './publication.ts';
+import { ReceiveSession } from './receive-session.ts';
+import {
+  type BranchRecord,
+  POINT_MANIFEST,
+  type PointManifest,
+  REPLICA_RECORD,
+  type ReplicaRecord,
+} from './records.ts';
+
+/** What the store needs of the world. */
+export interface ReplicaTools {
+  readonly files: FileSystem;
+  readonly images: DiskImages;
+  readonly clock: Clock;
+  readonly log: Log;
+  /** Whether the signature is by the key that `signed.keyId` names and that this site trusts for the source site. */
+  readonly isSignedBySource: (sourceSiteId: string, signed: SignedStatement) => boolean;
+}
+
+/** A published point as callers see it. */
+export interface ReplicaPoint {
+  readonly statement: PointStatement;
+  readonly statementDigest: string;
+  readonly manifest: PointManifest;
+}
+
+/** The receiver's word that a point is durable here, read back and equal to what was signed. */
+export interface Acknowledgement {
+  readonly level: 'verified';
+  readonly pointId: string;
+  readonly sequence: number;
+  readonly statementDigest: string;
+  /** When it was published, on the receiver's wall clock. */
+  readonly publishedAtMs: number;
+}
+
+/** A delta of which a part is durable here already, and how far it is. */
+export interface Incoming {
+  readonly session: string;
+  readonly pointId: string;
+  readonly progress: DeltaProgress;
+}
+
+export interface ReplicaDescription {
+  readonly machineId: string;
+  readonly epoch: number;
+  readonly newest: Acknowledgement | null;
+  readonly incoming: Incoming | null;
+}
+
+/**
+ * The replica of one machine: a chain of layers for every disk, the manifests that make points of them, and what is
+ * on its way in. One object per machine and process; methods that change files exclude each other.
+ */
+export class Replica {
+  readonly layout: ReplicaLayout;
+  readonly #tools: ReplicaTools;
+  readonly #writing = new Mutex();
+  #record: ReplicaRecord;
+  #points: readonly ReplicaPoint[];
+  #branches: readonly BranchRecord[];
+  #trees: ReadonlyMap<string, DigestTree>;
+  #incoming: Incoming | null;
+  /** How many readers have chains of this replica open; the oldest layer is not folded into meanwhile. */
+  #readers = 0;
+
+  private constructor(o: {
+    layout: ReplicaLayout;
+    tools: ReplicaTools;
+    record: ReplicaRecord;
+    points: readonly ReplicaPoint[];
+    branches: readonly BranchRecord[];
+    trees: ReadonlyMap<string, DigestTree>;
+    incoming: Incoming | null;
+  }) {
+    this.layout = o.layout;
+    this.#tools = o.tools;
+    this.#record = o.record;
+    this.#points = o.points;
+    this.#branches = o.branches;
+    this.#trees = o.trees;
+    this.#incoming = o.incoming;
+  }
+
+  /** Makes the directory of a machine that is replicated here for the first time. */
+  static async create(tools: ReplicaTools, layout: ReplicaLayout, record: ReplicaRecord): Promise<Replica> {
+    const { files } = tools;
+    for (const directory of [layout.disks, layout.points, layout.incoming, layout.intents, layout.branches]) {
+      await files.makeDirectory(directory);
+    }
+    await storeRecord(files, layout.record, REPLICA_RECORD, record);
+    await files.syncDirectory(join(layout.directory, '..'));
+    return Replica.open(tools, layout);
+  }
+
+  /**
+   * Opens a replica from its directory alone: ends what a killed process left half done, sweeps what was never
+   * published, and checks that points and layers fit together. Throws REPLICA_CHAIN_BROKEN, REPLICA_LAYER_MISSING.
+   */
+  static async open(tools: ReplicaTools, layout: ReplicaLayout): Promise<Replica> {
+    const { files } = tools;
+    const record = await loadRecord(files, layout.record, REPLICA_RECORD);
+    if (!record) throw replicaFailure('REPLICA_UNKNOWN', `there is no replica in ${layout.directory}`);
+    await finishPublication(files, layout);
+    await redoMerge(mergeTools(tools, layout));
+    const points = await loadPoints(files, layout);
+    await checkLayers(files, layout, points);
+    const newest = points.at(-1);
+    const trees = new Map<string, DigestTree>();
+    for (const { diskId } of newest?.statement.disks ?? [])
+      trees.set(diskId, await loadTree(files, layout, points, diskId));
+    const incoming = await findSession(files, layout, newest?.statement.pointId ?? null);
+    const branches = await listBranches(files, layout);
+    return new Replica({ layout, tools, record, points, branches, trees, incoming });
+  }
+
+  get record(): ReplicaRecord {
+    return this.#record;
+  }
+
+  /** The points there are, the oldest first. */
+  get points(): readonly ReplicaPoint[] {
+    return this.#points;
+  }
+
+  get newest(): ReplicaPoint | undefined {
+    return this.#points.at(-1);
+  }
+
+  point(pointId: string): ReplicaPoint {
+    const found = this.#points.find((point) => point.statement.pointId === pointId);
+    if (found) return found;
+    throw replicaFailure('REPLICA_UNKNOWN', `${this.#record.machineName} has no point ${pointId}`, {
+      context: { pointId },
+      hint: 'List the points there are with `warmsite point list`.',
+    });
+  }
+
+  describe(): ReplicaDescription {
+    const newest = this.newest;
+    return {
+      machineId: this.#record.machineId,
+      epoch: this.#record.epoch,
+      newest: newest ? acknowledgementOf(newest) : null,
+      incoming: this.#incoming,
+    };
+  }
+
+  /** The files of a disk at a point, the oldest first. */
+  chain(pointId: string, diskId: string): ImageFile[] {
+    const at = this.#points.indexOf(this.point(pointId));
+    return this.#points
+      .slice(0, at + 1)
+      .map(({ statement }) => ({ path: this.layout.layer(diskId, statement.pointId), format: 'qcow2' }));
+  }
+
+  /** Decides on a delta that is offered; makes its session if it is taken. */
+  offer(offer: Offer): Promise<OfferAnswer> {
+    return this.#writing.run(async () => {
+      const answer = answerOffer(offer.header, this.describe(), this.newest?.statement.disks ?? null);
+      if (answer.kind !== 'accept') return answer;
+      if (this.#incoming && this.#incoming.session !== offer.header.session) {
+        await discardSession(this.#tools.files, this.layout, this.#incoming.session);
+        this.#incoming = null;
+      }
+      if (!this.#incoming) {
+        const session = await ReceiveSession.create({
+          files: this.#tools.files,
+          layout: this.layout,
+          header: offer.header,
+          nowMs: this.#tools.clock.wallMs(),
+          skewMs: offer.skewMs,
+        });
+        await session.release();
+        this.#incoming = {
+          session: offer.header.session,
+          pointId: offer.header.pointId,
+          progress: NOTHING_RECEIVED,
+        };
+      }
+      return { kind: 'accept', session: this.#incoming.session, progress: this.#incoming.progress };
+    });
+  }
+
+  /**
+   * Takes the stream of an accepted delta. On return the point is published: durable, read back and equal to what
+   * was signed. When the stream breaks, what has arrived is made durable before the failure is thrown, so that the
+   * next offer of the same session goes on from there. Content that differs from the statement throws
+   * REPLICA_CONTENT_DIFFERS and discards the session.
+   */
+  receive(
+    sessionId: string,
+    source: AsyncIterable<Uint8Array>,
+    signal?: AbortSignal,
+  ): Promise<Acknowledgement> {
+    return this.#writing.run(async () => {
+      if (this.#incoming?.session !== sessionId) {
+        throw replicaFailure('REPLICA_SESSION_UNKNOWN', `no delta ${sessionId} has been accepted`);
+      }
+      const session = await ReceiveSession.open({
+        files: this.#tools.files,
+        layout: this.layout,
+        session: sessionId,
+      });
+      const { signed, receivedBytes } = await this.#readStream(session, source, signal);
+      try {
+        const point = await publishReceived({
+          ...this.#tools,
+          layout: this.layout,
+          session,
+          signed,
+          receivedBytes,
+          sourceSiteId: this.#record.sourceSiteId,
+          parent: this.newest?.statement ?? null,
+          parentChain: (diskId) => (this.newest ? this.chain(this.newest.statement.pointId, diskId) : []),
+          trees: this.#trees,
+        });
+        this.#points = [...this.#points, { ...point, statementDigest: statementDigest(point.statement) }];
+        this.#trees = point.trees;
+        this.#incoming = null;
+        return acknowledgementOf(this.newest!);
+      } catch (error) {
+        // What was finished cannot be resumed; unless the disk itself failed, the delta is simply sent again.
+        this.#incoming = null;
+        await discardSession(this.#tools.files, this.layout, sessionId);
+        throw error;
+      }
+    });
+  }
+
+  async #readStream(session: ReceiveSession, source: AsyncIterable<Uint8Array>, signal?: AbortSignal) {
+    let receivedBytes = 0;
+    const counted = (async function* () {
+      for await (const chunk of source) {
+        receivedBytes += chunk.length;
+        yield chunk;
+      }
+    })();
+    try {
+      const resumed = session.durable;
+      const { header, frames } = await decodeDelta(counted, {
+        received: resumed,
+        ...(signal ? { signal } : {}),
+      });
+      checkSameDelta(session.header, header, resumed.frames);
+      for await (const frame of frames) {
+        if (frame.type !== 'trailer') await session.apply(frame);
+        else return { signed: frame.trailer.statement as unknown as SignedStatement, receivedBytes };
+      }
+      throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream ended without a trailer', {});
+    } catch (error) {
+      if (!isFailure(error, 'FSYNC_FAILED')) {
+        await session.checkpoint();
+        this.#incoming = {
+          session: session.header.session,
+          pointId: session.header.pointId,
+          progress: session.durable,
+        };
+      } else {
+        // A failed sync is final: nothing of these files is trusted again.
+        this.#incoming = null;
+        await discardSession(this.#tools.files, this.layout, session.header.session);
+      }
+      await session.release();
+      throw error;
+    }
+  }
+
+  /** What the policy keeps of the present points, and why. */
+  retention(policy: RetentionPolicy, proven: (pointId: string) => boolean): readonly RetentionVerdict[] {
+    return retentionOf(
+      this.#points.map(({ statement, manifest }) => ({
+        pointId: statement.pointId,
+        sequence: statement.sequence,
+        consistency: statement.consistency,
+        proven: proven(statement.pointId),
+        held: manifest.held ?? false,
+        inUse: this.#branches.some((branch) => branch.pointId === statement.pointId),
+      })),
+      policy,
+    );
+  }
+
+  /**
+   * Merges away the points that retention lets go, as far as readers allow: folding into the oldest layer waits
+   * until nobody reads the replica. Returns how many points went.
+   */
+  retire(policy: RetentionPolicy, proven: (pointId: string) => boolean): Promise<number> {
+    return this.#writing.run(async () => {
+      let retired = 0;
+      for (;;) {
+        const mayFold = this.#readers === 0;
+        const intent = planMerge(this.retention(policy, proven), this.#diskIds(), mayFold);
+        if (!intent) return retired;
+        await runMerge(mergeTools(this.#tools, this.layout), intent);
+        this.#points = this.#points.filter(({ statement }) => !intent.remove.includes(statement.pointId));
+        retired += intent.remove.length;
+      }
+    });
+  }
+
+  #diskIds(): string[] {
+    return (this.newest?.statement.disks ?? []).map(({ diskId }) => diskId);
+  }
+
+  /** Keeps the oldest layer from being folded into while `work` has chains of this replica open. */
+  async reading<T>(work: () => Promise<T>): Promise<T> {
+    const release = await this.holdLayers();
+    try {
+      return await work();
+    } finally {
+      release();
+    }
+  }
+
+  /** As `reading`, for work without an end in sight; the returned function ends it. */
+  holdLayers(): Promise<() => void> {
+    return this.#writing.run(async () => {
+      this.#readers += 1;
+      let held = true;
+      return () => {
+        if (held) this.#readers -= 1;
+        held = false;
+      };
+    });
+  }
+
+  get branches(): readonly BranchRecord[] {
+    return this.#branches;
+  }
+
+  /** Tells the replica which branches there are, after one was made or removed; their points stay. */
+  refreshBranches(): Promise<void> {
+    return this.#writing.run(async () => {
+      this.#branches = await listBranches(this.#tools.files, this.layout);
+    });
+  }
+
+  /** Durably changes retention or epoch. */
+  update(change: Partial<Pick<ReplicaRecord, 'retention' | 'epoch' | 'machineName'>>): Promise<void> {
+    return this.#writing.run(async () => {
+      const record = { ...this.#record, ...change };
+      await storeRecord(this.#tools.files, this.layout.record, REPLICA_RECORD, record);
+      this.#record = record;
+    });
+  }
+
+  /** The digest tree of a disk at a point, from the leaves files; for verification. */
+  async treeAt(pointId: string, diskId: string): Promise<DigestTree> {
+    const at = this.#points.indexOf(this.point(pointId));
+    return loadTree(this.#tools.files, this.layout, this.#points.slice(0, at + 1), diskId);
+  }
+}
+
+function mergeTools(tools: ReplicaTools, layout: ReplicaLayout): MergeTools {
+  return { files: tools.files, images: tools.images, layout, blockBytes: BLOCK_BYTES_DEFAULT };
+}
+
+export function acknowledgementOf(point: ReplicaPoint): Acknowledgement {
+  return {
+    level: 'verified',
+    pointId: point.statement.pointId,
+    sequence: point.statement.sequence,
+    statementDigest: point.statementDigest,
+    publishedAtMs: point.manifest.publishedAtMs,
+  };
+}
+
+/** A stream must be the delta that was accepted, from the frame on that was promised. */
+function checkSameDelta(accepted: DeltaHeader, arrived: DeltaHeader, nextFrame: number): void {
+  const same =
+    JSON.stringify({ ...accepted, firstFrame: 0 }) === JSON.stringify({ ...arrived, firstFrame: 0 }) &&
+    arrived.firstFrame === nextFrame;
+  if (same) return;
+  throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream is not the delta that was accepted', {
+    context: { session: accepted.session, expectedFrame: nextFrame, firstFrame: arrived.firstFrame },
+  });
+}
+
+async function loadPoints(files: FileSystem, layout: ReplicaLayout): Promise<ReplicaPoint[]> {
+  const points: ReplicaPoint[] = [];
+  for (const name of (await files.list(layout.points)) ?? []) {
+    if (!name.endsWith('.json')) continue;
+    const manifest = await loadRecord(files, join(layout.points, name), POINT_MANIFEST);
+    if (!manifest) continue;
+    const { statement } = manifest.signed;
+    points.push({ statement, statementDigest: statementDigest(statement), manifest });
+  }
+  points.sort((a, b) => a.statement.sequence - b.statement.sequence);
+  points.forEach((point, index) => checkFollows(points[index - 1], point));
+  return points;
+}
+
+/** Neighbours in sequence name each other by digest; where retention took points between them, only order remains. */
+function checkFollows(older: ReplicaPoint | undefined, younger: ReplicaPoint): void {
+  if (!older) return;
+  const { parent, sequence, pointId } = younger.statement;
+  const isNext = sequence === older.statement.sequence + 1;
+  const ok = isNext ? parent?.statementDigest === older.statementDigest : sequence > older.statement.sequence;
+  if (ok) return;
+  throw replicaFailure(
+    'REPLICA_CHAIN_BROKEN',
+    `point ${pointId} does not follow ${older.statement.pointId}`,
+    {
+      context: { pointId, sequence },
+    },
+  );
+}
+
+/** Every layer is there and names the one below it; removes layers that belong to no point. */
+async function checkLayers(
+  files: FileSystem,
+  layout: ReplicaLayout,
+  points: readonly ReplicaPoint[],
+): Promise<void> {
+  for (const diskId of (await files.list(layout.disks)) ?? []) {
+    const known = new Set(
+      points.flatMap(({ statement: { pointId } }) => [`${pointId}.qcow2`, `${pointId}.leaves`]),
+    );
+    for (const name of (await files.list(layout.disk(diskId))) ?? []) {
+      if (!known.has(name)) await files.remove(join(layout.disk(diskId), name));
+    }
+  }
+  for (const [index, { statement }] of points.entries()) {
+    for (const { diskId } of statement.disks) {
+      const path = layout.layer(diskId, statement.pointId);
+      if ((await files.sizeOf(path)) === undefined) {
+        throw replicaFailure('REPLICA_LAYER_MISSING', `${path} is gone`, {
+          context: { path, pointId: statement.pointId },
+        });
+      }
+      const below = points[index - 1]?.statement.pointId;
+      const expected = below === undefined ? undefined : `${below}.qcow2`;
+      const named = (await readHeader(files, path)).backing?.name;
+      if (named !== expected) {
+        throw replicaFailure(
+          'REPLICA_CHAIN_BROKEN',
+          `${path} lies on ${named ?? 'nothing'}, not on ${expected ?? 'nothing'}`,
+          {
+            context: { path, pointId: statement.pointId },
+          },
+        );
+      }
+    }
+  }
+}
+
+async function loadTree(
+  files: FileSystem,
+  layout: ReplicaLayout,
+  points: readonly ReplicaPoint[],
+  diskId: string,
+): Promise<DigestTree> {
+  let tree: DigestTree | undefined;
+  for (const { statement } of points) {
+    const leaves: LayerLeaves = await readLeaves(files, layout.leaves(diskId, statement.pointId));
+    if (tree) applyLeaves(tree, leaves);
+    else tree = treeOfLayers([leaves]);
+  }
+  const newest = points.at(-1)!.statement;
+  const root = newest.disks.find((disk) => disk.diskId === diskId)?.root;
+  if (tree!.root().toString('hex') !== root) {
+    throw replicaFailure(
+      'REPLICA_LAYER_DAMAGED',
+      `the digests of ${diskId} at ${newest.pointId} do not make the signed root`,
+      {
+        context: { diskId, pointId: newest.pointId },
+      },
+    );
+  }
+  return tree!;
+}

@@ -1,0 +1,93 @@
+import type { ImageFile, MachineDisk } from '../hypervisor/index.ts';
+import type { CutRecord, ProtectedDisk } from './records.ts';
+
+/**
+ * The protected chain as plain data; pure. For every disk
+ *
+ * ```text
+ *   owner's files … ← origin ← layer ← layer ← … ← tip
+ *                              cut 2   cut 3       takes the guest's writes
+ * ```
+ *
+ * where the first cut seals the origin itself and each later one the layer that the cut before had made. Cuts are in
+ * ascending order of their ordinals everywhere here.
+ */
+
+/** Cuts that have happened, in order; one of which that is not known is not among them. */
+export function happened(cuts: readonly CutRecord[]): CutRecord[] {
+  return cuts.filter(({ state }) => state !== 'intended');
+}
+
+/** Own layers that lie between origin and tip, with the cut that sealed each. */
+function ownLayers(disk: ProtectedDisk, cuts: readonly CutRecord[]): { cut: CutRecord; layer: ImageFile }[] {
+  const origin = disk.chain.at(-1)!;
+  return happened(cuts)
+    .filter(({ merged }) => !merged)
+    .map((cut) => ({ cut, layer: cut.sealed[disk.diskId]! }))
+    .filter(({ layer }) => layer.path !== origin.path);
+}
+
+/** The whole chain of a disk, the tip last. */
+export function chainOf(disk: ProtectedDisk, cuts: readonly CutRecord[]): ImageFile[] {
+  const tip = happened(cuts).at(-1)?.tips[disk.diskId];
+  return [...disk.chain, ...ownLayers(disk, cuts).map(({ layer }) => layer), ...(tip ? [tip] : [])];
+}
+
+/** The chain that reads as the disk was at a cut. */
+export function chainAt(disk: ProtectedDisk, cuts: readonly CutRecord[], at: CutRecord): ImageFile[] {
+  const upTo = ownLayers(disk, cuts).filter(({ cut }) => cut.ordinal <= at.ordinal);
+  return [...disk.chain, ...upTo.map(({ layer }) => layer)];
+}
+
+/** Whether a cut sealed a layer of our own, which can be committed and removed, and not the owner's file. */
+export function hasOwnLayer(disks: readonly ProtectedDisk[], cut: CutRecord): boolean {
+  return disks.every((disk) => cut.sealed[disk.diskId]!.path !== disk.chain.at(-1)!.path);
+}
+
+/** The oldest cut whose layer every target holds and which is still a file of its own: the next to commit down. */
+export function nextToMerge(
+  disks: readonly ProtectedDisk[],
+  cuts: readonly CutRecord[],
+  acknowledgedOrdinal: number,
+): CutRecord | undefined {
+  const oldest = happened(cuts).find((cut) => !cut.merged && hasOwnLayer(disks, cut));
+  return oldest && oldest.state === 'sealed' && oldest.ordinal <= acknowledgedOrdinal ? oldest : undefined;
+}
+
+/**
+ * The two youngest sealed layers, when more than `unsentMax` are waiting: the younger one is committed into the
+ * older. Never one that is being sent, and never into the last acknowledged state.
+ */
+export function nextToCompact(
+  disks: readonly ProtectedDisk[],
+  cuts: readonly CutRecord[],
+  o: { acknowledgedOrdinal: number; sendingCutId: string | undefined; unsentMax: number },
+): { older: CutRecord; younger: CutRecord } | undefined {
+  const interrupted = happened(cuts).find(({ state }) => state === 'absorbing');
+  if (interrupted) {
+    const younger = happened(cuts).find(({ ordinal }) => ordinal > interrupted.ordinal);
+    return younger ? { older: interrupted, younger } : undefined;
+  }
+  const unsent = happened(cuts).filter(
+    (cut) => !cut.merged && cut.ordinal > o.acknowledgedOrdinal && hasOwnLayer(disks, cut),
+  );
+  if (unsent.length <= o.unsentMax) return undefined;
+  const older = unsent.at(-2)!;
+  const younger = unsent.at(-1)!;
+  return older.cutId === o.sendingCutId ? undefined : { older, younger };
+}
+
+/** What differs between the disks that a running machine has and the chains that it must run on. */
+export function staleDisks(
+  disks: readonly ProtectedDisk[],
+  cuts: readonly CutRecord[],
+  running: readonly MachineDisk[],
+): string[] {
+  return disks.flatMap((disk) => {
+    const actual = running.find(({ deviceName }) => deviceName === disk.deviceName);
+    if (!actual) return [`${disk.diskId} (${disk.deviceName}) is not there`];
+    const expected = chainOf(disk, cuts).at(-1)!.path;
+    const tip = actual.chain.at(-1)?.path;
+    return tip === expected ? [] : [`${disk.diskId} runs on ${tip ?? 'nothing'}, not on ${expected}`];
+  });
+}

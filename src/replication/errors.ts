@@ -1,0 +1,64 @@
+import { type ErrorCatalogue, failuresOf } from '../lib/errors.ts';
+
+export const REPLICATION_ERRORS = {
+  PROTECTION_MACHINE_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'List the machines of this site with `warmsite vm list`.',
+  },
+  PROTECTION_EXISTS: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Choose another name, or unprotect and remove the machine first.',
+  },
+  PROTECTION_NOT_PROTECTED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Protect the machine first: `warmsite vm protect`.',
+  },
+  PROTECTION_STALE_BASE: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Stop the machine and start it from the tip that `warmsite vm show` names; both states are kept, nothing is sent or merged meanwhile.',
+  },
+  PROTECTION_UNSENT: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Wait until every copy has been acknowledged, or ask to drop what was not sent.',
+  },
+  REPLICATION_CONFLICT: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Both states are kept. Look at `warmsite vm show` at both sites and decide which one is right.',
+  },
+  REPLICATION_ACK_WRONG: {
+    kind: 'protocol',
+    retry: 'later',
+    remedy:
+      'The other site acknowledged another point than was sent; nothing was released here. Look at its log.',
+  },
+  REPLICATION_DIGESTS_LOST: {
+    kind: 'corrupt',
+    retry: 'later',
+    remedy: 'The digests are computed anew by reading the disk here; nothing crosses the wire for it.',
+  },
+  REPLICATION_SESSION_UNKNOWN: {
+    kind: 'missing',
+    retry: 'later',
+    remedy: 'The sender offers the delta again by itself; nothing to do.',
+  },
+  REPLICATION_REQUEST_INVALID: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'The two sites run versions that do not understand each other: upgrade the older one.',
+  },
+  REPLICATION_NOT_YOURS: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Machines are replicated by the site that owns them; look which sites are paired with `warmsite site show`.',
+  },
+} as const satisfies ErrorCatalogue;
+
+export const replicationFailure = failuresOf(REPLICATION_ERRORS);

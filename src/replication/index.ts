@@ -1,0 +1,40 @@
+/**
+ * Replication: what the protected side does, and the recovery side's answers to it.
+ *
+ * A *protected machine* is a machine of this site with its *protected chain*: the owner's own files, above them the layers
+ * that cuts have sealed, and the tip that takes the guest's writes. A *cut* seals the tip; its record is the point that may
+ * become of it. A *send session* reads what one cut sealed and makes the delta stream and the signed statement of it. A
+ * *target* is a site that keeps the points; a *session plan* says what it needs next. The *digest store* keeps the digests of
+ * the acknowledged state, so that making the next statement costs what has changed and not the disk.
+ *
+ * Promised: what changed since the last cut is what the sealed layer holds, so that no crash of host, process or link ever
+ * leads to a full scan or a new seeding; a sealed layer is merged away only when the target has acknowledged its point
+ * verified; while nothing is acknowledged the chain stays short (`UNSENT_LAYERS_MAX`), points are recorded as missed, and
+ * the next one sent carries their changes; a machine that runs on another state than the recorded one is left alone and
+ * reported.
+ *
+ * Relied on: `Hypervisor` and `DiskImages` for what they demand of their implementers; the target's word that an
+ * acknowledgement is durable.
+ */
+export { REPLICATION_ERRORS } from './errors.ts';
+export { ProtectedLayout } from './layout.ts';
+export { PeerTarget } from './peer-target.ts';
+export { UNSENT_LAYERS_MAX } from './protected-chain.ts';
+export {
+  type MachinePresence,
+  ProtectedMachine,
+  type ProtectedTools,
+  type ReplicateOutcome,
+} from './protected-machine.ts';
+export { type ReceiverTools, ReplicationReceiver } from './receiver.ts';
+export type {
+  CutRecord,
+  MachineRecord,
+  MissedPoint,
+  ProtectedDisk,
+  Protection,
+  TargetRecord,
+} from './records.ts';
+export type { SendProgress, StatementSigner } from './send-session.ts';
+export { planSession, type SessionConflict, type SessionPlan } from './session-plan.ts';
+export type { OfferDetails, ReplicationTarget } from './target.ts';

@@ -1,0 +1,51 @@
+import { join } from 'node:path';
+import { assert } from '../lib/assert.ts';
+import { isId } from '../lib/random.ts';
+
+/** Where the protected side keeps what belongs to one machine. Only ids become path parts, never names. */
+export class ProtectedLayout {
+  readonly directory: string;
+
+  constructor(dataDirectory: string, machineId: string) {
+    assert(isId(machineId), 'a machine id names a directory');
+    this.directory = join(dataDirectory, 'protected', machineId);
+  }
+
+  get record(): string {
+    return join(this.directory, 'machine.json');
+  }
+
+  get cuts(): string {
+    return join(this.directory, 'cuts');
+  }
+
+  cut(cutId: string): string {
+    return join(this.cuts, `${cutId}.json`);
+  }
+
+  get targets(): string {
+    return join(this.directory, 'targets');
+  }
+
+  target(siteId: string): string {
+    assert(isId(siteId), 'a site id names a file');
+    return join(this.targets, `${siteId}.json`);
+  }
+
+  get disks(): string {
+    return join(this.directory, 'disks');
+  }
+
+  disk(diskId: string): string {
+    return join(this.disks, diskId);
+  }
+
+  /** The layer that takes guest writes after a cut, until the next one seals it. */
+  layer(diskId: string, cutId: string): string {
+    return join(this.disk(diskId), `${cutId}.qcow2`);
+  }
+
+  leaves(diskId: string): string {
+    return join(this.directory, 'leaves', diskId);
+  }
+}

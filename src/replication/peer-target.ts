@@ -1,0 +1,44 @@
+import type { DeltaHeader } from '../delta/index.ts';
+import type { Json } from '../lib/canonical-json.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { PeerClient, UploadChunk } from '../peer/index.ts';
+import type { Acknowledgement, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
+import type { OfferDetails, ReplicationTarget } from './target.ts';
+
+/** Another site as a target, over its peer connection. */
+export class PeerTarget implements ReplicationTarget {
+  readonly siteId: string;
+  readonly #client: PeerClient;
+  readonly #clock: Clock;
+
+  constructor(o: { siteId: string; client: PeerClient; clock: Clock }) {
+    this.siteId = o.siteId;
+    this.#client = o.client;
+    this.#clock = o.clock;
+  }
+
+  async describe(machineId: string, signal?: AbortSignal): Promise<ReplicaDescription | null> {
+    const answer = await this.#client.call('replica.describe', { machineId }, signal ? { signal } : {});
+    return answer as unknown as ReplicaDescription | null;
+  }
+
+  async offer(header: DeltaHeader, details: OfferDetails, signal?: AbortSignal): Promise<OfferAnswer> {
+    const body = { header, ...details, wallMs: this.#clock.wallMs() };
+    const answer = await this.#client.call(
+      'replica.offer',
+      body as unknown as Json,
+      signal ? { signal } : {},
+    );
+    return answer as unknown as OfferAnswer;
+  }
+
+  async upload(
+    _machineId: string,
+    session: string,
+    stream: AsyncIterable<UploadChunk>,
+    signal?: AbortSignal,
+  ): Promise<Acknowledgement> {
+    const answer = await this.#client.upload(session, stream, signal ? { signal } : {});
+    return answer as unknown as Acknowledgement;
+  }
+}

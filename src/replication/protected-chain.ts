@@ -1,0 +1,337 @@
+import type { DiskImages, ImageFile, RunningMachine } from '../hypervisor/index.ts';
+import { assert } from '../lib/assert.ts';
+import type { Clock } from '../lib/clock.ts';
+import { messageOf } from '../lib/errors.ts';
+import type { FileSystem } from '../lib/files.ts';
+import type { Log } from '../lib/log.ts';
+import { newId, type Random } from '../lib/random.ts';
+import { loadRecord, storeRecord } from '../lib/records.ts';
+import { createEmptyLayer } from '../qcow2/index.ts';
+import { type Consistency, copyTypeOf } from '../recovery-point/index.ts';
+import { chainOf, happened, hasOwnLayer, nextToCompact, nextToMerge, staleDisks } from './chain.ts';
+import { replicationFailure } from './errors.ts';
+import type { ProtectedLayout } from './layout.ts';
+import { CUT_RECORD, type CutRecord, type ProtectedDisk } from './records.ts';
+
+export interface ChainTools {
+  readonly files: FileSystem;
+  readonly images: DiskImages;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+}
+
+/** So many sealed layers wait for a target that does not acknowledge; more are committed into each other. */
+export const UNSENT_LAYERS_MAX = 8;
+
+/**
+ * The chain of a protected machine on disk: its cut records, layers and tips. Every change is described by a durable
+ * record before the first act, and every act may be repeated, so that whatever was interrupted is ended by `settle`.
+ * Callers see to it that one method runs at a time.
+ *
+ * `running` is the machine if its process runs; undefined says that it is certain that none does.
+ */
+export class ProtectedChain {
+  readonly #tools: ChainTools;
+  readonly #layout: ProtectedLayout;
+  readonly #disks: readonly ProtectedDisk[];
+  #cuts: readonly CutRecord[];
+
+  private constructor(
+    tools: ChainTools,
+    layout: ProtectedLayout,
+    disks: readonly ProtectedDisk[],
+    cuts: readonly CutRecord[],
+  ) {
+    this.#tools = tools;
+    this.#layout = layout;
+    this.#disks = disks;
+    this.#cuts = cuts;
+  }
+
+  static async open(
+    tools: ChainTools,
+    layout: ProtectedLayout,
+    disks: readonly ProtectedDisk[],
+  ): Promise<ProtectedChain> {
+    const { files } = tools;
+    await files.makeDirectory(layout.cuts);
+    for (const { diskId } of disks) await files.makeDirectory(layout.disk(diskId));
+    const cuts: CutRecord[] = [];
+    for (const name of (await files.list(layout.cuts)) ?? []) {
+      if (!name.endsWith('.json')) continue;
+      const cut = await loadRecord(files, layout.cut(name.slice(0, -'.json'.length)), CUT_RECORD);
+      if (cut) cuts.push(cut);
+    }
+    cuts.sort((a, b) => a.ordinal - b.ordinal);
+    return new ProtectedChain(tools, layout, disks, cuts);
+  }
+
+  get cuts(): readonly CutRecord[] {
+    return this.#cuts;
+  }
+
+  /** The chain that a disk's machine must be started on. */
+  chain(diskId: string): ImageFile[] {
+    return chainOf(this.#disks.find((disk) => disk.diskId === diskId)!, this.#cuts);
+  }
+
+  /**
+   * Ends what was interrupted, now that it is known whether the machine runs: a cut of which it is not known whether it
+   * happened. Throws PROTECTION_STALE_BASE if the machine runs on other tips than the recorded ones.
+   */
+  async reconcile(running: RunningMachine | undefined): Promise<void> {
+    for (const cut of this.#cuts.filter(({ state }) => state === 'intended')) {
+      if (await this.#hasHappened(cut, running)) {
+        await this.#store({
+          ...cut,
+          state: 'sealed',
+          degraded: 'the site process ended during the cut',
+          consistency: 'crash',
+        });
+      } else {
+        await this.#forget(cut);
+      }
+    }
+    if (!running) return;
+    const stale = staleDisks(this.#disks, this.#cuts, await running.disks());
+    if (stale.length > 0) {
+      throw replicationFailure(
+        'PROTECTION_STALE_BASE',
+        `the machine runs on another state: ${stale.join('; ')}`,
+        {
+          context: { disks: stale.length },
+        },
+      );
+    }
+  }
+
+  /**
+   * Whether the interrupted cut became the machine's tips. A running machine tells. Of a stopped one it does not matter: with
+   * all its empty overlays on disk the cut is as good as made, for nothing has been written to the layers below since.
+   */
+  async #hasHappened(cut: CutRecord, running: RunningMachine | undefined): Promise<boolean> {
+    if (running) {
+      const tips = (await running.disks()).map(({ chain }) => chain.at(-1)?.path);
+      return Object.values(cut.tips).every(({ path }) => tips.includes(path));
+    }
+    for (const { path } of Object.values(cut.tips)) {
+      if ((await this.#tools.files.sizeOf(path)) === undefined) return false;
+    }
+    return true;
+  }
+
+  /**
+   * Seals the present tips of all disks at one instant and puts empty ones in their place. The copy is made in any case if
+   * the disks can be cut; what consistency it reached stands on the record.
+   */
+  async cut(
+    copyType: string,
+    freezeLimitMs: number,
+    running: RunningMachine | undefined,
+  ): Promise<CutRecord> {
+    const { clock, random } = this.#tools;
+    const type = copyTypeOf(copyType);
+    const cutId = newId(clock, random);
+    const intended: CutRecord = {
+      cutId,
+      ordinal: (this.#cuts.at(-1)?.ordinal ?? 0) + 1,
+      state: 'intended',
+      copyType,
+      consistency: 'crash',
+      cutAtMs: clock.wallMs(),
+      pauseMs: 0,
+      sealed: Object.fromEntries(this.#disks.map(({ diskId }) => [diskId, this.chain(diskId).at(-1)!])),
+      tips: Object.fromEntries(
+        this.#disks.map(({ diskId }) => [
+          diskId,
+          { path: this.#layout.layer(diskId, cutId), format: 'qcow2' },
+        ]),
+      ),
+      merged: false,
+      missed: [],
+    };
+    await this.#store(intended);
+    try {
+      await this.#createTips(intended);
+      const reached = await this.#seal(intended, type.aim, freezeLimitMs, running);
+      const sealed: CutRecord = { ...intended, ...reached, state: 'sealed' };
+      await this.#store(sealed);
+      return sealed;
+    } catch (error) {
+      // Whether it happened is known only to the machine; an intent that stays is settled at the next occasion.
+      if (!running || (await this.#isCertainlyNotCut(intended, running))) await this.#forget(intended);
+      throw error;
+    }
+  }
+
+  async #createTips(cut: CutRecord): Promise<void> {
+    for (const { diskId, sizeBytes } of this.#disks) {
+      const below = cut.sealed[diskId]!;
+      const shape = { sizeBytes, backing: { name: below.path, format: below.format } };
+      await createEmptyLayer(this.#tools.files, cut.tips[diskId]!.path, shape, { sync: true });
+    }
+  }
+
+  async #seal(
+    cut: CutRecord,
+    aim: Consistency,
+    freezeLimitMs: number,
+    running: RunningMachine | undefined,
+  ): Promise<Pick<CutRecord, 'consistency' | 'degraded' | 'cutAtMs' | 'pauseMs' | 'frozenMs'>> {
+    const { clock } = this.#tools;
+    if (!running) return { consistency: 'crash', cutAtMs: clock.wallMs(), pauseMs: 0 };
+    const overlays = this.#disks.map(({ deviceName, diskId }) => ({
+      deviceName,
+      overlay: cut.tips[diskId]!,
+    }));
+    let cutAtMs = 0;
+    const act = () => {
+      cutAtMs = clock.wallMs();
+      return running.cut(overlays);
+    };
+    if (aim === 'crash') {
+      const { pauseMs } = await act();
+      return { consistency: 'crash', cutAtMs, pauseMs };
+    }
+    const { result, consistent, reason, frozenMs } = await running.whileFrozen(freezeLimitMs, act);
+    return {
+      consistency: consistent ? aim : 'crash',
+      ...(consistent ? {} : { degraded: reason ?? 'the guest was not frozen' }),
+      cutAtMs,
+      pauseMs: result.pauseMs,
+      ...(frozenMs === undefined ? {} : { frozenMs }),
+    };
+  }
+
+  async #isCertainlyNotCut(cut: CutRecord, running: RunningMachine): Promise<boolean> {
+    try {
+      return !(await this.#hasHappened(cut, running));
+    } catch (error) {
+      this.#tools.log.warn('cut.outcome-unknown', { cutId: cut.cutId, reason: messageOf(error) });
+      return false;
+    }
+  }
+
+  /** Commits down every layer that all targets hold, the oldest first. Returns how many layers went. */
+  async mergeAcknowledged(acknowledgedOrdinal: number, running: RunningMachine | undefined): Promise<number> {
+    let merged = 0;
+    for (;;) {
+      const cut = nextToMerge(this.#disks, this.#cuts, acknowledgedOrdinal);
+      if (!cut) break;
+      for (const disk of this.#disks) {
+        await this.#commitDown(disk, cut.sealed[disk.diskId]!, disk.chain.at(-1)!, running);
+      }
+      await this.#store({ ...cut, merged: true });
+      await this.#removeLayers(cut);
+      merged += 1;
+    }
+    await this.#prune(acknowledgedOrdinal);
+    return merged;
+  }
+
+  /** Keeps the number of layers that wait within bounds while a target does not acknowledge. */
+  async compact(
+    o: { acknowledgedOrdinal: number; sendingCutId: string | undefined },
+    running: RunningMachine | undefined,
+  ): Promise<number> {
+    let compacted = 0;
+    for (;;) {
+      const pair = nextToCompact(this.#disks, this.#cuts, { ...o, unsentMax: UNSENT_LAYERS_MAX });
+      if (!pair) return compacted;
+      await this.#absorb(pair.older, pair.younger, running);
+      compacted += 1;
+    }
+  }
+
+  async #absorb(older: CutRecord, younger: CutRecord, running: RunningMachine | undefined): Promise<void> {
+    await this.#store({ ...older, state: 'absorbing' });
+    const layersOfYounger = younger.sealed;
+    const isDone = this.#disks.every(
+      ({ diskId }) => younger.sealed[diskId]!.path === older.sealed[diskId]!.path,
+    );
+    if (!isDone) {
+      for (const disk of this.#disks) {
+        await this.#commitDown(disk, younger.sealed[disk.diskId]!, older.sealed[disk.diskId]!, running);
+      }
+      const reason = 'no target acknowledged in time; its changes are part of the next point';
+      const missed = { pointId: older.cutId, copyType: older.copyType, cutAtMs: older.cutAtMs, reason };
+      await this.#store({
+        ...younger,
+        sealed: older.sealed,
+        missed: [...older.missed, missed, ...younger.missed],
+      });
+    }
+    await this.#removeRecord(older);
+    if (!isDone) for (const { path } of Object.values(layersOfYounger)) await this.#tools.files.remove(path);
+  }
+
+  /** Commits one layer into the file below it, in the machine if it runs, else in the files. */
+  async #commitDown(
+    disk: ProtectedDisk,
+    layer: ImageFile,
+    below: ImageFile,
+    running: RunningMachine | undefined,
+  ): Promise<void> {
+    if (running) return running.commit(disk.deviceName, layer);
+    const { files, images } = this.#tools;
+    if ((await files.sizeOf(layer.path)) === undefined) return; // An earlier try had come this far.
+    await images.commit(below, layer);
+    const chain = this.chain(disk.diskId);
+    const above = chain[chain.findIndex(({ path }) => path === layer.path) + 1];
+    assert(above !== undefined, 'a sealed layer has another one above it');
+    await images.reparent(above, below);
+  }
+
+  async #removeLayers(cut: CutRecord): Promise<void> {
+    for (const { path } of Object.values(cut.sealed)) await this.#tools.files.remove(path);
+  }
+
+  /** Records of cuts that are acknowledged and merged say nothing more, unless their tip is the machine's. */
+  async #prune(acknowledgedOrdinal: number): Promise<void> {
+    const last = happened(this.#cuts).at(-1);
+    for (const cut of happened(this.#cuts)) {
+      const isSettled = cut.merged || !hasOwnLayer(this.#disks, cut);
+      if (cut !== last && isSettled && cut.ordinal <= acknowledgedOrdinal) await this.#removeRecord(cut);
+    }
+  }
+
+  /**
+   * Ends the protection: everything above the owner's files is committed into them, so that their paths are the owner's
+   * again, and every record of ours is removed.
+   */
+  async dissolve(running: RunningMachine | undefined): Promise<void> {
+    const { files, images } = this.#tools;
+    for (const disk of this.#disks) {
+      const origin = disk.chain.at(-1)!;
+      const layers = this.chain(disk.diskId).slice(disk.chain.length);
+      if (layers.length === 0) continue;
+      if (running) {
+        await running.commitAll(disk.deviceName, origin);
+      } else {
+        for (const layer of layers) {
+          if ((await files.sizeOf(layer.path)) !== undefined) await images.commit(origin, layer);
+        }
+      }
+    }
+    for (const cut of [...this.#cuts].reverse()) await this.#removeRecord(cut);
+    for (const { diskId } of this.#disks) await files.removeDirectory(this.#layout.disk(diskId));
+  }
+
+  async #forget(cut: CutRecord): Promise<void> {
+    for (const { path } of Object.values(cut.tips)) await this.#tools.files.remove(path);
+    await this.#removeRecord(cut);
+  }
+
+  async #store(cut: CutRecord): Promise<void> {
+    await storeRecord(this.#tools.files, this.#layout.cut(cut.cutId), CUT_RECORD, cut);
+    const others = this.#cuts.filter(({ cutId }) => cutId !== cut.cutId);
+    this.#cuts = [...others, cut].sort((a, b) => a.ordinal - b.ordinal);
+  }
+
+  async #removeRecord(cut: CutRecord): Promise<void> {
+    await this.#tools.files.remove(this.#layout.cut(cut.cutId));
+    await this.#tools.files.syncDirectory(this.#layout.cuts);
+    this.#cuts = this.#cuts.filter(({ cutId }) => cutId !== cut.cutId);
+  }
+}

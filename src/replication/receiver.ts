@@ -1,0 +1,157 @@
+import Type from 'typebox';
+import { Value } from 'typebox/value';
+import type { DeltaHeader } from '../delta/index.ts';
+import type { Json } from '../lib/canonical-json.ts';
+import type { Log } from '../lib/log.ts';
+import type { CallHandler, UploadHandler } from '../peer/index.ts';
+import type { RetentionPolicy } from '../recovery-point/index.ts';
+import type { Acknowledgement, Replica, Replicas } from '../replica/index.ts';
+import { replicationFailure } from './errors.ts';
+
+const DescribeBody = Type.Object({ machineId: Type.String({ maxLength: 26 }) });
+const OfferBody = Type.Object({
+  header: Type.Unknown(),
+  machineName: Type.String({ maxLength: 64 }),
+  retention: Type.Object({
+    crash: Type.Integer({ minimum: 0, maximum: 128 }),
+    application: Type.Integer({ minimum: 0, maximum: 128 }),
+  }),
+  /** The sender's wall clock, for the skew of this session. */
+  wallMs: Type.Number(),
+});
+
+export interface ReceiverTools {
+  readonly replicas: Replicas;
+  readonly wallMs: () => number;
+  readonly log: Log;
+  /** Told after each publication; retention and proofs are its business. */
+  readonly onPublished: (replica: Replica, acknowledgement: Acknowledgement) => void;
+  /** Told of the clock difference that was measured with each offer. */
+  readonly onSkew: (siteId: string, skewMs: number) => void;
+}
+
+/**
+ * The recovery side of a replication, as calls and uploads that a peer may make. Every one names a machine of the peer's
+ * own: a site never sees or touches what another one has replicated here.
+ */
+export class ReplicationReceiver {
+  readonly #tools: ReceiverTools;
+  /** Sessions that have been accepted since this process started; an upload is always preceded by its offer. */
+  readonly #sessions = new Map<string, { replica: Replica; siteId: string }>();
+
+  constructor(tools: ReceiverTools) {
+    this.#tools = tools;
+  }
+
+  get calls(): Readonly<Record<string, CallHandler>> {
+    return {
+      'replica.describe': async (peer, body) => {
+        const { machineId } = this.#checked(DescribeBody, body);
+        const replica = this.#tools.replicas.get(machineId);
+        if (!replica) {
+          // A replica that cannot be opened must not look like one that was never there.
+          if (this.#tools.replicas.broken.some((broken) => broken.machineId === machineId)) {
+            this.#tools.replicas.need(machineId);
+          }
+          return null;
+        }
+        checkOwner(replica, peer.siteId);
+        return replica.describe() as unknown as Json;
+      },
+      'replica.offer': (peer, body) => this.#offer(peer.siteId, body),
+    };
+  }
+
+  async #offer(siteId: string, body: Json): Promise<Json> {
+    const { header: raw, machineName, retention, wallMs } = this.#checked(OfferBody, body);
+    const header = checkHeader(raw);
+    const skewMs = Math.round(wallMs - this.#tools.wallMs());
+    this.#tools.onSkew(siteId, skewMs);
+    const replica = await this.#replicaFor(siteId, header, machineName, retention);
+    const answer = await replica.offer({ header, skewMs });
+    if (answer.kind === 'accept') this.#sessions.set(answer.session, { replica, siteId });
+    if (answer.kind === 'conflict') {
+      this.#tools.log.warn('replica.conflict', { machine: machineName, ...answer.conflict });
+    }
+    return answer as unknown as Json;
+  }
+
+  async #replicaFor(
+    siteId: string,
+    header: DeltaHeader,
+    machineName: string,
+    retention: RetentionPolicy,
+  ): Promise<Replica> {
+    const replica = await this.#tools.replicas.forOffer(header, {
+      sourceSiteId: siteId,
+      machineName,
+      retention,
+    });
+    checkOwner(replica, siteId);
+    const known = replica.record;
+    const isSame =
+      known.machineName === machineName &&
+      known.retention.crash === retention.crash &&
+      known.retention.application === retention.application;
+    if (!isSame) await replica.update({ machineName, retention });
+    return replica;
+  }
+
+  get upload(): UploadHandler {
+    return async (peer, session, source, signal) => {
+      const accepted = this.#sessions.get(session);
+      if (accepted?.siteId !== peer.siteId) {
+        throw replicationFailure(
+          'REPLICATION_SESSION_UNKNOWN',
+          `no delta ${session} has been accepted from ${peer.name}`,
+        );
+      }
+      const { replica } = accepted;
+      const acknowledgement = await replica.receive(session, source, signal);
+      this.#sessions.delete(session);
+      this.#tools.onPublished(replica, acknowledgement);
+      return acknowledgement as unknown as Json;
+    };
+  }
+
+  #checked<S extends Type.TSchema>(schema: S, body: Json): Type.Static<S> {
+    if (Value.Check(schema, body)) return body;
+    throw replicationFailure(
+      'REPLICATION_REQUEST_INVALID',
+      'the request of the peer does not have the form agreed on',
+    );
+  }
+}
+
+function checkOwner(replica: Replica, siteId: string): void {
+  if (replica.record.sourceSiteId === siteId) return;
+  throw replicationFailure('REPLICATION_NOT_YOURS', 'this replica belongs to another site', {
+    context: { machineId: replica.record.machineId },
+  });
+}
+
+/** Enough of a look at an offered header to act on it; the stream's own header is checked whole by the decoder. */
+function checkHeader(raw: unknown): DeltaHeader {
+  const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
+  const Header = Type.Object({
+    session: Id,
+    machineId: Id,
+    pointId: Id,
+    sequence: Type.Integer({ minimum: 1 }),
+    epoch: Type.Integer({ minimum: 1 }),
+    parent: Type.Union([Type.Object({ pointId: Id, statementDigest: Type.String() }), Type.Null()]),
+    disks: Type.Array(
+      Type.Object({
+        diskId: Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,23}$' }),
+        sizeBytes: Type.Integer({ minimum: 512, maximum: 2 ** 50 }),
+      }),
+      { minItems: 1, maxItems: 64 },
+    ),
+    blockBytes: Type.Literal(65536),
+    granularityBytes: Type.Literal(4096),
+    digest: Type.Literal('sha256'),
+    firstFrame: Type.Literal(0),
+  });
+  if (Value.Check(Header, raw)) return raw;
+  throw replicationFailure('REPLICATION_REQUEST_INVALID', 'the header of the offered delta is not valid');
+}

@@ -1,0 +1,119 @@
+import Type from 'typebox';
+import { Value } from 'typebox/value';
+import { MachineConfiguration } from '../hypervisor/index.ts';
+import type { RecordKind } from '../lib/records.ts';
+
+function recordOf<S extends Type.TSchema>(
+  record: string,
+  version: number,
+  schema: S,
+): RecordKind<Type.Static<S>> {
+  return { record, version, accepts: (value): value is Type.Static<S> => Value.Check(schema, value) };
+}
+
+const Time = Type.Integer({ minimum: 0 });
+const Image = Type.Object({
+  path: Type.String(),
+  format: Type.Union([Type.Literal('qcow2'), Type.Literal('raw')]),
+});
+
+const ProtectionSchema = Type.Object({
+  targetSiteId: Type.String(),
+  schedules: Type.Array(
+    Type.Object({
+      copyType: Type.String(),
+      everyMs: Type.Integer({ minimum: 500, maximum: 366 * 24 * 3600 * 1000 }),
+    }),
+  ),
+  retention: Type.Object({
+    crash: Type.Integer({ minimum: 0, maximum: 128 }),
+    application: Type.Integer({ minimum: 0, maximum: 128 }),
+  }),
+  freezeLimitMs: Type.Integer({ minimum: 100, maximum: 10_000 }),
+  /** Bytes a second on the wire; absent: as fast as it goes. */
+  bytesPerSecond: Type.Optional(Type.Integer({ minimum: 1024 })),
+  compression: Type.Boolean(),
+});
+/** How a machine is protected. */
+export type Protection = Type.Static<typeof ProtectionSchema>;
+
+const MachineRecordSchema = Type.Object({
+  machineId: Type.String(),
+  name: Type.String(),
+  /** Started by us, or by somebody else and attached to. */
+  kind: Type.Union([Type.Literal('managed'), Type.Literal('attached')]),
+  createdAtMs: Time,
+  epoch: Type.Integer({ minimum: 1 }),
+  configuration: MachineConfiguration,
+  sockets: Type.Object({ qmpPath: Type.String(), agentPath: Type.Optional(Type.String()) }),
+  disks: Type.Array(
+    Type.Object({
+      diskId: Type.String(),
+      /** The hypervisor's name of the device. */
+      deviceName: Type.String(),
+      /** The owner's own files, the oldest first; the last one, the origin, took the writes before the first cut. */
+      chain: Type.Array(Image, { minItems: 1 }),
+      sizeBytes: Type.Integer({ minimum: 512 }),
+    }),
+    { minItems: 1 },
+  ),
+  protection: Type.Union([ProtectionSchema, Type.Null()]),
+  /** The protection is being ended: whatever happens, that is finished first. */
+  dissolving: Type.Optional(Type.Boolean()),
+  extraArguments: Type.Optional(Type.Array(Type.String())),
+});
+/** `machine.json`: a machine of this site. */
+export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
+export type ProtectedDisk = MachineRecord['disks'][number];
+export const MACHINE_RECORD = recordOf('machine', 1, MachineRecordSchema);
+
+const CutSchema = Type.Object({
+  cutId: Type.String(),
+  /** Counts the cuts of the machine. */
+  ordinal: Type.Integer({ minimum: 1 }),
+  /**
+   * `intended`: its layers may or may not have become tips. `sealed`: it may be sent. `absorbing`: a younger layer is being
+   * committed into its own, whose content is neither the one nor the other until that has ended.
+   */
+  state: Type.Union([Type.Literal('intended'), Type.Literal('sealed'), Type.Literal('absorbing')]),
+  copyType: Type.String(),
+  consistency: Type.Union([Type.Literal('crash'), Type.Literal('file-system'), Type.Literal('application')]),
+  degraded: Type.Optional(Type.String()),
+  cutAtMs: Time,
+  pauseMs: Type.Number({ minimum: 0 }),
+  frozenMs: Type.Optional(Type.Number({ minimum: 0 })),
+  /** By disk: the file whose content this cut sealed; it holds what changed since the cut before. */
+  sealed: Type.Record(Type.String(), Image),
+  /** By disk: the file that took the writes afterwards. */
+  tips: Type.Record(Type.String(), Image),
+  /** The sealed layer has been committed into the file below it and is gone. */
+  merged: Type.Boolean(),
+  /** Older cuts whose own state was given up for this one. */
+  missed: Type.Array(
+    Type.Object({ pointId: Type.String(), copyType: Type.String(), cutAtMs: Time, reason: Type.String() }),
+  ),
+});
+/** `cuts/<cut>.json`: one cut, from its intent until its layer has been merged and a younger one has its tip. */
+export type CutRecord = Type.Static<typeof CutSchema>;
+export type MissedPoint = CutRecord['missed'][number];
+export const CUT_RECORD = recordOf('cut', 1, CutSchema);
+
+const TargetSchema = Type.Object({
+  siteId: Type.String(),
+  /** The newest point that the target holds verified; its layers may be merged here. */
+  acknowledged: Type.Union([
+    Type.Object({
+      pointId: Type.String(),
+      ordinal: Type.Integer(),
+      sequence: Type.Integer(),
+      statementDigest: Type.String(),
+      atMs: Time,
+    }),
+    Type.Null(),
+  ]),
+  /** The delta that was last begun, so that another process goes on with it. */
+  session: Type.Union([Type.Object({ session: Type.String(), cutId: Type.String() }), Type.Null()]),
+});
+/** `targets/<site>.json`: how far one target is. */
+export type TargetRecord = Type.Static<typeof TargetSchema>;
+export const TARGET_RECORD = recordOf('target', 1, TargetSchema);

@@ -1,0 +1,216 @@
+import {
+  BLOCK_BYTES_DEFAULT,
+  type DeltaHeader,
+  type DeltaPiece,
+  type DeltaProgress,
+  DigestTree,
+  encodeDelta,
+} from '../delta/index.ts';
+import type { DiskImages, ImageFile, ImageReader } from '../hypervisor/index.ts';
+import { type Extents, totalLength, unionOf } from '../lib/extents.ts';
+import {
+  type PointStatement,
+  type SignedStatement,
+  statementBytes,
+  statementDigest,
+} from '../recovery-point/index.ts';
+import { type DiskDelta, GRANULARITY_BYTES, onGranularity, piecesOfDisk } from './delta-source.ts';
+import type { ProtectedDisk } from './records.ts';
+
+/** Signs point statements in the name of this site. */
+export interface StatementSigner {
+  readonly keyId: string;
+  sign(bytes: Uint8Array): Buffer;
+}
+
+export interface SendProgress {
+  readonly pointId: string;
+  /** Guest bytes of the delta that have been handed to the connection, of those there are. */
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
+}
+
+export interface SendRequest {
+  readonly images: DiskImages;
+  readonly signer: StatementSigner;
+  readonly header: Omit<DeltaHeader, 'firstFrame'>;
+  /** By disk id: the chain as of the cut. */
+  readonly chains: Readonly<Record<string, readonly ImageFile[]>>;
+  readonly disks: readonly ProtectedDisk[];
+  /** By disk id: the tree of the parent; empty for a complete delta. */
+  readonly trees: ReadonlyMap<string, DigestTree>;
+  /** Everything of the statement that does not follow from the content. */
+  readonly about: Omit<PointStatement, 'disks' | 'digest' | 'blockBytes' | 'version'>;
+  readonly signal?: AbortSignal;
+}
+
+/** What a delta was found to be, once all of it has been read. */
+export interface SentDelta {
+  readonly signed: SignedStatement;
+  readonly statementDigest: string;
+  readonly trees: ReadonlyMap<string, DigestTree>;
+  readonly changed: ReadonlyMap<string, Extents>;
+  readonly wireBytes: number;
+}
+
+/**
+ * One cut, opened for sending. `stream` gives the delta as it goes onto the wire, from any frame on; it may be asked for
+ * again after a broken connection. When a stream has been read to its end, `sent` tells what it was.
+ */
+export class SendSession implements AsyncDisposable {
+  readonly #request: SendRequest;
+  readonly #readers: readonly ImageReader[];
+  readonly #changes: readonly { data: Extents; zero: Extents }[];
+  #bytesDone = 0;
+  #sent: SentDelta | undefined;
+
+  private constructor(
+    request: SendRequest,
+    readers: readonly ImageReader[],
+    changes: readonly { data: Extents; zero: Extents }[],
+  ) {
+    this.#request = request;
+    this.#readers = readers;
+    this.#changes = changes;
+  }
+
+  static async open(request: SendRequest): Promise<SendSession> {
+    const readers: ImageReader[] = [];
+    const changes: { data: Extents; zero: Extents }[] = [];
+    try {
+      for (const { diskId } of request.header.disks) {
+        const reader = await request.images.open(request.chains[diskId]!);
+        readers.push(reader);
+        const isComplete = request.header.parent === null;
+        const changed = isComplete ? await reader.contentExtents() : await reader.ownExtents(1);
+        changes.push(onGranularity(changed, reader.sizeBytes));
+      }
+      return new SendSession(request, readers, changes);
+    } catch (error) {
+      for (const reader of readers) await reader.close();
+      throw error;
+    }
+  }
+
+  get progress(): SendProgress {
+    return { pointId: this.#request.header.pointId, bytesDone: this.#bytesDone, bytesTotal: this.bytesTotal };
+  }
+
+  /** Guest bytes that changed, as far as they are not known to be zero. */
+  get bytesTotal(): number {
+    return this.#changes.reduce((sum, { data }) => sum + totalLength(data), 0);
+  }
+
+  /** Undefined until a stream has been read to its end. */
+  get sent(): SentDelta | undefined {
+    return this.#sent;
+  }
+
+  async *stream(from: DeltaProgress, compress: boolean): AsyncGenerator<Uint8Array> {
+    const { header, signal } = this.#request;
+    const trees = this.#freshTrees();
+    const pieces = this.#piecesFrom(from.frames, trees);
+    let wireBytes = 0;
+    this.#bytesDone = 0;
+    let signed: SignedStatement | undefined;
+    const statement = () => {
+      signed = this.#sign(trees);
+      return signed as never;
+    };
+    const options = {
+      compression: compress ? { zstdLevel: 1 } : ('none' as const),
+      resumed: from,
+      ...(signal ? { signal } : {}),
+    };
+    for await (const buffer of encodeDelta(
+      { ...header, firstFrame: from.frames },
+      pieces,
+      statement,
+      options,
+    )) {
+      wireBytes += buffer.length;
+      yield buffer;
+    }
+    this.#sent = this.#outcome(signed!, trees, wireBytes);
+  }
+
+  /** Reads the whole delta without sending it: when the target has the point already, and its digests are wanted here. */
+  async readThrough(): Promise<SentDelta> {
+    const trees = this.#freshTrees();
+    for await (const _piece of this.#piecesFrom(0, trees)) {
+      // Only the digests count; the pieces are dropped.
+    }
+    this.#sent = this.#outcome(this.#sign(trees), trees, 0);
+    return this.#sent;
+  }
+
+  #outcome(signed: SignedStatement, trees: ReadonlyMap<string, DigestTree>, wireBytes: number): SentDelta {
+    const changed = this.#request.header.disks.map(({ diskId }, index) => {
+      const { data, zero } = this.#changes[index]!;
+      return [diskId, unionOf(data, zero)] as const;
+    });
+    return {
+      signed,
+      statementDigest: statementDigest(signed.statement),
+      trees,
+      changed: new Map(changed),
+      wireBytes,
+    };
+  }
+
+  #freshTrees(): Map<string, DigestTree> {
+    const { header, trees } = this.#request;
+    return new Map(
+      header.disks.map(({ diskId, sizeBytes }) => [
+        diskId,
+        trees.get(diskId)?.copy() ?? new DigestTree({ sizeBytes, blockBytes: BLOCK_BYTES_DEFAULT }),
+      ]),
+    );
+  }
+
+  async *#piecesFrom(firstFrame: number, trees: ReadonlyMap<string, DigestTree>): AsyncGenerator<DeltaPiece> {
+    const { header, signal } = this.#request;
+    let number = 0;
+    for (const [diskIndex, { diskId }] of header.disks.entries()) {
+      const delta: DiskDelta = {
+        diskIndex,
+        reader: this.#readers[diskIndex]!,
+        ...this.#changes[diskIndex]!,
+        tree: trees.get(diskId)!,
+        complete: header.parent === null,
+      };
+      for await (const piece of piecesOfDisk(delta, signal)) {
+        if (piece.type === 'data') this.#bytesDone += piece.data.length;
+        if (number++ >= firstFrame) yield piece;
+      }
+    }
+  }
+
+  #sign(trees: ReadonlyMap<string, DigestTree>): SignedStatement {
+    const { about, header, signer } = this.#request;
+    const statement: PointStatement = {
+      ...about,
+      version: 1,
+      digest: 'sha256',
+      blockBytes: header.blockBytes,
+      disks: header.disks.map(({ diskId, sizeBytes }, index) => {
+        const { data, zero } = this.#changes[index]!;
+        const root = trees.get(diskId)!.root().toString('hex');
+        return { diskId, sizeBytes, root, changedBytes: totalLength(unionOf(data, zero)) };
+      }),
+    };
+    const signature = signer.sign(statementBytes(statement)).toString('base64');
+    return { statement, keyId: signer.keyId, signature };
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    for (const reader of this.#readers) await reader.close();
+  }
+}
+
+/** The unchanging parts of every delta header that this side makes. */
+export const HEADER_DEFAULTS = {
+  blockBytes: BLOCK_BYTES_DEFAULT,
+  granularityBytes: GRANULARITY_BYTES,
+  digest: 'sha256',
+} as const;

@@ -1,0 +1,81 @@
+import type { Acknowledgement, ReplicaDescription } from '../replica/index.ts';
+import { happened } from './chain.ts';
+import type { CutRecord, TargetRecord } from './records.ts';
+
+/** The two histories do not fit; there is no automatic way out. */
+export type SessionConflict =
+  /** The target has been failed over or fenced: this site is no longer the one that writes. */
+  | { readonly why: 'fenced'; readonly ourEpoch: number; readonly theirEpoch: number }
+  /** The target no longer holds what it had acknowledged. */
+  | { readonly why: 'target-behind'; readonly acknowledged: string; readonly newest: string | null }
+  /** The target holds a point that this site has not made, or no longer knows. */
+  | { readonly why: 'unknown-point'; readonly newest: string };
+
+export type SessionPlan =
+  | { readonly kind: 'nothing' }
+  /** The target has published a point whose acknowledgement was lost. */
+  | { readonly kind: 'acknowledged'; readonly cut: CutRecord; readonly newest: Acknowledgement }
+  | {
+      readonly kind: 'full' | 'incremental';
+      readonly cut: CutRecord;
+      readonly sequence: number;
+      readonly parent: { readonly pointId: string; readonly statementDigest: string } | null;
+      /** Go on with this session, which the target knows. */
+      readonly resume: string | undefined;
+    }
+  | { readonly kind: 'conflict'; readonly conflict: SessionConflict };
+
+/**
+ * What to do next for one target. Pure: from what this site knows and what the target says of itself.
+ * Cuts are sent one by one, the oldest first.
+ */
+export function planSession(
+  epoch: number,
+  cuts: readonly CutRecord[],
+  target: TargetRecord,
+  replica: ReplicaDescription | null,
+): SessionPlan {
+  const acknowledged = target.acknowledged;
+  if (replica && replica.epoch !== epoch) {
+    return { kind: 'conflict', conflict: { why: 'fenced', ourEpoch: epoch, theirEpoch: replica.epoch } };
+  }
+  const newest = replica?.newest ?? null;
+  if ((newest?.pointId ?? null) !== (acknowledged?.pointId ?? null)) {
+    return reconcile(cuts, target, newest);
+  }
+  const cut = happened(cuts).find(({ ordinal }) => ordinal > (acknowledged?.ordinal ?? 0));
+  if (!cut || cut.state === 'absorbing') return { kind: 'nothing' };
+  const incoming = replica?.incoming;
+  const isOurs = incoming?.pointId === cut.cutId && incoming.session === target.session?.session;
+  return {
+    kind: acknowledged ? 'incremental' : 'full',
+    cut,
+    sequence: (acknowledged?.sequence ?? 0) + 1,
+    parent: acknowledged
+      ? { pointId: acknowledged.pointId, statementDigest: acknowledged.statementDigest }
+      : null,
+    resume: isOurs ? incoming.session : undefined,
+  };
+}
+
+function reconcile(
+  cuts: readonly CutRecord[],
+  target: TargetRecord,
+  newest: Acknowledgement | null,
+): SessionPlan {
+  const acknowledged = target.acknowledged;
+  const next = happened(cuts).find(({ ordinal }) => ordinal > (acknowledged?.ordinal ?? 0));
+  const isNext =
+    newest !== null &&
+    newest.pointId === next?.cutId &&
+    newest.sequence === (acknowledged?.sequence ?? 0) + 1;
+  if (isNext) return { kind: 'acknowledged', cut: next, newest };
+  const isBehind = newest === null || newest.sequence <= (acknowledged?.sequence ?? 0);
+  return {
+    kind: 'conflict',
+    conflict:
+      isBehind && acknowledged
+        ? { why: 'target-behind', acknowledged: acknowledged.pointId, newest: newest?.pointId ?? null }
+        : { why: 'unknown-point', newest: newest?.pointId ?? '' },
+  };
+}
