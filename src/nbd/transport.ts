@@ -22,8 +22,8 @@ export interface Receiver {
 }
 
 /**
- * A connected socket whose bytes go to a receiver without passing a stream's buffers (the `onread` option of
- * node:net): the receiver may even name the memory that the next bytes are read into.
+ * A connected socket whose bytes go to a receiver. Without TLS they pass no stream's buffers (the `onread` option
+ * of node:net): the receiver may even name the memory that the next bytes are read into.
  */
 export interface Transport {
   readonly socket: Socket;
@@ -49,6 +49,8 @@ class Feed {
       return true;
     },
   };
+
+  readonly onData = (bytes: Uint8Array): void => this.#receiver.received(bytes, bytes.length);
 
   /** Tells the receiver once of the end, whichever event comes first. */
   watch(socket: Socket): Transport {
@@ -103,7 +105,6 @@ export async function secureTransport(
     key: tls.identity?.key,
     minVersion: 'TLSv1.3' as const,
     rejectUnauthorized: true,
-    onread: feed.onread,
   };
   let socket: Socket;
   try {
@@ -120,6 +121,8 @@ export async function secureTransport(
       cause: error,
     }),
   );
+  // Node takes no `onread` for TLS over a socket that exists already: the bytes come as events.
+  socket.on('data', feed.onData);
   return feed.watch(socket);
 }
 
