@@ -8,6 +8,7 @@ import {
   writeLeaves,
 } from '../delta/index.ts';
 import type { DiskImages, ImageFile } from '../hypervisor/index.ts';
+import { canonicalJson } from '../lib/canonical-json.ts';
 import type { Clock } from '../lib/clock.ts';
 import { alignOutward, type Extents, extentsOf } from '../lib/extents.ts';
 import type { FileSystem } from '../lib/files.ts';
@@ -93,20 +94,14 @@ function checkStatement(request: PublishRequest): SignedStatement {
       },
     );
   }
-  const expected = JSON.stringify([
-    header.machineId,
-    header.pointId,
-    header.sequence,
-    header.epoch,
-    header.parent,
-  ]);
-  const { machineId, pointId, sequence, epoch, parent } = statement;
-  const disks = (list: readonly { diskId: string; sizeBytes: number }[]) =>
-    JSON.stringify(list.map(({ diskId, sizeBytes }) => [diskId, sizeBytes]));
+  const saysOf = (
+    words: Pick<PointStatement, 'machineId' | 'pointId' | 'sequence' | 'epoch' | 'parent' | 'blockBytes'>,
+  ) => [words.machineId, words.pointId, words.sequence, words.epoch, words.parent, words.blockBytes] as const;
+  const sizesOf = (disks: readonly { diskId: string; sizeBytes: number }[]) =>
+    disks.map(({ diskId, sizeBytes }) => [diskId, sizeBytes] as const);
   const isSame =
-    JSON.stringify([machineId, pointId, sequence, epoch, parent]) === expected &&
-    disks(statement.disks) === disks(header.disks) &&
-    statement.blockBytes === header.blockBytes;
+    canonicalJson(saysOf(statement)) === canonicalJson(saysOf(header)) &&
+    canonicalJson(sizesOf(statement.disks)) === canonicalJson(sizesOf(header.disks));
   if (isSame) return signed;
   throw replicaFailure(
     'REPLICA_DELTA_REFUSED',

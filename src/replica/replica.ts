@@ -12,6 +12,7 @@ import {
   treeOfLayers,
 } from '../delta/index.ts';
 import type { DiskImages, ImageFile } from '../hypervisor/index.ts';
+import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import type { Clock } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
@@ -404,10 +405,8 @@ export function acknowledgementOf(point: ReplicaPoint): Acknowledgement {
 
 /** A stream must be the delta that was accepted, from the frame on that was promised. */
 function checkSameDelta(accepted: DeltaHeader, arrived: DeltaHeader, nextFrame: number): void {
-  const same =
-    JSON.stringify({ ...accepted, firstFrame: 0 }) === JSON.stringify({ ...arrived, firstFrame: 0 }) &&
-    arrived.firstFrame === nextFrame;
-  if (same) return;
+  const textOf = (header: DeltaHeader) => canonicalJson({ ...header, firstFrame: 0 } as unknown as Json);
+  if (textOf(accepted) === textOf(arrived) && arrived.firstFrame === nextFrame) return;
   throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream is not the delta that was accepted', {
     context: { session: accepted.session, expectedFrame: nextFrame, firstFrame: arrived.firstFrame },
   });
@@ -423,7 +422,7 @@ async function loadPoints(files: FileSystem, layout: ReplicaLayout): Promise<Rep
     points.push({ statement, statementDigest: statementDigest(statement), manifest });
   }
   points.sort((a, b) => a.statement.sequence - b.statement.sequence);
-  points.forEach((point, index) => checkFollows(points[index - 1], point));
+  for (const [index, point] of points.entries()) checkFollows(points[index - 1], point);
   return points;
 }
 

@@ -43,7 +43,8 @@ export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg')
     ['-display', 'none', '-vga', 'std'],
     ['-vnc', `unix:${paths.vncPath}`],
     ['-rtc', 'base=utc', '-boot', 'strict=on'],
-    ['-sandbox', 'on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny'],
+    // -daemonize itself needs setsid and fork, so that denying these would kill QEMU at its start.
+    ['-sandbox', 'on,obsolete=deny,resourcecontrol=deny'],
     [
       '-chardev',
       `socket,id=qmp,path=${paths.qmpPath},server=on,wait=off`,

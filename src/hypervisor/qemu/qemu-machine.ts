@@ -1,6 +1,6 @@
 import { rm } from 'node:fs/promises';
 import type { Clock } from '../../lib/clock.ts';
-import { type Failure, isFailure, messageOf } from '../../lib/errors.ts';
+import { isFailure, messageOf } from '../../lib/errors.ts';
 import type { QmpClient, QmpEvent } from '../../qmp/index.ts';
 import type { MachineConfiguration } from '../configuration.ts';
 import { hypervisorFailure } from '../errors.ts';
@@ -138,8 +138,6 @@ export class QemuMachine implements RunningMachine {
       (event) => isJobEnd(event, jobId) || (event.event === 'BLOCK_JOB_READY' && event.data.device === jobId),
       options,
     );
-    ended.catch(noLongerAwaited);
-    ready.catch(noLongerAwaited);
     try {
       await this.#qmp.execute('block-commit', {
         'job-id': jobId,
@@ -255,9 +253,4 @@ function isJobEnd(event: QmpEvent, jobId: string): boolean {
     (event.event === 'BLOCK_JOB_COMPLETED' || event.event === 'BLOCK_JOB_CANCELLED') &&
     event.data.device === jobId
   );
-}
-
-/** An expectation of an event whose command has failed ends by its own time limit; nobody waits for it then. */
-function noLongerAwaited(_failure: Failure | Error): void {
-  return undefined;
 }

@@ -1,0 +1,41 @@
+import type { DeltaHeader } from '../../src/delta/index.ts';
+import type { UploadChunk } from '../../src/peer/index.ts';
+import type { Replicas } from '../../src/replica/index.ts';
+import type { OfferDetails, ReplicationTarget } from '../../src/replication/index.ts';
+
+/** A target that is a replica store in the same process: the whole path but the wire. */
+export class DirectTarget implements ReplicationTarget {
+  readonly siteId: string;
+  readonly #sourceSiteId: string;
+  readonly #replicas: Replicas;
+
+  constructor(o: { siteId: string; sourceSiteId: string; replicas: Replicas }) {
+    this.siteId = o.siteId;
+    this.#sourceSiteId = o.sourceSiteId;
+    this.#replicas = o.replicas;
+  }
+
+  async describe(machineId: string) {
+    return this.#replicas.get(machineId)?.describe() ?? null;
+  }
+
+  async offer(header: DeltaHeader, { machineName, retention }: OfferDetails) {
+    const replica = await this.#replicas.forOffer(header, {
+      sourceSiteId: this.#sourceSiteId,
+      machineName,
+      retention,
+    });
+    return replica.offer({ header, skewMs: 0 });
+  }
+
+  upload(machineId: string, session: string, stream: AsyncIterable<UploadChunk>, signal?: AbortSignal) {
+    return this.#replicas.need(machineId).receive(session, flat(stream), signal);
+  }
+}
+
+async function* flat(stream: AsyncIterable<UploadChunk>): AsyncGenerator<Uint8Array> {
+  for await (const chunk of stream) {
+    if (chunk instanceof Uint8Array) yield chunk;
+    else yield* chunk;
+  }
+}
