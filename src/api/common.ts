@@ -1,0 +1,58 @@
+import Type from 'typebox';
+
+/** The shapes that several answers share. Times are milliseconds since the Unix epoch on the answering site's clock. */
+
+export const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
+/** What a person may call a machine or a peer by: its name or its id. */
+export const Reference = Type.String({ minLength: 1, maxLength: 64 });
+export const WallTime = Type.Integer({ minimum: 0, maximum: 2 ** 52 });
+export const AbsolutePath = Type.String({ minLength: 2, maxLength: 4096, pattern: '^/[^\\0]*$' });
+export const Bytes = Type.Integer({ minimum: 0, maximum: 2 ** 52 });
+export const Count = Type.Integer({ minimum: 0 });
+export const CopyTypeName = Type.Union([Type.Literal('crash'), Type.Literal('app')]);
+export const ConsistencyName = Type.Union([
+  Type.Literal('crash'),
+  Type.Literal('file-system'),
+  Type.Literal('application'),
+]);
+
+/** How many points of each consistency stay. */
+export const Retention = Type.Object(
+  {
+    crash: Type.Integer({ minimum: 0, maximum: 128 }),
+    application: Type.Integer({ minimum: 0, maximum: 128 }),
+  },
+  { additionalProperties: false },
+);
+
+/** A failure as it crosses the border; `lib/errors.ts`, `FailureRecord`. */
+export const FailureShape = Type.Object({
+  code: Type.String(),
+  kind: Type.Union([
+    Type.Literal('input'),
+    Type.Literal('missing'),
+    Type.Literal('refused'),
+    Type.Literal('unavailable'),
+    Type.Literal('timeout'),
+    Type.Literal('corrupt'),
+    Type.Literal('environment'),
+    Type.Literal('cancelled'),
+    Type.Literal('protocol'),
+  ]),
+  retry: Type.Union([Type.Literal('never'), Type.Literal('later'), Type.Literal('reconnect')]),
+  message: Type.String(),
+  hint: Type.String(),
+  context: Type.Record(
+    Type.String(),
+    Type.Union([Type.String(), Type.Number(), Type.Boolean(), Type.Null()]),
+  ),
+});
+
+/** The body of every answer that is not a success. */
+export const ErrorAnswer = Type.Object({ error: FailureShape });
+export type ErrorAnswer = Type.Static<typeof ErrorAnswer>;
+
+export const Address = Type.Object({ host: Type.String(), port: Type.Integer() });
+
+/** The answer of acts that have nothing to tell. */
+export const Done = Type.Object({ done: Type.Literal(true) });

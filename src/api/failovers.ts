@@ -1,0 +1,71 @@
+import Type from 'typebox';
+import { ConsistencyName, Count, Id, WallTime } from './common.ts';
+
+/** What a revived machine is asked for; each probe has `limitMs` to succeed. */
+const ProbeRequest = Type.Union([
+  Type.Object(
+    { kind: Type.Literal('agent'), limitMs: Type.Optional(Type.Integer({ minimum: 1 })) },
+    { additionalProperties: false },
+  ),
+  Type.Object(
+    {
+      kind: Type.Literal('serial'),
+      pattern: Type.String({ minLength: 1, maxLength: 1000 }),
+      limitMs: Type.Optional(Type.Integer({ minimum: 1 })),
+    },
+    { additionalProperties: false },
+  ),
+  Type.Object(
+    {
+      kind: Type.Literal('tcp'),
+      host: Type.String({ minLength: 1, maxLength: 253 }),
+      port: Type.Integer({ minimum: 1, maximum: 65535 }),
+      limitMs: Type.Optional(Type.Integer({ minimum: 1 })),
+    },
+    { additionalProperties: false },
+  ),
+]);
+export type ProbeRequest = Type.Static<typeof ProbeRequest>;
+const Probes = Type.Array(ProbeRequest, { maxItems: 32 });
+
+/** A point by id, sequence number or `latest`. */
+export const PointReference = Type.String({ minLength: 1, maxLength: 32 });
+
+export const TestFailoverRequest = Type.Object(
+  {
+    /** The best by selection if absent. */
+    point: Type.Optional(PointReference),
+    /** Leave the machine running after its probes, until `failover cleanup`. */
+    keep: Type.Optional(Type.Boolean()),
+    probes: Type.Optional(Probes),
+  },
+  { additionalProperties: false },
+);
+export type TestFailoverRequest = Type.Static<typeof TestFailoverRequest>;
+
+export const FailoverRequest = Type.Object(
+  {
+    point: Type.Optional(PointReference),
+    /** Only points of at least this consistency. */
+    atLeast: Type.Optional(ConsistencyName),
+    /** The word of a person that the machine no longer runs at the other site; both would diverge. */
+    confirmOtherSideDown: Type.Literal(true),
+    probes: Type.Optional(Probes),
+  },
+  { additionalProperties: false },
+);
+export type FailoverRequest = Type.Static<typeof FailoverRequest>;
+
+export const BranchView = Type.Object({
+  branchId: Id,
+  machineId: Id,
+  pointId: Id,
+  sequence: Type.Optional(Count),
+  purpose: Type.Union([Type.Literal('test'), Type.Literal('failover'), Type.Literal('proof')]),
+  createdAtMs: WallTime,
+  /** Where it stands: `created`, `network`, `started`, `probed`, `failed`, `removing` … */
+  state: Type.String(),
+  running: Type.Boolean(),
+  processId: Type.Optional(Type.Integer()),
+});
+export type BranchView = Type.Static<typeof BranchView>;

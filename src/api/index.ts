@@ -1,0 +1,65 @@
+/**
+ * The contract of the control plane, as data.
+ *
+ * Nouns. A *route* is a method, a path and the schemas of what goes in and what comes out; `ROUTES` names them all and
+ * server and clients are made from it. A *view* is what a site tells of a machine, point, branch, job, peer or alert at
+ * one moment. An *event* says that a view has changed. A *reference* is what a person calls a thing by: its name or its
+ * id.
+ *
+ * Promised: an answer of success has the shape that its route declares and status 200; every other answer is
+ * `{ error }` with a code from docs/errors.md, a kind that fixes the status, and a sentence about what to do next. Every
+ * answer carries the header `warmsite` with the version of the site. Fields may be added to answers within one prefix
+ * (`/v1`), never removed or changed in meaning; requests with fields that the site does not know are refused, because an
+ * option that is silently ignored is a lie.
+ *
+ * Numbers are plain: times in milliseconds since the Unix epoch on the clock of the site that answers, durations in
+ * milliseconds, sizes in bytes; the unit stands last in the name. Texts that come from guests or other sites (names,
+ * reasons) are a stranger's: show them as text, never as markup or terminal codes.
+ *
+ * How the certificate of a site is checked: the API shows a leaf of the site's own authority. A client on the same host
+ * trusts `CLIENT_FILES.authority` and nothing else; host names play no part, the name that counts is the URI
+ * `warmsite:site:<siteId>`.
+ *
+ * Data only: nothing here opens, waits or decides.
+ */
+export { CLIENT_FILES } from './client-files.ts';
+export { ErrorAnswer } from './common.ts';
+export { SiteEvent } from './events.ts';
+export type {
+  BranchView,
+  FailoverRequest,
+  ProbeRequest,
+  TestFailoverRequest,
+} from './failovers.ts';
+export type {
+  AddMachineRequest,
+  MachineView,
+  PointView,
+  PolicyRequest,
+  ProtectRequest,
+  ReplicationView,
+} from './machines.ts';
+export {
+  API_PREFIX,
+  EVENTS_PATH,
+  REQUEST_BYTES_MAX,
+  ROUTES,
+  type RouteAnswer,
+  type RouteBody,
+  type RouteName,
+  type RouteParams,
+  type RouteQuery,
+  VERSION_HEADER,
+  WAIT_MS_MAX,
+} from './routes.ts';
+export type {
+  AlertView,
+  AuditView,
+  DoctorCheck,
+  DoctorReport,
+  JobView,
+  PeerView,
+  Progress,
+  RebuildReport,
+  SiteView,
+} from './site.ts';

@@ -1,0 +1,274 @@
+import Type from 'typebox';
+import {
+  AbsolutePath,
+  Bytes,
+  ConsistencyName,
+  CopyTypeName,
+  Count,
+  FailureShape,
+  Id,
+  Reference,
+  Retention,
+  WallTime,
+} from './common.ts';
+
+const ImageFormat = Type.Union([Type.Literal('qcow2'), Type.Literal('raw')]);
+const Image = Type.Object({ path: AbsolutePath, format: ImageFormat });
+
+/** A machine that this site starts itself. */
+const AddManaged = Type.Object(
+  {
+    /** The machine in platform-neutral words; docs/format.md, «Machine configuration». */
+    configuration: Type.Unknown(),
+    /** One file for each disk of the configuration. */
+    disks: Type.Array(
+      Type.Object(
+        { diskId: Type.String({ minLength: 1, maxLength: 24 }), path: AbsolutePath, format: ImageFormat },
+        { additionalProperties: false },
+      ),
+      { minItems: 1, maxItems: 64 },
+    ),
+    /** Handed to QEMU as they are. */
+    extraArguments: Type.Optional(Type.Array(Type.String({ maxLength: 4096 }), { maxItems: 256 })),
+  },
+  { additionalProperties: false },
+);
+
+/** A machine that somebody else started; its disks and configuration are asked of it. */
+const AddAttached = Type.Object(
+  {
+    attach: Type.Object(
+      {
+        name: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
+        qmpPath: AbsolutePath,
+        agentPath: Type.Optional(AbsolutePath),
+      },
+      { additionalProperties: false },
+    ),
+  },
+  { additionalProperties: false },
+);
+
+export const AddMachineRequest = Type.Union([AddManaged, AddAttached]);
+export type AddMachineRequest = Type.Static<typeof AddMachineRequest>;
+
+export const StartStopRequest = Type.Object(
+  {
+    /** For stop: pull the plug instead of asking the guest. */
+    force: Type.Optional(Type.Boolean()),
+    /** For stop: how long the guest may take before MACHINE_STOP_TIMEOUT. */
+    limitMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 3_600_000 })),
+  },
+  { additionalProperties: false },
+);
+
+const Every = Type.Object(
+  {
+    crash: Type.Optional(Type.Integer({ minimum: 500, maximum: 366 * 24 * 3600 * 1000 })),
+    app: Type.Optional(Type.Integer({ minimum: 500, maximum: 366 * 24 * 3600 * 1000 })),
+  },
+  { additionalProperties: false },
+);
+
+const policyFields = {
+  /** Milliseconds between copies, by copy type; one that is absent is not made on schedule. */
+  every: Type.Optional(Every),
+  retention: Type.Optional(Retention),
+  freezeLimitMs: Type.Optional(Type.Integer({ minimum: 100, maximum: 10_000 })),
+  compression: Type.Optional(Type.Boolean()),
+};
+
+export const ProtectRequest = Type.Object(
+  {
+    /** The recovery site, by name or id; the only paired one if absent. */
+    target: Type.Optional(Reference),
+    ...policyFields,
+    bytesPerSecond: Type.Optional(Type.Integer({ minimum: 1024 })),
+  },
+  { additionalProperties: false },
+);
+export type ProtectRequest = Type.Static<typeof ProtectRequest>;
+
+export const PolicyRequest = Type.Object(
+  {
+    ...policyFields,
+    /** null takes the limit away. */
+    bytesPerSecond: Type.Optional(Type.Union([Type.Integer({ minimum: 1024 }), Type.Null()])),
+  },
+  { additionalProperties: false },
+);
+export type PolicyRequest = Type.Static<typeof PolicyRequest>;
+
+/** What the process of a machine of this site does, as far as the site can tell. */
+export const Presence = Type.Object({
+  state: Type.Union([
+    Type.Literal('running'),
+    Type.Literal('stopped'),
+    /** It runs on other disks than the recorded ones: nothing is cut, sent or merged. */
+    Type.Literal('stale'),
+    Type.Literal('unreachable'),
+  ]),
+  reason: Type.Optional(Type.String()),
+  processId: Type.Optional(Type.Integer()),
+});
+
+export const ProtectionView = Type.Object({
+  targetSiteId: Type.String(),
+  targetName: Type.Optional(Type.String()),
+  every: Every,
+  retention: Retention,
+  freezeLimitMs: Type.Integer(),
+  bytesPerSecond: Type.Optional(Type.Integer()),
+  compression: Type.Boolean(),
+});
+
+const Rpo = Type.Object({
+  /** The shortest interval of the schedule. */
+  targetMs: Type.Optional(Type.Number()),
+  /** Age of the newest copy that would survive the loss of the protected site, on the answering site's clock. */
+  actualMs: Type.Optional(Type.Number()),
+});
+
+/** What the replication of one machine is doing. */
+export const ReplicationView = Type.Object({
+  phase: Type.Union([
+    Type.Literal('idle'),
+    Type.Literal('cutting'),
+    Type.Literal('sending'),
+    /** A failure is being waited out; see `failure` and `retryInMs`. */
+    Type.Literal('retrying'),
+    /** A conflict or a stale base: a person decides. It is looked at again every now and then. */
+    Type.Literal('blocked'),
+  ]),
+  unsentCuts: Count,
+  acknowledged: Type.Optional(
+    Type.Object({
+      pointId: Id,
+      sequence: Count,
+      atMs: WallTime,
+      /** When the acknowledged copy was cut; absent if its record has been merged away. */
+      cutAtMs: Type.Optional(WallTime),
+    }),
+  ),
+  /** The delta on its way: guest bytes. A complete first copy (seeding) is one where `complete` is true. */
+  transfer: Type.Optional(
+    Type.Object({
+      pointId: Id,
+      complete: Type.Boolean(),
+      bytesDone: Bytes,
+      bytesTotal: Bytes,
+      bytesPerSecond: Type.Optional(Type.Number()),
+    }),
+  ),
+  nextDue: Type.Optional(Type.Object({ copyType: Type.String(), inMs: Type.Number() })),
+  /** The last copy that was due and not made, and why. */
+  lastSkip: Type.Optional(Type.Object({ reason: Type.String(), atMs: WallTime })),
+  failure: Type.Optional(FailureShape),
+  retryInMs: Type.Optional(Type.Number()),
+  rpo: Rpo,
+});
+export type ReplicationView = Type.Static<typeof ReplicationView>;
+
+/** The side of a machine that is at home here. */
+export const ProtectedView = Type.Object({
+  kind: Type.Union([Type.Literal('managed'), Type.Literal('attached')]),
+  presence: Presence,
+  qmpPath: AbsolutePath,
+  agentPath: Type.Optional(AbsolutePath),
+  disks: Type.Array(
+    Type.Object({
+      diskId: Type.String(),
+      sizeBytes: Bytes,
+      /** The oldest file first; the last one, the tip, is what the machine must be started from. */
+      chain: Type.Array(Image),
+    }),
+  ),
+  protection: Type.Union([ProtectionView, Type.Null()]),
+  replication: Type.Union([ReplicationView, Type.Null()]),
+});
+
+/** The side of a machine that another site replicates here. */
+export const ReplicaView = Type.Object({
+  sourceSiteId: Type.String(),
+  sourceName: Type.Optional(Type.String()),
+  points: Count,
+  branches: Count,
+  retention: Type.Optional(Retention),
+  newest: Type.Optional(
+    Type.Object({
+      pointId: Id,
+      sequence: Count,
+      copyType: Type.String(),
+      consistency: ConsistencyName,
+      /** When it was cut, on this site's clock. */
+      cutAtMs: WallTime,
+    }),
+  ),
+  /** A delta of which a part has arrived. */
+  incoming: Type.Optional(Type.Object({ pointId: Id, receivedBytes: Type.Optional(Bytes) })),
+  rpo: Rpo,
+  /** Why the replica cannot be opened; its files are left as they are. */
+  broken: Type.Optional(FailureShape),
+});
+
+export const MachineView = Type.Object({
+  machineId: Id,
+  name: Type.String(),
+  epoch: Count,
+  /** `protected`: it is at home here; `replica`: another site replicates it here. */
+  role: Type.Union([Type.Literal('protected'), Type.Literal('replica')]),
+  /** Platform-neutral configuration; absent for a replica without a point. */
+  configuration: Type.Optional(Type.Unknown()),
+  protected: Type.Optional(ProtectedView),
+  replica: Type.Optional(ReplicaView),
+});
+export type MachineView = Type.Static<typeof MachineView>;
+
+export const PointView = Type.Object({
+  pointId: Id,
+  machineId: Id,
+  /** Counts the published points of the machine; absent for a copy that has not been published yet. */
+  sequence: Type.Optional(Count),
+  /** `unsent`, `sending`: cut, at the protected site alone. `verified`: durable, read back and equal at the recovery site. */
+  state: Type.Union([Type.Literal('unsent'), Type.Literal('sending'), Type.Literal('verified')]),
+  copyType: Type.String(),
+  consistency: ConsistencyName,
+  /** Why the copy is less consistent than its type strives for. */
+  degraded: Type.Optional(Type.String()),
+  /** When it was cut, on the answering site's clock. */
+  cutAtMs: WallTime,
+  publishedAtMs: Type.Optional(WallTime),
+  pauseMs: Type.Number(),
+  frozenMs: Type.Optional(Type.Number()),
+  changedBytes: Type.Optional(Bytes),
+  receivedBytes: Type.Optional(Bytes),
+  epoch: Type.Optional(Count),
+  parentPointId: Type.Optional(Id),
+  statementDigest: Type.Optional(Type.String()),
+  /** Copies between the parent and this one whose own state could not be kept. */
+  missed: Count,
+  /** Proofs that exist; at the recovery site only. */
+  proofs: Type.Object({
+    content: Type.Optional(Type.Object({ verifiedAtMs: WallTime })),
+    boot: Type.Optional(
+      Type.Object({ passed: Type.Boolean(), atMs: WallTime, rtoMs: Type.Optional(Type.Number()) }),
+    ),
+  }),
+  /** Why retention keeps it; empty: it may go. At the recovery site only. */
+  keptFor: Type.Optional(Type.Array(Type.String())),
+  disks: Type.Optional(
+    Type.Array(
+      Type.Object({ diskId: Type.String(), sizeBytes: Bytes, changedBytes: Bytes, root: Type.String() }),
+    ),
+  ),
+});
+export type PointView = Type.Static<typeof PointView>;
+
+export const CreatePointRequest = Type.Object(
+  {
+    type: CopyTypeName,
+    /** Answer when the point is verified at the recovery site (as a job) and not when it is cut. */
+    wait: Type.Optional(Type.Boolean()),
+  },
+  { additionalProperties: false },
+);

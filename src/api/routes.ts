@@ -1,0 +1,204 @@
+import Type from 'typebox';
+import { Count, Done } from './common.ts';
+import { BranchView, FailoverRequest, TestFailoverRequest } from './failovers.ts';
+import {
+  AddMachineRequest,
+  CreatePointRequest,
+  MachineView,
+  PointView,
+  PolicyRequest,
+  ProtectRequest,
+  StartStopRequest,
+} from './machines.ts';
+import {
+  AlertView,
+  AuditAnswer,
+  DoctorReport,
+  JobView,
+  PairRequest,
+  PeerView,
+  RebuildReport,
+  SiteView,
+  TokenRequest,
+  TokenView,
+} from './site.ts';
+
+/** All routes stand below this; another major contract would get another one. */
+export const API_PREFIX = '/v1';
+
+/** Header of every answer: the program version that gave it. */
+export const VERSION_HEADER = 'warmsite';
+
+/** No request body is larger. */
+export const REQUEST_BYTES_MAX = 1024 * 1024;
+
+/** The longest time that a long poll is held open. */
+export const WAIT_MS_MAX = 60_000;
+
+const Machine = Type.Object({ machine: Type.String({ minLength: 1, maxLength: 64 }) });
+const MachinePoint = Type.Object({
+  machine: Type.String({ minLength: 1, maxLength: 64 }),
+  point: Type.String({ minLength: 1, maxLength: 32 }),
+});
+const MachineBranch = Type.Object({
+  machine: Type.String({ minLength: 1, maxLength: 64 }),
+  branch: Type.String({ minLength: 26, maxLength: 26 }),
+});
+const Job = Type.Object({ job: Type.String({ minLength: 26, maxLength: 26 }) });
+const Nothing = Type.Object({});
+/** A number in a query arrives as text. */
+const NumberText = Type.String({ pattern: '^\\d{1,9}$' });
+
+const JobQuery = Type.Object({
+  /** Hold the answer until the job has ended, at most this long. */
+  waitMs: Type.Optional(NumberText),
+});
+const AlertQuery = Type.Object({
+  /** `1`: alerts that were cleared, too. */
+  all: Type.Optional(Type.Union([Type.Literal('0'), Type.Literal('1')])),
+});
+const AuditQuery = Type.Object({
+  /** Only entries below this sequence number; newest first. */
+  before: Type.Optional(NumberText),
+  limit: Type.Optional(NumberText),
+});
+
+/** A created point: at once when it was cut, or as the job that waits until it is verified. */
+const CreatedPoint = Type.Union([Type.Object({ point: PointView }), Type.Object({ job: JobView })]);
+const Retired = Type.Object({ machineId: Type.String(), points: Count });
+
+interface Route {
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  /** Below API_PREFIX; `:name` stands for a parameter, percent-encoded as one path segment. */
+  readonly path: string;
+  readonly params: Type.TSchema;
+  readonly query: Type.TSchema;
+  /** The JSON body; an empty object may be left out. */
+  readonly body: Type.TSchema;
+  readonly answer: Type.TSchema;
+}
+
+const plain = { params: Nothing, query: Nothing, body: Nothing };
+const ofMachine = { ...plain, params: Machine };
+const ofPoint = { ...plain, params: MachinePoint };
+const ofJob = { ...plain, params: Job };
+
+/**
+ * Every route but the event stream. Answers of success have status 200 and exactly the shape `answer`; all others
+ * have the status of the failure's kind and the body `ErrorAnswer`. Every request carries
+ * `authorization: Bearer <operator token>`.
+ */
+export const ROUTES = {
+  'site.show': { ...plain, method: 'GET', path: '/site', answer: SiteView },
+  'site.token': {
+    ...plain,
+    method: 'POST',
+    path: '/site/pairing-tokens',
+    body: TokenRequest,
+    answer: TokenView,
+  },
+  'site.pair': { ...plain, method: 'POST', path: '/site/peers', body: PairRequest, answer: PeerView },
+  'site.peers': { ...plain, method: 'GET', path: '/site/peers', answer: Type.Array(PeerView) },
+  'site.rebuild': { ...plain, method: 'POST', path: '/site/rebuild', answer: RebuildReport },
+  'vm.add': { ...plain, method: 'POST', path: '/machines', body: AddMachineRequest, answer: MachineView },
+  'vm.list': { ...plain, method: 'GET', path: '/machines', answer: Type.Array(MachineView) },
+  'vm.show': { ...ofMachine, method: 'GET', path: '/machines/:machine', answer: MachineView },
+  'vm.start': { ...ofMachine, method: 'POST', path: '/machines/:machine/start', answer: MachineView },
+  'vm.stop': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/stop',
+    body: StartStopRequest,
+    answer: MachineView,
+  },
+  'vm.protect': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/protection',
+    body: ProtectRequest,
+    answer: MachineView,
+  },
+  'vm.unprotect': {
+    ...ofMachine,
+    method: 'DELETE',
+    path: '/machines/:machine/protection',
+    answer: MachineView,
+  },
+  'vm.policy': {
+    ...ofMachine,
+    method: 'PATCH',
+    path: '/machines/:machine/protection',
+    body: PolicyRequest,
+    answer: MachineView,
+  },
+  'vm.remove': { ...ofMachine, method: 'DELETE', path: '/machines/:machine', answer: Done },
+  'point.list': {
+    ...ofMachine,
+    method: 'GET',
+    path: '/machines/:machine/points',
+    answer: Type.Array(PointView),
+  },
+  'point.show': { ...ofPoint, method: 'GET', path: '/machines/:machine/points/:point', answer: PointView },
+  'point.create': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/points',
+    body: CreatePointRequest,
+    answer: CreatedPoint,
+  },
+  'point.verify': {
+    ...ofPoint,
+    method: 'POST',
+    path: '/machines/:machine/points/:point/verify',
+    answer: JobView,
+  },
+  'point.retire': { ...ofMachine, method: 'POST', path: '/machines/:machine/retention', answer: Retired },
+  'failover.test': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/failover-tests',
+    body: TestFailoverRequest,
+    answer: JobView,
+  },
+  'failover.start': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/failovers',
+    body: FailoverRequest,
+    answer: JobView,
+  },
+  'failover.list': {
+    ...ofMachine,
+    method: 'GET',
+    path: '/machines/:machine/branches',
+    answer: Type.Array(BranchView),
+  },
+  'failover.cleanup': {
+    ...plain,
+    method: 'DELETE',
+    path: '/machines/:machine/branches/:branch',
+    params: MachineBranch,
+    answer: JobView,
+  },
+  'job.list': { ...plain, method: 'GET', path: '/jobs', answer: Type.Array(JobView) },
+  'job.show': { ...ofJob, method: 'GET', path: '/jobs/:job', query: JobQuery, answer: JobView },
+  'job.cancel': { ...ofJob, method: 'POST', path: '/jobs/:job/cancel', answer: JobView },
+  'alert.list': {
+    ...plain,
+    method: 'GET',
+    path: '/alerts',
+    query: AlertQuery,
+    answer: Type.Array(AlertView),
+  },
+  'audit.list': { ...plain, method: 'GET', path: '/audit', query: AuditQuery, answer: AuditAnswer },
+  doctor: { ...plain, method: 'GET', path: '/doctor', answer: DoctorReport },
+} as const satisfies Readonly<Record<string, Route>>;
+
+/** `GET /v1/events`: see `SiteEvent`. */
+export const EVENTS_PATH = '/events';
+
+export type RouteName = keyof typeof ROUTES;
+export type RouteParams<N extends RouteName> = Type.Static<(typeof ROUTES)[N]['params']>;
+export type RouteQuery<N extends RouteName> = Type.Static<(typeof ROUTES)[N]['query']>;
+export type RouteBody<N extends RouteName> = Type.Static<(typeof ROUTES)[N]['body']>;
+export type RouteAnswer<N extends RouteName> = Type.Static<(typeof ROUTES)[N]['answer']>;
