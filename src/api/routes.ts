@@ -1,5 +1,5 @@
 import Type from 'typebox';
-import { Count, Done } from './common.ts';
+import { Done } from './common.ts';
 import { BranchView, FailoverRequest, TestFailoverRequest } from './failovers.ts';
 import {
   AddMachineRequest,
@@ -65,7 +65,6 @@ const AuditQuery = Type.Object({
 
 /** A created point: at once when it was cut, or as the job that waits until it is verified. */
 const CreatedPoint = Type.Union([Type.Object({ point: PointView }), Type.Object({ job: JobView })]);
-const Retired = Type.Object({ machineId: Type.String(), points: Count });
 
 interface Route {
   readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
@@ -152,7 +151,6 @@ export const ROUTES = {
     path: '/machines/:machine/points/:point/verify',
     answer: JobView,
   },
-  'point.retire': { ...ofMachine, method: 'POST', path: '/machines/:machine/retention', answer: Retired },
   'failover.test': {
     ...ofMachine,
     method: 'POST',
