@@ -24,6 +24,11 @@ export async function createBranch(
   await files.makeDirectory(directory);
   await storeRecord(files, recordPath(layout, branch.branchId), BRANCH_RECORD, record);
   await replica.refreshBranches();
+  // From here on the point stays; retention may have taken it just before.
+  if (!replica.points.some(({ statement }) => statement.pointId === branch.pointId)) {
+    await removeBranch(files, replica, branch.branchId);
+  }
+  replica.point(branch.pointId);
   for (const { diskId, sizeBytes } of disks) {
     const name = join('..', '..', 'disks', diskId, layerName(branch.pointId));
     const shape = { sizeBytes, backing: { name, format: 'qcow2' as const } };

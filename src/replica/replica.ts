@@ -92,6 +92,8 @@ export interface ReplicaDescription {
 export class Replica {
   readonly layout: ReplicaLayout;
   readonly #tools: ReplicaTools;
+  /** Deltas come in one at a time. That takes as long as a line is slow, so nothing else waits for it. */
+  readonly #receiving = new Mutex();
   readonly #writing = new Mutex();
   #record: ReplicaRecord;
   #points: readonly ReplicaPoint[];
@@ -193,7 +195,7 @@ export class Replica {
 
   /** Decides on a delta that is offered; makes its session if it is taken. */
   offer(offer: Offer): Promise<OfferAnswer> {
-    return this.#writing.run(async () => {
+    return this.#receiving.run(async () => {
       const answer = answerOffer(offer.header, this.describe(), this.newest?.statement.disks ?? null);
       if (answer.kind !== 'accept') return answer;
       if (this.#incoming && this.#incoming.session !== offer.header.session) {
@@ -230,7 +232,7 @@ export class Replica {
     source: AsyncIterable<Uint8Array>,
     signal?: AbortSignal,
   ): Promise<Acknowledgement> {
-    return this.#writing.run(async () => {
+    return this.#receiving.run(async () => {
       if (this.#incoming?.session !== sessionId) {
         throw replicaFailure('REPLICA_SESSION_UNKNOWN', `no delta ${sessionId} has been accepted`);
       }
@@ -241,21 +243,7 @@ export class Replica {
       });
       const { signed, receivedBytes } = await this.#readStream(session, source, signal);
       try {
-        const point = await publishReceived({
-          ...this.#tools,
-          layout: this.layout,
-          session,
-          signed,
-          receivedBytes,
-          sourceSiteId: this.#record.sourceSiteId,
-          parent: this.newest?.statement ?? null,
-          parentChain: (diskId) => (this.newest ? this.chain(this.newest.statement.pointId, diskId) : []),
-          trees: this.#trees,
-        });
-        this.#points = [...this.#points, { ...point, statementDigest: statementDigest(point.statement) }];
-        this.#trees = point.trees;
-        this.#incoming = null;
-        return acknowledgementOf(this.newest!);
+        return await this.#writing.run(() => this.#publish(session, signed, receivedBytes));
       } catch (error) {
         // What was finished cannot be resumed; unless the disk itself failed, the delta is simply sent again.
         this.#incoming = null;
@@ -263,6 +251,40 @@ export class Replica {
         throw error;
       }
     });
+  }
+
+  async #publish(
+    session: ReceiveSession,
+    signed: SignedStatement,
+    receivedBytes: number,
+  ): Promise<Acknowledgement> {
+    this.#checkEpoch(session.header);
+    const point = await publishReceived({
+      ...this.#tools,
+      layout: this.layout,
+      session,
+      signed,
+      receivedBytes,
+      sourceSiteId: this.#record.sourceSiteId,
+      parent: this.newest?.statement ?? null,
+      parentChain: (diskId) => (this.newest ? this.chain(this.newest.statement.pointId, diskId) : []),
+      trees: this.#trees,
+    });
+    this.#points = [...this.#points, { ...point, statementDigest: statementDigest(point.statement) }];
+    this.#trees = point.trees;
+    this.#incoming = null;
+    return acknowledgementOf(this.newest!);
+  }
+
+  /** A failover may have raised the epoch while the delta came in: its source is fenced off then. */
+  #checkEpoch(header: DeltaHeader): void {
+    const held = this.#record.epoch;
+    if (header.epoch === held) return;
+    throw replicaFailure(
+      'REPLICA_DELTA_REFUSED',
+      `the delta is of epoch ${header.epoch}, the replica of ${held}`,
+      { context: { pointId: header.pointId, offered: header.epoch, held } },
+    );
   }
 
   async #readStream(session: ReceiveSession, source: AsyncIterable<Uint8Array>, signal?: AbortSignal) {
