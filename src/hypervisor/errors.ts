@@ -11,6 +11,12 @@ export const HYPERVISOR_ERRORS = {
     retry: 'never',
     remedy: 'Read what QEMU said; `warmsite doctor` tells what this host lacks.',
   },
+  MACHINE_END_FAILED: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'The process waits for storage that does not answer: see to that; the clean-up can then be repeated.',
+  },
   MACHINE_CONFIGURATION_INVALID: {
     kind: 'input',
     retry: 'never',

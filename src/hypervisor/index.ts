@@ -19,7 +19,10 @@
  */
 export * from './configuration.ts';
 export { HYPERVISOR_ERRORS } from './errors.ts';
+export { connectGuest, type Guest } from './guest.ts';
 export * from './hypervisor.ts';
 export * from './images.ts';
+export { runPaths } from './qemu/command-line.ts';
 export { QemuHypervisor } from './qemu/qemu-hypervisor.ts';
 export { QemuImages } from './qemu/qemu-images.ts';
+export { endRun, processesOfRun } from './qemu/run-processes.ts';

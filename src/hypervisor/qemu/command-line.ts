@@ -45,12 +45,7 @@ export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg')
     ['-rtc', 'base=utc', '-boot', 'strict=on'],
     // -daemonize itself needs setsid and fork, so that denying these would kill QEMU at its start.
     ['-sandbox', 'on,obsolete=deny,resourcecontrol=deny'],
-    [
-      '-chardev',
-      `socket,id=qmp,path=${paths.qmpPath},server=on,wait=off`,
-      '-mon',
-      'chardev=qmp,mode=control',
-    ],
+    ['-chardev', monitorOption(request.runDirectory), '-mon', 'chardev=qmp,mode=control'],
     ['-chardev', `file,id=serial,path=${paths.serialPath}`, '-serial', 'chardev:serial'],
     ['-device', 'virtio-serial-pci,id=ports'],
     configuration.guestAgent ? agentPort(paths.agentPath) : [],
@@ -63,12 +58,18 @@ export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg')
   return args.flat();
 }
 
+/** The monitor's argument: no two run directories share it, so that it also tells whose process a process is. */
+export function monitorOption(runDirectory: string): string {
+  return `socket,id=qmp,path=${runPaths(runDirectory).qmpPath},server=on,wait=off`;
+}
+
 function agentPort(path: string): string[] {
   return [
     '-chardev',
     `socket,id=qga,path=${path},server=on,wait=off`,
     '-device',
-    'virtserialport,chardev=qga,name=org.qemu.guest_agent.0',
+    // With an id, QEMU tells by VSERPORT_CHANGE when the guest opens and closes the port.
+    'virtserialport,id=agent,chardev=qga,name=org.qemu.guest_agent.0',
   ];
 }
 
