@@ -30,6 +30,7 @@ export const FailureShape = Type.Object({
   code: Type.String(),
   kind: Type.Union([
     Type.Literal('input'),
+    Type.Literal('unauthorized'),
     Type.Literal('missing'),
     Type.Literal('refused'),
     Type.Literal('unavailable'),

@@ -45,7 +45,7 @@ const MachineBranch = Type.Object({
   branch: Type.String({ minLength: 26, maxLength: 26 }),
 });
 const Job = Type.Object({ job: Type.String({ minLength: 26, maxLength: 26 }) });
-const Nothing = Type.Object({});
+const Nothing = Type.Object({}, { additionalProperties: false });
 /** A number in a query arrives as text. */
 const NumberText = Type.String({ pattern: '^\\d{1,9}$' });
 

@@ -4,6 +4,7 @@
  */
 export type FailureKind =
   | 'input' // the request itself is wrong: ask differently
+  | 'unauthorized' // who asks has not shown that they may
   | 'missing' // the named thing does not exist
   | 'refused' // a rule or a conflict forbids it: a person decides
   | 'unavailable' // the other side or a resource is away: later
@@ -28,6 +29,7 @@ export type ErrorCatalogue = Readonly<Record<string, CodeEntry>>;
 
 export const KIND_TABLE: Readonly<Record<FailureKind, { httpStatus: number; exitCode: number }>> = {
   input: { httpStatus: 400, exitCode: 2 },
+  unauthorized: { httpStatus: 401, exitCode: 10 },
   missing: { httpStatus: 404, exitCode: 3 },
   refused: { httpStatus: 409, exitCode: 4 },
   unavailable: { httpStatus: 503, exitCode: 5 },
