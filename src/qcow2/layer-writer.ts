@@ -33,6 +33,8 @@ export class LayerWriter implements AsyncDisposable {
   #state: 'open' | 'failed' | 'closed' = 'open';
   /** The operation under way; never rejects, since its outcome belongs to its caller. */
   #current: Promise<void> | undefined;
+  /** The sync under way; never rejects either. */
+  #syncing: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
   #firstFailure: unknown;
 
@@ -110,9 +112,24 @@ export class LayerWriter implements AsyncDisposable {
     return this.#exclusively(() => this.#perform({ kind: 'zero', offset, length }, undefined));
   }
 
-  /** Makes everything written so far durable: it may be given to `resume` from now on. */
-  sync(): Promise<void> {
-    return this.#exclusively(() => this.#file.sync());
+  /**
+   * Makes every operation that had returned before this call durable: it may be given to `resume` once this returns. Other
+   * operations may go on meanwhile; of syncs there is one at a time.
+   */
+  async sync(): Promise<void> {
+    assert(this.#syncing === undefined, `layer writer of ${this.#path} synced during a sync`);
+    this.#assertUsable();
+    const { promise: settled, resolve: settle } = Promise.withResolvers<void>();
+    this.#syncing = settled;
+    try {
+      await this.#file.sync();
+    } catch (error) {
+      this.#fail(error);
+      throw error;
+    } finally {
+      this.#syncing = undefined;
+      settle();
+    }
   }
 
   /**
@@ -142,6 +159,7 @@ export class LayerWriter implements AsyncDisposable {
     this.#state = 'closed';
     this.#closing ??= (async () => {
       await this.#current;
+      await this.#syncing;
       await this.#file.close();
     })();
     return this.#closing;
@@ -162,26 +180,33 @@ export class LayerWriter implements AsyncDisposable {
   /** Runs one operation; the first failure ends the writer. */
   async #exclusively<T>(work: () => Promise<T>): Promise<T> {
     assert(this.#current === undefined, `layer writer of ${this.#path} called during an operation`);
-    assert(this.#state !== 'closed', `layer writer of ${this.#path} called after its end`);
-    if (this.#state === 'failed') {
-      throw qcow2Failure(
-        'QCOW2_WRITER_FAILED',
-        `${this.#path} was given up after: ${messageOf(this.#firstFailure)}`,
-        { context: { path: this.#path }, cause: this.#firstFailure },
-      );
-    }
+    this.#assertUsable();
     const { promise: settled, resolve: settle } = Promise.withResolvers<void>();
     this.#current = settled;
     try {
       return await work();
     } catch (error) {
-      if (this.#state === 'open') this.#state = 'failed';
-      this.#firstFailure = error;
+      this.#fail(error);
       throw error;
     } finally {
       this.#current = undefined;
       settle();
     }
+  }
+
+  #assertUsable(): void {
+    assert(this.#state !== 'closed', `layer writer of ${this.#path} called after its end`);
+    if (this.#state === 'open') return;
+    throw qcow2Failure(
+      'QCOW2_WRITER_FAILED',
+      `${this.#path} was given up after: ${messageOf(this.#firstFailure)}`,
+      { context: { path: this.#path }, cause: this.#firstFailure },
+    );
+  }
+
+  #fail(error: unknown): void {
+    if (this.#state === 'open') this.#state = 'failed';
+    this.#firstFailure ??= error;
   }
 }
 

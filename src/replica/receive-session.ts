@@ -25,6 +25,8 @@ export class ReceiveSession {
   readonly #log: FrameLog;
   readonly #applied: AppliedFrame[];
   #durable: DeltaProgress;
+  /** A checkpoint that goes on beside the receiving; its failure is kept for the next call. */
+  #underWay: Promise<Error | undefined> | undefined;
   #bytesSinceCheckpoint = 0;
 
   private constructor(o: {
@@ -113,22 +115,53 @@ export class ReceiveSession {
     else await writer.zero(frame.offset, length);
     this.#applied.push({ kind: frame.type, disk: frame.disk, offset: frame.offset, length });
     this.#bytesSinceCheckpoint += frame.type === 'data' ? length : 0;
+    await this.#checkpointNowAndThen();
+  }
+
+  /** Syncing goes on beside the receiving; only a disk that falls two checkpoints behind holds the stream up. */
+  async #checkpointNowAndThen(): Promise<void> {
     const frames = this.#applied.length - this.#durable.frames;
-    if (this.#bytesSinceCheckpoint >= CHECKPOINT_BYTES || frames >= CHECKPOINT_FRAMES)
-      await this.checkpoint();
+    const isDue = this.#bytesSinceCheckpoint >= CHECKPOINT_BYTES || frames >= CHECKPOINT_FRAMES;
+    if (!isDue) return;
+    if (this.#underWay) {
+      const isFarBehind =
+        this.#bytesSinceCheckpoint >= 2 * CHECKPOINT_BYTES || frames >= 3 * CHECKPOINT_FRAMES;
+      if (isFarBehind) await this.#endOfUnderWay();
+      return;
+    }
+    const underWay = this.#makeDurable().then(
+      () => undefined,
+      (error: Error) => error,
+    );
+    this.#underWay = underWay;
+    void underWay.then((error) => {
+      if (!error && this.#underWay === underWay) this.#underWay = undefined;
+    });
+  }
+
+  async #endOfUnderWay(): Promise<void> {
+    const error = await this.#underWay;
+    if (error) throw error;
+    this.#underWay = undefined;
   }
 
   /** Makes every frame applied so far durable: layers first, then the log that vouches for them. */
   async checkpoint(): Promise<void> {
-    for (const writer of this.#writers) await writer.sync();
+    await this.#endOfUnderWay();
+    await this.#makeDurable();
+  }
+
+  async #makeDurable(): Promise<void> {
     const fresh = this.#applied.slice(this.#durable.frames);
+    this.#bytesSinceCheckpoint = 0;
+    for (const writer of this.#writers) await writer.sync();
     await this.#log.append(fresh, this.#durable.frames);
     this.#durable = progressOf(fresh, this.#durable);
-    this.#bytesSinceCheckpoint = 0;
   }
 
   /** Ends the layers: complete, durable image files on return. The session cannot be resumed afterwards. */
   async finish(): Promise<void> {
+    await this.#endOfUnderWay();
     for (const writer of this.#writers) await writer.finish();
     await this.#files.syncDirectory(this.directory);
     await this.#log.close();
@@ -136,6 +169,7 @@ export class ReceiveSession {
 
   /** Lets go of the files; what is durable stays for a later `open`. */
   async release(): Promise<void> {
+    await this.#underWay;
     for (const writer of this.#writers) await writer[Symbol.asyncDispose]();
     await this.#log.close();
   }
