@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import type { Clock } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
@@ -61,6 +62,7 @@ export class QemuMachine implements RunningMachine {
 
   async cut(cuts: readonly DiskCut[]): Promise<CutReport> {
     const disks = await this.disks();
+    await this.#deleteOrphans(disks);
     const added: string[] = [];
     try {
       const actions = [];
@@ -90,34 +92,42 @@ export class QemuMachine implements RunningMachine {
   }
 
   async commit(deviceName: string, layer: ImageFile): Promise<void> {
+    await this.#endEarlierCommit(deviceName);
     const disk = findDisk(await this.disks(), deviceName);
     const at = disk.chain.findIndex((image) => image.path === layer.path);
-    if (at < 0) return; // An earlier, interrupted commit has already taken it out of the chain.
+    if (at < 0) {
+      // An earlier, interrupted commit has already taken it out of the chain, but perhaps not let go of its file.
+      await this.#deleteNodeOf(layer);
+      return;
+    }
     const base = disk.chain[at - 1];
     const above = disk.chain[at + 1];
     if (!base || !above) {
       throw hypervisorFailure('COMMIT_FAILED', `${layer.path} is not between two layers of ${deviceName}`);
     }
-    await this.#commitJob(deviceName, disk, { top: layer, base });
+    await this.#commit(deviceName, disk, { top: layer, base });
     await syncFile(base.path);
     await syncFile(above.path);
     await this.#deleteNodeOf(layer);
   }
 
   async commitAll(deviceName: string, base: ImageFile): Promise<void> {
+    await this.#endEarlierCommit(deviceName);
     const disk = findDisk(await this.disks(), deviceName);
-    const tip = disk.chain.at(-1)!;
-    if (tip.path === base.path) return;
-    await this.#commitJob(deviceName, disk, { top: tip, base });
-    await syncFile(base.path);
-    for (const layer of disk.chain) if (layer.path !== base.path) await this.#deleteNodeOf(layer);
+    const at = disk.chain.findIndex((image) => image.path === base.path);
+    if (at < 0) throw hypervisorFailure('COMMIT_FAILED', `${deviceName} does not lie on ${base.path}`);
+    const above = disk.chain.slice(at + 1);
+    if (above.length > 0) {
+      await this.#commit(deviceName, disk, { top: above.at(-1)!, base });
+      await syncFile(base.path);
+      // The youngest first: a node that another one has as its backing file cannot be deleted.
+      for (const layer of above.reverse()) await this.#deleteNodeOf(layer);
+    }
+    await this.#deleteOrphans(await this.disks());
   }
 
-  /**
-   * QEMU's `block-commit`. A commit of the tip becomes ready and is then completed, which pivots the guest to the
-   * base; one of a layer in the middle ends by itself.
-   */
-  async #commitJob(
+  /** QEMU's `block-commit`, of the tip or of a layer in the middle. */
+  async #commit(
     deviceName: string,
     disk: MachineDisk,
     { top, base }: { top: ImageFile; base: ImageFile },
@@ -128,30 +138,21 @@ export class QemuMachine implements RunningMachine {
     if (!topNode || !baseNode) {
       throw hypervisorFailure('COMMIT_FAILED', `QEMU does not have ${topNode ? base.path : top.path} open`);
     }
-    const isTip = topNode === disk.tipNode;
-    const jobId = `warmsite-commit-${deviceName.replace(/[^A-Za-z0-9]/g, '-')}`
-      .replace(/-+/g, '-')
-      .slice(0, 60);
-    const options = { timeoutMs: COMMIT_LIMIT_MS };
-    const ended = this.#qmp.expectEvent((event) => isJobEnd(event, jobId), options);
-    const ready = this.#qmp.expectEvent(
-      (event) => isJobEnd(event, jobId) || (event.event === 'BLOCK_JOB_READY' && event.data.device === jobId),
-      options,
-    );
+    const jobId = commitJobOf(deviceName);
     try {
-      await this.#qmp.execute('block-commit', {
-        'job-id': jobId,
-        device: disk.tipNode,
-        'top-node': topNode,
-        'base-node': baseNode,
-        ...(isTip ? {} : { 'backing-file': base.path }),
+      const end = await this.#untilJobEnds(jobId, async () => {
+        await this.#qmp.execute('block-commit', {
+          'job-id': jobId,
+          device: disk.tipNode,
+          'top-node': topNode,
+          'base-node': baseNode,
+          ...(topNode === disk.tipNode ? {} : { 'backing-file': base.path }),
+        });
+        return 'begun';
       });
-      if (isTip && (await ready).event === 'BLOCK_JOB_READY') {
-        await this.#qmp.execute('block-job-complete', { device: jobId });
-      }
-      const error = (await ended).data.error;
-      if (error !== undefined)
-        throw hypervisorFailure('COMMIT_FAILED', `the commit of ${top.path} ended: ${String(error)}`);
+      const error = end?.data.error;
+      if (error === undefined) return;
+      throw hypervisorFailure('COMMIT_FAILED', `the commit of ${top.path} ended: ${String(error)}`);
     } catch (error) {
       if (isFailure(error, 'COMMIT_FAILED', 'QMP_DISCONNECTED')) throw error;
       throw hypervisorFailure('COMMIT_FAILED', `cannot commit ${top.path}: ${messageOf(error)}`, {
@@ -161,10 +162,61 @@ export class QemuMachine implements RunningMachine {
     }
   }
 
+  /** A commit that an earlier process of ours began goes on in QEMU without it: it is brought to its end. */
+  async #endEarlierCommit(deviceName: string): Promise<void> {
+    const jobId = commitJobOf(deviceName);
+    await this.#untilJobEnds(jobId, async () => {
+      const jobs = await this.#qmp.execute<{ device: string; ready: boolean }[]>('query-block-jobs');
+      const job = jobs.find(({ device }) => device === jobId);
+      if (!job) return 'none';
+      return job.ready ? 'ready' : 'begun';
+    });
+  }
+
+  /**
+   * Waits for the end of the job that `begin` has begun or found. A commit of the tip becomes ready and is then
+   * completed, which pivots the guest to the base; one of a layer in the middle ends by itself.
+   */
+  async #untilJobEnds(
+    jobId: string,
+    begin: () => Promise<'begun' | 'ready' | 'none'>,
+  ): Promise<QmpEvent | undefined> {
+    const waiting = new AbortController();
+    const options = { timeoutMs: COMMIT_LIMIT_MS, signal: waiting.signal };
+    const isEnd = (event: QmpEvent) => isJobEnd(event, jobId);
+    const isReady = ({ event, data }: QmpEvent) => event === 'BLOCK_JOB_READY' && data.device === jobId;
+    const ended = this.#qmp.expectEvent(isEnd, options);
+    const readyOrEnded = this.#qmp.expectEvent((event) => isEnd(event) || isReady(event), options);
+    try {
+      const begun = await begin();
+      if (begun === 'none') return undefined;
+      if (begun === 'ready' || isReady(await readyOrEnded)) {
+        await this.#qmp.execute('block-job-complete', { device: jobId });
+      }
+      return await ended;
+    } finally {
+      waiting.abort();
+    }
+  }
+
   /** Nodes that were added by `blockdev-add` stay open after their layer has left the chain. */
   async #deleteNodeOf(image: ImageFile): Promise<void> {
     const node = nodeNameOf(await this.#qmp.execute('query-named-block-nodes', { flat: true }), image);
     if (node !== undefined && !node.startsWith('#')) await this.#deleteNode(node);
+  }
+
+  /**
+   * Nodes of ours that are in no chain: a process of ours died between adding them and using them, or between using
+   * them and deleting them. They would hold files open, and with them the space of removed ones.
+   */
+  async #deleteOrphans(disks: readonly MachineDisk[]): Promise<void> {
+    const used = new Set(disks.flatMap(({ chain }) => chain.map(overlayNodeName)));
+    const nodes = await this.#qmp.execute<{ 'node-name': string }[]>('query-named-block-nodes', {
+      flat: true,
+    });
+    for (const { 'node-name': node } of nodes) {
+      if (OUR_NODE.test(node) && !used.has(node)) await this.#deleteNode(node);
+    }
   }
 
   async #deleteNode(node: string): Promise<void> {
@@ -233,19 +285,16 @@ function findDisk(disks: readonly MachineDisk[], deviceName: string): MachineDis
   return disk;
 }
 
-/** Node names have at most 31 characters; ours is made of the layer's directory (disk) and file name (cut). */
+const OUR_NODE = /^warmsite-[0-9a-f]{22}$/;
+
+/** Node names have at most 31 characters; ours follow from the path of the layer, which no other one ever has. */
 function overlayNodeName(overlay: ImageFile): string {
-  const parts = overlay.path.split('/');
-  const cut = (parts.at(-1) ?? '').replace(/\.[^.]*$/, '');
-  const disk = parts.at(-2) ?? '';
-  return `w${hashOf(disk)}-${cut.slice(-26)}`.slice(0, 31);
+  return `warmsite-${createHash('sha256').update(overlay.path).digest('hex').slice(0, 22)}`;
 }
 
-/** Three characters that tell the disks of one cut apart; a clash is refused by QEMU and fails the cut. */
-function hashOf(text: string): string {
-  let hash = 0;
-  for (const character of text) hash = (hash * 31 + character.codePointAt(0)!) % 46656;
-  return hash.toString(36).padStart(3, '0');
+/** One commit at a time runs on a device, so that its job can be found again by the device's name. */
+function commitJobOf(deviceName: string): string {
+  return `warmsite-commit-${deviceName.replace(/[^A-Za-z0-9]+/g, '-')}`;
 }
 
 function isJobEnd(event: QmpEvent, jobId: string): boolean {
