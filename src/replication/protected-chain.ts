@@ -76,6 +76,11 @@ export class ProtectedChain {
     return chainOf(this.#disks.find((disk) => disk.diskId === diskId)!, this.#cuts);
   }
 
+  /** Tips that the machine has, if a cut of unknown outcome happened; their files may be missing. */
+  intendedTips(diskId: string): ImageFile[] {
+    return this.#cuts.filter(({ state }) => state === 'intended').map(({ tips }) => tips[diskId]!);
+  }
+
   /**
    * Ends what was interrupted, now that it is known whether the machine runs: a cut of which it is not known whether it
    * happened. Throws PROTECTION_STALE_BASE if the machine runs on other tips than the recorded ones.
@@ -123,7 +128,7 @@ export class ProtectedChain {
 
   /**
    * Seals the present tips of all disks at one instant and puts empty ones in their place. The copy is made in any case if
-   * the disks can be cut; what consistency it reached stands on the record.
+   * the disks can be cut; what consistency it reached stands on the record. Throws PROTECTION_STALE_BASE as `reconcile`.
    */
   async cut(
     copyType: string,
@@ -132,6 +137,9 @@ export class ProtectedChain {
   ): Promise<CutRecord> {
     const { clock, random } = this.#tools;
     const type = copyTypeOf(copyType);
+    // A cut is laid on the recorded tips: an earlier one of unknown outcome, or a machine that has been given other
+    // disks meanwhile, would make the record wrong.
+    await this.reconcile(running);
     const cutId = newId(clock, random);
     const intended: CutRecord = {
       cutId,

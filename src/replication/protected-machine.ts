@@ -70,6 +70,8 @@ export class ProtectedMachine {
   #running: RunningMachine | undefined;
   #presence: MachinePresence = { state: 'stopped' };
   #trees: ReadonlyMap<string, DigestTree> | undefined;
+  /** Found stopped, with nothing left half done; looking for the process again then costs no more than the look. */
+  #isSettledStopped = false;
   #sendingCutId: string | undefined;
   #send: SendSession | undefined;
 
@@ -164,14 +166,16 @@ export class ProtectedMachine {
         error.code === 'MACHINE_NOT_RUNNING'
           ? { state: 'stopped' }
           : { state: 'unreachable', reason: error.message };
-      if (this.#presence.state !== 'stopped') return this.#presence;
+      if (this.#presence.state !== 'stopped' || this.#isSettledStopped) return this.#presence;
     }
     await this.#settleInterrupted();
+    this.#isSettledStopped = this.#presence.state === 'stopped';
     return this.#presence;
   }
 
   #adopt(running: RunningMachine): void {
     this.#running = running;
+    this.#isSettledStopped = false;
     this.#presence = { state: 'running', processId: running.processId };
     const end = running.onEvent((event) => {
       for (const listener of this.#listeners) listener(event);
@@ -191,31 +195,55 @@ export class ProtectedMachine {
       return;
     }
     if (!this.#record.protection) return;
+    if (!this.#running && !(await this.#isCertainlyStopped())) {
+      this.#presence = {
+        state: 'unreachable',
+        reason: 'its disks are in use, but its QMP socket does not answer',
+      };
+      return;
+    }
     try {
-      if (!this.#running && !(await this.#isCertainlyStopped())) {
-        this.#presence = {
-          state: 'unreachable',
-          reason: 'its disks are in use, but its QMP socket does not answer',
-        };
-        return;
-      }
-      await this.#chain.reconcile(this.#running);
+      await this.#watchingForStaleBase(() => this.#chain.reconcile(this.#running));
     } catch (error) {
       if (!isFailure(error, 'PROTECTION_STALE_BASE')) throw error;
-      this.#presence = { state: 'stale', reason: error.message };
-      this.#tools.log.error('machine.stale-base', { machine: this.#record.name, reason: error.message });
     }
   }
 
-  /** QEMU locks the images that it writes: a chain that can be opened for reading is written by nobody. */
-  async #isCertainlyStopped(): Promise<boolean> {
+  async #watchingForStaleBase<T>(work: () => Promise<T>): Promise<T> {
     try {
-      for (const { diskId } of this.#record.disks) {
-        await using _reader = await this.#tools.images.open(this.chain(diskId));
-      }
-      return true;
+      return await work();
     } catch (error) {
-      if (isFailure(error, 'IMAGE_UNREADABLE') && /lock/i.test(error.message)) return false;
+      if (isFailure(error, 'PROTECTION_STALE_BASE')) {
+        this.#presence = { state: 'stale', reason: error.message };
+        this.#tools.log.error('machine.stale-base', { machine: this.#record.name, reason: error.message });
+      }
+      throw error;
+    }
+  }
+
+  /**
+   * QEMU locks the images that it writes: a chain that can be opened for reading is written by nobody. A cut of unknown
+   * outcome leaves two files that may be the one that is written.
+   */
+  async #isCertainlyStopped(): Promise<boolean> {
+    const { files } = this.#tools;
+    for (const { diskId } of this.#record.disks) {
+      const chain = this.chain(diskId);
+      if (await this.#isLocked(chain)) return false;
+      for (const tip of this.#chain.intendedTips(diskId)) {
+        if ((await files.sizeOf(tip.path)) !== undefined && (await this.#isLocked([...chain, tip])))
+          return false;
+      }
+    }
+    return true;
+  }
+
+  async #isLocked(chain: readonly ImageFile[]): Promise<boolean> {
+    try {
+      await using _reader = await this.#tools.images.open(chain);
+      return false;
+    } catch (error) {
+      if (isFailure(error, 'IMAGE_UNREADABLE') && /lock/i.test(error.message)) return true;
       throw error;
     }
   }
@@ -260,6 +288,7 @@ export class ProtectedMachine {
   unprotect(): Promise<void> {
     return this.#sending.run(() =>
       this.#changing.run(async () => {
+        await this.#attach();
         this.#needHealthy();
         await this.#storeRecord({ ...this.#record, dissolving: true });
         await this.#dissolve();
@@ -283,12 +312,25 @@ export class ProtectedMachine {
   cut(copyType: string): Promise<CutRecord> {
     return this.#changing.run(async () => {
       const protection = this.#needProtection();
+      // Without a connection the machine may have been started meanwhile, or only the connection may have been lost.
+      await this.#attach();
       this.#needHealthy();
-      const cut = await this.#chain.cut(copyType, protection.freezeLimitMs, this.#running);
-      const bounds = { acknowledgedOrdinal: this.#acknowledgedOrdinal, sendingCutId: this.#sendingCutId };
-      await this.#chain.compact(bounds, this.#running);
+      const cut = await this.#watchingForStaleBase(() =>
+        this.#chain.cut(copyType, protection.freezeLimitMs, this.#running),
+      );
+      await this.#compact();
       return cut;
     });
+  }
+
+  /** Housekeeping as `settle`: the cut has been made, whatever becomes of this. */
+  async #compact(): Promise<void> {
+    const bounds = { acknowledgedOrdinal: this.#acknowledgedOrdinal, sendingCutId: this.#sendingCutId };
+    try {
+      await this.#chain.compact(bounds, this.#running);
+    } catch (error) {
+      this.#tools.log.warn('chain.compact-failed', { machine: this.#record.name, reason: messageOf(error) });
+    }
   }
 
   /** Whether the guest has written anything since the last cut; for a machine that does not run. */
@@ -492,6 +534,8 @@ export class ProtectedMachine {
   #settle(): Promise<void> {
     return this.#changing.run(async () => {
       try {
+        await this.#attach();
+        this.#needHealthy();
         await this.#chain.mergeAcknowledged(this.#acknowledgedOrdinal, this.#running);
       } catch (error) {
         this.#tools.log.warn('chain.merge-failed', { machine: this.#record.name, reason: messageOf(error) });
