@@ -1,8 +1,16 @@
-import { generateKeyPairSync, sign, verify } from 'node:crypto';
+import { createPrivateKey, createPublicKey, generateKeyPairSync, sign, verify } from 'node:crypto';
+import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type MachineConfiguration, QemuHypervisor, QemuImages } from '../../src/hypervisor/index.ts';
+import {
+  type Hypervisor,
+  type MachineConfiguration,
+  type MachineSockets,
+  QemuHypervisor,
+  QemuImages,
+} from '../../src/hypervisor/index.ts';
 import { systemClock } from '../../src/lib/clock.ts';
-import { silentLog } from '../../src/lib/log.ts';
+import type { FileSystem } from '../../src/lib/files.ts';
+import type { Log, LogFields } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
 import { type SignedStatement, statementBytes } from '../../src/recovery-point/index.ts';
@@ -18,52 +26,134 @@ import { type CleanUp, temporaryDirectory } from './temporary.ts';
 
 /** Both sides of a replication in one process: real QEMU and real files, no wire. */
 export interface TwoSites {
+  readonly identity: TwoSitesIdentity;
   readonly directory: string;
   readonly protectedTools: ProtectedTools;
   readonly replicaTools: ReplicaTools;
   readonly replicas: Replicas;
   readonly target: DirectTarget;
+  readonly log: RecordedLog;
   /** Makes a managed machine with the given writable disks. */
-  addMachine(
-    disks: readonly { diskId: string; path: string; sizeBytes: number }[],
-    extra?: string[],
-  ): Promise<ProtectedMachine>;
+  addMachine(disks: readonly LabDiskFile[], extra?: string[]): Promise<ProtectedMachine>;
+  /** Takes in a machine that somebody else started, with all its disks, named `disk0`, `disk1` … */
+  adoptMachine(sockets: MachineSockets): Promise<ProtectedMachine>;
 }
 
-export async function twoSites(t: CleanUp): Promise<TwoSites> {
-  const directory = await temporaryDirectory(t);
+/** Parts of the world that a test replaces. */
+export interface TestTools extends Partial<Omit<ProtectedTools, 'signer' | 'siteId' | 'log'>> {
+  readonly replicaFiles?: FileSystem;
+}
+
+export interface LabDiskFile {
+  readonly diskId: string;
+  readonly path: string;
+  readonly sizeBytes: number;
+}
+
+/** Everything of two sites that is not on disk, so that another process can be them. */
+export interface TwoSitesIdentity {
+  readonly directory: string;
+  readonly siteId: string;
+  readonly targetSiteId: string;
+  /** Ed25519, PKCS #8, PEM. */
+  readonly privateKey: string;
+}
+
+/** What was logged, by event name. */
+export interface RecordedLog extends Log {
+  readonly events: readonly { readonly event: string; readonly fields: LogFields | undefined }[];
+}
+
+export async function twoSites(t: CleanUp, tools: TestTools = {}): Promise<TwoSites> {
+  const { privateKey } = generateKeyPairSync('ed25519');
+  const identity: TwoSitesIdentity = {
+    directory: await temporaryDirectory(t),
+    siteId: newId(systemClock, systemRandom),
+    targetSiteId: newId(systemClock, systemRandom),
+    privateKey: privateKey.export({ type: 'pkcs8', format: 'pem' }).toString(),
+  };
+  return openTwoSites(t, identity, tools);
+}
+
+/** The sites of a directory that has been theirs before, as after a restart of both processes. */
+export async function openTwoSites(
+  t: CleanUp,
+  identity: TwoSitesIdentity,
+  { replicaFiles, ...tools }: TestTools = {},
+): Promise<TwoSites> {
+  const { directory, siteId, targetSiteId } = identity;
   const clock = systemClock;
   const random = systemRandom;
-  const { publicKey, privateKey } = generateKeyPairSync('ed25519');
-  const siteId = newId(clock, random);
+  const privateKey = createPrivateKey(identity.privateKey);
+  const publicKey = createPublicKey(privateKey);
   const images = new QemuImages({ clock });
+  const log = recordedLog();
   const protectedTools: ProtectedTools = {
-    ...{ files: nodeFiles, images, clock, random, log: silentLog, siteId },
+    ...{ files: nodeFiles, images, clock, random, log, siteId },
     hypervisor: new QemuHypervisor({ clock }),
     signer: { keyId: 'test', sign: (bytes) => sign(null, bytes, privateKey) },
+    ...tools,
   };
   const isSignedBySource = (source: string, signed: SignedStatement) =>
     source === siteId &&
     verify(null, statementBytes(signed.statement), publicKey, Buffer.from(signed.signature, 'base64'));
-  const replicaTools: ReplicaTools = { files: nodeFiles, images, clock, log: silentLog, isSignedBySource };
+  const replicaTools: ReplicaTools = {
+    ...{ files: replicaFiles ?? nodeFiles, images, clock, log, isSignedBySource },
+  };
   const replicas = await Replicas.open(replicaTools, join(directory, 'r'));
-  const target = new DirectTarget({ siteId: newId(clock, random), sourceSiteId: siteId, replicas });
+  const target = new DirectTarget({ siteId: targetSiteId, sourceSiteId: siteId, replicas });
+  const create = async (record: MachineRecord) => {
+    const layout = new ProtectedLayout(join(directory, 'p'), record.machineId);
+    const machine = await ProtectedMachine.create(protectedTools, layout, record);
+    t.after(async () => {
+      await machine.attach();
+      await machine.running?.quit();
+      await machine.release();
+    });
+    return machine;
+  };
   return {
-    ...{ directory, protectedTools, replicaTools, replicas, target },
-    async addMachine(disks, extraArguments) {
-      const machineId = newId(clock, random);
-      const machine = await ProtectedMachine.create(
-        protectedTools,
-        new ProtectedLayout(join(directory, 'p'), machineId),
-        machineRecord(directory, machineId, disks, extraArguments),
-      );
-      t.after(async () => {
-        await machine.attach();
-        await machine.running?.quit();
-        await machine.release();
-      });
-      return machine;
-    },
+    ...{ identity, directory, protectedTools, replicaTools, replicas, target, log },
+    addMachine: (disks, extraArguments) =>
+      create(machineRecord(directory, newId(clock, random), disks, extraArguments)),
+    adoptMachine: async (sockets) =>
+      create(await adoptedRecord(protectedTools.hypervisor, newId(clock, random), sockets)),
+  };
+}
+
+/** The only machine of the site, as a process that has just started opens it. */
+export async function reopenMachine(sites: TwoSites): Promise<ProtectedMachine> {
+  const [machineId] = await readdir(join(sites.directory, 'p', 'protected'));
+  const layout = new ProtectedLayout(join(sites.directory, 'p'), machineId!);
+  return ProtectedMachine.open(sites.protectedTools, layout);
+}
+
+function recordedLog(): RecordedLog {
+  const events: { event: string; fields: LogFields | undefined }[] = [];
+  const record = (event: string, fields?: LogFields) => {
+    events.push({ event, fields });
+  };
+  const log: RecordedLog = { events, info: record, warn: record, error: record, with: () => log };
+  return log;
+}
+
+async function adoptedRecord(
+  hypervisor: Hypervisor,
+  machineId: string,
+  sockets: MachineSockets,
+): Promise<MachineRecord> {
+  await using running = await hypervisor.attach(sockets);
+  const disks = (await running.disks()).map(({ deviceName, chain, sizeBytes }, index) => ({
+    diskId: `disk${index}`,
+    deviceName,
+    chain: [...chain],
+    sizeBytes,
+  }));
+  const diskIds = Object.fromEntries(disks.map(({ deviceName, diskId }) => [deviceName, diskId]));
+  const configuration = await running.configuration(diskIds);
+  return {
+    ...{ machineId, name: configuration.name, kind: 'attached', createdAtMs: systemClock.wallMs(), epoch: 1 },
+    ...{ configuration, sockets, disks, protection: null },
   };
 }
 

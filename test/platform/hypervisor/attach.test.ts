@@ -1,0 +1,124 @@
+/** Machines that somebody else started, in the ways in which people start them. */
+import assert from 'node:assert/strict';
+import { rename } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { buildLabGuest, type LabMachine, LedgerPort, startLabMachine } from '../../../lab/index.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import { QmpClient } from '../../../src/qmp/index.ts';
+import { verifyPoint } from '../../../src/replica/index.ts';
+import type { ProtectedMachine } from '../../../src/replication/index.ts';
+import { assertLedger, BY_HAND, copyAndSend, inGuest, socketsOf } from '../../support/lab-sites.ts';
+import { type TwoSites, twoSites } from '../../support/two-sites.ts';
+
+type Way = 'blockdev qcow2' | 'drive qcow2' | 'drive raw';
+
+async function attached(
+  t: TestContext,
+  way: Way,
+): Promise<{ sites: TwoSites; lab: LabMachine; machine: ProtectedMachine }> {
+  const sites = await twoSites(t);
+  const lab = await startedBySomebody(t, sites.directory, way);
+  const machine = await sites.adoptMachine(socketsOf(lab));
+  assert.equal((await machine.attach()).state, 'running');
+  await machine.protect({ ...BY_HAND, targetSiteId: sites.target.siteId });
+  return { sites, lab, machine };
+}
+
+async function startedBySomebody(t: TestContext, directory: string, way: Way): Promise<LabMachine> {
+  const guest = await buildLabGuest();
+  const machineOf = async () => {
+    if (way === 'blockdev qcow2') return startLabMachine({ directory, guest });
+    const drives: string[] = [];
+    for (const [name, master] of [
+      ['system', guest.systemDisk],
+      ['data', guest.dataDisk],
+    ] as const) {
+      const format = way === 'drive raw' ? 'raw' : 'qcow2';
+      const path = join(directory, `${name}.${format}`);
+      await runCommand('qemu-img', ['convert', '-f', 'qcow2', '-O', format, master, path]);
+      drives.push('-drive', `if=virtio,format=${format},file=${path}`);
+    }
+    return startLabMachine({ directory, disks: [], extraArgs: drives });
+  };
+  const lab = await machineOf();
+  t.after(() => lab.stop());
+  return lab;
+}
+
+const DISK_IDS = { system: 'disk0', data: 'disk1' } as const;
+
+for (const way of ['blockdev qcow2', 'drive qcow2', 'drive raw'] as const) {
+  test(`S0.2 a machine with ${way} disks is attached to, cut, replicated, merged and given back`, async (t) => {
+    const { sites, lab, machine } = await attached(t, way);
+    const origins = machine.record.disks.map(({ chain }) => chain.at(-1)!);
+    const format = way === 'drive raw' ? 'raw' : 'qcow2';
+    assert.deepEqual(
+      origins.map((image) => image.format),
+      [format, format],
+    );
+    const { configuration } = machine.record;
+    assert.deepEqual([configuration.chipset, configuration.firmware, configuration.cpus], ['q35', 'bios', 1]);
+    assert.deepEqual(
+      configuration.disks.map(({ bus }) => bus),
+      ['virtio-blk', 'virtio-blk'],
+    );
+    assert.ok(configuration.guestAgent);
+    const ledger = await LedgerPort.connect({ path: lab.ledgerPath, clock: systemClock });
+    t.after(() => ledger.close());
+    await ledger.reached(50, 60_000);
+    for (const type of ['crash', 'app', 'crash', 'crash']) {
+      const promised = ledger.last!.seq;
+      const { pointId } = await copyAndSend(machine, sites.target, type);
+      const replica = sites.replicas.need(machine.record.machineId);
+      await verifyPoint(sites.replicaTools, replica, pointId);
+      assert.equal(replica.point(pointId).statement.consistency, type === 'app' ? 'application' : 'crash');
+      await assertLedger(
+        sites.protectedTools.images,
+        (disk) => replica.chain(pointId, DISK_IDS[disk]),
+        promised,
+      );
+      await ledger.reached(promised + 20);
+    }
+    for (const { chain } of await machine.running!.disks()) assert.ok(chain.length <= 3);
+    assert.equal(await machine.running!.state(), 'running');
+
+    await machine.unprotect();
+    const tips = (await machine.running!.disks()).map(({ chain }) => chain);
+    assert.deepEqual(
+      tips,
+      origins.map((origin) => [origin]),
+    );
+    await ledger.next();
+    await inGuest(lab.agentPath, 'echo kept > /data/kept; sync');
+    const promised = ledger.last!.seq;
+    await lab.stop();
+    await rename(join(sites.directory, 'p'), join(sites.directory, 'gone'));
+    for (const { path } of origins) {
+      const { stdout } = await runCommand('qemu-img', ['info', '-f', format, '--output=json', path]);
+      assert.equal(JSON.parse(stdout)['backing-filename'], undefined);
+      if (format === 'qcow2') await runCommand('qemu-img', ['check', '-q', '-f', format, path]);
+    }
+    await assertLedger(
+      sites.protectedTools.images,
+      (disk) => [origins[disk === 'system' ? 0 : 1]!],
+      promised,
+    );
+  });
+}
+
+test('a monitor that another client holds is said to be so, after two seconds', async (t) => {
+  const sites = await twoSites(t);
+  const lab = await startedBySomebody(t, sites.directory, 'blockdev qcow2');
+  const machine = await sites.adoptMachine(socketsOf(lab));
+  await using other = await QmpClient.connect({ path: lab.qmpPath, clock: systemClock });
+  const before = systemClock.monotonicMs();
+  const presence = await machine.attach();
+  assert.equal(presence.state, 'unreachable');
+  assert.match(presence.state === 'unreachable' ? presence.reason : '', /another client holds/);
+  const waitedMs = systemClock.monotonicMs() - before;
+  assert.ok(waitedMs > 1500 && waitedMs < 4000, `${waitedMs} ms`);
+  await other.close();
+  assert.equal((await machine.attach()).state, 'running');
+});

@@ -1,0 +1,160 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import {
+  buildLabGuest,
+  checkLedgerDisks,
+  copyLabGuest,
+  type LabMachine,
+  LEDGER_AREAS,
+  type LedgerCheck,
+  LedgerPort,
+} from '../../lab/index.ts';
+import type { DiskImages, ImageFile, MachineSockets } from '../../src/hypervisor/index.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { piecesOf, unionOf } from '../../src/lib/extents.ts';
+import { runCommand } from '../../src/lib/processes.ts';
+import { systemRandom } from '../../src/lib/random.ts';
+import { GuestAgent } from '../../src/qmp/index.ts';
+import { type Replica, readAhead } from '../../src/replica/index.ts';
+import type { ProtectedMachine, Protection } from '../../src/replication/index.ts';
+import type { CleanUp } from './temporary.ts';
+import { type LabDiskFile, type TestTools, type TwoSites, twoSites } from './two-sites.ts';
+
+/** A policy for tests that cut and replicate by hand. */
+export const BY_HAND: Omit<Protection, 'targetSiteId'> = {
+  schedules: [],
+  retention: { crash: 100, application: 100 },
+  freezeLimitMs: 5000,
+  compression: false,
+};
+
+/** Two sites and a managed lab guest, whose ledger runs. */
+export interface LabSites {
+  readonly sites: TwoSites;
+  readonly machine: ProtectedMachine;
+  /** A new connection to the ledger; the guest's process serves one at a time. */
+  ledger(): Promise<LedgerPort>;
+  replica(): Replica;
+}
+
+/** Starts the lab guest as a managed machine, protected and not yet cut; `extraDisks` come after its own two. */
+export async function labSites(
+  t: CleanUp,
+  o: { tools?: TestTools; extraDisks?: readonly LabDiskFile[]; protection?: Partial<Protection> } = {},
+): Promise<LabSites> {
+  const sites = await twoSites(t, o.tools);
+  const guest = await copyLabGuest(await buildLabGuest(), sites.directory);
+  const disks = [
+    { diskId: 'system', path: guest.systemDisk, sizeBytes: await virtualSizeOf(guest.systemDisk) },
+    { diskId: 'data', path: guest.dataDisk, sizeBytes: await virtualSizeOf(guest.dataDisk) },
+    ...(o.extraDisks ?? []),
+  ];
+  const path = join(sites.directory, 'ledger');
+  const machine = await sites.addMachine(disks, [
+    ...['-chardev', `socket,id=ledger,path=${path},server=on,wait=off`],
+    ...['-device', 'virtserialport,chardev=ledger,name=org.warmsite.ledger'],
+  ]);
+  await machine.start();
+  assert.equal(machine.presence.state, 'running');
+  await machine.protect({ ...BY_HAND, targetSiteId: sites.target.siteId, ...o.protection });
+  return {
+    sites,
+    machine,
+    ledger: async () => {
+      const port = await LedgerPort.connect({ path, clock: systemClock });
+      t.after(() => port.close());
+      return port;
+    },
+    replica: () => sites.replicas.need(machine.record.machineId),
+  };
+}
+
+export async function virtualSizeOf(path: string): Promise<number> {
+  const { stdout } = await runCommand('qemu-img', ['info', '-U', '-f', 'qcow2', '--output=json', path]);
+  return JSON.parse(stdout)['virtual-size'];
+}
+
+/** Cuts and sends until the target has everything. Returns the bytes that went over the wire. */
+export async function copyAndSend(
+  machine: ProtectedMachine,
+  target: TwoSites['target'],
+  copyType = 'crash',
+): Promise<{ pointId: string; wireBytes: number }> {
+  const { cutId } = await machine.cut(copyType);
+  return { pointId: cutId, wireBytes: await sendAll(machine, target) };
+}
+
+export async function sendAll(machine: ProtectedMachine, target: TwoSites['target']): Promise<number> {
+  let wireBytes = 0;
+  for (;;) {
+    const outcome = await machine.replicate(target);
+    if (outcome.kind === 'nothing') return wireBytes;
+    if (outcome.kind === 'sent') wireBytes += outcome.wireBytes;
+  }
+}
+
+/** Runs a shell command in the guest and lets go of the agent; anything but success fails the test. */
+export async function inGuest(path: string, script: string): Promise<string> {
+  await using agent = await GuestAgent.connect({
+    path,
+    clock: systemClock,
+    random: systemRandom,
+    timeoutMs: 60_000,
+  });
+  const { exitCode, stdout, stderr } = await agent.exec('/bin/sh', ['-c', script]);
+  assert.equal(exitCode, 0, `${script}: ${stdout}${stderr}`);
+  return stdout.trim();
+}
+
+export function socketsOf(lab: LabMachine): MachineSockets {
+  return { qmpPath: lab.qmpPath, agentPath: lab.agentPath };
+}
+
+/** What the ledger of a lab guest says whose disks are these chains. */
+export async function ledgerOf(
+  images: DiskImages,
+  chainOf: (diskId: 'system' | 'data') => readonly ImageFile[],
+): Promise<LedgerCheck> {
+  await using stack = new AsyncDisposableStack();
+  const disks = [];
+  for (const { disk, partition } of LEDGER_AREAS) {
+    const reader = stack.use(await images.open(chainOf(disk)));
+    const read = async (offset: number, length: number) => {
+      const bytes = Buffer.alloc(length);
+      await reader.readInto(bytes, offset);
+      return bytes;
+    };
+    disks.push({ read, partition });
+  }
+  return await checkLedgerDisks(disks);
+}
+
+/** Fails the test unless the ledger is a prefix that holds everything up to `promised`. */
+export async function assertLedger(
+  images: DiskImages,
+  chainOf: (diskId: 'system' | 'data') => readonly ImageFile[],
+  promised: number,
+): Promise<number> {
+  const check = await ledgerOf(images, chainOf);
+  assert.ok(check.contiguous, `the ledger is torn: ${JSON.stringify(check)}`);
+  assert.ok(check.last >= promised, `the ledger ends with ${check.last}, ${promised} were promised`);
+  return check.last;
+}
+
+/** Fails the test unless two chains read the same from the first byte to the last. */
+export async function assertSameContent(
+  images: DiskImages,
+  one: readonly ImageFile[],
+  other: readonly ImageFile[],
+): Promise<void> {
+  await using left = await images.open(one);
+  await using right = await images.open(other);
+  assert.equal(left.sizeBytes, right.sizeBytes);
+  const ranges = unionOf((await left.contentExtents()).data, (await right.contentExtents()).data);
+  const twin = Buffer.alloc(1024 * 1024);
+  for await (const { piece, data } of readAhead(left, piecesOf(ranges, twin.length))) {
+    const there = twin.subarray(0, piece.length);
+    await right.readInto(there, piece.offset);
+    assert.ok(there.equals(data), `the chains differ at ${piece.offset}+${piece.length}`);
+  }
+}
