@@ -1,16 +1,34 @@
 /**
- * Branches brought to life: recovery points booted in isolation, watched and proven.
+ * Branches brought to life: recovery points booted, watched and proven; test failovers and unplanned failovers.
  *
- * Nouns. A *console picture* is a machine's screen as QEMU dumps it. A *nonce* is a fresh random word that a
- * guest is asked to draw on its text console; reading it off the picture proves that this very guest, in this
- * very boot, runs far enough to answer its agent and to draw. *Glyphs* are learned from the picture itself, so
- * that no font is assumed.
+ * Nouns. A *branch* (a writable child of a point, see `replica`) gets a machine, an *isolated network* (a network
+ * namespace with bridges and taps and no way out) or the networks of this host. A *probe* is a question that a guest
+ * answers only when it runs as it should. A *console picture* is a machine's screen as QEMU dumps it. A *nonce* is a
+ * fresh random word that a guest is asked to draw on its text console; reading it off the picture proves that this
+ * very guest, in this very boot, runs far enough to answer its agent and to draw. *Glyphs* are learned from the picture
+ * itself, so that no font is assumed. A *boot proof* is the signed record of how an isolated boot went. An *attempt* is
+ * one point tried; a *failover report* tells them all.
  *
- * Promises. Pictures are the guest's bytes: every reader takes any bytes and answers «undefined» for what it
- * cannot read; sizes are bounded before memory is taken. Nothing here draws, waits or keeps state.
+ * Promises. A test touches neither the point nor the outside and leaves nothing behind. An unplanned failover raises
+ * the epoch before anything else, so that the old source is refused from then on; it says that both sites may be
+ * running. No two machines of one replica's failovers run at a time. What is done to a branch is recorded before it is
+ * done; processes are found by the run directory on their command line and networks by names that follow from the
+ * branch's id, so that whatever dies at whatever instant, `recover` and `cleanup` find all of it and nothing else.
+ * Pictures, serial logs and agents are the guest's: they are read with limits and answer «undefined» or a failed
+ * probe.
  *
- * Relies on `lib` only. Sources: PPM (netpbm), PNG (RFC 2083), Linux console escapes (console_codes(4)).
+ * Relies on Linux network namespaces and `ip` (iproute2) with CAP_NET_ADMIN and CAP_SYS_ADMIN; without them cables
+ * stay unplugged and the report says so. Sources: PPM (netpbm), PNG (RFC 2083), Linux console escapes
+ * (console_codes(4)).
  */
-
+export { isBootProofOf, loadBootProof, provenPoints } from './boot-proof.ts';
+export type { PointChoice } from './candidates.ts';
 export { consoleCommand, consoleScript, readNonce, readNonceOf } from './console-picture.ts';
+export { FAILOVER_ERRORS } from './errors.ts';
+export { type BranchView, Failovers, type StartOptions, type TestOptions } from './failovers.ts';
+export type { NetworkReport, NicMapping } from './network.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
+export type { Probe, ProbeResult } from './probe.ts';
+export type { BootProof, SignedBootProof } from './records.ts';
+export type { AttemptReport, FailoverReport, PointSummary, StepReport } from './report.ts';
+export type { FailoverTools } from './tools.ts';

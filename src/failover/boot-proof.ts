@@ -1,0 +1,76 @@
+import { createHash } from 'node:crypto';
+import { dirname, join } from 'node:path';
+import { canonicalJson, type Json } from '../lib/canonical-json.ts';
+import { type FileSystem, publishFile } from '../lib/files.ts';
+import { loadRecord, storeRecord } from '../lib/records.ts';
+import { type Signer, verifySignature } from '../peer/index.ts';
+import type { Replica } from '../replica/index.ts';
+import { encodePng, type Picture } from './picture.ts';
+import { BOOT_PROOF, type BootProof, type SignedBootProof } from './records.ts';
+
+const PICTURE_NAME = 'console.png';
+
+/** The bytes that are signed: a domain string and the canonical JSON. */
+function bootProofBytes(proof: BootProof): Buffer {
+  return Buffer.from(`warmsite boot proof v1\n${canonicalJson(proof as Json)}`);
+}
+
+/** Stores picture and signed proof of an isolated boot, in place of an older one; durable on return. */
+export async function storeBootProof(
+  tools: { readonly files: FileSystem; readonly signer: Signer },
+  replica: Replica,
+  seen: Omit<BootProof, 'picture'> & { readonly picture: Picture | undefined },
+): Promise<{ readonly signed: SignedBootProof; readonly picturePath: string | null }> {
+  const { files, signer } = tools;
+  const directory = replica.layout.proofs(seen.pointId);
+  const picturePath = join(directory, PICTURE_NAME);
+  await files.makeDirectory(directory);
+  const png = seen.picture && encodePng(seen.picture);
+  if (png) await publishFile(files, picturePath, png);
+  else await files.remove(picturePath);
+  const picture = png ? { name: PICTURE_NAME, sha256: createHash('sha256').update(png).digest('hex') } : null;
+  const proof: BootProof = { ...seen, picture };
+  const signature = signer.sign(bootProofBytes(proof)).toString('base64');
+  const signed = { proof, keyId: signer.keyId, signature };
+  await storeRecord(files, proofPath(replica, seen.pointId), BOOT_PROOF, signed);
+  await files.syncDirectory(dirname(directory));
+  await files.syncDirectory(replica.layout.directory);
+  return { signed, picturePath: png ? picturePath : null };
+}
+
+/** The proof of the last isolated boot of a point, passed or failed. */
+export function loadBootProof(
+  files: FileSystem,
+  replica: Replica,
+  pointId: string,
+): Promise<SignedBootProof | undefined> {
+  return loadRecord(files, proofPath(replica, pointId), BOOT_PROOF);
+}
+
+/** Whether a proof was signed by the key (PEM) and is of this statement. Says nothing about its verdict. */
+export function isBootProofOf(
+  signed: SignedBootProof,
+  o: { readonly statementDigest: string; readonly publicKey: string },
+): boolean {
+  const signature = Buffer.from(signed.signature, 'base64');
+  return (
+    signed.proof.statementDigest === o.statementDigest &&
+    verifySignature(o.publicKey, bootProofBytes(signed.proof), signature)
+  );
+}
+
+/** The points whose last isolated boot passed: what retention and selection call proven. */
+export async function provenPoints(files: FileSystem, replica: Replica): Promise<ReadonlySet<string>> {
+  const proven = new Set<string>();
+  for (const { statement, statementDigest } of replica.points) {
+    const proof = (await loadBootProof(files, replica, statement.pointId))?.proof;
+    if (proof?.verdict === 'passed' && proof.statementDigest === statementDigest) {
+      proven.add(statement.pointId);
+    }
+  }
+  return proven;
+}
+
+function proofPath(replica: Replica, pointId: string): string {
+  return join(replica.layout.proofs(pointId), 'boot.json');
+}

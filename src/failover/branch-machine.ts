@@ -1,0 +1,124 @@
+import { join } from 'node:path';
+import { checkMachineConfiguration, endRun, type RunningMachine } from '../hypervisor/index.ts';
+import { throwIfAborted } from '../lib/clock.ts';
+import { type BranchRecord, branchChain, type Replica } from '../replica/index.ts';
+import { AgentPort } from './agent-port.ts';
+import { storeState } from './branch-state.ts';
+import { proveScreen, type Screen, takePicture } from './console.ts';
+import { type BranchNetwork, branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
+import { defaultProbes, type Probe, type ProbeResult } from './probe.ts';
+import { runProbes } from './probing.ts';
+import type { Stopwatch } from './report.ts';
+import type { FailoverTools } from './tools.ts';
+import type { NonceVerdict } from './verdict.ts';
+
+export interface BootRequest {
+  readonly replica: Replica;
+  readonly branch: BranchRecord;
+  readonly keep: boolean;
+  /** Absent: the agent, if the machine has one. */
+  readonly probes?: readonly Probe[] | undefined;
+  /** `isolated`: nothing of it reaches the outside. Else where each NIC goes; those not named stay unplugged. */
+  readonly network: 'isolated' | Readonly<Record<string, NicMapping>>;
+  readonly watch: Stopwatch;
+  /** Told of the machine as soon as there is one: whoever is told sees to its end. */
+  readonly onStarted: (machine: RunningMachine) => void;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What was seen of a boot. */
+export interface Boot {
+  readonly network: NetworkReport;
+  readonly probes: readonly ProbeResult[];
+  readonly screen: { readonly picture: Screen['picture']; readonly nonce: NonceVerdict | 'not-asked' };
+  /** When the last probe that passed did so, monotonic; undefined if none did. */
+  readonly lastPassedMs: number | undefined;
+}
+
+export function runDirectoryOf(tools: Pick<FailoverTools, 'runDirectory'>, branchId: string): string {
+  return join(tools.runDirectory, branchId);
+}
+
+/**
+ * Boots a branch and looks at it. Each act is recorded before it is done. The machine is left running, whatever the
+ * probes say; it is started with its CPUs stopped, so that no event of the guest is missed.
+ */
+export async function bootBranch(tools: FailoverTools, request: BootRequest): Promise<Boot> {
+  const { replica, branch, keep, watch, signal } = request;
+  const { branchId, pointId } = branch;
+  const configuration = checkMachineConfiguration(replica.point(pointId).statement.configuration);
+  await storeState(tools, replica, branchId, { phase: 'network', keep });
+  const network = await watch.time('network', () => makeNetwork(request, configuration.nics));
+  throwIfAborted(signal);
+  await storeState(tools, replica, branchId, { phase: 'started', keep });
+  const runDirectory = runDirectoryOf(tools, branchId);
+  const machine = await watch.time('start', async () => {
+    await tools.files.makeDirectory(runDirectory);
+    return tools.hypervisor.start({
+      configuration,
+      disks: Object.fromEntries(
+        branch.diskIds.map((diskId) => [diskId, branchChain(replica, branch, diskId)]),
+      ),
+      runDirectory,
+      networks: network.attachments,
+      ...(network.report.kind === 'isolated' ? { networkNamespace: network.report.namespace } : {}),
+      paused: true,
+    });
+  });
+  request.onStarted(machine);
+  const agentPort = new AgentPort(machine);
+  try {
+    await machine.resume();
+    const runningSinceMs = tools.clock.monotonicMs();
+    const probes = await watch.time('probes', () =>
+      runProbes(
+        { machine, agentPort, runDirectory, network: network.report, clock: tools.clock, runningSinceMs },
+        request.probes ?? defaultProbes(configuration),
+        signal,
+      ),
+    );
+    const screen = await watch.time('picture', () =>
+      look(tools, machine, { ...request, runDirectory, withAgent: agentPort.isOpen }),
+    );
+    const passed = probes.filter((probe) => probe.passed).map(({ durationMs }) => durationMs);
+    const lastPassedMs = passed.length > 0 ? runningSinceMs + Math.max(...passed) : undefined;
+    return { network: network.report, probes, screen, lastPassedMs };
+  } finally {
+    agentPort.close();
+  }
+}
+
+function makeNetwork(
+  { branch, network }: BootRequest,
+  nics: Parameters<typeof branchNetworks.isolate>[1],
+): Promise<BranchNetwork> {
+  return network === 'isolated'
+    ? branchNetworks.isolate(branch.branchId, nics)
+    : branchNetworks.connect(branch.branchId, nics, network);
+}
+
+/** Only in isolation is anything drawn: what a machine shows after a real failover is its own. */
+async function look(
+  tools: FailoverTools,
+  machine: RunningMachine,
+  o: {
+    readonly network: BootRequest['network'];
+    readonly runDirectory: string;
+    readonly withAgent: boolean;
+    readonly signal?: AbortSignal | undefined;
+  },
+): Promise<Boot['screen']> {
+  const { runDirectory, withAgent, signal } = o;
+  if (o.network !== 'isolated') {
+    return { picture: await takePicture(tools, machine, runDirectory), nonce: 'not-asked' };
+  }
+  return proveScreen(tools, machine, { runDirectory, withAgent, ...(signal ? { signal } : {}) });
+}
+
+/** Ends the machine of a branch and removes its sockets and its network; its files stay. May be repeated. */
+export async function endBranchMachine(tools: FailoverTools, branchId: string): Promise<void> {
+  const runDirectory = runDirectoryOf(tools, branchId);
+  await endRun(runDirectory, tools.clock);
+  await branchNetworks.remove(branchId);
+  await tools.files.removeDirectory(runDirectory);
+}

@@ -1,0 +1,42 @@
+import { type ErrorCatalogue, failuresOf } from '../lib/errors.ts';
+
+export const FAILOVER_ERRORS = {
+  FAILOVER_UNCONFIRMED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Make sure that the machine no longer runs at the other site, then say so: two running copies diverge, and nothing but a person can tell here.',
+  },
+  FAILOVER_RUNS_ALREADY: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Clean up the branch that runs, then start on another point.',
+  },
+  FAILOVER_NO_POINT: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'Ask for a lower consistency, or look with `warmsite point list` whether any point has arrived.',
+  },
+  FAILOVER_BRANCH_BUSY: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy: 'An act on this branch is under way: wait for its end, or cancel its job.',
+  },
+  FAILOVER_NETWORK_INVALID: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Name an existing tap or bridge of this host; `ip link` lists them.',
+  },
+  FAILOVER_PROBE_INVALID: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Correct the named field of the probe.',
+  },
+  FAILOVER_PROBE_FAILED: {
+    kind: 'unavailable',
+    retry: 'never',
+    remedy: 'Look at the console picture and the serial log of the branch: they tell how far the guest came.',
+  },
+} as const satisfies ErrorCatalogue;
+
+export const failoverFailure = failuresOf(FAILOVER_ERRORS);

@@ -1,0 +1,167 @@
+import { createHash } from 'node:crypto';
+import type { NetworkAttachment, NicConfiguration } from '../hypervisor/index.ts';
+import { isFailure, messageOf } from '../lib/errors.ts';
+import { runCommand } from '../lib/processes.ts';
+import { failoverFailure } from './errors.ts';
+
+/** What a NIC of a machine that fails over is connected to: a tap that exists, or a bridge that gets a tap of ours. */
+export type NicMapping = NetworkAttachment | { readonly kind: 'bridge'; readonly bridge: string };
+
+/** How the NICs of a branch are connected. */
+export type NetworkReport =
+  /** A namespace of its own without any way out; one bridge for each network of the protected site. */
+  | {
+      readonly kind: 'isolated';
+      readonly namespace: string;
+      readonly bridges: Readonly<Record<string, string>>;
+    }
+  /** No cable is plugged. */
+  | { readonly kind: 'unplugged'; readonly reason: string }
+  /** Connected to networks of this host; NICs that nobody mapped are unplugged. */
+  | { readonly kind: 'connected'; readonly unplugged: readonly string[] };
+
+/** What a machine is started with, and what is told about it. */
+export interface BranchNetwork {
+  readonly report: NetworkReport;
+  readonly attachments: Readonly<Record<string, NetworkAttachment>>;
+}
+
+/**
+ * Networks of branches, made with `ip` (iproute2). Names follow from the branch's id, so that what a killed process
+ * has made is found and removed without any record of it. Every method may be repeated.
+ */
+export const branchNetworks = {
+  /** Without the right to make namespaces (CAP_NET_ADMIN, CAP_SYS_ADMIN) the cables stay unplugged, with the reason. */
+  async isolate(branchId: string, nics: readonly NicConfiguration[]): Promise<BranchNetwork> {
+    if (nics.length === 0) return unplugged('the machine has no NIC');
+    const namespace = namespaceOf(branchId);
+    try {
+      await branchNetworks.remove(branchId);
+      await runCommand('ip', ['netns', 'add', namespace]);
+      const plan = isolatedPlan(nics);
+      await batch(plan.commands, namespace);
+      return {
+        report: { kind: 'isolated', namespace, bridges: plan.bridges },
+        attachments: plan.attachments,
+      };
+    } catch (error) {
+      if (!isFailure(error, 'PROCESS_FAILED', 'TOOL_MISSING')) throw error;
+      return unplugged(`no isolated network could be made: ${messageOf(error)}`);
+    }
+  },
+
+  /** Throws PROCESS_FAILED when a bridge or the right to use it is missing: a failover must not start half connected. */
+  async connect(
+    branchId: string,
+    nics: readonly NicConfiguration[],
+    mappings: Readonly<Record<string, NicMapping>>,
+  ): Promise<BranchNetwork> {
+    const attachments: Record<string, NetworkAttachment> = {};
+    const left: string[] = [];
+    for (const [index, { nicId }] of nics.entries()) {
+      const mapping = mappings[nicId];
+      if (mapping === undefined) {
+        left.push(nicId);
+        continue;
+      }
+      checkInterfaceName(mapping.kind === 'tap' ? mapping.interfaceName : mapping.bridge);
+      if (mapping.kind === 'tap') attachments[nicId] = mapping;
+      else {
+        const interfaceName = `${tapPrefixOf(branchId)}${index}`;
+        await removeTaps(tapPrefixOf(branchId), interfaceName);
+        await batch([
+          `tuntap add dev ${interfaceName} mode tap`,
+          `link set dev ${interfaceName} master ${mapping.bridge} up`,
+        ]);
+        attachments[nicId] = { kind: 'tap', interfaceName };
+      }
+    }
+    return { report: { kind: 'connected', unplugged: left }, attachments };
+  },
+
+  /** Removes whatever was made for the branch, namespaces and taps; nothing to remove is fine. */
+  async remove(branchId: string): Promise<void> {
+    const namespace = namespaceOf(branchId);
+    if ((await namespaces()).includes(namespace)) await runCommand('ip', ['netns', 'delete', namespace]);
+    await removeTaps(tapPrefixOf(branchId));
+  },
+};
+
+/** Names go into commands: nothing but what the kernel takes for an interface's name gets there. */
+function checkInterfaceName(name: string): void {
+  if (/^[A-Za-z0-9._-]{1,15}$/.test(name)) return;
+  throw failoverFailure('FAILOVER_NETWORK_INVALID', `«${name}» is not the name of an interface`);
+}
+
+function unplugged(reason: string): BranchNetwork {
+  return { report: { kind: 'unplugged', reason }, attachments: {} };
+}
+
+/** The commands inside a new namespace: a bridge for each network name, a tap for each NIC. Pure. */
+export function isolatedPlan(nics: readonly NicConfiguration[]): {
+  readonly commands: readonly string[];
+  readonly bridges: Readonly<Record<string, string>>;
+  readonly attachments: Readonly<Record<string, NetworkAttachment>>;
+} {
+  const bridges: Record<string, string> = {};
+  const attachments: Record<string, NetworkAttachment> = {};
+  const commands: string[] = [];
+  for (const [index, { nicId, network }] of nics.entries()) {
+    if (!Object.hasOwn(bridges, network)) {
+      const bridge = `br${Object.keys(bridges).length}`;
+      bridges[network] = bridge;
+      commands.push(`link add ${bridge} type bridge`, `link set dev ${bridge} up`);
+    }
+    const interfaceName = `tap${index}`;
+    commands.push(
+      `tuntap add dev ${interfaceName} mode tap`,
+      `link set dev ${interfaceName} master ${bridges[network]} up`,
+    );
+    attachments[nicId] = { kind: 'tap', interfaceName };
+  }
+  return { commands, bridges, attachments };
+}
+
+/** Gives the host's end of a network of the namespace an address, so that the guest can be asked from there. */
+export async function addressBridge(namespace: string, bridge: string, address: string): Promise<void> {
+  await batch([`address replace ${address} dev ${bridge}`], namespace);
+}
+
+export function namespaceOf(branchId: string): string {
+  return `ws-${branchId}`;
+}
+
+/** Interface names have at most 15 characters: too few for an id, enough for a digest of it and a number. */
+function tapPrefixOf(branchId: string): string {
+  return `ws${createHash('sha256').update(branchId).digest('hex').slice(0, 9)}-`;
+}
+
+async function namespaces(): Promise<string[]> {
+  const { stdout } = await orNothing(runCommand('ip', ['netns', 'list']));
+  return stdout.split('\n').map((line) => line.split(' ')[0]!);
+}
+
+async function removeTaps(prefix: string, only?: string): Promise<void> {
+  const { stdout } = await orNothing(runCommand('ip', ['-j', 'link', 'show']));
+  const links: unknown = JSON.parse(stdout.trim() || '[]');
+  for (const { ifname } of links as { ifname?: unknown }[]) {
+    if (typeof ifname !== 'string' || !ifname.startsWith(prefix)) continue;
+    if (only === undefined || ifname === only) await runCommand('ip', ['link', 'delete', 'dev', ifname]);
+  }
+}
+
+/** Where `ip` is not installed, nothing can have been made with it. */
+async function orNothing(command: Promise<{ stdout: string }>): Promise<{ stdout: string }> {
+  try {
+    return await command;
+  } catch (error) {
+    if (isFailure(error, 'TOOL_MISSING')) return { stdout: '' };
+    throw error;
+  }
+}
+
+/** Several commands by one process, ended by the first that fails. */
+async function batch(commands: readonly string[], namespace?: string): Promise<void> {
+  const inside = namespace === undefined ? [] : ['-netns', namespace];
+  await runCommand('ip', [...inside, '-batch', '-'], { input: `${commands.join('\n')}\n` });
+}

@@ -1,0 +1,74 @@
+import Type from 'typebox';
+import { Value } from 'typebox/value';
+import type { RecordKind } from '../lib/records.ts';
+
+function recordOf<S extends Type.TSchema>(
+  record: string,
+  version: number,
+  schema: S,
+): RecordKind<Type.Static<S>> {
+  return { record, version, accepts: (value): value is Type.Static<S> => Value.Check(schema, value) };
+}
+
+const Time = Type.Integer({ minimum: 0 });
+const Hash = Type.String({ pattern: '^[0-9a-f]{64}$' });
+
+const BranchStateSchema = Type.Object({
+  /**
+   * Written before the act that it names: `network` before the network is made, `started` before the process is. `probed`
+   * and `failed` tell how the probes ended, `stopped` that the machine has ended since.
+   */
+  phase: Type.Union([
+    Type.Literal('created'),
+    Type.Literal('network'),
+    Type.Literal('started'),
+    Type.Literal('probed'),
+    Type.Literal('failed'),
+    Type.Literal('stopped'),
+  ]),
+  /** A test that stays until it is cleaned up. */
+  keep: Type.Boolean(),
+  changedAtMs: Time,
+  /** Why, where it failed. */
+  reason: Type.Optional(Type.String()),
+});
+/** `branches/<branch>/state.json`: how far a branch has been brought to life. */
+export type BranchState = Type.Static<typeof BranchStateSchema>;
+export type BranchPhase = BranchState['phase'];
+export const BRANCH_STATE = recordOf('branch-state', 1, BranchStateSchema);
+
+const BootProofSchema = Type.Object({
+  proof: Type.Object({
+    pointId: Type.String(),
+    /** Digest of the signed statement of the point that was booted. */
+    statementDigest: Hash,
+    verdict: Type.Union([Type.Literal('passed'), Type.Literal('failed')]),
+    /** Why it failed; empty if it passed. */
+    reasons: Type.Array(Type.String()),
+    startedAtMs: Time,
+    /** From the command to the last probe that passed. */
+    rtoMs: Type.Union([Type.Number({ minimum: 0 }), Type.Null()]),
+    accelerator: Type.Union([Type.Literal('kvm'), Type.Literal('tcg')]),
+    network: Type.Union([Type.Literal('isolated'), Type.Literal('unplugged')]),
+    /** Probes as they were asked, each with how long it took since the guest's CPUs ran. */
+    probes: Type.Array(
+      Type.Object({
+        probe: Type.Unknown(),
+        passed: Type.Boolean(),
+        durationMs: Type.Number({ minimum: 0 }),
+        reason: Type.Optional(Type.String()),
+      }),
+    ),
+    /** Whether a fresh random word that the guest was asked to draw was read off its screen. */
+    nonce: Type.Union([Type.Literal('read'), Type.Literal('not-read'), Type.Literal('not-drawn')]),
+    /** The console picture beside the proof; null if none could be taken. */
+    picture: Type.Union([Type.Object({ name: Type.String(), sha256: Hash }), Type.Null()]),
+  }),
+  keyId: Type.String({ maxLength: 64 }),
+  /** Ed25519 over `bootProofBytes`, base64. */
+  signature: Type.String({ maxLength: 200 }),
+});
+/** `proofs/<point>/boot.json`: how the last isolated boot of a point went. */
+export type SignedBootProof = Type.Static<typeof BootProofSchema>;
+export type BootProof = SignedBootProof['proof'];
+export const BOOT_PROOF = recordOf('boot-proof', 1, BootProofSchema);

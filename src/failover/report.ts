@@ -1,0 +1,77 @@
+import type { NetworkReport } from './network.ts';
+import type { ProbeResult } from './probe.ts';
+import type { NonceVerdict } from './verdict.ts';
+
+/** One act of a failover and how long it took. */
+export interface StepReport {
+  readonly name: 'fence' | 'branch' | 'network' | 'start' | 'probes' | 'picture' | 'clean-up';
+  readonly durationMs: number;
+}
+
+export interface PointSummary {
+  readonly pointId: string;
+  readonly sequence: number;
+  readonly copyType: string;
+  readonly consistency: string;
+  /** When it was cut, on this site's clock. */
+  readonly cutAtMs: number;
+}
+
+/** One point that was tried. */
+export interface AttemptReport {
+  readonly point: PointSummary;
+  /** Why this point. */
+  readonly reason: string;
+  /** The branch; it is gone unless `kept`. */
+  readonly branchId: string;
+  readonly kept: boolean;
+  readonly verdict: 'passed' | 'failed' | 'unproven';
+  /** Why it failed; may hold a guest's words. */
+  readonly reasons: readonly string[];
+  readonly probes: readonly ProbeResult[];
+  readonly nonce: NonceVerdict | 'not-asked';
+  /** Path of the console picture (PNG), as long as the branch or the proof is kept. */
+  readonly picturePath: string | null;
+  readonly network: NetworkReport;
+  readonly steps: readonly StepReport[];
+}
+
+/** What a failover did; plain JSON for API, command line and archive. */
+export interface FailoverReport {
+  readonly kind: 'test' | 'unplanned';
+  readonly machine: { readonly machineId: string; readonly name: string };
+  readonly verdict: AttemptReport['verdict'];
+  /** The branch that runs now; null if none does. */
+  readonly branchId: string | null;
+  /** The point of the last attempt: the one that runs, if one does. */
+  readonly point: PointSummary;
+  readonly chosenBy: 'person' | 'selection';
+  readonly epoch: number;
+  readonly startedAtMs: number;
+  /** From the command to the last probe that passed, all attempts included; null if none succeeded. */
+  readonly rtoMs: number | null;
+  readonly accelerator: 'kvm' | 'tcg';
+  readonly steps: readonly StepReport[];
+  readonly warnings: readonly string[];
+  /** In the order in which they were made. */
+  readonly attempts: readonly AttemptReport[];
+}
+
+/** Takes the time of acts that follow each other. */
+export class Stopwatch {
+  readonly steps: StepReport[] = [];
+  readonly #clock: { monotonicMs(): number };
+
+  constructor(clock: { monotonicMs(): number }) {
+    this.#clock = clock;
+  }
+
+  async time<T>(name: StepReport['name'], work: () => Promise<T>): Promise<T> {
+    const startMs = this.#clock.monotonicMs();
+    try {
+      return await work();
+    } finally {
+      this.steps.push({ name, durationMs: this.#clock.monotonicMs() - startMs });
+    }
+  }
+}

@@ -1,0 +1,73 @@
+import type { ReplicaPoint } from '../replica/index.ts';
+import { type AttemptReport, type FailoverReport, type PointSummary, Stopwatch } from './report.ts';
+import type { FailoverTools } from './tools.ts';
+
+export interface Attempt {
+  readonly report: AttemptReport;
+  /** From the command to the last probe that passed; null if it failed or nothing was asked. */
+  readonly rtoMs: number | null;
+}
+
+/** Collects the attempts of one command. */
+export class RunUnderWay {
+  readonly watch: Stopwatch;
+  readonly startMs: number;
+  readonly #startedAtMs: number;
+  readonly #attempts: Attempt[] = [];
+
+  constructor({ clock }: Pick<FailoverTools, 'clock'>) {
+    this.watch = new Stopwatch(clock);
+    this.startMs = clock.monotonicMs();
+    this.#startedAtMs = clock.wallMs();
+  }
+
+  /** Whether this attempt is the last one needed. */
+  add(attempt: Attempt): boolean {
+    this.#attempts.push(attempt);
+    return attempt.report.verdict !== 'failed';
+  }
+
+  report(
+    about: Pick<FailoverReport, 'kind' | 'machine' | 'epoch' | 'accelerator' | 'chosenBy'> & {
+      readonly slow: string | undefined;
+    },
+  ): FailoverReport {
+    const { slow, ...head } = about;
+    const { report: last, rtoMs } = this.#attempts.at(-1)!;
+    const runs = last.kept && (about.kind === 'test' || last.verdict !== 'failed');
+    return {
+      ...head,
+      ...{ verdict: last.verdict, branchId: runs ? last.branchId : null, point: last.point, rtoMs },
+      startedAtMs: this.#startedAtMs,
+      steps: [...this.watch.steps, ...this.#attempts.flatMap(({ report }) => report.steps)],
+      warnings: warningsOf(about.kind, last, slow),
+      attempts: this.#attempts.map(({ report }) => report),
+    };
+  }
+}
+
+function warningsOf(
+  kind: FailoverReport['kind'],
+  last: AttemptReport,
+  slow: string | undefined,
+): readonly string[] {
+  const warnings: string[] = [];
+  if (kind === 'unplanned') {
+    warnings.push(
+      'This was not a planned failover: if the machine still runs at the other site, both copies take writes and diverge.',
+    );
+  }
+  if (last.verdict === 'unproven')
+    warnings.push('Nothing was asked of the guest: that it works is not known.');
+  if (last.network.kind === 'unplugged') warnings.push(`No NIC is connected: ${last.network.reason}.`);
+  if (last.network.kind === 'connected' && last.network.unplugged.length > 0) {
+    warnings.push(`Not connected, because nothing says to what: ${last.network.unplugged.join(', ')}.`);
+  }
+  if (slow !== undefined) warnings.push(`The guest runs without hardware acceleration (${slow}).`);
+  return warnings;
+}
+
+export function summaryOf({ statement, manifest }: ReplicaPoint): PointSummary {
+  const { pointId, sequence, copyType, consistency } = statement;
+  return { pointId, sequence, copyType, consistency, cutAtMs: manifest.cutAtHereMs };
+}

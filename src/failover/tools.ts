@@ -1,0 +1,18 @@
+import type { Hypervisor } from '../hypervisor/index.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { FileSystem } from '../lib/files.ts';
+import type { Log } from '../lib/log.ts';
+import type { Random } from '../lib/random.ts';
+import type { Signer } from '../peer/index.ts';
+
+export interface FailoverTools {
+  readonly files: FileSystem;
+  readonly hypervisor: Hypervisor;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  /** Signs boot proofs in the name of this site. */
+  readonly signer: Signer;
+  /** Below it lie sockets and logs of branches that run, each in a directory of its own; at most 70 bytes long. */
+  readonly runDirectory: string;
+}
