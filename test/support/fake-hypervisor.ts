@@ -1,0 +1,223 @@
+import type {
+  CutReport,
+  DiskCut,
+  Hypervisor,
+  ImageFile,
+  MachineConfiguration,
+  MachineDisk,
+  MachineEvent,
+  MachineSockets,
+  MachineState,
+  QuiesceReport,
+  RunningMachine,
+  StartRequest,
+} from '../../src/hypervisor/index.ts';
+import { HYPERVISOR_ERRORS } from '../../src/hypervisor/index.ts';
+import { Failure, type FailureDetails, messageOf } from '../../src/lib/errors.ts';
+import { QMP_ERRORS } from '../../src/qmp/index.ts';
+import type { Actor } from './actor.ts';
+import type { FakeDisk, FakeMachine } from './fake-machine.ts';
+
+/** What goes wrong with one command: refused without effect, or done and its answer lost with the connection. */
+export type Mishap = 'refused' | 'answer-lost';
+export type MachineCommand = 'attach' | 'start' | 'cut' | 'commit' | 'disks' | 'freeze';
+
+/** The machines of one host, by the path of their sockets. They outlive the processes that talk to them. */
+export interface FakeHost {
+  readonly machines: Map<string, FakeMachine>;
+  readonly start: (sockets: MachineSockets, disks: readonly FakeDisk[]) => Promise<FakeMachine>;
+}
+
+/** `Hypervisor` for one process of a site. Device names are `drive-<disk id>`. */
+export class FakeHypervisor implements Hypervisor {
+  readonly #host: FakeHost;
+  readonly #actor: Actor;
+  readonly #mishap: (command: MachineCommand) => Mishap | undefined;
+
+  constructor(o: { host: FakeHost; actor: Actor; mishap?: (command: MachineCommand) => Mishap | undefined }) {
+    this.#host = o.host;
+    this.#actor = o.actor;
+    this.#mishap = o.mishap ?? (() => undefined);
+  }
+
+  async acceleration(): ReturnType<Hypervisor['acceleration']> {
+    return { accelerator: 'tcg', reason: 'nothing runs' };
+  }
+
+  async start(request: StartRequest): Promise<RunningMachine> {
+    const sockets = { qmpPath: `${request.runDirectory}/qmp` };
+    await this.#actor.turn('start machine', () => undefined);
+    if (this.#host.machines.get(sockets.qmpPath)?.isAlive) throw startFailed('it runs already');
+    const disks = request.configuration.disks.map(({ diskId, sizeBytes }) => ({
+      deviceName: `drive-${diskId}`,
+      sizeBytes,
+      chain: request.disks[diskId]!,
+    }));
+    let machine: FakeMachine;
+    try {
+      machine = await this.#host.start(sockets, disks);
+    } catch (error) {
+      throw startFailed(messageOf(error));
+    }
+    if (this.#mishap('start')) throw startFailed('the answer was lost');
+    return new FakeConnection(machine, sockets, this.#actor, this.#mishap);
+  }
+
+  async attach(sockets: MachineSockets): Promise<RunningMachine> {
+    const machine = await this.#actor.turn('attach', () => this.#host.machines.get(sockets.qmpPath));
+    if (this.#mishap('attach'))
+      throw new Failure('QMP_NO_GREETING', QMP_ERRORS.QMP_NO_GREETING, 'nobody greets');
+    if (!machine?.isAlive) throw failure('MACHINE_NOT_RUNNING', 'there is no such machine');
+    return new FakeConnection(machine, sockets, this.#actor, this.#mishap);
+  }
+}
+
+class FakeConnection implements RunningMachine {
+  readonly sockets: MachineSockets;
+  readonly processId = undefined;
+  readonly gone: Promise<void>;
+  readonly #machine: FakeMachine;
+  readonly #actor: Actor;
+  readonly #mishap: (command: MachineCommand) => Mishap | undefined;
+  #end: () => void;
+
+  constructor(
+    machine: FakeMachine,
+    sockets: MachineSockets,
+    actor: Actor,
+    mishap: (command: MachineCommand) => Mishap | undefined,
+  ) {
+    this.#machine = machine;
+    this.sockets = sockets;
+    this.#actor = actor;
+    this.#mishap = mishap;
+    const { promise, resolve } = Promise.withResolvers<void>();
+    this.#end = resolve;
+    const forget = machine.onGone(resolve);
+    if (!machine.isAlive) resolve();
+    this.gone = promise.then(() => {
+      forget();
+      return actor.turn('machine gone', () => undefined);
+    });
+  }
+
+  /** Sends a command, has it done by the machine, hears the answer. */
+  async #command<T>(name: MachineCommand, work: () => Promise<T>, onRefusal: () => Failure): Promise<T> {
+    await this.#actor.turn(`${name} sent`, () => undefined);
+    const mishap = this.#mishap(name);
+    if (mishap === 'refused') throw onRefusal();
+    const gone = this.gone.then((): never => {
+      throw new Failure('QMP_DISCONNECTED', QMP_ERRORS.QMP_DISCONNECTED, `${name}: the machine has gone`);
+    });
+    const result = this.#machine.isAlive ? work() : gone;
+    const answered = Promise.race([result, gone]);
+    if (mishap === 'answer-lost') {
+      await result;
+      this.#end();
+      return gone;
+    }
+    return answered.then((value) => this.#actor.turn(`${name} answered`, () => value));
+  }
+
+  async state(): Promise<MachineState> {
+    return 'running';
+  }
+
+  disks(): Promise<readonly MachineDisk[]> {
+    return this.#command(
+      'disks',
+      async () => this.#machine.disks,
+      () => failure('DISK_UNSUPPORTED', 'no answer to be understood'),
+    );
+  }
+
+  cut(cuts: readonly DiskCut[]): Promise<CutReport> {
+    return this.#command(
+      'cut',
+      async () => {
+        try {
+          await this.#machine.cut(cuts);
+        } catch (error) {
+          throw failure('CUT_FAILED', messageOf(error), { cause: error });
+        }
+        return { pauseMs: 1 };
+      },
+      () => failure('CUT_FAILED', 'the machine refused'),
+    );
+  }
+
+  commit(deviceName: string, layer: ImageFile): Promise<void> {
+    return this.#commit(() => this.#machine.commit(deviceName, layer));
+  }
+
+  commitAll(deviceName: string, base: ImageFile): Promise<void> {
+    return this.#commit(() => this.#machine.commitAll(deviceName, base));
+  }
+
+  #commit(work: () => Promise<void>): Promise<void> {
+    return this.#command(
+      'commit',
+      async () => {
+        try {
+          await work();
+        } catch (error) {
+          throw failure('COMMIT_FAILED', messageOf(error), { cause: error });
+        }
+      },
+      () => failure('COMMIT_FAILED', 'the machine refused'),
+    );
+  }
+
+  async configuration(): Promise<MachineConfiguration> {
+    throw failure('DISK_UNSUPPORTED', 'a fake machine does not tell its configuration');
+  }
+
+  async whileFrozen<T>(_limitMs: number, work: () => Promise<T>): Promise<QuiesceReport<T>> {
+    const isFrozen = this.#mishap('freeze') === undefined;
+    const result = await work();
+    return isFrozen
+      ? { result, consistent: true, frozenMs: 1 }
+      : { result, consistent: false, reason: 'the guest agent does not answer' };
+  }
+
+  async consolePicture(): Promise<void> {
+    throw failure('CONSOLE_PICTURE_FAILED', 'a fake machine has no console');
+  }
+
+  async resume(): Promise<void> {
+    // It never was paused.
+  }
+
+  async pressPowerButton(): Promise<void> {
+    await this.quit();
+  }
+
+  async quit(): Promise<void> {
+    await this.#actor.turn('quit', () => undefined);
+    if (this.#machine.isAlive) {
+      await this.#machine.guestFlush();
+      this.#machine.kill();
+    }
+    await this.gone;
+  }
+
+  onEvent(_listener: (event: MachineEvent) => void): () => void {
+    return () => undefined;
+  }
+
+  async disconnect(): Promise<void> {
+    this.#end();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.disconnect();
+  }
+}
+
+function startFailed(message: string): Failure {
+  return failure('MACHINE_START_FAILED', message);
+}
+
+function failure(code: keyof typeof HYPERVISOR_ERRORS, message: string, details?: FailureDetails): Failure {
+  return new Failure(code, HYPERVISOR_ERRORS[code], message, details);
+}

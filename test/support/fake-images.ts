@@ -1,0 +1,193 @@
+import type { ContentExtents, DiskImages, ImageFile, ImageReader } from '../../src/hypervisor/index.ts';
+import { HYPERVISOR_ERRORS } from '../../src/hypervisor/index.ts';
+import { Failure, isFailure, messageOf } from '../../src/lib/errors.ts';
+import { differenceOf, type Extents, extentsOf, unionOf } from '../../src/lib/extents.ts';
+import type { FileSystem } from '../../src/lib/files.ts';
+import { ChainReader, type LayerReader, openLayer } from './qcow2-reader.ts';
+import { openWritable, writeBackingName } from './writable-image.ts';
+
+/** The locks that QEMU's programs hold on image files: many readers, or one writer. */
+export class ImageLocks {
+  readonly #held = new Map<string, { owner: object; writes: boolean }[]>();
+
+  /** Returns the function that lets go; throws what QEMU says. */
+  take(owner: object, path: string, writes: boolean): () => void {
+    const held = this.#held.get(path) ?? [];
+    if (held.some((lock) => lock.owner !== owner && (writes || lock.writes))) {
+      throw new Error(`Failed to get ${writes ? '"write"' : 'shared "write"'} lock on ${path}`);
+    }
+    const lock = { owner, writes };
+    this.#held.set(path, [...held, lock]);
+    return () =>
+      this.#held.set(
+        path,
+        (this.#held.get(path) ?? []).filter((other) => other !== lock),
+      );
+  }
+
+  /** The owner's process has ended. */
+  releaseAll(owner: object): void {
+    for (const [path, held] of this.#held) {
+      this.#held.set(
+        path,
+        held.filter((lock) => lock.owner !== owner),
+      );
+    }
+  }
+}
+
+/**
+ * `DiskImages` without QEMU, on any `FileSystem`: reads through the tests' own qcow2 reader, commits in place in the
+ * order in which QEMU does.
+ */
+export class FakeImages implements DiskImages {
+  readonly #files: FileSystem;
+  readonly #locks: ImageLocks;
+  /** Stands for the process that has the images open. */
+  readonly #owner: object;
+
+  constructor(o: { files: FileSystem; locks: ImageLocks; owner?: object }) {
+    this.#files = o.files;
+    this.#locks = o.locks;
+    this.#owner = o.owner ?? this;
+  }
+
+  async open(chain: readonly ImageFile[]): Promise<ImageReader> {
+    const releases: (() => void)[] = [];
+    try {
+      // Each reader is a process of its own.
+      const reader = {};
+      for (const { path } of chain) releases.push(this.#locks.take(reader, path, false));
+      return new FakeImageReader(await openFiles(this.#files, chain), () => {
+        for (const release of releases) release();
+      });
+    } catch (error) {
+      for (const release of releases) release();
+      if (isFailure(error) && error.code !== 'FILE_UNREADABLE') throw error;
+      const path = chain.at(-1)?.path ?? '';
+      throw imageFailure('IMAGE_UNREADABLE', `cannot open ${path}: ${messageOf(error)}`, error);
+    }
+  }
+
+  async commit(base: ImageFile, top: ImageFile): Promise<void> {
+    const owner = {};
+    const releases: (() => void)[] = [];
+    try {
+      releases.push(this.#locks.take(owner, base.path, true), this.#locks.take(owner, top.path, true));
+      await commitLayer(this.#files, base, top);
+    } catch (error) {
+      throw imageFailure('COMMIT_FAILED', `cannot commit ${top.path}: ${messageOf(error)}`, error);
+    } finally {
+      for (const release of releases) release();
+    }
+  }
+
+  async reparent(image: ImageFile, backing: ImageFile): Promise<void> {
+    const release = this.#locks.take(this.#owner, image.path, true);
+    try {
+      await writeBackingName(this.#files, image.path, backing);
+    } finally {
+      release();
+    }
+  }
+}
+
+/** Copies what `top` holds into `base`, a cluster at a time, durably at its end. `between` is called after each. */
+export async function commitLayer(
+  files: FileSystem,
+  base: ImageFile,
+  top: ImageFile,
+  between: () => Promise<void> = async () => undefined,
+): Promise<void> {
+  await using layer = await openLayer(files, top.path, { leaks: 'allowed' });
+  await using target = await openWritable(files, base);
+  for (const { kind, offset, length } of layer.map()) {
+    for (let at = offset; at < offset + length; ) {
+      const part = Math.min(65_536 - (at % 65_536), offset + length - at);
+      if (kind === 'data') {
+        const bytes = Buffer.alloc(part);
+        await layer.readOwn(bytes, at);
+        await target.write(at, bytes);
+      } else {
+        await target.zero(at, part);
+      }
+      at += part;
+      await between();
+    }
+  }
+  await target.sync();
+}
+
+/** Exactly the files named, the oldest first; their headers are not asked what lies below. */
+export async function openFiles(files: FileSystem, chain: readonly ImageFile[]): Promise<OpenedFiles> {
+  const layers: LayerReader[] = [];
+  try {
+    for (const { path } of chain.filter(({ format }) => format === 'qcow2')) {
+      layers.unshift(await openLayer(files, path, { leaks: 'allowed' }));
+    }
+    const [raw] = chain.filter(({ format }) => format === 'raw');
+    if (!raw) return { reader: new ChainReader(layers, null), rawBytes: undefined };
+    const file = await files.open(raw.path, 'read');
+    const sizeBytes = await file.sizeBytes();
+    return { reader: new ChainReader(layers, { path: raw.path, file, sizeBytes }), rawBytes: sizeBytes };
+  } catch (error) {
+    for (const layer of layers) await layer[Symbol.asyncDispose]();
+    throw error;
+  }
+}
+
+export interface OpenedFiles {
+  readonly reader: ChainReader;
+  /** Size of the raw file at the bottom, if there is one. */
+  readonly rawBytes: number | undefined;
+}
+
+class FakeImageReader implements ImageReader {
+  readonly sizeBytes: number;
+  readonly #reader: ChainReader;
+  readonly #rawBytes: number | undefined;
+  readonly #onClose: () => void;
+
+  constructor({ reader, rawBytes }: OpenedFiles, onClose: () => void) {
+    this.#reader = reader;
+    this.#rawBytes = rawBytes;
+    this.#onClose = onClose;
+    this.sizeBytes = reader.sizeBytes;
+  }
+
+  async readInto(target: Uint8Array, offset: number): Promise<void> {
+    target.set(await this.#reader.read(offset, target.length));
+  }
+
+  async ownExtents(layers: number): Promise<ContentExtents> {
+    let data: Extents = [];
+    let zero: Extents = [];
+    const maps = this.#reader.layers.slice(0, layers).map((layer) => layer.map());
+    if (layers > maps.length && this.#rawBytes !== undefined) data = [{ offset: 0, length: this.#rawBytes }];
+    for (const map of maps.reverse()) {
+      const ownData = extentsOf(map.filter(({ kind }) => kind === 'data'));
+      const ownZero = extentsOf(map.filter(({ kind }) => kind === 'zero'));
+      data = unionOf(differenceOf(data, ownZero), ownData);
+      zero = unionOf(differenceOf(zero, ownData), ownZero);
+    }
+    return { data, zero };
+  }
+
+  async contentExtents(): Promise<ContentExtents> {
+    const { data } = await this.ownExtents(Number.POSITIVE_INFINITY);
+    return { data, zero: differenceOf([{ offset: 0, length: this.sizeBytes }], data) };
+  }
+
+  async close(): Promise<void> {
+    this.#onClose();
+    await this.#reader[Symbol.asyncDispose]();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+}
+
+function imageFailure(code: 'IMAGE_UNREADABLE' | 'COMMIT_FAILED', message: string, cause: unknown): Failure {
+  return new Failure(code, HYPERVISOR_ERRORS[code], message, { cause });
+}

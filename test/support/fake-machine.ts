@@ -1,0 +1,206 @@
+import type { DiskCut, ImageFile, MachineDisk } from '../../src/hypervisor/index.ts';
+import type { FileSystem } from '../../src/lib/files.ts';
+import type { Actor } from './actor.ts';
+import { commitLayer, type ImageLocks, openFiles } from './fake-images.ts';
+import { openWritable, writeBackingName } from './writable-image.ts';
+
+const SUBCLUSTER = 4096;
+
+export interface FakeDisk {
+  readonly deviceName: string;
+  readonly sizeBytes: number;
+  chain: readonly ImageFile[];
+}
+
+/** Told of what matters at the very instant at which it happens. */
+export interface MachineObserver {
+  readonly onCut: (overlays: readonly DiskCut[]) => void;
+}
+
+/**
+ * The process of a virtual machine without QEMU: disks as chains of real image files, a guest that writes to their
+ * tips, cuts and commits as `RunningMachine` demands them. It lives on when those who talk to it end.
+ *
+ * `files` should do everything at once; where the world may interrupt it asks `process` for its turn.
+ */
+export class FakeMachine {
+  readonly #files: FileSystem;
+  readonly #locks: ImageLocks;
+  readonly #process: Actor;
+  readonly #disks: readonly FakeDisk[];
+  readonly #observer: MachineObserver | undefined;
+  readonly #onGone = new Set<() => void>();
+  #isAlive = true;
+
+  private constructor(o: {
+    files: FileSystem;
+    locks: ImageLocks;
+    process: Actor;
+    disks: readonly FakeDisk[];
+    observer?: MachineObserver;
+  }) {
+    this.#files = o.files;
+    this.#locks = o.locks;
+    this.#process = o.process;
+    this.#disks = o.disks;
+    this.#observer = o.observer;
+  }
+
+  /** Opens every chain as QEMU would at its start; throws what hinders it. */
+  static async start(o: {
+    files: FileSystem;
+    locks: ImageLocks;
+    process: Actor;
+    disks: readonly FakeDisk[];
+    observer?: MachineObserver;
+  }): Promise<FakeMachine> {
+    const machine = new FakeMachine(o);
+    try {
+      for (const { chain } of o.disks) {
+        chain.forEach(({ path }, index) => {
+          o.locks.take(machine, path, index === chain.length - 1);
+        });
+        const { reader } = await openFiles(o.files, chain);
+        await reader[Symbol.asyncDispose]();
+      }
+    } catch (error) {
+      o.locks.releaseAll(machine);
+      throw error;
+    }
+    return machine;
+  }
+
+  get isAlive(): boolean {
+    return this.#isAlive;
+  }
+
+  get disks(): readonly MachineDisk[] {
+    return this.#disks.map(({ deviceName, sizeBytes, chain }) => ({
+      deviceName,
+      sizeBytes,
+      chain,
+      tipNode: chain.at(-1)!.path,
+    }));
+  }
+
+  /** Ends the process at once, as SIGKILL does. What was written is in the page cache. */
+  kill(): void {
+    this.#isAlive = false;
+    this.#locks.releaseAll(this);
+    for (const listener of this.#onGone) listener();
+    this.#onGone.clear();
+  }
+
+  onGone(listener: () => void): () => void {
+    this.#onGone.add(listener);
+    return () => this.#onGone.delete(listener);
+  }
+
+  /** What the guest reads on one of its disks. */
+  async guestRead(deviceName: string, offset: number, length: number): Promise<Buffer> {
+    const { reader } = await openFiles(this.#files, this.#disk(deviceName).chain);
+    try {
+      return await reader.read(offset, length);
+    } finally {
+      await reader[Symbol.asyncDispose]();
+    }
+  }
+
+  /** A write of the guest, in sectors. Parts of 4 KiB are filled up with what was there, as QEMU does. */
+  async guestWrite(deviceName: string, offset: number, data: Buffer): Promise<void> {
+    const disk = this.#disk(deviceName);
+    const start = Math.floor(offset / SUBCLUSTER) * SUBCLUSTER;
+    const end = Math.min(Math.ceil((offset + data.length) / SUBCLUSTER) * SUBCLUSTER, disk.sizeBytes);
+    const bytes = await this.guestRead(deviceName, start, end - start);
+    data.copy(bytes, offset - start);
+    await using tip = await openWritable(this.#files, disk.chain.at(-1)!);
+    await tip.write(start, bytes);
+  }
+
+  /** The guest discards or zeroes whole parts of 4 KiB. */
+  async guestZero(deviceName: string, offset: number, length: number): Promise<void> {
+    await using tip = await openWritable(this.#files, this.#disk(deviceName).chain.at(-1)!);
+    await tip.zero(offset, length);
+  }
+
+  async guestFlush(): Promise<void> {
+    for (const { chain } of this.#disks) await this.#flush(chain.at(-1)!);
+  }
+
+  async #flush(image: ImageFile): Promise<void> {
+    await using tip = await openWritable(this.#files, image);
+    await tip.sync();
+  }
+
+  /** All disks at one instant; the old tips are flushed first. */
+  async cut(cuts: readonly DiskCut[]): Promise<void> {
+    for (const { deviceName, overlay } of cuts) {
+      this.#disk(deviceName);
+      await openFiles(this.#files, [overlay]).then(({ reader }) => reader[Symbol.asyncDispose]());
+    }
+    await this.guestFlush();
+    for (const { deviceName, overlay } of cuts) {
+      const disk = this.#disk(deviceName);
+      disk.chain = [...disk.chain, overlay];
+      this.#relock();
+    }
+    this.#observer?.onCut(cuts);
+  }
+
+  async commit(deviceName: string, layer: ImageFile): Promise<void> {
+    const { chain } = this.#disk(deviceName);
+    const at = chain.findIndex(({ path }) => path === layer.path);
+    if (at < 0) return;
+    const base = chain[at - 1];
+    const above = chain[at + 1];
+    if (!base || !above) throw new Error(`${layer.path} is not between two layers of ${deviceName}`);
+    await this.#writing([base], () =>
+      commitLayer(this.#files, base, layer, () => this.#process.turn('commit', () => undefined)),
+    );
+    await this.#process.turn('commit ends', () => undefined);
+    await this.#writing([above], () => writeBackingName(this.#files, above.path, base));
+    const disk = this.#disk(deviceName);
+    disk.chain = disk.chain.filter(({ path }) => path !== layer.path);
+    this.#relock();
+  }
+
+  async commitAll(deviceName: string, base: ImageFile): Promise<void> {
+    const disk = this.#disk(deviceName);
+    const at = disk.chain.findIndex(({ path }) => path === base.path);
+    const above = disk.chain.slice(at + 1);
+    await this.#writing([base], async () => {
+      for (const layer of above) {
+        await commitLayer(this.#files, base, layer, () => this.#process.turn('commit', () => undefined));
+      }
+      // What the guest wrote meanwhile, and the pivot, in one go.
+      for (const layer of above) await commitLayer(this.#files, base, layer);
+      disk.chain = disk.chain.slice(0, at + 1);
+    });
+    this.#relock();
+  }
+
+  async #writing(images: readonly ImageFile[], work: () => Promise<void>): Promise<void> {
+    const releases: (() => void)[] = [];
+    try {
+      for (const { path } of images) releases.push(this.#locks.take(this, path, true));
+      await work();
+    } finally {
+      for (const release of releases) release();
+    }
+  }
+
+  #relock(): void {
+    this.#locks.releaseAll(this);
+    for (const { chain } of this.#disks) {
+      chain.forEach(({ path }, index) => {
+        this.#locks.take(this, path, index === chain.length - 1);
+      });
+    }
+  }
+
+  #disk(deviceName: string): FakeDisk {
+    const disk = this.#disks.find((candidate) => candidate.deviceName === deviceName);
+    if (!disk) throw new Error(`the machine has no disk ${deviceName}`);
+    return disk;
+  }
+}
