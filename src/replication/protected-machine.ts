@@ -70,7 +70,7 @@ export class ProtectedMachine {
   #running: RunningMachine | undefined;
   #presence: MachinePresence = { state: 'stopped' };
   #trees: ReadonlyMap<string, DigestTree> | undefined;
-  /** Found stopped, with nothing left half done; looking for the process again then costs no more than the look. */
+  /** It was found stopped, and what was left half done has been ended. */
   #isSettledStopped = false;
   #sendingCutId: string | undefined;
   #send: SendSession | undefined;
@@ -156,7 +156,12 @@ export class ProtectedMachine {
     return this.#changing.run(() => this.#attach());
   }
 
-  async #attach(): Promise<MachinePresence> {
+  /** As `attach`, for asking often: where a stopped machine was found before, only its socket is tried. */
+  look(): Promise<MachinePresence> {
+    return this.#changing.run(() => this.#attach(!this.#isSettledStopped));
+  }
+
+  async #attach(isThorough = true): Promise<MachinePresence> {
     if (this.#running) return this.#presence;
     try {
       this.#adopt(await this.#tools.hypervisor.attach(this.#record.sockets));
@@ -166,7 +171,7 @@ export class ProtectedMachine {
         error.code === 'MACHINE_NOT_RUNNING'
           ? { state: 'stopped' }
           : { state: 'unreachable', reason: error.message };
-      if (this.#presence.state !== 'stopped' || this.#isSettledStopped) return this.#presence;
+      if (this.#presence.state !== 'stopped' || !isThorough) return this.#presence;
     }
     await this.#settleInterrupted();
     this.#isSettledStopped = this.#presence.state === 'stopped';
@@ -203,12 +208,16 @@ export class ProtectedMachine {
       return;
     }
     try {
-      await this.#watchingForStaleBase(() => this.#chain.reconcile(this.#running));
+      await this.#watchingForStaleBase(async () => {
+        await this.#chain.reconcile(this.#running);
+        if (this.#record.suspect !== undefined) await this.#clearSuspicion(this.#record.suspect);
+      });
     } catch (error) {
       if (!isFailure(error, 'PROTECTION_STALE_BASE')) throw error;
     }
   }
 
+  /** Whatever finds a stale base leaves its word in the record, so that it is not forgotten when the machine stops. */
   async #watchingForStaleBase<T>(work: () => Promise<T>): Promise<T> {
     try {
       return await work();
@@ -216,9 +225,31 @@ export class ProtectedMachine {
       if (isFailure(error, 'PROTECTION_STALE_BASE')) {
         this.#presence = { state: 'stale', reason: error.message };
         this.#tools.log.error('machine.stale-base', { machine: this.#record.name, reason: error.message });
+        if (this.#record.suspect === undefined)
+          await this.#storeRecord({ ...this.#record, suspect: error.message });
       }
       throw error;
     }
+  }
+
+  /**
+   * After the machine ran on other disks: reads what the target acknowledged from the files here and compares it with the
+   * digests. Equal: whatever ran has written nothing below the tips. Throws PROTECTION_STALE_BASE.
+   */
+  async #clearSuspicion(why: string): Promise<void> {
+    const acknowledged = this.#target?.acknowledged;
+    if (!acknowledged)
+      throw staleBase(`${why}; nothing was acknowledged that its files could be compared with`);
+    for (const { diskId } of this.#record.disks) {
+      const was = await this.#digestsOf(diskId, acknowledged.sequence);
+      if (!was) throw staleBase(`${why}; the digests that its files could be compared with are lost`);
+      const is = await this.#rebuild(diskId, acknowledged.ordinal);
+      if (!was.root().equals(is.root()))
+        throw staleBase(`${why}; the files of ${diskId} have been written since`);
+    }
+    const { suspect: _cleared, ...record } = this.#record;
+    await this.#storeRecord(record);
+    this.#tools.log.info('machine.base-intact', { machine: this.#record.name });
   }
 
   /**
@@ -547,17 +578,23 @@ export class ProtectedMachine {
     if (this.#trees) return this.#trees;
     const acknowledged = this.#target!.acknowledged!;
     const trees = new Map<string, DigestTree>();
-    for (const disk of this.#record.disks) {
-      try {
-        trees.set(disk.diskId, await this.#digests.load(disk.diskId, acknowledged.sequence));
-      } catch (error) {
-        if (!isFailure(error, 'REPLICATION_DIGESTS_LOST')) throw error;
-        this.#tools.log.warn('digests.rebuilt', { machine: this.#record.name, reason: error.message });
-        trees.set(disk.diskId, await this.#rebuild(disk.diskId, acknowledged.ordinal));
-      }
+    for (const { diskId } of this.#record.disks) {
+      const known = await this.#digestsOf(diskId, acknowledged.sequence);
+      trees.set(diskId, known ?? (await this.#rebuild(diskId, acknowledged.ordinal)));
     }
     this.#trees = trees;
     return trees;
+  }
+
+  /** Undefined if the stored digests cannot be used. */
+  async #digestsOf(diskId: string, sequence: number): Promise<DigestTree | undefined> {
+    try {
+      return await this.#digests.load(diskId, sequence);
+    } catch (error) {
+      if (!isFailure(error, 'REPLICATION_DIGESTS_LOST')) throw error;
+      this.#tools.log.warn('digests.lost', { machine: this.#record.name, diskId, reason: error.message });
+      return undefined;
+    }
   }
 
   async #rebuild(diskId: string, acknowledgedOrdinal: number): Promise<DigestTree> {
@@ -565,7 +602,7 @@ export class ProtectedMachine {
     const at = happened(this.#chain.cuts).findLast(({ ordinal }) => ordinal <= acknowledgedOrdinal);
     const chain = at ? chainAt(disk, this.#chain.cuts, at) : disk.chain;
     await using reader = await this.#tools.images.open(chain);
-    return rebuildTree(reader);
+    return await rebuildTree(reader);
   }
 
   /** Changes bandwidth, schedules or retention. */
@@ -583,11 +620,13 @@ export class ProtectedMachine {
   }
 
   #needHealthy(): void {
+    const { name, suspect } = this.#record;
     if (this.#presence.state === 'stale' || this.#presence.state === 'unreachable') {
-      throw replicationFailure('PROTECTION_STALE_BASE', `${this.#record.name}: ${this.#presence.reason}`, {
-        context: { machine: this.#record.name, state: this.#presence.state },
+      throw replicationFailure('PROTECTION_STALE_BASE', `${name}: ${this.#presence.reason}`, {
+        context: { machine: name, state: this.#presence.state },
       });
     }
+    if (suspect !== undefined) throw staleBase(`${name}: ${suspect}`);
   }
 
   async #storeRecord(record: MachineRecord): Promise<void> {
@@ -607,4 +646,8 @@ export class ProtectedMachine {
     this.#running = undefined;
     await running?.disconnect();
   }
+}
+
+function staleBase(message: string) {
+  return replicationFailure('PROTECTION_STALE_BASE', message);
 }

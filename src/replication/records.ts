@@ -60,6 +60,11 @@ const MachineRecordSchema = Type.Object({
   protection: Type.Union([ProtectionSchema, Type.Null()]),
   /** The protection is being ended: whatever happens, that is finished first. */
   dissolving: Type.Optional(Type.Boolean()),
+  /**
+   * Why the files below the tips may have been written by others: the machine was found running on something else. The
+   * chain is left alone until their content has been compared with the digests of what was acknowledged.
+   */
+  suspect: Type.Optional(Type.String()),
   extraArguments: Type.Optional(Type.Array(Type.String())),
 });
 /** `machine.json`: a machine of this site. */
