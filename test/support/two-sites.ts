@@ -1,7 +1,8 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, sign, verify } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import {
+  endRun,
   type Hypervisor,
   type MachineConfiguration,
   type MachineSockets,
@@ -105,10 +106,11 @@ export async function openTwoSites(
   const create = async (record: MachineRecord) => {
     const layout = new ProtectedLayout(join(directory, 'p'), record.machineId);
     const machine = await ProtectedMachine.create(protectedTools, layout, record);
+    // By the command line: what a failed test leaves may be running without our being connected to it.
+    const runDirectory = dirname(record.sockets.qmpPath);
     t.after(async () => {
-      await machine.attach();
-      await machine.running?.quit();
       await machine.release();
+      if (record.kind === 'managed') await endRun(runDirectory, clock);
     });
     return machine;
   };
