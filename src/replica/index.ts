@@ -22,7 +22,13 @@ export { digestsOf, readAhead } from './content.ts';
 export { REPLICA_ERRORS } from './errors.ts';
 export { ReplicaLayout } from './layout.ts';
 export type { Offer, OfferAnswer, OfferConflict } from './offer.ts';
-export type { BranchRecord, ContentProof, PointManifest, ReplicaRecord } from './records.ts';
+export {
+  type BranchRecord,
+  CONTENT_PROOF,
+  type ContentProof,
+  type PointManifest,
+  type ReplicaRecord,
+} from './records.ts';
 export {
   type Acknowledgement,
   acknowledgementOf,
@@ -32,5 +38,5 @@ export {
   type ReplicaPoint,
   type ReplicaTools,
 } from './replica.ts';
-export { Replicas } from './replicas.ts';
+export { type BrokenReplica, Replicas } from './replicas.ts';
 export { type VerifyProgress, verifyPoint } from './verify.ts';
