@@ -51,6 +51,8 @@ export interface Published {
 export async function publishReceived(request: PublishRequest): Promise<Published> {
   const { files, layout, session, clock } = request;
   const { statement } = checkStatement(request);
+  // With the log complete, a publication that fails for want of space or of a tool is gone on with, not begun anew.
+  await session.checkpoint();
   await session.finish();
   const trees = new Map<string, DigestTree>();
   for (const [index, disk] of statement.disks.entries()) {

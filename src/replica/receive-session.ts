@@ -194,13 +194,12 @@ export class ReceiveSession {
     this.#durable = progressOf(fresh, this.#durable);
   }
 
-  /** Ends the layers: complete, durable image files on return. The session cannot be resumed afterwards. */
+  /** Ends the layers: complete, durable image files on return. */
   async finish(): Promise<void> {
     await this.#written();
     await this.#endOfUnderWay();
     for (const writer of this.#writers) await writer.finish();
     await this.#files.syncDirectory(this.directory);
-    await this.#log.close();
   }
 
   /** Lets go of the files; what is durable stays for a later `open`. */

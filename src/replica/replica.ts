@@ -243,11 +243,11 @@ export class Replica {
       });
       const { signed, receivedBytes } = await this.#readStream(session, source, signal);
       try {
-        return await this.#writing.run(() => this.#publish(session, signed, receivedBytes));
+        const acknowledgement = await this.#writing.run(() => this.#publish(session, signed, receivedBytes));
+        await session.release();
+        return acknowledgement;
       } catch (error) {
-        // What was finished cannot be resumed; unless the disk itself failed, the delta is simply sent again.
-        this.#incoming = null;
-        await discardSession(this.#tools.files, this.layout, sessionId);
+        await this.#breakOff(session, error);
         throw error;
       }
     });
@@ -308,20 +308,30 @@ export class Replica {
       }
       throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream ended without a trailer', {});
     } catch (error) {
-      if (!isFailure(error, 'FSYNC_FAILED')) {
-        await session.checkpoint();
-        this.#incoming = {
-          session: session.header.session,
-          pointId: session.header.pointId,
-          progress: session.durable,
-        };
-      } else {
-        // A failed sync is final: nothing of these files is trusted again.
-        this.#incoming = null;
-        await discardSession(this.#tools.files, this.layout, session.header.session);
-      }
-      await session.release();
+      const last = await session.checkpoint().then(
+        () => error,
+        (failure: unknown) => (isFailure(error, 'FSYNC_FAILED') ? error : failure),
+      );
+      await this.#breakOff(session, last);
       throw error;
+    }
+  }
+
+  /**
+   * Leaves a session after a failure. What is durable stays to be gone on with, unless it cannot be trusted: after a
+   * failed sync, for damage, and where the delta was refused.
+   */
+  async #breakOff(session: ReceiveSession, error: unknown): Promise<void> {
+    const { header, durable: progress } = session;
+    await session.release();
+    const isLost = !isFailure(error) || error.kind === 'corrupt' || error.kind === 'refused';
+    // A stream that broke the rules says nothing against the frames before it, which were checked one by one.
+    const isOfStream = isFailure(error, 'DELTA_CORRUPT', 'DELTA_INVALID', 'DELTA_TRUNCATED');
+    if (isLost && !isOfStream) {
+      this.#incoming = null;
+      await discardSession(this.#tools.files, this.layout, header.session);
+    } else {
+      this.#incoming = { session: header.session, pointId: header.pointId, progress };
     }
   }
 
