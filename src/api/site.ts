@@ -27,6 +27,8 @@ export const SiteView = Type.Object({
   peerAddress: Address,
   startedAtMs: WallTime,
   machines: Type.Object({ protected: Count, replicas: Count, broken: Count }),
+  /** Points of all replicas. */
+  points: Count,
   alerts: Count,
   peers: Type.Array(PeerView),
 });
@@ -142,7 +144,7 @@ export const JobView = Type.Object({
     Type.Literal('failed'),
     Type.Literal('cancelled'),
   ]),
-  machineId: Type.Optional(Type.String()),
+  machineId: Type.String(),
   args: Type.Record(Type.String(), Type.Unknown()),
   actor: Type.String(),
   createdAtMs: WallTime,

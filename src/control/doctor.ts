@@ -1,0 +1,151 @@
+import type { DoctorCheck, DoctorReport, PeerView } from '../api/index.ts';
+import type { Hypervisor } from '../hypervisor/index.ts';
+import { isFailure, messageOf } from '../lib/errors.ts';
+import { modeOf, spaceAt } from '../lib/host-files.ts';
+import { runCommand } from '../lib/processes.ts';
+import type { ChainState } from './audit.ts';
+import { SKEW_WARNING_MS } from './peer-links.ts';
+
+export interface DoctorSubject {
+  readonly dataDirectory: string;
+  readonly hypervisor: Hypervisor;
+  readonly peers: readonly PeerView[];
+  readonly audit: () => ChainState;
+  readonly ports: { readonly peer: number };
+}
+
+type Finding = Omit<DoctorCheck, 'check'>;
+
+const QEMU_MINIMUM = { major: 7, minor: 2 };
+export const FREE_FRACTION_MIN = 0.1;
+const OPEN_FILES_MIN = 4096;
+/** CAP_NET_ADMIN and CAP_SYS_ADMIN (capabilities(7)): what network namespaces and taps need. */
+const NETWORK_CAPABILITIES = (1n << 12n) | (1n << 21n);
+
+const ok = (found: string): Finding => ({ verdict: 'ok', found });
+const warning = (found: string, remedy: string): Finding => ({ verdict: 'warning', found, remedy });
+const failed = (found: string, remedy: string): Finding => ({ verdict: 'failed', found, remedy });
+
+/** Looks at everything of this host that the site needs. Changes nothing; every finding but a good one says what to do. */
+export async function examine(subject: DoctorSubject): Promise<DoctorReport> {
+  const checks: DoctorCheck[] = [];
+  const look = async (check: string, work: () => Promise<Finding>): Promise<void> => {
+    checks.push({ check, ...(await findingOf(work)) });
+  };
+  await look('qemu-system-x86_64', () => toolFinding('qemu-system-x86_64', 'qemu-system-x86'));
+  await look('qemu-img', () => toolFinding('qemu-img', 'qemu-utils'));
+  await look('qemu-nbd', () => toolFinding('qemu-nbd', 'qemu-utils'));
+  await look('acceleration', () => accelerationFinding(subject.hypervisor));
+  await look('network namespaces', networkFinding);
+  await look('data directory', () => rightsFinding(subject.dataDirectory));
+  await look('disk space', () => spaceFinding(subject.dataDirectory));
+  await look('open files', openFilesFinding);
+  await look('site port', async () => ok(`listens at port ${subject.ports.peer}`));
+  await look('audit log', async () => auditFinding(subject.audit()));
+  for (const peer of subject.peers) {
+    if (peer.revokedAtMs === undefined) await look(`peer ${peer.name}`, async () => peerFinding(peer));
+  }
+  const has = (verdict: DoctorCheck['verdict']) => checks.some((check) => check.verdict === verdict);
+  return { verdict: has('failed') ? 'failed' : has('warning') ? 'warning' : 'ok', checks };
+}
+
+/** A check that cannot be made is a finding too. */
+async function findingOf(work: () => Promise<Finding>): Promise<Finding> {
+  try {
+    return await work();
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+    return failed(messageOf(error), error.hint);
+  }
+}
+
+async function toolFinding(command: string, packageName: string): Promise<Finding> {
+  try {
+    const { stdout } = await runCommand(command, ['--version']);
+    const first = stdout.split('\n')[0] ?? '';
+    const [, major, minor] = /(\d+)\.(\d+)/.exec(first) ?? [];
+    const isNewEnough =
+      Number(major) > QEMU_MINIMUM.major ||
+      (Number(major) === QEMU_MINIMUM.major && Number(minor) >= QEMU_MINIMUM.minor);
+    return isNewEnough
+      ? ok(first)
+      : failed(first, `Install version ${QEMU_MINIMUM.major}.${QEMU_MINIMUM.minor} or newer.`);
+  } catch (error) {
+    if (!isFailure(error, 'TOOL_MISSING')) throw error;
+    return failed(messageOf(error), `Install it; on Debian and Ubuntu the package is ${packageName}.`);
+  }
+}
+
+async function accelerationFinding(hypervisor: Hypervisor): Promise<Finding> {
+  const { accelerator, reason } = await hypervisor.acceleration();
+  if (accelerator === 'kvm') return ok('KVM runs guests here');
+  const remedy =
+    'Guests run here by translation, many times slower: give this user the right to use /dev/kvm, or take a host with hardware virtualisation.';
+  return warning(`KVM does not run guests here: ${reason ?? 'unknown why'}`, remedy);
+}
+
+async function networkFinding(): Promise<Finding> {
+  const remedy =
+    'Run the site with CAP_NET_ADMIN and CAP_SYS_ADMIN and install iproute2; without them the cables of test machines stay unplugged.';
+  try {
+    await runCommand('ip', ['netns', 'list']);
+  } catch (error) {
+    return warning(messageOf(error), remedy);
+  }
+  const { stdout } = await runCommand('sh', ['-c', 'grep ^CapEff /proc/self/status']);
+  const effective = BigInt(`0x${/[0-9a-f]+$/.exec(stdout.trim())?.[0] ?? '0'}`);
+  return (effective & NETWORK_CAPABILITIES) === NETWORK_CAPABILITIES
+    ? ok('isolated networks can be made')
+    : warning('this process may not make network namespaces', remedy);
+}
+
+async function rightsFinding(dataDirectory: string): Promise<Finding> {
+  const mode = await modeOf(dataDirectory);
+  const shown = `${dataDirectory} has mode ${mode.toString(8)}`;
+  return (mode & 0o077) === 0
+    ? ok(shown)
+    : warning(shown, `Others can look into the keys and replicas: chmod 700 ${dataDirectory}.`);
+}
+
+async function spaceFinding(dataDirectory: string): Promise<Finding> {
+  const { freeBytes, totalBytes } = await spaceAt(dataDirectory);
+  const shown = `${(freeBytes / 2 ** 30).toFixed(1)} GiB of ${(totalBytes / 2 ** 30).toFixed(1)} GiB are free`;
+  return freeBytes >= totalBytes * FREE_FRACTION_MIN
+    ? ok(shown)
+    : warning(shown, 'Free space on the file system of the data directory, or shorten retention.');
+}
+
+async function openFilesFinding(): Promise<Finding> {
+  const { stdout } = await runCommand('sh', ['-c', 'ulimit -n']);
+  const limit = stdout.trim() === 'unlimited' ? Number.POSITIVE_INFINITY : Number(stdout);
+  return limit >= OPEN_FILES_MIN
+    ? ok(`up to ${limit} files may be open`)
+    : warning(
+        `only ${limit} files may be open`,
+        `Raise the limit to ${OPEN_FILES_MIN} or more (LimitNOFILE=).`,
+      );
+}
+
+function auditFinding(state: ChainState): Finding {
+  return state.state === 'whole'
+    ? ok('its chain of hashes is whole')
+    : failed(
+        `entry ${state.atSequence} does not fit the one before it`,
+        'The database was changed by another hand: keep a copy of site.db and find out whose.',
+      );
+}
+
+function peerFinding(peer: PeerView): Finding {
+  if (peer.presence !== 'reachable') {
+    const where = `${peer.address.host}:${peer.address.port}`;
+    return failed(
+      `does not answer at ${where}`,
+      'See that the other site runs and that its port is open from here.',
+    );
+  }
+  const skewMs = peer.skewMs ?? 0;
+  const shown = `answers in ${(peer.roundTripMs ?? 0).toFixed(1)} ms, its clock differs by ${(skewMs / 1000).toFixed(2)} s`;
+  return Math.abs(skewMs) <= SKEW_WARNING_MS
+    ? ok(shown)
+    : warning(shown, 'Set the clocks of both hosts by NTP: ages of points are wrong by the difference.');
+}

@@ -1,0 +1,143 @@
+import { type ErrorCatalogue, failuresOf } from '../lib/errors.ts';
+
+export const CONTROL_ERRORS = {
+  SITE_EXISTS: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Choose another data directory; an existing site is never initialised again.',
+  },
+  SITE_MISSING: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'Create the site first: `warmsite site init`, or name its data directory with --data.',
+  },
+  SITE_PATH_UNSUITABLE: {
+    kind: 'input',
+    retry: 'never',
+    remedy:
+      'Name the data directory by an absolute path of at most 64 bytes: the names of sockets below it are limited.',
+  },
+  SITE_LOCKED: {
+    kind: 'refused',
+    retry: 'later',
+    remedy: 'Another process serves this data directory: use it, or end it first.',
+  },
+  SITE_DATABASE_NEWER: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'The database was written by a newer Warmsite: upgrade this installation; nothing was changed.',
+  },
+  SITE_DATABASE_DAMAGED: {
+    kind: 'corrupt',
+    retry: 'never',
+    remedy:
+      'Stop the site, move site.db and its -wal and -shm files away, and start it: the index is rebuilt from the directories. History of jobs and audit is in the file that was moved.',
+  },
+  MACHINE_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'List the machines of this site with `warmsite vm list`.',
+  },
+  MACHINE_AMBIGUOUS: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Several machines have this name: use the id that `warmsite vm list` shows.',
+  },
+  MACHINE_EXISTS: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Choose another name, or remove the machine that has it.',
+  },
+  MACHINE_DISK_UNSUITABLE: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Name an existing qcow2 or raw file without a backing file, with its true format and size.',
+  },
+  MACHINE_NOT_AT_HOME: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'This site only holds a replica of the machine: do it at the site where the machine runs.',
+  },
+  MACHINE_NO_REPLICA: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'This site holds no replica of the machine: do it at the recovery site.',
+  },
+  MACHINE_NOT_MANAGED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Start the machine as you started it before, from the files that `warmsite vm show` names.',
+  },
+  MACHINE_STILL_PROTECTED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'End its protection first: `warmsite vm unprotect`.',
+  },
+  MACHINE_UNREACHABLE: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'Nothing is copied meanwhile. See that no other program holds the QMP socket, and that the machine was started with it.',
+  },
+  MACHINE_STOP_TIMEOUT: {
+    kind: 'timeout',
+    retry: 'later',
+    remedy:
+      'The guest did not shut down: look at its console, or stop it with --force as if by pulling the plug.',
+  },
+  SITE_PEER_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'Pair the sites first: `warmsite site token` at the other one, `warmsite site pair` here.',
+  },
+  SITE_PEER_UNCLEAR: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Say which recovery site is meant: name it as `warmsite site peers` shows it.',
+  },
+  SITE_PEER_SILENT: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'Check that the other site runs and that its port is open from here; replication goes on by itself.',
+  },
+  SITE_CLOCK_SKEW: {
+    kind: 'environment',
+    retry: 'later',
+    remedy: 'Set the clocks of both hosts by NTP: ages of points and the RPO are wrong by the difference.',
+  },
+  SITE_DISK_NEARLY_FULL: {
+    kind: 'environment',
+    retry: 'later',
+    remedy: 'Free space on the file system of the data directory, or shorten retention.',
+  },
+  SITE_TOKEN_REUSED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Somebody used a pairing token twice: look at `warmsite site peers` and revoke what you do not know.',
+  },
+  COPY_DEGRADED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy: 'Look whether the guest agent runs in the guest and answers; the copy is crash-consistent only.',
+  },
+  JOB_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'List the jobs with `warmsite job list`.',
+  },
+  JOB_INTERRUPTED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'The site process ended while the job ran: look at what stands (`warmsite failover list`), then start it again.',
+  },
+  INTERNAL: {
+    kind: 'environment',
+    retry: 'later',
+    remedy: 'This is an error in Warmsite: the log of the site has its details; please report it.',
+  },
+} as const satisfies ErrorCatalogue;
+
+export const controlFailure = failuresOf(CONTROL_ERRORS);

@@ -1,0 +1,147 @@
+import type {
+  BranchView,
+  FailoverRequest,
+  JobView,
+  ProbeRequest,
+  TestFailoverRequest,
+} from '../api/index.ts';
+import type { Failovers, PointChoice } from '../failover/index.ts';
+import { findBranch, type Replica } from '../replica/index.ts';
+import type { Inventory } from './inventory.ts';
+import type { JobArgs, JobHandler, Jobs } from './jobs.ts';
+import type { PointActs } from './point-acts.ts';
+import type { ReplicaKeeper } from './replica-keeper.ts';
+
+interface FailoverTools {
+  readonly failovers: Failovers;
+  readonly inventory: Inventory;
+  readonly points: PointActs;
+  readonly keeper: ReplicaKeeper;
+}
+
+/** What a person does with branches. Everything that boots or ends a machine is a job; its result is the report. */
+export class FailoverActs {
+  readonly #o: FailoverTools;
+  readonly #jobs: () => Jobs;
+
+  constructor(o: FailoverTools & { jobs: () => Jobs }) {
+    this.#o = o;
+    this.#jobs = o.jobs;
+  }
+
+  async list(reference: string): Promise<BranchView[]> {
+    const replica = this.#o.inventory.replica(reference);
+    const branches = await this.#o.failovers.list(replica);
+    return branches.map(({ branchId, pointId, purpose, createdAtMs, phase, running, processId }) => {
+      const point = replica.points.find(({ statement }) => statement.pointId === pointId);
+      return {
+        ...{ branchId, pointId, purpose, createdAtMs, running, state: phase },
+        machineId: replica.record.machineId,
+        ...(point ? { sequence: point.statement.sequence } : {}),
+        ...(processId === undefined ? {} : { processId }),
+      };
+    });
+  }
+
+  test(actor: string, reference: string, request: TestFailoverRequest): JobView {
+    const replica = this.#o.inventory.replica(reference);
+    const { keep, probes } = request;
+    const args = {
+      ...this.#pointOf(replica, request.point),
+      ...(probes ? { probes } : {}),
+      keep: keep ?? false,
+    };
+    return this.#start('failover.test', actor, replica, args);
+  }
+
+  start(actor: string, reference: string, request: FailoverRequest): JobView {
+    const replica = this.#o.inventory.replica(reference);
+    const { atLeast, probes, confirmOtherSideDown } = request;
+    const args = {
+      ...this.#pointOf(replica, request.point),
+      ...(atLeast ? { atLeast } : {}),
+      ...(probes ? { probes } : {}),
+      confirmOtherSideDown,
+    };
+    return this.#start('failover.start', actor, replica, args);
+  }
+
+  cleanup(actor: string, reference: string, branchId: string): JobView {
+    const replica = this.#o.inventory.replica(reference);
+    findBranch(replica, branchId);
+    return this.#start('failover.cleanup', actor, replica, { branchId });
+  }
+
+  #start(
+    kind: 'failover.test' | 'failover.start' | 'failover.cleanup',
+    actor: string,
+    replica: Replica,
+    args: JobArgs,
+  ): JobView {
+    return this.#jobs().start({ kind, args, actor, machineId: replica.record.machineId });
+  }
+
+  /** Decided when the person asks, not when the job begins: `latest` means the latest that the person saw. */
+  #pointOf(replica: Replica, point: string | undefined): { pointId?: string } {
+    return point === undefined ? {} : { pointId: this.#o.points.publishedPoint(replica, point) };
+  }
+
+  readonly testing: JobHandler = {
+    // A half-made test is removed when the site starts; nobody waits for another one unasked.
+    repeatable: false,
+    run: ({ machineId, args, signal, progress }) =>
+      this.#tended(machineId, (replica) => {
+        progress({ step: 'booting in isolation' });
+        return this.#o.failovers.test(replica, choiceOf(args), {
+          ...probesOf(args),
+          keep: args.keep === true,
+          signal,
+        });
+      }),
+  };
+
+  readonly starting: JobHandler = {
+    // Whether to fail over is decided by a person who knows what stands, not by a restart.
+    repeatable: false,
+    run: ({ machineId, args, signal, progress }) =>
+      this.#tended(machineId, (replica) => {
+        progress({ step: 'failing over' });
+        return this.#o.failovers.start(replica, choiceOf(args), {
+          ...probesOf(args),
+          // The request's schema admits nothing but true; the failover looks again.
+          confirmedOtherSideDown: args.confirmOtherSideDown as true,
+          signal,
+        });
+      }),
+  };
+
+  readonly cleaning: JobHandler = {
+    repeatable: true,
+    run: ({ machineId, args, progress }) =>
+      this.#tended(machineId, async (replica) => {
+        progress({ step: 'ending the machine and removing its files' });
+        return { removed: await this.#o.failovers.cleanup(replica, String(args.branchId)) };
+      }),
+  };
+
+  /** Proofs and branches decide what retention may let go: it is applied after each of these acts. */
+  async #tended<T>(machineId: string, work: (replica: Replica) => Promise<T>): Promise<T> {
+    const replica = this.#o.inventory.replica(machineId);
+    try {
+      return await work(replica);
+    } finally {
+      this.#o.keeper.tend(replica);
+    }
+  }
+}
+
+function choiceOf(args: JobArgs): PointChoice {
+  if (typeof args.pointId === 'string') return { pointId: args.pointId };
+  return args.atLeast === undefined
+    ? {}
+    : { wish: { atLeast: args.atLeast as NonNullable<FailoverRequest['atLeast']> } };
+}
+
+function probesOf(args: JobArgs): { probes?: readonly ProbeRequest[] } {
+  return args.probes === undefined ? {} : { probes: args.probes as ProbeRequest[] };
+}

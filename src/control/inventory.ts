@@ -1,0 +1,88 @@
+import type { MachineView } from '../api/index.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { Replica, Replicas } from '../replica/index.ts';
+import type { ProtectedMachine } from '../replication/index.ts';
+import { controlFailure } from './errors.ts';
+import type { Machines } from './machines.ts';
+import type { PeerLinks } from './peer-links.ts';
+import { brokenReplicaView, homeView, replicaView } from './views.ts';
+
+/** A machine that a person has named: at home here, replicated here, or (after a failover) both. */
+export interface Found {
+  readonly machineId: string;
+  readonly name: string;
+  readonly home: ProtectedMachine | undefined;
+  readonly replica: Replica | undefined;
+}
+
+/** Finds machines by name or id, at home and replicated ones alike, and shows them. */
+export class Inventory {
+  readonly #machines: Machines;
+  readonly #replicas: Replicas;
+  readonly #links: PeerLinks;
+  readonly #clock: Clock;
+
+  constructor(o: { machines: Machines; replicas: Replicas; links: PeerLinks; clock: Clock }) {
+    this.#machines = o.machines;
+    this.#replicas = o.replicas;
+    this.#links = o.links;
+    this.#clock = o.clock;
+  }
+
+  /** Throws MACHINE_UNKNOWN, MACHINE_AMBIGUOUS, and what hinders a machine that cannot be opened. */
+  find(reference: string): Found {
+    const found = this.#all().filter(({ machineId, name }) => machineId === reference || name === reference);
+    if (found.length > 1) {
+      const said = `${found.length} machines are called ${reference}`;
+      throw controlFailure('MACHINE_AMBIGUOUS', said, { context: { reference } });
+    }
+    if (found[0]) return found[0];
+    const broken = [...this.#machines.broken, ...this.#replicas.broken].find(
+      ({ machineId }) => machineId === reference,
+    );
+    if (broken) throw broken.error;
+    throw controlFailure('MACHINE_UNKNOWN', `this site has no machine ${reference}`, {
+      context: { reference },
+    });
+  }
+
+  /** The machine at home here; throws MACHINE_NOT_AT_HOME for a replica. */
+  home(reference: string): ProtectedMachine {
+    const { home, name } = this.find(reference);
+    if (home) return home;
+    throw controlFailure('MACHINE_NOT_AT_HOME', `${name} is not at home at this site`);
+  }
+
+  /** The replica held here; throws MACHINE_NO_REPLICA for a machine that is only at home here. */
+  replica(reference: string): Replica {
+    const { replica, name } = this.find(reference);
+    if (replica) return replica;
+    throw controlFailure('MACHINE_NO_REPLICA', `this site holds no replica of ${name}`);
+  }
+
+  list(): MachineView[] {
+    const views = this.#all().map((found) => this.view(found));
+    return [...views, ...this.#replicas.broken.map(brokenReplicaView)];
+  }
+
+  view(found: Found): MachineView {
+    const nameOf = (siteId: string) => this.#links.view(siteId)?.name;
+    const replica = found.replica && replicaView(found.replica, nameOf, this.#clock.wallMs());
+    const home = this.#machines.get(found.machineId);
+    if (!home) return replica!;
+    return { ...homeView(home, nameOf), ...(replica?.replica ? { replica: replica.replica } : {}) };
+  }
+
+  #all(): Found[] {
+    const all = new Map<string, Found>();
+    for (const { machine } of this.#machines.list()) {
+      const { machineId, name } = machine.record;
+      all.set(machineId, { machineId, name, home: machine, replica: this.#replicas.get(machineId) });
+    }
+    for (const replica of this.#replicas.list()) {
+      const { machineId, machineName } = replica.record;
+      if (!all.has(machineId)) all.set(machineId, { machineId, name: machineName, home: undefined, replica });
+    }
+    return [...all.values()].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
+  }
+}

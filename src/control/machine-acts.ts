@@ -1,0 +1,107 @@
+import type { AddMachineRequest, MachineView, PolicyRequest, ProtectRequest } from '../api/index.ts';
+import type { Alerts } from './alerts.ts';
+import type { Audit } from './audit.ts';
+import { controlFailure } from './errors.ts';
+import type { Inventory } from './inventory.ts';
+import type { Machines } from './machines.ts';
+import type { PeerLinks } from './peer-links.ts';
+import { peerMeant } from './views.ts';
+
+/** What a person does with machines. Each act is audited; each answers with the machine as it is afterwards. */
+export class MachineActs {
+  readonly #machines: Machines;
+  readonly #inventory: Inventory;
+  readonly #links: PeerLinks;
+  readonly #audit: Audit;
+  readonly #alerts: Alerts;
+
+  constructor(o: {
+    machines: Machines;
+    inventory: Inventory;
+    links: PeerLinks;
+    audit: Audit;
+    alerts: Alerts;
+  }) {
+    this.#machines = o.machines;
+    this.#inventory = o.inventory;
+    this.#links = o.links;
+    this.#audit = o.audit;
+    this.#alerts = o.alerts;
+  }
+
+  list(): MachineView[] {
+    return this.#inventory.list();
+  }
+
+  show(reference: string): MachineView {
+    return this.#inventory.view(this.#inventory.find(reference));
+  }
+
+  add(actor: string, request: AddMachineRequest): Promise<MachineView> {
+    const details =
+      'attach' in request
+        ? { qmpPath: request.attach.qmpPath }
+        : { disks: request.disks.map(({ path }) => path) };
+    return this.#audit.acting({ actor, act: 'vm.add', details }, async () => {
+      const machine = await this.#machines.add(request);
+      return this.show(machine.record.machineId);
+    });
+  }
+
+  remove(actor: string, reference: string): Promise<void> {
+    const machine = this.#inventory.home(reference);
+    const { machineId } = machine.record;
+    return this.#audit.acting({ actor, act: 'vm.remove', subject: machineId }, async () => {
+      await this.#machines.remove(machine);
+      this.#alerts.clearMachine(machineId);
+    });
+  }
+
+  start(actor: string, reference: string): Promise<MachineView> {
+    return this.#act(actor, 'vm.start', reference, {}, (machine) => this.#machines.start(machine));
+  }
+
+  stop(actor: string, reference: string, o: { force?: boolean; limitMs?: number }): Promise<MachineView> {
+    const how = { force: o.force ?? false, ...(o.limitMs === undefined ? {} : { limitMs: o.limitMs }) };
+    return this.#act(actor, 'vm.stop', reference, how, (machine) => this.#machines.stop(machine, how));
+  }
+
+  protect(actor: string, reference: string, request: ProtectRequest): Promise<MachineView> {
+    const target = peerMeant(this.#links.views(), request.target);
+    if (!target) {
+      const said = request.target
+        ? `there is no paired site ${request.target}`
+        : 'there is not one paired site';
+      throw controlFailure(request.target ? 'SITE_PEER_UNKNOWN' : 'SITE_PEER_UNCLEAR', said);
+    }
+    const details = { ...request, target: target.siteId };
+    return this.#act(actor, 'vm.protect', reference, details, (machine) =>
+      this.#machines.protect(machine, target.siteId, request),
+    );
+  }
+
+  changePolicy(actor: string, reference: string, request: PolicyRequest): Promise<MachineView> {
+    return this.#act(actor, 'vm.policy', reference, request, (machine) =>
+      this.#machines.changePolicy(machine, request),
+    );
+  }
+
+  unprotect(actor: string, reference: string): Promise<MachineView> {
+    return this.#act(actor, 'vm.unprotect', reference, {}, (machine) => this.#machines.unprotect(machine));
+  }
+
+  #act(
+    actor: string,
+    act: string,
+    reference: string,
+    details: Readonly<Record<string, unknown>>,
+    work: (machine: ReturnType<Inventory['home']>) => Promise<void>,
+  ): Promise<MachineView> {
+    const machine = this.#inventory.home(reference);
+    const subject = machine.record.machineId;
+    return this.#audit.acting({ actor, act, subject, details }, async () => {
+      await work(machine);
+      return this.show(subject);
+    });
+  }
+}

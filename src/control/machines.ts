@@ -1,0 +1,311 @@
+import { join } from 'node:path';
+import type { AddMachineRequest, PolicyRequest, ProtectRequest } from '../api/index.ts';
+import {
+  checkMachineConfiguration,
+  type Hypervisor,
+  type MachineConfiguration,
+  type MachineDisk,
+} from '../hypervisor/index.ts';
+import { cancelled, withTimeout } from '../lib/clock.ts';
+import { messageOf } from '../lib/errors.ts';
+import { isId, newId } from '../lib/random.ts';
+import { DEFAULT_RETENTION } from '../recovery-point/index.ts';
+import {
+  type MachineRecord,
+  type ProtectedDisk,
+  ProtectedLayout,
+  ProtectedMachine,
+  type ProtectedTools,
+  type Protection,
+} from '../replication/index.ts';
+import { failureOf } from './alerts.ts';
+import { controlFailure } from './errors.ts';
+import { managedDisks } from './machine-disks.ts';
+import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
+
+export interface MachinesTools extends ProtectedTools {
+  readonly hypervisor: Hypervisor;
+  readonly loop: LoopTools;
+  readonly dataDirectory: string;
+}
+
+/** A machine at home here, and the loop that keeps it replicated while it is protected. */
+export interface HomeMachine {
+  readonly machine: ProtectedMachine;
+  readonly loop: ReplicationLoop | undefined;
+}
+
+/** A machine whose directory could not be opened; its files are left as they are. */
+export interface BrokenMachine {
+  readonly machineId: string;
+  readonly error: Error;
+}
+
+const FREEZE_LIMIT_MS = 5_000;
+const DEFAULT_EVERY = { crash: 60_000 } as const;
+const STOP_LIMIT_MS = 90_000;
+
+/** The machines that are at home at this site. One act of a person at a time changes a machine; the acts themselves see to it. */
+export class Machines {
+  readonly #tools: MachinesTools;
+  readonly #open = new Map<string, { machine: ProtectedMachine; loop: ReplicationLoop | undefined }>();
+  readonly #broken: BrokenMachine[] = [];
+
+  private constructor(tools: MachinesTools) {
+    this.#tools = tools;
+  }
+
+  /** Opens every machine there is and begins to replicate those that are protected. */
+  static async open(tools: MachinesTools): Promise<Machines> {
+    const machines = new Machines(tools);
+    const directory = join(tools.dataDirectory, 'protected');
+    await tools.files.makeDirectory(directory);
+    for (const machineId of (await tools.files.list(directory)) ?? []) {
+      if (isId(machineId)) await machines.#openOne(machineId);
+    }
+    return machines;
+  }
+
+  async #openOne(machineId: string): Promise<void> {
+    const layout = new ProtectedLayout(this.#tools.dataDirectory, machineId);
+    // A directory without a record is what a creation or a removal that was cut short left.
+    if ((await this.#tools.files.sizeOf(layout.record)) === undefined) return;
+    const key = `machine:${machineId}`;
+    try {
+      this.#adopt(await ProtectedMachine.open(this.#tools, layout));
+      this.#tools.loop.alerts.clear(key);
+    } catch (error) {
+      this.#tools.log.error('machine.broken', { machineId, reason: messageOf(error) });
+      this.#tools.loop.alerts.raise(key, 'critical', failureOf(error), machineId);
+      this.#broken.push({ machineId, error: error instanceof Error ? error : new Error(messageOf(error)) });
+    }
+  }
+
+  #adopt(machine: ProtectedMachine): void {
+    this.#open.set(machine.record.machineId, { machine, loop: undefined });
+    this.#follow(machine.record.machineId);
+  }
+
+  /** Starts the loop of a machine that has none. A machine without protection is looked for as well, but not copied. */
+  #follow(machineId: string): void {
+    const entry = this.#open.get(machineId)!;
+    if (entry.loop) return;
+    entry.loop = new ReplicationLoop(entry.machine, this.#tools.loop);
+    entry.loop.start();
+  }
+
+  async #unfollow(machineId: string): Promise<void> {
+    const entry = this.#open.get(machineId)!;
+    const { loop } = entry;
+    entry.loop = undefined;
+    await loop?.stop();
+  }
+
+  list(): readonly HomeMachine[] {
+    return [...this.#open.values()];
+  }
+
+  get broken(): readonly BrokenMachine[] {
+    return this.#broken;
+  }
+
+  get(machineId: string): HomeMachine | undefined {
+    return this.#open.get(machineId);
+  }
+
+  /** Every loop whose target is this site tries again at once. */
+  kick(siteId: string): void {
+    for (const { machine, loop } of this.#open.values()) {
+      if (machine.record.protection?.targetSiteId === siteId) loop?.kick();
+    }
+  }
+
+  /** Lets go of all machines; they run on. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#open.keys()].map((machineId) => this.#unfollow(machineId)));
+    await Promise.all([...this.#open.values()].map(({ machine }) => machine.release()));
+  }
+
+  async add(request: AddMachineRequest): Promise<ProtectedMachine> {
+    const machineId = newId(this.#tools.clock, this.#tools.random);
+    const record =
+      'attach' in request
+        ? await this.#attachedRecord(machineId, request.attach)
+        : await this.#managedRecord(machineId, request);
+    const taken = [...this.#open.values()].find(({ machine }) => machine.record.name === record.name);
+    if (taken) {
+      throw controlFailure('MACHINE_EXISTS', `there is a machine ${record.name} already`, {
+        context: { name: record.name, machineId: taken.machine.record.machineId },
+      });
+    }
+    const layout = new ProtectedLayout(this.#tools.dataDirectory, machineId);
+    const machine = await ProtectedMachine.create(this.#tools, layout, record);
+    await machine.attach();
+    this.#adopt(machine);
+    return machine;
+  }
+
+  async #managedRecord(
+    machineId: string,
+    request: Extract<AddMachineRequest, { configuration: unknown }>,
+  ): Promise<MachineRecord> {
+    const configuration = checkMachineConfiguration(request.configuration);
+    const disks = await managedDisks(configuration, request.disks);
+    this.#refuseSharedFiles(disks);
+    const run = join(this.#tools.dataDirectory, 'run', machineId);
+    return {
+      machineId,
+      name: configuration.name,
+      kind: 'managed',
+      createdAtMs: this.#tools.clock.wallMs(),
+      epoch: 1,
+      configuration,
+      sockets: {
+        qmpPath: join(run, 'qmp'),
+        ...(configuration.guestAgent ? { agentPath: join(run, 'qga') } : {}),
+      },
+      disks,
+      protection: null,
+      ...(request.extraArguments ? { extraArguments: [...request.extraArguments] } : {}),
+    };
+  }
+
+  /** Asks the running machine what it is. Disks that cannot be cut are refused: half a machine is no copy. */
+  async #attachedRecord(
+    machineId: string,
+    attach: Extract<AddMachineRequest, { attach: unknown }>['attach'],
+  ): Promise<MachineRecord> {
+    const sockets = { qmpPath: attach.qmpPath, ...(attach.agentPath ? { agentPath: attach.agentPath } : {}) };
+    await using running = await this.#tools.hypervisor.attach(sockets);
+    const found = await running.disks();
+    const disks = found.map(attachedDisk);
+    this.#refuseSharedFiles(disks);
+    const diskIds = Object.fromEntries(disks.map(({ deviceName, diskId }) => [deviceName, diskId]));
+    const asked: MachineConfiguration = await running.configuration(diskIds);
+    const configuration = checkMachineConfiguration({
+      ...asked,
+      ...(attach.name ? { name: attach.name } : {}),
+    });
+    return {
+      machineId,
+      name: configuration.name,
+      kind: 'attached',
+      createdAtMs: this.#tools.clock.wallMs(),
+      epoch: 1,
+      configuration,
+      sockets,
+      disks,
+      protection: null,
+    };
+  }
+
+  /** Two machines on one file would destroy each other's chain. */
+  #refuseSharedFiles(disks: readonly ProtectedDisk[]): void {
+    const paths = new Set(disks.flatMap(({ chain }) => chain.map(({ path }) => path)));
+    for (const { machine } of this.#open.values()) {
+      const shared = machine.record.disks.flatMap(({ chain }) => chain).find(({ path }) => paths.has(path));
+      if (!shared) continue;
+      const said = `${shared.path} is a disk of ${machine.record.name} already`;
+      throw controlFailure('MACHINE_EXISTS', said, { context: { path: shared.path } });
+    }
+  }
+
+  /** Forgets a machine that is not protected; its process and its disks stay as they are. */
+  async remove(machine: ProtectedMachine): Promise<void> {
+    const { machineId, name, protection } = machine.record;
+    if (protection) throw controlFailure('MACHINE_STILL_PROTECTED', `${name} is protected`);
+    await this.#unfollow(machineId);
+    await machine.release();
+    this.#open.delete(machineId);
+    await this.#tools.files.removeDirectory(machine.layout.directory);
+  }
+
+  async start(machine: ProtectedMachine): Promise<void> {
+    if (machine.record.kind !== 'managed') {
+      throw controlFailure('MACHINE_NOT_MANAGED', `${machine.record.name} is not started by this site`);
+    }
+    await machine.start();
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  /** Asks the guest to shut down and waits until its process has gone; `force` ends it as pulling the plug would. */
+  async stop(machine: ProtectedMachine, o: { force: boolean; limitMs?: number }): Promise<void> {
+    await machine.attach();
+    const { running } = machine;
+    if (!running) return;
+    if (o.force) return running.quit();
+    const limitMs = o.limitMs ?? STOP_LIMIT_MS;
+    await running.pressPowerButton();
+    await withTimeout(
+      this.#tools.clock,
+      limitMs,
+      () => running.gone,
+      () => {
+        const said = `${machine.record.name} has not shut down within ${limitMs / 1000} s`;
+        return controlFailure('MACHINE_STOP_TIMEOUT', said, { context: { limitMs } });
+      },
+    );
+  }
+
+  async protect(machine: ProtectedMachine, targetSiteId: string, request: ProtectRequest): Promise<void> {
+    const protection: Protection = {
+      targetSiteId,
+      schedules: schedulesOf(request.every ?? DEFAULT_EVERY),
+      retention: request.retention ?? DEFAULT_RETENTION,
+      freezeLimitMs: request.freezeLimitMs ?? FREEZE_LIMIT_MS,
+      ...(request.bytesPerSecond === undefined ? {} : { bytesPerSecond: request.bytesPerSecond }),
+      compression: request.compression ?? true,
+    };
+    await machine.protect(protection);
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  async changePolicy(machine: ProtectedMachine, request: PolicyRequest): Promise<void> {
+    const { every, retention, freezeLimitMs, compression, bytesPerSecond } = request;
+    await machine.changeProtection({
+      ...(every ? { schedules: schedulesOf(every) } : {}),
+      ...(retention ? { retention } : {}),
+      ...(freezeLimitMs === undefined ? {} : { freezeLimitMs }),
+      ...(compression === undefined ? {} : { compression }),
+      ...(bytesPerSecond === undefined ? {} : { bytesPerSecond: bytesPerSecond ?? undefined }),
+    });
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  async unprotect(machine: ProtectedMachine): Promise<void> {
+    const { machineId } = machine.record;
+    // A transfer under way would be waited for; its part at the other side stays and may be thrown away there.
+    await this.#unfollow(machineId);
+    try {
+      await machine.unprotect();
+      this.#tools.loop.alerts.clear(`replication:${machineId}`);
+    } finally {
+      this.#follow(machineId);
+    }
+  }
+
+  /** The loop of a machine; asserts nothing about its protection. */
+  loopOf(machine: ProtectedMachine): ReplicationLoop {
+    const loop = this.#open.get(machine.record.machineId)?.loop;
+    if (loop) return loop;
+    throw cancelled(AbortSignal.abort());
+  }
+}
+
+/** Schedules in ascending order of consistency, as `nextDue` expects them. */
+function schedulesOf(every: { readonly crash?: number; readonly app?: number }): Protection['schedules'] {
+  return (['crash', 'app'] as const).flatMap((copyType) => {
+    const everyMs = every[copyType];
+    return everyMs === undefined ? [] : [{ copyType, everyMs }];
+  });
+}
+
+function attachedDisk(disk: MachineDisk, index: number): ProtectedDisk {
+  if (disk.unsupported) {
+    throw controlFailure('MACHINE_DISK_UNSUITABLE', `${disk.deviceName}: ${disk.unsupported}`, {
+      hint: 'Give the disk a writable qcow2 or raw file on a local file system.',
+    });
+  }
+  const { deviceName, sizeBytes } = disk;
+  return { diskId: `disk${index}`, deviceName, chain: disk.chain.map((image) => ({ ...image })), sizeBytes };
+}

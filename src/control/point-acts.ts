@@ -1,0 +1,120 @@
+import type { JobView, PointView } from '../api/index.ts';
+import { failuresOf } from '../lib/errors.ts';
+import { POINT_ERRORS } from '../recovery-point/index.ts';
+import { type Replica, type ReplicaTools, verifyPoint } from '../replica/index.ts';
+import type { Audit } from './audit.ts';
+import type { Inventory } from './inventory.ts';
+import type { JobHandler, Jobs } from './jobs.ts';
+import type { Machines } from './machines.ts';
+import type { ReplicaKeeper } from './replica-keeper.ts';
+import { cutView, replicaPointView } from './views.ts';
+
+const pointFailure = failuresOf(POINT_ERRORS);
+
+interface PointTools {
+  readonly machines: Machines;
+  readonly inventory: Inventory;
+  readonly keeper: ReplicaKeeper;
+  readonly audit: Audit;
+  readonly replicaTools: ReplicaTools;
+}
+
+/** What a person does with points: at the recovery site with those published, at the protected one with copies. */
+export class PointActs {
+  readonly #o: PointTools;
+  readonly #jobs: () => Jobs;
+
+  constructor(o: PointTools & { jobs: () => Jobs }) {
+    this.#o = o;
+    this.#jobs = o.jobs;
+  }
+
+  /** The oldest first. */
+  async list(reference: string): Promise<PointView[]> {
+    const { home, replica } = this.#o.inventory.find(reference);
+    if (replica) return this.#published(replica);
+    return home!.cuts.filter(({ state }) => state !== 'intended').map((cut) => cutView(home!, cut));
+  }
+
+  async show(reference: string, point: string): Promise<PointView> {
+    const points = await this.list(reference);
+    return meant(points, point, reference);
+  }
+
+  /** The id of a published point that a person names by id, sequence number or `latest`. */
+  publishedPoint(replica: Replica, point: string): string {
+    const points = replica.points.map(({ statement }) => statement);
+    return meant(points, point, replica.record.machineName).pointId;
+  }
+
+  async #published(replica: Replica): Promise<PointView[]> {
+    const reasons = await this.#o.keeper.reasons(replica);
+    const views: PointView[] = [];
+    for (const point of replica.points) {
+      const { pointId } = point.statement;
+      const proofs = await this.#o.keeper.proofs(replica, pointId);
+      views.push(replicaPointView(point, proofs, reasons.get(pointId) ?? []));
+    }
+    return views;
+  }
+
+  /** Makes a copy now. With `wait`, the job that ends when the copy is verified at the recovery site. */
+  async create(
+    actor: string,
+    reference: string,
+    o: { type: string; wait?: boolean },
+  ): Promise<{ point: PointView } | { job: JobView }> {
+    const machine = this.#o.inventory.home(reference);
+    const { machineId } = machine.record;
+    const act = { actor, act: 'point.create', subject: machineId, details: { type: o.type } };
+    const cut = await this.#o.audit.acting(act, () => this.#o.machines.loopOf(machine).cutNow(o.type));
+    if (!o.wait) return { point: cutView(machine, cut) };
+    const args = { pointId: cut.cutId, ordinal: cut.ordinal };
+    return { job: this.#jobs().start({ kind: 'point.create', args, actor, machineId }) };
+  }
+
+  verify(actor: string, reference: string, point: string): JobView {
+    const replica = this.#o.inventory.replica(reference);
+    const pointId = this.publishedPoint(replica, point);
+    const { machineId } = replica.record;
+    return this.#jobs().start({ kind: 'point.verify', args: { pointId }, actor, machineId });
+  }
+
+  /** Waits until a copy, or a younger one that holds its changes, is verified at the other side. */
+  readonly waiting: JobHandler = {
+    repeatable: true,
+    run: async ({ machineId, args, signal }) => {
+      const machine = this.#o.inventory.home(machineId);
+      await this.#o.machines.loopOf(machine).acknowledged(Number(args.ordinal), signal);
+      const { pointId, sequence } = machine.target!.acknowledged!;
+      return { pointId, sequence };
+    },
+  };
+
+  /** Reads a point's whole chain and compares it with what was signed. */
+  readonly verifying: JobHandler = {
+    repeatable: true,
+    run: async ({ machineId, args, signal, progress }) => {
+      const replica = this.#o.inventory.replica(machineId);
+      return verifyPoint(this.#o.replicaTools, replica, String(args.pointId), {
+        signal,
+        onProgress: ({ bytesDone, bytesTotal }) => progress({ bytesDone, bytesTotal }),
+      });
+    },
+  };
+}
+
+function meant<P extends { pointId: string; sequence?: number }>(
+  points: readonly P[],
+  reference: string,
+  machine: string,
+): P {
+  const found =
+    reference === 'latest'
+      ? points.at(-1)
+      : points.find(({ pointId, sequence }) => pointId === reference || String(sequence) === reference);
+  if (found) return found;
+  throw pointFailure('POINT_NOT_FOUND', `${machine} has no point ${reference}`, {
+    context: { machine, point: reference },
+  });
+}

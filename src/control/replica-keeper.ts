@@ -1,0 +1,103 @@
+import { join } from 'node:path';
+import { type BootProof, loadBootProof, provenPoints } from '../failover/index.ts';
+import type { FileSystem } from '../lib/files.ts';
+import type { Log } from '../lib/log.ts';
+import { loadRecord } from '../lib/records.ts';
+import type { KeepReason } from '../recovery-point/index.ts';
+import { CONTENT_PROOF, type ContentProof, type Replica, type Replicas } from '../replica/index.ts';
+import { type AlertSink, failureOf } from './alerts.ts';
+import type { EventHub } from './event-hub.ts';
+import type { PointIndex } from './point-index.ts';
+
+export type KeepReasons = readonly KeepReason[];
+
+/**
+ * Looks after the replicas of the site: after each publication, and when a branch or a proof has come or gone, it brings
+ * the index up to date and lets points go that retention no longer keeps.
+ */
+export class ReplicaKeeper {
+  readonly #files: FileSystem;
+  readonly #replicas: Replicas;
+  readonly #index: PointIndex;
+  readonly #alerts: AlertSink;
+  readonly #events: EventHub;
+  readonly #log: Log;
+  readonly #underWay = new Set<Promise<void>>();
+  #isClosed = false;
+
+  constructor(o: {
+    files: FileSystem;
+    replicas: Replicas;
+    index: PointIndex;
+    alerts: AlertSink;
+    events: EventHub;
+    log: Log;
+  }) {
+    this.#files = o.files;
+    this.#replicas = o.replicas;
+    this.#index = o.index;
+    this.#alerts = o.alerts;
+    this.#events = o.events;
+    this.#log = o.log;
+  }
+
+  /** Applies retention in the background; what fails is reported and done again after the next publication. */
+  tend(replica: Replica): void {
+    if (this.#isClosed) return;
+    const done = this.#tend(replica).finally(() => this.#underWay.delete(done));
+    this.#underWay.add(done);
+  }
+
+  /** Returns when nothing is under way any more. */
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await Promise.all(this.#underWay);
+  }
+
+  /** Never rejects. */
+  async #tend(replica: Replica): Promise<void> {
+    const { machineId, machineName, retention } = replica.record;
+    const key = `retention:${machineId}`;
+    try {
+      this.#index.refresh(replica);
+      const proven = await provenPoints(this.#files, replica);
+      const retired = await replica.retire(retention, (pointId) => proven.has(pointId));
+      this.#alerts.clear(key);
+      if (retired === 0) return;
+      this.#index.refresh(replica);
+      this.#log.info('retention.applied', { machine: machineName, retired, points: replica.points.length });
+      this.#events.emit({ event: 'point', change: 'retired', machineId });
+    } catch (error) {
+      const failure = failureOf(error);
+      this.#log.error('retention.failed', { machine: machineName, code: failure.code, error });
+      this.#alerts.raise(key, 'warning', failure, machineId);
+    }
+  }
+
+  /** What retention says of each point now. */
+  async reasons(replica: Replica): Promise<ReadonlyMap<string, KeepReasons>> {
+    const proven = await provenPoints(this.#files, replica);
+    const verdicts = replica.retention(replica.record.retention, (pointId) => proven.has(pointId));
+    return new Map(verdicts.map(({ pointId, reasons }) => [pointId, reasons]));
+  }
+
+  async proofs(
+    replica: Replica,
+    pointId: string,
+  ): Promise<{ content: ContentProof | undefined; boot: BootProof | undefined }> {
+    const path = join(replica.layout.proofs(pointId), 'content.json');
+    return {
+      content: await loadRecord(this.#files, path, CONTENT_PROOF),
+      boot: (await loadBootProof(this.#files, replica, pointId))?.proof,
+    };
+  }
+
+  /** Drops the index and fills it from the directories. */
+  rebuildIndex(): void {
+    this.#index.rebuild(this.#replicas.list());
+  }
+
+  get indexedPoints(): number {
+    return this.#index.count();
+  }
+}

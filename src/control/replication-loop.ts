@@ -1,0 +1,477 @@
+import type { ReplicationView } from '../api/index.ts';
+import { type Clock, cancelled } from '../lib/clock.ts';
+import { Failure, failuresOf, isFailure, messageOf } from '../lib/errors.ts';
+import type { FileSystem } from '../lib/files.ts';
+import type { Log } from '../lib/log.ts';
+import type { Random } from '../lib/random.ts';
+import { type Backoff, pauseMs } from '../lib/retry.ts';
+import { type DueCopy, type LastMade, nextDue } from '../recovery-point/index.ts';
+import {
+  type CutRecord,
+  type MachinePresence,
+  type ProtectedMachine,
+  type Protection,
+  REPLICATION_ERRORS,
+  type ReplicationTarget,
+} from '../replication/index.ts';
+import { type AlertSink, failureOf } from './alerts.ts';
+import { controlFailure } from './errors.ts';
+import type { EventHub } from './event-hub.ts';
+import { Wakeup } from './wakeup.ts';
+
+/** What the loop needs of a protected machine. */
+export type LoopMachine = Pick<
+  ProtectedMachine,
+  | 'record'
+  | 'presence'
+  | 'cuts'
+  | 'target'
+  | 'unsent'
+  | 'sendProgress'
+  | 'chain'
+  | 'look'
+  | 'onEvent'
+  | 'cut'
+  | 'hasUncutChanges'
+  | 'replicate'
+>;
+
+export interface LoopTools {
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly files: Pick<FileSystem, 'sizeOf'>;
+  readonly alerts: AlertSink;
+  readonly events: EventHub;
+  /** The recovery site as it is now; throws while it is not paired. */
+  readonly target: (siteId: string) => ReplicationTarget;
+}
+
+/** A machine that is not running, or not to be reached, is looked for this often. */
+export const LOOK_EVERY_MS = 5_000;
+/** A conflict is not given up: it is looked at again this often, and when something has changed. */
+export const BLOCKED_PAUSE_MS = 30_000;
+const BACKOFF: Backoff = { firstMs: 500, maximumMs: 30_000, triesMax: Number.POSITIVE_INFINITY };
+/** Copies of two types that are due within this time of each other are one. */
+const TOGETHER_MS = 500;
+/** A sealed layer that cannot be sent yet, because it takes in a younger one, is looked at again after this. */
+const UNREADY_PAUSE_MS = 1_000;
+
+/**
+ * Keeps one machine replicated: makes copies when they are due and sends what has been copied, each in its own turn, so
+ * that a slow link delays no copy. It waits for events and for the clock, never in a circle, and it never gives up:
+ * failures are waited out, conflicts are reported and looked at again.
+ */
+export class ReplicationLoop {
+  readonly #machine: LoopMachine;
+  readonly #tools: LoopTools;
+  readonly #cutBell: Wakeup;
+  readonly #sendBell: Wakeup;
+  readonly #lookBell: Wakeup;
+  readonly #retryBell: Wakeup;
+  readonly #stop = new AbortController();
+  readonly #whenAcknowledged = new Set<() => void>();
+  #work: Promise<unknown> = Promise.resolve();
+  #unlisten: () => void = () => undefined;
+  #lastMade: LastMade = {};
+  #isCutting = false;
+  #hasStopped = false;
+  #sending: { readonly sinceMs: number } | undefined;
+  #failure:
+    | { readonly failure: Failure; readonly isBlocked: boolean; readonly retryAtMs: number }
+    | undefined;
+  #lastSkip: { readonly reason: string; readonly atMs: number } | undefined;
+  #acknowledgedCutAtMs: number | undefined;
+  /** Sizes of the tips of the stopped machine when they were last seen to hold nothing. */
+  #emptyTips: string | undefined;
+
+  constructor(machine: LoopMachine, tools: LoopTools) {
+    this.#machine = machine;
+    this.#tools = tools;
+    this.#cutBell = new Wakeup(tools.clock);
+    this.#sendBell = new Wakeup(tools.clock);
+    this.#lookBell = new Wakeup(tools.clock);
+    this.#retryBell = new Wakeup(tools.clock);
+  }
+
+  start(): void {
+    this.#acknowledgedCutAtMs = this.#cutTimeOf(this.#machine.target?.acknowledged?.pointId);
+    this.#unlisten = this.#machine.onEvent(({ name }) => {
+      if (name !== 'WARMSITE_GONE') return;
+      this.#hasStopped = true;
+      this.#tellPresence();
+      this.#lookBell.ring();
+      this.#cutBell.ring();
+    });
+    const { signal } = this.#stop;
+    this.#work = Promise.all([
+      this.#running('look', () => this.#keepLooking(signal)),
+      this.#running('cut', () => this.#keepCutting(signal)),
+      this.#running('send', () => this.#keepSending(signal)),
+    ]);
+  }
+
+  /** Ends the loop; a transfer under way is broken off and resumed by the next one. */
+  async stop(): Promise<void> {
+    this.#unlisten();
+    this.#stop.abort();
+    await this.#work;
+  }
+
+  /** Something has changed that may help: the peer answers again, the policy or the process of the machine is new. */
+  kick(): void {
+    this.#lookBell.ring();
+    this.#cutBell.ring();
+    this.#retryBell.ring();
+    this.#sendBell.ring();
+  }
+
+  /** Makes a copy now, on somebody's word. */
+  cutNow(copyType: string): Promise<CutRecord> {
+    return this.#cut(copyType);
+  }
+
+  /** Resolves when the target has acknowledged the cut of this ordinal, or one above. */
+  async acknowledged(ordinal: number, signal: AbortSignal): Promise<void> {
+    const isDone = () => (this.#machine.target?.acknowledged?.ordinal ?? 0) >= ordinal;
+    while (!isDone()) {
+      if (signal.aborted) throw cancelled(signal);
+      await new Promise<void>((resolve) => {
+        const end = (): void => {
+          this.#whenAcknowledged.delete(end);
+          signal.removeEventListener('abort', end);
+          resolve();
+        };
+        this.#whenAcknowledged.add(end);
+        signal.addEventListener('abort', end, { once: true });
+      });
+    }
+  }
+
+  report(): ReplicationView {
+    const nowMs = this.#tools.clock.monotonicMs();
+    const due = this.#nextDue();
+    const acknowledged = this.#machine.target?.acknowledged;
+    const cutAtMs = this.#acknowledgedCutAtMs;
+    const failure = this.#failure;
+    const transfer = this.#transfer();
+    return {
+      phase: this.#phase(),
+      unsentCuts: this.#machine.unsent.length,
+      ...(acknowledged
+        ? {
+            acknowledged: {
+              pointId: acknowledged.pointId,
+              sequence: acknowledged.sequence,
+              atMs: acknowledged.atMs,
+              ...(cutAtMs === undefined ? {} : { cutAtMs }),
+            },
+          }
+        : {}),
+      ...(transfer ? { transfer } : {}),
+      ...(due ? { nextDue: { copyType: due.copyType, inMs: Math.max(0, due.dueAtMs - nowMs) } } : {}),
+      ...(this.#lastSkip ? { lastSkip: this.#lastSkip } : {}),
+      ...(failure
+        ? {
+            failure: failure.failure.toJSON() as ReplicationView['failure'],
+            retryInMs: Math.max(0, failure.retryAtMs - nowMs),
+          }
+        : {}),
+      rpo: this.#rpo(),
+    };
+  }
+
+  #phase(): ReplicationView['phase'] {
+    if (this.#failure) return this.#failure.isBlocked ? 'blocked' : 'retrying';
+    if (this.#sending && this.#machine.unsent.length > 0) return 'sending';
+    return this.#isCutting ? 'cutting' : 'idle';
+  }
+
+  #transfer(): ReplicationView['transfer'] {
+    const progress = this.#machine.sendProgress;
+    if (!progress || !this.#sending) return undefined;
+    const elapsedMs = this.#tools.clock.monotonicMs() - this.#sending.sinceMs;
+    return {
+      ...progress,
+      complete: this.#machine.target?.acknowledged === null,
+      ...(elapsedMs > 0 ? { bytesPerSecond: (progress.bytesDone / elapsedMs) * 1000 } : {}),
+    };
+  }
+
+  #rpo(): ReplicationView['rpo'] {
+    const everyMs = this.#protection?.schedules.map((schedule) => schedule.everyMs) ?? [];
+    const cutAtMs = this.#acknowledgedCutAtMs;
+    // A machine that does not run and whose every byte is there loses nothing.
+    const isStill =
+      this.#machine.presence.state === 'stopped' &&
+      this.#emptyTips !== undefined &&
+      this.#machine.unsent.length === 0;
+    const actualMs = isStill
+      ? 0
+      : cutAtMs === undefined
+        ? undefined
+        : Math.max(0, this.#tools.clock.wallMs() - cutAtMs);
+    return {
+      ...(everyMs.length > 0 ? { targetMs: Math.min(...everyMs) } : {}),
+      ...(actualMs === undefined ? {} : { actualMs }),
+    };
+  }
+
+  get #protection(): Protection | null {
+    return this.#machine.record.protection;
+  }
+
+  #nextDue(): DueCopy | undefined {
+    const schedules = this.#protection?.schedules ?? [];
+    return nextDue(schedules, this.#lastMade, this.#tools.clock.monotonicMs(), TOGETHER_MS);
+  }
+
+  /** Runs one of the three workers; a bug ends that worker, loudly, and no other machine's. */
+  async #running(worker: string, work: () => Promise<never>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      if (this.#stop.signal.aborted) return;
+      const { name, machineId } = this.#machine.record;
+      this.#tools.log.error('replication.worker-broke', { machine: name, worker, error });
+      this.#tools.alerts.raise(`worker-${worker}:${machineId}`, 'critical', failureOf(error), machineId);
+    }
+  }
+
+  // Looking: what the machine's process does.
+
+  async #keepLooking(signal: AbortSignal): Promise<never> {
+    for (;;) {
+      await this.#look();
+      await this.#lookBell.wait(
+        this.#machine.presence.state === 'running' ? Number.POSITIVE_INFINITY : LOOK_EVERY_MS,
+        signal,
+      );
+    }
+  }
+
+  async #look(): Promise<void> {
+    const { record } = this.#machine;
+    const key = `presence:${record.machineId}`;
+    const before = this.#machine.presence.state;
+    try {
+      const presence = await this.#machine.look();
+      if (presence.state === 'stale' || presence.state === 'unreachable') {
+        this.#tools.alerts.raise(key, 'critical', presenceFailure(record.name, presence), record.machineId);
+      } else {
+        this.#tools.alerts.clear(key);
+      }
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#tools.alerts.raise(key, 'critical', error, record.machineId);
+    }
+    if (this.#machine.presence.state === before) return;
+    this.#tellPresence();
+    this.#cutBell.ring();
+    this.#retryBell.ring();
+  }
+
+  #tellPresence(): void {
+    const { machineId } = this.#machine.record;
+    this.#tools.events.emit({ event: 'machine', machineId, state: this.#machine.presence.state });
+  }
+
+  // Cutting: copies when they are due.
+
+  async #keepCutting(signal: AbortSignal): Promise<never> {
+    for (;;) {
+      const due = this.#nextDue();
+      const inMs = due ? due.dueAtMs - this.#tools.clock.monotonicMs() : Number.POSITIVE_INFINITY;
+      if (this.#hasStopped && due) {
+        this.#hasStopped = false;
+        await this.#makeScheduled('crash');
+      } else if (due && inMs <= 0) {
+        await this.#makeScheduled(due.copyType, due.dueAtMs);
+      } else {
+        await this.#cutBell.wait(inMs, signal);
+      }
+    }
+  }
+
+  async #makeScheduled(copyType: string, dueAtMs?: number): Promise<void> {
+    this.#passOver(copyType, dueAtMs);
+    try {
+      const reason = await this.#reasonNotToCut();
+      if (reason === undefined) await this.#cut(copyType);
+      else this.#skip(copyType, reason);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#skip(copyType, error.message);
+    }
+  }
+
+  /** Counts a copy as made (or passed over), keeping the beat unless a whole interval was missed. */
+  #passOver(copyType: string, dueAtMs: number | undefined): void {
+    const nowMs = this.#tools.clock.monotonicMs();
+    const schedules = this.#protection?.schedules ?? [];
+    const at = schedules.findIndex((schedule) => schedule.copyType === copyType);
+    const made: Record<string, number> = { ...this.#lastMade };
+    // A copy of one type counts as one of every less consistent type; schedules are in that order.
+    for (const { copyType: type, everyMs } of schedules.slice(0, at + 1)) {
+      made[type] = dueAtMs !== undefined && nowMs - dueAtMs < everyMs ? dueAtMs : nowMs;
+    }
+    this.#lastMade = made;
+  }
+
+  async #reasonNotToCut(): Promise<string | undefined> {
+    const { presence, cuts } = this.#machine;
+    if (presence.state === 'stale' || presence.state === 'unreachable') return presence.reason;
+    if (presence.state === 'running') {
+      this.#emptyTips = undefined;
+      return undefined;
+    }
+    const nothing = 'the machine does not run and nothing was written since the last copy';
+    if (cuts.length > 0 && (await this.#tipSizes()) === this.#emptyTips) return nothing;
+    // Also asked before the first copy: it fails while another process writes the files.
+    const hasChanges = await this.#machine.hasUncutChanges();
+    if (hasChanges || cuts.length === 0) return undefined;
+    this.#emptyTips = await this.#tipSizes();
+    return nothing;
+  }
+
+  /** An empty layer grows with the first write: its size tells without opening it. */
+  async #tipSizes(): Promise<string> {
+    const sizes: string[] = [];
+    for (const { diskId } of this.#machine.record.disks) {
+      const tip = this.#machine.chain(diskId).at(-1);
+      sizes.push(`${tip?.path}:${tip && (await this.#tools.files.sizeOf(tip.path))}`);
+    }
+    return sizes.join('\n');
+  }
+
+  async #cut(copyType: string): Promise<CutRecord> {
+    const { machineId, name } = this.#machine.record;
+    const { alerts, log, events } = this.#tools;
+    const key = `copy:${machineId}`;
+    this.#isCutting = true;
+    try {
+      const cut = await this.#machine.cut(copyType);
+      this.#emptyTips = this.#machine.presence.state === 'stopped' ? await this.#tipSizes() : undefined;
+      alerts.clear(key);
+      this.#reportDegraded(cut);
+      log.info('copy.made', {
+        machine: name,
+        cutId: cut.cutId,
+        copyType,
+        consistency: cut.consistency,
+        pauseMs: cut.pauseMs,
+      });
+      events.emit({ event: 'point', change: 'cut', machineId, pointId: cut.cutId });
+      this.#sendBell.ring();
+      return cut;
+    } catch (error) {
+      alerts.raise(key, 'warning', failureOf(error), machineId);
+      throw error;
+    } finally {
+      this.#isCutting = false;
+    }
+  }
+
+  #reportDegraded(cut: CutRecord): void {
+    const { machineId, name } = this.#machine.record;
+    const key = `degraded:${machineId}`;
+    if (cut.degraded !== undefined) {
+      const said = `a copy of ${name} is crash-consistent only: ${cut.degraded}`;
+      this.#tools.alerts.raise(key, 'warning', controlFailure('COPY_DEGRADED', said), machineId);
+    } else if (cut.consistency !== 'crash') {
+      this.#tools.alerts.clear(key);
+    }
+  }
+
+  #skip(copyType: string, reason: string): void {
+    if (this.#lastSkip?.reason !== reason) {
+      this.#tools.log.info('copy.skipped', { machine: this.#machine.record.name, copyType, reason });
+    }
+    this.#lastSkip = { reason, atMs: this.#tools.clock.wallMs() };
+  }
+
+  // Sending: what has been cut, oldest first.
+
+  async #keepSending(signal: AbortSignal): Promise<never> {
+    const { machineId } = this.#machine.record;
+    let attempt = 0;
+    for (;;) {
+      try {
+        await this.#sendAll(signal);
+        attempt = 0;
+        this.#failure = undefined;
+        this.#tools.alerts.clear(`replication:${machineId}`);
+        await this.#sendBell.wait(
+          this.#machine.unsent.length > 0 ? UNREADY_PAUSE_MS : Number.POSITIVE_INFINITY,
+          signal,
+        );
+      } catch (error) {
+        if (signal.aborted) throw cancelled(signal);
+        attempt += 1;
+        await this.#waitOut(error, attempt, signal);
+      }
+    }
+  }
+
+  async #sendAll(signal: AbortSignal): Promise<void> {
+    const siteId = this.#protection?.targetSiteId;
+    if (siteId === undefined) return;
+    try {
+      for (;;) {
+        this.#sending = { sinceMs: this.#tools.clock.monotonicMs() };
+        const cutTimes = new Map(this.#machine.cuts.map(({ cutId, cutAtMs }) => [cutId, cutAtMs]));
+        const outcome = await this.#machine.replicate(this.#tools.target(siteId), signal);
+        if (outcome.kind === 'nothing') return;
+        const { pointId, sequence } = outcome.acknowledgement;
+        // Its record may have been merged away by now; it was there before, or was cut meanwhile.
+        this.#acknowledgedCutAtMs =
+          cutTimes.get(pointId) ?? this.#cutTimeOf(pointId) ?? this.#acknowledgedCutAtMs;
+        this.#failure = undefined;
+        const { machineId, name } = this.#machine.record;
+        this.#tools.log.info('copy.acknowledged', {
+          ...{ machine: name, pointId, sequence, outcome: outcome.kind },
+          ...(outcome.kind === 'sent' ? { wireBytes: outcome.wireBytes } : {}),
+        });
+        this.#tools.events.emit({ event: 'point', change: 'acknowledged', machineId, pointId, sequence });
+        for (const told of [...this.#whenAcknowledged]) told();
+      }
+    } finally {
+      this.#sending = undefined;
+    }
+  }
+
+  /** Waits until it makes sense to try again: after a growing pause, or when somebody rings. */
+  async #waitOut(error: unknown, attempt: number, signal: AbortSignal): Promise<void> {
+    const { machineId, name } = this.#machine.record;
+    const { clock, random, alerts, log } = this.#tools;
+    const failure = failureOf(error);
+    const isBlocked = failure.retry === 'never' || !(error instanceof Failure);
+    const pause = isBlocked ? BLOCKED_PAUSE_MS : pauseMs(BACKOFF, attempt, random);
+    const isNew = this.#failure?.failure.code !== failure.code;
+    this.#failure = { failure, isBlocked, retryAtMs: clock.monotonicMs() + pause };
+    if (isNew)
+      log.warn('replication.failed', {
+        machine: name,
+        code: failure.code,
+        reason: messageOf(error),
+        pauseMs: pause,
+        ...(failure.code === 'INTERNAL' ? { error } : {}),
+      });
+    if (isBlocked) alerts.raise(`replication:${machineId}`, 'critical', failure, machineId);
+    await this.#retryBell.wait(pause, signal);
+  }
+
+  #cutTimeOf(cutId: string | undefined): number | undefined {
+    return this.#machine.cuts.find((cut) => cut.cutId === cutId)?.cutAtMs;
+  }
+}
+
+function presenceFailure(
+  name: string,
+  presence: Extract<MachinePresence, { state: 'stale' | 'unreachable' }>,
+): Failure {
+  const said = `${name}: ${presence.reason}`;
+  return presence.state === 'stale'
+    ? failuresOf(REPLICATION_ERRORS)('PROTECTION_STALE_BASE', said)
+    : controlFailure('MACHINE_UNREACHABLE', said);
+}

@@ -1,0 +1,309 @@
+import type { DatabaseSync } from 'node:sqlite';
+import type { DoctorReport, RebuildReport, SiteView } from '../api/index.ts';
+import { Failovers } from '../failover/index.ts';
+import type { DiskImages, Hypervisor } from '../hypervisor/index.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { FileSystem } from '../lib/files.ts';
+import type { Log } from '../lib/log.ts';
+import type { Random } from '../lib/random.ts';
+import { loadRecord, WARMSITE_VERSION } from '../lib/records.ts';
+import {
+  loadIdentity,
+  Pairing,
+  PeerDirectory,
+  PeerServer,
+  type SiteIdentity,
+  verifySignature,
+} from '../peer/index.ts';
+import { type SignedStatement, statementBytes } from '../recovery-point/index.ts';
+import { Replicas, type ReplicaTools } from '../replica/index.ts';
+import { PeerTarget, ReplicationReceiver } from '../replication/index.ts';
+import { Alerts, failureOf } from './alerts.ts';
+import { Audit } from './audit.ts';
+import { openDatabase } from './database.ts';
+import { examine } from './doctor.ts';
+import { controlFailure } from './errors.ts';
+import { EventHub } from './event-hub.ts';
+import { FailoverActs } from './failover-acts.ts';
+import { Inventory } from './inventory.ts';
+import { Jobs } from './jobs.ts';
+import { MachineActs } from './machine-acts.ts';
+import { Machines } from './machines.ts';
+import { PeerActs } from './peer-acts.ts';
+import { PeerLinks } from './peer-links.ts';
+import { PointActs } from './point-acts.ts';
+import { PointIndex } from './point-index.ts';
+import { ReplicaKeeper } from './replica-keeper.ts';
+import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './site-files.ts';
+import { SiteLock } from './site-lock.ts';
+import { SpaceWatch } from './space-watch.ts';
+import { recordOf } from './views.ts';
+
+/** What a site needs of the world. */
+export interface SiteTools {
+  readonly files: FileSystem;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly hypervisor: Hypervisor;
+  readonly images: DiskImages;
+}
+
+/** What is there before anything moves: identity, settings, records, replicas. */
+interface Ground {
+  readonly dataDirectory: string;
+  readonly tools: SiteTools;
+  readonly identity: SiteIdentity;
+  readonly settings: SiteSettings;
+  readonly events: EventHub;
+  readonly alerts: Alerts;
+  readonly audit: Audit;
+  readonly database: DatabaseSync;
+  readonly peers: PeerDirectory;
+  readonly replicaTools: ReplicaTools;
+  readonly replicas: Replicas;
+}
+
+/** What moves: connections, loops, machines. */
+interface Works {
+  readonly keeper: ReplicaKeeper;
+  readonly failovers: Failovers;
+  readonly links: PeerLinks;
+  readonly machines: Machines;
+  readonly pairing: Pairing;
+  readonly peerServer: PeerServer;
+}
+
+/**
+ * Everything of one site, composed from its data directory: one process, one object. What is closed or killed and opened
+ * again goes on where it was; machines run on meanwhile.
+ */
+export class Site {
+  readonly dataDirectory: string;
+  readonly identity: SiteIdentity;
+  readonly settings: SiteSettings;
+  readonly events: EventHub;
+  readonly alerts: Alerts;
+  readonly audit: Audit;
+  readonly jobs: Jobs;
+  readonly machines: MachineActs;
+  readonly points: PointActs;
+  readonly failovers: FailoverActs;
+  readonly peers: PeerActs;
+  readonly startedAtMs: number;
+  readonly #ground: Ground;
+  readonly #works: Works;
+  readonly #open: AsyncDisposableStack;
+
+  private constructor(ground: Ground, works: Works, open: AsyncDisposableStack) {
+    const { identity, settings, events, alerts, audit, database, tools } = ground;
+    const { clock, random, log } = tools;
+    const { keeper, links, machines, pairing, peerServer } = works;
+    const inventory = new Inventory({ machines, replicas: ground.replicas, links, clock });
+    const jobs = () => this.jobs;
+    this.#ground = ground;
+    this.#works = works;
+    this.#open = open;
+    this.dataDirectory = ground.dataDirectory;
+    this.startedAtMs = clock.wallMs();
+    this.identity = identity;
+    this.settings = settings;
+    this.events = events;
+    this.alerts = alerts;
+    this.audit = audit;
+    this.machines = new MachineActs({ machines, inventory, links, audit, alerts });
+    this.points = new PointActs({
+      ...{ machines, inventory, keeper, audit, jobs },
+      replicaTools: ground.replicaTools,
+    });
+    const { points } = this;
+    this.failovers = new FailoverActs({ failovers: works.failovers, inventory, points, keeper, jobs });
+    this.peers = new PeerActs({
+      ...{ identity, settings, pairing, links, audit, clock, random },
+      peers: ground.peers,
+      port: peerServer.address.port,
+    });
+    this.jobs = new Jobs({
+      ...{ database, clock, random, log, events, audit },
+      handlers: {
+        'point.create': points.waiting,
+        'point.verify': points.verifying,
+        'failover.test': this.failovers.testing,
+        'failover.start': this.failovers.starting,
+        'failover.cleanup': this.failovers.cleaning,
+      },
+    });
+  }
+
+  /**
+   * Opens the site, listens for its peers and goes on with everything that was under way. Throws SITE_MISSING,
+   * SITE_LOCKED, SITE_DATABASE_NEWER, SITE_DATABASE_DAMAGED, PEER_LISTEN_FAILED; nothing is left open then.
+   */
+  static async open(o: { dataDirectory: string; tools: SiteTools }): Promise<Site> {
+    await using opening = new AsyncDisposableStack();
+    const ground = await openGround(o, opening);
+    const works = await openWorks(ground, opening);
+    const site = new Site(ground, works, opening.move());
+    site.audit.note({ actor: 'site', act: 'site.start', details: { version: WARMSITE_VERSION } });
+    site.#open.defer(() => site.jobs.close());
+    site.jobs.open();
+    for (const replica of ground.replicas.list()) works.keeper.tend(replica);
+    return site;
+  }
+
+  /** Where other sites are served. */
+  get peerAddress(): { readonly host: string; readonly port: number } {
+    return this.#works.peerServer.address;
+  }
+
+  view(apiAddress: { readonly host: string; readonly port: number }): SiteView {
+    const { replicas, identity } = this.#ground;
+    const { machines, keeper } = this.#works;
+    return {
+      siteId: identity.siteId,
+      name: identity.name,
+      version: WARMSITE_VERSION,
+      dataDirectory: this.dataDirectory,
+      apiAddress: { ...apiAddress },
+      peerAddress: { ...this.peerAddress },
+      startedAtMs: this.startedAtMs,
+      machines: {
+        protected: machines.list().length,
+        replicas: replicas.list().length,
+        broken: machines.broken.length + replicas.broken.length,
+      },
+      points: keeper.indexedPoints,
+      alerts: this.alerts.list({ all: false }).length,
+      peers: this.peers.list(),
+    };
+  }
+
+  /** Fills the index anew from the directories; says what could not be opened. */
+  rebuild(actor: string): Promise<RebuildReport> {
+    const { machines, keeper } = this.#works;
+    const { replicas } = this.#ground;
+    return this.audit.acting({ actor, act: 'site.rebuild' }, async () => {
+      keeper.rebuildIndex();
+      const broken = [...machines.broken, ...replicas.broken];
+      return {
+        machines: machines.list().length,
+        replicas: replicas.list().length,
+        points: keeper.indexedPoints,
+        broken: broken.map(({ machineId, error }) => ({ machineId, error: recordOf(error) })),
+      };
+    });
+  }
+
+  doctor(): Promise<DoctorReport> {
+    return examine({
+      dataDirectory: this.dataDirectory,
+      hypervisor: this.#ground.tools.hypervisor,
+      peers: this.peers.list(),
+      audit: () => this.audit.check(),
+      ports: { peer: this.peerAddress.port },
+    });
+  }
+
+  /** Lets go of everything, in order; machines run on. */
+  close(): Promise<void> {
+    return this.#open.disposeAsync();
+  }
+}
+
+async function openGround(
+  { dataDirectory, tools }: { dataDirectory: string; tools: SiteTools },
+  opening: AsyncDisposableStack,
+): Promise<Ground> {
+  const { files, clock, log, images } = tools;
+  checkDataDirectory(dataDirectory);
+  const paths = siteFiles(dataDirectory);
+  const settings = await loadRecord(files, paths.settings, SITE_RECORD);
+  const identity = settings && (await loadIdentity(files, dataDirectory));
+  if (!identity) throw controlFailure('SITE_MISSING', `there is no site in ${dataDirectory}`);
+  const lock = SiteLock.take(dataDirectory);
+  opening.defer(() => lock.release());
+  await files.makeDirectory(paths.run);
+  const database = openDatabase(paths.database);
+  opening.defer(() => database.close());
+  const events = new EventHub();
+  const alerts = new Alerts({ database, clock, events, log });
+  const peers = await PeerDirectory.load(files, dataDirectory);
+  const isSignedBySource = (siteId: string, { statement, signature }: SignedStatement): boolean => {
+    const key = siteId === identity.siteId ? identity.signingKey : peers.get(siteId)?.signingKey;
+    return (
+      key !== undefined && verifySignature(key, statementBytes(statement), Buffer.from(signature, 'base64'))
+    );
+  };
+  const replicaTools: ReplicaTools = { files, images, clock, log, isSignedBySource };
+  const replicas = await Replicas.open(replicaTools, dataDirectory);
+  for (const { record } of replicas.list()) alerts.clear(`replica:${record.machineId}`);
+  for (const { machineId, error } of replicas.broken) {
+    alerts.raise(`replica:${machineId}`, 'critical', failureOf(error), machineId);
+  }
+  const audit = new Audit({ database, clock });
+  return {
+    ...{ dataDirectory, tools, identity, settings, events, alerts, audit },
+    ...{ database, peers, replicaTools, replicas },
+  };
+}
+
+async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise<Works> {
+  const { dataDirectory, tools, identity, settings, events, alerts, audit, database, peers, replicas } =
+    ground;
+  const { files, clock, random, log, hypervisor } = tools;
+  const index = new PointIndex(database);
+  const keeper = new ReplicaKeeper({ files, replicas, index, alerts, events, log });
+  opening.defer(() => keeper.close());
+  keeper.rebuildIndex();
+  const { signer, siteId } = identity;
+  const runDirectory = siteFiles(dataDirectory).run;
+  const failovers = new Failovers({ files, hypervisor, clock, random, log, signer, runDirectory });
+  opening.defer(() => failovers.close());
+  await failovers.recover(replicas.list());
+  let machines: Machines | undefined;
+  const links = new PeerLinks({
+    ...{ identity, peers, clock, random, log, alerts },
+    onReachable: (peerId) => machines?.kick(peerId),
+  });
+  opening.defer(() => links.close());
+  machines = await Machines.open({
+    ...tools,
+    ...{ dataDirectory, signer, siteId },
+    loop: {
+      ...{ clock, random, log, files, alerts, events },
+      target: (peerId) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock }),
+    },
+  });
+  const opened = machines;
+  opening.defer(() => opened.close());
+  const pairing = new Pairing({
+    ...{ identity, peers, files, dataDirectory, clock, random },
+    onTokenReuse: ({ tokenId, usedBySiteId, triedBySiteId }) => {
+      const said = `a pairing token was used again, by ${triedBySiteId ?? 'an unknown site'}`;
+      const context = { tokenId, usedBySiteId, triedBySiteId };
+      alerts.raise(`token:${tokenId}`, 'critical', controlFailure('SITE_TOKEN_REUSED', said, { context }));
+    },
+    onPaired: (peer) =>
+      audit.note({ actor: `peer:${peer.siteId}`, act: 'site.paired', subject: peer.siteId }),
+  });
+  const receiver = new ReplicationReceiver({
+    ...{ replicas, log, wallMs: () => clock.wallMs() },
+    onPublished: (replica, { pointId, sequence }) => {
+      const { machineId, sourceSiteId } = replica.record;
+      const details = { pointId, sequence };
+      audit.note({ actor: `peer:${sourceSiteId}`, act: 'point.published', subject: machineId, details });
+      events.emit({ event: 'point', change: 'published', machineId, pointId, sequence });
+      keeper.tend(replica);
+    },
+    // Stands in the manifest of the point; the heartbeat is what watches the clocks.
+    onSkew: () => undefined,
+  });
+  const peerServer = await PeerServer.listen({
+    ...settings.peer,
+    ...{ identity, peers, pairing, clock, random, log, calls: receiver.calls, upload: receiver.upload },
+  });
+  opening.defer(() => peerServer.close());
+  const space = new SpaceWatch({ dataDirectory, clock, alerts });
+  opening.defer(() => space.close());
+  return { keeper, failovers, links, machines, pairing, peerServer };
+}

@@ -1,0 +1,185 @@
+import type { MachineView, PeerView, PointView } from '../api/index.ts';
+import type { BootProof } from '../failover/index.ts';
+import type { BrokenReplica, ContentProof, Replica, ReplicaPoint } from '../replica/index.ts';
+import type { CutRecord, MachinePresence, ProtectedMachine } from '../replication/index.ts';
+import { failureOf } from './alerts.ts';
+import type { HomeMachine } from './machines.ts';
+import type { KeepReasons } from './replica-keeper.ts';
+
+/** What the site tells of its things; pure, from plain data. */
+
+type NameOf = (siteId: string) => string | undefined;
+
+export function homeView({ machine, loop }: HomeMachine, nameOf: NameOf): MachineView {
+  const { machineId, name, epoch, configuration, kind, sockets, disks, protection } = machine.record;
+  const targetName = protection && nameOf(protection.targetSiteId);
+  return {
+    machineId,
+    name,
+    epoch,
+    role: 'protected',
+    configuration,
+    protected: {
+      kind,
+      presence: presenceView(machine.presence),
+      qmpPath: sockets.qmpPath,
+      ...(sockets.agentPath === undefined ? {} : { agentPath: sockets.agentPath }),
+      disks: disks.map(({ diskId, sizeBytes }) => ({
+        diskId,
+        sizeBytes,
+        chain: machine.chain(diskId).map(({ path, format }) => ({ path, format })),
+      })),
+      protection: protection && {
+        targetSiteId: protection.targetSiteId,
+        ...(targetName ? { targetName } : {}),
+        every: Object.fromEntries(protection.schedules.map(({ copyType, everyMs }) => [copyType, everyMs])),
+        retention: protection.retention,
+        freezeLimitMs: protection.freezeLimitMs,
+        ...(protection.bytesPerSecond === undefined ? {} : { bytesPerSecond: protection.bytesPerSecond }),
+        compression: protection.compression,
+      },
+      replication: protection && loop ? loop.report() : null,
+    },
+  };
+}
+
+function presenceView(presence: MachinePresence): NonNullable<MachineView['protected']>['presence'] {
+  switch (presence.state) {
+    case 'running':
+      return {
+        state: 'running',
+        ...(presence.processId === undefined ? {} : { processId: presence.processId }),
+      };
+    case 'stopped':
+      return { state: 'stopped' };
+    default:
+      return { state: presence.state, reason: presence.reason };
+  }
+}
+
+/** The source site's interval is not known here; the age of the newest point is. */
+export function replicaView(replica: Replica, nameOf: NameOf, nowMs: number): MachineView {
+  const { machineId, machineName, epoch, sourceSiteId, retention } = replica.record;
+  const newest = replica.newest;
+  const sourceName = nameOf(sourceSiteId);
+  const { incoming } = replica.describe();
+  return {
+    machineId,
+    name: machineName,
+    epoch,
+    role: 'replica',
+    ...(newest ? { configuration: newest.statement.configuration } : {}),
+    replica: {
+      sourceSiteId,
+      ...(sourceName ? { sourceName } : {}),
+      points: replica.points.length,
+      branches: replica.branches.length,
+      retention,
+      ...(newest
+        ? {
+            newest: {
+              pointId: newest.statement.pointId,
+              sequence: newest.statement.sequence,
+              copyType: newest.statement.copyType,
+              consistency: newest.statement.consistency,
+              cutAtMs: Math.round(newest.manifest.cutAtHereMs),
+            },
+          }
+        : {}),
+      ...(incoming ? { incoming: { pointId: incoming.pointId } } : {}),
+      rpo: newest ? { actualMs: Math.max(0, nowMs - newest.manifest.cutAtHereMs) } : {},
+    },
+  };
+}
+
+/** A replica that cannot be opened is shown all the same: silence would look like its absence. */
+export function brokenReplicaView({ machineId, error }: BrokenReplica): MachineView {
+  return {
+    machineId,
+    name: machineId,
+    epoch: 0,
+    role: 'replica',
+    replica: { sourceSiteId: '', points: 0, branches: 0, rpo: {}, broken: recordOf(error) },
+  };
+}
+
+export function recordOf(error: unknown): NonNullable<NonNullable<MachineView['replica']>['broken']> {
+  // The context of a failure holds no undefined once it has been through JSON.
+  return JSON.parse(JSON.stringify(failureOf(error).toJSON()));
+}
+
+export interface PointProofs {
+  readonly content: ContentProof | undefined;
+  readonly boot: BootProof | undefined;
+}
+
+export function replicaPointView(point: ReplicaPoint, proofs: PointProofs, keptFor: KeepReasons): PointView {
+  const { statement, manifest, statementDigest } = point;
+  const { content, boot } = proofs;
+  return {
+    pointId: statement.pointId,
+    machineId: statement.machineId,
+    sequence: statement.sequence,
+    state: 'verified',
+    copyType: statement.copyType,
+    consistency: statement.consistency,
+    ...(statement.degraded === undefined ? {} : { degraded: statement.degraded }),
+    cutAtMs: Math.round(manifest.cutAtHereMs),
+    publishedAtMs: manifest.publishedAtMs,
+    pauseMs: statement.pauseMs,
+    ...(statement.frozenMs === undefined ? {} : { frozenMs: statement.frozenMs }),
+    changedBytes: statement.disks.reduce((sum, disk) => sum + disk.changedBytes, 0),
+    receivedBytes: manifest.receivedBytes,
+    epoch: statement.epoch,
+    ...(statement.parent ? { parentPointId: statement.parent.pointId } : {}),
+    statementDigest,
+    missed: statement.missed.length,
+    proofs: {
+      ...(content ? { content: { verifiedAtMs: content.verifiedAtMs } } : {}),
+      ...(boot ? { boot: bootView(boot) } : {}),
+    },
+    keptFor: [...keptFor],
+    disks: statement.disks.map(({ diskId, sizeBytes, changedBytes, root }) => ({
+      ...{ diskId, sizeBytes, changedBytes, root },
+    })),
+  };
+}
+
+function bootView(boot: BootProof): NonNullable<PointView['proofs']['boot']> {
+  return {
+    passed: boot.verdict === 'passed',
+    atMs: boot.startedAtMs,
+    ...(boot.rtoMs === null ? {} : { rtoMs: boot.rtoMs }),
+  };
+}
+
+/** A copy as the protected site knows it; what became of it at the other site is known there. */
+export function cutView(machine: ProtectedMachine, cut: CutRecord): PointView {
+  const acknowledged = machine.target?.acknowledged;
+  const isVerified = cut.ordinal <= (acknowledged?.ordinal ?? 0);
+  const isSending = machine.sendProgress?.pointId === cut.cutId;
+  return {
+    pointId: cut.cutId,
+    machineId: machine.record.machineId,
+    ...(acknowledged?.pointId === cut.cutId ? { sequence: acknowledged.sequence } : {}),
+    state: isVerified ? 'verified' : isSending ? 'sending' : 'unsent',
+    copyType: cut.copyType,
+    consistency: cut.consistency,
+    ...(cut.degraded === undefined ? {} : { degraded: cut.degraded }),
+    cutAtMs: cut.cutAtMs,
+    pauseMs: cut.pauseMs,
+    ...(cut.frozenMs === undefined ? {} : { frozenMs: cut.frozenMs }),
+    missed: cut.missed.length,
+    proofs: {},
+  };
+}
+
+/** Which of the peers a person means: by id or name; the only one there is if nobody is named. */
+export function peerMeant(peers: readonly PeerView[], reference: string | undefined): PeerView | undefined {
+  const paired = peers.filter(({ revokedAtMs }) => revokedAtMs === undefined);
+  const meant =
+    reference === undefined
+      ? paired
+      : paired.filter(({ siteId, name }) => siteId === reference || name === reference);
+  return meant.length === 1 ? meant[0] : undefined;
+}

@@ -1,0 +1,77 @@
+import {
+  type RouteAnswer,
+  type RouteBody,
+  type RouteName,
+  type RouteParams,
+  type RouteQuery,
+  WAIT_MS_MAX,
+} from '../api/index.ts';
+import type { Site } from '../control/index.ts';
+
+/** A request that has been authenticated and checked. */
+export interface Asked<N extends RouteName> {
+  readonly site: Site;
+  readonly actor: string;
+  readonly params: RouteParams<N>;
+  readonly query: RouteQuery<N>;
+  readonly body: RouteBody<N>;
+  /** Where the API listens. */
+  readonly apiAddress: { readonly host: string; readonly port: number };
+  /** Aborted when the client goes away. */
+  readonly signal: AbortSignal;
+}
+
+export type Handlers = {
+  readonly [N in RouteName]: (asked: Asked<N>) => Promise<RouteAnswer<N>> | RouteAnswer<N>;
+};
+
+const AUDIT_ENTRIES = 200;
+const AUDIT_ENTRIES_MAX = 1000;
+
+const done = { done: true } as const;
+
+/** What each route does; everything that is decided is decided below, in control. */
+export const HANDLERS: Handlers = {
+  'site.show': ({ site, apiAddress }) => site.view(apiAddress),
+  'site.token': ({ site, actor, body }) => site.peers.issueToken(actor, body),
+  'site.pair': ({ site, actor, body }) => site.peers.redeem(actor, body),
+  'site.peers': ({ site }) => site.peers.list(),
+  'site.rebuild': ({ site, actor }) => site.rebuild(actor),
+  'vm.add': ({ site, actor, body }) => site.machines.add(actor, body),
+  'vm.list': ({ site }) => site.machines.list(),
+  'vm.show': ({ site, params }) => site.machines.show(params.machine),
+  'vm.start': ({ site, actor, params }) => site.machines.start(actor, params.machine),
+  'vm.stop': ({ site, actor, params, body }) => site.machines.stop(actor, params.machine, body),
+  'vm.protect': ({ site, actor, params, body }) => site.machines.protect(actor, params.machine, body),
+  'vm.unprotect': ({ site, actor, params }) => site.machines.unprotect(actor, params.machine),
+  'vm.policy': ({ site, actor, params, body }) => site.machines.changePolicy(actor, params.machine, body),
+  'vm.remove': async ({ site, actor, params }) => {
+    await site.machines.remove(actor, params.machine);
+    return done;
+  },
+  'point.list': ({ site, params }) => site.points.list(params.machine),
+  'point.show': ({ site, params }) => site.points.show(params.machine, params.point),
+  'point.create': ({ site, actor, params, body }) => site.points.create(actor, params.machine, body),
+  'point.verify': ({ site, actor, params }) => site.points.verify(actor, params.machine, params.point),
+  'failover.test': ({ site, actor, params, body }) => site.failovers.test(actor, params.machine, body),
+  'failover.start': ({ site, actor, params, body }) => site.failovers.start(actor, params.machine, body),
+  'failover.list': ({ site, params }) => site.failovers.list(params.machine),
+  'failover.cleanup': ({ site, actor, params }) =>
+    site.failovers.cleanup(actor, params.machine, params.branch),
+  'job.list': ({ site }) => site.jobs.list(),
+  'job.show': ({ site, params, query, signal }) =>
+    site.jobs.waitFor(params.job, Math.min(Number(query.waitMs ?? 0), WAIT_MS_MAX), signal),
+  'job.cancel': ({ site, actor, params }) =>
+    site.audit.acting({ actor, act: 'job.cancel', details: { jobId: params.job } }, async () =>
+      site.jobs.cancel(params.job),
+    ),
+  'alert.list': ({ site, query }) => site.alerts.list({ all: query.all === '1' }),
+  'audit.list': ({ site, query }) => ({
+    entries: site.audit.list({
+      ...(query.before === undefined ? {} : { before: Number(query.before) }),
+      limit: Math.min(Number(query.limit ?? AUDIT_ENTRIES), AUDIT_ENTRIES_MAX),
+    }),
+    chain: site.audit.check(),
+  }),
+  doctor: ({ site }) => site.doctor(),
+};
