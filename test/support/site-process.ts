@@ -1,0 +1,37 @@
+/**
+ * The processes of both sites in one that a test may kill at any instant: `site-process.ts IDENTITY MODE`, where
+ * IDENTITY is a file that holds a `TwoSitesIdentity`. Tells on standard output what it has done, a JSON line each.
+ *
+ * `replicate`: cuts and sends without end. `freeze`: freezes the guest and never thaws it.
+ */
+import { readFile } from 'node:fs/promises';
+import { openTwoSites, reopenMachine } from './two-sites.ts';
+
+const [, , identityPath, mode] = process.argv;
+const identity = JSON.parse(await readFile(identityPath!, 'utf8'));
+const sites = await openTwoSites({ after: () => undefined }, identity);
+const machine = await reopenMachine(sites);
+const { state } = await machine.attach();
+const tell = (news: object) => process.stdout.write(`${JSON.stringify(news)}\n`);
+tell({ news: 'ready', state });
+
+if (mode === 'freeze') {
+  await machine.running!.whileFrozen(machine.record.protection!.freezeLimitMs, () => {
+    tell({ news: 'frozen' });
+    return new Promise(() => undefined);
+  });
+}
+
+for (;;) {
+  await machine.cut('crash');
+  for (;;) {
+    const outcome = await machine.replicate(sites.target);
+    if (outcome.kind === 'nothing') break;
+    tell({
+      news: 'acknowledged',
+      pointId: outcome.acknowledgement.pointId,
+      wireBytes: 'wireBytes' in outcome ? outcome.wireBytes : 0,
+    });
+  }
+  await sites.replicas.list()[0]?.retire({ crash: 6, application: 2 }, () => false);
+}
