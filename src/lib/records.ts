@@ -29,7 +29,8 @@ export type Stored<T> = T & RecordHead;
 
 export function encodeRecord<T extends object>(kind: RecordKind<T>, body: T): Buffer {
   const head: RecordHead = { record: kind.record, version: kind.version, warmsite: WARMSITE_VERSION };
-  return Buffer.from(`${JSON.stringify({ ...head, ...body }, null, 2)}\n`);
+  // The head stands first and counts: a body that was read from a record still carries that record's own head.
+  return Buffer.from(`${JSON.stringify({ ...head, ...body, ...head }, null, 2)}\n`);
 }
 
 /**
