@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import { connectGuest, type RunningMachine, runPaths } from '../hypervisor/index.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
@@ -8,6 +7,7 @@ import { failoverFailure } from './errors.ts';
 import { addressBridge, type NetworkReport } from './network.ts';
 import { limitOf, type Probe, type ProbeResult, patternOf, probingAddress } from './probe.ts';
 import { serialLineMatching } from './serial-log.ts';
+import { CONNECT_PROGRAM } from './tcp-connect-main.ts';
 import { unlessAborted } from './unless-aborted.ts';
 
 /** An agent that has its port open and is silent is asked again after this time. */
@@ -111,7 +111,8 @@ async function tcpConnects(
     );
   }
   await addressBridge(namespace, bridge, probingAddress(probe));
-  const program = join(import.meta.dirname, 'tcp-connect-main.ts');
   const target = [probe.host, String(probe.port), String(limitOf(probe))];
-  await runCommand('ip', ['netns', 'exec', namespace, process.execPath, program, ...target], { signal });
+  await runCommand('ip', ['netns', 'exec', namespace, process.execPath, CONNECT_PROGRAM, ...target], {
+    signal,
+  });
 }

@@ -1,5 +1,6 @@
 import { once } from 'node:events';
 import { connect } from 'node:net';
+import { fileURLToPath } from 'node:url';
 import { sleep, systemClock } from '../lib/clock.ts';
 import { messageOf } from '../lib/errors.ts';
 
@@ -8,6 +9,8 @@ import { messageOf } from '../lib/errors.ts';
  * network namespace of a branch, which the site's own process never enters. Exit code 0: connected; 1: the limit has
  * passed, the last reason is on standard error.
  */
+export const CONNECT_PROGRAM = fileURLToPath(import.meta.url);
+
 const TRY_MS_MAX = 2_000;
 const PAUSE_MS = 100;
 

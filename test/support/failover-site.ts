@@ -2,8 +2,9 @@ import { createHash, generateKeyPairSync, sign } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildLabGuest, copyLabGuest } from '../../lab/index.ts';
+import { endBranchMachine } from '../../src/failover/branch-machine.ts';
 import { Failovers, type FailoverTools } from '../../src/failover/index.ts';
-import { connectGuest, type MachineSockets, QemuHypervisor } from '../../src/hypervisor/index.ts';
+import { connectGuest, endRun, type MachineSockets, QemuHypervisor } from '../../src/hypervisor/index.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
@@ -48,10 +49,9 @@ export async function failoverSite(t: CleanUp): Promise<FailoverSite> {
   await machine.protect({ ...PROTECTION, targetSiteId: sites.target.siteId });
   t.after(async () => {
     await failovers.close();
-    // Another process's view on the same directory: what the test left behind is found all the same.
-    const last = new Failovers(tools);
-    for (const replica of sites.replicas.list()) {
-      for (const { branchId } of replica.branches) await last.cleanup(replica, branchId);
+    // By their processes and names alone: the directory may be gone already.
+    for (const { branchId } of sites.replicas.list().flatMap((replica) => replica.branches)) {
+      await endBranchMachine(tools, branchId);
     }
   });
   return {
@@ -111,8 +111,7 @@ async function labMachine(t: CleanUp, sites: TwoSites): Promise<ProtectedMachine
     })),
   });
   t.after(async () => {
-    await machine.attach();
-    await machine.running?.quit();
+    await endRun(run, systemClock);
     await machine.release();
   });
   return machine;

@@ -1,0 +1,108 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { FailoverReport } from '../../../src/failover/index.ts';
+import { runPaths } from '../../../src/hypervisor/index.ts';
+import { isFailure } from '../../../src/lib/errors.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import { verifyPoint } from '../../../src/replica/index.ts';
+import { type FailoverSite, failoverSite, inGuest, layerDigests } from '../../support/failover-site.ts';
+
+const CONFIRMED = { confirmedOtherSideDown: true } as const;
+
+function inBranch(site: FailoverSite, branchId: string, script: string): Promise<string> {
+  return inGuest(runPaths(`${site.tools.runDirectory}/${branchId}`), script);
+}
+
+function running(report: FailoverReport): string {
+  assert.equal(report.verdict, 'passed', JSON.stringify(report, null, 1));
+  assert.ok(report.branchId);
+  return report.branchId;
+}
+
+test('S0.17 S0.19 S0.22 a chosen point runs, stays as it was, and can be exchanged for another', async (t) => {
+  const site = await failoverSite(t);
+  const { failovers, machine, sites } = site;
+  await site.change('echo first > /data/marker');
+  const first = await site.point();
+  await site.change('echo second > /data/marker');
+  const second = await site.point();
+  const { replica } = site;
+  const before = await layerDigests(replica, first);
+
+  const report = await failovers.start(replica, { pointId: first }, CONFIRMED);
+  const branchId = running(report);
+  assert.equal(report.point.pointId, first);
+  assert.equal(await inBranch(site, branchId, 'cat /data/marker'), 'first');
+  assert.equal(replica.record.epoch, 2);
+  assert.match(report.warnings.join('\n'), /both copies take writes/);
+  await assert.rejects(failovers.start(replica, { pointId: second }, CONFIRMED), (error) =>
+    isFailure(error, 'FAILOVER_RUNS_ALREADY'),
+  );
+
+  await machine.cut('crash');
+  await assert.rejects(
+    machine.replicate(sites.target),
+    (error) => isFailure(error, 'REPLICATION_CONFLICT'),
+    'the old source is refused',
+  );
+
+  await inBranch(site, branchId, 'dd if=/dev/urandom of=/data/stray bs=1M count=100 && sync');
+  await verifyPoint(sites.replicaTools, replica, first);
+  assert.deepEqual(await layerDigests(replica, first), before, 'the parent has not changed');
+
+  assert.equal(await failovers.cleanup(replica, branchId), true);
+  const other = running(await failovers.start(replica, { pointId: second }, CONFIRMED));
+  assert.equal(await inBranch(site, other, 'cat /data/marker; ls /data/stray 2>/dev/null || true'), 'second');
+  assert.equal(replica.record.epoch, 3);
+});
+
+test('S0.18 a point that does not boot is given up for the next one, and both attempts are told', async (t) => {
+  const site = await failoverSite(t);
+  const { failovers, machine } = site;
+  const good = await site.point();
+  const tip = machine.chain('system').at(-1)!;
+  await runCommand('qemu-io', ['-f', 'qcow2', '-c', 'write -P 0 0 512', tip.path]);
+  const bad = await site.point();
+  const { replica } = site;
+
+  const probes = [{ kind: 'agent', limitMs: 15_000 }] as const;
+  const short = [{ kind: 'agent', limitMs: 3_000 }] as const;
+  const tested = await failovers.test(replica, { pointId: bad }, { probes: short });
+  assert.equal(tested.verdict, 'failed', 'a boot that fails has no proof');
+  assert.equal(tested.branchId, null);
+
+  const report = await failovers.start(replica, {}, { ...CONFIRMED, probes });
+  const branchId = running(report);
+  assert.deepEqual(
+    report.attempts.map(({ point, verdict }) => [point.pointId, verdict]),
+    [
+      [bad, 'failed'],
+      [good, 'passed'],
+    ],
+  );
+  assert.equal(report.attempts[1]?.branchId, branchId);
+  assert.ok(report.rtoMs! > 15_000, 'the time of the failed attempt counts');
+  const views = await failovers.list(replica);
+  assert.deepEqual(
+    views.map(({ phase, running }) => [phase, running]),
+    [
+      ['failed', false],
+      ['probed', true],
+    ],
+    'the files of the failed attempt are kept, its machine is not',
+  );
+});
+
+test('a failover is refused without the word that the other side is down', async (t) => {
+  const site = await failoverSite(t);
+  await site.point();
+  const unconfirmed = { confirmedOtherSideDown: false } as unknown as typeof CONFIRMED;
+  await assert.rejects(site.failovers.start(site.replica, {}, unconfirmed), (error) =>
+    isFailure(error, 'FAILOVER_UNCONFIRMED'),
+  );
+  await assert.rejects(
+    site.failovers.start(site.replica, { wish: { atLeast: 'application' } }, CONFIRMED),
+    (error) => isFailure(error, 'FAILOVER_NO_POINT'),
+  );
+  assert.equal(site.replica.record.epoch, 1, 'nothing has changed');
+});

@@ -1,0 +1,142 @@
+import assert from 'node:assert/strict';
+import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { Failovers } from '../../../src/failover/index.ts';
+import { branchNetworks, namespaceOf } from '../../../src/failover/network.ts';
+import { processesOfRun, runPaths } from '../../../src/hypervisor/index.ts';
+import { sleep, systemClock } from '../../../src/lib/clock.ts';
+import { totalLength } from '../../../src/lib/extents.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import { branchChain, createBranch, findBranch } from '../../../src/replica/index.ts';
+import { type FailoverSite, failoverSite, inGuest, layerDigests } from '../../support/failover-site.ts';
+
+const ADDRESS = '10.9.0.2';
+const MIB = 1024 * 1024;
+
+/** Everything of a branch that a host could be left with. */
+async function leftOf(site: FailoverSite, branchId: string): Promise<string[]> {
+  const left: string[] = [];
+  const runDirectory = join(site.tools.runDirectory, branchId);
+  for (const pid of await processesOfRun(runDirectory)) left.push(`process ${pid}`);
+  const { stdout: namespaces } = await runCommand('ip', ['netns', 'list']);
+  if (namespaces.includes(namespaceOf(branchId))) left.push('namespace');
+  for (const directory of [site.tools.runDirectory, site.replica.layout.branches]) {
+    for (const name of await readdir(directory)) {
+      if (name === branchId) left.push(join(directory, name));
+    }
+  }
+  return left;
+}
+
+async function linkNames(): Promise<string[]> {
+  const { stdout } = await runCommand('ip', ['-j', 'link', 'show']);
+  return (JSON.parse(stdout) as { ifname: string }[]).map(({ ifname }) => ifname).sort();
+}
+
+test('S0.25 S0.26 a test runs in isolation while points arrive, and its clean-up leaves nothing', async (t) => {
+  const site = await failoverSite(t);
+  const { failovers, sites } = site;
+  await site.change(`echo ${ADDRESS}/24 > /data/network`);
+  const pointId = await site.point();
+  const { replica } = site;
+  const before = await layerDigests(replica, pointId);
+  const links = await linkNames();
+
+  const probes = [
+    { kind: 'agent' },
+    { kind: 'serial', pattern: '^lab guest up' },
+    { kind: 'tcp', host: ADDRESS, port: 80 },
+  ] as const;
+  const report = await failovers.test(replica, { pointId }, { probes, keep: true });
+  assert.equal(report.verdict, 'passed', JSON.stringify(report, null, 1));
+  t.diagnostic(JSON.stringify(report.attempts[0]?.probes));
+  const branchId = report.branchId!;
+  assert.deepEqual(await linkNames(), links, 'nothing of the test is outside of its namespace');
+
+  for (let arrived = 0; arrived < 5; arrived++) await site.point();
+  assert.equal(replica.newest?.statement.sequence, 6);
+
+  const sockets = runPaths(join(site.tools.runDirectory, branchId));
+  await inGuest(sockets, 'dd if=/dev/urandom of=/data/written bs=1M count=20 && sync');
+  await failovers.close();
+  await runCommand('kill', (await processesOfRun(join(site.tools.runDirectory, branchId))).map(String));
+  await failovers.recover([replica]);
+  const [view] = await failovers.list(replica);
+  assert.equal(view?.running, false);
+  assert.equal(view.phase, 'stopped');
+
+  let extraBytes = 0;
+  let writtenBytes = 0;
+  for (const diskId of ['system', 'data']) {
+    const chain = branchChain(replica, findBranch(replica, branchId), diskId);
+    await using reader = await sites.protectedTools.images.open(chain);
+    writtenBytes += totalLength((await reader.ownExtents(1)).data);
+    extraBytes += (await stat(chain.at(-1)!.path)).blocks * 512;
+  }
+  t.diagnostic(`written ${writtenBytes}, on disk ${extraBytes}`);
+  assert.ok(writtenBytes >= 20 * MIB);
+  // A cluster of 128 KiB is taken whole for its first 4 KiB; besides, each of the two disks has its tables.
+  assert.ok(extraBytes < writtenBytes + 2 * MIB, `${extraBytes} bytes for ${writtenBytes} written`);
+
+  assert.equal(await failovers.cleanup(replica, branchId), true);
+  assert.deepEqual(await leftOf(site, branchId), []);
+  assert.deepEqual(await linkNames(), links);
+  assert.equal(await failovers.cleanup(replica, branchId), false, 'again: nothing to do');
+  assert.deepEqual(await layerDigests(replica, pointId), before);
+});
+
+/** The id of another branch, as soon as its machine has a process. */
+async function startedBesides({ replica, failovers }: FailoverSite, known: string): Promise<string> {
+  for (;;) {
+    const view = (await failovers.list(replica)).find(({ branchId }) => branchId !== known);
+    if (view?.running && view.phase === 'started') return view.branchId;
+    await sleep(systemClock, 50);
+  }
+}
+
+test('S0.26 a site that starts again keeps what is to run and removes what was half made', async (t) => {
+  const site = await failoverSite(t);
+  const pointId = await site.point();
+  const { replica, failovers } = site;
+
+  const kept = (await failovers.test(replica, { pointId }, { keep: true })).branchId!;
+  const never = { kind: 'serial', pattern: 'never said', limitMs: 60_000 } as const;
+  const interrupted = failovers.test(replica, { pointId }, { probes: [never] });
+  const half = await startedBesides(site, kept);
+
+  await failovers.close();
+  const second = new Failovers(site.tools);
+  t.after(() => second.close());
+  await second.recover([replica]);
+  assert.deepEqual(await leftOf(site, half), [], 'the machine of the interrupted test is gone');
+  const views = await second.list(replica);
+  assert.deepEqual(
+    views.map(({ branchId, running, phase }) => [branchId, running, phase]),
+    [[kept, true, 'probed']],
+  );
+  const outcome = await interrupted;
+  assert.equal(outcome.verdict, 'failed');
+  assert.match(outcome.attempts[0]!.reasons.join(), /the machine has ended|did not start/);
+  assert.deepEqual(await leftOf(site, half), []);
+
+  await second.cleanup(replica, kept);
+  assert.deepEqual(await leftOf(site, kept), []);
+});
+
+test('a process that has been given an old number of ours is left alone', async (t) => {
+  const site = await failoverSite(t);
+  const pointId = await site.point();
+  const branchId = '0123456789abcdefghjkmnpqrs';
+  await createBranch(nodeFiles, site.replica, { branchId, pointId, purpose: 'test', createdAtMs: 0 });
+  await branchNetworks.isolate(branchId, [
+    { nicId: 'lan', model: 'virtio-net-pci', mac: '52:54:00:aa:00:01', network: 'office' },
+  ]);
+  const run = join(site.tools.runDirectory, branchId);
+  await mkdir(run, { recursive: true });
+  // This very process: that the test ends well shows that it was spared.
+  await writeFile(join(run, 'pid'), String(process.pid));
+  await site.failovers.recover([site.replica]);
+  assert.deepEqual(await leftOf(site, branchId), []);
+});

@@ -1,0 +1,161 @@
+import assert from 'node:assert/strict';
+import { appendFile, writeFile } from 'node:fs/promises';
+import { createServer } from 'node:net';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { AgentPort } from '../../../src/failover/agent-port.ts';
+import { isolatedPlan } from '../../../src/failover/network.ts';
+import { checkProbes, type Probe, probingAddress } from '../../../src/failover/probe.ts';
+import { type Probed, runProbes } from '../../../src/failover/probing.ts';
+import { LineCollector, serialLineMatching } from '../../../src/failover/serial-log.ts';
+import { CONNECT_PROGRAM } from '../../../src/failover/tcp-connect-main.ts';
+import type { MachineEvent } from '../../../src/hypervisor/index.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { isFailure } from '../../../src/lib/errors.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import { FakeGuestAgent } from '../../support/fake-guest-agent.ts';
+import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+
+const NIC = { nicId: 'lan', model: 'virtio-net-pci', mac: '52:54:00:00:00:01', network: 'office' } as const;
+
+/** A machine that is nothing but its events, its agent's socket and its serial log. */
+async function fakeProbed(t: CleanUp, o: { agentPath?: string; clock?: Probed['clock'] } = {}) {
+  const runDirectory = await temporaryDirectory(t);
+  const serialPath = join(runDirectory, 'serial.log');
+  await writeFile(serialPath, '');
+  const listeners = new Set<(event: MachineEvent) => void>();
+  const gone = Promise.withResolvers<void>();
+  const machine = {
+    sockets: { qmpPath: '', ...(o.agentPath === undefined ? {} : { agentPath: o.agentPath }) },
+    gone: gone.promise,
+    onEvent: (listener: (event: MachineEvent) => void) => {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+  };
+  const clock = o.clock ?? systemClock;
+  const probed: Probed = {
+    ...{ machine, runDirectory, clock, runningSinceMs: clock.monotonicMs() },
+    agentPort: new AgentPort(machine),
+    network: { kind: 'unplugged', reason: 'a test' },
+  };
+  const port = (open: boolean) => {
+    for (const listener of listeners) listener({ name: 'VSERPORT_CHANGE', data: { id: 'agent', open } });
+  };
+  return { probed, serialPath, port, end: () => gone.resolve() };
+}
+
+test('the agent probe waits for the port to open and passes when the agent answers', async (t) => {
+  const agent = await FakeGuestAgent.start(t);
+  const { probed, port } = await fakeProbed(t, { agentPath: agent.path });
+  const results = runProbes(probed, [{ kind: 'agent', limitMs: 20_000 }]);
+  assert.equal(agent.clients, 0, 'nobody connects before the port is open');
+  port(true);
+  assert.equal((await results)[0]?.passed, true);
+});
+
+test('a probe that does not pass in its time fails with the limit in its reason', async (t) => {
+  const clock = new FakeClock();
+  const { probed } = await fakeProbed(t, { clock, agentPath: '/nowhere' });
+  const results = runProbes(probed, [{ kind: 'agent', limitMs: 5_000 }]);
+  await clock.turn(5_000);
+  const [result] = await results;
+  assert.equal(result?.passed, false);
+  assert.match(result.reason!, /5000 ms/);
+  assert.equal(result.durationMs, 5_000);
+  assert.equal(clock.pending, 0);
+});
+
+test('a machine that ends decides all probes at once', async (t) => {
+  const { probed, end } = await fakeProbed(t, { agentPath: '/nowhere' });
+  const results = runProbes(probed, [{ kind: 'agent' }, { kind: 'serial', pattern: 'x' }]);
+  end();
+  for (const { passed, reason } of await results) {
+    assert.equal(passed, false);
+    assert.match(reason!, /has ended/);
+  }
+});
+
+test('cancelled probes end with the failure of the one who cancels', async (t) => {
+  const { probed } = await fakeProbed(t, { agentPath: '/nowhere' });
+  const cancel = new AbortController();
+  const results = runProbes(probed, [{ kind: 'agent' }], cancel.signal);
+  cancel.abort();
+  await assert.rejects(results, (error) => isFailure(error, 'CANCELLED'));
+});
+
+test('a serial probe sees what was written before and after it was asked, also in pieces', async (t) => {
+  const { probed, serialPath } = await fakeProbed(t);
+  await appendFile(serialPath, 'boot\r\nfirst li');
+  const early = serialLineMatching(serialPath, /^boot$/, AbortSignal.any([]));
+  assert.equal(await early, 'boot');
+  const results = runProbes(probed, [{ kind: 'serial', pattern: '^first line done', limitMs: 20_000 }]);
+  await appendFile(serialPath, 'ne do');
+  await appendFile(serialPath, 'ne\n');
+  assert.equal((await results)[0]?.passed, true);
+});
+
+test('a line without an end takes no memory', () => {
+  const lines = new LineCollector();
+  for (let i = 0; i < 100; i++) {
+    assert.ok(lines.take('x'.repeat(65_536)).every((line) => line.length <= 1000));
+  }
+  assert.deepEqual(lines.take('\nnext\nand').slice(1), ['next', 'and']);
+});
+
+test('a TCP probe without an isolated network fails and says why', async (t) => {
+  const { probed } = await fakeProbed(t);
+  const [result] = await runProbes(probed, [{ kind: 'tcp', host: '192.0.2.1', port: 80 }]);
+  assert.match(result!.reason!, /no isolated network/);
+});
+
+test('the connecting process tells by its exit code whether somebody accepts', async (t) => {
+  const server = createServer((socket) => socket.destroy());
+  t.after(() => new Promise<void>((resolve) => server.close(() => resolve())));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  const connected = await runCommand(process.execPath, [CONNECT_PROGRAM, '127.0.0.1', String(port), '5000']);
+  assert.equal(connected.exitCode, 0);
+  const refused = await runCommand(process.execPath, [CONNECT_PROGRAM, '127.0.0.1', '1', '50'], {
+    allowExit: [1],
+  });
+  assert.equal(refused.exitCode, 1);
+  assert.match(refused.stderr, /ECONNREFUSED/);
+});
+
+test('probes that cannot be asked are refused before anything starts', () => {
+  const wrong: Probe[] = [
+    { kind: 'serial', pattern: '(' },
+    { kind: 'tcp', host: 'example.org', port: 80 },
+    { kind: 'tcp', host: '10.0.0.1', port: 0 },
+    { kind: 'tcp', host: '10.0.0.1', port: 80, from: '10.0.0.2; reboot' },
+    { kind: 'tcp', host: '10.0.0.1', port: 80, from: '10.0.0.2/33' },
+    { kind: 'agent', limitMs: Number.NaN },
+  ];
+  for (const probe of wrong) {
+    assert.throws(
+      () => checkProbes([probe]),
+      (error) => isFailure(error, 'FAILOVER_PROBE_INVALID'),
+    );
+  }
+  checkProbes([{ kind: 'tcp', host: '10.0.0.1', port: 80, from: '10.0.0.2/30' }]);
+});
+
+test('the probing side never takes the address of the guest', () => {
+  assert.equal(probingAddress({ kind: 'tcp', host: '10.1.2.3', port: 1 }), '10.1.2.254/24');
+  assert.equal(probingAddress({ kind: 'tcp', host: '10.1.2.254', port: 1 }), '10.1.2.253/24');
+});
+
+test('NICs that are in one network at home share a bridge, others do not meet', () => {
+  const { commands, bridges, attachments } = isolatedPlan([
+    NIC,
+    { ...NIC, nicId: 'wan', network: 'uplink; reboot' },
+    { ...NIC, nicId: 'lan2' },
+  ]);
+  assert.deepEqual(bridges, { office: 'br0', 'uplink; reboot': 'br1' });
+  assert.equal(attachments.lan2?.interfaceName, 'tap2');
+  assert.ok(commands.includes('link set dev tap2 master br0 up'));
+  assert.ok(commands.includes('link set dev tap1 master br1 up'));
+  assert.ok(!commands.join().includes('reboot'), 'names of the other site are not part of commands');
+});
