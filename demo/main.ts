@@ -1,0 +1,154 @@
+/**
+ * The demonstration: two sites as separate processes, a running machine replicated from one to the other, the first site
+ * killed in the middle of a transfer, the machine brought up at the second, and everything that was promised checked.
+ *
+ *   npm run demo             ends everything that it started
+ *   npm run demo -- --keep   leaves the recovery site and the recovered machine running
+ */
+import { mkdtemp, rm } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { parseArgs } from 'node:util';
+import { LedgerPort, type LedgerReport } from '../lab/index.ts';
+import type { FailoverReport } from '../src/failover/index.ts';
+import { systemClock } from '../src/lib/clock.ts';
+import { DemoSite } from './demo-site.ts';
+import { freePorts } from './free-ports.ts';
+import { describeLabMachine } from './lab-machine.ts';
+import { checkPointLedger } from './recovered-ledger.ts';
+import { report } from './report.ts';
+import { say } from './say.ts';
+import { watchReplication } from './watch-replication.ts';
+
+const NAME = 'lab';
+/** Replication is watched for so long before the disaster. */
+const WATCH_SECONDS = 60;
+/** Slow enough for a disaster to find a transfer under way. */
+const WAN_BYTES_PER_SECOND = 128 * 1024;
+
+const { values: options } = parseArgs({ options: { keep: { type: 'boolean', default: false } } });
+const ends: (() => Promise<void>)[] = [];
+
+async function main(): Promise<number> {
+  const directory = await mkdtemp(join(tmpdir(), 'ws-demo-'));
+  if (!options.keep) ends.push(() => rm(directory, { recursive: true, force: true }));
+
+  say.chapter('Two sites, paired by a one-time token');
+  const [alphaPeer, alphaApi, betaPeer, betaApi] = (await freePorts(4)) as [number, number, number, number];
+  const alpha = new DemoSite('alpha', directory);
+  const beta = new DemoSite('beta', directory);
+  const lab = describeLabMachine(directory, NAME);
+  for (const [site, peer, api] of [
+    [alpha, alphaPeer, alphaApi],
+    [beta, betaPeer, betaApi],
+  ] as const) {
+    await site.run([
+      ...['site', 'init', '--name', site.name, '--host', '127.0.0.1', '--peer-port', String(peer)],
+      ...['--api-port', String(api), '--kit-to', join(directory, `${site.name}.recovery-kit.json`)],
+    ]);
+    await site.serve();
+    ends.push(() => site.end('SIGTERM'));
+  }
+  const { token } = (await beta.run(['site', 'token'])) as { token: string };
+  await alpha.run(['site', 'pair', token]);
+
+  say.chapter('A machine with two disks whose guest writes a ledger');
+  const { descriptionPath, ledgerPath } = await lab;
+  await alpha.run(['vm', 'add', '--from', descriptionPath]);
+  await alpha.run(['vm', 'start', NAME]);
+  const alphaQemu = (await alpha.machine(NAME)).protected?.presence.processId;
+  if (alphaQemu) ends.push(async () => endProcess(alphaQemu));
+  const ledger = await LedgerPort.connect({ path: ledgerPath, clock: systemClock });
+  ends.push(async () => ledger.close());
+  const reports: LedgerReport[] = [];
+  ledger.subscribe((entry) => reports.push(entry));
+  const first = await ledger.reached(1, 90_000);
+  say.line(`the guest is up; its ledger stands at record ${first.seq}`);
+
+  say.chapter('Protection: a crash-consistent copy every 5 s, an application-consistent one every 20 s');
+  await alpha.run(['vm', 'protect', NAME, '--every', 'crash=5s', '--every', 'app=20s', '--no-wait']);
+  const watch = await watchReplication({
+    ...{ alpha, beta, machine: NAME, ledger, seconds: WATCH_SECONDS },
+    afterSeeding: () => alpha.run(['vm', 'policy', NAME, '--rate', `${WAN_BYTES_PER_SECOND / 1024}K/s`]),
+  });
+
+  say.chapter('The protected site dies: SIGKILL to its QEMU and to its site process');
+  const cutOff = await watch.transferUnderWay();
+  if (alphaQemu) endProcess(alphaQemu);
+  await alpha.end('SIGKILL');
+  const killedAtMs = systemClock.wallMs();
+  const lastReport = reports.at(-1)!;
+  say.line(`the last record that the guest reported is ${lastReport.seq}`);
+  if (cutOff) say.line(`a delta was on its way: ${cutOff.bytesDone} of ${cutOff.bytesTotal} bytes`);
+
+  say.chapter('Failover at the recovery site, by its own choice of point');
+  const answer = await beta.run(['failover', 'start', NAME, '--confirm-other-side-down', '--wait']);
+  const failover = (answer as { result: FailoverReport }).result;
+  say.line(
+    `point #${failover.point.sequence} (${failover.point.consistency}) answers after ${((failover.rtoMs ?? 0) / 1000).toFixed(2)} s`,
+  );
+  if (failover.branchId && !options.keep) {
+    const branchId = failover.branchId;
+    ends.push(async () => void (await beta.run(['failover', 'cleanup', NAME, branchId, '--wait'])));
+  }
+
+  say.chapter('What was kept');
+  const points = await beta.points(NAME);
+  const { machineId } = await beta.machine(NAME);
+  const verified = (await beta.run(['point', 'verify', NAME, failover.point.pointId, '--wait'])) as {
+    result: { blocks: number; bytes: number };
+  };
+  const checked = await checkPointLedger(beta.dataDirectory, machineId, points, failover.point.pointId);
+  // The guest tells its own time with each record: what it reported before the cut must be in the point.
+  const promisedSeq = reports.findLast(({ hostWallMs }) => hostWallMs <= failover.point.cutAtMs)?.seq ?? 0;
+  const failed = report({
+    ...{ points, killedAtMs, lastReport, cutOff, failover, promisedSeq, ledger: checked },
+    ...{
+      publishedByType: watch.publishedByType,
+      changedBytes: watch.changedBytes,
+      receivedBytes: watch.receivedBytes,
+    },
+    contentProof: verified.result,
+  });
+  console.log(`\n  ${say.elapsedSeconds().toFixed(0)} s in all`);
+  if (options.keep) {
+    beta.leaveRunning();
+    ends.length = 0;
+    console.log(`
+  The recovery site serves on, and the recovered machine runs. Look around:
+    bin/warmsite.mjs --data ${beta.dataDirectory} point list ${NAME}
+    bin/warmsite.mjs --data ${beta.dataDirectory} failover list ${NAME}
+    bin/warmsite.mjs --data ${beta.dataDirectory} failover test ${NAME}
+  and end it with
+    bin/warmsite.mjs --data ${beta.dataDirectory} failover cleanup ${NAME} ${failover.branchId ?? 'BRANCH'}
+    kill ${beta.processId}`);
+  }
+  return failed.length === 0 ? 0 : 1;
+}
+
+/** Ends a process that the demonstration has started; one that has gone already is fine. */
+function endProcess(processId: number): void {
+  try {
+    process.kill(processId, 'SIGKILL');
+  } catch (error) {
+    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
+  }
+}
+
+async function cleanUp(): Promise<void> {
+  for (const end of ends.splice(0).reverse()) {
+    try {
+      await end();
+    } catch (error) {
+      console.error(`clean-up: ${error instanceof Error ? error.message : String(error)}`);
+      process.exitCode = 1;
+    }
+  }
+}
+
+process.once('SIGINT', () => void cleanUp().then(() => process.exit(130)));
+try {
+  process.exitCode = await main();
+} finally {
+  await cleanUp();
+}
