@@ -29,7 +29,7 @@ export type ProbeRequest = Type.Static<typeof ProbeRequest>;
 const Probes = Type.Array(ProbeRequest, { maxItems: 32 });
 
 /** A point by id, sequence number or `latest`. */
-export const PointReference = Type.String({ minLength: 1, maxLength: 32 });
+const PointReference = Type.String({ minLength: 1, maxLength: 32 });
 
 export const TestFailoverRequest = Type.Object(
   {

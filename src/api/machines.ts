@@ -100,7 +100,7 @@ export const PolicyRequest = Type.Object(
 export type PolicyRequest = Type.Static<typeof PolicyRequest>;
 
 /** What the process of a machine of this site does, as far as the site can tell. */
-export const Presence = Type.Object({
+const Presence = Type.Object({
   state: Type.Union([
     Type.Literal('running'),
     Type.Literal('stopped'),
@@ -112,7 +112,7 @@ export const Presence = Type.Object({
   processId: Type.Optional(Type.Integer()),
 });
 
-export const ProtectionView = Type.Object({
+const ProtectionView = Type.Object({
   targetSiteId: Type.String(),
   targetName: Type.Optional(Type.String()),
   every: Every,
@@ -170,7 +170,7 @@ export const ReplicationView = Type.Object({
 export type ReplicationView = Type.Static<typeof ReplicationView>;
 
 /** The side of a machine that is at home here. */
-export const ProtectedView = Type.Object({
+const ProtectedView = Type.Object({
   kind: Type.Union([Type.Literal('managed'), Type.Literal('attached')]),
   presence: Presence,
   qmpPath: AbsolutePath,
@@ -188,7 +188,7 @@ export const ProtectedView = Type.Object({
 });
 
 /** The side of a machine that another site replicates here. */
-export const ReplicaView = Type.Object({
+const ReplicaView = Type.Object({
   sourceSiteId: Type.String(),
   sourceName: Type.Optional(Type.String()),
   points: Count,
@@ -207,7 +207,7 @@ export const ReplicaView = Type.Object({
   /** A delta of which a part has arrived. */
   incoming: Type.Optional(Type.Object({ pointId: Id, receivedBytes: Type.Optional(Bytes) })),
   rpo: Rpo,
-  /** Why the replica cannot be opened; its files are left as they are. */
+  /** As `broken` of the machine. */
   broken: Type.Optional(FailureShape),
 });
 
@@ -217,6 +217,8 @@ export const MachineView = Type.Object({
   epoch: Count,
   /** `protected`: it is at home here; `replica`: another site replicates it here. */
   role: Type.Union([Type.Literal('protected'), Type.Literal('replica')]),
+  /** Why its directory cannot be opened; its files are left as they are, and only its id is known. */
+  broken: Type.Optional(FailureShape),
   /** Platform-neutral configuration; absent for a replica without a point. */
   configuration: Type.Optional(Type.Unknown()),
   protected: Type.Optional(ProtectedView),

@@ -68,6 +68,11 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'Start the machine as you started it before, from the files that `warmsite vm show` names.',
   },
+  MACHINE_CHANGING: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy: 'Wait until the change that is under way has ended.',
+  },
   MACHINE_STILL_PROTECTED: {
     kind: 'refused',
     retry: 'never',

@@ -20,6 +20,6 @@
  * Relied on: SQLite (node:sqlite) for its locks, which the kernel frees when a process dies, and for durable commits.
  */
 export { CONTROL_ERRORS, controlFailure } from './errors.ts';
-export { type InitSiteOptions, initSite, operatorToken } from './init-site.ts';
+export { type InitSiteOptions, initSite, operatorToken, recoveryKitOf } from './init-site.ts';
 export { Site, type SiteTools } from './site.ts';
 export { type SiteSettings, siteFiles } from './site-files.ts';

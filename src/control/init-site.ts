@@ -2,7 +2,14 @@ import type { Clock } from '../lib/clock.ts';
 import { type FileSystem, publishFile, readSmallFile } from '../lib/files.ts';
 import type { Random } from '../lib/random.ts';
 import { storeRecord } from '../lib/records.ts';
-import { createIdentity, exportKit, importKit, PeerDirectory, saveIdentity } from '../peer/index.ts';
+import {
+  createIdentity,
+  exportKit,
+  importKit,
+  loadIdentity,
+  PeerDirectory,
+  saveIdentity,
+} from '../peer/index.ts';
 import { controlFailure } from './errors.ts';
 import {
   checkDataDirectory,
@@ -60,6 +67,13 @@ export async function initSite(
   } finally {
     lock.release();
   }
+}
+
+/** The text of the recovery kit as of now, with the peers that are paired; throws SITE_MISSING. Nothing is locked. */
+export async function recoveryKitOf(files: FileSystem, dataDirectory: string): Promise<string> {
+  const identity = await loadIdentity(files, dataDirectory);
+  if (!identity) throw controlFailure('SITE_MISSING', `there is no site in ${dataDirectory}`);
+  return exportKit(identity, (await PeerDirectory.load(files, dataDirectory)).list());
 }
 
 /** The operator token of a site; throws SITE_MISSING. */

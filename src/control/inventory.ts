@@ -5,7 +5,7 @@ import type { ProtectedMachine } from '../replication/index.ts';
 import { controlFailure } from './errors.ts';
 import type { Machines } from './machines.ts';
 import type { PeerLinks } from './peer-links.ts';
-import { brokenReplicaView, homeView, replicaView } from './views.ts';
+import { brokenView, homeView, replicaView } from './views.ts';
 
 /** A machine that a person has named: at home here, replicated here, or (after a failover) both. */
 export interface Found {
@@ -62,7 +62,11 @@ export class Inventory {
 
   list(): MachineView[] {
     const views = this.#all().map((found) => this.view(found));
-    return [...views, ...this.#replicas.broken.map(brokenReplicaView)];
+    return [
+      ...views,
+      ...this.#machines.broken.map((broken) => brokenView(broken, 'protected')),
+      ...this.#replicas.broken.map((broken) => brokenView(broken, 'replica')),
+    ];
   }
 
   view(found: Found): MachineView {

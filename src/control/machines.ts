@@ -6,7 +6,7 @@ import {
   type MachineConfiguration,
   type MachineDisk,
 } from '../hypervisor/index.ts';
-import { cancelled, withTimeout } from '../lib/clock.ts';
+import { withTimeout } from '../lib/clock.ts';
 import { messageOf } from '../lib/errors.ts';
 import { isId, newId } from '../lib/random.ts';
 import { DEFAULT_RETENTION } from '../recovery-point/index.ts';
@@ -152,7 +152,7 @@ export class Machines {
     const configuration = checkMachineConfiguration(request.configuration);
     const disks = await managedDisks(configuration, request.disks);
     this.#refuseSharedFiles(disks);
-    const run = join(this.#tools.dataDirectory, 'run', machineId);
+    const run = this.#runDirectory(machineId);
     return {
       machineId,
       name: configuration.name,
@@ -215,9 +215,16 @@ export class Machines {
     const { machineId, name, protection } = machine.record;
     if (protection) throw controlFailure('MACHINE_STILL_PROTECTED', `${name} is protected`);
     await this.#unfollow(machineId);
+    const isStopped = (await machine.attach()).state === 'stopped';
     await machine.release();
     this.#open.delete(machineId);
+    if (isStopped) await this.#tools.files.removeDirectory(this.#runDirectory(machineId));
     await this.#tools.files.removeDirectory(machine.layout.directory);
+  }
+
+  /** Sockets and logs of a managed machine. */
+  #runDirectory(machineId: string): string {
+    return join(this.#tools.dataDirectory, 'run', machineId);
   }
 
   async start(machine: ProtectedMachine): Promise<void> {
@@ -284,11 +291,11 @@ export class Machines {
     }
   }
 
-  /** The loop of a machine; asserts nothing about its protection. */
+  /** The loop of a machine. Throws MACHINE_CHANGING while its protection is being ended. */
   loopOf(machine: ProtectedMachine): ReplicationLoop {
     const loop = this.#open.get(machine.record.machineId)?.loop;
     if (loop) return loop;
-    throw cancelled(AbortSignal.abort());
+    throw controlFailure('MACHINE_CHANGING', `the protection of ${machine.record.name} is being ended`);
   }
 }
 

@@ -229,6 +229,7 @@ export class ReplicationLoop {
   /** Runs one of the three workers; a bug ends that worker, loudly, and no other machine's. */
   async #running(worker: string, work: () => Promise<never>): Promise<void> {
     try {
+      this.#tools.alerts.clear(`worker-${worker}:${this.#machine.record.machineId}`);
       await work();
     } catch (error) {
       if (this.#stop.signal.aborted) return;
@@ -301,6 +302,8 @@ export class ReplicationLoop {
       else this.#skip(copyType, reason);
     } catch (error) {
       if (!isFailure(error)) throw error;
+      const { machineId } = this.#machine.record;
+      this.#tools.alerts.raise(`copy:${machineId}`, 'warning', error, machineId);
       this.#skip(copyType, error.message);
     }
   }
@@ -347,12 +350,11 @@ export class ReplicationLoop {
   async #cut(copyType: string): Promise<CutRecord> {
     const { machineId, name } = this.#machine.record;
     const { alerts, log, events } = this.#tools;
-    const key = `copy:${machineId}`;
     this.#isCutting = true;
     try {
       const cut = await this.#machine.cut(copyType);
       this.#emptyTips = this.#machine.presence.state === 'stopped' ? await this.#tipSizes() : undefined;
-      alerts.clear(key);
+      alerts.clear(`copy:${machineId}`);
       this.#reportDegraded(cut);
       log.info('copy.made', {
         machine: name,
@@ -364,9 +366,6 @@ export class ReplicationLoop {
       events.emit({ event: 'point', change: 'cut', machineId, pointId: cut.cutId });
       this.#sendBell.ring();
       return cut;
-    } catch (error) {
-      alerts.raise(key, 'warning', failureOf(error), machineId);
-      throw error;
     } finally {
       this.#isCutting = false;
     }

@@ -1,6 +1,6 @@
 import type { MachineView, PeerView, PointView } from '../api/index.ts';
 import type { BootProof } from '../failover/index.ts';
-import type { BrokenReplica, ContentProof, Replica, ReplicaPoint } from '../replica/index.ts';
+import type { ContentProof, Replica, ReplicaPoint } from '../replica/index.ts';
 import type { CutRecord, MachinePresence, ProtectedMachine } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import type { HomeMachine } from './machines.ts';
@@ -92,18 +92,17 @@ export function replicaView(replica: Replica, nameOf: NameOf, nowMs: number): Ma
   };
 }
 
-/** A replica that cannot be opened is shown all the same: silence would look like its absence. */
-export function brokenReplicaView({ machineId, error }: BrokenReplica): MachineView {
-  return {
-    machineId,
-    name: machineId,
-    epoch: 0,
-    role: 'replica',
-    replica: { sourceSiteId: '', points: 0, branches: 0, rpo: {}, broken: recordOf(error) },
-  };
+/** A machine that cannot be opened is shown all the same: silence would look like its absence. */
+export function brokenView(
+  { machineId, error }: { readonly machineId: string; readonly error: Error },
+  role: MachineView['role'],
+): MachineView {
+  const broken = recordOf(error);
+  const replica = { sourceSiteId: '', points: 0, branches: 0, rpo: {}, broken };
+  return { machineId, name: machineId, epoch: 0, role, broken, ...(role === 'replica' ? { replica } : {}) };
 }
 
-export function recordOf(error: unknown): NonNullable<NonNullable<MachineView['replica']>['broken']> {
+export function recordOf(error: unknown): NonNullable<MachineView['broken']> {
   // The context of a failure holds no undefined once it has been through JSON.
   return JSON.parse(JSON.stringify(failureOf(error).toJSON()));
 }

@@ -38,5 +38,5 @@ export {
   type ReplicaPoint,
   type ReplicaTools,
 } from './replica.ts';
-export { type BrokenReplica, Replicas } from './replicas.ts';
+export { Replicas } from './replicas.ts';
 export { type VerifyProgress, verifyPoint } from './verify.ts';

@@ -56,7 +56,7 @@ export class ApiServer {
     this.#app = fastify({
       https: tlsOptions(this.#leaf),
       bodyLimit: REQUEST_BYTES_MAX,
-      // Keep-alive connections without a request would hold up the end.
+      // A long poll or an idle connection would hold up the end.
       forceCloseConnections: true,
       genReqId: () => newId(clock, random),
       routerOptions: { maxParamLength: 256 },
@@ -76,7 +76,7 @@ export class ApiServer {
     return { host: address, port };
   }
 
-  /** Ends event streams and connections; requests under way are answered first. */
+  /** Ends event streams and connections, also those whose request is under way: what it asked for goes on. */
   async close(): Promise<void> {
     for (const end of this.#streams) end();
     await this.#app.close();

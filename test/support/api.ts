@@ -58,7 +58,7 @@ export class TestApi {
 
   async call<N extends RouteName>(name: N, o: Call<N> = {}): Promise<RouteAnswer<N>> {
     const route = ROUTES[name];
-    const params: Readonly<Record<string, string>> = o.params ?? {};
+    const params = (o.params ?? {}) as Readonly<Record<string, string>>;
     const path = route.path.replace(/:(\w+)/g, (_, key: string) => encodeURIComponent(params[key]!));
     const query = new URLSearchParams(o.query as Record<string, string> | undefined).toString();
     const answer = await this.raw({
