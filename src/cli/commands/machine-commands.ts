@@ -1,0 +1,321 @@
+import type { Command } from 'commander';
+import type { AddMachineRequest, MachineView, PolicyRequest } from '../../api/index.ts';
+import type { Context, Report } from '../context.ts';
+import { cliFailure } from '../errors.ts';
+import { formatDuration } from '../format.ts';
+import {
+  type MachineOptions,
+  machineFromFile,
+  managedMachine,
+  parseDisk,
+  parseNic,
+} from '../machine-description.ts';
+import {
+  listed,
+  named,
+  parseCount,
+  parseDuration,
+  parseInterval,
+  parseRate,
+  parseSize,
+  parseWord,
+} from '../values.ts';
+import { printMachine, printMachines } from '../views/machine-view.ts';
+import { followSeeding } from '../watch.ts';
+import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
+
+export function addMachineCommands(program: Command, runner: Runner): void {
+  const vm = program.command('vm').description('machines: add, start, protect, look at');
+  addAdd(vm, runner);
+  vm.command('list')
+    .description('list the machines of this site, at home and replicated')
+    .addHelpText('after', examples('warmsite vm list', "warmsite vm list --json | jq '.[].name'"))
+    .action(
+      runner.run(async (context) => {
+        const machines = await (await context.api()).call('vm.list', {});
+        return { document: machines, print: (page) => printMachines(page, machines, context.nowMs) };
+      }),
+    );
+  vm.command('show')
+    .description('show a machine: process, disk files, protection, replication')
+    .argument('<vm>', 'name or id')
+    .addHelpText('after', examples('warmsite vm show web'))
+    .action(runner.run(async (context, machine: string) => shown(context, await view(context, machine))));
+  addRunning(vm, runner);
+  addProtection(vm, runner);
+  vm.command('remove')
+    .description('forget a machine that is not protected; its process and disks stay as they are')
+    .argument('<vm>', 'name or id')
+    .addHelpText('after', examples('warmsite vm remove web'))
+    .action(
+      runner.run(async (context, machine: string) => {
+        const done = await (await context.api()).call('vm.remove', { params: { machine } });
+        return {
+          document: done,
+          print: (page) => page.line(`${machine} is forgotten; its disks are untouched.`),
+        };
+      }),
+    );
+}
+
+async function view(context: Context, machine: string): Promise<MachineView> {
+  return (await context.api()).call('vm.show', { params: { machine } });
+}
+
+function shown(context: Context, machine: MachineView): Report {
+  return { document: machine, print: (page) => printMachine(page, machine, context.nowMs) };
+}
+
+interface AddOptions extends Partial<MachineOptions> {
+  readonly from?: string;
+  readonly attach?: string;
+  readonly agent?: string;
+}
+
+function addAdd(vm: Command, runner: Runner): void {
+  const cpus = named('--cpus', (text) => parseCount(text, 1, 1024));
+  vm.command('add')
+    .description('add a machine: one that this site starts, or one that runs already')
+    .option('--name <name>', 'name of the machine')
+    .option('--memory <size>', 'memory, such as 2G', named('--memory', parseSize))
+    .option('--cpus <number>', 'virtual processors', cpus, 1)
+    .option(
+      '--disk <ID=PATH[:format]>',
+      'a disk; the first one boots; repeatable',
+      listed('--disk', parseDisk),
+    )
+    .option(
+      '--nic <ID[=NETWORK]>',
+      'a NIC, with ,mac= and ,model= if you like; repeatable',
+      listed('--nic', parseNic),
+    )
+    .option('--bus <bus>', 'virtio-blk, virtio-scsi, ide or sata, for all disks', 'virtio-blk')
+    .option('--chipset <chipset>', 'q35 or pc', 'q35')
+    .option('--firmware <firmware>', 'bios or uefi', 'bios')
+    .option('--cpu-model <model>', 'as QEMU calls it; needed where the two sites have different processors')
+    .option('--machine-version <type>', 'versioned machine type, such as pc-q35-7.2')
+    .option('--uuid <uuid>', 'UUID of the machine; made up if absent')
+    .option('--no-guest-agent', 'the guest has no guest agent')
+    .option(
+      '--qemu-argument <argument>',
+      'handed to QEMU as it is; repeatable',
+      listed('--qemu-argument', String),
+    )
+    .option('--from <file>', 'take all of it from a JSON file: {"configuration": …, "disks": […]}')
+    .option('--attach <qmp>', 'a machine that runs already: path of its QMP socket')
+    .option('--agent <socket>', 'with --attach: path of the socket of its guest agent')
+    .addHelpText(
+      'after',
+      examples(
+        'warmsite vm add --name web --memory 2G --cpus 2 --disk root=/srv/images/web.qcow2 --nic lan=br0',
+        'warmsite vm add --attach /run/vm/db.qmp --agent /run/vm/db.qga --name db',
+        'warmsite vm add --from web.json',
+      ),
+    )
+    .action(
+      runner.run(async (context, o: AddOptions) => {
+        const body = await addRequest(context, o);
+        return shown(context, await (await context.api()).call('vm.add', { body }));
+      }),
+    );
+}
+
+async function addRequest(context: Context, o: AddOptions): Promise<AddMachineRequest> {
+  const { files, random } = context.world;
+  if (o.from !== undefined) return machineFromFile(files, context.path(o.from));
+  if (o.attach !== undefined) {
+    const attach = {
+      qmpPath: context.path(o.attach),
+      ...(o.agent === undefined ? {} : { agentPath: context.path(o.agent) }),
+      ...(o.name === undefined ? {} : { name: o.name }),
+    };
+    return { attach };
+  }
+  const { name, memory, disk } = o;
+  if (name === undefined || memory === undefined || disk === undefined) {
+    throw cliFailure(
+      'CLI_USAGE',
+      'a machine needs --name, --memory and --disk; or --from FILE; or --attach SOCKET',
+    );
+  }
+  // The other options have defaults, which commander has filled in.
+  return managedMachine(random, { ...(o as MachineOptions), name, memory, disk }, (path) =>
+    context.path(path),
+  );
+}
+
+function addRunning(vm: Command, runner: Runner): void {
+  vm.command('start')
+    .description('start a machine of this site; it runs on when the site is not served')
+    .argument('<vm>', 'name or id')
+    .addHelpText('after', examples('warmsite vm start web'))
+    .action(
+      runner.run(async (context, machine: string) =>
+        shown(context, await (await context.api()).call('vm.start', { params: { machine } })),
+      ),
+    );
+  vm.command('stop')
+    .description('ask the guest to shut down and wait until it has')
+    .argument('<vm>', 'name or id')
+    .option('--force', 'pull the plug instead')
+    .option('--limit <duration>', 'how long the guest may take', named('--limit', parseDuration))
+    .addHelpText(
+      'after',
+      examples('warmsite vm stop web', 'warmsite vm stop web --limit 5m', 'warmsite vm stop web --force'),
+    )
+    .action(
+      runner.run(async (context, machine: string, o: { force?: boolean; limit?: number }) => {
+        const body = {
+          ...(o.force === undefined ? {} : { force: o.force }),
+          ...(o.limit === undefined ? {} : { limitMs: o.limit }),
+        };
+        return shown(context, await (await context.api()).call('vm.stop', { params: { machine }, body }));
+      }),
+    );
+}
+
+interface PolicyOptions {
+  readonly crashEvery?: number | 'off';
+  readonly appEvery?: number | 'off';
+  readonly keepCrash?: number;
+  readonly keepApp?: number;
+  readonly freezeLimit?: number;
+  readonly rate?: number | 'unlimited';
+  readonly compression?: string;
+}
+
+function withPolicyOptions(command: Command): Command {
+  const keep = (text: string) => parseCount(text, 0, 128);
+  return command
+    .option(
+      '--crash-every <interval>',
+      'crash-consistent copies, such as 10s; or off',
+      named('--crash-every', parseInterval),
+    )
+    .option(
+      '--app-every <interval>',
+      'application-consistent copies, such as 10m; or off',
+      named('--app-every', parseInterval),
+    )
+    .option('--keep-crash <number>', 'crash-consistent points to keep', named('--keep-crash', keep))
+    .option('--keep-app <number>', 'application-consistent points to keep', named('--keep-app', keep))
+    .option(
+      '--freeze-limit <duration>',
+      'longest freeze of the guest, at most 10s',
+      named('--freeze-limit', parseDuration),
+    )
+    .option('--rate <rate>', 'such as 20M/s, 100Mbit/s or unlimited', named('--rate', parseRate))
+    .option(
+      '--compression <on|off>',
+      'compress what is sent',
+      named('--compression', (text) => parseWord(text, ['on', 'off'])),
+    );
+}
+
+function addProtection(vm: Command, runner: Runner): void {
+  withPolicyOptions(vm.command('protect').description('replicate a machine to another site from now on'))
+    .argument('<vm>', 'name or id')
+    .option('--to <site>', 'the recovery site; the only paired one if absent')
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText(
+      'after',
+      examples(
+        'warmsite vm protect web --to south --crash-every 30s --app-every 15m --keep-crash 20 --keep-app 8',
+        'warmsite vm protect db --rate 100Mbit/s --no-wait',
+      ),
+    )
+    .action(runner.run(protect));
+  withPolicyOptions(
+    vm.command('policy').description('change how a protected machine is replicated; what is not named stays'),
+  )
+    .argument('<vm>', 'name or id')
+    .addHelpText(
+      'after',
+      examples(
+        'warmsite vm policy web --crash-every 10s',
+        'warmsite vm policy web --app-every off --rate unlimited',
+      ),
+    )
+    .action(runner.run(changePolicy));
+  vm.command('unprotect')
+    .description(
+      'end the replication; the disks hold everything again, the points at the other site stay there',
+    )
+    .argument('<vm>', 'name or id')
+    .addHelpText('after', examples('warmsite vm unprotect web'))
+    .action(
+      runner.run(async (context, machine: string) =>
+        shown(context, await (await context.api()).call('vm.unprotect', { params: { machine } })),
+      ),
+    );
+}
+
+async function protect(
+  context: Context,
+  machine: string,
+  o: PolicyOptions & WaitOption & { to?: string },
+): Promise<Report> {
+  const { bytesPerSecond, ...policy } = policyOf(o, undefined);
+  const body = {
+    ...policy,
+    ...(typeof bytesPerSecond === 'number' ? { bytesPerSecond } : {}),
+    ...(o.to === undefined ? {} : { target: o.to }),
+  };
+  const begun = await (await context.api()).call('vm.protect', { params: { machine }, body });
+  if (!o.wait) return shown(context, begun);
+  const { machine: seeded, waiting } = await followSeeding(context, begun);
+  return {
+    document: seeded,
+    print: (page) => {
+      const first = seeded.protected?.replication?.acknowledged;
+      if (first)
+        page.line(
+          { text: `${seeded.name} is protected: `, tone: 'good' },
+          `point ${first.sequence} is verified at the other site.`,
+        );
+      else
+        page.line(
+          { text: `${seeded.name} is protected, but no copy is on its way: `, tone: 'warning' },
+          waiting ?? '',
+        );
+      const targetMs = seeded.protected?.replication?.rpo.targetMs;
+      if (targetMs !== undefined) page.line(`A copy is made every ${formatDuration(targetMs)}.`);
+    },
+  };
+}
+
+async function changePolicy(context: Context, machine: string, o: PolicyOptions): Promise<Report> {
+  const before = (await view(context, machine)).protected?.protection;
+  const body = policyOf(o, before ?? undefined);
+  if (Object.keys(body).length === 0) throw cliFailure('CLI_USAGE', 'name at least one option to change');
+  return shown(context, await (await context.api()).call('vm.policy', { params: { machine }, body }));
+}
+
+type Before = NonNullable<NonNullable<MachineView['protected']>['protection']>;
+
+/** The site takes schedules and retention as wholes: what is not named is filled in from before. */
+function policyOf(o: PolicyOptions, before: Before | undefined): PolicyRequest {
+  const crash = o.crashEvery ?? before?.every.crash ?? 'off';
+  const app = o.appEvery ?? before?.every.app ?? 'off';
+  const schedulesNamed = o.crashEvery !== undefined || o.appEvery !== undefined;
+  const retentionNamed = o.keepCrash !== undefined || o.keepApp !== undefined;
+  return {
+    ...(schedulesNamed
+      ? { every: { ...(crash === 'off' ? {} : { crash }), ...(app === 'off' ? {} : { app }) } }
+      : {}),
+    ...(retentionNamed ? { retention: retentionOf(o, before) } : {}),
+    ...(o.freezeLimit === undefined ? {} : { freezeLimitMs: o.freezeLimit }),
+    ...(o.rate === undefined ? {} : { bytesPerSecond: o.rate === 'unlimited' ? null : o.rate }),
+    ...(o.compression === undefined ? {} : { compression: o.compression === 'on' }),
+  };
+}
+
+function retentionOf(o: PolicyOptions, before: Before | undefined): NonNullable<PolicyRequest['retention']> {
+  const crash = o.keepCrash ?? before?.retention.crash;
+  const application = o.keepApp ?? before?.retention.application;
+  if (crash === undefined || application === undefined) {
+    throw cliFailure('CLI_USAGE', 'give both --keep-crash and --keep-app, or neither');
+  }
+  return { crash, application };
+}

@@ -1,0 +1,103 @@
+import type { Command } from 'commander';
+import { named, parseWord } from '../values.ts';
+import { printPoint, printPoints } from '../views/machine-view.ts';
+import { reportJob } from '../watch.ts';
+import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
+
+const COPY_TYPES = ['crash', 'app'] as const;
+
+export function addPointCommands(program: Command, runner: Runner): void {
+  const point = program.command('point').description('recovery points: list, make, verify');
+  point
+    .command('list')
+    .description(
+      'list the points of a machine: at the recovery site those that stand, elsewhere the copies made',
+    )
+    .argument('<vm>', 'name or id')
+    .addHelpText(
+      'after',
+      examples('warmsite point list web', "warmsite point list web --json | jq '.[-1].sequence'"),
+    )
+    .action(
+      runner.run(async (context, machine: string) => {
+        const points = await (await context.api()).call('point.list', { params: { machine } });
+        return { document: points, print: (page) => printPoints(page, points, context.nowMs) };
+      }),
+    );
+  point
+    .command('show')
+    .description('show one point with its proofs and disks')
+    .argument('<vm>', 'name or id')
+    .argument('<point>', 'number, id or latest')
+    .addHelpText('after', examples('warmsite point show web latest', 'warmsite point show web 17'))
+    .action(
+      runner.run(async (context, machine: string, which: string) => {
+        const view = await (await context.api()).call('point.show', { params: { machine, point: which } });
+        return { document: view, print: (page) => printPoint(page, view, context.nowMs) };
+      }),
+    );
+  addCreate(point, runner);
+  addVerify(point, runner);
+}
+
+function addCreate(point: Command, runner: Runner): void {
+  const type = named('--type', (text) => parseWord(text, COPY_TYPES));
+  point
+    .command('create')
+    .description('make a copy now, at the site where the machine is at home')
+    .argument('<vm>', 'name or id')
+    .option('--type <type>', 'crash, or app: the guest flushes first', type, 'crash')
+    .option('--wait', 'wait until it is verified at the recovery site', true)
+    .option('--no-wait', 'return as soon as the disks are cut')
+    .addHelpText(
+      'after',
+      examples('warmsite point create web --type app', 'warmsite point create web --no-wait'),
+    )
+    .action(
+      runner.run(async (context, machine: string, o: WaitOption & { type: (typeof COPY_TYPES)[number] }) => {
+        const body = { type: o.type, wait: o.wait };
+        const created = await (await context.api()).call('point.create', { params: { machine }, body });
+        if ('point' in created) {
+          const { point: made } = created;
+          return { document: created, print: (page) => printPoint(page, made, context.nowMs) };
+        }
+        return reportJob(context, created.job, o.wait, (job) => ({
+          document: { job },
+          print: (page) =>
+            page.line(
+              { text: 'The copy is verified at the recovery site', tone: 'good' },
+              numberIn(job.result),
+            ),
+        }));
+      }),
+    );
+}
+
+function addVerify(point: Command, runner: Runner): void {
+  point
+    .command('verify')
+    .description('read every block of a point and compare it with what was signed; at the recovery site')
+    .argument('<vm>', 'name or id')
+    .argument('[point]', 'number, id or latest', 'latest')
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText('after', examples('warmsite point verify web', 'warmsite point verify web 17 --no-wait'))
+    .action(
+      runner.run(async (context, machine: string, which: string, o: WaitOption) => {
+        const job = await (await context.api()).call('point.verify', { params: { machine, point: which } });
+        return reportJob(context, job, o.wait, (ended) => ({
+          document: ended,
+          print: (page) =>
+            page.line(
+              { text: 'Verified: ', tone: 'good' },
+              `every block of point ${which} equals what was signed.`,
+            ),
+        }));
+      }),
+    );
+}
+
+function numberIn(result: unknown): string {
+  const { sequence } = (result ?? {}) as { sequence?: unknown };
+  return typeof sequence === 'number' ? `, as point ${sequence}.` : '.';
+}

@@ -1,0 +1,183 @@
+import { dirname, extname, resolve } from 'node:path';
+import { Value } from 'typebox/value';
+import { type AddMachineRequest, ROUTES } from '../api/index.ts';
+import { messageOf } from '../lib/errors.ts';
+import { type FileSystem, readSmallFile } from '../lib/files.ts';
+import { runCommand } from '../lib/processes.ts';
+import type { Random } from '../lib/random.ts';
+import { cliFailure } from './errors.ts';
+import { invalid } from './values.ts';
+
+/** What `vm add` sends, from options or from a file. */
+
+type ImageFormat = 'qcow2' | 'raw';
+
+export interface DiskOption {
+  readonly diskId: string;
+  readonly path: string;
+  readonly format: ImageFormat;
+}
+
+const ID_FORM = /^[a-z0-9][a-z0-9-]{0,23}$/;
+const FORMAT_BY_NAME: Readonly<Record<string, ImageFormat>> = {
+  '.qcow2': 'qcow2',
+  '.raw': 'raw',
+  '.img': 'raw',
+};
+
+/** `ID=PATH[:format]`. Without a format the file's name says it; the file's content is never asked. */
+export function parseDisk(text: string): DiskOption {
+  const [, diskId, rest] = /^([^=]+)=(.+)$/.exec(text) ?? [];
+  if (diskId === undefined || rest === undefined || !ID_FORM.test(diskId)) {
+    throw invalid(text, 'ID=PATH[:format], such as root=/srv/images/web.qcow2 or data=/dev/vg0/web:raw');
+  }
+  const [, path, format] = /^(.*):(qcow2|raw)$/.exec(rest) ?? [];
+  if (path !== undefined && path !== '') return { diskId, path, format: format as ImageFormat };
+  const byName = FORMAT_BY_NAME[extname(rest)];
+  if (byName) return { diskId, path: rest, format: byName };
+  throw invalid(text, 'a disk whose format is known: write PATH:qcow2 or PATH:raw');
+}
+
+const NIC_MODELS = ['virtio-net-pci', 'e1000', 'e1000e'] as const;
+
+export interface NicOption {
+  readonly nicId: string;
+  readonly network: string;
+  readonly model: (typeof NIC_MODELS)[number];
+  /** Absent: a new one is made up. */
+  readonly mac?: string;
+}
+
+/** `ID[=NETWORK][,mac=AA:BB:…][,model=MODEL]`. */
+export function parseNic(text: string): NicOption {
+  const [head = '', ...options] = text.split(',');
+  const [nicId = '', network = ''] = head.split('=');
+  const form = 'ID[=NETWORK][,mac=52:54:00:…][,model=virtio-net-pci], such as lan=br0';
+  if (!ID_FORM.test(nicId)) throw invalid(text, form);
+  let mac: string | undefined;
+  let model: NicOption['model'] = 'virtio-net-pci';
+  for (const option of options) {
+    const [key, value = ''] = option.split('=');
+    const known = NIC_MODELS.find((candidate) => candidate === value);
+    if (key === 'mac' && /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/i.test(value)) mac = value.toLowerCase();
+    else if (key === 'model' && known) model = known;
+    else throw invalid(text, form);
+  }
+  return { nicId, network, model, ...(mac === undefined ? {} : { mac }) };
+}
+
+export interface MachineOptions {
+  readonly name: string;
+  readonly memory: number;
+  readonly cpus: number;
+  readonly disk: readonly DiskOption[];
+  readonly nic?: readonly NicOption[];
+  readonly bus: string;
+  readonly chipset: string;
+  readonly firmware: string;
+  readonly cpuModel?: string;
+  readonly machineVersion?: string;
+  readonly uuid?: string;
+  readonly guestAgent: boolean;
+  readonly qemuArgument?: readonly string[];
+}
+
+/** The request for a machine that the site starts itself; the sizes of its disks are asked of `qemu-img`. */
+export async function managedMachine(
+  random: Random,
+  o: MachineOptions,
+  absolute: (path: string) => string,
+): Promise<AddMachineRequest> {
+  const disks = o.disk.map((disk) => ({ ...disk, path: absolute(disk.path) }));
+  const described: { diskId: string; bus: string; sizeBytes: number }[] = [];
+  for (const disk of disks) {
+    described.push({ diskId: disk.diskId, bus: o.bus, sizeBytes: await virtualSize(disk) });
+  }
+  const configuration = {
+    name: o.name,
+    uuid: o.uuid ?? newUuid(random),
+    architecture: 'x86_64',
+    chipset: o.chipset,
+    ...(o.machineVersion === undefined ? {} : { machineVersion: o.machineVersion }),
+    firmware: o.firmware,
+    ...(o.cpuModel === undefined ? {} : { cpuModel: o.cpuModel }),
+    cpus: o.cpus,
+    memoryBytes: o.memory,
+    disks: described,
+    nics: (o.nic ?? []).map((nic) => ({ ...nic, mac: nic.mac ?? newMac(random) })),
+    guestAgent: o.guestAgent,
+  };
+  return { configuration, disks, ...(o.qemuArgument ? { extraArguments: [...o.qemuArgument] } : {}) };
+}
+
+/** With its format given, `qemu-img info` reads one header and opens no other file. */
+async function virtualSize({ path, format }: DiskOption): Promise<number> {
+  const args = ['info', '--force-share', '--output=json', '-f', format, path];
+  const { stdout, stderr, exitCode } = await runCommand('qemu-img', args, { allowExit: [1] });
+  if (exitCode !== 0) throw unreadable(path, format, stderr.trim());
+  let info: unknown;
+  try {
+    info = JSON.parse(stdout);
+  } catch (error) {
+    throw unreadable(path, format, messageOf(error));
+  }
+  const size = (info as Record<string, unknown> | null)?.['virtual-size'];
+  if (typeof size === 'number' && Number.isSafeInteger(size)) return size;
+  throw unreadable(path, format, 'its size is not known');
+}
+
+function unreadable(path: string, format: string, said: string) {
+  return cliFailure('CLI_FILE_INVALID', `${path} is not a readable ${format} disk: ${said}`, {
+    context: { path },
+    hint: 'Name an existing disk file with its true format: --disk ID=PATH:qcow2 or ID=PATH:raw.',
+  });
+}
+
+/** A random UUID (RFC 9562, version 4). */
+function newUuid(random: Random): string {
+  const bytes = random.bytes(16);
+  bytes[6] = (bytes[6]! & 0x0f) | 0x40;
+  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+}
+
+/** In the range that QEMU's machines use: 52:54:00. */
+function newMac(random: Random): string {
+  return ['52', '54', '00', ...[...random.bytes(3)].map((byte) => byte.toString(16).padStart(2, '0'))].join(
+    ':',
+  );
+}
+
+const DESCRIPTION_BYTES_MAX = 1024 * 1024;
+
+/** The request that a file holds; paths in it are relative to the file. Throws CLI_FILE_INVALID. */
+export async function machineFromFile(files: FileSystem, path: string): Promise<AddMachineRequest> {
+  const bytes = await readSmallFile(files, path, DESCRIPTION_BYTES_MAX);
+  if (!bytes) throw cliFailure('CLI_FILE_INVALID', `there is no file ${path}`, { context: { path } });
+  let value: unknown;
+  try {
+    value = JSON.parse(bytes.toString('utf8'));
+  } catch (error) {
+    throw cliFailure('CLI_FILE_INVALID', `${path} is not JSON: ${messageOf(error)}`, { context: { path } });
+  }
+  const request = withAbsolutePaths(value, dirname(path));
+  if (Value.Check(ROUTES['vm.add'].body, request)) return request;
+  throw cliFailure(
+    'CLI_FILE_INVALID',
+    `${path} does not describe a machine: it needs configuration and disks`,
+    {
+      context: { path },
+    },
+  );
+}
+
+function withAbsolutePaths(value: unknown, directory: string): unknown {
+  if (typeof value !== 'object' || value === null || !('disks' in value) || !Array.isArray(value.disks))
+    return value;
+  const disks = value.disks.map((disk: unknown) => {
+    const hasPath =
+      typeof disk === 'object' && disk !== null && 'path' in disk && typeof disk.path === 'string';
+    return hasPath ? { ...disk, path: resolve(directory, disk.path as string) } : disk;
+  });
+  return { ...value, disks };
+}

@@ -1,0 +1,118 @@
+import Type from 'typebox';
+import { Value } from 'typebox/value';
+import type { JobView } from '../../api/index.ts';
+import { EXIT_FOUND_BAD, type Report } from '../context.ts';
+import { formatAge, formatDuration, formatTime } from '../format.ts';
+import type { Page, Tone } from '../page.ts';
+
+/**
+ * The part of a failover's report that people read. The contract leaves the results of jobs open, so that it is checked
+ * here; a result of another shape is printed as it came.
+ */
+const Verdict = Type.Union([Type.Literal('passed'), Type.Literal('failed'), Type.Literal('unproven')]);
+const Step = Type.Object({ name: Type.String(), durationMs: Type.Number() });
+const Point = Type.Object({
+  sequence: Type.Integer(),
+  copyType: Type.String(),
+  consistency: Type.String(),
+  cutAtMs: Type.Number(),
+});
+const FailoverReport = Type.Object({
+  kind: Type.String(),
+  machine: Type.Object({ name: Type.String() }),
+  verdict: Verdict,
+  branchId: Type.Union([Type.String(), Type.Null()]),
+  point: Point,
+  epoch: Type.Integer(),
+  rtoMs: Type.Union([Type.Number(), Type.Null()]),
+  accelerator: Type.String(),
+  steps: Type.Array(Step),
+  warnings: Type.Array(Type.String()),
+  attempts: Type.Array(
+    Type.Object({
+      point: Point,
+      reason: Type.String(),
+      verdict: Verdict,
+      reasons: Type.Array(Type.String()),
+      kept: Type.Boolean(),
+      branchId: Type.String(),
+      picturePath: Type.Union([Type.String(), Type.Null()]),
+      network: Type.Object({ kind: Type.String() }),
+      probes: Type.Array(
+        Type.Object({
+          probe: Type.Object({ kind: Type.String() }),
+          passed: Type.Boolean(),
+          durationMs: Type.Number(),
+          reason: Type.Optional(Type.String()),
+        }),
+      ),
+    }),
+  ),
+});
+type FailoverReport = Type.Static<typeof FailoverReport>;
+type Attempt = FailoverReport['attempts'][number];
+
+const TONES: Readonly<Record<FailoverReport['verdict'], Tone>> = {
+  passed: 'good',
+  failed: 'bad',
+  unproven: 'warning',
+};
+
+/** The report of a failover or of a test; a verdict of `failed` ends the command with EXIT_FOUND_BAD. */
+export function failoverReport(job: JobView, nowMs: number): Report {
+  const { result } = job;
+  if (!Value.Check(FailoverReport, result)) {
+    return {
+      document: job,
+      print: (page) => page.line(`Job ${job.jobId} is ${job.state}: ${JSON.stringify(result)}`),
+    };
+  }
+  return {
+    document: job,
+    print: (page) => printReport(page, result, nowMs),
+    ...(result.verdict === 'failed' ? { exitCode: EXIT_FOUND_BAD } : {}),
+  };
+}
+
+function printReport(page: Page, report: FailoverReport, nowMs: number): void {
+  const { kind, machine, verdict, branchId, point, rtoMs, accelerator, steps } = report;
+  page.title(`${kind === 'test' ? 'Test failover' : 'Failover'} of ${machine.name}`).fields([
+    ['verdict', { text: verdict, tone: TONES[verdict] }],
+    ['point', describe(point, nowMs)],
+    ['RTO measured', rtoMs === null ? undefined : formatDuration(rtoMs)],
+    ['epoch', String(report.epoch)],
+    ['accelerator', accelerator],
+    ['steps', steps.map(({ name, durationMs }) => `${name} ${formatDuration(durationMs)}`).join(', ')],
+    ['running branch', branchId ?? 'none'],
+  ]);
+  report.attempts.forEach((attempt, index) => {
+    printAttempt(page, attempt, index + 1, nowMs);
+  });
+  for (const warning of report.warnings) page.line('').line({ text: 'Warning: ', tone: 'warning' }, warning);
+  if (branchId !== null && kind === 'test') {
+    page
+      .line('')
+      .line(`Clean up when you have seen enough: warmsite failover cleanup ${machine.name} ${branchId}`);
+  }
+}
+
+function printAttempt(page: Page, attempt: Attempt, number: number, nowMs: number): void {
+  page.title(`Attempt ${number}`).fields([
+    ['point', describe(attempt.point, nowMs)],
+    ['chosen because', attempt.reason],
+    ['verdict', { text: attempt.verdict, tone: TONES[attempt.verdict] }],
+    ['network', attempt.network.kind],
+    ['picture', attempt.picturePath ?? undefined],
+    ['branch', attempt.kept ? attempt.branchId : undefined],
+  ]);
+  for (const reason of attempt.reasons) page.line({ text: `  ${reason}`, tone: 'bad' });
+  for (const { probe, passed, durationMs, reason } of attempt.probes) {
+    const text = `  probe ${probe.kind}: ${passed ? 'passed' : 'failed'} after ${formatDuration(durationMs)}`;
+    page.line({ text, tone: passed ? 'good' : 'bad' }, reason === undefined || passed ? '' : `, ${reason}`);
+  }
+}
+
+function describe(point: FailoverReport['point'], nowMs: number): string {
+  const { sequence, consistency, cutAtMs } = point;
+  return `${sequence}, ${consistency}-consistent, cut ${formatTime(cutAtMs)} (${formatAge(cutAtMs, nowMs)})`;
+}

@@ -1,0 +1,90 @@
+import type { BranchView, JobView } from '../../api/index.ts';
+import { formatAge, formatDuration, formatTime } from '../format.ts';
+import type { Cell, Page, Tone } from '../page.ts';
+
+const STATE_TONES: Readonly<Record<JobView['state'], Tone>> = {
+  queued: 'plain',
+  running: 'strong',
+  done: 'good',
+  failed: 'bad',
+  cancelled: 'warning',
+};
+
+export function printJobs(page: Page, jobs: readonly JobView[], nowMs: number): void {
+  if (jobs.length === 0) {
+    page.line('No jobs.');
+    return;
+  }
+  page.table(
+    [
+      { head: 'ID' },
+      { head: 'KIND' },
+      { head: 'STATE' },
+      { head: 'CREATED' },
+      { head: 'TOOK', align: 'right' },
+      { head: 'BY' },
+      { head: 'OUTCOME' },
+    ],
+    jobs.map((job) => [
+      job.jobId,
+      job.kind,
+      { text: job.state, tone: STATE_TONES[job.state] },
+      formatAge(job.createdAtMs, nowMs),
+      tookOf(job, nowMs),
+      job.actor,
+      job.failure ? job.failure.message : (job.progress.step ?? ''),
+    ]),
+  );
+}
+
+export function printJob(page: Page, job: JobView, nowMs: number): void {
+  page.title(`Job ${job.jobId}`).fields([
+    ['kind', job.kind],
+    ['state', { text: job.state, tone: STATE_TONES[job.state] }],
+    ['step', job.progress.step],
+    ['machine', job.machineId],
+    ['by', job.actor],
+    ['created', formatTime(job.createdAtMs)],
+    ['took', tookOf(job, nowMs)],
+    ['arguments', Object.keys(job.args).length === 0 ? undefined : JSON.stringify(job.args)],
+    ['failure', job.failure && { text: `${job.failure.message} (${job.failure.code})`, tone: 'bad' }],
+    ['what to do', job.failure?.hint],
+    ['result', job.result === undefined ? undefined : JSON.stringify(job.result)],
+  ]);
+}
+
+function tookOf({ startedAtMs, endedAtMs }: JobView, nowMs: number): string | undefined {
+  return startedAtMs === undefined
+    ? undefined
+    : formatDuration(Math.max(0, (endedAtMs ?? nowMs) - startedAtMs));
+}
+
+export function printBranches(page: Page, branches: readonly BranchView[], nowMs: number): void {
+  if (branches.length === 0) {
+    page.line('No branches: nothing runs from this replica.');
+    return;
+  }
+  page.table(
+    [
+      { head: 'BRANCH' },
+      { head: 'PURPOSE' },
+      { head: 'POINT', align: 'right' },
+      { head: 'STATE' },
+      { head: 'PROCESS' },
+      { head: 'AGE', align: 'right' },
+    ],
+    branches.map((branch) => [
+      branch.branchId,
+      branch.purpose,
+      branch.sequence === undefined ? branch.pointId : String(branch.sequence),
+      branch.state,
+      processOf(branch),
+      formatDuration(Math.max(0, nowMs - branch.createdAtMs)),
+    ]),
+  );
+}
+
+function processOf({ running, processId }: BranchView): Cell {
+  if (!running) return 'stopped';
+  return { text: processId === undefined ? 'running' : `running (${processId})`, tone: 'good' };
+}

@@ -1,0 +1,286 @@
+import type { MachineView, PointView, ReplicationView } from '../../api/index.ts';
+import { formatAge, formatBytes, formatDuration, formatRate, formatTime } from '../format.ts';
+import type { Cell, Column, Page, Tone } from '../page.ts';
+
+type Presence = NonNullable<MachineView['protected']>['presence'];
+type Rpo = ReplicationView['rpo'];
+
+const PRESENCE_TONES: Readonly<Record<Presence['state'], Tone>> = {
+  running: 'good',
+  stopped: 'plain',
+  stale: 'bad',
+  unreachable: 'bad',
+};
+
+export function printMachines(page: Page, machines: readonly MachineView[], nowMs: number): void {
+  if (machines.length === 0) {
+    page.line('No machines. Add one of this host with warmsite vm add; replicas appear by themselves.');
+    return;
+  }
+  page.table(
+    [
+      { head: 'NAME' },
+      { head: 'ROLE' },
+      { head: 'STATE' },
+      { head: 'REPLICATION' },
+      { head: 'NEWEST POINT' },
+      { head: 'RPO', align: 'right' },
+      { head: 'TARGET', align: 'right' },
+      { head: 'ID' },
+    ],
+    machines.map((machine) => rowOf(machine, nowMs)),
+  );
+}
+
+function rowOf(machine: MachineView, nowMs: number): (Cell | undefined)[] {
+  const { name, role, machineId, protected: atHome, replica } = machine;
+  if (atHome) {
+    const { presence, replication } = atHome;
+    const newest = replication?.acknowledged;
+    return [
+      name,
+      role,
+      { text: presence.state, tone: PRESENCE_TONES[presence.state] },
+      replication ? phaseOf(replication) : 'not protected',
+      newest ? `${newest.sequence}, ${formatAge(newest.cutAtMs ?? newest.atMs, nowMs)}` : '',
+      ...rpoCells(replication?.rpo),
+      machineId,
+    ];
+  }
+  const { newest } = replica ?? {};
+  return [
+    name,
+    role,
+    replica?.broken ? { text: 'broken', tone: 'bad' } : '',
+    replica?.incoming ? 'receiving' : '',
+    newest ? `${newest.sequence}, ${formatAge(newest.cutAtMs, nowMs)}` : '',
+    ...rpoCells(replica?.rpo),
+    machineId,
+  ];
+}
+
+function rpoCells(rpo: Rpo | undefined): [Cell, Cell] {
+  return [rpoCell(rpo) ?? '', rpo?.targetMs === undefined ? '' : formatDuration(rpo.targetMs)];
+}
+
+/** Twice the interval leaves room for the transfer; beyond it copies are being missed. */
+function rpoCell(rpo: Rpo | undefined): Cell | undefined {
+  if (rpo?.actualMs === undefined) return undefined;
+  const isLate = rpo.targetMs !== undefined && rpo.actualMs > 2 * rpo.targetMs;
+  return { text: formatDuration(rpo.actualMs), tone: isLate ? 'bad' : 'plain' };
+}
+
+function phaseOf({ phase, transfer }: ReplicationView): Cell {
+  if (phase === 'sending' && transfer) {
+    const percent =
+      transfer.bytesTotal === 0 ? 100 : Math.floor((100 * transfer.bytesDone) / transfer.bytesTotal);
+    return `${transfer.complete ? 'seeding' : 'sending'} ${percent} %`;
+  }
+  const tones: Readonly<Record<ReplicationView['phase'], Tone>> = {
+    idle: 'plain',
+    cutting: 'plain',
+    sending: 'plain',
+    retrying: 'warning',
+    blocked: 'bad',
+  };
+  return { text: phase, tone: tones[phase] };
+}
+
+export function printMachine(page: Page, machine: MachineView, nowMs: number): void {
+  page.title(machine.name).fields([
+    ['id', machine.machineId],
+    ['role', machine.role === 'protected' ? 'at home here' : 'replica of a machine of another site'],
+    ['epoch', String(machine.epoch)],
+  ]);
+  if (machine.protected) printProtected(page, machine.protected, nowMs);
+  if (machine.replica) printReplica(page, machine.replica, nowMs);
+}
+
+function printProtected(page: Page, atHome: NonNullable<MachineView['protected']>, nowMs: number): void {
+  const { kind, presence, qmpPath, agentPath, disks, protection, replication } = atHome;
+  page.title('Process').fields([
+    ['kind', kind === 'managed' ? 'started by this site' : 'started by somebody else, attached'],
+    ['state', { text: presence.state, tone: PRESENCE_TONES[presence.state] }],
+    ['reason', presence.reason],
+    ['process', presence.processId === undefined ? undefined : String(presence.processId)],
+    ['QMP socket', qmpPath],
+    ['agent socket', agentPath],
+  ]);
+  page.title('Disks (files from oldest to tip; a machine starts from the tip)');
+  page.table(
+    [{ head: 'DISK' }, { head: 'SIZE', align: 'right' }, { head: 'FORMAT' }, { head: 'FILE' }],
+    disks.flatMap(({ diskId, sizeBytes, chain }) =>
+      chain.map(({ path, format }, index) => [
+        index === 0 ? diskId : '',
+        index === 0 ? formatBytes(sizeBytes) : '',
+        format,
+        index === chain.length - 1 ? { text: path, tone: 'strong' as const } : path,
+      ]),
+    ),
+  );
+  page.title('Protection');
+  if (!protection) {
+    page.line('None: warmsite vm protect begins one.');
+    return;
+  }
+  const { every, retention } = protection;
+  page.fields([
+    ['target', protection.targetName ?? protection.targetSiteId],
+    ['crash-consistent', every.crash === undefined ? 'on demand' : `every ${formatDuration(every.crash)}`],
+    ['application-consistent', every.app === undefined ? 'on demand' : `every ${formatDuration(every.app)}`],
+    ['keep', `${retention.crash} crash-consistent, ${retention.application} application-consistent`],
+    ['freeze limit', formatDuration(protection.freezeLimitMs)],
+    ['rate', protection.bytesPerSecond === undefined ? 'unlimited' : formatRate(protection.bytesPerSecond)],
+    ['compression', protection.compression ? 'on' : 'off'],
+  ]);
+  if (replication) printReplication(page, replication, nowMs);
+}
+
+function printReplication(page: Page, replication: ReplicationView, nowMs: number): void {
+  const { acknowledged, transfer, nextDue, lastSkip, failure, retryInMs, rpo, unsentCuts } = replication;
+  page.title('Replication').fields([
+    ['phase', phaseOf(replication)],
+    [
+      'transfer',
+      transfer &&
+        `${formatBytes(transfer.bytesDone)} of ${formatBytes(transfer.bytesTotal)}${transfer.bytesPerSecond === undefined ? '' : `, ${formatRate(transfer.bytesPerSecond)}`}`,
+    ],
+    [
+      'verified there',
+      acknowledged
+        ? `point ${acknowledged.sequence}, ${formatTime(acknowledged.atMs)} (${formatAge(acknowledged.atMs, nowMs)})`
+        : 'nothing yet',
+    ],
+    ['not sent yet', unsentCuts === 0 ? undefined : `${unsentCuts} ${unsentCuts === 1 ? 'copy' : 'copies'}`],
+    ['next copy', nextDue && `${nextDue.copyType}, in ${formatDuration(Math.max(0, nextDue.inMs))}`],
+    ['last skipped', lastSkip && `${formatAge(lastSkip.atMs, nowMs)}: ${lastSkip.reason}`],
+    ['RPO', rpoLine(rpo)],
+    ['failure', failure && { text: `${failure.message} (${failure.code})`, tone: 'bad' }],
+    ['what to do', failure?.hint],
+    ['tried again', retryInMs === undefined ? undefined : `in ${formatDuration(Math.max(0, retryInMs))}`],
+  ]);
+}
+
+function rpoLine(rpo: Rpo): Cell | undefined {
+  const actual = rpoCell(rpo);
+  if (typeof actual !== 'object') return undefined;
+  const target = rpo.targetMs === undefined ? '' : ` (target ${formatDuration(rpo.targetMs)})`;
+  return { ...actual, text: actual.text + target };
+}
+
+function printReplica(page: Page, replica: NonNullable<MachineView['replica']>, nowMs: number): void {
+  const { newest, incoming, broken, retention } = replica;
+  page.title('Replica').fields([
+    ['source', replica.sourceName ?? replica.sourceSiteId],
+    ['points', String(replica.points)],
+    [
+      'keep',
+      retention && `${retention.crash} crash-consistent, ${retention.application} application-consistent`,
+    ],
+    [
+      'newest',
+      newest &&
+        `${newest.sequence}, ${newest.consistency}, ${formatTime(newest.cutAtMs)} (${formatAge(newest.cutAtMs, nowMs)})`,
+    ],
+    ['RPO', rpoLine(replica.rpo)],
+    ['receiving', incoming && `${formatBytes(incoming.receivedBytes ?? 0)} so far`],
+    ['branches', replica.branches === 0 ? undefined : `${replica.branches}; see warmsite failover list`],
+    ['broken', broken && { text: `${broken.message} (${broken.code})`, tone: 'bad' }],
+    ['what to do', broken?.hint],
+  ]);
+}
+
+const POINT_COLUMNS: readonly Column[] = [
+  { head: 'NO', align: 'right' },
+  { head: 'CUT AT' },
+  { head: 'AGE', align: 'right' },
+  { head: 'TYPE' },
+  { head: 'CONSISTENCY' },
+  { head: 'STATE' },
+  { head: 'CHANGED', align: 'right' },
+  { head: 'PROOFS' },
+  { head: 'KEPT FOR' },
+  { head: 'ID' },
+];
+
+export function printPoints(page: Page, points: readonly PointView[], nowMs: number): void {
+  if (points.length === 0) {
+    page.line('No points yet.');
+    return;
+  }
+  page.table(
+    POINT_COLUMNS,
+    points.map((point) => [
+      point.sequence === undefined ? '–' : String(point.sequence),
+      formatTime(point.cutAtMs),
+      formatDuration(Math.max(0, nowMs - point.cutAtMs)),
+      point.copyType,
+      consistencyOf(point),
+      stateOf(point),
+      point.changedBytes === undefined ? '' : formatBytes(point.changedBytes),
+      proofsOf(point),
+      point.keptFor?.join(', '),
+      point.pointId,
+    ]),
+  );
+}
+
+export function printPoint(page: Page, point: PointView, nowMs: number): void {
+  const { proofs } = point;
+  page
+    .title(point.sequence === undefined ? 'Copy that is not published yet' : `Point ${point.sequence}`)
+    .fields([
+      ['id', point.pointId],
+      ['state', stateOf(point)],
+      ['type', point.copyType],
+      ['consistency', consistencyOf(point)],
+      ['degraded', point.degraded],
+      ['cut', `${formatTime(point.cutAtMs)} (${formatAge(point.cutAtMs, nowMs)})`],
+      ['published', point.publishedAtMs === undefined ? undefined : formatTime(point.publishedAtMs)],
+      ['pause', formatDuration(point.pauseMs)],
+      ['frozen', point.frozenMs === undefined ? undefined : formatDuration(point.frozenMs)],
+      ['changed', point.changedBytes === undefined ? undefined : formatBytes(point.changedBytes)],
+      ['received', point.receivedBytes === undefined ? undefined : formatBytes(point.receivedBytes)],
+      ['epoch', point.epoch === undefined ? undefined : String(point.epoch)],
+      ['parent', point.parentPointId],
+      ['statement', point.statementDigest],
+      ['missed before it', point.missed === 0 ? undefined : String(point.missed)],
+      ['content proof', proofs.content && formatTime(proofs.content.verifiedAtMs)],
+      ['boot proof', proofs.boot && bootProofOf(proofs.boot)],
+      ['kept for', point.keptFor && (point.keptFor.join(', ') || 'nothing: it may go')],
+    ]);
+  if (!point.disks) return;
+  page.title('Disks').table(
+    [
+      { head: 'DISK' },
+      { head: 'SIZE', align: 'right' },
+      { head: 'CHANGED', align: 'right' },
+      { head: 'ROOT' },
+    ],
+    point.disks.map((disk) => [
+      disk.diskId,
+      formatBytes(disk.sizeBytes),
+      formatBytes(disk.changedBytes),
+      disk.root,
+    ]),
+  );
+}
+
+function bootProofOf({ passed, atMs, rtoMs }: NonNullable<PointView['proofs']['boot']>): Cell {
+  const rto = rtoMs === undefined ? '' : `, RTO ${formatDuration(rtoMs)}`;
+  return { text: `${passed ? 'passed' : 'failed'} ${formatTime(atMs)}${rto}`, tone: passed ? 'good' : 'bad' };
+}
+
+function consistencyOf({ consistency, degraded }: PointView): Cell {
+  return degraded === undefined ? consistency : { text: `${consistency} (degraded)`, tone: 'warning' };
+}
+
+function stateOf({ state }: PointView): Cell {
+  return state === 'verified' ? { text: state, tone: 'good' } : state;
+}
+
+function proofsOf({ proofs }: PointView): Cell {
+  const boot = proofs.boot && (proofs.boot.passed ? 'boot' : 'boot FAILED');
+  const text = [proofs.content && 'content', boot].filter((proof) => proof !== undefined).join(', ');
+  return proofs.boot?.passed === false ? { text, tone: 'bad' } : text;
+}
