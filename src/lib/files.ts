@@ -22,7 +22,10 @@ export interface FileSystem {
   rename(from: string, to: string): Promise<void>;
   /** Removes a file; a missing one is fine, so that a repeated removal is too. */
   remove(path: string): Promise<void>;
-  /** Makes a directory and its missing parents with mode 0700; an existing one is fine. */
+  /**
+   * Makes a directory and its missing parents with mode 0700; an existing one is fine. Its name and theirs are durable
+   * on return: what is stored in it afterwards needs no look upwards.
+   */
   makeDirectory(path: string): Promise<void>;
   /** Removes a directory with everything in it; a missing one is fine. */
   removeDirectory(path: string): Promise<void>;

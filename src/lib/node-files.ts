@@ -9,6 +9,7 @@ import {
   rm,
   stat,
 } from 'node:fs/promises';
+import { dirname } from 'node:path';
 import { systemCodeOf } from './errors.ts';
 import { type FileHandle, type FileSystem, fileFailure } from './files.ts';
 
@@ -29,10 +30,17 @@ export const nodeFiles: FileSystem = {
   },
   rename: (from, to) => doing('write', to, () => rename(from, to)),
   remove: (path) => doing('write', path, () => rm(path, { force: true })),
-  makeDirectory: (path) =>
-    doing('write', path, async () => {
+  async makeDirectory(path) {
+    // One after the other, each durable before the next: so whoever finds a directory need not doubt those above it,
+    // and only its own name is made durable again, in case its maker was killed in between.
+    const parent = dirname(path);
+    const isPresent = await doing('read', parent, () => orUndefined(() => stat(parent)));
+    if (!isPresent) await nodeFiles.makeDirectory(parent);
+    await doing('write', path, async () => {
       await mkdir(path, { recursive: true, mode: 0o700 });
-    }),
+    });
+    await nodeFiles.syncDirectory(parent);
+  },
   removeDirectory: (path) => doing('write', path, () => rm(path, { recursive: true, force: true })),
   list: (path) => doing('read', path, () => orUndefined(async () => (await readdir(path)).sort())),
   sizeOf: (path) => doing('read', path, () => orUndefined(async () => (await stat(path)).size)),
