@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import type { DiskImages, ImageFile, RunningMachine } from '../hypervisor/index.ts';
 import { assert } from '../lib/assert.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -98,8 +99,8 @@ export class ProtectedChain {
         await this.#forget(cut);
       }
     }
-    if (!running) return;
-    const stale = staleDisks(this.#disks, this.#cuts, await running.disks());
+    const actual = running ? await running.disks() : [];
+    const stale = running ? staleDisks(this.#disks, this.#cuts, actual) : [];
     if (stale.length > 0) {
       throw replicationFailure(
         'PROTECTION_STALE_BASE',
@@ -108,6 +109,22 @@ export class ProtectedChain {
           context: { disks: stale.length },
         },
       );
+    }
+    await this.#sweep(actual.flatMap(({ chain }) => chain.map(({ path }) => path)));
+  }
+
+  /** Removes layers that no record names: a power cut brings removed names back, a kill leaves them where they are. */
+  async #sweep(inUse: readonly string[]): Promise<void> {
+    const { files } = this.#tools;
+    const wanted = new Set(inUse);
+    for (const disk of this.#disks) {
+      const ours = [...this.chain(disk.diskId), ...this.intendedTips(disk.diskId)];
+      for (const { path } of ours) wanted.add(path);
+      const directory = this.#layout.disk(disk.diskId);
+      for (const name of (await files.list(directory)) ?? []) {
+        const path = join(directory, name);
+        if (!wanted.has(path)) await files.remove(path);
+      }
     }
   }
 
@@ -177,6 +194,8 @@ export class ProtectedChain {
     for (const { diskId, sizeBytes } of this.#disks) {
       const below = cut.sealed[diskId]!;
       const shape = { sizeBytes, backing: { name: below.path, format: below.format } };
+      // The end of an earlier protection has removed it.
+      await this.#tools.files.makeDirectory(this.#layout.disk(diskId));
       await createEmptyLayer(this.#tools.files, cut.tips[diskId]!.path, shape, { sync: true });
     }
   }
