@@ -97,12 +97,14 @@ export class SimFiles implements FileSystem {
     });
   }
 
-  makeDirectory(path: string): Promise<void> {
-    return this.#doing('makeDirectory', 'write', path, () => {
-      const missing: string[] = [];
-      for (let at = path; !this.#disk.isDirectory(at); at = dirname(at)) missing.unshift(at);
-      for (const directory of missing) this.#disk.makeDirectory(directory);
+  async makeDirectory(path: string): Promise<void> {
+    const parent = dirname(path);
+    if (!this.#disk.isDirectory(parent)) await this.makeDirectory(parent);
+    await this.#doing('makeDirectory', 'write', path, () => {
+      this.#needDirectory(parent);
+      if (!this.#disk.isDirectory(path)) this.#disk.makeDirectory(path);
     });
+    await this.syncDirectory(parent);
   }
 
   /** One entry at a time: whoever is killed meanwhile leaves the rest. */

@@ -8,15 +8,15 @@ import { openWritable, writeBackingName } from './writable-image.ts';
 
 /** The locks that QEMU's programs hold on image files: many readers, or one writer. */
 export class ImageLocks {
-  readonly #held = new Map<string, { owner: object; writes: boolean }[]>();
+  readonly #held = new Map<string, { owner: object; parent: object; writes: boolean }[]>();
 
-  /** Returns the function that lets go; throws what QEMU says. */
-  take(owner: object, path: string, writes: boolean): () => void {
+  /** Returns the function that lets go; throws what QEMU says. `parent` is whose end also ends the owner. */
+  take(owner: object, path: string, writes: boolean, parent: object = owner): () => void {
     const held = this.#held.get(path) ?? [];
     if (held.some((lock) => lock.owner !== owner && (writes || lock.writes))) {
       throw new Error(`Failed to get ${writes ? '"write"' : 'shared "write"'} lock on ${path}`);
     }
-    const lock = { owner, writes };
+    const lock = { owner, parent, writes };
     this.#held.set(path, [...held, lock]);
     return () =>
       this.#held.set(
@@ -30,7 +30,7 @@ export class ImageLocks {
     for (const [path, held] of this.#held) {
       this.#held.set(
         path,
-        held.filter((lock) => lock.owner !== owner),
+        held.filter((lock) => lock.owner !== owner && lock.parent !== owner),
       );
     }
   }
@@ -57,7 +57,7 @@ export class FakeImages implements DiskImages {
     try {
       // Each reader is a process of its own.
       const reader = {};
-      for (const { path } of chain) releases.push(this.#locks.take(reader, path, false));
+      for (const { path } of chain) releases.push(this.#locks.take(reader, path, false, this.#owner));
       return new FakeImageReader(await openFiles(this.#files, chain), () => {
         for (const release of releases) release();
       });
@@ -73,7 +73,8 @@ export class FakeImages implements DiskImages {
     const owner = {};
     const releases: (() => void)[] = [];
     try {
-      releases.push(this.#locks.take(owner, base.path, true), this.#locks.take(owner, top.path, true));
+      releases.push(this.#locks.take(owner, base.path, true, this.#owner));
+      releases.push(this.#locks.take(owner, top.path, true, this.#owner));
       await commitLayer(this.#files, base, top);
     } catch (error) {
       throw imageFailure('COMMIT_FAILED', `cannot commit ${top.path}: ${messageOf(error)}`, error);
@@ -83,7 +84,7 @@ export class FakeImages implements DiskImages {
   }
 
   async reparent(image: ImageFile, backing: ImageFile): Promise<void> {
-    const release = this.#locks.take(this.#owner, image.path, true);
+    const release = this.#locks.take({}, image.path, true, this.#owner);
     try {
       await writeBackingName(this.#files, image.path, backing);
     } finally {

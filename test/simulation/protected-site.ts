@@ -1,0 +1,329 @@
+import { dirname } from 'node:path';
+import type { DiskImages, ImageFile, MachineConfiguration } from '../../src/hypervisor/index.ts';
+import type { FileSystem } from '../../src/lib/files.ts';
+import { silentLog } from '../../src/lib/log.ts';
+import { createEmptyLayer } from '../../src/qcow2/index.ts';
+import {
+  type MachineRecord,
+  ProtectedLayout,
+  ProtectedMachine,
+  type ProtectedTools,
+  type ReplicationTarget,
+} from '../../src/replication/index.ts';
+import { AT_ONCE } from '../support/actor.ts';
+import {
+  type FakeHost,
+  FakeHypervisor,
+  type MachineCommand,
+  type Mishap,
+} from '../support/fake-hypervisor.ts';
+import { FakeImages, ImageLocks } from '../support/fake-images.ts';
+import { FakeMachine } from '../support/fake-machine.ts';
+import { DiskFaults } from './faults.ts';
+import type { GuestMemory } from './guest.ts';
+import { simSigner } from './signing.ts';
+import { chooseCutMode, SimDisk } from './sim-disk.ts';
+import { SimFiles } from './sim-files.ts';
+import type { SimRandom } from './sim-random.ts';
+import type { Swarm } from './swarm.ts';
+import { SimProcess, type Turns } from './turns.ts';
+
+export const MACHINE_ID = '0'.repeat(25) + 'm';
+export const PROTECTED_SITE = '0'.repeat(25) + 'p';
+export const RECOVERY_SITE = '0'.repeat(25) + 'r';
+const SOCKETS = { qmpPath: '/run/machine/qmp' };
+
+/** Ways to replace what a site process works with, from outside of it: planted bugs. */
+export interface Wrappers {
+  files?: (files: FileSystem, disk: SimDisk) => FileSystem;
+  images?: (images: DiskImages, disk: SimDisk) => DiskImages;
+  target?: (target: ReplicationTarget) => ReplicationTarget;
+}
+
+export interface ProtectedSiteOptions {
+  readonly turns: Turns;
+  readonly random: SimRandom;
+  readonly swarm: Swarm;
+  readonly guest: GuestMemory;
+  readonly wrap: Wrappers;
+  readonly targetFor: (process: SimProcess) => ReplicationTarget;
+  /** A task of a process failed in a way that no task should. */
+  readonly onTrouble: (where: string, error: unknown) => void;
+  readonly onCut: (cutId: string) => void;
+}
+
+/** The protected host: a machine with its guest, and the site process that protects it. */
+export class ProtectedSite {
+  readonly disk = new SimDisk();
+  readonly faults = new DiskFaults();
+  readonly locks = new ImageLocks();
+  readonly #o: ProtectedSiteOptions;
+  readonly #host: FakeHost;
+  readonly #layout = new ProtectedLayout('/data', MACHINE_ID);
+  process: SimProcess | undefined;
+  /** Of the process that runs now, once it has opened its machine. */
+  machine: ProtectedMachine | undefined;
+  fake: FakeMachine | undefined;
+  #guestProcess: SimProcess | undefined;
+  #opened: SimFiles | undefined;
+  mishaps = 0;
+  /** The guest writes, copies are made and the machine is stopped and started; else everything only comes to rest. */
+  isBusy = true;
+
+  constructor(o: ProtectedSiteOptions) {
+    this.#o = o;
+    this.#host = { machines: new Map(), start: (_sockets, disks) => this.#startMachine(disks) };
+  }
+
+  /** The machine as its owner made it, and its protection. Nothing goes wrong meanwhile. */
+  async setUp(): Promise<void> {
+    const files = new SimFiles(this.disk);
+    for (const directory of ['/data', '/owner', '/run']) await files.makeDirectory(directory);
+    await files.syncDirectory('/');
+    const { swarm } = this.#o;
+    const disks = [];
+    for (const { diskId, sizeBytes } of swarm.disks) {
+      const path = `/owner/${diskId}.${swarm.originFormat}`;
+      if (swarm.originFormat === 'raw') {
+        const file = await files.open(path, 'create');
+        await file.truncate(sizeBytes);
+        await file.sync();
+        await file.close();
+        await files.syncDirectory(dirname(path));
+      } else {
+        await createEmptyLayer(files, path, { sizeBytes, backing: null }, { sync: true });
+      }
+      const chain = [{ path, format: swarm.originFormat }];
+      disks.push({ diskId, deviceName: `drive-${diskId}`, chain, sizeBytes });
+    }
+    const process = new SimProcess(this.#o.turns, 'set-up');
+    const tools = this.#tools(process, files);
+    const machine = await ProtectedMachine.create(tools, this.#layout, machineRecord(disks, process));
+    await machine.protect({
+      targetSiteId: RECOVERY_SITE,
+      schedules: [],
+      retention: swarm.retention,
+      freezeLimitMs: 1000,
+      compression: false,
+    });
+  }
+
+  #tools(process: SimProcess, files: FileSystem): ProtectedTools {
+    const { random, wrap } = this.#o;
+    const wrapped = wrap.files?.(files, this.disk) ?? files;
+    const images = new FakeImages({ files, locks: this.locks, owner: process });
+    return {
+      files: wrapped,
+      images: wrap.images?.(images, this.disk) ?? images,
+      clock: process.clock,
+      random,
+      log: silentLog,
+      hypervisor: new FakeHypervisor({
+        host: this.#host,
+        actor: process,
+        mishap: (command) => this.#mishap(command),
+      }),
+      signer: simSigner,
+      siteId: PROTECTED_SITE,
+    };
+  }
+
+  #mishap(_command: MachineCommand): Mishap | undefined {
+    const { random, swarm } = this.#o;
+    if (!this.isBusy || !random.chance(swarm.mishaps)) return undefined;
+    this.mishaps += 1;
+    return random.pick(['refused', 'answer-lost']);
+  }
+
+  /** Starts the site process. */
+  boot(): void {
+    const process = new SimProcess(this.#o.turns, 'P');
+    const files = new SimFiles(this.disk, process, this.faults);
+    this.process = process;
+    this.#opened = files;
+    const run = (name: string, work: () => Promise<void>) => {
+      work().catch((error: unknown) => this.#o.onTrouble(`P ${name}`, error));
+    };
+    run('main', async () => {
+      const tools = this.#tools(process, files);
+      const machine = await this.#patiently(process, 'open', () =>
+        ProtectedMachine.open(tools, this.#layout),
+      );
+      this.machine = machine;
+      await this.#patiently(process, 'attach', () => machine.attach());
+      run('cutter', () => this.#cutNowAndThen(process, machine));
+      run('sender', () => this.#send(process, machine));
+      run('keeper', () => this.#keepRunning(process, machine));
+    });
+  }
+
+  /** Until it works; what may fail and be tried again is for the world to judge. */
+  async #patiently<T>(process: SimProcess, name: string, work: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        return await work();
+      } catch (error) {
+        this.#o.onTrouble(`P ${name}`, error);
+        await process.sleep(this.#o.random.between(5, 30));
+      }
+    }
+  }
+
+  async #cutNowAndThen(process: SimProcess, machine: ProtectedMachine): Promise<never> {
+    const { random, swarm } = this.#o;
+    for (;;) {
+      await process.sleep(random.between(1, 2 * swarm.cutEveryMs));
+      if (!this.isBusy && !this.needsLastCut) continue;
+      try {
+        await machine.cut(random.chance(0.3) ? 'app' : 'crash');
+        if (!this.isBusy) this.needsLastCut = false;
+      } catch (error) {
+        this.#o.onTrouble('P cut', error);
+      }
+    }
+  }
+
+  /** One more copy is wanted although the site comes to rest. */
+  needsLastCut = false;
+
+  async #send(process: SimProcess, machine: ProtectedMachine): Promise<never> {
+    const target = this.#o.targetFor(process);
+    const wrapped = this.#o.wrap.target?.(target) ?? target;
+    for (;;) {
+      try {
+        const outcome = await machine.replicate(wrapped);
+        if (outcome.kind !== 'nothing') continue;
+      } catch (error) {
+        this.#o.onTrouble('P replicate', error);
+      }
+      await process.sleep(this.#o.random.between(2, 30));
+    }
+  }
+
+  /** Looks at the machine as the real site does, starts it, and sometimes stops it. */
+  async #keepRunning(process: SimProcess, machine: ProtectedMachine): Promise<never> {
+    const { random } = this.#o;
+    for (;;) {
+      await process.sleep(random.between(10, 150));
+      try {
+        const presence = random.chance(0.5) ? await machine.attach() : await machine.look();
+        if (presence.state === 'stopped' && random.chance(0.5)) await machine.start();
+        if (this.isBusy && presence.state === 'running' && random.chance(0.03)) await machine.running?.quit();
+      } catch (error) {
+        this.#o.onTrouble('P keep', error);
+      }
+    }
+  }
+
+  async #startMachine(disks: Parameters<FakeHost['start']>[1]): Promise<FakeMachine> {
+    const process = new SimProcess(this.#o.turns, 'Q');
+    const fake = await FakeMachine.start({
+      files: new SimFiles(this.disk),
+      locks: this.locks,
+      process,
+      disks,
+      observer: { onCut: ([first]) => this.#o.onCut(cutIdOf(first!.overlay.path)) },
+    });
+    fake.onGone(() => process.kill());
+    this.#host.machines.set(SOCKETS.qmpPath, fake);
+    this.fake = fake;
+    this.#guestProcess = process;
+    this.#runGuest(process, fake).catch((error: unknown) => this.#o.onTrouble('guest', error));
+    return fake;
+  }
+
+  async #runGuest(process: SimProcess, fake: FakeMachine): Promise<never> {
+    const { random, swarm, guest } = this.#o;
+    for (;;) {
+      await process.sleep(random.between(1, 2 * swarm.writeEveryMs));
+      await process.turn('guest', () => undefined);
+      if (!this.isBusy) continue;
+      const { diskId, sizeBytes } = random.pick(swarm.disks);
+      const kind = random.below(10);
+      if (kind < 6) {
+        const sectors = random.pick([1, 3, 8, 16, 40]);
+        const offset = random.below(sizeBytes / 512 - sectors + 1) * 512;
+        const data = guest.freshData(sectors * 512);
+        guest.write(diskId, offset, data);
+        await fake.guestWrite(`drive-${diskId}`, offset, data);
+      } else if (kind < 8) {
+        const parts = random.pick([1, 4, 20, 33]);
+        const offset = random.below(Math.floor(sizeBytes / 4096) - parts + 1) * 4096;
+        guest.write(diskId, offset, Buffer.alloc(parts * 4096));
+        await fake.guestZero(`drive-${diskId}`, offset, parts * 4096);
+      } else {
+        await fake.guestFlush();
+        guest.flush();
+      }
+    }
+  }
+
+  /** What a power cut now would leave, opened again by a new process with no machine running. */
+  async probe(
+    random: SimRandom,
+    look: (disk: SimDisk, chainOf: (diskId: string) => readonly ImageFile[]) => Promise<void>,
+  ): Promise<void> {
+    const disk = this.disk.copy();
+    disk.crash(random, chooseCutMode(random));
+    const process = new SimProcess(this.#o.turns, 'probe');
+    const files = new SimFiles(disk);
+    const tools: ProtectedTools = {
+      ...this.#tools(process, files),
+      files,
+      images: new FakeImages({ files, locks: new ImageLocks() }),
+      hypervisor: new FakeHypervisor({ host: { ...this.#host, machines: new Map() }, actor: AT_ONCE }),
+    };
+    const machine = await ProtectedMachine.open(tools, this.#layout);
+    await machine.attach();
+    await look(disk, (diskId) => machine.chain(diskId));
+  }
+
+  killProcess(): void {
+    this.process?.kill();
+    if (this.process) this.locks.releaseAll(this.process);
+    this.process = undefined;
+    this.machine = undefined;
+    this.#opened = undefined;
+  }
+
+  killMachine(): void {
+    this.fake?.kill();
+    this.#guestProcess?.kill();
+  }
+
+  /** Handles that the site process has open. */
+  get openHandles(): string[] {
+    return [...(this.#opened?.opened ?? [])].map(({ path }) => path);
+  }
+}
+
+/** A cut's layers are named after it. */
+function cutIdOf(path: string): string {
+  return path.split('/').at(-1)!.replace('.qcow2', '');
+}
+
+function machineRecord(disks: MachineRecord['disks'], process: SimProcess): MachineRecord {
+  const configuration: MachineConfiguration = {
+    name: 'simulated',
+    uuid: '00000000-0000-4000-8000-000000000001',
+    architecture: 'x86_64',
+    chipset: 'q35',
+    firmware: 'bios',
+    cpus: 1,
+    memoryBytes: 64 * 1024 * 1024,
+    disks: disks.map(({ diskId, sizeBytes }) => ({ diskId, sizeBytes, bus: 'virtio-blk' })),
+    nics: [],
+    guestAgent: true,
+  };
+  return {
+    machineId: MACHINE_ID,
+    name: 'simulated',
+    kind: 'managed',
+    createdAtMs: process.clock.wallMs(),
+    epoch: 1,
+    configuration,
+    sockets: SOCKETS,
+    disks,
+    protection: null,
+  };
+}

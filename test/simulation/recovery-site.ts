@@ -1,0 +1,191 @@
+import type { FileSystem } from '../../src/lib/files.ts';
+import { silentLog } from '../../src/lib/log.ts';
+import { newId } from '../../src/lib/random.ts';
+import {
+  type Acknowledgement,
+  createBranch,
+  type Replica,
+  Replicas,
+  type ReplicaTools,
+  removeBranch,
+  verifyPoint,
+} from '../../src/replica/index.ts';
+import { ReplicationReceiver } from '../../src/replication/index.ts';
+import { FakeImages, ImageLocks } from '../support/fake-images.ts';
+import { DiskFaults } from './faults.ts';
+import { MACHINE_ID, type Wrappers } from './protected-site.ts';
+import { isSigned } from './signing.ts';
+import { SimDisk } from './sim-disk.ts';
+import { SimFiles } from './sim-files.ts';
+import type { SimServer } from './sim-net.ts';
+import type { SimRandom } from './sim-random.ts';
+import type { Swarm } from './swarm.ts';
+import { SimProcess, type Turns } from './turns.ts';
+
+export interface RecoverySiteOptions {
+  readonly turns: Turns;
+  readonly random: SimRandom;
+  readonly swarm: Swarm;
+  readonly wrap: Wrappers;
+  readonly onTrouble: (where: string, error: unknown) => void;
+  readonly onPublished: (acknowledgement: Acknowledgement) => void;
+}
+
+/** The recovery host: replicas, the receiver of deltas, retention, proofs and branches. */
+export class RecoverySite {
+  readonly disk = new SimDisk();
+  readonly faults = new DiskFaults();
+  readonly locks = new ImageLocks();
+  readonly #o: RecoverySiteOptions;
+  process: SimProcess | undefined;
+  replicas: Replicas | undefined;
+  server: SimServer | undefined;
+  #opened: SimFiles | undefined;
+  #wake: () => void = () => undefined;
+  proofs = 0;
+  isBusy = true;
+
+  constructor(o: RecoverySiteOptions) {
+    this.#o = o;
+  }
+
+  async setUp(): Promise<void> {
+    const files = new SimFiles(this.disk);
+    await files.makeDirectory('/data');
+    await files.syncDirectory('/');
+  }
+
+  tools(process: SimProcess, files: FileSystem): ReplicaTools {
+    const { wrap } = this.#o;
+    const images = new FakeImages({ files, locks: this.locks, owner: process });
+    return {
+      files: wrap.files?.(files, this.disk) ?? files,
+      images: wrap.images?.(images, this.disk) ?? images,
+      clock: process.clock,
+      log: silentLog,
+      isSignedBySource: isSigned,
+    };
+  }
+
+  /** The images of another disk in the same state, for a probe. */
+  imagesOn(disk: SimDisk): FakeImages {
+    return new FakeImages({ files: new SimFiles(disk), locks: new ImageLocks() });
+  }
+
+  boot(): void {
+    const process = new SimProcess(this.#o.turns, 'R');
+    const files = new SimFiles(this.disk, process, this.faults);
+    this.process = process;
+    this.#opened = files;
+    const tools = this.tools(process, files);
+    const run = (name: string, work: () => Promise<void>) => {
+      work().catch((error: unknown) => this.#o.onTrouble(`R ${name}`, error));
+    };
+    run('main', async () => {
+      const replicas = await this.#open(process, tools);
+      this.replicas = replicas;
+      const receiver = new ReplicationReceiver({
+        replicas,
+        wallMs: () => process.clock.wallMs(),
+        log: silentLog,
+        onPublished: (_replica, acknowledgement) => {
+          this.#o.onPublished(acknowledgement);
+          this.#wake();
+        },
+        onSkew: () => undefined,
+      });
+      this.server = { process, receiver };
+      run('retention', () => this.#retire(process, replicas));
+      run('proofs', () => this.#prove(process, tools, replicas));
+      run('branches', () => this.#branch(process, files, replicas));
+    });
+  }
+
+  /** A replica that cannot be opened is tried again: its disk may have been at fault. */
+  async #open(process: SimProcess, tools: ReplicaTools): Promise<Replicas> {
+    for (;;) {
+      try {
+        const replicas = await Replicas.open(tools, '/data');
+        const [broken] = replicas.broken;
+        if (!broken) return replicas;
+        throw broken.error;
+      } catch (error) {
+        this.#o.onTrouble('R open', error);
+        await process.sleep(this.#o.random.between(5, 30));
+      }
+    }
+  }
+
+  async #retire(process: SimProcess, replicas: Replicas): Promise<never> {
+    for (;;) {
+      try {
+        const replica = replicas.get(MACHINE_ID);
+        if (replica) await replica.retire(replica.record.retention, () => false);
+      } catch (error) {
+        this.#o.onTrouble('R retire', error);
+      }
+      await Promise.race([
+        new Promise<void>((resolve) => {
+          this.#wake = resolve;
+        }),
+        process.sleep(this.#o.random.between(20, 200)),
+      ]);
+    }
+  }
+
+  async #prove(process: SimProcess, tools: ReplicaTools, replicas: Replicas): Promise<never> {
+    const { random } = this.#o;
+    for (;;) {
+      await process.sleep(random.between(50, 400));
+      const replica = replicas.get(MACHINE_ID);
+      if (!replica || replica.points.length === 0 || !this.isBusy) continue;
+      const { pointId } = random.pick(replica.points).statement;
+      try {
+        await verifyPoint(tools, replica, pointId);
+        this.proofs += 1;
+      } catch (error) {
+        this.#o.onTrouble('R verify', error);
+      }
+    }
+  }
+
+  /** A test failover without its machine: a branch is made, stays for a while, and goes. */
+  async #branch(process: SimProcess, files: FileSystem, replicas: Replicas): Promise<never> {
+    const { random } = this.#o;
+    for (;;) {
+      await process.sleep(random.between(50, 500));
+      const replica = replicas.get(MACHINE_ID);
+      if (!replica || replica.points.length === 0) continue;
+      try {
+        const [old] = replica.branches;
+        if (old) await removeBranch(files, replica, old.branchId);
+        else if (this.isBusy) await this.#makeBranch(process, files, replica);
+      } catch (error) {
+        this.#o.onTrouble('R branch', error);
+      }
+    }
+  }
+
+  async #makeBranch(process: SimProcess, files: FileSystem, replica: Replica): Promise<void> {
+    const { random } = this.#o;
+    await createBranch(files, replica, {
+      branchId: newId(process.clock, random),
+      pointId: random.pick(replica.points).statement.pointId,
+      purpose: 'test',
+      createdAtMs: process.clock.wallMs(),
+    });
+  }
+
+  killProcess(): void {
+    this.process?.kill();
+    if (this.process) this.locks.releaseAll(this.process);
+    this.process = undefined;
+    this.replicas = undefined;
+    this.server = undefined;
+    this.#opened = undefined;
+  }
+
+  get openHandles(): string[] {
+    return [...(this.#opened?.opened ?? [])].map(({ path }) => path);
+  }
+}

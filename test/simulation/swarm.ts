@@ -1,0 +1,69 @@
+import type { RetentionPolicy } from '../../src/recovery-point/index.ts';
+import type { NetWeather } from './sim-net.ts';
+import type { SimRandom } from './sim-random.ts';
+
+/** What one seed is about: few faults or many, and which; no seed has all of them at their worst. */
+export interface Swarm {
+  readonly disks: readonly { readonly diskId: string; readonly sizeBytes: number }[];
+  readonly originFormat: 'raw' | 'qcow2';
+  readonly retention: RetentionPolicy;
+  readonly weather: NetWeather;
+  /** Pause between copies, in milliseconds. */
+  readonly cutEveryMs: number;
+  /** Pause between guest writes. */
+  readonly writeEveryMs: number;
+  /** Probability for each step that something of this kind happens. */
+  readonly rates: Readonly<Record<WorldEvent, number>>;
+  /** Probability that a command to the machine goes wrong. */
+  readonly mishaps: number;
+}
+
+export const WORLD_EVENTS = [
+  'kill-protected-site',
+  'kill-recovery-site',
+  'cut-power-protected',
+  'cut-power-recovery',
+  'kill-machine',
+  'fault-protected-disk',
+  'fault-recovery-disk',
+  'partition',
+  'wall-clock',
+  'write-back',
+] as const;
+export type WorldEvent = (typeof WORLD_EVENTS)[number];
+
+const USUAL_RATE: Readonly<Record<WorldEvent, number>> = {
+  'kill-protected-site': 1 / 500,
+  'kill-recovery-site': 1 / 500,
+  'cut-power-protected': 1 / 900,
+  'cut-power-recovery': 1 / 900,
+  'kill-machine': 1 / 900,
+  'fault-protected-disk': 1 / 400,
+  'fault-recovery-disk': 1 / 400,
+  partition: 1 / 1500,
+  'wall-clock': 1 / 500,
+  'write-back': 1 / 20,
+};
+
+export function chooseSwarm(random: SimRandom): Swarm {
+  const rates = Object.fromEntries(
+    WORLD_EVENTS.map((event) => [event, USUAL_RATE[event] * random.pick([0, 0.3, 1, 3])]),
+  ) as Record<WorldEvent, number>;
+  const disks = [{ diskId: 'system', sizeBytes: random.pick([540_672, 262_144, 135_168]) }];
+  if (random.chance(0.35)) disks.push({ diskId: 'data', sizeBytes: 196_608 });
+  return {
+    disks,
+    originFormat: random.pick(['raw', 'qcow2']),
+    retention: { crash: random.between(1, 4), application: random.between(0, 2) },
+    weather: {
+      lost: random.pick([0, 0, 0.02, 0.15]),
+      doubled: random.pick([0, 0.05, 0.3]),
+      cut: random.pick([0, 0, 0.02, 0.1]),
+      late: random.pick([0, 0, 0.1, 0.3]),
+    },
+    cutEveryMs: random.pick([15, 40, 120]),
+    writeEveryMs: random.pick([3, 8, 25]),
+    rates,
+    mishaps: random.pick([0, 0, 0.02, 0.1]),
+  };
+}

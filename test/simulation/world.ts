@@ -1,0 +1,277 @@
+import { Failure, messageOf } from '../../src/lib/errors.ts';
+import { silentLog } from '../../src/lib/log.ts';
+import type { Peer } from '../../src/peer/index.ts';
+import { Replicas } from '../../src/replica/index.ts';
+import { DISK_ACTS, type DiskFaults } from './faults.ts';
+import { GuestMemory } from './guest.ts';
+import { Oracle, Violation } from './oracle.ts';
+import { PROTECTED_SITE, ProtectedSite, RECOVERY_SITE, type Wrappers } from './protected-site.ts';
+import { RecoverySite } from './recovery-site.ts';
+import { isSigned } from './signing.ts';
+import { chooseCutMode } from './sim-disk.ts';
+import { SimFiles } from './sim-files.ts';
+import { GOOD_WEATHER, SimNet, SimTarget } from './sim-net.ts';
+import { SimRandom } from './sim-random.ts';
+import { chooseSwarm, type Swarm, WORLD_EVENTS, type WorldEvent } from './swarm.ts';
+import { SimProcess, settled, Turns } from './turns.ts';
+
+/** Steps that may pass between the end of all faults and rest. */
+const REST_STEPS_MAX = 40_000;
+/** One step in so many, copies of the disks lose their power and are opened again. */
+const PROBE_EVERY = 250;
+
+/** What a run was and did; `violation` is what it found. */
+export interface RunReport {
+  readonly seed: number;
+  readonly steps: number;
+  readonly trace: string;
+  readonly events: Readonly<Record<string, number>>;
+  readonly points: number;
+  readonly pointsChecked: number;
+  readonly failures: Readonly<Record<string, number>>;
+  readonly violation: string | undefined;
+  readonly recent: readonly string[];
+}
+
+/** Corruption and conflicts: none of the faults here may ever lead to one of these. */
+const NEVER = new Set([
+  'RECORD_CORRUPT',
+  'RECORD_NEWER',
+  'REPLICATION_CONFLICT',
+  'REPLICATION_ACK_WRONG',
+  'REPLICATION_NOT_YOURS',
+  'REPLICATION_REQUEST_INVALID',
+  'PROTECTION_STALE_BASE',
+  'REPLICA_CONTENT_DIFFERS',
+  'REPLICA_SIGNATURE_INVALID',
+  'REPLICA_LAYER_MISSING',
+  'REPLICA_LAYER_DAMAGED',
+  'REPLICA_CHAIN_BROKEN',
+  'DELTA_CORRUPT',
+  'DELTA_INVALID',
+  'DELTA_LIMIT',
+  'DELTA_LEAVES_CORRUPT',
+]);
+
+/** Two sites, the network between them and everything that happens to them, all by one seed. */
+export class World {
+  readonly #seed: number;
+  readonly #chance: SimRandom;
+  readonly #swarm: Swarm;
+  readonly #turns: Turns;
+  readonly #guest: GuestMemory;
+  readonly #net: SimNet;
+  readonly #protected: ProtectedSite;
+  readonly #recovery: RecoverySite;
+  readonly #oracle: Oracle;
+  readonly #events: Record<string, number> = {};
+  readonly #failures: Record<string, number> = {};
+  #trouble: Error | undefined;
+  #published: { pointId: string; sequence: number }[] = [];
+
+  constructor(seed: number, wrap: Wrappers = {}) {
+    this.#seed = seed;
+    this.#chance = new SimRandom(seed, 1);
+    this.#swarm = chooseSwarm(new SimRandom(seed, 2));
+    this.#turns = new Turns(new SimRandom(seed, 3));
+    this.#guest = new GuestMemory(this.#swarm.disks);
+    const common = {
+      turns: this.#turns,
+      swarm: this.#swarm,
+      wrap,
+      onTrouble: (where: string, error: unknown) => this.#onTrouble(where, error),
+    };
+    this.#recovery = new RecoverySite({
+      ...common,
+      random: new SimRandom(seed, 4),
+      onPublished: (acknowledgement) => this.#published.push(acknowledgement),
+    });
+    this.#net = new SimNet({
+      random: new SimRandom(seed, 5),
+      peer: { siteId: PROTECTED_SITE, name: 'protected' } as Peer,
+      server: () => this.#recovery.server,
+    });
+    this.#protected = new ProtectedSite({
+      ...common,
+      random: new SimRandom(seed, 6),
+      guest: this.#guest,
+      targetFor: (process) => new SimTarget({ siteId: RECOVERY_SITE, net: this.#net, process }),
+      onCut: (cutId) => this.#oracle.onCut(cutId),
+    });
+    this.#oracle = new Oracle({
+      swarm: this.#swarm,
+      guest: this.#guest,
+      protectedSite: this.#protected,
+      recoverySite: this.#recovery,
+    });
+  }
+
+  /** So many steps with faults; then all faults end, and everything must come to rest. */
+  async run(steps: number): Promise<RunReport> {
+    let violation: string | undefined;
+    try {
+      await this.#protected.setUp();
+      await this.#recovery.setUp();
+      this.#protected.boot();
+      this.#recovery.boot();
+      this.#net.weather = this.#swarm.weather;
+      while (this.#turns.steps < steps) await this.#step();
+      await this.#comeToRest();
+    } catch (error) {
+      if (!(error instanceof Violation))
+        violation = `${error instanceof Error ? error.stack : String(error)}`;
+      else violation = error.message;
+    }
+    return {
+      seed: this.#seed,
+      steps: this.#turns.steps,
+      trace: this.#turns.traceHash(),
+      events: this.#events,
+      points: this.#oracle.acknowledged.size,
+      pointsChecked: this.#oracle.pointsChecked,
+      failures: this.#failures,
+      violation,
+      recent: this.#turns.recent,
+    };
+  }
+
+  async #step(): Promise<void> {
+    for (const event of WORLD_EVENTS) {
+      if (this.#chance.chance(this.#swarm.rates[event])) await this.#happen(event);
+    }
+    await this.#turns.next();
+    await this.#look();
+    if (this.#chance.chance(1 / PROBE_EVERY)) await this.#probe();
+  }
+
+  async #look(): Promise<void> {
+    if (this.#trouble) throw this.#trouble;
+    const published = this.#published;
+    this.#published = [];
+    for (const { pointId, sequence } of published) await this.#oracle.onAcknowledged(pointId, sequence);
+    await this.#oracle.check();
+    this.#oracle.forgetOldCuts();
+  }
+
+  #onTrouble(where: string, error: unknown): void {
+    const code = error instanceof Failure ? error.code : 'BUG';
+    const key = `${where}: ${code}`;
+    this.#failures[key] = (this.#failures[key] ?? 0) + 1;
+    this.#turns.note(`${key} ${messageOf(error)}`);
+    if (!(error instanceof Failure)) {
+      this.#trouble ??= new Violation(`${where}: ${error instanceof Error ? error.stack : String(error)}`);
+    } else if (NEVER.has(error.code) && error.context.state !== 'unreachable') {
+      this.#trouble ??= new Violation(`${where}: ${error.code}: ${error.message}`);
+    }
+  }
+
+  async #happen(event: WorldEvent): Promise<void> {
+    this.#events[event] = (this.#events[event] ?? 0) + 1;
+    this.#turns.note(event);
+    const chance = this.#chance;
+    switch (event) {
+      case 'kill-protected-site':
+        this.#protected.killProcess();
+        this.#protected.boot();
+        break;
+      case 'kill-recovery-site':
+        this.#recovery.killProcess();
+        this.#recovery.boot();
+        break;
+      case 'cut-power-protected':
+        this.#protected.killProcess();
+        this.#protected.killMachine();
+        await settled();
+        await this.#oracle.check();
+        this.#protected.disk.crash(chance, chooseCutMode(chance));
+        await this.#oracle.afterPowerCut();
+        this.#protected.boot();
+        break;
+      case 'cut-power-recovery':
+        this.#recovery.killProcess();
+        this.#recovery.disk.crash(chance, chooseCutMode(chance));
+        this.#recovery.boot();
+        break;
+      case 'kill-machine':
+        this.#protected.killMachine();
+        break;
+      case 'fault-protected-disk':
+        this.#breakDisk(this.#protected.faults);
+        break;
+      case 'fault-recovery-disk':
+        this.#breakDisk(this.#recovery.faults);
+        break;
+      case 'partition':
+        this.#net.isPartitioned = !this.#net.isPartitioned;
+        break;
+      case 'wall-clock':
+        this.#turns.jumpWall(chance.pick([-1, 1]) * chance.pick([500, 3_600_000, 400 * 86_400_000]));
+        break;
+      case 'write-back':
+        chance.pick([this.#protected, this.#recovery]).disk.background(chance);
+        break;
+    }
+    await settled();
+  }
+
+  /** Some call fails soon, once or until the disk is healed, which happens when it is broken the next time. */
+  #breakDisk(faults: DiskFaults): void {
+    const chance = this.#chance;
+    faults.heal();
+    if (chance.chance(0.3)) return;
+    faults.arm({
+      act: chance.pick(DISK_ACTS),
+      system: chance.pick(['EIO', 'EIO', 'ENOSPC']),
+      after: chance.between(1, 40),
+      forever: chance.chance(0.2),
+    });
+  }
+
+  /** What a power cut at this instant would leave is as good as what there is. */
+  async #probe(): Promise<void> {
+    const turns = new Turns(new SimRandom(1, 1));
+    const process = new SimProcess(turns, 'probe');
+    const recovery = this.#recovery.disk.copy();
+    recovery.crash(this.#chance, chooseCutMode(this.#chance));
+    const replicas = await Replicas.open(
+      {
+        files: new SimFiles(recovery),
+        images: this.#recovery.imagesOn(recovery),
+        clock: process.clock,
+        log: silentLog,
+        isSignedBySource: isSigned,
+      },
+      '/data',
+    );
+    const [broken] = replicas.broken;
+    if (broken) throw new Violation(`after a power cut a replica does not open: ${broken.error.message}`);
+    await this.#oracle.checkCopy(recovery);
+    await this.#protected.probe(this.#chance, (disk, chainOf) =>
+      this.#oracle.checkProtectedCopy(disk, chainOf),
+    );
+  }
+
+  /** All faults end; one last copy is asked for, and everything must come to rest. */
+  async #comeToRest(): Promise<void> {
+    this.#net.weather = GOOD_WEATHER;
+    this.#net.isPartitioned = false;
+    this.#protected.faults.heal();
+    this.#recovery.faults.heal();
+    this.#protected.isBusy = false;
+    this.#recovery.isBusy = false;
+    this.#protected.needsLastCut = true;
+    const end = this.#turns.steps + REST_STEPS_MAX;
+    let unrest: string[] = [];
+    while (this.#turns.steps < end) {
+      await this.#turns.next();
+      await this.#look();
+      if (this.#protected.needsLastCut || this.#turns.steps % 50 !== 0) continue;
+      unrest = await this.#oracle.unrest();
+      if (unrest.length === 0) {
+        await this.#oracle.checkByHand();
+        return;
+      }
+    }
+    throw new Violation(`no rest after ${REST_STEPS_MAX} steps without faults: ${unrest.join('; ')}`);
+  }
+}
