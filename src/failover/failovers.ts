@@ -70,8 +70,8 @@ interface AttemptRequest {
 export class Failovers {
   readonly #tools: FailoverTools;
   readonly #live = new Map<string, Live>();
-  /** Branches on which an act is under way. */
-  readonly #busy = new Set<string>();
+  /** Branches on which an act is under way, with its end. */
+  readonly #busy = new Map<string, Promise<void>>();
   /** Machines that are being failed over. */
   readonly #startingMachines = new Set<string>();
 
@@ -208,7 +208,7 @@ export class Failovers {
       });
     } catch (error) {
       if (!isFailure(error) || error.kind === 'cancelled' || request.signal?.aborted) {
-        await this.#settle(request, branch, { keep: false, reason: messageOf(error) });
+        await this.#settle(request, branch, { reason: messageOf(error) });
         throw error;
       }
       // What hinders one point (a file that cannot be opened, say) may not hinder the next.
@@ -219,7 +219,7 @@ export class Failovers {
     const picturePath = boot ? await this.#keepPicture(request, branch, { boot, judged, rtoMs }) : null;
     const runsOn = purpose === 'test' ? keep && boot !== undefined : !failed;
     await watch.time('clean-up', async () => {
-      if (!runsOn) await this.#settle(request, branch, { keep: false, reason: judged.reasons.join('; ') });
+      if (!runsOn) await this.#settle(request, branch, { reason: judged.reasons.join('; ') });
       else {
         const phase = failed ? 'failed' : 'probed';
         await storeState(this.#tools, replica, branchId, { phase, keep, ...reasonOf(judged.reasons) });
@@ -257,7 +257,7 @@ export class Failovers {
   async #settle(
     { replica, purpose }: Pick<AttemptRequest, 'replica' | 'purpose'>,
     { branchId }: BranchRecord,
-    { reason }: { readonly keep: false; readonly reason: string },
+    { reason }: { readonly reason: string },
   ): Promise<void> {
     if (purpose === 'failover') {
       await storeState(this.#tools, replica, branchId, { phase: 'failed', keep: true, reason });
@@ -381,7 +381,9 @@ export class Failovers {
 
   /** A machine has ended by itself: a guest that shut down, or a QEMU that died. */
   async #onGone(replica: Replica, branchId: string, live: Live): Promise<void> {
-    if (this.#live.get(branchId) !== live || this.#busy.has(branchId)) return;
+    // An act under way sees to the end by itself, or leaves the machine as one that runs.
+    await this.#busy.get(branchId);
+    if (this.#live.get(branchId) !== live) return;
     try {
       await this.#exclusively(branchId, async () => {
         await this.#end(branchId);
@@ -410,11 +412,13 @@ export class Failovers {
         context: { branchId },
       });
     }
-    this.#busy.add(branchId);
+    const ended = Promise.withResolvers<void>();
+    this.#busy.set(branchId, ended.promise);
     try {
       return await work();
     } finally {
       this.#busy.delete(branchId);
+      ended.resolve();
     }
   }
 

@@ -6,6 +6,7 @@ import { Failovers } from '../../../src/failover/index.ts';
 import { branchNetworks, namespaceOf } from '../../../src/failover/network.ts';
 import { processesOfRun, runPaths } from '../../../src/hypervisor/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
+import { isFailure } from '../../../src/lib/errors.ts';
 import { totalLength } from '../../../src/lib/extents.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
@@ -20,14 +21,17 @@ async function leftOf(site: FailoverSite, branchId: string): Promise<string[]> {
   const left: string[] = [];
   const runDirectory = join(site.tools.runDirectory, branchId);
   for (const pid of await processesOfRun(runDirectory)) left.push(`process ${pid}`);
-  const { stdout: namespaces } = await runCommand('ip', ['netns', 'list']);
-  if (namespaces.includes(namespaceOf(branchId))) left.push('namespace');
+  if ((await namespacesOf()).includes(namespaceOf(branchId))) left.push('namespace');
   for (const directory of [site.tools.runDirectory, site.replica.layout.branches]) {
     for (const name of await readdir(directory)) {
       if (name === branchId) left.push(join(directory, name));
     }
   }
   return left;
+}
+
+async function namespacesOf(): Promise<string> {
+  return (await runCommand('ip', ['netns', 'list'])).stdout;
 }
 
 async function linkNames(): Promise<string[]> {
@@ -139,4 +143,60 @@ test('a process that has been given an old number of ours is left alone', async 
   await writeFile(join(run, 'pid'), String(process.pid));
   await site.failovers.recover([site.replica]);
   assert.deepEqual(await leftOf(site, branchId), []);
+});
+
+test('a test that is cancelled, and a kept one whose guest shuts down, end in order', async (t) => {
+  const site = await failoverSite(t);
+  const pointId = await site.point();
+  const { replica, failovers } = site;
+  const never = { kind: 'serial', pattern: 'never said', limitMs: 60_000 } as const;
+  const cancel = new AbortController();
+  const test = failovers.test(replica, { pointId }, { probes: [never], signal: cancel.signal });
+  const cancelled = assert.rejects(test, (error) => isFailure(error, 'CANCELLED'));
+  const branchId = await startedBesides(site, '');
+  await assert.rejects(failovers.cleanup(replica, branchId), (error) =>
+    isFailure(error, 'FAILOVER_BRANCH_BUSY'),
+  );
+  cancel.abort();
+  await cancelled;
+  assert.deepEqual(await leftOf(site, branchId), []);
+
+  const kept = (await failovers.test(replica, { pointId }, { keep: true })).branchId!;
+  const sockets = runPaths(join(site.tools.runDirectory, kept));
+  await inGuest(sockets, 'echo mine > /data/mine; sync');
+  await inGuest(sockets, '(sleep 1; kill -USR1 1) > /dev/null 2>&1 &');
+  while ((await failovers.list(replica))[0]?.phase !== 'stopped') await sleep(systemClock, 50);
+  assert.ok(!(await namespacesOf()).includes(namespaceOf(kept)));
+
+  const again = await failovers.restart(replica, kept);
+  assert.equal(again.verdict, 'passed', JSON.stringify(again));
+  assert.equal(await inGuest(sockets, 'cat /data/mine'), 'mine', 'S0.23 a future keeps its own writes');
+  await failovers.cleanup(replica, kept);
+  assert.deepEqual(await leftOf(site, kept), []);
+});
+
+test('S0.26 a tap on a bridge of this host is removed with its branch, and only that', async (t) => {
+  const bridge = `wst${process.pid}`;
+  await runCommand('ip', ['link', 'add', bridge, 'type', 'bridge']);
+  t.after(async () => {
+    await runCommand('ip', ['link', 'delete', 'dev', bridge]);
+  });
+  const before = await linkNames();
+  const nic = { nicId: 'lan', model: 'virtio-net-pci', mac: '52:54:00:aa:00:01', network: 'office' } as const;
+  const nics = [nic, { ...nic, nicId: 'wan' }];
+  const branchId = '0123456789abcdefghjkmnpqrt';
+  for (let times = 0; times < 2; times++) {
+    const { report, attachments } = await branchNetworks.connect(branchId, nics, {
+      lan: { kind: 'bridge', bridge },
+    });
+    assert.deepEqual(report, { kind: 'connected', unplugged: ['wan'] });
+    assert.equal((await linkNames()).length, before.length + 1);
+    assert.ok((await linkNames()).includes(attachments.lan!.interfaceName));
+  }
+  await assert.rejects(
+    branchNetworks.connect(branchId, nics, { lan: { kind: 'bridge', bridge: 'x master y' } }),
+    (error) => isFailure(error, 'FAILOVER_NETWORK_INVALID'),
+  );
+  await branchNetworks.remove(branchId);
+  assert.deepEqual(await linkNames(), before);
 });
