@@ -42,8 +42,11 @@ test('a machine that is off gets everything back into its own files', async (t) 
   const promised = lab.port.last!.seq;
   await machine.running!.quit();
   assert.equal((await machine.attach()).state, 'stopped');
+  const { protection } = machine.record;
   await machine.unprotect();
   await assertGivenBack(lab, machine, promised);
+  await machine.protect(protection!);
+  assert.equal((await machine.cut('crash')).state, 'sealed', 'it can be protected again');
 });
 
 test('giving back that was interrupted in QEMU is ended by the next process', async (t) => {
