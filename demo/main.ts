@@ -66,7 +66,7 @@ async function main(): Promise<number> {
   say.line(`the guest is up; its ledger stands at record ${first.seq}`);
 
   say.chapter('Protection: a crash-consistent copy every 5 s, an application-consistent one every 20 s');
-  await alpha.run(['vm', 'protect', NAME, '--every', 'crash=5s', '--every', 'app=20s', '--no-wait']);
+  await alpha.run(['vm', 'protect', NAME, '--crash-every', '5s', '--app-every', '20s', '--no-wait']);
   const watch = await watchReplication({
     ...{ alpha, beta, machine: NAME, ledger, seconds: WATCH_SECONDS },
     afterSeeding: () => alpha.run(['vm', 'policy', NAME, '--rate', `${WAN_BYTES_PER_SECOND / 1024}K/s`]),
@@ -82,20 +82,20 @@ async function main(): Promise<number> {
   if (cutOff) say.line(`a delta was on its way: ${cutOff.bytesDone} of ${cutOff.bytesTotal} bytes`);
 
   say.chapter('Failover at the recovery site, by its own choice of point');
-  const answer = await beta.run(['failover', 'start', NAME, '--confirm-other-side-down', '--wait']);
+  const answer = await beta.run(['failover', 'start', NAME, '--confirm-other-side-down']);
   const failover = (answer as { result: FailoverReport }).result;
   say.line(
     `point #${failover.point.sequence} (${failover.point.consistency}) answers after ${((failover.rtoMs ?? 0) / 1000).toFixed(2)} s`,
   );
   if (failover.branchId && !options.keep) {
     const branchId = failover.branchId;
-    ends.push(async () => void (await beta.run(['failover', 'cleanup', NAME, branchId, '--wait'])));
+    ends.push(async () => void (await beta.run(['failover', 'cleanup', NAME, branchId, '--discard-writes'])));
   }
 
   say.chapter('What was kept');
   const points = await beta.points(NAME);
   const { machineId } = await beta.machine(NAME);
-  const verified = (await beta.run(['point', 'verify', NAME, failover.point.pointId, '--wait'])) as {
+  const verified = (await beta.run(['point', 'verify', NAME, failover.point.pointId])) as {
     result: { blocks: number; bytes: number };
   };
   const checked = await checkPointLedger(beta.dataDirectory, machineId, points, failover.point.pointId);

@@ -196,7 +196,9 @@ export class SendSession implements AsyncDisposable {
       disks: header.disks.map(({ diskId, sizeBytes }, index) => {
         const { data, zero } = this.#changes[index]!;
         const root = trees.get(diskId)!.root().toString('hex');
-        return { diskId, sizeBytes, root, changedBytes: totalLength(unionOf(data, zero)) };
+        // In a complete delta zeros are what was always there.
+        const changed = header.parent === null ? data : unionOf(data, zero);
+        return { diskId, sizeBytes, root, changedBytes: totalLength(changed) };
       }),
     };
     const signature = signer.sign(statementBytes(statement)).toString('base64');
