@@ -35,7 +35,8 @@ export const FAILOVER_ERRORS = {
   FAILOVER_PROBE_FAILED: {
     kind: 'unavailable',
     retry: 'never',
-    remedy: 'Look at the console picture and the serial log of the branch: they tell how far the guest came.',
+    remedy:
+      'Look at the console picture, which shows how far the guest came; test with `--keep` to look into the guest itself.',
   },
 } as const satisfies ErrorCatalogue;
 
