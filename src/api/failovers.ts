@@ -43,6 +43,15 @@ export const TestFailoverRequest = Type.Object(
 );
 export type TestFailoverRequest = Type.Static<typeof TestFailoverRequest>;
 
+const InterfaceName = Type.String({ pattern: '^[A-Za-z0-9._-]{1,15}$' });
+
+/** What a NIC is connected to here: a bridge, which gets a tap of ours, or a tap that exists. */
+const NicConnection = Type.Union([
+  Type.Object({ kind: Type.Literal('bridge'), bridge: InterfaceName }, { additionalProperties: false }),
+  Type.Object({ kind: Type.Literal('tap'), interfaceName: InterfaceName }, { additionalProperties: false }),
+]);
+export type NicConnection = Type.Static<typeof NicConnection>;
+
 export const FailoverRequest = Type.Object(
   {
     point: Type.Optional(PointReference),
@@ -51,6 +60,10 @@ export const FailoverRequest = Type.Object(
     /** The word of a person that the machine no longer runs at the other site; both would diverge. */
     confirmOtherSideDown: Type.Literal(true),
     probes: Type.Optional(Probes),
+    /** By NIC id; the cable of a NIC that is not named stays unplugged. */
+    networks: Type.Optional(
+      Type.Record(Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,23}$' }), NicConnection),
+    ),
   },
   { additionalProperties: false },
 );

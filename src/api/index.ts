@@ -28,6 +28,7 @@ export { SiteEvent } from './events.ts';
 export type {
   BranchView,
   FailoverRequest,
+  NicConnection,
   ProbeRequest,
   TestFailoverRequest,
 } from './failovers.ts';

@@ -56,11 +56,12 @@ export class FailoverActs {
 
   start(actor: string, reference: string, request: FailoverRequest): JobView {
     const replica = this.#o.inventory.replica(reference);
-    const { atLeast, probes, confirmOtherSideDown } = request;
+    const { atLeast, probes, networks, confirmOtherSideDown } = request;
     const args = {
       ...this.#pointOf(replica, request.point),
       ...(atLeast ? { atLeast } : {}),
       ...(probes ? { probes } : {}),
+      ...(networks ? { networks } : {}),
       confirmOtherSideDown,
     };
     return this.#start('failover.start', actor, replica, args);
@@ -108,6 +109,7 @@ export class FailoverActs {
         progress({ step: 'failing over' });
         return this.#o.failovers.start(replica, choiceOf(args), {
           ...probesOf(args),
+          ...networksOf(args),
           // The request's schema admits nothing but true; the failover looks again.
           confirmedOtherSideDown: args.confirmOtherSideDown as true,
           signal,
@@ -144,4 +146,10 @@ function choiceOf(args: JobArgs): PointChoice {
 
 function probesOf(args: JobArgs): { probes?: readonly ProbeRequest[] } {
   return args.probes === undefined ? {} : { probes: args.probes as ProbeRequest[] };
+}
+
+function networksOf(args: JobArgs): { networks?: NonNullable<FailoverRequest['networks']> } {
+  return args.networks === undefined
+    ? {}
+    : { networks: args.networks as NonNullable<FailoverRequest['networks']> };
 }
