@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { FailoverRequest, ProbeRequest } from '../../api/index.ts';
+import type { FailoverRequest, NicConnection, ProbeRequest } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
 import { invalid, listed, named, parseCount, parseDuration, parseWord } from '../values.ts';
@@ -52,6 +52,15 @@ export function parseProbe(text: string): ProbeRequest {
   throw invalid(text, 'a probe such as agent, serial:login: or tcp:192.0.2.10:443, with @LIMIT if you like');
 }
 
+/** `NIC=bridge:NAME` or `NIC=tap:NAME`. */
+export function parseConnection(text: string): readonly [nicId: string, NicConnection] {
+  const [, nicId, kind, name] = /^([a-z0-9][a-z0-9-]*)=(bridge|tap):([A-Za-z0-9._-]{1,15})$/.exec(text) ?? [];
+  if (nicId === undefined || name === undefined) {
+    throw invalid(text, 'NIC=bridge:NAME or NIC=tap:NAME, such as lan=bridge:br0');
+  }
+  return [nicId, kind === 'tap' ? { kind, interfaceName: name } : { kind: 'bridge', bridge: name }];
+}
+
 interface TestOptions extends WaitOption {
   readonly point?: string;
   readonly keep?: boolean;
@@ -93,6 +102,7 @@ interface StartOptions extends WaitOption {
   readonly point?: string;
   readonly atLeast?: (typeof CONSISTENCIES)[number];
   readonly confirmOtherSideDown?: boolean;
+  readonly connect?: ReturnType<typeof parseConnection>[];
   readonly probe?: readonly ProbeRequest[];
 }
 
@@ -105,13 +115,18 @@ function addStart(failover: Command, runner: Runner): void {
     .option('--point <point>', 'number, id or latest; the best one if absent')
     .option('--at-least <consistency>', CONSISTENCIES.join(', '), atLeast)
     .option('--probe <probe>', PROBE_HELP, listed('--probe', parseProbe))
+    .option(
+      '--connect <NIC=bridge:NAME>',
+      'plug a NIC into a bridge of this host, or NIC=tap:NAME; others stay unplugged; repeatable',
+      listed('--connect', parseConnection),
+    )
     .option('--confirm-other-side-down', 'your word that the machine no longer runs at the other site')
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText(
       'after',
       `${examples(
-        'warmsite failover start web',
+        'warmsite failover start web --connect lan=bridge:br0',
         'warmsite failover start web --at-least application --confirm-other-side-down',
       )}
 Warmsite cannot switch off a host that it cannot reach: were the machine still running there, two copies of it would
@@ -134,6 +149,7 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
     ...(o.point === undefined ? {} : { point: o.point }),
     ...(o.atLeast === undefined ? {} : { atLeast: o.atLeast }),
     ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
+    ...(o.connect === undefined ? {} : { networks: Object.fromEntries(o.connect) }),
     confirmOtherSideDown: true,
   };
   const job = await api.call('failover.start', { params: { machine }, body });

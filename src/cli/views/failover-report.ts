@@ -3,7 +3,7 @@ import { Value } from 'typebox/value';
 import type { JobView } from '../../api/index.ts';
 import { EXIT_FOUND_BAD, type Report } from '../context.ts';
 import { formatAge, formatDuration, formatTime } from '../format.ts';
-import type { Page, Tone } from '../page.ts';
+import type { Cell, Page, Tone } from '../page.ts';
 
 /**
  * The part of a failover's report that people read. The contract leaves the results of jobs open, so that it is checked
@@ -37,7 +37,11 @@ const FailoverReport = Type.Object({
       kept: Type.Boolean(),
       branchId: Type.String(),
       picturePath: Type.Union([Type.String(), Type.Null()]),
-      network: Type.Object({ kind: Type.String() }),
+      network: Type.Object({
+        kind: Type.String(),
+        reason: Type.Optional(Type.String()),
+        unplugged: Type.Optional(Type.Array(Type.String())),
+      }),
       probes: Type.Array(
         Type.Object({
           probe: Type.Object({ kind: Type.String() }),
@@ -101,7 +105,7 @@ function printAttempt(page: Page, attempt: Attempt, number: number, nowMs: numbe
     ['point', describe(attempt.point, nowMs)],
     ['chosen because', attempt.reason],
     ['verdict', { text: attempt.verdict, tone: TONES[attempt.verdict] }],
-    ['network', attempt.network.kind],
+    ['network', networkOf(attempt.network)],
     ['picture', attempt.picturePath ?? undefined],
     ['branch', attempt.kept ? attempt.branchId : undefined],
   ]);
@@ -110,6 +114,13 @@ function printAttempt(page: Page, attempt: Attempt, number: number, nowMs: numbe
     const text = `  probe ${probe.kind}: ${passed ? 'passed' : 'failed'} after ${formatDuration(durationMs)}`;
     page.line({ text, tone: passed ? 'good' : 'bad' }, reason === undefined || passed ? '' : `, ${reason}`);
   }
+}
+
+/** A machine that came up without its networks is found by the one who looks for it: say so. */
+function networkOf({ kind, reason, unplugged }: Attempt['network']): Cell {
+  if (reason !== undefined) return { text: `${kind}: ${reason}`, tone: 'warning' };
+  if (unplugged === undefined || unplugged.length === 0) return kind;
+  return { text: `${kind}; not plugged in: ${unplugged.join(', ')}`, tone: 'warning' };
 }
 
 function describe(point: FailoverReport['point'], nowMs: number): string {
