@@ -65,7 +65,6 @@ const SCHEMA = `
 export function openDatabase(path: string): DatabaseSync {
   const database = new DatabaseSync(path, { timeout: 5000 });
   try {
-    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;');
     const version = Number(database.prepare('PRAGMA user_version').get()!.user_version);
     if (version > SCHEMA_VERSION) {
       throw controlFailure(
@@ -74,6 +73,7 @@ export function openDatabase(path: string): DatabaseSync {
         { context: { path, version } },
       );
     }
+    database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;');
     if (version === 0)
       inTransaction(database, () => database.exec(`${SCHEMA} PRAGMA user_version = ${SCHEMA_VERSION};`));
     return database;

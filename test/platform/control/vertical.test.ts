@@ -1,13 +1,21 @@
 import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import type { JobView, SiteEvent } from '../../../src/api/index.ts';
+import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
+import { systemRandom } from '../../../src/lib/random.ts';
+import { retrying } from '../../../src/lib/retry.ts';
 import type { TestApi } from '../../support/api.ts';
 import { TestSite } from '../../support/served-sites.ts';
 import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
 
 const MIB = 1024 * 1024;
 const DISK_BYTES = 32 * MIB;
+const BOX = { params: { machine: 'box' } };
+/** No schedule: copies are made on our word alone. */
+const BY_HAND = { every: {}, retention: { crash: 3, application: 0 } };
 
 /** Two sites of this process, paired over the loopback, and a machine of the first that does not run. */
 async function twoPairedSites(t: CleanUp) {
@@ -38,7 +46,7 @@ async function twoPairedSites(t: CleanUp) {
       disks: [{ diskId: 'disk0', path: disk, format: 'qcow2' }],
     },
   });
-  return { directory, home, away, homeApi, awayApi };
+  return { directory, disk, home, away, homeApi, awayApi };
 }
 
 /** Writes as the guest would: to the file that the machine would be started from. */
@@ -46,40 +54,200 @@ async function write(path: string, pattern: number, offset: number, length: numb
   await runCommand('qemu-io', ['-f', 'qcow2', '-c', `write -q -P ${pattern} ${offset} ${length}`, path]);
 }
 
-async function tipOf(api: TestApi): Promise<string> {
-  const { protected: home } = await api.call('vm.show', { params: { machine: 'box' } });
-  return home!.disks[0]!.chain.at(-1)!.path;
+async function writeToTip(api: TestApi, pattern: number, offset: number): Promise<void> {
+  const { protected: home } = await api.call('vm.show', BOX);
+  const tip = home!.disks[0]!.chain.at(-1)!.path;
+  // The merge that follows an acknowledgement holds the lock of the file for a moment.
+  const backoff = { firstMs: 50, maximumMs: 200, triesMax: 50 };
+  await retrying({ clock: systemClock, random: systemRandom }, backoff, () =>
+    write(tip, pattern, offset, MIB),
+  );
+}
+
+async function ended(api: TestApi, { jobId }: JobView): Promise<JobView> {
+  const job = await api.call('job.show', { params: { job: jobId }, query: { waitMs: '30000' } });
+  assert.equal(job.state, 'done', JSON.stringify(job.failure));
+  return job;
 }
 
 /** Makes a copy and waits until the recovery site has it verified. */
-async function verifiedCopy(api: TestApi) {
-  const created = await api.call('point.create', {
-    params: { machine: 'box' },
-    body: { type: 'crash', wait: true },
-  });
+async function verifiedCopy(api: TestApi): Promise<{ pointId: string; sequence: number }> {
+  const created = await api.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
   assert.ok('job' in created);
-  const job = await api.call('job.show', { params: { job: created.job.jobId }, query: { waitMs: '30000' } });
-  assert.equal(job.state, 'done', JSON.stringify(job.failure));
-  return job.result as { pointId: string; sequence: number };
+  return (await ended(api, created.job)).result as { pointId: string; sequence: number };
 }
 
-describe('two sites over the API', { timeout: 120_000 }, () => {
-  it('S0.1 S0.12 a machine is added, protected, copied; points arrive verified and are the same bytes', async (t) => {
-    const { homeApi, awayApi } = await twoPairedSites(t);
-    const shown = await homeApi.call('vm.protect', {
-      params: { machine: 'box' },
-      body: { every: {}, retention: { crash: 3, application: 0 } },
+/** Resolves with the next event of a site that `wanted` accepts. */
+function nextEvent(site: TestSite, wanted: (event: SiteEvent) => boolean): Promise<SiteEvent> {
+  return new Promise((resolve) => {
+    const end = site.served.site.events.listen((event) => {
+      if (!wanted(event)) return;
+      end();
+      resolve(event);
     });
+  });
+}
+
+const retired = (event: SiteEvent) => event.event === 'point' && event.change === 'retired';
+const acknowledged = (event: SiteEvent) => event.event === 'point' && event.change === 'acknowledged';
+
+describe('two sites over the API', { timeout: 120_000 }, () => {
+  it('S0.16 copies arrive verified; retention keeps what the policy says, with the reason, and merges the rest', async (t) => {
+    const { homeApi, away, awayApi } = await twoPairedSites(t);
+    const shown = await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
     assert.equal(shown.protected!.protection!.targetName, 'away');
-    for (const [index, pattern] of [11, 12, 13, 14, 15].entries()) {
-      if (index > 0) await write(await tipOf(homeApi), pattern, index * MIB, MIB);
-      const { sequence } = await verifiedCopy(homeApi);
-      assert.equal(sequence, index + 1);
+    for (const pattern of [11, 12, 13, 14, 15]) {
+      if (pattern > 11) await writeToTip(homeApi, pattern, (pattern - 10) * MIB);
+      const merged = pattern > 13 ? nextEvent(away, retired) : undefined;
+      assert.equal((await verifiedCopy(homeApi)).sequence, pattern - 10);
+      await merged;
     }
-    const points = await awayApi.call('point.list', { params: { machine: 'box' } });
-    assert.equal(points.at(-1)!.sequence, 5);
-    const job = await awayApi.call('point.verify', { params: { machine: 'box', point: 'latest' } });
-    const done = await awayApi.call('job.show', { params: { job: job.jobId }, query: { waitMs: '30000' } });
-    assert.equal(done.state, 'done', JSON.stringify(done.failure));
+    const points = await awayApi.call('point.list', BOX);
+    assert.deepEqual(
+      points.map(({ sequence, keptFor, state }) => [sequence, state, keptFor]),
+      [
+        [3, 'verified', ['policy-crash']],
+        [4, 'verified', ['policy-crash']],
+        [5, 'verified', ['newest', 'policy-crash']],
+      ],
+    );
+    for (const { pointId } of points) {
+      const job = await awayApi.call('point.verify', { params: { machine: 'box', point: pointId } });
+      await ended(awayApi, job);
+    }
+    const latest = await awayApi.call('point.show', { params: { machine: 'box', point: 'latest' } });
+    assert.ok(latest.proofs.content);
+    assert.equal((await awayApi.call('site.show')).points, 3);
+    const { protected: home } = await homeApi.call('vm.show', BOX);
+    assert.equal(home!.disks[0]!.chain.length, 2, 'what was acknowledged has been merged at home');
+  });
+
+  it('copies on schedule; a stopped machine is copied once after it was written to, and not again', async (t) => {
+    const { home, homeApi, awayApi } = await twoPairedSites(t);
+    const first = nextEvent(home, acknowledged);
+    await homeApi.call('vm.protect', { ...BOX, body: { ...BY_HAND, every: { crash: 500 } } });
+    await first;
+    const second = nextEvent(home, acknowledged);
+    await writeToTip(homeApi, 7, 8 * MIB);
+    await second;
+    await sleep(systemClock, 1500);
+    assert.equal((await awayApi.call('point.list', BOX)).length, 2);
+    const { replication } = (await homeApi.call('vm.show', BOX)).protected!;
+    assert.match(replication!.lastSkip!.reason, /does not run/);
+    assert.equal(replication!.rpo.actualMs, 0);
+    assert.deepEqual(await homeApi.call('alert.list'), []);
+  });
+
+  it('S0.11 sites that end and start again go on with differences; a lost database costs no point', async (t) => {
+    const { home, away, homeApi, awayApi } = await twoPairedSites(t);
+    await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
+    await verifiedCopy(homeApi);
+    const before = await awayApi.call('point.list', BOX);
+    await away.close();
+    await writeToTip(homeApi, 9, 9 * MIB);
+    const unsent = await homeApi.call('point.create', { ...BOX, body: { type: 'crash' } });
+    assert.ok('point' in unsent && unsent.point.state === 'unsent');
+    await home.close();
+    for (const suffix of ['', '-wal', '-shm'])
+      await rm(join(away.dataDirectory, `site.db${suffix}`), { force: true });
+    const awayAgain = await away.serve();
+    assert.deepEqual(await awayAgain.call('point.list', BOX), before);
+    assert.equal((await awayAgain.call('site.show')).points, 1);
+    // Its port has changed: a new token tells the other site.
+    const arrived = nextEvent(away, (event) => event.event === 'point' && event.change === 'published');
+    const homeAgain = await home.serve();
+    const { token } = await awayAgain.call('site.token', { body: { host: '127.0.0.1' } });
+    await homeAgain.call('site.pair', { body: { token } });
+    await arrived;
+    const points = await awayAgain.call('point.list', BOX);
+    assert.deepEqual(
+      points.map(({ sequence }) => sequence),
+      [1, 2],
+    );
+    assert.ok(points[1]!.receivedBytes! < 2 * MIB, `${points[1]!.receivedBytes} bytes for 1 MiB of changes`);
+    assert.equal(points[1]!.pointId, unsent.point.pointId);
+    await ended(
+      awayAgain,
+      await awayAgain.call('point.verify', { params: { machine: 'box', point: 'latest' } }),
+    );
+    const rebuilt = await awayAgain.call('site.rebuild');
+    assert.deepEqual(rebuilt, { machines: 0, replicas: 1, points: 2, broken: [] });
+  });
+
+  it('a replica that is damaged is shown as broken, with an alert, and not taken for none', async (t) => {
+    const { away, homeApi, awayApi } = await twoPairedSites(t);
+    await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
+    await verifiedCopy(homeApi);
+    const [machine] = await awayApi.call('vm.list');
+    await away.close();
+    const directory = join(away.dataDirectory, 'replicas', machine!.machineId);
+    await rm(join(directory, 'disks'), { recursive: true });
+    const again = await away.serve();
+    const [broken] = await again.call('vm.list');
+    assert.deepEqual([broken!.machineId, broken!.broken!.kind], [machine!.machineId, 'corrupt']);
+    const [alert] = await again.call('alert.list');
+    assert.deepEqual([alert!.severity, alert!.machineId], ['critical', machine!.machineId]);
+    await assert.rejects(again.call('point.list', { params: { machine: machine!.machineId } }), {
+      code: broken!.broken!.code,
+    });
+  });
+
+  it('a managed machine is started, copied while it runs, asked to stop and unplugged; then it is the owner’s again', async (t) => {
+    const { home, disk, homeApi, awayApi } = await twoPairedSites(t);
+    const started = await homeApi.call('vm.start', BOX);
+    let processId = started.protected!.presence.processId;
+    t.after(() => {
+      if (processId !== undefined) process.kill(processId, 'SIGKILL');
+    });
+    assert.equal(started.protected!.presence.state, 'running');
+    const first = nextEvent(home, acknowledged);
+    await homeApi.call('vm.protect', { ...BOX, body: { ...BY_HAND, every: { crash: 60_000 } } });
+    await first;
+    await verifiedCopy(homeApi);
+    await home.close();
+    const api = await home.serve();
+    assert.equal((await api.call('point.list', BOX)).at(-1)!.state, 'verified');
+    await assert.rejects(api.call('vm.remove', BOX), { code: 'MACHINE_STILL_PROTECTED' });
+    await assert.rejects(api.call('vm.stop', { ...BOX, body: { limitMs: 1000 } }), {
+      code: 'MACHINE_STOP_TIMEOUT',
+    });
+    const stopped = await api.call('vm.stop', { ...BOX, body: { force: true } });
+    assert.equal(stopped.protected!.presence.state, 'stopped');
+    processId = undefined;
+    const freed = await api.call('vm.unprotect', BOX);
+    assert.equal(freed.protected!.protection, null);
+    assert.deepEqual(freed.protected!.disks[0]!.chain, [{ path: disk, format: 'qcow2' }]);
+    await api.call('vm.remove', BOX);
+    assert.deepEqual(await api.call('vm.list'), []);
+    assert.ok((await awayApi.call('point.list', BOX)).length >= 2, 'the replica stays');
+  });
+
+  it('a disk that is not what it is said to be is refused before anything is written', async (t) => {
+    const { directory, homeApi } = await twoPairedSites(t);
+    const [machine] = await homeApi.call('vm.list');
+    const other = join(directory, 'other.qcow2');
+    await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', other, String(DISK_BYTES)]);
+    const child = join(directory, 'child.qcow2');
+    await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', other, child]);
+    const configuration = { ...(machine!.configuration as object), name: 'another' };
+    const add = (path: string, format: 'qcow2' | 'raw') =>
+      homeApi.call('vm.add', { body: { configuration, disks: [{ diskId: 'disk0', path, format }] } });
+    await assert.rejects(add(child, 'qcow2'), { code: 'MACHINE_DISK_UNSUITABLE', message: /backing file/ });
+    await assert.rejects(add(other, 'raw'), { code: 'MACHINE_DISK_UNSUITABLE' });
+    await assert.rejects(add(join(directory, 'none'), 'raw'), { code: 'MACHINE_DISK_UNSUITABLE' });
+    await assert.rejects(add(join(directory, 'disk.qcow2'), 'qcow2'), { code: 'MACHINE_EXISTS' });
+    assert.equal((await homeApi.call('vm.list')).length, 1);
+  });
+
+  it('doctor looks at everything and says what to do about what it found', async (t) => {
+    const { homeApi } = await twoPairedSites(t);
+    const { checks } = await homeApi.call('doctor');
+    for (const { check, verdict, remedy } of checks) {
+      assert.equal(verdict === 'ok', remedy === undefined, check);
+      if (['qemu-system-x86_64', 'qemu-img', 'qemu-nbd', 'data directory'].includes(check)) {
+        assert.equal(verdict, 'ok', check);
+      }
+    }
+    assert.ok(checks.some(({ check, verdict }) => check === 'peer away' && verdict === 'ok'));
   });
 });

@@ -1,0 +1,168 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { Audit } from '../../../src/control/audit.ts';
+import { openDatabase } from '../../../src/control/database.ts';
+import { EventHub } from '../../../src/control/event-hub.ts';
+import { type JobContext, type JobHandler, Jobs } from '../../../src/control/jobs.ts';
+import { throwIfAborted } from '../../../src/lib/clock.ts';
+import { silentLog } from '../../../src/lib/log.ts';
+import { systemRandom } from '../../../src/lib/random.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+import { failure } from './fake-machine.ts';
+
+/** Jobs whose handlers end when the test says so; the same file is opened again for another process. */
+async function jobsIn(t: CleanUp) {
+  const path = join(await temporaryDirectory(t), 'site.db');
+  const clock = new FakeClock();
+  const runs: {
+    kind: string;
+    context: JobContext;
+    finish: (result: unknown) => void;
+    fail: (error: Error) => void;
+  }[] = [];
+  const handler = (kind: string, repeatable: boolean): JobHandler => ({
+    repeatable,
+    run: (context) =>
+      new Promise((resolve, reject) => {
+        context.signal.addEventListener('abort', () => {
+          try {
+            throwIfAborted(context.signal);
+          } catch (error) {
+            reject(error);
+          }
+        });
+        runs.push({ kind, context, finish: resolve, fail: reject });
+      }),
+  });
+  const open = () => {
+    const database = openDatabase(path);
+    const audit = new Audit({ database, clock });
+    const events = new EventHub();
+    const jobs = new Jobs({
+      ...{ database, clock, random: systemRandom, log: silentLog, events, audit },
+      handlers: {
+        'point.create': handler('point.create', true),
+        'point.verify': handler('point.verify', true),
+        'failover.test': handler('failover.test', false),
+        'failover.start': handler('failover.start', false),
+        'failover.cleanup': handler('failover.cleanup', true),
+      },
+    });
+    jobs.open();
+    const close = async () => {
+      await jobs.close();
+      database.close();
+    };
+    return { jobs, audit, events, close };
+  };
+  return { clock, runs, open };
+}
+
+const VERIFY = {
+  kind: 'point.verify',
+  args: { pointId: 'p' },
+  actor: 'operator:test',
+  machineId: 'm',
+} as const;
+const TEST = { ...VERIFY, kind: 'failover.test' } as const;
+
+describe('jobs', () => {
+  it('end with their result, and are audited before and after', async (t) => {
+    const { clock, runs, open } = await jobsIn(t);
+    const { jobs, audit, close } = open();
+    const { jobId } = jobs.start(VERIFY);
+    assert.equal(jobs.get(jobId).state, 'running');
+    runs[0]!.context.progress({ bytesDone: 1, bytesTotal: 2 });
+    assert.deepEqual(jobs.get(jobId).progress, { bytesDone: 1, bytesTotal: 2 });
+    const waited = jobs.waitFor(jobId, 60_000, new AbortController().signal);
+    runs[0]!.finish({ good: true });
+    const ended = await waited;
+    assert.deepEqual([ended.state, ended.result], ['done', { good: true }]);
+    assert.deepEqual(
+      audit.list({ limit: 10 }).map(({ act, phase, intent }) => ({ act, phase, intent })),
+      [
+        { act: 'point.verify', phase: 'done', intent: 1 },
+        { act: 'point.verify', phase: 'intent', intent: undefined },
+      ],
+    );
+    assert.equal(clock.pending, 0);
+    await close();
+  });
+
+  it('that fail say with which code', async (t) => {
+    const { runs, open } = await jobsIn(t);
+    const { jobs, close } = open();
+    const first = jobs.start(VERIFY);
+    runs[0]!.fail(failure('REPLICA_LAYER_DAMAGED', 'never'));
+    const second = jobs.start(VERIFY);
+    runs[1]!.fail(new Error('a bug with a secret in it'));
+    const ended = await Promise.all(
+      [first, second].map(({ jobId }) => jobs.waitFor(jobId, 1000, new AbortController().signal)),
+    );
+    assert.deepEqual(
+      ended.map(({ state, failure: said }) => [state, said!.code]),
+      [
+        ['failed', 'REPLICA_LAYER_DAMAGED'],
+        ['failed', 'INTERNAL'],
+      ],
+    );
+    assert.ok(!JSON.stringify(ended[1]).includes('secret'));
+    await close();
+  });
+
+  it('can be cancelled while they run and while they wait', async (t) => {
+    const { runs, open } = await jobsIn(t);
+    const { jobs, close } = open();
+    const running = Array.from({ length: 4 }, () => jobs.start(VERIFY));
+    const queued = jobs.start(VERIFY);
+    assert.equal(queued.state, 'queued');
+    assert.equal(jobs.cancel(queued.jobId).state, 'cancelled');
+    jobs.cancel(running[0]!.jobId);
+    const ended = await jobs.waitFor(running[0]!.jobId, 1000, new AbortController().signal);
+    assert.equal(ended.state, 'cancelled');
+    assert.equal(jobs.cancel(ended.jobId).state, 'cancelled', 'an ended job stays as it is');
+    assert.equal(runs.length, 4, 'a cancelled job that waited never ran');
+    await close();
+  });
+
+  it('wait for their turn when too many run', async (t) => {
+    const { runs, open } = await jobsIn(t);
+    const { jobs, close } = open();
+    const started = Array.from({ length: 6 }, () => jobs.start(VERIFY));
+    assert.equal(runs.length, 4);
+    runs[0]!.finish({});
+    await jobs.waitFor(started[0]!.jobId, 1000, new AbortController().signal);
+    assert.equal(jobs.get(started[4]!.jobId).state, 'running');
+    assert.equal(jobs.get(started[5]!.jobId).state, 'queued');
+    await close();
+  });
+
+  it('are taken up after a restart if that does no harm, and fail with JOB_INTERRUPTED if not', async (t) => {
+    const { runs, open } = await jobsIn(t);
+    const before = open();
+    const verify = before.jobs.start(VERIFY);
+    const test = before.jobs.start(TEST);
+    await before.close();
+    const after = open();
+    assert.equal(after.jobs.get(verify.jobId).state, 'running');
+    const failed = after.jobs.get(test.jobId);
+    assert.deepEqual([failed.state, failed.failure!.code], ['failed', 'JOB_INTERRUPTED']);
+    runs.at(-1)!.finish({ second: true });
+    const ended = await after.jobs.waitFor(verify.jobId, 1000, new AbortController().signal);
+    assert.deepEqual(ended.result, { second: true });
+    await after.close();
+  });
+
+  it('are waited for as long as asked, and not longer', async (t) => {
+    const { clock, open } = await jobsIn(t);
+    const { jobs, close } = open();
+    const { jobId } = jobs.start(VERIFY);
+    const waited = jobs.waitFor(jobId, 5000, new AbortController().signal);
+    await clock.turn(5000);
+    assert.equal((await waited).state, 'running');
+    assert.throws(() => jobs.get('01hzzzzzzzzzzzzzzzzzzzzzzz'), { code: 'JOB_UNKNOWN' });
+    await close();
+  });
+});

@@ -1,0 +1,208 @@
+import assert from 'node:assert/strict';
+import { describe, it, type TestContext } from 'node:test';
+import type { AlertView } from '../../../src/api/index.ts';
+import { EventHub } from '../../../src/control/event-hub.ts';
+import { BLOCKED_PAUSE_MS, LOOK_EVERY_MS, ReplicationLoop } from '../../../src/control/replication-loop.ts';
+import type { Failure } from '../../../src/lib/errors.ts';
+import { silentLog } from '../../../src/lib/log.ts';
+import { systemRandom } from '../../../src/lib/random.ts';
+import type { Protection, ReplicationTarget } from '../../../src/replication/index.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import { FakeMachine, failure, MACHINE_ID, SITE_ID } from './fake-machine.ts';
+
+const EVERY_5_S: Partial<Protection> = { schedules: [{ copyType: 'crash', everyMs: 5000 }] };
+
+async function looping(
+  t: TestContext,
+  protection: Partial<Protection>,
+  prepare?: (machine: FakeMachine) => void,
+) {
+  const clock = new FakeClock();
+  const machine = new FakeMachine(protection, () => clock.wallMs());
+  prepare?.(machine);
+  const alerts = new Map<string, { severity: AlertView['severity']; failure: Failure }>();
+  const tip = { sizeBytes: 1 };
+  const loop = new ReplicationLoop(machine, {
+    ...{ clock, random: systemRandom, log: silentLog, events: new EventHub() },
+    files: { sizeOf: async () => tip.sizeBytes },
+    alerts: {
+      raise: (key, severity, raised) => void alerts.set(key, { severity, failure: raised }),
+      clear: (key) => void alerts.delete(key),
+    },
+    target: (siteId) => ({ siteId }) as ReplicationTarget,
+  });
+  loop.start();
+  await clock.turn(0);
+  t.after(async () => {
+    await loop.stop();
+    assert.equal(clock.pending, 0, 'no timer outlives the loop');
+  });
+  return { clock, machine, loop, alerts, tip };
+}
+
+describe('replication loop', () => {
+  it('makes a copy at once and then at every interval, and sends each when it was made', async (t) => {
+    const { clock, machine, loop } = await looping(t, EVERY_5_S);
+    assert.deepEqual(machine.made, ['crash']);
+    assert.equal(machine.unsent.length, 0);
+    await clock.turn(4999);
+    assert.equal(machine.made.length, 1);
+    await clock.turn(1);
+    assert.equal(machine.made.length, 2);
+    await clock.turn(60_000);
+    assert.equal(machine.made.length, 14);
+    assert.equal(machine.unsent.length, 0);
+    assert.equal(loop.report().phase, 'idle');
+    assert.deepEqual(loop.report().nextDue, { copyType: 'crash', inMs: 5000 });
+  });
+
+  it('asks nothing of machine or target while nothing is due', async (t) => {
+    const { clock, machine } = await looping(t, { schedules: [] });
+    const { looks, sendAttempts } = machine;
+    await clock.turn(24 * 3600 * 1000);
+    assert.deepEqual([machine.looks, machine.sendAttempts, machine.made.length], [looks, sendAttempts, 0]);
+  });
+
+  it('makes one copy, the more consistent one, when two types are due together', async (t) => {
+    const schedules = [
+      { copyType: 'crash', everyMs: 5000 },
+      { copyType: 'app', everyMs: 20_000 },
+    ];
+    const { clock, machine } = await looping(t, { schedules });
+    await clock.turn(45_000);
+    assert.deepEqual(machine.made, [
+      ...['app', 'crash', 'crash', 'crash', 'app', 'crash', 'crash', 'crash', 'app', 'crash'],
+    ]);
+  });
+
+  it('goes on copying while nothing can be sent, waits longer and longer, and sends all at once afterwards', async (t) => {
+    const { clock, machine, loop, alerts } = await looping(t, EVERY_5_S, (fake) => {
+      fake.sendFailure = failure('PEER_UNREACHABLE', 'later');
+    });
+    await clock.turn(300_000);
+    assert.equal(machine.made.length, 61);
+    assert.ok(machine.sendAttempts < 30, `${machine.sendAttempts} attempts in 300 s`);
+    assert.equal(loop.report().phase, 'retrying');
+    assert.equal(alerts.size, 0, 'a silent peer is the business of its link');
+    machine.sendFailure = undefined;
+    loop.kick();
+    await clock.turn(0);
+    assert.equal(machine.unsent.length, 0);
+    assert.equal(loop.report().failure, undefined);
+  });
+
+  it('reports a conflict and looks again every now and then, without giving up', async (t) => {
+    const { clock, machine, loop, alerts } = await looping(t, EVERY_5_S, (fake) => {
+      fake.sendFailure = failure('REPLICATION_CONFLICT', 'never');
+    });
+    assert.equal(loop.report().phase, 'blocked');
+    assert.equal(alerts.get(`replication:${MACHINE_ID}`)!.severity, 'critical');
+    const attempts = machine.sendAttempts;
+    await clock.turn(10 * BLOCKED_PAUSE_MS);
+    assert.equal(machine.sendAttempts, attempts + 10);
+    machine.sendFailure = undefined;
+    await clock.turn(BLOCKED_PAUSE_MS);
+    assert.equal(alerts.size, 0);
+    assert.equal(machine.unsent.length, 0);
+  });
+
+  it('takes an error without a code for a reason to wait and to tell, not to stop', async (t) => {
+    const { clock, machine, alerts } = await looping(t, EVERY_5_S, (fake) => {
+      fake.sendFailure = new Error('a bug');
+    });
+    assert.equal(alerts.get(`replication:${MACHINE_ID}`)!.failure.code, 'INTERNAL');
+    machine.sendFailure = undefined;
+    await clock.turn(BLOCKED_PAUSE_MS);
+    assert.equal(machine.unsent.length, 0);
+  });
+
+  it('makes one copy of a machine that has stopped with changes, and then none, with the reason', async (t) => {
+    const { clock, machine, loop } = await looping(t, EVERY_5_S);
+    await clock.turn(1000);
+    machine.hasChanges = true;
+    machine.end();
+    await clock.turn(0);
+    assert.equal(machine.made.length, 2, 'at once, not at the next interval');
+    const checks = machine.changeChecks;
+    await clock.turn(600_000);
+    assert.equal(machine.made.length, 2);
+    assert.equal(
+      machine.changeChecks,
+      checks,
+      'the files of a stopped machine are not opened again and again',
+    );
+    assert.match(loop.report().lastSkip!.reason, /does not run/);
+    assert.equal(loop.report().rpo.actualMs, 0);
+  });
+
+  it('notices writes to the tip of a stopped machine by its size', async (t) => {
+    const { clock, machine, tip } = await looping(t, EVERY_5_S);
+    machine.end();
+    await clock.turn(20_000);
+    const made = machine.made.length;
+    machine.hasChanges = true;
+    tip.sizeBytes = 2;
+    await clock.turn(5000);
+    assert.equal(machine.made.length, made + 1);
+  });
+
+  it('looks for a machine that does not run and copies it when it is there again', async (t) => {
+    const { clock, machine } = await looping(t, EVERY_5_S);
+    machine.end();
+    await clock.turn(60_000);
+    const made = machine.made.length;
+    machine.found = { state: 'running', processId: 2 };
+    await clock.turn(LOOK_EVERY_MS + 5000);
+    assert.ok(machine.made.length > made);
+  });
+
+  it('copies nothing of a machine on another state, and raises an alert until it is right again', async (t) => {
+    const { clock, machine, alerts } = await looping(t, EVERY_5_S, (fake) => {
+      fake.found = { state: 'stale', reason: 'disk0 runs on another file' };
+    });
+    await clock.turn(20_000);
+    const made = machine.made.length;
+    assert.equal(alerts.get(`presence:${MACHINE_ID}`)!.failure.code, 'PROTECTION_STALE_BASE');
+    machine.found = { state: 'running', processId: 2 };
+    await clock.turn(10_000);
+    assert.ok(machine.made.length > made);
+    assert.equal(alerts.has(`presence:${MACHINE_ID}`), false);
+  });
+
+  it('raises an alert for a copy that failed and clears it with the next good one', async (t) => {
+    const { clock, machine, loop, alerts } = await looping(t, EVERY_5_S, (fake) => {
+      fake.cutFailure = failure('CUT_FAILED', 'later');
+    });
+    assert.equal(alerts.get(`copy:${MACHINE_ID}`)!.failure.code, 'CUT_FAILED');
+    assert.equal(loop.report().lastSkip!.reason, 'CUT_FAILED');
+    machine.cutFailure = undefined;
+    await clock.turn(5000);
+    assert.equal(alerts.size, 0);
+  });
+
+  it('tells the age of the newest acknowledged copy as its RPO', async (t) => {
+    const { clock, machine, loop } = await looping(t, EVERY_5_S);
+    await clock.turn(4000);
+    assert.deepEqual(loop.report().rpo, { targetMs: 5000, actualMs: 4000 });
+    machine.sendFailure = failure('PEER_UNREACHABLE', 'later');
+    await clock.turn(60_000);
+    assert.deepEqual(loop.report().rpo, { targetMs: 5000, actualMs: 64_000 });
+  });
+
+  it('lets somebody wait until a certain copy is acknowledged, and give that up', async (t) => {
+    const { clock, machine, loop } = await looping(t, { schedules: [] }, (fake) => {
+      fake.sendFailure = failure('PEER_UNREACHABLE', 'later');
+    });
+    const { ordinal } = await loop.cutNow('crash');
+    const giveUp = new AbortController();
+    const givenUp = loop.acknowledged(ordinal, giveUp.signal);
+    giveUp.abort();
+    await assert.rejects(givenUp, { code: 'CANCELLED' });
+    const waited = loop.acknowledged(ordinal, new AbortController().signal);
+    machine.sendFailure = undefined;
+    await clock.turn(60_000);
+    await waited;
+    assert.equal(machine.target.acknowledged!.ordinal, ordinal);
+    assert.equal(machine.target.siteId, SITE_ID);
+  });
+});
