@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { DeltaHeader } from '../delta/index.ts';
 import { messageOf } from '../lib/errors.ts';
+import type { FileSystem } from '../lib/files.ts';
 import { isId } from '../lib/random.ts';
 import type { RetentionPolicy } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
@@ -18,6 +19,8 @@ export class Replicas {
   readonly #tools: ReplicaTools;
   readonly #dataDirectory: string;
   readonly #open: Map<string, Replica>;
+  /** Replicas that are being made: an offer that arrives twice makes one. */
+  readonly #making = new Map<string, Promise<Replica>>();
   readonly broken: readonly BrokenReplica[];
 
   private constructor(
@@ -40,8 +43,9 @@ export class Replicas {
     const broken: BrokenReplica[] = [];
     for (const machineId of (await tools.files.list(directory)) ?? []) {
       if (!isId(machineId)) continue;
+      const layout = new ReplicaLayout(dataDirectory, machineId);
       try {
-        open.set(machineId, await Replica.open(tools, new ReplicaLayout(dataDirectory, machineId)));
+        if (!(await isHalfMade(tools.files, layout))) open.set(machineId, await Replica.open(tools, layout));
       } catch (error) {
         tools.log.error('replica.broken', { machineId, reason: messageOf(error) });
         broken.push({ machineId, error: error instanceof Error ? error : new Error(messageOf(error)) });
@@ -78,8 +82,10 @@ export class Replicas {
     if (known) return known;
     if (this.broken.some(({ machineId }) => machineId === header.machineId))
       return this.need(header.machineId);
+    const underWay = this.#making.get(header.machineId);
+    if (underWay) return underWay;
     const layout = new ReplicaLayout(this.#dataDirectory, header.machineId);
-    const replica = await Replica.create(this.#tools, layout, {
+    const making = Replica.create(this.#tools, layout, {
       machineId: header.machineId,
       machineName: o.machineName,
       sourceSiteId: o.sourceSiteId,
@@ -87,7 +93,19 @@ export class Replicas {
       createdAtMs: this.#tools.clock.wallMs(),
       retention: o.retention,
     });
-    this.#open.set(header.machineId, replica);
-    return replica;
+    this.#making.set(header.machineId, making);
+    try {
+      const replica = await making;
+      this.#open.set(header.machineId, replica);
+      return replica;
+    } finally {
+      this.#making.delete(header.machineId);
+    }
   }
+}
+
+/** A directory whose maker was killed before it wrote the record: nothing was ever accepted into it. */
+async function isHalfMade(files: FileSystem, layout: ReplicaLayout): Promise<boolean> {
+  if ((await files.sizeOf(layout.record)) !== undefined) return false;
+  return ((await files.list(layout.points)) ?? []).length === 0;
 }
