@@ -89,6 +89,7 @@ export class ProtectedChain {
   async reconcile(running: RunningMachine | undefined): Promise<void> {
     for (const cut of this.#cuts.filter(({ state }) => state === 'intended')) {
       if (await this.#hasHappened(cut, running)) {
+        if (!running) await this.#syncSealed(cut);
         await this.#store({
           ...cut,
           state: 'sealed',
@@ -207,7 +208,10 @@ export class ProtectedChain {
     running: RunningMachine | undefined,
   ): Promise<Pick<CutRecord, 'consistency' | 'degraded' | 'cutAtMs' | 'pauseMs' | 'frozenMs'>> {
     const { clock } = this.#tools;
-    if (!running) return { consistency: 'crash', cutAtMs: clock.wallMs(), pauseMs: 0 };
+    if (!running) {
+      await this.#syncSealed(cut);
+      return { consistency: 'crash', cutAtMs: clock.wallMs(), pauseMs: 0 };
+    }
     const overlays = this.#disks.map(({ deviceName, diskId }) => ({
       deviceName,
       overlay: cut.tips[diskId]!,
@@ -229,6 +233,21 @@ export class ProtectedChain {
       pauseMs: result.pauseMs,
       ...(frozenMs === undefined ? {} : { frozenMs }),
     };
+  }
+
+  /**
+   * Makes durable what the cut sealed. A running machine flushes when it is cut; one that was killed has left what it
+   * wrote in the page cache, and a target must never hold what this site can still lose.
+   */
+  async #syncSealed(cut: CutRecord): Promise<void> {
+    for (const { path } of Object.values(cut.sealed)) {
+      const file = await this.#tools.files.open(path, 'read');
+      try {
+        await file.sync();
+      } finally {
+        await file.close();
+      }
+    }
   }
 
   async #isCertainlyNotCut(cut: CutRecord, running: RunningMachine): Promise<boolean> {
