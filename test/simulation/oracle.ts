@@ -40,6 +40,8 @@ export class Oracle {
   readonly acknowledged = new Map<string, Acknowledged>();
   /** Which point has a sequence number, for ever. */
   readonly #sequences = new Map<number, string>();
+  /** Every point that was ever listed. */
+  readonly #published = new Map<string, Acknowledged>();
   readonly #seen = new Map<string, string>();
   /** Where the guest's disks are, also while nothing runs. */
   #truth = new Map<string, readonly ImageFile[]>();
@@ -193,7 +195,8 @@ export class Oracle {
 
   #checkListing(points: readonly PointManifest[]): void {
     const statements = points.map(({ signed }) => signed.statement);
-    for (const { sequence, pointId } of statements) {
+    for (const { sequence, pointId, consistency } of statements) {
+      this.#published.set(pointId, { sequence, isApplication: consistency !== 'crash' });
       const known = this.#sequences.get(sequence);
       if (known !== undefined && known !== pointId) throw new Violation(`there are two points ${sequence}`);
       this.#sequences.set(sequence, pointId);
@@ -203,12 +206,12 @@ export class Oracle {
     const listed = new Set(statements.map(({ pointId }) => pointId));
     for (const [pointId, { sequence, isApplication }] of this.acknowledged) {
       if (listed.has(pointId)) continue;
-      const younger = [...this.acknowledged.values()].filter(
+      const younger = [...this.#published.values()].filter(
         (other) => other.sequence > sequence && other.isApplication === isApplication,
       ).length;
       // The newest stays whatever it is; of each kind so many stay as the policy says.
       const { crash, application } = this.#swarm.retention;
-      const isNewest = [...this.acknowledged.values()].every((other) => other.sequence <= sequence);
+      const isNewest = [...this.#published.values()].every((other) => other.sequence <= sequence);
       if (isNewest || younger < (isApplication ? application : crash))
         throw new Violation(`acknowledged point ${sequence} is gone`);
     }
