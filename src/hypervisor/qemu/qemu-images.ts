@@ -1,20 +1,26 @@
-import { mkdtemp, open, readFile, rm } from 'node:fs/promises';
+import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import type { Clock } from '../../lib/clock.ts';
-import { messageOf, systemCodeOf } from '../../lib/errors.ts';
-import { runCommand } from '../../lib/processes.ts';
+import { type Clock, sleep } from '../../lib/clock.ts';
+import { isFailure, messageOf } from '../../lib/errors.ts';
 import { contentExtents, depthExtents, NbdClient } from '../../nbd/index.ts';
 import { hypervisorFailure } from '../errors.ts';
 import type { ContentExtents, DiskImages, ImageFile, ImageReader } from '../images.ts';
+import { type BoundServer, runBound, startBound } from './bound-process.ts';
 import { chainFileName } from './chain-options.ts';
 
 /** Two connections keep a reader busy while the other waits for the disk; more gain nothing on a unix socket. */
 const CONNECTIONS = 2;
 
+/** Between two looks whether a server that was just started listens already. */
+const LISTEN_PAUSE_MS = 2;
+/** A process that was just killed, or has just let go of its last client, still holds its locks for a moment. */
+const LOCK_PATIENCE_MS = 5000;
+const LOCK_PAUSE_MS = 25;
+
 /**
- * Disk images through QEMU's own tools: `qemu-nbd` serves a chain on a unix socket in a directory of its own
- * and ends by itself when its last client has gone, so that nothing outlives a killed reader.
+ * Disk images through QEMU's own tools: `qemu-nbd` serves a chain on a unix socket in a directory of its own.
+ * Whatever is started here ends with this process.
  */
 export class QemuImages implements DiskImages {
   readonly #clock: Clock;
@@ -25,64 +31,81 @@ export class QemuImages implements DiskImages {
 
   async open(chain: readonly ImageFile[]): Promise<ImageReader> {
     const directory = await mkdtemp(join(tmpdir(), 'ws-nbd-'));
-    const path = join(directory, 's');
-    const pidFile = join(directory, 'pid');
     try {
-      await runCommand('qemu-nbd', [
-        '--fork',
+      const path = join(directory, 's');
+      const server = await startBound('qemu-nbd', [
         '--read-only',
         '--allocation-depth',
         `--shared=${CONNECTIONS}`,
         `--socket=${path}`,
-        `--pid-file=${pidFile}`,
         '--cache=writeback',
         chainFileName(chain, { 'read-only': true }),
       ]);
+      try {
+        const client = await this.#connected(path, server, chain);
+        return new QemuImageReader({ client, server, directory });
+      } catch (error) {
+        await server.end();
+        throw error;
+      }
     } catch (error) {
-      await rm(directory, { recursive: true, force: true });
-      throw unreadable(chain, error);
-    }
-    try {
-      const client = await NbdClient.connect({
-        address: { kind: 'unix', path },
-        exportName: '',
-        contexts: ['base:allocation', 'qemu:allocation-depth'],
-        connections: CONNECTIONS,
-        clock: this.#clock,
-      });
-      return new QemuImageReader(client, directory);
-    } catch (error) {
-      await endServer(pidFile);
       await rm(directory, { recursive: true, force: true });
       throw error;
     }
   }
 
+  /** Connects as soon as the server listens; a server that ends instead has said why. */
+  async #connected(path: string, server: BoundServer, chain: readonly ImageFile[]): Promise<NbdClient> {
+    const ended = server.gone.then((words) => words || 'the server of the image ended without a word');
+    for (;;) {
+      try {
+        return await NbdClient.connect({
+          address: { kind: 'unix', path },
+          exportName: '',
+          contexts: ['base:allocation', 'qemu:allocation-depth'],
+          connections: CONNECTIONS,
+          clock: this.#clock,
+        });
+      } catch (error) {
+        // It listens before it opens the image, and when it cannot, it drops who waits.
+        if (!isFailure(error, 'NBD_UNREACHABLE', 'NBD_DISCONNECTED')) throw error;
+        const words = await Promise.race([ended, sleep(this.#clock, LISTEN_PAUSE_MS)]);
+        if (words !== undefined) throw unreadable(chain, words, error);
+      }
+    }
+  }
+
   async commit(base: ImageFile, top: ImageFile): Promise<void> {
-    try {
-      // -d: do not empty the top afterwards; it stays a whole layer until its file is removed.
-      await runCommand('qemu-img', [
-        'commit',
-        '-q',
-        '-d',
-        chainFileName([base, top], { 'read-only': false }),
-      ]);
-    } catch (error) {
-      throw hypervisorFailure(
-        'COMMIT_FAILED',
-        `cannot commit ${top.path} into ${base.path}: ${messageOf(error)}`,
-        {
-          context: { base: base.path, top: top.path },
-          cause: error,
-        },
-      );
+    const deadlineMs = this.#clock.monotonicMs() + LOCK_PATIENCE_MS;
+    for (;;) {
+      try {
+        // -d: do not empty the top afterwards; it stays a whole layer until its file is removed.
+        await runBound('qemu-img', [
+          'commit',
+          '-q',
+          '-d',
+          chainFileName([base, top], { 'read-only': false }),
+        ]);
+        break;
+      } catch (error) {
+        const isLocked = isFailure(error) && /Failed to get .* lock/.test(error.message);
+        if (isLocked && this.#clock.monotonicMs() < deadlineMs) {
+          await sleep(this.#clock, LOCK_PAUSE_MS);
+          continue;
+        }
+        throw hypervisorFailure(
+          'COMMIT_FAILED',
+          `cannot commit ${top.path} into ${base.path}: ${messageOf(error)}`,
+          { context: { base: base.path, top: top.path }, cause: error },
+        );
+      }
     }
     await syncFile(base.path);
   }
 
   async reparent(image: ImageFile, backing: ImageFile): Promise<void> {
     // -u: only the header is written; nothing of the old or the new backing file is opened.
-    await runCommand('qemu-img', [
+    await runBound('qemu-img', [
       ...['rebase', '-u', '-f', image.format],
       ...['-F', backing.format, '-b', backing.path, image.path],
     ]);
@@ -100,34 +123,25 @@ export async function syncFile(path: string): Promise<void> {
   }
 }
 
-/** A server that nobody ever connected to has no last client to end it. */
-async function endServer(pidFile: string): Promise<void> {
-  const pid = Number.parseInt(await readFile(pidFile, 'utf8').catch(() => ''), 10);
-  if (!(pid > 1)) return;
-  try {
-    process.kill(pid, 'SIGTERM');
-  } catch (error) {
-    if (systemCodeOf(error) !== 'ESRCH') throw error;
-  }
-}
-
-function unreadable(chain: readonly ImageFile[], error: unknown) {
+function unreadable(chain: readonly ImageFile[], words: string, cause: unknown) {
   const path = chain.at(-1)?.path ?? '';
-  return hypervisorFailure('IMAGE_UNREADABLE', `cannot open ${path}: ${messageOf(error)}`, {
+  return hypervisorFailure('IMAGE_UNREADABLE', `cannot open ${path}: ${words}`, {
     context: { path, layers: chain.length },
-    cause: error,
+    cause,
   });
 }
 
 class QemuImageReader implements ImageReader {
   readonly sizeBytes: number;
   readonly #client: NbdClient;
+  readonly #server: BoundServer;
   readonly #directory: string;
 
-  constructor(client: NbdClient, directory: string) {
-    this.#client = client;
-    this.#directory = directory;
-    this.sizeBytes = client.info.sizeBytes;
+  constructor(o: { client: NbdClient; server: BoundServer; directory: string }) {
+    this.#client = o.client;
+    this.#server = o.server;
+    this.#directory = o.directory;
+    this.sizeBytes = o.client.info.sizeBytes;
   }
 
   readInto(target: Uint8Array, offset: number): Promise<void> {
@@ -144,6 +158,8 @@ class QemuImageReader implements ImageReader {
 
   async close(): Promise<void> {
     await this.#client.close();
+    // On return nobody holds the files open: whoever waited for that may write to them.
+    await this.#server.end();
     await rm(this.#directory, { recursive: true, force: true });
   }
 

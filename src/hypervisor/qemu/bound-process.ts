@@ -1,0 +1,57 @@
+import { type ChildProcess, spawn } from 'node:child_process';
+import { libFailure } from '../../lib/errors.ts';
+import { type CommandResult, runCommand, spawnFailure } from '../../lib/processes.ts';
+
+/**
+ * Tools that work for this process alone must not outlive it: what they hold locked, the next process of ours needs.
+ * `setpriv` (util-linux) has the kernel kill them when their parent dies, whatever it dies of (prctl(2),
+ * PR_SET_PDEATHSIG).
+ */
+function bound(command: string, args: readonly string[]): string[] {
+  return ['--pdeathsig', 'KILL', '--', command, ...args];
+}
+
+/** What `setpriv` ends with when there is no such program. */
+const NOT_FOUND = 127;
+
+/** As `runCommand`, for a program that ends with this process. */
+export async function runBound(command: string, args: readonly string[]): Promise<CommandResult> {
+  const result = await runCommand('setpriv', bound(command, args), { allowExit: [NOT_FOUND] });
+  if (result.exitCode !== NOT_FOUND) return result;
+  throw libFailure('TOOL_MISSING', `${command} is not installed or not on the path`, {
+    context: { command },
+  });
+}
+
+/** A server that ends with this process. */
+export async function startBound(command: string, args: readonly string[]): Promise<BoundServer> {
+  const child = spawn('setpriv', bound(command, args), { stdio: ['ignore', 'ignore', 'pipe'] });
+  await new Promise<void>((resolve, reject) => {
+    child.once('spawn', resolve);
+    child.once('error', (error) => reject(spawnFailure('setpriv', error)));
+  });
+  return new BoundServer(child);
+}
+
+const WORDS_MAX = 4096;
+
+export class BoundServer {
+  /** Settles when the process has gone and let go of its files, with what it last said. */
+  readonly gone: Promise<string>;
+  readonly #child: ChildProcess;
+
+  constructor(child: ChildProcess) {
+    this.#child = child;
+    let words = '';
+    child.stderr!.setEncoding('utf8').on('data', (text: string) => {
+      words = (words + text).slice(-WORDS_MAX);
+    });
+    this.gone = new Promise((resolve) => child.once('close', () => resolve(words.trim())));
+  }
+
+  /** It only reads: nothing is lost when it is ended at once. */
+  async end(): Promise<void> {
+    this.#child.kill('SIGKILL');
+    await this.gone;
+  }
+}
