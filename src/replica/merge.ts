@@ -39,9 +39,14 @@ export async function runMerge(tools: MergeTools, intent: MergeIntent): Promise<
 
 /** Ends a merge that was under way when the process died, if there was one. */
 export async function redoMerge(tools: MergeTools): Promise<MergeIntent | undefined> {
-  const intent = await loadRecord(tools.files, intentPath(tools.layout), MERGE_INTENT);
+  const intent = await pendingMerge(tools);
   if (intent) await carryOut(tools, intent);
   return intent;
+}
+
+/** A merge that was begun and has not ended. */
+export function pendingMerge({ files, layout }: MergeTools): Promise<MergeIntent | undefined> {
+  return loadRecord(files, intentPath(layout), MERGE_INTENT);
 }
 
 function intentPath(layout: ReplicaLayout): string {

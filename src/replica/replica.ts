@@ -31,7 +31,7 @@ import {
 import { listBranches } from './branch.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
-import { type MergeTools, redoMerge, runMerge } from './merge.ts';
+import { type MergeTools, pendingMerge, redoMerge, runMerge } from './merge.ts';
 import { planMerge } from './merge-plan.ts';
 import { answerOffer, type Offer, type OfferAnswer } from './offer.ts';
 import { discardSession, findSession, finishPublication, publishReceived } from './publication.ts';
@@ -357,6 +357,14 @@ export class Replica {
   retire(policy: RetentionPolicy, proven: (pointId: string) => boolean): Promise<number> {
     return this.#writing.run(async () => {
       let retired = 0;
+      // A merge that failed on its way is ended before another one is planned: its intent is the only trace of it.
+      const unfinished = await pendingMerge(mergeTools(this.#tools, this.layout));
+      if (unfinished?.kind === 'fold' && this.#readers > 0) return 0;
+      if (unfinished) {
+        await redoMerge(mergeTools(this.#tools, this.layout));
+        this.#points = this.#points.filter(({ statement }) => !unfinished.remove.includes(statement.pointId));
+        retired += unfinished.remove.length;
+      }
       for (;;) {
         const mayFold = this.#readers === 0;
         const intent = planMerge(this.retention(policy, proven), this.#diskIds(), mayFold);
