@@ -130,7 +130,7 @@ export class Jobs {
   /** The newest first. */
   list(): JobView[] {
     return this.#database
-      .prepare('SELECT * FROM jobs ORDER BY created_at_ms DESC, job_id DESC LIMIT ?')
+      .prepare('SELECT * FROM jobs ORDER BY rowid DESC LIMIT ?')
       .all(LISTED_MAX)
       .map((row) => this.#viewOf(row));
   }
@@ -243,7 +243,7 @@ export class Jobs {
 
   #byState(state: JobView['state']): JobView[] {
     return this.#database
-      .prepare('SELECT * FROM jobs WHERE state = ? ORDER BY created_at_ms, job_id')
+      .prepare('SELECT * FROM jobs WHERE state = ? ORDER BY rowid')
       .all(state)
       .map((row) => this.#viewOf(row));
   }

@@ -2,8 +2,7 @@ import type { PeerView } from '../api/index.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
 import { type Failure, isFailure, messageOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import type { Random } from '../lib/random.ts';
-import { type Hello, type Peer, PeerClient, type PeerDirectory, type SiteIdentity } from '../peer/index.ts';
+import type { Hello, Peer, PeerClient, PeerDirectory } from '../peer/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
 
@@ -25,10 +24,10 @@ interface Link {
 }
 
 export interface PeerLinksOptions {
-  readonly identity: SiteIdentity;
   readonly peers: PeerDirectory;
+  /** A client of this peer; closed when the peer has changed or is no longer trusted. */
+  readonly connect: (peer: Peer) => PeerClient;
   readonly clock: Clock;
-  readonly random: Random;
   readonly log: Log;
   readonly alerts: AlertSink;
   /** Called when a peer answers after it did not. */
@@ -74,10 +73,10 @@ export class PeerLinks {
   #connect(peer: Peer): void {
     void this.#disconnect(peer.siteId);
     if (peer.revokedAtMs !== undefined) return;
-    const { identity, clock, random } = this.#o;
+    const { connect, clock } = this.#o;
     const link: Link = {
       peer,
-      client: new PeerClient({ identity, peer, clock, random }),
+      client: connect(peer),
       stop: new AbortController(),
       ended: Promise.resolve(),
       lastSeenMs: clock.monotonicMs(),

@@ -10,6 +10,7 @@ import { loadRecord, WARMSITE_VERSION } from '../lib/records.ts';
 import {
   loadIdentity,
   Pairing,
+  PeerClient,
   PeerDirectory,
   PeerServer,
   type SiteIdentity,
@@ -262,7 +263,8 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   await failovers.recover(replicas.list());
   let machines: Machines | undefined;
   const links = new PeerLinks({
-    ...{ identity, peers, clock, random, log, alerts },
+    ...{ peers, clock, log, alerts },
+    connect: (peer) => new PeerClient({ identity, peer, clock, random }),
     onReachable: (peerId) => machines?.kick(peerId),
   });
   opening.defer(() => links.close());

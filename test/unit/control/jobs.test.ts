@@ -128,12 +128,13 @@ describe('jobs', () => {
   });
 
   it('wait for their turn when too many run', async (t) => {
-    const { runs, open } = await jobsIn(t);
+    const { clock, runs, open } = await jobsIn(t);
     const { jobs, close } = open();
     const started = Array.from({ length: 6 }, () => jobs.start(VERIFY));
     assert.equal(runs.length, 4);
     runs[0]!.finish({});
     await jobs.waitFor(started[0]!.jobId, 1000, new AbortController().signal);
+    await clock.turn(0);
     assert.equal(jobs.get(started[4]!.jobId).state, 'running');
     assert.equal(jobs.get(started[5]!.jobId).state, 'queued');
     await close();
