@@ -5,7 +5,7 @@
  *   npm run demo             ends everything that it started
  *   npm run demo -- --keep   leaves the recovery site and the recovered machine running
  */
-import { mkdtemp, rm } from 'node:fs/promises';
+import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { parseArgs } from 'node:util';
@@ -25,6 +25,9 @@ const NAME = 'lab';
 const WATCH_SECONDS = 60;
 /** Slow enough for a disaster to find a transfer under way. */
 const WAN_BYTES_PER_SECOND = 128 * 1024;
+
+/** What is left of a run that cleaned up after itself. */
+const KEPT = join(import.meta.dirname, '..', '.cache', 'demo');
 
 const { values: options } = parseArgs({ options: { keep: { type: 'boolean', default: false } } });
 const ends: (() => Promise<void>)[] = [];
@@ -93,6 +96,9 @@ async function main(): Promise<number> {
   }
 
   say.chapter('What was kept');
+  const drill = await beta.run(['failover', 'test', NAME, '--point', failover.point.pointId]);
+  const bootProof = (drill as { result: FailoverReport }).result;
+  const picturePath = await keptPicture(bootProof);
   const points = await beta.points(NAME);
   const { machineId } = await beta.machine(NAME);
   const verified = (await beta.run(['point', 'verify', NAME, failover.point.pointId])) as {
@@ -108,7 +114,7 @@ async function main(): Promise<number> {
       changedBytes: watch.changedBytes,
       receivedBytes: watch.receivedBytes,
     },
-    contentProof: verified.result,
+    ...{ contentProof: verified.result, bootProof, picturePath },
   });
   console.log(`\n  ${say.elapsedSeconds().toFixed(0)} s in all`);
   if (options.keep) {
@@ -124,6 +130,16 @@ async function main(): Promise<number> {
     kill ${beta.processId}`);
   }
   return failed.length === 0 ? 0 : 1;
+}
+
+/** The console picture of the boot proof, copied to where it outlives the demonstration. */
+async function keptPicture({ attempts }: FailoverReport): Promise<string | undefined> {
+  const taken = attempts.at(-1)?.picturePath;
+  if (!taken) return undefined;
+  await mkdir(KEPT, { recursive: true });
+  const path = join(KEPT, 'console.png');
+  await copyFile(taken, path);
+  return path;
 }
 
 /** Ends a process that the demonstration has started; one that has gone already is fine. */
