@@ -2,7 +2,7 @@
  * How fast delta streams are made and read, in MB (10^6 bytes of guest data) a second, beside a plain SHA-256 of the
  * same bytes in the same run. `node bench/delta-codec.ts [MiB]`
  */
-import { randomBytes } from 'node:crypto';
+
 import {
   blockDigest,
   type DeltaCompression,
@@ -12,6 +12,7 @@ import {
   encodeDelta,
 } from '../src/delta/index.ts';
 import { systemClock } from '../src/lib/clock.ts';
+import { systemRandom } from '../src/lib/random.ts';
 
 const MIB = 1024 * 1024;
 const totalMib = Number(process.argv[2] ?? 256);
@@ -31,14 +32,14 @@ const header: DeltaHeader = {
 
 /** Half text-like, half noise in runs of 4 KiB: compresses to about half, like a used file system. */
 function mixedMib(): Buffer {
-  const bytes = randomBytes(MIB);
+  const bytes = systemRandom.bytes(MIB);
   for (let at = 0; at < MIB; at += 8192) {
     for (let i = at; i < at + 4096; i++) bytes[i] = 97 + (bytes[i]! & 15) * (i & 1);
   }
   return bytes;
 }
 
-const samples: Record<string, Buffer> = { mixed: mixedMib(), random: randomBytes(MIB) };
+const samples: Record<string, Buffer> = { mixed: mixedMib(), random: systemRandom.bytes(MIB) };
 
 function* pieces(data: Buffer): Generator<DeltaPiece> {
   for (let i = 0; i < totalMib; i++) yield { type: 'data', disk: 0, offset: i * MIB, data };

@@ -4,7 +4,6 @@
  * behind another, plain and over TLS, in the same run? Prints medians, ratios and the peak memory of our processes.
  */
 import { fork } from 'node:child_process';
-import { randomFillSync } from 'node:crypto';
 import { mkdir, open, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemClock } from '../src/lib/clock.ts';
@@ -79,7 +78,7 @@ async function makeImage(directory: string, sizeBytes: number, filledBytes = siz
   for (let index = 0; index * step < sizeBytes; index++) {
     const kind = index % 4;
     if (kind === 3) continue; // a quarter is zero
-    if (kind === 2) randomFillSync(random);
+    if (kind === 2) systemRandom.bytes(run).copy(random);
     await handle.write(kind === 2 ? random : text, 0, run, index * step);
   }
   await handle.truncate(sizeBytes);

@@ -13,7 +13,7 @@ const REFRESH_MS = 1000;
 const RECONNECT = { firstMs: 500, maximumMs: 5000, triesMax: 8 };
 
 /** The failure that a record from the site stands for. */
-export function failureFrom({ code, message, kind, retry, hint, context }: FailureRecord): Failure {
+function failureFrom({ code, message, kind, retry, hint, context }: FailureRecord): Failure {
   return new Failure(code, { kind, retry, remedy: hint }, message, { context });
 }
 

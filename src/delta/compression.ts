@@ -68,7 +68,7 @@ export async function decompressed(payload: Buffer, length: number): Promise<Buf
  * Whether a sample of the bytes is as evenly spread as random ones are: media, archives and ciphertext. It
  * costs microseconds where a try costs milliseconds; a repeated random block is missed, and sent as it is.
  */
-export function looksIncompressible(data: Uint8Array): boolean {
+function looksIncompressible(data: Uint8Array): boolean {
   if (data.length < SAMPLE_BYTES) return false;
   const counts = new Uint16Array(256);
   const runBytes = SAMPLE_BYTES / SAMPLE_RUNS;

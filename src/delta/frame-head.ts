@@ -7,7 +7,7 @@ const CRC_AT = 24;
 export const FRAME_TYPES = { header: 1, data: 2, zero: 3, trailer: 4 } as const;
 export type FrameType = keyof typeof FRAME_TYPES;
 
-export const COMPRESSIONS = { none: 0, zstd: 1 } as const;
+const COMPRESSIONS = { none: 0, zstd: 1 } as const;
 export type Compression = keyof typeof COMPRESSIONS;
 
 const TYPE_NAMES: ReadonlyMap<number, FrameType> = new Map([

@@ -48,10 +48,6 @@ export type MachineConfiguration = Type.Static<typeof MachineConfiguration>;
 export type DiskConfiguration = MachineConfiguration['disks'][number];
 export type NicConfiguration = MachineConfiguration['nics'][number];
 
-export function isMachineConfiguration(value: unknown): value is MachineConfiguration {
-  return Value.Check(MachineConfiguration, value) && hasUniqueIds(value);
-}
-
 /** Throws MACHINE_CONFIGURATION_INVALID naming the first wrong field. */
 export function checkMachineConfiguration(value: unknown): MachineConfiguration {
   for (const error of Value.Errors(MachineConfiguration, value)) {

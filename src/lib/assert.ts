@@ -2,15 +2,10 @@
  * A programmer's error: the process must end rather than go on with a state that nobody thought of.
  * Never used on bytes that came from outside; those get a `Failure`.
  */
-export class AssertionError extends Error {
+class AssertionError extends Error {
   override readonly name = 'AssertionError';
 }
 
 export function assert(condition: unknown, message: string): asserts condition {
   if (!condition) throw new AssertionError(message);
-}
-
-/** For the arm of a switch that types say cannot be reached. */
-export function unreachable(value: never): never {
-  throw new AssertionError(`unreachable: ${JSON.stringify(value)}`);
 }

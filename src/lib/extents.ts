@@ -84,7 +84,8 @@ export function alignInward(set: Extents, blockBytes: number, sizeBytes: number)
   return extentsOf(
     set.map((extent) => {
       const offset = Math.ceil(extent.offset / blockBytes) * blockBytes;
-      const end = endOf(extent) >= sizeBytes ? sizeBytes : Math.floor(endOf(extent) / blockBytes) * blockBytes;
+      const end =
+        endOf(extent) >= sizeBytes ? sizeBytes : Math.floor(endOf(extent) / blockBytes) * blockBytes;
       return { offset, length: Math.max(0, end - offset) };
     }),
   );

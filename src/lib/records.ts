@@ -23,9 +23,7 @@ export interface RecordKind<T> {
 }
 
 /** No record is larger than this; a larger file under a record's name is damage. */
-export const RECORD_BYTES_MAX = 16 * 1024 * 1024;
-
-export type Stored<T> = T & RecordHead;
+const RECORD_BYTES_MAX = 16 * 1024 * 1024;
 
 export function encodeRecord<T extends object>(kind: RecordKind<T>, body: T): Buffer {
   const head: RecordHead = { record: kind.record, version: kind.version, warmsite: WARMSITE_VERSION };

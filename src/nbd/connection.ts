@@ -266,6 +266,6 @@ export class NbdConnection implements Receiver {
   }
 }
 
-export function closedFailure(): Failure {
+function closedFailure(): Failure {
   return nbdFailure('NBD_CLOSED', 'the NBD client was closed');
 }

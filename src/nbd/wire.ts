@@ -8,7 +8,7 @@ export const SERVER_MAGIC = 0x4e42444d41474943n;
 /** «IHAVEOPT»: newstyle negotiation, and the start of every option request. */
 export const OPTION_MAGIC = 0x49484156454f5054n;
 export const OPTION_REPLY_MAGIC = 0x0003e889045565a9n;
-export const REQUEST_MAGIC = 0x25609513;
+const REQUEST_MAGIC = 0x25609513;
 export const SIMPLE_REPLY_MAGIC = 0x67446698;
 export const STRUCTURED_REPLY_MAGIC = 0x668e33ef;
 
@@ -98,7 +98,7 @@ export const STATUS_DESCRIPTORS_MAX = 1024 * 1024;
 /** The upper half of every cookie, so that stray bytes do not pass for a reply («warm»). */
 export const COOKIE_HIGH = 0x7761726d;
 
-export const REQUEST_BYTES = 28;
+const REQUEST_BYTES = 28;
 
 /** A request header: magic, flags, type, cookie, offset, length, all big-endian. */
 export function encodeRequest(
@@ -120,7 +120,7 @@ export function encodeRequest(
 }
 
 /** Unsigned 64 bits, big-endian; `value` is a safe integer. */
-export function writeUint64(target: Buffer, value: number, at: number): void {
+function writeUint64(target: Buffer, value: number, at: number): void {
   target.writeUInt32BE(Math.floor(value / 2 ** 32), at);
   target.writeUInt32BE(value % 2 ** 32, at + 4);
 }

@@ -19,7 +19,7 @@ const DAY_MS = 24 * 60 * 60 * 1000;
 /** A leaf is valid this long after its issue … */
 export const LEAF_LIFETIME_MS = 30 * DAY_MS;
 /** … and this long before it, because clocks differ. */
-export const LEAF_BACKDATE_MS = DAY_MS;
+const LEAF_BACKDATE_MS = DAY_MS;
 
 /** 9999-12-31 23:59:59: «no well-defined expiration date» (RFC 5280, 4.1.2.5). */
 const NEVER_MS = Date.UTC(9999, 11, 31, 23, 59, 59);

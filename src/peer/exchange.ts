@@ -131,7 +131,7 @@ export async function readAnswer(response: IncomingMessage, target: Target): Pro
   throw failureFromWire(failure, target.name);
 }
 
-export function faultOfServer(shown: X509Certificate, target: Target, nowMs: number): Failure | undefined {
+function faultOfServer(shown: X509Certificate, target: Target, nowMs: number): Failure | undefined {
   const authority = certificateFrom(target.caCertificate);
   return authority
     ? faultOfLeaf(shown, authority, target.siteId, nowMs)

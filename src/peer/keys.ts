@@ -67,7 +67,7 @@ function publicHalf(key: KeyObject): KeyObject {
 }
 
 /** `ed25519:` and the first 32 hexadecimal digits of the SHA-256 of the key's SubjectPublicKeyInfo. */
-export function keyIdOf(key: KeyObject): string {
+function keyIdOf(key: KeyObject): string {
   return `ed25519:${createHash('sha256').update(publicDer(key)).digest('hex').slice(0, 32)}`;
 }
 

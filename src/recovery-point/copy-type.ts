@@ -11,7 +11,7 @@ export interface CopyType {
   readonly description: string;
 }
 
-export const COPY_TYPES: readonly CopyType[] = [
+const COPY_TYPES: readonly CopyType[] = [
   { name: 'crash', aim: 'crash', description: 'Disks as they were at one instant; the guest is not told' },
   {
     name: 'app',

@@ -31,7 +31,6 @@ export {
 } from './records.ts';
 export {
   type Acknowledgement,
-  acknowledgementOf,
   type Incoming,
   Replica,
   type ReplicaDescription,

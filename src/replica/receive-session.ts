@@ -215,6 +215,6 @@ export class ReceiveSession {
   }
 }
 
-export function layerFileName(diskId: string): string {
+function layerFileName(diskId: string): string {
   return `${diskId}.layer`;
 }

@@ -54,7 +54,6 @@ const IncomingSchema = Type.Object({
   skewMs: Type.Number(),
 });
 /** `incoming/<session>/session.json`: a receive in progress. */
-export type IncomingRecord = Type.Static<typeof IncomingSchema>;
 export const INCOMING_RECORD = recordOf('incoming', 1, IncomingSchema);
 
 /** `incoming/<session>/verified.json`: everything is durable and verified; only renames are left to do. */

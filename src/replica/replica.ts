@@ -433,7 +433,7 @@ function mergeTools(tools: ReplicaTools, layout: ReplicaLayout): MergeTools {
   return { files: tools.files, images: tools.images, layout, blockBytes: BLOCK_BYTES_DEFAULT };
 }
 
-export function acknowledgementOf(point: ReplicaPoint): Acknowledgement {
+function acknowledgementOf(point: ReplicaPoint): Acknowledgement {
   return {
     level: 'verified',
     pointId: point.statement.pointId,

@@ -19,7 +19,6 @@
 export { REPLICATION_ERRORS } from './errors.ts';
 export { ProtectedLayout } from './layout.ts';
 export { PeerTarget } from './peer-target.ts';
-export { UNSENT_LAYERS_MAX } from './protected-chain.ts';
 export {
   type MachinePresence,
   ProtectedMachine,
@@ -30,7 +29,6 @@ export { type ReceiverTools, ReplicationReceiver } from './receiver.ts';
 export type {
   CutRecord,
   MachineRecord,
-  MissedPoint,
   ProtectedDisk,
   Protection,
   TargetRecord,

@@ -23,7 +23,7 @@ export interface ChainTools {
 }
 
 /** So many sealed layers wait for a target that does not acknowledge; more are committed into each other. */
-export const UNSENT_LAYERS_MAX = 8;
+const UNSENT_LAYERS_MAX = 8;
 
 /**
  * The chain of a protected machine on disk: its cut records, layers and tips. Every change is described by a durable

@@ -100,7 +100,6 @@ const CutSchema = Type.Object({
 });
 /** `cuts/<cut>.json`: one cut, from its intent until its layer has been merged and a younger one has its tip. */
 export type CutRecord = Type.Static<typeof CutSchema>;
-export type MissedPoint = CutRecord['missed'][number];
 export const CUT_RECORD = recordOf('cut', 1, CutSchema);
 
 const TargetSchema = Type.Object({

@@ -41,7 +41,7 @@ export function addFailoverCommands(program: Command, runner: Runner): void {
 }
 
 /** `agent`, `serial:REGEX`, `tcp:HOST:PORT`, each with `@LIMIT`. */
-export function parseProbe(text: string): ProbeRequest {
+function parseProbe(text: string): ProbeRequest {
   const [, body = text, limit] = /^(.*)@(\d[\d.]*[a-z]+)$/.exec(text) ?? [];
   const limitMs = limit === undefined ? {} : { limitMs: parseDuration(limit) };
   if (body === 'agent') return { kind: 'agent', ...limitMs };
@@ -53,7 +53,7 @@ export function parseProbe(text: string): ProbeRequest {
 }
 
 /** `NIC=bridge:NAME` or `NIC=tap:NAME`. */
-export function parseConnection(text: string): readonly [nicId: string, NicConnection] {
+function parseConnection(text: string): readonly [nicId: string, NicConnection] {
   const [, nicId, kind, name] = /^([a-z0-9][a-z0-9-]*)=(bridge|tap):([A-Za-z0-9._-]{1,15})$/.exec(text) ?? [];
   if (nicId === undefined || name === undefined) {
     throw invalid(text, 'NIC=bridge:NAME or NIC=tap:NAME, such as lan=bridge:br0');

@@ -53,7 +53,7 @@ function diskOf(device: Reply): MachineDisk {
  * The file behind a node's file name, which QEMU gives as a plain path or, where options differ from what the
  * header says, as `json:{…}`.
  */
-export function fileOf(filename: string, format: string): NodeFile | undefined {
+function fileOf(filename: string, format: string): NodeFile | undefined {
   if (!filename.startsWith('json:')) {
     return filename.startsWith('/') ? { driver: format, path: filename } : undefined;
   }

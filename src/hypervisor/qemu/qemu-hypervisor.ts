@@ -20,7 +20,7 @@ export class QemuHypervisor implements Hypervisor {
   }
 
   acceleration(): ReturnType<Hypervisor['acceleration']> {
-    this.#acceleration ??= probeAcceleration();
+    this.#acceleration ??= probeAcceleration(this.#clock);
     return this.#acceleration;
   }
 

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import { blockDigest, DigestTree, isAllZero, zeroBlockDigest } from '../../../src/delta/index.ts';
+import { systemRandom } from '../../../src/lib/random.ts';
 
 const BLOCK = 4096;
 const sha256 = (...parts: Uint8Array[]) => createHash('sha256').update(Buffer.concat(parts)).digest();
@@ -83,7 +84,7 @@ test('any changed block, another size and another block size give another root',
 test('an empty disk of a pebibyte costs nothing, and zeros written back give the memory back', () => {
   const tree = new DigestTree({ sizeBytes: 2 ** 50, blockBytes: 65_536 });
   const empty = tree.root();
-  tree.set(2 ** 33, randomBytes(32));
+  tree.set(2 ** 33, systemRandom.bytes(32));
   assert.notDeepEqual(tree.root(), empty);
   tree.set(2 ** 33, zeroBlockDigest(65_536));
   assert.deepEqual(tree.root(), empty);
@@ -92,7 +93,7 @@ test('an empty disk of a pebibyte costs nothing, and zeros written back give the
 
 test('a block whose length changed must be set again before the root is asked for', () => {
   const tree = new DigestTree({ sizeBytes: BLOCK + 512, blockBytes: BLOCK });
-  tree.set(1, randomBytes(32));
+  tree.set(1, systemRandom.bytes(32));
   assert.equal(tree.resize(BLOCK + 1024), 1);
   assert.throws(() => tree.root(), /block 1 changed its length/);
   tree.set(1, zeroBlockDigest(1024));

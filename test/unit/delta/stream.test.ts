@@ -1,5 +1,4 @@
 import assert from 'node:assert/strict';
-import { randomBytes } from 'node:crypto';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import {
@@ -12,6 +11,7 @@ import {
   progressAfter,
 } from '../../../src/delta/index.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
+import { systemRandom } from '../../../src/lib/random.ts';
 import {
   allOf,
   chunksOf,
@@ -46,7 +46,7 @@ const pieces: fc.Arbitrary<DeltaPiece[]> = fc
       at = offset + length;
       if (kind === 'zero') made.push({ type: 'zero', disk, offset, length });
       else {
-        const data = kind === 'random' ? randomBytes(length) : Buffer.alloc(length, 'some text ');
+        const data = kind === 'random' ? systemRandom.bytes(length) : Buffer.alloc(length, 'some text ');
         made.push({ type: 'data', disk, offset, data });
       }
     }
@@ -112,7 +112,7 @@ test('a resumed stream completes a delta and meets the same rules', async () => 
 });
 
 test('uncompressed data is copied neither by the encoder nor by the decoder', async () => {
-  const data = randomBytes(4096);
+  const data = systemRandom.bytes(4096);
   const encoder = new DeltaEncoder({ compression: 'none' });
   encoder.preamble(SAMPLE_HEADER);
   const [, payload] = await encoder.data(0, 0, data);
@@ -135,7 +135,7 @@ test('compression is used where it helps and left out where it does not', async 
   const text = await encoder.data(0, 0, Buffer.alloc(65_536, 'compressible '));
   assert.equal(text[0]!.readUInt8(1), 1);
   assert(text[1]!.length < 1000);
-  const noise = randomBytes(65_536);
+  const noise = systemRandom.bytes(65_536);
   const plain = await encoder.data(0, 65_536, noise);
   assert.equal(plain[0]!.readUInt8(1), 0);
   assert.equal(plain[1]!.buffer, noise.buffer);
@@ -144,7 +144,7 @@ test('compression is used where it helps and left out where it does not', async 
 });
 
 test('the source is read only as fast as the frames are', async () => {
-  const big = randomBytes(512);
+  const big = systemRandom.bytes(512);
   const many: DeltaPiece[] = Array.from({ length: 1000 }, (_, i) => ({
     type: 'data',
     disk: 0,

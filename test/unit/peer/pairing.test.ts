@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
@@ -84,7 +85,7 @@ test('of two uses at the same time one wins', async (t) => {
 });
 
 test('a token is worth nothing after its lifetime', async (t) => {
-  const clock = new FakeClock(Date.now());
+  const clock = new FakeClock(systemClock.wallMs());
   const a = await startSite(t, 'A');
   const b = await startSite(t, 'B', { clock });
   const token = await tokenOf(b, 5 * MINUTE_MS);
@@ -94,7 +95,7 @@ test('a token is worth nothing after its lifetime', async (t) => {
 });
 
 test('a wall clock set back does not lengthen the life of a token', async (t) => {
-  const clock = new FakeClock(Date.now());
+  const clock = new FakeClock(systemClock.wallMs());
   const a = await startSite(t, 'A');
   const b = await startSite(t, 'B', { clock });
   const token = await tokenOf(b, 5 * MINUTE_MS);

@@ -3,6 +3,7 @@ import { X509Certificate } from 'node:crypto';
 import { request } from 'node:https';
 import { test } from 'node:test';
 import { connect } from 'node:tls';
+import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { faultOfLeaf } from '../../../src/peer/certificate-check.ts';
@@ -101,7 +102,7 @@ test('TLS 1.2 is refused', async (t) => {
 
 test('a leaf is renewed before it ends, at both ends of a connection', async (t) => {
   // Both sites began 45 days ago: the leaves of then have ended by now.
-  const clock = new FakeClock(Date.now() - 45 * DAY_MS);
+  const clock = new FakeClock(systemClock.wallMs() - 45 * DAY_MS);
   const a = await startSite(t, 'A', { clock });
   const b = await startSite(t, 'B', { clock });
   for (const [site, other] of [
@@ -118,14 +119,14 @@ test('a leaf is renewed before it ends, at both ends of a connection', async (t)
 });
 
 test('a leaf that is not valid by the clock of the server is refused', async (t) => {
-  const ahead = new FakeClock(Date.now() + 20 * DAY_MS);
+  const ahead = new FakeClock(systemClock.wallMs() + 20 * DAY_MS);
   const a = await startSite(t, 'A');
   const b = await startSite(t, 'B', { clock: ahead });
   const { siteId, name, caCertificate, signingKey } = a.identity;
   await b.peers.add({ siteId, name, caCertificate, signingKey, address: a.address, pairedAtMs: 1 });
   const leaf = new X509Certificate(new LeafKeeper({ ...a, random: systemRandom }).current().cert);
   const authority = new X509Certificate(a.identity.caCertificate);
-  const nowMs = Date.now();
+  const nowMs = systemClock.wallMs();
   assert.equal(faultOfLeaf(leaf, authority, siteId, nowMs), undefined);
   assert.equal(faultOfLeaf(leaf, authority, siteId, nowMs + 29 * DAY_MS), undefined);
   for (const wrongMs of [nowMs - 2 * DAY_MS, nowMs + 31 * DAY_MS]) {
@@ -136,7 +137,7 @@ test('a leaf that is not valid by the clock of the server is refused', async (t)
 test('clocks 10 minutes apart in either direction do no harm', async (t) => {
   for (const minutes of [-10, 10]) {
     const a = await startSite(t, 'A');
-    const b = await startSite(t, 'B', { clock: new FakeClock(Date.now() + minutes * 60_000) });
+    const b = await startSite(t, 'B', { clock: new FakeClock(systemClock.wallMs() + minutes * 60_000) });
     assert.equal(await clientOf(t, a, await pair(a, b)).call('echo', minutes), minutes);
   }
 });

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { createHash, randomBytes } from 'node:crypto';
+import { createHash } from 'node:crypto';
 import { test } from 'node:test';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { Failure, isFailure } from '../../../src/lib/errors.ts';
+import { systemRandom } from '../../../src/lib/random.ts';
 import type { UploadHandler } from '../../../src/peer/index.ts';
 import { FaultProxy } from '../../support/fault-proxy.ts';
 import { clientOf, code, pieces, twoSites } from './sites.ts';
@@ -17,7 +18,7 @@ test('an upload arrives byte for byte, whatever its pieces', async (t) => {
       return { session, from: peer.name, digest: hash.digest('hex') };
     },
   });
-  const bytes = randomBytes(3 * MIB);
+  const bytes = systemRandom.bytes(3 * MIB);
   const cuts = [
     [0, 1],
     [1, 1],

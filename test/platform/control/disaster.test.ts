@@ -1,0 +1,127 @@
+import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import { buildLabGuest, startLabMachine } from '../../../lab/index.ts';
+import type { JobView, PointView } from '../../../src/api/index.ts';
+import type { FailoverReport } from '../../../src/failover/index.ts';
+import { systemClock, withTimeout } from '../../../src/lib/clock.ts';
+import type { TestApi } from '../../support/api.ts';
+import { TestSite } from '../../support/served-sites.ts';
+import { temporaryDirectory } from '../../support/temporary.ts';
+
+const BOX = { params: { machine: 'box' } };
+/** Guests run by translation where there is no KVM. */
+const BOOT_LIMIT_MS = 90_000;
+
+async function reportOf(api: TestApi, { jobId }: JobView): Promise<FailoverReport> {
+  for (;;) {
+    const job = await api.call('job.show', { params: { job: jobId }, query: { waitMs: '60000' } });
+    if (job.state === 'running') continue;
+    assert.equal(job.state, 'done', JSON.stringify(job.failure));
+    return job.result as FailoverReport;
+  }
+}
+
+/** Resolves when the recovery site has published a point that `wanted` accepts. */
+async function published(
+  site: TestSite,
+  api: TestApi,
+  wanted: (point: PointView) => boolean,
+): Promise<PointView> {
+  const arrived = { bell: Promise.withResolvers<void>() };
+  const end = site.served.site.events.listen((event) => {
+    if (event.event === 'point' && event.change === 'published') arrived.bell.resolve();
+  });
+  try {
+    for (;;) {
+      arrived.bell = Promise.withResolvers();
+      const machines = await api.call('vm.list');
+      const points = machines.length > 0 ? await api.call('point.list', BOX) : [];
+      const found = points.find(wanted);
+      if (found) return found;
+      await withTimeout(
+        systemClock,
+        BOOT_LIMIT_MS,
+        () => arrived.bell.promise,
+        () => new Error('no such point arrived'),
+      );
+    }
+  } finally {
+    end();
+  }
+}
+
+describe('a disaster, over the API', { timeout: 300_000 }, () => {
+  it('S0.17 S0.26 a machine that was attached to fails over, its old site is fenced, and clean-up leaves nothing', async (t) => {
+    const directory = await temporaryDirectory(t);
+    const home = await TestSite.init(t, directory, 'home');
+    const away = await TestSite.init(t, directory, 'away');
+    const homeApi = await home.serve();
+    const awayApi = await away.serve();
+    const { token } = await awayApi.call('site.token', { body: { host: '127.0.0.1' } });
+    await homeApi.call('site.pair', { body: { token } });
+
+    const labDirectory = join(directory, 'lab');
+    await mkdir(labDirectory);
+    const lab = await startLabMachine({ directory: labDirectory, guest: await buildLabGuest() });
+    t.after(() => lab.stop());
+    await lab.agentReady(BOOT_LIMIT_MS);
+    const added = await homeApi.call('vm.add', {
+      body: { attach: { name: 'box', qmpPath: lab.qmpPath, agentPath: lab.agentPath } },
+    });
+    assert.deepEqual(
+      added.protected!.disks.map(({ chain }) => chain.length),
+      [1, 1],
+    );
+    await homeApi.call('vm.protect', { ...BOX, body: { every: { crash: 2000, app: 10_000 } } });
+    const point = await published(away, awayApi, ({ consistency }) => consistency === 'application');
+    assert.equal(point.degraded, undefined);
+    const { protected: shown } = await homeApi.call('vm.show', BOX);
+    assert.ok(shown!.replication!.rpo.actualMs! < 30_000);
+
+    const test = await reportOf(awayApi, await awayApi.call('failover.test', { ...BOX, body: {} }));
+    assert.equal(test.verdict, 'passed', JSON.stringify(test.attempts));
+    assert.deepEqual(await awayApi.call('failover.list', BOX), []);
+    const proven = await awayApi.call('point.show', {
+      params: { machine: 'box', point: test.point.pointId },
+    });
+    assert.ok(proven.proofs.boot!.passed);
+
+    // The host of the machine is lost; its site comes back later and must not go on.
+    await lab.kill();
+    const report = await reportOf(
+      awayApi,
+      await awayApi.call('failover.start', { ...BOX, body: { confirmOtherSideDown: true } }),
+    );
+    assert.equal(report.verdict, 'passed', JSON.stringify(report.attempts));
+    assert.ok(report.rtoMs! > 0);
+    await away.close();
+    const again = await away.serve();
+    const [branch] = await again.call('failover.list', BOX);
+    assert.deepEqual(
+      [branch!.branchId, branch!.running],
+      [report.branchId, true],
+      'it runs on without the site',
+    );
+    const after = await again.call('site.token', { body: { host: '127.0.0.1' } });
+    await homeApi.call('site.pair', { body: { token: after.token } });
+    await assert.rejects(
+      async () => {
+        const created = await homeApi.call('point.create', { ...BOX, body: { type: 'crash' } });
+        assert.ok('point' in created);
+        for (let looks = 0; looks < 200; looks++) {
+          const { replication } = (await homeApi.call('vm.show', BOX)).protected!;
+          if (replication!.phase === 'blocked') throw Object.assign(new Error(), replication!.failure);
+          await homeApi.call('job.list');
+        }
+      },
+      { code: 'REPLICATION_CONFLICT' },
+    );
+    const removed = await again.call('failover.cleanup', {
+      params: { machine: 'box', branch: branch!.branchId },
+    });
+    assert.deepEqual(await reportOf(again, removed), { removed: true });
+    assert.deepEqual(await again.call('failover.list', BOX), []);
+  });
+});
