@@ -30,6 +30,7 @@ const SUBCLUSTER = 4096;
 const PER_TABLE = CLUSTER / 16;
 const PER_REFCOUNT_BLOCK = CLUSTER / 2;
 const CHAIN_MAX = 500;
+const NO_REFERENCES = Buffer.alloc(CLUSTER);
 
 /** A run of sub-clusters of one kind; `place` is that of its first byte in the file (data only). */
 interface Run {
@@ -354,7 +355,7 @@ class References {
     const table = await readAt(file, header.refcountTableOffset, tableBytes, this.#path);
     const blocks = new Map<number, number>();
     for (let i = 0; i < tableBytes / 8; i++) {
-      const offset = Number(table.readBigUInt64BE(i * 8));
+      const offset = table.readUInt32BE(i * 8) * 2 ** 32 + table.readUInt32BE(i * 8 + 4);
       if (offset === 0) continue;
       this.add(offset, CLUSTER, `refcount block ${i}`);
       blocks.set(i, offset);
@@ -364,9 +365,11 @@ class References {
       // The last block of a file may end in a hole that the file does not reach.
       const block = Buffer.alloc(CLUSTER);
       await file.read(block, offset);
-      for (let j = 0; j < PER_REFCOUNT_BLOCK; j++) {
+      const first = i * PER_REFCOUNT_BLOCK;
+      const within = Math.max(0, Math.min(PER_REFCOUNT_BLOCK, this.#fileClusters - first));
+      for (let j = 0; j < within; j++) {
         const count = block.readUInt16BE(j * 2);
-        const cluster = i * PER_REFCOUNT_BLOCK + j;
+        const cluster = first + j;
         const expected = this.#users.has(cluster) ? 1 : 0;
         if (count === 1 && expected === 0 && leaksAllowed) continue;
         if (count !== expected) {
@@ -374,6 +377,8 @@ class References {
         }
         counted += count;
       }
+      if (!block.subarray(within * 2).equals(NO_REFERENCES.subarray(within * 2)))
+        throw new Qcow2Damage(`${this.#path}: clusters behind the end of the file have references`);
     }
     if (counted !== this.#users.size) throw new Qcow2Damage(`${this.#path}: clusters without refcount block`);
   }
