@@ -21,22 +21,26 @@ export async function createBranch(
   const { disks } = replica.point(branch.pointId).statement;
   const record: BranchRecord = { ...branch, diskIds: disks.map(({ diskId }) => diskId) };
   const directory = layout.branch(branch.branchId);
-  await files.makeDirectory(directory);
-  await storeRecord(files, recordPath(layout, branch.branchId), BRANCH_RECORD, record);
-  await replica.refreshBranches();
-  // From here on the point stays; retention may have taken it just before.
-  if (!replica.points.some(({ statement }) => statement.pointId === branch.pointId)) {
-    await removeBranch(files, replica, branch.branchId);
+  try {
+    await files.makeDirectory(directory);
+    await storeRecord(files, recordPath(layout, branch.branchId), BRANCH_RECORD, record);
+    await replica.refreshBranches();
+    // From here on the point stays; retention may have taken it just before.
+    replica.point(branch.pointId);
+    for (const { diskId, sizeBytes } of disks) {
+      const name = join('..', '..', 'disks', diskId, layerName(branch.pointId));
+      const shape = { sizeBytes, backing: { name, format: 'qcow2' as const } };
+      await createEmptyLayer(files, branchLayer(layout, branch.branchId, diskId), shape, { sync: true });
+    }
+    await files.syncDirectory(directory);
+    await files.syncDirectory(dirname(directory));
+    return record;
+  } catch (error) {
+    await removeBranch(files, replica, branch.branchId).catch(() => {
+      // What hindered the making hinders the removal too; the branch is listed at the next look and can be removed then.
+    });
+    throw error;
   }
-  replica.point(branch.pointId);
-  for (const { diskId, sizeBytes } of disks) {
-    const name = join('..', '..', 'disks', diskId, layerName(branch.pointId));
-    const shape = { sizeBytes, backing: { name, format: 'qcow2' as const } };
-    await createEmptyLayer(files, branchLayer(layout, branch.branchId, diskId), shape, { sync: true });
-  }
-  await files.syncDirectory(directory);
-  await files.syncDirectory(dirname(directory));
-  return record;
 }
 
 /** The files of a disk as the branch's machine sees it, its own writable layer last. */
