@@ -54,6 +54,11 @@ export class ReplicaLayout {
     return join(this.directory, 'intents');
   }
 
+  /** Files that belong to no point and are no scratch of ours: kept for a person to look at. */
+  get quarantine(): string {
+    return join(this.directory, 'quarantine');
+  }
+
   get branches(): string {
     return join(this.directory, 'branches');
   }

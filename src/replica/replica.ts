@@ -1,15 +1,11 @@
 import { join } from 'node:path';
 import {
-  applyLeaves,
   BLOCK_BYTES_DEFAULT,
   type DeltaHeader,
   type DeltaProgress,
   type DigestTree,
   decodeDelta,
-  type LayerLeaves,
   NOTHING_RECEIVED,
-  readLeaves,
-  treeOfLayers,
 } from '../delta/index.ts';
 import type { DiskImages, ImageFile } from '../hypervisor/index.ts';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
@@ -19,7 +15,6 @@ import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
-import { readHeader } from '../qcow2/index.ts';
 import {
   type PointStatement,
   type RetentionPolicy,
@@ -31,18 +26,13 @@ import {
 import { listBranches } from './branch.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
+import { checkLayers, loadPoints, loadTree, setStraysAside } from './loading.ts';
 import { type MergeTools, pendingMerge, redoMerge, runMerge } from './merge.ts';
 import { planMerge } from './merge-plan.ts';
 import { answerOffer, type Offer, type OfferAnswer } from './offer.ts';
 import { discardSession, findSession, finishPublication, publishReceived } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
-import {
-  type BranchRecord,
-  POINT_MANIFEST,
-  type PointManifest,
-  REPLICA_RECORD,
-  type ReplicaRecord,
-} from './records.ts';
+import { type BranchRecord, type PointManifest, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
 
 /** What the store needs of the world. */
 export interface ReplicaTools {
@@ -143,6 +133,8 @@ export class Replica {
     await finishPublication(files, layout);
     await redoMerge(mergeTools(tools, layout));
     const points = await loadPoints(files, layout);
+    const strays = await setStraysAside(files, layout, points);
+    if (strays.length > 0) tools.log.warn('replica.strays', { machineId: record.machineId, strays });
     await checkLayers(files, layout, points);
     const newest = points.at(-1);
     const trees = new Map<string, DigestTree>();
@@ -450,98 +442,4 @@ function checkSameDelta(accepted: DeltaHeader, arrived: DeltaHeader, nextFrame: 
   throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream is not the delta that was accepted', {
     context: { session: accepted.session, expectedFrame: nextFrame, firstFrame: arrived.firstFrame },
   });
-}
-
-async function loadPoints(files: FileSystem, layout: ReplicaLayout): Promise<ReplicaPoint[]> {
-  const points: ReplicaPoint[] = [];
-  for (const name of (await files.list(layout.points)) ?? []) {
-    if (!name.endsWith('.json')) continue;
-    const manifest = await loadRecord(files, join(layout.points, name), POINT_MANIFEST);
-    if (!manifest) continue;
-    const { statement } = manifest.signed;
-    points.push({ statement, statementDigest: statementDigest(statement), manifest });
-  }
-  points.sort((a, b) => a.statement.sequence - b.statement.sequence);
-  for (const [index, point] of points.entries()) checkFollows(points[index - 1], point);
-  return points;
-}
-
-/** Neighbours in sequence name each other by digest; where retention took points between them, only order remains. */
-function checkFollows(older: ReplicaPoint | undefined, younger: ReplicaPoint): void {
-  if (!older) return;
-  const { parent, sequence, pointId } = younger.statement;
-  const isNext = sequence === older.statement.sequence + 1;
-  const ok = isNext ? parent?.statementDigest === older.statementDigest : sequence > older.statement.sequence;
-  if (ok) return;
-  throw replicaFailure(
-    'REPLICA_CHAIN_BROKEN',
-    `point ${pointId} does not follow ${older.statement.pointId}`,
-    {
-      context: { pointId, sequence },
-    },
-  );
-}
-
-/** Every layer is there and names the one below it; removes layers that belong to no point. */
-async function checkLayers(
-  files: FileSystem,
-  layout: ReplicaLayout,
-  points: readonly ReplicaPoint[],
-): Promise<void> {
-  for (const diskId of (await files.list(layout.disks)) ?? []) {
-    const known = new Set(
-      points.flatMap(({ statement: { pointId } }) => [`${pointId}.qcow2`, `${pointId}.leaves`]),
-    );
-    for (const name of (await files.list(layout.disk(diskId))) ?? []) {
-      if (!known.has(name)) await files.remove(join(layout.disk(diskId), name));
-    }
-  }
-  for (const [index, { statement }] of points.entries()) {
-    for (const { diskId } of statement.disks) {
-      const path = layout.layer(diskId, statement.pointId);
-      if ((await files.sizeOf(path)) === undefined) {
-        throw replicaFailure('REPLICA_LAYER_MISSING', `${path} is gone`, {
-          context: { path, pointId: statement.pointId },
-        });
-      }
-      const below = points[index - 1]?.statement.pointId;
-      const expected = below === undefined ? undefined : `${below}.qcow2`;
-      const named = (await readHeader(files, path)).backing?.name;
-      if (named !== expected) {
-        throw replicaFailure(
-          'REPLICA_CHAIN_BROKEN',
-          `${path} lies on ${named ?? 'nothing'}, not on ${expected ?? 'nothing'}`,
-          {
-            context: { path, pointId: statement.pointId },
-          },
-        );
-      }
-    }
-  }
-}
-
-async function loadTree(
-  files: FileSystem,
-  layout: ReplicaLayout,
-  points: readonly ReplicaPoint[],
-  diskId: string,
-): Promise<DigestTree> {
-  let tree: DigestTree | undefined;
-  for (const { statement } of points) {
-    const leaves: LayerLeaves = await readLeaves(files, layout.leaves(diskId, statement.pointId));
-    if (tree) applyLeaves(tree, leaves);
-    else tree = treeOfLayers([leaves]);
-  }
-  const newest = points.at(-1)!.statement;
-  const root = newest.disks.find((disk) => disk.diskId === diskId)?.root;
-  if (tree!.root().toString('hex') !== root) {
-    throw replicaFailure(
-      'REPLICA_LAYER_DAMAGED',
-      `the digests of ${diskId} at ${newest.pointId} do not make the signed root`,
-      {
-        context: { diskId, pointId: newest.pointId },
-      },
-    );
-  }
-  return tree!;
 }

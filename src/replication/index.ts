@@ -16,6 +16,8 @@
  * Relied on: `Hypervisor` and `DiskImages` for what they demand of their implementers; the target's word that an
  * acknowledgement is durable.
  */
+
+export type { ReplicateOutcome } from './delivery.ts';
 export { REPLICATION_ERRORS } from './errors.ts';
 export { ProtectedLayout } from './layout.ts';
 export { PeerTarget } from './peer-target.ts';
@@ -23,7 +25,6 @@ export {
   type MachinePresence,
   ProtectedMachine,
   type ProtectedTools,
-  type ReplicateOutcome,
 } from './protected-machine.ts';
 export { type ReceiverTools, ReplicationReceiver } from './receiver.ts';
 export type {

@@ -1,42 +1,26 @@
 import { dirname } from 'node:path';
-import type { DeltaHeader, DigestTree } from '../delta/index.ts';
 import type { Hypervisor, ImageFile, MachineEvent, RunningMachine } from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
-import { newId } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
-import { throttled } from '../peer/index.ts';
-import type { Acknowledgement } from '../replica/index.ts';
-import { chainAt, happened } from './chain.ts';
-import { rebuildTree } from './delta-source.ts';
-import { DigestStore } from './digests.ts';
+import { happened } from './chain.ts';
+import { type Delivered, Delivery, type DeliveryTools, type ReplicateOutcome } from './delivery.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
-import { type ChainTools, ProtectedChain } from './protected-chain.ts';
+import { ProtectedChain } from './protected-chain.ts';
 import {
   type CutRecord,
   MACHINE_RECORD,
   type MachineRecord,
   type Protection,
-  TARGET_RECORD,
   type TargetRecord,
 } from './records.ts';
-import {
-  HEADER_DEFAULTS,
-  type SendProgress,
-  SendSession,
-  type SentDelta,
-  type StatementSigner,
-} from './send-session.ts';
-import { planSession, type SessionPlan } from './session-plan.ts';
+import type { SendProgress } from './send-session.ts';
 import type { ReplicationTarget } from './target.ts';
 
-export interface ProtectedTools extends ChainTools {
+export interface ProtectedTools extends DeliveryTools {
   readonly hypervisor: Hypervisor;
-  readonly signer: StatementSigner;
-  /** The identity of this site, as it stands in statements. */
-  readonly siteId: string;
 }
 
 /** What the machine's process is doing, as far as this site can tell. */
@@ -48,11 +32,6 @@ export type MachinePresence =
   /** Its socket is held by another client, or does not answer sensibly. */
   | { readonly state: 'unreachable'; readonly reason: string };
 
-export type ReplicateOutcome =
-  | { readonly kind: 'nothing' }
-  | { readonly kind: 'sent'; readonly acknowledgement: Acknowledgement; readonly wireBytes: number }
-  | { readonly kind: 'acknowledged'; readonly acknowledgement: Acknowledgement };
-
 /**
  * A machine of this site and its protection: its process, its chain and how far its target is. Cuts, merges and the
  * like exclude each other; a delta is read and sent beside them, because what it reads is sealed.
@@ -61,33 +40,29 @@ export class ProtectedMachine {
   readonly layout: ProtectedLayout;
   readonly #tools: ProtectedTools;
   readonly #chain: ProtectedChain;
-  readonly #digests: DigestStore;
   readonly #changing = new Mutex();
   readonly #sending = new Mutex();
   readonly #listeners = new Set<(event: MachineEvent) => void>();
   #record: MachineRecord;
-  #target: TargetRecord | null;
+  /** How far the target is; null while the machine is not protected. */
+  #delivery: Delivery | null;
   #running: RunningMachine | undefined;
   #presence: MachinePresence = { state: 'stopped' };
-  #trees: ReadonlyMap<string, DigestTree> | undefined;
   /** It was found stopped, and what was left half done has been ended. */
   #isSettledStopped = false;
-  #sendingCutId: string | undefined;
-  #send: SendSession | undefined;
 
   private constructor(o: {
     layout: ProtectedLayout;
     tools: ProtectedTools;
     chain: ProtectedChain;
     record: MachineRecord;
-    target: TargetRecord | null;
+    delivery: Delivery | null;
   }) {
     this.layout = o.layout;
     this.#tools = o.tools;
     this.#chain = o.chain;
     this.#record = o.record;
-    this.#target = o.target;
-    this.#digests = new DigestStore(o.tools.files, o.layout);
+    this.#delivery = o.delivery;
   }
 
   static async create(
@@ -109,8 +84,11 @@ export class ProtectedMachine {
       throw replicationFailure('PROTECTION_MACHINE_UNKNOWN', `there is no machine in ${layout.directory}`);
     const chain = await ProtectedChain.open(tools, layout, record.disks);
     const siteId = record.protection?.targetSiteId;
-    const target = siteId ? await loadRecord(tools.files, layout.target(siteId), TARGET_RECORD) : undefined;
-    return new ProtectedMachine({ layout, tools, chain, record, target: target ?? null });
+    const machine: ProtectedMachine = new ProtectedMachine({
+      ...{ layout, tools, chain, record },
+      delivery: siteId ? await Delivery.open(tools, layout, siteId, () => machine.#delivered) : null,
+    });
+    return machine;
   }
 
   get record(): MachineRecord {
@@ -126,12 +104,17 @@ export class ProtectedMachine {
   }
 
   get target(): TargetRecord | null {
-    return this.#target;
+    return this.#delivery?.record ?? null;
+  }
+
+  /** What a delivery looks at: the machine as it is at that moment. */
+  get #delivered(): Delivered {
+    return { record: this.#record, cuts: this.#chain.cuts };
   }
 
   /** The delta that is being sent right now. */
   get sendProgress(): SendProgress | undefined {
-    return this.#send?.progress;
+    return this.#delivery?.progress;
   }
 
   /** The process of the machine, where it is attached. */
@@ -237,16 +220,8 @@ export class ProtectedMachine {
    * digests. Equal: whatever ran has written nothing below the tips. Throws PROTECTION_STALE_BASE.
    */
   async #clearSuspicion(why: string): Promise<void> {
-    const acknowledged = this.#target?.acknowledged;
-    if (!acknowledged)
-      throw staleBase(`${why}; nothing was acknowledged that its files could be compared with`);
-    for (const { diskId } of this.#record.disks) {
-      const was = await this.#digestsOf(diskId, acknowledged.sequence);
-      if (!was) throw staleBase(`${why}; the digests that its files could be compared with are lost`);
-      const is = await this.#rebuild(diskId, acknowledged.ordinal);
-      if (!was.root().equals(is.root()))
-        throw staleBase(`${why}; the files of ${diskId} have been written since`);
-    }
+    const doubt = await this.#delivery!.doubtOfAcknowledged();
+    if (doubt !== undefined) throw staleBase(`${why}; ${doubt}`);
     const { suspect: _cleared, ...record } = this.#record;
     await this.#storeRecord(record);
     this.#tools.log.info('machine.base-intact', { machine: this.#record.name });
@@ -306,8 +281,8 @@ export class ProtectedMachine {
           hint: 'Change its policy, or unprotect it first.',
         });
       }
-      const target: TargetRecord = { siteId: protection.targetSiteId, acknowledged: null, session: null };
-      await this.#storeTarget(target);
+      const { targetSiteId } = protection;
+      this.#delivery = await Delivery.begin(this.#tools, this.layout, targetSiteId, () => this.#delivered);
       await this.#storeRecord({ ...this.#record, protection });
     });
   }
@@ -328,15 +303,11 @@ export class ProtectedMachine {
   }
 
   async #dissolve(): Promise<void> {
-    const siteId = this.#record.protection?.targetSiteId;
     await this.#chain.dissolve(this.#running);
-    if (siteId) await this.#tools.files.remove(this.layout.target(siteId));
-    for (const { diskId } of this.#record.disks)
-      await this.#tools.files.removeDirectory(this.layout.leaves(diskId));
+    await this.#delivery?.remove();
     const { dissolving: _done, ...record } = this.#record;
     await this.#storeRecord({ ...record, protection: null });
-    this.#target = null;
-    this.#trees = undefined;
+    this.#delivery = null;
   }
 
   /** Makes a copy of the given type. Throws CUT_FAILED; nothing has changed then. */
@@ -356,7 +327,8 @@ export class ProtectedMachine {
 
   /** Housekeeping as `settle`: the cut has been made, whatever becomes of this. */
   async #compact(): Promise<void> {
-    const bounds = { acknowledgedOrdinal: this.#acknowledgedOrdinal, sendingCutId: this.#sendingCutId };
+    const sendingCutId = this.#delivery?.sendingCutId;
+    const bounds = { acknowledgedOrdinal: this.#acknowledgedOrdinal, sendingCutId };
     try {
       await this.#chain.compact(bounds, this.#running);
     } catch (error) {
@@ -375,7 +347,7 @@ export class ProtectedMachine {
   }
 
   get #acknowledgedOrdinal(): number {
-    return this.#target?.acknowledged?.ordinal ?? 0;
+    return this.#delivery?.record.acknowledged?.ordinal ?? 0;
   }
 
   /** Cuts that the target has not acknowledged. */
@@ -389,176 +361,13 @@ export class ProtectedMachine {
    */
   replicate(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome> {
     return this.#sending.run(async () => {
-      const protection = this.#needProtection();
+      this.#needProtection();
       this.#needHealthy();
       throwIfAborted(signal);
-      const { machineId, epoch } = this.#record;
-      const record = this.#target ?? { siteId: target.siteId, acknowledged: null, session: null };
-      const plan = planSession(epoch, this.#chain.cuts, record, await target.describe(machineId, signal));
-      switch (plan.kind) {
-        case 'nothing':
-          await this.#settle();
-          return { kind: 'nothing' };
-        case 'conflict':
-          throw replicationFailure(
-            'REPLICATION_CONFLICT',
-            `${this.#record.name}: ${JSON.stringify(plan.conflict)}`,
-            {
-              context: { machine: this.#record.name, ...plan.conflict },
-            },
-          );
-        case 'acknowledged':
-          return this.#adoptAcknowledgement(plan.cut, plan.newest);
-        default:
-          return this.#transfer(target, protection, plan, signal);
-      }
+      const outcome = await this.#delivery!.deliver(target, signal);
+      await this.#settle();
+      return outcome;
     });
-  }
-
-  async #transfer(
-    target: ReplicationTarget,
-    protection: Protection,
-    plan: Extract<SessionPlan, { kind: 'full' | 'incremental' }>,
-    signal?: AbortSignal,
-  ): Promise<ReplicateOutcome> {
-    const { clock, random } = this.#tools;
-    const { machineId, name } = this.#record;
-    const session = plan.resume ?? newId(clock, random);
-    this.#sendingCutId = plan.cut.cutId;
-    try {
-      await this.#storeTarget({ ...this.#target!, session: { session, cutId: plan.cut.cutId } });
-      await using sending = await this.#open(plan, session, signal);
-      this.#send = sending;
-      const header = { ...this.#header(plan, session), firstFrame: 0 };
-      const answer = await target.offer(
-        header,
-        { machineName: name, retention: protection.retention },
-        signal,
-      );
-      if (answer.kind === 'conflict') {
-        throw replicationFailure(
-          'REPLICATION_CONFLICT',
-          `${name}: the target refuses: ${JSON.stringify(answer.conflict)}`,
-          {
-            context: { machine: name, ...answer.conflict },
-          },
-        );
-      }
-      if (answer.kind === 'already') {
-        return this.#accept(plan.cut, answer.newest, await sending.readThrough());
-      }
-      const stream = throttled(sending.stream(answer.progress, protection.compression), {
-        bytesPerSecond: () => this.#record.protection?.bytesPerSecond,
-        clock,
-      });
-      const acknowledgement = await target.upload(machineId, session, stream, signal);
-      const { sent } = sending;
-      if (!sent) {
-        throw replicationFailure(
-          'REPLICATION_ACK_WRONG',
-          'an acknowledgement came before the delta had been sent',
-        );
-      }
-      return this.#accept(plan.cut, acknowledgement, sent);
-    } finally {
-      this.#send = undefined;
-      this.#sendingCutId = undefined;
-    }
-  }
-
-  /** The target has a point whose acknowledgement never arrived: compute its digests here and go on. */
-  async #adoptAcknowledgement(cut: CutRecord, newest: Acknowledgement): Promise<ReplicateOutcome> {
-    const acknowledged = this.#target?.acknowledged ?? null;
-    const parent = acknowledged && {
-      pointId: acknowledged.pointId,
-      statementDigest: acknowledged.statementDigest,
-    };
-    const plan = { kind: 'incremental' as const, cut, sequence: newest.sequence, parent, resume: undefined };
-    await using sending = await this.#open(plan, newest.pointId, undefined);
-    const outcome = await this.#accept(cut, newest, await sending.readThrough());
-    return outcome.kind === 'sent' ? { kind: 'acknowledged', acknowledgement: newest } : outcome;
-  }
-
-  async #open(
-    plan: Extract<SessionPlan, { kind: 'full' | 'incremental' }>,
-    session: string,
-    signal: AbortSignal | undefined,
-  ): Promise<SendSession> {
-    const { images, signer, siteId } = this.#tools;
-    const { cut, sequence, parent } = plan;
-    const { machineId, name, epoch, configuration, disks } = this.#record;
-    const { copyType, consistency, degraded, cutAtMs, pauseMs, frozenMs, missed } = cut;
-    return SendSession.open({
-      images,
-      signer,
-      header: this.#header(plan, session),
-      chains: Object.fromEntries(disks.map((disk) => [disk.diskId, chainAt(disk, this.#chain.cuts, cut)])),
-      disks,
-      trees: parent ? await this.#loadTrees() : new Map(),
-      about: {
-        ...{
-          machineId,
-          machineName: name,
-          sourceSiteId: siteId,
-          pointId: cut.cutId,
-          sequence,
-          epoch,
-          parent,
-        },
-        ...{ copyType, consistency, cutAtMs, pauseMs, missed, configuration },
-        ...(degraded === undefined ? {} : { degraded }),
-        ...(frozenMs === undefined ? {} : { frozenMs }),
-      },
-      ...(signal ? { signal } : {}),
-    });
-  }
-
-  #header(
-    plan: Extract<SessionPlan, { kind: 'full' | 'incremental' }>,
-    session: string,
-  ): Omit<DeltaHeader, 'firstFrame'> {
-    const { machineId, epoch, disks } = this.#record;
-    return {
-      session,
-      machineId,
-      pointId: plan.cut.cutId,
-      sequence: plan.sequence,
-      epoch,
-      parent: plan.parent,
-      disks: disks.map(({ diskId, sizeBytes }) => ({ diskId, sizeBytes })),
-      ...HEADER_DEFAULTS,
-    };
-  }
-
-  /** Records an acknowledgement: digests first, then the word that layers may go, then the layers. */
-  async #accept(
-    cut: CutRecord,
-    acknowledgement: Acknowledgement,
-    sent: SentDelta,
-  ): Promise<ReplicateOutcome> {
-    if (acknowledgement.pointId !== cut.cutId || acknowledgement.statementDigest !== sent.statementDigest) {
-      throw replicationFailure(
-        'REPLICATION_ACK_WRONG',
-        `the target acknowledged something else than ${cut.cutId}`,
-        {
-          context: { sent: cut.cutId, acknowledged: acknowledgement.pointId },
-        },
-      );
-    }
-    const { sequence, statementDigest, pointId } = acknowledgement;
-    for (const { diskId } of this.#record.disks) {
-      const older = sequence > 1 ? this.#trees?.get(diskId) : undefined;
-      await this.#digests.save(diskId, sequence, sent.trees.get(diskId)!, older, sent.changed.get(diskId)!);
-    }
-    this.#trees = sent.trees;
-    const atMs = this.#tools.clock.wallMs();
-    await this.#storeTarget({
-      ...this.#target!,
-      acknowledged: { pointId, ordinal: cut.ordinal, sequence, statementDigest, atMs },
-      session: null,
-    });
-    await this.#settle();
-    return { kind: 'sent', acknowledgement, wireBytes: sent.wireBytes };
   }
 
   /** Merging is housekeeping: a failure is reported and tried again after the next acknowledgement, not thrown. */
@@ -572,37 +381,6 @@ export class ProtectedMachine {
         this.#tools.log.warn('chain.merge-failed', { machine: this.#record.name, reason: messageOf(error) });
       }
     });
-  }
-
-  async #loadTrees(): Promise<ReadonlyMap<string, DigestTree>> {
-    if (this.#trees) return this.#trees;
-    const acknowledged = this.#target!.acknowledged!;
-    const trees = new Map<string, DigestTree>();
-    for (const { diskId } of this.#record.disks) {
-      const known = await this.#digestsOf(diskId, acknowledged.sequence);
-      trees.set(diskId, known ?? (await this.#rebuild(diskId, acknowledged.ordinal)));
-    }
-    this.#trees = trees;
-    return trees;
-  }
-
-  /** Undefined if the stored digests cannot be used. */
-  async #digestsOf(diskId: string, sequence: number): Promise<DigestTree | undefined> {
-    try {
-      return await this.#digests.load(diskId, sequence);
-    } catch (error) {
-      if (!isFailure(error, 'REPLICATION_DIGESTS_LOST')) throw error;
-      this.#tools.log.warn('digests.lost', { machine: this.#record.name, diskId, reason: error.message });
-      return undefined;
-    }
-  }
-
-  async #rebuild(diskId: string, acknowledgedOrdinal: number): Promise<DigestTree> {
-    const disk = this.#record.disks.find((candidate) => candidate.diskId === diskId)!;
-    const at = happened(this.#chain.cuts).findLast(({ ordinal }) => ordinal <= acknowledgedOrdinal);
-    const chain = at ? chainAt(disk, this.#chain.cuts, at) : disk.chain;
-    await using reader = await this.#tools.images.open(chain);
-    return await rebuildTree(reader);
   }
 
   /** Changes bandwidth, schedules or retention. */
@@ -632,12 +410,6 @@ export class ProtectedMachine {
   async #storeRecord(record: MachineRecord): Promise<void> {
     await storeRecord(this.#tools.files, this.layout.record, MACHINE_RECORD, record);
     this.#record = record;
-  }
-
-  async #storeTarget(target: TargetRecord): Promise<void> {
-    await this.#tools.files.makeDirectory(this.layout.targets);
-    await storeRecord(this.#tools.files, this.layout.target(target.siteId), TARGET_RECORD, target);
-    this.#target = target;
   }
 
   /** Lets go of the machine; it runs on. */
