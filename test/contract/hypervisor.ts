@@ -1,0 +1,176 @@
+import assert from 'node:assert/strict';
+import { readFile, rm } from 'node:fs/promises';
+import { describe, test } from 'node:test';
+import type { DiskImages, Hypervisor, ImageFile, RunningMachine } from '../../src/hypervisor/index.ts';
+import type { CleanUp } from '../support/temporary.ts';
+
+/** A machine that runs on two disks of zeros, `one` and `two`, and somebody who writes to them as its guest does. */
+export interface MachineUnderTest {
+  readonly hypervisor: Hypervisor;
+  readonly images: DiskImages;
+  readonly running: RunningMachine;
+  /** The device names of the two disks. */
+  readonly one: string;
+  readonly two: string;
+  /** Fills `length` bytes from `offset` on with the byte `fill`; done when the machine has taken them. */
+  write(deviceName: string, offset: number, length: number, fill: number): Promise<void>;
+  /** A new empty layer above `below`, not yet known to the machine. */
+  newLayer(below: ImageFile): Promise<ImageFile>;
+}
+
+const CLUSTER = 131_072;
+
+/** What every `Hypervisor` and its machines must do. */
+export function hypervisorContract(name: string, make: (t: CleanUp) => Promise<MachineUnderTest>): void {
+  describe(`${name} keeps the contract of Hypervisor`, () => {
+    test('S0.2 a cut gives every disk its new tip at once, and what it sealed never changes', async (t) => {
+      const it = await make(t);
+      await it.write(it.one, 0, 4096, 1);
+      await it.write(it.two, 0, 4096, 2);
+      const before = await chains(it);
+      const overlays = await cut(it);
+      const after = await chains(it);
+      assert.deepEqual(after, [
+        [...before[0]!, overlays[0]!],
+        [...before[1]!, overlays[1]!],
+      ]);
+      const sealed = await readFile(before[0]!.at(-1)!.path);
+      await it.write(it.one, 0, 8192, 9);
+      assert.ok((await readFile(before[0]!.at(-1)!.path)).equals(sealed));
+      assert.deepEqual(await bytesAt(it, after[0]!.slice(0, -1), [0, 4096]), [1, 0]);
+      assert.equal(await it.running.state(), 'running');
+    });
+
+    test('S0.28 a cut that one disk cannot take changes no disk, and the next one works', async (t) => {
+      const it = await make(t);
+      const before = await chains(it);
+      const [good, bad] = [await it.newLayer(before[0]!.at(-1)!), await it.newLayer(before[1]!.at(-1)!)];
+      await rm(bad.path);
+      const cuts = [
+        { deviceName: it.one, overlay: good },
+        { deviceName: it.two, overlay: bad },
+      ];
+      await assert.rejects(it.running.cut(cuts), { code: 'CUT_FAILED' });
+      assert.deepEqual(await chains(it), before);
+      const again = { deviceName: it.two, overlay: await it.newLayer(before[1]!.at(-1)!) };
+      await it.running.cut([cuts[0]!, again]);
+      assert.deepEqual(
+        (await chains(it)).map((chain) => chain.at(-1)),
+        [good, again.overlay],
+      );
+    });
+
+    test('S0.14 a commit takes the layer out of the chain and keeps its content; repeated, it does nothing', async (t) => {
+      const it = await make(t);
+      const origins = await chains(it);
+      const [layer] = await cut(it);
+      await it.write(it.one, CLUSTER, 4096, 3);
+      const [tip] = await cut(it);
+      await it.write(it.one, 2 * CLUSTER, 4096, 4);
+      await it.running.commit(it.one, layer!);
+      const [chain] = await chains(it);
+      assert.deepEqual(chain, [...origins[0]!, tip!]);
+      await rm(layer!.path);
+      await it.running.commit(it.one, layer!);
+      assert.deepEqual(await bytesAt(it, origins[0]!, [CLUSTER, 2 * CLUSTER]), [3, 0]);
+      await it.write(it.one, 3 * CLUSTER, 4096, 5);
+      await cut(it);
+      assert.deepEqual(await bytesAt(it, chain!, [CLUSTER, 2 * CLUSTER, 3 * CLUSTER]), [3, 4, 5]);
+    });
+
+    test('the tip, and what lies on nothing, is never committed as a layer', async (t) => {
+      const it = await make(t);
+      const [origin] = await chains(it);
+      await assert.rejects(it.running.commit(it.one, origin!.at(-1)!), { code: 'COMMIT_FAILED' });
+      const [tip] = await cut(it);
+      await assert.rejects(it.running.commit(it.one, tip!), { code: 'COMMIT_FAILED' });
+      await assert.rejects(it.running.commit('no such device', tip!), { code: 'DISK_UNSUPPORTED' });
+    });
+
+    test('a commit of everything gives the base back as the tip', async (t) => {
+      const it = await make(t);
+      const before = await chains(it);
+      await it.write(it.one, 0, 4096, 1);
+      for (const fill of [2, 3, 4]) {
+        await cut(it);
+        await it.write(it.one, fill * CLUSTER, 4096, fill);
+      }
+      await it.running.commitAll(it.one, before[0]!.at(-1)!);
+      assert.deepEqual((await chains(it))[0], before[0]);
+      await it.running.commitAll(it.one, before[0]!.at(-1)!);
+      await it.write(it.one, 5 * CLUSTER, 4096, 5);
+      await it.running.quit();
+      assert.deepEqual(
+        await bytesAt(it, before[0]!, [0, 2 * CLUSTER, 3 * CLUSTER, 4 * CLUSTER, 5 * CLUSTER]),
+        [1, 2, 3, 4, 5],
+      );
+    });
+
+    test('work for a frozen guest is done in any case, and what was reached is told', async (t) => {
+      const it = await make(t);
+      const { result, consistent, reason } = await it.running.whileFrozen(1000, async () => 'done');
+      assert.equal(result, 'done');
+      assert.equal(consistent, false);
+      assert.match(reason!, /guest agent/);
+      const failure = new Error('the work failed');
+      await assert.rejects(
+        it.running.whileFrozen(1000, () => Promise.reject(failure)),
+        failure,
+      );
+    });
+
+    test('a machine that has ended is gone for everybody', async (t) => {
+      const it = await make(t);
+      const { sockets } = it.running;
+      await it.running.quit();
+      await it.running.gone;
+      await assert.rejects(it.hypervisor.attach(sockets), { code: 'MACHINE_NOT_RUNNING' });
+      await assert.rejects(it.running.disks());
+    });
+
+    test('a machine that is let go of runs on and is found again as it was', async (t) => {
+      const it = await make(t);
+      await cut(it);
+      const before = await chains(it);
+      await it.running.disconnect();
+      await it.running.gone;
+      await using again = await it.hypervisor.attach(it.running.sockets);
+      assert.deepEqual(
+        (await again.disks()).map(({ chain }) => chain),
+        before,
+      );
+    });
+  });
+}
+
+async function chains({ running, one, two }: MachineUnderTest): Promise<ImageFile[][]> {
+  const disks = await running.disks();
+  return [one, two].map((name) => [...disks.find(({ deviceName }) => deviceName === name)!.chain]);
+}
+
+/** Cuts both disks; returns the new tips. */
+async function cut(it: MachineUnderTest): Promise<ImageFile[]> {
+  const cuts = [];
+  for (const [index, chain] of (await chains(it)).entries()) {
+    cuts.push({ deviceName: index === 0 ? it.one : it.two, overlay: await it.newLayer(chain.at(-1)!) });
+  }
+  const { pauseMs } = await it.running.cut(cuts);
+  assert.ok(pauseMs >= 0);
+  return cuts.map(({ overlay }) => overlay);
+}
+
+/** The first byte at each offset, of a chain whose last file nobody writes. */
+async function bytesAt(
+  { images }: MachineUnderTest,
+  chain: readonly ImageFile[],
+  offsets: readonly number[],
+) {
+  await using reader = await images.open(chain);
+  const found: number[] = [];
+  for (const offset of offsets) {
+    const byte = Buffer.alloc(1);
+    await reader.readInto(byte, offset);
+    found.push(byte[0]!);
+  }
+  return found;
+}
