@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { basename } from 'node:path';
 import type { DiskImages, ImageFile, RunningMachine } from '../hypervisor/index.ts';
 import { assert } from '../lib/assert.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -100,8 +100,7 @@ export class ProtectedChain {
         await this.#forget(cut);
       }
     }
-    const actual = running ? await running.disks() : [];
-    const stale = running ? staleDisks(this.#disks, this.#cuts, actual) : [];
+    const stale = running ? staleDisks(this.#disks, this.#cuts, await running.disks()) : [];
     if (stale.length > 0) {
       throw replicationFailure(
         'PROTECTION_STALE_BASE',
@@ -111,21 +110,25 @@ export class ProtectedChain {
         },
       );
     }
-    await this.#sweep(actual.flatMap(({ chain }) => chain.map(({ path }) => path)));
+    await this.#removeLeftovers();
   }
 
-  /** Removes layers that no record names: a power cut brings removed names back, a kill leaves them where they are. */
-  async #sweep(inUse: readonly string[]): Promise<void> {
+  /**
+   * Removes layers of which a record says that their content has been committed: a kill may have left them, and a power
+   * cut brings removed names back. Files that no record names are left alone. Durable on return.
+   */
+  async #removeLeftovers(): Promise<void> {
     const { files } = this.#tools;
-    const wanted = new Set(inUse);
     for (const disk of this.#disks) {
-      const ours = [...this.chain(disk.diskId), ...this.intendedTips(disk.diskId)];
-      for (const { path } of ours) wanted.add(path);
       const directory = this.#layout.disk(disk.diskId);
-      for (const name of (await files.list(directory)) ?? []) {
-        const path = join(directory, name);
-        if (!wanted.has(path)) await files.remove(path);
-      }
+      const names = new Set(await files.list(directory));
+      const chain = new Set(this.chain(disk.diskId).map(({ path }) => path));
+      const left = happened(this.#cuts)
+        .flatMap(({ merged, sealed, leftovers }) => [...(merged ? [sealed] : []), ...(leftovers ?? [])])
+        .map((images) => images[disk.diskId]!.path)
+        .filter((path) => names.has(basename(path)) && !chain.has(path));
+      for (const path of left) await files.remove(path);
+      if (left.length > 0) await files.syncDirectory(directory);
     }
   }
 
@@ -269,9 +272,9 @@ export class ProtectedChain {
         await this.#commitDown(disk, cut.sealed[disk.diskId]!, disk.chain.at(-1)!, running);
       }
       await this.#store({ ...cut, merged: true });
-      await this.#removeLayers(cut);
       merged += 1;
     }
+    await this.#removeLeftovers();
     await this.#prune(acknowledgedOrdinal);
     return merged;
   }
@@ -292,7 +295,6 @@ export class ProtectedChain {
 
   async #absorb(older: CutRecord, younger: CutRecord, running: RunningMachine | undefined): Promise<void> {
     await this.#store({ ...older, state: 'absorbing' });
-    const layersOfYounger = younger.sealed;
     const isDone = this.#disks.every(
       ({ diskId }) => younger.sealed[diskId]!.path === older.sealed[diskId]!.path,
     );
@@ -305,11 +307,12 @@ export class ProtectedChain {
       await this.#store({
         ...younger,
         sealed: older.sealed,
+        leftovers: [younger.sealed],
         missed: [...older.missed, missed, ...younger.missed],
       });
     }
     await this.#removeRecord(older);
-    if (!isDone) for (const { path } of Object.values(layersOfYounger)) await this.#tools.files.remove(path);
+    await this.#removeLeftovers();
   }
 
   /** Commits one layer into the file below it, in the machine if it runs, else in the files. */
@@ -327,10 +330,6 @@ export class ProtectedChain {
     const above = chain[chain.findIndex(({ path }) => path === layer.path) + 1];
     assert(above !== undefined, 'a sealed layer has another one above it');
     await images.reparent(above, below);
-  }
-
-  async #removeLayers(cut: CutRecord): Promise<void> {
-    for (const { path } of Object.values(cut.sealed)) await this.#tools.files.remove(path);
   }
 
   /** Records of cuts that are acknowledged and merged say nothing more, unless their tip is the machine's. */
@@ -364,8 +363,15 @@ export class ProtectedChain {
     for (const { diskId } of this.#disks) await files.removeDirectory(this.#layout.disk(diskId));
   }
 
+  /** Takes back a cut that did not happen. Its record goes last and must not call it sealed while its tips go. */
   async #forget(cut: CutRecord): Promise<void> {
-    for (const { path } of Object.values(cut.tips)) await this.#tools.files.remove(path);
+    const { files } = this.#tools;
+    await this.#store({ ...cut, state: 'intended' });
+    for (const [diskId, { path }] of Object.entries(cut.tips)) {
+      await files.remove(`${path}.new`);
+      await files.remove(path);
+      await files.syncDirectory(this.#layout.disk(diskId));
+    }
     await this.#removeRecord(cut);
   }
 

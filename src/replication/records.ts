@@ -93,6 +93,8 @@ const CutSchema = Type.Object({
   tips: Type.Record(Type.String(), Image),
   /** The sealed layer has been committed into the file below it and is gone. */
   merged: Type.Boolean(),
+  /** Layers whose content has been committed into `sealed` since; they are being removed. */
+  leftovers: Type.Optional(Type.Array(Type.Record(Type.String(), Image))),
   /** Older cuts whose own state was given up for this one. */
   missed: Type.Array(
     Type.Object({ pointId: Type.String(), copyType: Type.String(), cutAtMs: Time, reason: Type.String() }),
