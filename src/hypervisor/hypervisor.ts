@@ -72,7 +72,7 @@ export type MachineState = 'running' | 'paused' | 'shut-down' | 'crashed';
  *
  * What an implementation must provide:
  * - `cut` is atomic over all the disks given: either every one has its new tip and every old tip is sealed at
- *   one instant, or none has changed (CUT_FAILED);
+ *   one instant, or none has changed (CUT_FAILED; DISK_UNSUPPORTED names a disk that can never be cut);
  * - a sealed layer never changes afterwards and its file is complete for other readers;
  * - `commit` is restartable: killed at any instant, the chain still has its content, whether the layer is
  *   gone from it or not, and doing it again ends it;

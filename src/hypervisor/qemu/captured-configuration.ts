@@ -14,26 +14,31 @@ export async function configurationOf(
 ): Promise<MachineConfiguration> {
   const { UUID: uuid } = await qmp.execute<{ UUID: string }>('query-uuid');
   const { name } = await qmp.execute<{ name?: string }>('query-name');
-  const cpus = await qmp.execute<unknown[]>('query-cpus-fast');
+  const cpus = await qmp.execute<{ 'qom-path': string }[]>('query-cpus-fast');
   const memory = await qmp.execute<{ 'base-memory': number }>('query-memory-size-summary');
   const machineType = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' }));
   const machineVersion = machineType.replace(/-machine$/, '');
   const devices = await devicesOf(qmp);
+  const chipset = machineVersion.includes('q35') ? 'q35' : 'pc';
   const known = disks.filter((disk) => diskIds[disk.deviceName] !== undefined);
   return checkMachineConfiguration({
     name: (name ?? `vm-${uuid.slice(0, 8)}`).replace(/[^A-Za-z0-9._-]/g, '-').slice(0, 64),
     uuid,
     architecture: 'x86_64',
-    chipset: machineVersion.includes('q35') ? 'q35' : 'pc',
+    chipset,
     machineVersion,
     firmware: (await hasFlash(qmp)) ? 'uefi' : 'bios',
+    ...(await cpuModelOf(qmp, cpus[0]?.['qom-path'])),
     cpus: cpus.length,
     memoryBytes: memory['base-memory'],
-    disks: known.map((disk) => ({
-      diskId: diskIds[disk.deviceName]!,
-      bus: busOf(devices, disk.deviceName),
-      sizeBytes: disk.sizeBytes,
-    })),
+    disks: await Promise.all(
+      known.map(async (disk) => ({
+        diskId: diskIds[disk.deviceName]!,
+        bus: busOf(devices, disk.deviceName, chipset),
+        sizeBytes: disk.sizeBytes,
+        ...(await serialOf(qmp, devices, disk.deviceName)),
+      })),
+    ),
     nics: await nicsOf(qmp, devices),
     guestAgent: await hasAgentPort(qmp, devices),
   });
@@ -56,17 +61,42 @@ async function devicesOf(qmp: QmpClient): Promise<Device[]> {
   return found;
 }
 
+/** A CPU's type is its model's name and the architecture: «max-x86_64-cpu». Features set by hand are not told. */
+async function cpuModelOf(qmp: QmpClient, path: string | undefined): Promise<{ cpuModel?: string }> {
+  if (path === undefined) return {};
+  const type = String(await qmp.execute('qom-get', { path, property: 'type' }));
+  return { cpuModel: type.replace(/-x86_64-cpu$/, '') };
+}
+
+/** Guests find their disks by serial number, so that it belongs to what must be the same elsewhere. */
+async function serialOf(
+  qmp: QmpClient,
+  devices: readonly Device[],
+  deviceName: string,
+): Promise<{ serial?: string }> {
+  const path = deviceName.startsWith('/') ? deviceName : deviceOf(devices, deviceName)?.path;
+  if (path === undefined) return {};
+  const serial = String((await qmp.execute('qom-get', { path, property: 'serial' })) ?? '');
+  return /^[A-Za-z0-9._-]{1,20}$/.test(serial) ? { serial } : {};
+}
+
+function deviceOf(devices: readonly Device[], deviceName: string): Device | undefined {
+  // A qdev path may name the backend inside the PCI device: «/machine/peripheral/disk0/virtio-backend».
+  return devices.find(
+    ({ path }) => path === deviceName || deviceName.startsWith(`${path}/`) || path.endsWith(`/${deviceName}`),
+  );
+}
+
 function busOf(
   devices: readonly Device[],
   deviceName: string,
+  chipset: 'q35' | 'pc',
 ): 'virtio-blk' | 'virtio-scsi' | 'ide' | 'sata' {
-  // A qdev path may name the backend inside the PCI device: «/machine/peripheral/disk0/virtio-backend».
-  const device = devices.find(
-    ({ path }) => path === deviceName || deviceName.startsWith(`${path}/`) || path.endsWith(`/${deviceName}`),
-  );
+  const device = deviceOf(devices, deviceName);
   if (device?.type.startsWith('virtio-blk') || deviceName.startsWith('virtio')) return 'virtio-blk';
   if (device?.type.startsWith('scsi')) return 'virtio-scsi';
-  return 'ide';
+  // The same device model; what it is plugged into came with the chipset.
+  return chipset === 'q35' ? 'sata' : 'ide';
 }
 
 const NIC_MODELS = ['virtio-net-pci', 'e1000e', 'e1000'] as const;

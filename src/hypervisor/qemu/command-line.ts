@@ -37,7 +37,7 @@ export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg')
     ['-name', `guest=${configuration.name},process=warmsite-${configuration.name}`],
     ['-uuid', configuration.uuid],
     ['-machine', `${machine},accel=${accelerator},usb=off`],
-    ['-cpu', configuration.cpuModel ?? (accelerator === 'kvm' ? 'host' : 'max')],
+    ['-cpu', cpuModel(configuration.cpuModel, accelerator)],
     ['-smp', String(configuration.cpus)],
     ['-m', `size=${Math.ceil(configuration.memoryBytes / 1024 / 1024)}M`],
     ['-display', 'none', '-vga', 'std'],
@@ -56,6 +56,12 @@ export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg')
     ['-pidfile', paths.pidPath, '-daemonize', '-D', paths.logPath],
   ];
   return args.flat();
+}
+
+/** «host» is what this host's processor is, and only KVM can be that; «max» is the most that either can be. */
+function cpuModel(wanted: string | undefined, accelerator: 'kvm' | 'tcg'): string {
+  if (accelerator === 'kvm') return wanted ?? 'host';
+  return wanted === undefined || wanted.startsWith('host') ? 'max' : wanted;
 }
 
 /** The monitor's argument: no two run directories share it, so that it also tells whose process a process is. */

@@ -62,12 +62,12 @@ export class QemuMachine implements RunningMachine {
 
   async cut(cuts: readonly DiskCut[]): Promise<CutReport> {
     const disks = await this.disks();
+    const tips = cuts.map(({ deviceName }) => findDisk(disks, deviceName).tipNode);
     await this.#deleteOrphans(disks);
     const added: string[] = [];
     try {
       const actions = [];
-      for (const { deviceName, overlay } of cuts) {
-        const disk = findDisk(disks, deviceName);
+      for (const [index, { overlay }] of cuts.entries()) {
         const node = overlayNodeName(overlay);
         await this.#qmp.execute('blockdev-add', {
           driver: overlay.format,
@@ -77,7 +77,7 @@ export class QemuMachine implements RunningMachine {
           file: { driver: 'file', filename: overlay.path },
         });
         added.push(node);
-        actions.push({ type: 'blockdev-snapshot', data: { node: disk.tipNode, overlay: node } });
+        actions.push({ type: 'blockdev-snapshot', data: { node: tips[index], overlay: node } });
       }
       const before = this.#clock.monotonicMs();
       await this.#qmp.execute('transaction', { actions }, { timeoutMs: 60_000 });
