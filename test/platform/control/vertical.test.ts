@@ -8,6 +8,7 @@ import { runCommand } from '../../../src/lib/processes.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { retrying } from '../../../src/lib/retry.ts';
 import type { TestApi } from '../../support/api.ts';
+import { lastFirst } from '../../support/last-first.ts';
 import { TestSite } from '../../support/served-sites.ts';
 import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
 
@@ -18,7 +19,8 @@ const BOX = { params: { machine: 'box' } };
 const BY_HAND = { every: {}, retention: { crash: 3, application: 0 } };
 
 /** Two sites of this process, paired over the loopback, and a machine of the first that does not run. */
-async function twoPairedSites(t: CleanUp) {
+async function twoPairedSites(context: CleanUp) {
+  const t = lastFirst(context);
   const directory = await temporaryDirectory(t);
   const home = await TestSite.init(t, directory, 'home');
   const away = await TestSite.init(t, directory, 'away');

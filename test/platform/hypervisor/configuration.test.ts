@@ -1,0 +1,157 @@
+/** What is told about machines that somebody else started, and that the same can be started from it. Nothing boots. */
+import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { type TestContext, test } from 'node:test';
+import { startLabMachine } from '../../../lab/index.ts';
+import {
+  endRun,
+  type MachineConfiguration,
+  QemuHypervisor,
+  type RunningMachine,
+} from '../../../src/hypervisor/index.ts';
+import { systemClock as clock } from '../../../src/lib/clock.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import { temporaryDirectory } from '../../support/temporary.ts';
+
+const hypervisor = new QemuHypervisor({ clock });
+const UUID = '11111111-2222-4333-8444-555555555555';
+
+async function image(directory: string, name: string, sizeBytes: number): Promise<string> {
+  const path = join(directory, name);
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, String(sizeBytes)]);
+  return path;
+}
+
+async function attached(t: TestContext, directory: string, extraArgs: string[]): Promise<RunningMachine> {
+  const lab = await startLabMachine({ directory, disks: [], extraArgs });
+  t.after(() => lab.stop());
+  const running = await hypervisor.attach({ qmpPath: lab.qmpPath, agentPath: lab.agentPath });
+  t.after(() => running.disconnect());
+  return running;
+}
+
+async function configurationOf(running: RunningMachine): Promise<MachineConfiguration> {
+  const disks = await running.disks();
+  return running.configuration(
+    Object.fromEntries(disks.map(({ deviceName }, index) => [deviceName, `disk${index}`])),
+  );
+}
+
+test('S0.1 disks of every bus, NICs and processor are told, and the machine started from that is the same', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const paths = await Promise.all(
+    [1, 2, 3].map((mib) => image(directory, `${mib}.qcow2`, mib * 1024 * 1024)),
+  );
+  const node = (index: number) =>
+    JSON.stringify({
+      driver: 'qcow2',
+      'node-name': `n${index}`,
+      file: { driver: 'file', filename: paths[index] },
+    });
+  const running = await attached(t, directory, [
+    ...['-uuid', UUID, '-smp', '2', '-cpu', 'Nehalem'],
+    ...['-blockdev', node(0), '-device', 'virtio-blk-pci,drive=n0,id=root,serial=ROOT-1'],
+    ...[
+      '-device',
+      'virtio-scsi-pci',
+      '-blockdev',
+      node(1),
+      '-device',
+      'scsi-hd,drive=n1,id=store,serial=STORE-2',
+    ],
+    ...['-blockdev', node(2), '-device', 'ide-hd,drive=n2,id=old'],
+    ...['-netdev', 'user,id=net', '-device', 'virtio-net-pci,netdev=net,mac=52:54:00:12:34:56,romfile='],
+    ...['-netdev', 'hubport,id=h,hubid=0', '-device', 'e1000,netdev=h,mac=52:54:00:12:34:57,romfile='],
+  ]);
+  const told = await configurationOf(running);
+  assert.deepEqual(
+    { ...told, machineVersion: undefined },
+    {
+      ...{
+        name: 'lab',
+        uuid: UUID,
+        architecture: 'x86_64',
+        chipset: 'q35',
+        machineVersion: undefined,
+        firmware: 'bios',
+      },
+      ...{ cpuModel: 'Nehalem', cpus: 2, memoryBytes: 256 * 1024 * 1024, guestAgent: true },
+      disks: [
+        { diskId: 'disk0', bus: 'virtio-blk', sizeBytes: 1024 * 1024, serial: 'ROOT-1' },
+        { diskId: 'disk1', bus: 'virtio-scsi', sizeBytes: 2 * 1024 * 1024, serial: 'STORE-2' },
+        // QEMU gives a serial number of its own to IDE disks without one; guests know them by it.
+        { diskId: 'disk2', bus: 'sata', sizeBytes: 3 * 1024 * 1024, serial: told.disks[2]!.serial! },
+      ],
+      nics: [
+        { nicId: 'nic0', model: 'virtio-net-pci', mac: '52:54:00:12:34:56', network: 'default' },
+        { nicId: 'nic1', model: 'e1000', mac: '52:54:00:12:34:57', network: 'default' },
+      ],
+    },
+  );
+  assert.match(told.disks[2]!.serial!, /^QM/);
+  assert.match(told.machineVersion!, /^pc-q35-\d/);
+
+  const runDirectory = join(directory, 'run');
+  await mkdir(runDirectory);
+  t.after(() => endRun(runDirectory, clock));
+  const copies = await Promise.all(
+    told.disks.map(({ diskId, sizeBytes }) => image(directory, `${diskId}.copy`, sizeBytes)),
+  );
+  const disks = Object.fromEntries(
+    told.disks.map(({ diskId }, index) => [diskId, [{ path: copies[index]!, format: 'qcow2' as const }]]),
+  );
+  await using twin = await hypervisor.start({ configuration: told, disks, runDirectory, paused: true });
+  assert.deepEqual(await configurationOf(twin), told);
+});
+
+test('CD-ROM, empty and read-only drives are no disks; what cannot be cut is said to be so', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const disk = await image(directory, 'disk.qcow2', 1024 * 1024);
+  const running = await attached(t, directory, [
+    ...[
+      '-drive',
+      `if=none,id=cd,media=cdrom,readonly=on,format=raw,file=${disk}`,
+      '-device',
+      'ide-cd,drive=cd',
+    ],
+    ...[
+      '-drive',
+      `if=none,id=ro,readonly=on,format=qcow2,file=${disk}`,
+      '-device',
+      'virtio-blk-pci,drive=ro',
+    ],
+    ...['-device', 'virtio-scsi-pci', '-device', 'scsi-cd'],
+    ...[
+      '-blockdev',
+      'driver=null-co,node-name=nothing,size=1048576,read-zeroes=on',
+      '-device',
+      'virtio-blk-pci,drive=nothing,id=odd',
+    ],
+  ]);
+  const disks = await running.disks();
+  assert.equal(disks.length, 1);
+  assert.match(disks[0]!.deviceName, /odd/);
+  assert.match(disks[0]!.unsupported!, /neither a qcow2 nor a raw file/);
+  await assert.rejects(
+    running.cut([
+      { deviceName: disks[0]!.deviceName, overlay: { path: join(directory, 'x'), format: 'qcow2' } },
+    ]),
+    { code: 'DISK_UNSUPPORTED' },
+  );
+});
+
+test('a machine of the older chipset is told as such', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const disk = await image(directory, 'disk.qcow2', 1024 * 1024);
+  const running = await attached(t, directory, [
+    '-machine',
+    'pc',
+    '-drive',
+    `if=ide,format=qcow2,file=${disk}`,
+  ]);
+  const { chipset, machineVersion, disks } = await configurationOf(running);
+  assert.equal(chipset, 'pc');
+  assert.match(machineVersion!, /^pc-i440fx-/);
+  assert.equal(disks[0]!.bus, 'ide');
+});
