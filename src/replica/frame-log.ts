@@ -36,17 +36,26 @@ export class FrameLog {
   static async open(files: FileSystem, path: string): Promise<{ log: FrameLog; applied: AppliedFrame[] }> {
     const exists = (await files.sizeOf(path)) !== undefined;
     const handle = await files.open(path, exists ? 'update' : 'create');
-    const bytes = Buffer.alloc(await handle.sizeBytes());
-    await handle.read(bytes, 0);
-    const applied: AppliedFrame[] = [];
-    for (let at = 0; at + RECORD_BYTES <= bytes.length; at += RECORD_BYTES) {
-      const frame = decode(bytes.subarray(at, at + RECORD_BYTES), applied.length);
-      if (!frame) break;
-      applied.push(frame);
+    try {
+      const bytes = Buffer.alloc(await handle.sizeBytes());
+      await handle.read(bytes, 0);
+      const applied: AppliedFrame[] = [];
+      for (let at = 0; at + RECORD_BYTES <= bytes.length; at += RECORD_BYTES) {
+        const frame = decode(bytes.subarray(at, at + RECORD_BYTES), applied.length);
+        if (!frame) break;
+        applied.push(frame);
+      }
+      const sizeBytes = applied.length * RECORD_BYTES;
+      if (sizeBytes !== bytes.length) {
+        await handle.truncate(sizeBytes);
+        // What is cut off may look valid again behind records that are appended later: it must not come back.
+        await handle.sync();
+      }
+      return { log: new FrameLog(handle, sizeBytes), applied };
+    } catch (error) {
+      await handle.close();
+      throw error;
     }
-    const sizeBytes = applied.length * RECORD_BYTES;
-    if (sizeBytes !== bytes.length) await handle.truncate(sizeBytes);
-    return { log: new FrameLog(handle, sizeBytes), applied };
   }
 
   /** Durable on return. */

@@ -86,19 +86,27 @@ export class ReceiveSession {
     const header = record.header as DeltaHeader;
     const { log, applied } = await FrameLog.open(files, join(directory, 'frames'));
     const writers: LayerWriter[] = [];
-    for (const [index, disk] of header.disks.entries()) {
-      const path = join(directory, layerFileName(disk.diskId));
-      const shape = {
-        sizeBytes: disk.sizeBytes,
-        backing: header.parent ? { name: layerName(header.parent.pointId), format: 'qcow2' as const } : null,
-      };
-      const own = applied.filter((frame) => frame.disk === index);
-      if (own.length > 0) {
-        writers.push(await LayerWriter.resume(files, path, shape, own));
-      } else {
-        await files.remove(path);
-        writers.push(await LayerWriter.create(files, path, shape));
+    try {
+      for (const [index, disk] of header.disks.entries()) {
+        const path = join(directory, layerFileName(disk.diskId));
+        const shape = {
+          sizeBytes: disk.sizeBytes,
+          backing: header.parent
+            ? { name: layerName(header.parent.pointId), format: 'qcow2' as const }
+            : null,
+        };
+        const own = applied.filter((frame) => frame.disk === index);
+        if (own.length > 0) {
+          writers.push(await LayerWriter.resume(files, path, shape, own));
+        } else {
+          await files.remove(path);
+          writers.push(await LayerWriter.create(files, path, shape));
+        }
       }
+    } catch (error) {
+      for (const writer of writers) await writer[Symbol.asyncDispose]();
+      await log.close();
+      throw error;
     }
     return new ReceiveSession({ header, directory, skewMs: record.skewMs, files, writers, log, applied });
   }

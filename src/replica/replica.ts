@@ -92,6 +92,8 @@ export class Replica {
   #incoming: Incoming | null;
   /** How many readers have chains of this replica open; the oldest layer is not folded into meanwhile. */
   #readers = 0;
+  /** A failure has left the directory ahead of what is known here: it is read again before anything else is done. */
+  #isOutdated = false;
 
   private constructor(o: {
     layout: ReplicaLayout;
@@ -130,19 +132,9 @@ export class Replica {
     const { files } = tools;
     const record = await loadRecord(files, layout.record, REPLICA_RECORD);
     if (!record) throw replicaFailure('REPLICA_UNKNOWN', `there is no replica in ${layout.directory}`);
-    await finishPublication(files, layout);
-    await redoMerge(mergeTools(tools, layout));
-    const points = await loadPoints(files, layout);
-    const strays = await setStraysAside(files, layout, points);
-    if (strays.length > 0) tools.log.warn('replica.strays', { machineId: record.machineId, strays });
-    await checkLayers(files, layout, points);
-    const newest = points.at(-1);
-    const trees = new Map<string, DigestTree>();
-    for (const { diskId } of newest?.statement.disks ?? [])
-      trees.set(diskId, await loadTree(files, layout, points, diskId));
-    const incoming = await findSession(files, layout, newest?.statement.pointId ?? null);
+    const state = await loadState(tools, layout, record.machineId);
     const branches = await listBranches(files, layout);
-    return new Replica({ layout, tools, record, points, branches, trees, incoming });
+    return new Replica({ layout, tools, record, branches, ...state });
   }
 
   get record(): ReplicaRecord {
@@ -188,6 +180,7 @@ export class Replica {
   /** Decides on a delta that is offered; makes its session if it is taken. */
   offer(offer: Offer): Promise<OfferAnswer> {
     return this.#receiving.run(async () => {
+      await this.#catchUp();
       const answer = answerOffer(offer.header, this.describe(), this.newest?.statement.disks ?? null);
       if (answer.kind !== 'accept') return answer;
       if (this.#incoming && this.#incoming.session !== offer.header.session) {
@@ -195,6 +188,8 @@ export class Replica {
         this.#incoming = null;
       }
       if (!this.#incoming) {
+        // Should this fail, what there is of it is found and used or swept at the next offer.
+        this.#isOutdated = true;
         const session = await ReceiveSession.create({
           files: this.#tools.files,
           layout: this.layout,
@@ -203,6 +198,7 @@ export class Replica {
           skewMs: offer.skewMs,
         });
         await session.release();
+        this.#isOutdated = false;
         this.#incoming = {
           session: offer.header.session,
           pointId: offer.header.pointId,
@@ -225,23 +221,55 @@ export class Replica {
     signal?: AbortSignal,
   ): Promise<Acknowledgement> {
     return this.#receiving.run(async () => {
+      await this.#catchUp();
       if (this.#incoming?.session !== sessionId) {
         throw replicaFailure('REPLICA_SESSION_UNKNOWN', `no delta ${sessionId} has been accepted`);
       }
-      const session = await ReceiveSession.open({
-        files: this.#tools.files,
-        layout: this.layout,
-        session: sessionId,
-      });
+      const session = await this.#openSession(sessionId);
       const { signed, receivedBytes } = await this.#readStream(session, source, signal);
       try {
         const acknowledgement = await this.#writing.run(() => this.#publish(session, signed, receivedBytes));
         await session.release();
         return acknowledgement;
       } catch (error) {
+        // The point may be decided upon or even listed: only the directory knows.
+        this.#isOutdated = true;
         await this.#breakOff(session, error);
         throw error;
       }
+    });
+  }
+
+  /** A session whose files do not fit its record is worth nothing; the delta is sent anew. */
+  async #openSession(session: string): Promise<ReceiveSession> {
+    const { files } = this.#tools;
+    try {
+      return await ReceiveSession.open({ files, layout: this.layout, session });
+    } catch (error) {
+      if (isFailure(error, 'QCOW2_RESUME_MISMATCH', 'REPLICA_SESSION_UNKNOWN')) {
+        this.#isOutdated = true;
+        await discardSession(files, this.layout, session);
+      }
+      throw error;
+    }
+  }
+
+  /** Reads the directory again after a failure that left it ahead of this object, as opening it does. */
+  #catchUp(): Promise<void> {
+    if (!this.#isOutdated) return Promise.resolve();
+    return this.#writing.run(async () => {
+      const unfinished = await pendingMerge(mergeTools(this.#tools, this.layout));
+      if (unfinished?.kind === 'fold' && this.#readers > 0) {
+        throw replicaFailure(
+          'REPLICA_IN_USE',
+          'an interrupted merge must end first, and the replica is read',
+        );
+      }
+      const state = await loadState(this.#tools, this.layout, this.#record.machineId);
+      this.#points = state.points;
+      this.#trees = state.trees;
+      this.#incoming = state.incoming;
+      this.#isOutdated = false;
     });
   }
 
@@ -419,6 +447,23 @@ export class Replica {
     const at = this.#points.indexOf(this.point(pointId));
     return loadTree(this.#tools.files, this.layout, this.#points.slice(0, at + 1), diskId);
   }
+}
+
+/** What the directory says, once everything that was interrupted in it has been ended. */
+async function loadState(tools: ReplicaTools, layout: ReplicaLayout, machineId: string) {
+  const { files } = tools;
+  await finishPublication(files, layout);
+  await redoMerge(mergeTools(tools, layout));
+  const points = await loadPoints(files, layout);
+  const strays = await setStraysAside(files, layout, points);
+  if (strays.length > 0) tools.log.warn('replica.strays', { machineId, strays });
+  await checkLayers(files, layout, points);
+  const newest = points.at(-1);
+  const trees = new Map<string, DigestTree>();
+  for (const { diskId } of newest?.statement.disks ?? [])
+    trees.set(diskId, await loadTree(files, layout, points, diskId));
+  const incoming = await findSession(files, layout, newest?.statement.pointId ?? null);
+  return { points, trees, incoming };
 }
 
 function mergeTools(tools: ReplicaTools, layout: ReplicaLayout): MergeTools {
