@@ -51,7 +51,7 @@ async function makeMachine(t: CleanUp): Promise<MachineUnderTest> {
   t.after(() => monitor.close());
   const [one, two] = ['one', 'two'].map((id) => `/machine/peripheral/dev-${id}/virtio-backend`);
   return {
-    ...{ hypervisor, images: new QemuImages({ clock }), running, one: one!, two: two! },
+    ...{ hypervisor, files: nodeFiles, images: new QemuImages({ clock }), running, one: one!, two: two! },
     newLayer: (below) => newFile(sizes.get(below.path)!, below),
     async write(deviceName, offset, length, fill) {
       const command = `qemu-io -d ${deviceName} "write -P ${fill} ${offset} ${length}"`;
