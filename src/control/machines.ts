@@ -2,12 +2,14 @@ import { join } from 'node:path';
 import type { AddMachineRequest, PolicyRequest, ProtectRequest } from '../api/index.ts';
 import {
   checkMachineConfiguration,
+  connectGuest,
   type Hypervisor,
   type MachineConfiguration,
   type MachineDisk,
+  type MachineSockets,
 } from '../hypervisor/index.ts';
 import { withTimeout } from '../lib/clock.ts';
-import { messageOf } from '../lib/errors.ts';
+import { isFailure, messageOf } from '../lib/errors.ts';
 import { isId, newId } from '../lib/random.ts';
 import { DEFAULT_RETENTION } from '../recovery-point/index.ts';
 import {
@@ -44,6 +46,7 @@ export interface BrokenMachine {
 const FREEZE_LIMIT_MS = 5_000;
 const DEFAULT_EVERY = { crash: 60_000 } as const;
 const STOP_LIMIT_MS = 90_000;
+const AGENT_LIMIT_MS = 3_000;
 
 /** The machines that are at home at this site. One act of a person at a time changes a machine; the acts themselves see to it. */
 export class Machines {
@@ -242,7 +245,7 @@ export class Machines {
     if (!running) return;
     if (o.force) return running.quit();
     const limitMs = o.limitMs ?? STOP_LIMIT_MS;
-    await running.pressPowerButton();
+    if (!(await this.#askGuestToEnd(running.sockets))) await running.pressPowerButton();
     await withTimeout(
       this.#tools.clock,
       limitMs,
@@ -252,6 +255,23 @@ export class Machines {
         return controlFailure('MACHINE_STOP_TIMEOUT', said, { context: { limitMs } });
       },
     );
+  }
+
+  /** Whether the guest's agent took the request; a guest without one that answers has its power button pressed. */
+  async #askGuestToEnd(sockets: MachineSockets): Promise<boolean> {
+    if (sockets.agentPath === undefined) return false;
+    try {
+      await using guest = await connectGuest(sockets, {
+        clock: this.#tools.clock,
+        timeoutMs: AGENT_LIMIT_MS,
+      });
+      await guest.shutdown('powerdown');
+      return true;
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#tools.log.info('machine.agent-silent', { reason: error.message });
+      return false;
+    }
   }
 
   async protect(machine: ProtectedMachine, targetSiteId: string, request: ProtectRequest): Promise<void> {

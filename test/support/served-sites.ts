@@ -1,6 +1,8 @@
 import { join } from 'node:path';
+import type { SiteEvent } from '../../src/api/index.ts';
 import { initSite } from '../../src/control/index.ts';
-import { systemClock } from '../../src/lib/clock.ts';
+import { endRun } from '../../src/hypervisor/index.ts';
+import { systemClock, withTimeout } from '../../src/lib/clock.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { systemRandom } from '../../src/lib/random.ts';
@@ -8,6 +10,7 @@ import { type ServedSite, serveSite } from '../../src/server/index.ts';
 import { TestApi } from './api.ts';
 import type { CleanUp } from './temporary.ts';
 
+const EVENT_LIMIT_MS = 120_000;
 const ANY_PORT = { host: '127.0.0.1', port: 0 };
 
 export const SITE_TOOLS = { files: nodeFiles, clock: systemClock, random: systemRandom };
@@ -28,8 +31,28 @@ export class TestSite {
     const settings = { api: ANY_PORT, peer: ANY_PORT };
     const { recoveryKit } = await initSite(SITE_TOOLS, { dataDirectory, name, settings });
     const site = new TestSite(dataDirectory, recoveryKit);
-    t.after(() => site.close());
+    t.after(async () => {
+      await site.close();
+      // Machines outlive their site; they do not outlive the test.
+      const run = join(dataDirectory, 'run');
+      for (const name of (await nodeFiles.list(run)) ?? []) await endRun(join(run, name), systemClock);
+    });
     return site;
+  }
+
+  /**
+   * Resolves with the next event that `wanted` accepts; fails when none has come after two minutes, which is long for
+   * everything but a hang.
+   */
+  next(wanted: (event: SiteEvent) => boolean): Promise<SiteEvent> {
+    let end: () => void = () => undefined;
+    const arrival = new Promise<SiteEvent>((resolve) => {
+      end = this.served.site.events.listen((event) => {
+        if (wanted(event)) resolve(event);
+      });
+    });
+    const late = () => new Error('the event did not come');
+    return withTimeout(systemClock, EVENT_LIMIT_MS, () => arrival, late).finally(end);
   }
 
   async serve(): Promise<TestApi> {

@@ -17,10 +17,12 @@ import {
 } from '../../../src/api/index.ts';
 import { jsonLog } from '../../../src/server/index.ts';
 import type { TestApi } from '../../support/api.ts';
+import { lastFirst } from '../../support/last-first.ts';
 import { TestSite } from '../../support/served-sites.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
-async function served(t: TestContext): Promise<{ site: TestSite; api: TestApi }> {
+async function served(context: TestContext): Promise<{ site: TestSite; api: TestApi }> {
+  const t = lastFirst(context);
   const site = await TestSite.init(t, await temporaryDirectory(t), 'bergen');
   return { site, api: await site.serve() };
 }
