@@ -184,6 +184,8 @@ async function publishOne(files: FileSystem, from: string, to: string): Promise<
 export async function finishPublication(files: FileSystem, layout: ReplicaLayout): Promise<void> {
   for (const session of (await files.list(layout.incoming)) ?? []) {
     const manifest = await loadRecord(files, join(layout.session(session), 'verified.json'), VERIFIED_RECORD);
+    // It may be known to the page cache alone, and after the first rename there is no way back without it.
+    if (manifest) await files.syncDirectory(layout.session(session));
     if (manifest) await publishVerified(files, layout, session, manifest);
   }
 }

@@ -452,6 +452,12 @@ export class Replica {
 /** What the directory says, once everything that was interrupted in it has been ended. */
 async function loadState(tools: ReplicaTools, layout: ReplicaLayout, machineId: string) {
   const { files } = tools;
+  // A process that was killed may have left names that are in the page cache alone. A point that is reported from here
+  // on, and every act that an intent asks for, must not outlive them.
+  for (const directory of [layout.directory, layout.points, layout.incoming, layout.intents]) {
+    await files.makeDirectory(directory);
+    await files.syncDirectory(directory);
+  }
   await finishPublication(files, layout);
   await redoMerge(mergeTools(tools, layout));
   const points = await loadPoints(files, layout);

@@ -58,6 +58,9 @@ export class ProtectedChain {
     const { files } = tools;
     await files.makeDirectory(layout.cuts);
     for (const { diskId } of disks) await files.makeDirectory(layout.disk(diskId));
+    // A process that was killed may have left records that are in the page cache alone: what follows from them, such as
+    // the removal of a layer, must not become durable before they are.
+    await files.syncDirectory(layout.cuts);
     const cuts: CutRecord[] = [];
     for (const name of (await files.list(layout.cuts)) ?? []) {
       if (!name.endsWith('.json')) continue;

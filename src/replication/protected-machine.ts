@@ -83,6 +83,10 @@ export class ProtectedMachine {
     if (!record)
       throw replicationFailure('PROTECTION_MACHINE_UNKNOWN', `there is no machine in ${layout.directory}`);
     const chain = await ProtectedChain.open(tools, layout, record.disks);
+    // As with the cuts: layers are merged on the word of these records.
+    await tools.files.makeDirectory(layout.targets);
+    await tools.files.syncDirectory(layout.targets);
+    await tools.files.syncDirectory(layout.directory);
     const siteId = record.protection?.targetSiteId;
     const machine: ProtectedMachine = new ProtectedMachine({
       ...{ layout, tools, chain, record },
