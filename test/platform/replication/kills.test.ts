@@ -64,7 +64,7 @@ describe('kill -9', { timeout: 3_600_000 }, () => {
     await ledger.reached(20, 60_000);
     await copyAndSend(machine, sites.target);
     ledger.close();
-    const kills = sized({ what: 'S0.11: kills of QEMU', normal: 5, full: 200 });
+    const kills = sized({ what: 'S0.11: kills of QEMU', normal: 3, full: 200 });
     let promised = 0;
     for (let i = 0; i < kills; i++) {
       const port = await lab.ledger();
@@ -97,7 +97,7 @@ describe('kill -9', { timeout: 3_600_000 }, () => {
     await ledger.reached(20, 60_000);
     await copyAndSend(machine, sites.target);
     ledger.close();
-    const kills = sized({ what: 'S0.14: kills of QEMU in a merge', normal: 3, full: 100 });
+    const kills = sized({ what: 'S0.14: kills of QEMU in a merge', normal: 2, full: 100 });
     for (let i = 0; i < kills; i++) {
       const port = await lab.ledger();
       const { seq } = await port.next(60_000);
