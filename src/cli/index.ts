@@ -16,6 +16,8 @@
  *
  * `main.ts` composes: it alone knows `server` and `control`; all other files know `api` and `lib`.
  */
+export { ApiClient } from './api-client.ts';
 export { runCommandLine } from './command-line.ts';
 export { CLI_ERRORS } from './errors.ts';
+export { readApiAccess } from './site-files.ts';
 export type { InitRequest, ServedSite, SiteHost, World } from './world.ts';

@@ -132,6 +132,7 @@ async function pump(
 /** Tells a source that no more is wanted. One that is still busy is told, but not waited for: it may be stuck. */
 async function leave(source: AsyncIterator<UploadChunk>, busy: boolean): Promise<void> {
   const left = Promise.resolve(source.return?.());
+  // It ends in its own time; how, changes nothing for anybody here.
   if (busy) left.catch(() => undefined);
   else await left;
 }
