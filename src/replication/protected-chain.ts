@@ -58,9 +58,10 @@ export class ProtectedChain {
     const { files } = tools;
     await files.makeDirectory(layout.cuts);
     for (const { diskId } of disks) await files.makeDirectory(layout.disk(diskId));
-    // A process that was killed may have left records that are in the page cache alone: what follows from them, such as
-    // the removal of a layer, must not become durable before they are.
-    await files.syncDirectory(layout.cuts);
+    // A process that was killed may have left names that are in the page cache alone: what follows from them, such as the
+    // removal of a layer or a cut that is recorded on its tips, must not become durable before they are.
+    for (const directory of [layout.cuts, ...disks.map(({ diskId }) => layout.disk(diskId))])
+      await files.syncDirectory(directory);
     const cuts: CutRecord[] = [];
     for (const name of (await files.list(layout.cuts)) ?? []) {
       if (!name.endsWith('.json')) continue;
@@ -201,10 +202,18 @@ export class ProtectedChain {
     for (const { diskId, sizeBytes } of this.#disks) {
       const below = cut.sealed[diskId]!;
       const shape = { sizeBytes, backing: { name: below.path, format: below.format } };
-      // The end of an earlier protection has removed it.
-      await this.#tools.files.makeDirectory(this.#layout.disk(diskId));
+      await this.#makeDiskDirectory(diskId);
       await createEmptyLayer(this.#tools.files, cut.tips[diskId]!.path, shape, { sync: true });
     }
+  }
+
+  /** The end of an earlier protection has removed it; a tip must not be lost with a name above its own. */
+  async #makeDiskDirectory(diskId: string): Promise<void> {
+    const { files } = this.#tools;
+    if ((await files.list(this.#layout.disk(diskId))) !== undefined) return;
+    await files.makeDirectory(this.#layout.disk(diskId));
+    await files.syncDirectory(this.#layout.disks);
+    await files.syncDirectory(this.#layout.directory);
   }
 
   async #seal(
@@ -345,10 +354,10 @@ export class ProtectedChain {
   }
 
   /**
-   * Ends the protection: everything above the owner's files is committed into them, so that their paths are the owner's
-   * again, and every record of ours is removed.
+   * The first half of the end of a protection: everything above the owner's files is committed into them. May be
+   * repeated as long as `remove` has not begun, and not afterwards: an older layer would then go over a younger one.
    */
-  async dissolve(running: RunningMachine | undefined): Promise<void> {
+  async commitIntoOrigins(running: RunningMachine | undefined): Promise<void> {
     const { files, images } = this.#tools;
     for (const disk of this.#disks) {
       const origin = disk.chain.at(-1)!;
@@ -362,11 +371,20 @@ export class ProtectedChain {
         }
       }
     }
-    for (const cut of [...this.#cuts].reverse()) await this.#removeRecord(cut);
-    for (const { diskId } of this.#disks) await files.removeDirectory(this.#layout.disk(diskId));
   }
 
-  /** Takes back a cut that did not happen. Its record goes last and must not call it sealed while its tips go. */
+  /** The second half: layers and records of ours are removed; with `setAside` layers are kept there instead. */
+  async remove(setAside: string | undefined): Promise<void> {
+    const { files } = this.#tools;
+    if (setAside === undefined) {
+      await files.removeDirectory(this.#layout.disks);
+    } else if ((await files.list(setAside)) === undefined) {
+      await files.rename(this.#layout.disks, setAside);
+    }
+    await files.syncDirectory(this.#layout.directory);
+    for (const cut of [...this.#cuts].reverse()) await this.#removeRecord(cut);
+  }
+
   async #forget(cut: CutRecord): Promise<void> {
     const { files } = this.#tools;
     await this.#store({ ...cut, state: 'intended' });
