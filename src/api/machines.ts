@@ -89,6 +89,14 @@ export const ProtectRequest = Type.Object(
 );
 export type ProtectRequest = Type.Static<typeof ProtectRequest>;
 
+export const UnprotectRequest = Type.Object(
+  {
+    /** For a stale base: keep what the owner's files hold now and set our layers aside, uncommitted. */
+    keepOrigin: Type.Optional(Type.Boolean()),
+  },
+  { additionalProperties: false },
+);
+
 export const PolicyRequest = Type.Object(
   {
     ...policyFields,

@@ -9,6 +9,7 @@ import {
   PolicyRequest,
   ProtectRequest,
   StartStopRequest,
+  UnprotectRequest,
 } from './machines.ts';
 import {
   AlertView,
@@ -121,6 +122,7 @@ export const ROUTES = {
     ...ofMachine,
     method: 'DELETE',
     path: '/machines/:machine/protection',
+    body: UnprotectRequest,
     answer: MachineView,
   },
   'vm.policy': {

@@ -86,8 +86,10 @@ export class MachineActs {
     );
   }
 
-  unprotect(actor: string, reference: string): Promise<MachineView> {
-    return this.#act(actor, 'vm.unprotect', reference, {}, (machine) => this.#machines.unprotect(machine));
+  unprotect(actor: string, reference: string, keepOrigin: boolean): Promise<MachineView> {
+    return this.#act(actor, 'vm.unprotect', reference, { keepOrigin }, (machine) =>
+      this.#machines.unprotect(machine, keepOrigin),
+    );
   }
 
   #act(

@@ -299,12 +299,12 @@ export class Machines {
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
-  async unprotect(machine: ProtectedMachine): Promise<void> {
+  async unprotect(machine: ProtectedMachine, keepOrigin: boolean): Promise<void> {
     const { machineId } = machine.record;
     // A transfer under way would be waited for; its part at the other side stays and may be thrown away there.
     await this.#unfollow(machineId);
     try {
-      await machine.unprotect();
+      await (keepOrigin ? machine.unprotectKeepingOrigin() : machine.unprotect());
       this.#tools.loop.alerts.clear(`replication:${machineId}`);
     } finally {
       this.#follow(machineId);

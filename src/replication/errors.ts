@@ -20,7 +20,7 @@ export const REPLICATION_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'Stop the machine. If it has written nothing there, start it from the tip that `warmsite vm show` names; else keep its files and take the protected state from the newest point at the other site. Nothing is sent or merged meanwhile.',
+      'Stop the machine. If it has written nothing there, start it from the tip that `warmsite vm show` names; else decide: `warmsite vm unprotect --keep-origin` keeps what its files hold now, and the protected state is the newest point at the other site. Nothing is sent or merged meanwhile.',
   },
   PROTECTION_UNSENT: {
     kind: 'refused',

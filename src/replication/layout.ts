@@ -36,6 +36,11 @@ export class ProtectedLayout {
     return join(this.directory, 'disks');
   }
 
+  /** Where layers go that were given up for what the owner's files hold: kept for a person. */
+  setAside(lastCutId: string): string {
+    return join(this.directory, `set-aside-${lastCutId}`);
+  }
+
   disk(diskId: string): string {
     return join(this.disks, diskId);
   }

@@ -168,7 +168,7 @@ export class ProtectedMachine {
   #adopt(running: RunningMachine): void {
     this.#running = running;
     this.#isSettledStopped = false;
-    this.#presence = { state: 'running', processId: running.processId };
+    this.#presence = presenceOf(running);
     const end = running.onEvent((event) => {
       for (const listener of this.#listeners) listener(event);
     });
@@ -300,18 +300,44 @@ export class ProtectedMachine {
       this.#changing.run(async () => {
         await this.#attach();
         this.#needHealthy();
-        await this.#storeRecord({ ...this.#record, dissolving: true });
+        await this.#storeRecord({ ...this.#record, dissolving: 'committing' });
+        await this.#dissolve();
+      }),
+    );
+  }
+
+  /**
+   * The way out of a stale base: ends the protection in favour of what the owner's files hold now. Nothing is committed into
+   * them; the layers are kept in `set-aside-<cut>/`.
+   */
+  unprotectKeepingOrigin(): Promise<void> {
+    return this.#sending.run(() =>
+      this.#changing.run(async () => {
+        await this.#attach();
+        if (this.#presence.state === 'running') {
+          throw replicationFailure('PROTECTION_EXISTS', `${this.#record.name} runs on its layers`, {
+            hint: 'Stop it first, or unprotect it without giving its layers up.',
+          });
+        }
+        await this.#storeRecord({ ...this.#record, dissolving: 'setting-aside' });
         await this.#dissolve();
       }),
     );
   }
 
   async #dissolve(): Promise<void> {
-    await this.#chain.dissolve(this.#running);
+    const { dissolving: phase, suspect: _over, ...record } = this.#record;
+    if (phase === 'committing') {
+      await this.#chain.commitIntoOrigins(this.#running);
+      await this.#storeRecord({ ...this.#record, dissolving: 'removing' });
+    }
+    const last = this.cuts.at(-1);
+    const isKept = phase === 'setting-aside' && last !== undefined;
+    await this.#chain.remove(isKept ? this.layout.setAside(last.cutId) : undefined);
     await this.#delivery?.remove();
-    const { dissolving: _done, ...record } = this.#record;
     await this.#storeRecord({ ...record, protection: null });
     this.#delivery = null;
+    if (this.#presence.state === 'stale') this.#presence = presenceOf(this.#running);
   }
 
   /** Makes a copy of the given type. Throws CUT_FAILED; nothing has changed then. */
@@ -422,6 +448,10 @@ export class ProtectedMachine {
     this.#running = undefined;
     await running?.disconnect();
   }
+}
+
+function presenceOf(running: RunningMachine | undefined): MachinePresence {
+  return running ? { state: 'running', processId: running.processId } : { state: 'stopped' };
 }
 
 function staleBase(message: string) {

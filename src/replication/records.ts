@@ -59,7 +59,9 @@ const MachineRecordSchema = Type.Object({
   ),
   protection: Type.Union([ProtectionSchema, Type.Null()]),
   /** The protection is being ended: whatever happens, that is finished first. */
-  dissolving: Type.Optional(Type.Boolean()),
+  dissolving: Type.Optional(
+    Type.Union([Type.Literal('committing'), Type.Literal('removing'), Type.Literal('setting-aside')]),
+  ),
   /**
    * Why the files below the tips may have been written by others: the machine was found running on something else. The
    * chain is left alone until their content has been compared with the digests of what was acknowledged.

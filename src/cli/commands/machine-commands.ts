@@ -243,11 +243,16 @@ function addProtection(vm: Command, runner: Runner): void {
       'end the replication; the disks hold everything again, the points at the other site stay there',
     )
     .argument('<vm>', 'name or id')
+    .option(
+      '--keep-origin',
+      'after a stale base: keep what the files of the machine hold now, set the layers aside',
+    )
     .addHelpText('after', examples('warmsite vm unprotect web'))
     .action(
-      runner.run(async (context, machine: string) =>
-        shown(context, await (await context.api()).call('vm.unprotect', { params: { machine } })),
-      ),
+      runner.run(async (context, machine: string, { keepOrigin = false }: { keepOrigin?: boolean }) => {
+        const api = await context.api();
+        return shown(context, await api.call('vm.unprotect', { params: { machine }, body: { keepOrigin } }));
+      }),
     );
 }
 

@@ -1,6 +1,6 @@
 /** A machine that is started on other disks than the recorded ones must cost neither of the two states. */
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { type TestContext, test } from 'node:test';
 import { buildLabGuest, type LabMachine, LedgerPort, startLabMachine } from '../../../lab/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
@@ -113,6 +113,22 @@ test('S0.11 a machine started from its original files is stale: nothing is cut, 
   // What the machine wrote outside is whole, too: its ledger goes on without a gap.
   const outsideOf = (disk: 'system' | 'data') => [origins[disk === 'system' ? 0 : 1]!];
   await assertLedger(sites.protectedTools.images, outsideOf, promised);
+
+  // The way out, when a person has decided for what the owner's files hold: the layers are kept, and nothing goes into the files.
+  await machine.attach();
+  await machine.unprotectKeepingOrigin();
+  assert.equal(machine.presence.state, 'stopped');
+  assert.equal(machine.record.protection, null);
+  await assertLedger(sites.protectedTools.images, outsideOf, promised);
+  const kept = await readdir(machine.layout.directory);
+  const aside = kept.find((name) => name.startsWith('set-aside-'));
+  assert.ok(aside, kept.join(' '));
+  for (const [path, bytes] of layers) {
+    const moved = path.replace('/disks/', `/${aside}/`);
+    assert.ok((await readFile(moved)).equals(bytes), `${moved} is not the layer that was given up`);
+  }
+  await machine.protect({ ...BY_HAND, targetSiteId: sites.target.siteId });
+  assert.equal(machine.unsent.length, 0);
 });
 
 test('S0.11 a machine that was only loaded from its original files and wrote nothing is taken back', async (t) => {
