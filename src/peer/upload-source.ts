@@ -6,12 +6,12 @@ import { Stop } from './stop.ts';
 import { Watchdog } from './watchdog.ts';
 
 /** What is read ahead of the handler, so that the wire does not rest while the disk works: pauses above … */
-const AHEAD_MAX_BYTES = 8 * 1024 * 1024;
+const AHEAD_MAX_BYTES = 4 * 1024 * 1024;
 /** … and goes on below. */
-const AHEAD_RESUME_BYTES = 4 * 1024 * 1024;
+const AHEAD_RESUME_BYTES = 2 * 1024 * 1024;
 
 /**
- * The body of an upload as its handler sees it. At most 8 MiB are read ahead of the handler. Throws PEER_STALLED when
+ * The body of an upload as its handler sees it. At most 4 MiB are read ahead of the handler. Throws PEER_STALLED when
  * the handler has waited `stallTimeoutMs` for a byte, PEER_CONNECTION_LOST when the body ends early, and the reason
  * of `signal`. Leaving it early does not end the connection.
  */

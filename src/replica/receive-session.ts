@@ -12,7 +12,7 @@ import { INCOMING_RECORD } from './records.ts';
 const CHECKPOINT_BYTES = 256 * 1024 * 1024;
 const CHECKPOINT_FRAMES = 8192;
 /** So much may have been taken from the wire and not yet been written. */
-const BEHIND_BYTES_MAX = 8 * 1024 * 1024;
+const BEHIND_BYTES_MAX = 4 * 1024 * 1024;
 
 /**
  * A delta on its way in: `incoming/<session>/` with one unfinished layer for each disk and the log of the frames
@@ -122,7 +122,7 @@ export class ReceiveSession {
 
   /**
    * Takes the next frame of the stream; the decoder has checked that it may come. Writing goes on behind the caller, up
-   * to 8 MiB of it, so that the wire does not wait for each write; a write that failed is thrown by a later call.
+   * to 4 MiB of it, so that the wire does not wait for each write; a write that failed is thrown by a later call.
    */
   async apply(frame: Exclude<DeltaFrame, { type: 'trailer' }>): Promise<void> {
     const length = frame.type === 'data' ? frame.data.length : frame.length;
