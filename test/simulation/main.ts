@@ -7,6 +7,7 @@ const { values } = parseArgs({
     seed: { type: 'string', default: '1' },
     steps: { type: 'string', default: '5000' },
     seeds: { type: 'string', default: '1' },
+    tail: { type: 'string', default: '120' },
     verbose: { type: 'boolean', default: false },
   },
 });
@@ -20,7 +21,7 @@ for (let seed = first; seed < first + Number(values.seeds); seed++) {
   if (values.verbose)
     console.log(JSON.stringify({ events: report.events, failures: report.failures }, null, 1));
   if (violation === undefined) continue;
-  console.log(report.recent.slice(-120).join('\n'));
+  console.log(report.recent.slice(-Number(values.tail)).join('\n'));
   console.log(`seed ${seed} found: ${violation}`);
   process.exitCode = 1;
   break;

@@ -321,6 +321,20 @@ export class Oracle {
         throw new Violation(`${diskId} reads otherwise by its headers`);
     }
   }
+
+  /** The protection has ended: the owner's own files hold everything, and nothing of ours is left on the disks. */
+  async checkOwnersFiles(): Promise<void> {
+    const { machine, disk } = this.#protected;
+    for (const { diskId, chain } of machine!.record.disks) {
+      const found = await this.#read(this.#protectedContent, chain, `the owner's ${diskId}`);
+      if (!found.equals(this.#guest.content(diskId)))
+        throw new Violation(
+          `the owner's ${diskId} lacks something at ${firstDifference(found, this.#guest.content(diskId))}`,
+        );
+    }
+    const left = [...disk.files.keys()].filter((path) => path.endsWith('.qcow2') && path.startsWith('/data'));
+    if (left.length > 0) throw new Violation(`the end of the protection left ${left.join(' ')}`);
+  }
 }
 
 async function listedPoints(disk: SimDisk): Promise<PointManifest[]> {

@@ -28,9 +28,9 @@ import type { SimRandom } from './sim-random.ts';
 import type { Swarm } from './swarm.ts';
 import { SimProcess, type Turns } from './turns.ts';
 
-export const MACHINE_ID = '0'.repeat(25) + 'm';
-export const PROTECTED_SITE = '0'.repeat(25) + 'p';
-export const RECOVERY_SITE = '0'.repeat(25) + 'r';
+export const MACHINE_ID = `${'0'.repeat(25)}m`;
+export const PROTECTED_SITE = `${'0'.repeat(25)}p`;
+export const RECOVERY_SITE = `${'0'.repeat(25)}r`;
 const SOCKETS = { qmpPath: '/run/machine/qmp' };
 
 /** Ways to replace what a site process works with, from outside of it: planted bugs. */
@@ -169,11 +169,14 @@ export class ProtectedSite {
     }
   }
 
+  /** The protection is to be ended. */
+  isToEnd = false;
+
   async #cutNowAndThen(process: SimProcess, machine: ProtectedMachine): Promise<never> {
     const { random, swarm } = this.#o;
     for (;;) {
       await process.sleep(random.between(1, 2 * swarm.cutEveryMs));
-      if (!this.isBusy && !this.needsLastCut) continue;
+      if (this.isToEnd || (!this.isBusy && !this.needsLastCut)) continue;
       try {
         await machine.cut(random.chance(0.3) ? 'app' : 'crash');
         if (!this.isBusy) this.needsLastCut = false;
@@ -185,13 +188,15 @@ export class ProtectedSite {
 
   /** One more copy is wanted although the site comes to rest. */
   needsLastCut = false;
+  /** The machine is stopped when everything comes to rest. */
+  restsStopped = false;
 
   async #send(process: SimProcess, machine: ProtectedMachine): Promise<never> {
     const target = this.#o.targetFor(process);
     const wrapped = this.#o.wrap.target?.(target) ?? target;
     for (;;) {
       try {
-        const outcome = await machine.replicate(wrapped);
+        const outcome = this.isToEnd ? { kind: 'nothing' } : await machine.replicate(wrapped);
         if (outcome.kind !== 'nothing') continue;
       } catch (error) {
         this.#o.onTrouble('P replicate', error);
@@ -206,9 +211,11 @@ export class ProtectedSite {
     for (;;) {
       await process.sleep(random.between(10, 150));
       try {
+        if (this.isToEnd && machine.record.protection) await machine.unprotect();
         const presence = random.chance(0.5) ? await machine.attach() : await machine.look();
-        if (presence.state === 'stopped' && random.chance(0.5)) await machine.start();
-        if (this.isBusy && presence.state === 'running' && random.chance(0.03)) await machine.running?.quit();
+        const isToStop = this.isBusy ? random.chance(0.05) : this.restsStopped;
+        if (presence.state === 'running' && isToStop) await machine.running?.quit();
+        else if (presence.state === 'stopped' && !isToStop && random.chance(0.5)) await machine.start();
       } catch (error) {
         this.#o.onTrouble('P keep', error);
       }

@@ -157,6 +157,7 @@ export class RecoverySite {
       const replica = replicas.get(MACHINE_ID);
       if (!replica || replica.points.length === 0) continue;
       try {
+        await replica.refreshBranches();
         const [old] = replica.branches;
         if (old) await removeBranch(files, replica, old.branchId);
         else if (this.isBusy) await this.#makeBranch(process, files, replica);

@@ -40,7 +40,7 @@ const USUAL_RATE: Readonly<Record<WorldEvent, number>> = {
   'kill-machine': 1 / 900,
   'fault-protected-disk': 1 / 400,
   'fault-recovery-disk': 1 / 400,
-  partition: 1 / 1500,
+  partition: 1 / 800,
   'wall-clock': 1 / 500,
   'write-back': 1 / 20,
 };

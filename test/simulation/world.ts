@@ -16,7 +16,7 @@ import { chooseSwarm, type Swarm, WORLD_EVENTS, type WorldEvent } from './swarm.
 import { SimProcess, settled, Turns } from './turns.ts';
 
 /** Steps that may pass between the end of all faults and rest. */
-const REST_STEPS_MAX = 40_000;
+const REST_STEPS_MAX = 20_000;
 /** One step in so many, copies of the disks lose their power and are opened again. */
 const PROBE_EVERY = 250;
 
@@ -67,6 +67,7 @@ export class World {
   readonly #events: Record<string, number> = {};
   readonly #failures: Record<string, number> = {};
   #trouble: Error | undefined;
+  #partitionEndsAtMs = 0;
   #published: { pointId: string; sequence: number }[] = [];
 
   constructor(seed: number, wrap: Wrappers = {}) {
@@ -139,6 +140,7 @@ export class World {
     for (const event of WORLD_EVENTS) {
       if (this.#chance.chance(this.#swarm.rates[event])) await this.#happen(event);
     }
+    if (this.#turns.nowMs > this.#partitionEndsAtMs) this.#net.isPartitioned = false;
     await this.#turns.next();
     await this.#look();
     if (this.#chance.chance(1 / PROBE_EVERY)) await this.#probe();
@@ -202,7 +204,8 @@ export class World {
         this.#breakDisk(this.#recovery.faults);
         break;
       case 'partition':
-        this.#net.isPartitioned = !this.#net.isPartitioned;
+        this.#net.isPartitioned = true;
+        this.#partitionEndsAtMs = this.#turns.nowMs + chance.between(1, 300);
         break;
       case 'wall-clock':
         this.#turns.jumpWall(chance.pick([-1, 1]) * chance.pick([500, 3_600_000, 400 * 86_400_000]));
@@ -220,7 +223,7 @@ export class World {
     faults.heal();
     if (chance.chance(0.3)) return;
     faults.arm({
-      act: chance.pick(DISK_ACTS),
+      act: chance.chance(0.3) ? 'sync' : chance.pick(DISK_ACTS),
       system: chance.pick(['EIO', 'EIO', 'ENOSPC']),
       after: chance.between(1, 40),
       forever: chance.chance(0.2),
@@ -260,6 +263,7 @@ export class World {
     this.#protected.isBusy = false;
     this.#recovery.isBusy = false;
     this.#protected.needsLastCut = true;
+    this.#protected.restsStopped = this.#seed % 2 === 0;
     const end = this.#turns.steps + REST_STEPS_MAX;
     let unrest: string[] = [];
     while (this.#turns.steps < end) {
@@ -269,9 +273,27 @@ export class World {
       unrest = await this.#oracle.unrest();
       if (unrest.length === 0) {
         await this.#oracle.checkByHand();
+        await this.#endProtection();
         return;
       }
     }
     throw new Violation(`no rest after ${REST_STEPS_MAX} steps without faults: ${unrest.join('; ')}`);
+  }
+
+  /** The owner takes the machine back: everything is in the owner's files again, also if we are killed meanwhile. */
+  async #endProtection(): Promise<void> {
+    const wasAskedAt = this.#turns.steps;
+    const isKilled = this.#chance.chance(0.5);
+    const killAt = wasAskedAt + this.#chance.below(150);
+    this.#protected.isToEnd = true;
+    while (this.#turns.steps < wasAskedAt + REST_STEPS_MAX) {
+      if (isKilled && this.#turns.steps === killAt) await this.#happen('kill-protected-site');
+      await this.#turns.next();
+      if (this.#trouble) throw this.#trouble;
+      if (this.#protected.machine?.record.protection !== null) continue;
+      await this.#oracle.checkOwnersFiles();
+      return;
+    }
+    throw new Violation(`the protection has not ended after ${REST_STEPS_MAX} steps`);
   }
 }

@@ -121,18 +121,22 @@ export async function commitLayer(
 
 /** Exactly the files named, the oldest first; their headers are not asked what lies below. */
 export async function openFiles(files: FileSystem, chain: readonly ImageFile[]): Promise<OpenedFiles> {
-  const layers: LayerReader[] = [];
+  const opened: AsyncDisposable[] = [];
   try {
+    const layers: LayerReader[] = [];
     for (const { path } of chain.filter(({ format }) => format === 'qcow2')) {
-      layers.unshift(await openLayer(files, path, { leaks: 'allowed' }));
+      const layer = await openLayer(files, path, { leaks: 'allowed' });
+      opened.push(layer);
+      layers.unshift(layer);
     }
     const [raw] = chain.filter(({ format }) => format === 'raw');
     if (!raw) return { reader: new ChainReader(layers, null), rawBytes: undefined };
     const file = await files.open(raw.path, 'read');
+    opened.push({ [Symbol.asyncDispose]: () => file.close() });
     const sizeBytes = await file.sizeBytes();
     return { reader: new ChainReader(layers, { path: raw.path, file, sizeBytes }), rawBytes: sizeBytes };
   } catch (error) {
-    for (const layer of layers) await layer[Symbol.asyncDispose]();
+    for (const one of opened) await one[Symbol.asyncDispose]();
     throw error;
   }
 }

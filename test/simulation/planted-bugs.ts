@@ -1,0 +1,214 @@
+import type { DeltaHeader } from '../../src/delta/index.ts';
+import type { DiskImages, ImageFile, ImageReader } from '../../src/hypervisor/index.ts';
+import type { FileHandle, FileSystem } from '../../src/lib/files.ts';
+import { type SignedStatement, statementDigest } from '../../src/recovery-point/index.ts';
+import type { ReplicationTarget } from '../../src/replication/index.ts';
+import type { Wrappers } from './protected-site.ts';
+
+/** A bug that the product does not have, put in from outside, to see that the simulation would find it. */
+export interface PlantedBug {
+  readonly name: string;
+  readonly wrap: Wrappers;
+}
+
+/** The same file system with some calls replaced. */
+function filesWith(files: FileSystem, changed: Partial<FileSystem>): FileSystem {
+  return {
+    open: (path, how) => files.open(path, how),
+    rename: (from, to) => files.rename(from, to),
+    remove: (path) => files.remove(path),
+    makeDirectory: (path) => files.makeDirectory(path),
+    removeDirectory: (path) => files.removeDirectory(path),
+    list: (path) => files.list(path),
+    sizeOf: (path) => files.sizeOf(path),
+    syncDirectory: (path) => files.syncDirectory(path),
+    setReadOnly: (path, readOnly) => files.setReadOnly(path, readOnly),
+    ...changed,
+  };
+}
+
+/** The same file system with every handle changed. */
+function withHandles(
+  files: FileSystem,
+  change: (handle: FileHandle, path: string) => FileHandle,
+): FileSystem {
+  return filesWith(files, { open: async (path, how) => change(await files.open(path, how), path) });
+}
+
+/** The same file system, with the sync of the files that `isAffected` names left out. */
+function withoutSync(files: FileSystem, isAffected: (path: string) => boolean): FileSystem {
+  return withHandles(files, (handle, path) =>
+    isAffected(path) ? { ...handle, sync: async () => undefined } : handle,
+  );
+}
+
+function targetWith(target: ReplicationTarget, changed: Partial<ReplicationTarget>): ReplicationTarget {
+  return {
+    siteId: target.siteId,
+    describe: (machineId) => target.describe(machineId),
+    offer: (header, details) => target.offer(header, details),
+    upload: (machineId, session, stream) => target.upload(machineId, session, stream),
+    ...changed,
+  };
+}
+
+function imagesWith(images: DiskImages, changed: Partial<DiskImages>): DiskImages {
+  return {
+    open: (chain) => images.open(chain),
+    commit: (base, top) => images.commit(base, top),
+    reparent: (image, backing) => images.reparent(image, backing),
+    ...changed,
+  };
+}
+
+export const PLANTED_BUGS: readonly PlantedBug[] = [
+  {
+    name: 'an acknowledgement is given when the stream has been sent, and not when it has been published',
+    wrap: { target: (target) => acknowledging(target, 'early') },
+  },
+  {
+    name: 'an upload that failed is taken for acknowledged',
+    wrap: { target: (target) => acknowledging(target, 'whatever comes') },
+  },
+  {
+    name: 'directories are never synced',
+    wrap: { files: (files) => filesWith(files, { syncDirectory: async () => undefined }) },
+  },
+  {
+    name: 'the directory of the points is not synced',
+    wrap: { files: (files) => withoutDirectorySync(files, '/points') },
+  },
+  {
+    name: 'layers on their way in are not synced',
+    wrap: { files: (files) => withoutSync(files, (path) => path.endsWith('.layer')) },
+  },
+  {
+    name: 'a manifest is renamed before it is synced',
+    wrap: { files: (files) => withoutSync(files, (path) => path.includes('/points/')) },
+  },
+  {
+    name: 'records of cuts are renamed before they are synced',
+    wrap: { files: (files) => withoutSync(files, (path) => path.includes('/cuts/')) },
+  },
+  {
+    name: 'tips are given to the machine before they are durable',
+    wrap: { files: (files) => withoutSync(files, (path) => /\/protected\/.*\.qcow2/.test(path)) },
+  },
+  {
+    name: 'a sync that failed is tried again and believed',
+    wrap: { files: (files) => withHandles(files, retryingSync) },
+  },
+  {
+    name: 'a write that failed is not noticed',
+    wrap: { files: (files) => withHandles(files, deafToWrites) },
+  },
+  {
+    name: 'the name of the backing file is not rewritten after a commit',
+    wrap: { images: (images) => imagesWith(images, { reparent: async () => undefined }) },
+  },
+  {
+    name: 'a commit is reported and not done',
+    wrap: { images: (images) => imagesWith(images, { commit: async () => undefined }) },
+  },
+  {
+    name: 'a commit goes into the wrong file',
+    wrap: { images: (images) => imagesWith(images, { commit: (base, top) => images.commit(top, base) }) },
+  },
+  {
+    name: 'the zeros of a layer are forgotten',
+    wrap: { images: (images) => imagesWith(images, { open: (chain) => withoutZeros(images, chain) }) },
+  },
+  {
+    name: 'the layer below a cut is left out when the cut is read',
+    wrap: { images: (images) => imagesWith(images, { open: (chain) => images.open(shortened(chain)) }) },
+  },
+  {
+    name: 'the leaves of a merged layer stay those from before',
+    wrap: { files: (files, disk) => staleLeaves(files, (path) => disk.file(path) !== undefined) },
+  },
+];
+
+/** Answers in the name of the other site: before it has, or also when it never does. */
+function acknowledging(target: ReplicationTarget, when: 'early' | 'whatever comes'): ReplicationTarget {
+  let offered: DeltaHeader | undefined;
+  return targetWith(target, {
+    offer: (header, details) => {
+      offered = header;
+      return target.offer(header, details);
+    },
+    upload: async (machineId, session, stream) => {
+      const chunks: Buffer[] = [];
+      for await (const chunk of stream)
+        chunks.push(Buffer.concat(chunk instanceof Uint8Array ? [chunk] : [...chunk]));
+      const real = target.upload(
+        machineId,
+        session,
+        (async function* () {
+          yield* chunks;
+        })(),
+      );
+      // The bug that is planted: whether it fails is not heard.
+      const settled = real.then(
+        () => undefined,
+        () => undefined,
+      );
+      if (when === 'whatever comes') await settled;
+      const { pointId, sequence } = offered!;
+      const digest = digestOfTrailer(Buffer.concat(chunks));
+      return { level: 'verified', pointId, sequence, statementDigest: digest, publishedAtMs: 0 };
+    },
+  });
+}
+
+/** The digest of the statement that ends a delta stream, as the other site would compute it. */
+function digestOfTrailer(stream: Buffer): string {
+  // The trailer is the last frame, its payload canonical JSON with sorted members up to the end of the stream.
+  const text = stream.toString('latin1');
+  const json = stream.subarray(text.lastIndexOf('{"dataBytes":')).toString();
+  const { statement } = JSON.parse(json) as { statement: SignedStatement };
+  return statementDigest(statement.statement);
+}
+
+function withoutDirectorySync(files: FileSystem, end: string): FileSystem {
+  return filesWith(files, {
+    syncDirectory: async (path) => {
+      if (!path.endsWith(end)) await files.syncDirectory(path);
+    },
+  });
+}
+
+function retryingSync(handle: FileHandle): FileHandle {
+  return { ...handle, sync: () => handle.sync().catch(() => handle.sync()) };
+}
+
+function deafToWrites(handle: FileHandle): FileHandle {
+  // The bug that is planted: nobody hears of the failure.
+  const write = (data: Uint8Array, position: number) => handle.write(data, position).catch(() => undefined);
+  return { ...handle, write, writeAll: (buffers, position) => write(Buffer.concat(buffers), position) };
+}
+
+async function withoutZeros(images: DiskImages, chain: readonly ImageFile[]): Promise<ImageReader> {
+  const reader = await images.open(chain);
+  return {
+    sizeBytes: reader.sizeBytes,
+    readInto: (target, offset) => reader.readInto(target, offset),
+    contentExtents: () => reader.contentExtents(),
+    ownExtents: async (layers) => ({ data: (await reader.ownExtents(layers)).data, zero: [] }),
+    close: () => reader.close(),
+    [Symbol.asyncDispose]: () => reader.close(),
+  };
+}
+
+function shortened(chain: readonly ImageFile[]): ImageFile[] {
+  return chain.filter((_image, index) => chain.length < 3 || index !== chain.length - 2);
+}
+
+/** A rename over a leaves file that exists is left out. */
+function staleLeaves(files: FileSystem, exists: (path: string) => boolean): FileSystem {
+  return filesWith(files, {
+    rename: async (from, to) => {
+      if (to.endsWith('.leaves') && exists(to)) await files.remove(from);
+      else await files.rename(from, to);
+    },
+  });
+}

@@ -1,0 +1,19 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { PLANTED_BUGS } from './planted-bugs.ts';
+import { World } from './world.ts';
+
+const SEEDS_MAX = 20;
+const STEPS = 3000;
+
+for (const { name, wrap } of PLANTED_BUGS) {
+  test(`the simulation finds it when ${name}`, async (t) => {
+    for (let seed = 1; seed <= SEEDS_MAX; seed++) {
+      const { violation, steps } = await new World(seed, wrap).run(STEPS);
+      if (violation === undefined) continue;
+      t.diagnostic(`seed ${seed}, step ${steps}: ${violation.split('\n')[0]}`);
+      return;
+    }
+    assert.fail(`${SEEDS_MAX} seeds of ${STEPS} steps did not find it`);
+  });
+}

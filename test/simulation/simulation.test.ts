@@ -1,0 +1,36 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { sized } from '../support/size.ts';
+import { World } from './world.ts';
+
+/** The first seeds are always the same, so that what is checked in is known to pass. */
+const STEPS = 3000;
+
+test('S0.10 S0.11 whatever fails, nothing acknowledged is lost, nothing unfinished is shown, and all comes to rest', async (t) => {
+  const seeds = sized({ what: 'S0.10: simulated lives of two sites', normal: 8, full: 2000 });
+  const totals = { steps: 0, points: 0, pointsChecked: 0, faults: 0 };
+  for (let seed = 1; seed <= seeds; seed++) {
+    const report = await new World(seed).run(STEPS);
+    assert.equal(
+      report.violation,
+      undefined,
+      `seed ${seed} found: ${report.violation}\nAgain with: npm run sim -- --seed ${seed} --steps ${STEPS}`,
+    );
+    totals.steps += report.steps;
+    totals.points += report.points;
+    totals.pointsChecked += report.pointsChecked;
+    totals.faults += Object.values(report.events).reduce((sum, count) => sum + count, 0);
+  }
+  t.diagnostic(
+    `${seeds} seeds, ${totals.steps} steps, ${totals.faults} faults, ${totals.points} points acknowledged, ` +
+      `${totals.pointsChecked} times a point was read and compared`,
+  );
+  assert.ok(totals.steps >= 20_000, 'a simulation that ends early has checked nothing');
+});
+
+test('one seed is one run: the trace of two is the same', async () => {
+  const first = await new World(7).run(1500);
+  const second = await new World(7).run(1500);
+  assert.equal(first.trace, second.trace);
+  assert.equal(first.steps, second.steps);
+});
