@@ -32,9 +32,11 @@ export async function examine(subject: DoctorSubject): Promise<DoctorReport> {
   const look = async (check: string, work: () => Promise<Finding>): Promise<void> => {
     checks.push({ check, ...(await findingOf(work)) });
   };
-  await look('qemu-system-x86_64', () => toolFinding('qemu-system-x86_64', 'qemu-system-x86'));
-  await look('qemu-img', () => toolFinding('qemu-img', 'qemu-utils'));
-  await look('qemu-nbd', () => toolFinding('qemu-nbd', 'qemu-utils'));
+  await look('qemu-system-x86_64', () => qemuFinding('qemu-system-x86_64', 'qemu-system-x86'));
+  await look('qemu-img', () => qemuFinding('qemu-img', 'qemu-utils'));
+  await look('qemu-nbd', () => qemuFinding('qemu-nbd', 'qemu-utils'));
+  // Ends the tools of a process that is killed: bound-process.ts in the hypervisor.
+  await look('setpriv', () => toolFinding('setpriv', 'util-linux'));
   await look('acceleration', () => accelerationFinding(subject.hypervisor));
   await look('network namespaces', networkFinding);
   await look('data directory', () => rightsFinding(subject.dataDirectory));
@@ -59,10 +61,8 @@ async function findingOf(work: () => Promise<Finding>): Promise<Finding> {
   }
 }
 
-async function toolFinding(command: string, packageName: string): Promise<Finding> {
-  try {
-    const { stdout } = await runCommand(command, ['--version']);
-    const first = stdout.split('\n')[0] ?? '';
+async function qemuFinding(command: string, packageName: string): Promise<Finding> {
+  return toolFinding(command, packageName, (first) => {
     const [, major, minor] = /(\d+)\.(\d+)/.exec(first) ?? [];
     const isNewEnough =
       Number(major) > QEMU_MINIMUM.major ||
@@ -70,6 +70,18 @@ async function toolFinding(command: string, packageName: string): Promise<Findin
     return isNewEnough
       ? ok(first)
       : failed(first, `Install version ${QEMU_MINIMUM.major}.${QEMU_MINIMUM.minor} or newer.`);
+  });
+}
+
+/** Whether a program is there, judged by the first line that it prints of its version. */
+async function toolFinding(
+  command: string,
+  packageName: string,
+  judge: (firstLine: string) => Finding = ok,
+): Promise<Finding> {
+  try {
+    const { stdout } = await runCommand(command, ['--version']);
+    return judge(stdout.split('\n')[0] ?? '');
   } catch (error) {
     if (!isFailure(error, 'TOOL_MISSING')) throw error;
     return failed(messageOf(error), `Install it; on Debian and Ubuntu the package is ${packageName}.`);
