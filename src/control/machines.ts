@@ -3,13 +3,14 @@ import type { AddMachineRequest, PolicyRequest, ProtectRequest } from '../api/in
 import {
   checkMachineConfiguration,
   connectGuest,
+  HYPERVISOR_ERRORS,
   type Hypervisor,
   type MachineConfiguration,
   type MachineDisk,
   type MachineSockets,
 } from '../hypervisor/index.ts';
 import { withTimeout } from '../lib/clock.ts';
-import { isFailure, messageOf } from '../lib/errors.ts';
+import { failuresOf, isFailure, messageOf } from '../lib/errors.ts';
 import { isId, newId } from '../lib/random.ts';
 import { DEFAULT_RETENTION } from '../recovery-point/index.ts';
 import {
@@ -284,6 +285,7 @@ export class Machines {
       compression: request.compression ?? true,
     };
     await machine.protect(protection);
+    this.#warnOfFirmware(machine);
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
@@ -299,6 +301,16 @@ export class Machines {
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
+  /** Its data is replicated all the same; that it cannot be started there must not be found out on the day it is needed. */
+  #warnOfFirmware({ record: { machineId, name, configuration } }: ProtectedMachine): void {
+    if (configuration.firmware !== 'uefi') return;
+    const failure = failuresOf(HYPERVISOR_ERRORS)(
+      'MACHINE_FIRMWARE_UNSUPPORTED',
+      `${name} needs UEFI firmware and could not be started at the other site`,
+    );
+    this.#tools.loop.alerts.raise(`firmware:${machineId}`, 'critical', failure, machineId);
+  }
+
   async unprotect(machine: ProtectedMachine, keepOrigin: boolean): Promise<void> {
     const { machineId } = machine.record;
     // A transfer under way would be waited for; its part at the other side stays and may be thrown away there.
@@ -306,6 +318,7 @@ export class Machines {
     try {
       await (keepOrigin ? machine.unprotectKeepingOrigin() : machine.unprotect());
       this.#tools.loop.alerts.clear(`replication:${machineId}`);
+      this.#tools.loop.alerts.clear(`firmware:${machineId}`);
     } finally {
       this.#follow(machineId);
     }

@@ -22,6 +22,12 @@ export const HYPERVISOR_ERRORS = {
     retry: 'never',
     remedy: 'Correct the named field of the machine description.',
   },
+  MACHINE_FIRMWARE_UNSUPPORTED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Warmsite cannot start UEFI machines yet: start it by hand on a copy-on-write file above its point (docs/operating.md, «By hand»).',
+  },
   DISK_UNSUPPORTED: {
     kind: 'refused',
     retry: 'never',

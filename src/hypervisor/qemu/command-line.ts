@@ -30,6 +30,12 @@ export function socketsOf(request: StartRequest): MachineSockets {
  */
 export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg'): string[] {
   const { configuration } = request;
+  if (configuration.firmware === 'uefi') {
+    // Started by a BIOS its disks would not boot: better said than found out.
+    throw hypervisorFailure('MACHINE_FIRMWARE_UNSUPPORTED', `${configuration.name} needs UEFI firmware`, {
+      context: { machine: configuration.name },
+    });
+  }
   const paths = runPaths(request.runDirectory);
   const machine = configuration.machineVersion ?? configuration.chipset;
   const args = [
