@@ -1,0 +1,144 @@
+/** What the sender decides, by tables: the next session, the next merge, which machine is stale. */
+import assert from 'node:assert/strict';
+import { describe, test } from 'node:test';
+import type { MachineDisk } from '../../../src/hypervisor/index.ts';
+import type { ReplicaDescription } from '../../../src/replica/index.ts';
+import { chainAt, chainOf, nextToCompact, nextToMerge, staleDisks } from '../../../src/replication/chain.ts';
+import type { CutRecord, ProtectedDisk, TargetRecord } from '../../../src/replication/index.ts';
+import { planSession } from '../../../src/replication/session-plan.ts';
+
+const DISK: ProtectedDisk = {
+  ...{ diskId: 'root', deviceName: 'dev', sizeBytes: 512 },
+  chain: [{ path: '/origin', format: 'raw' }],
+};
+
+/** Cuts 1…n: the first seals the origin, each later one the layer of the cut before. */
+function cuts(count: number, change: Record<number, Partial<CutRecord>> = {}): CutRecord[] {
+  return Array.from({ length: count }, (_, index) => {
+    const ordinal = index + 1;
+    const sealed = ordinal === 1 ? DISK.chain[0]! : { path: `/l${ordinal - 1}`, format: 'qcow2' as const };
+    return {
+      ...{ cutId: `c${ordinal}`, ordinal, state: 'sealed', copyType: 'crash', consistency: 'crash' },
+      ...{ cutAtMs: 0, pauseMs: 0, merged: false, missed: [] },
+      sealed: { root: sealed },
+      tips: { root: { path: `/l${ordinal}`, format: 'qcow2' } },
+      ...change[ordinal],
+    } as CutRecord;
+  });
+}
+
+const paths = (files: readonly { path: string }[]) => files.map(({ path }) => path).join(' ');
+const nothing: TargetRecord = { siteId: 's', acknowledged: null, session: null };
+function acknowledged(ordinal: number, session: TargetRecord['session'] = null): TargetRecord {
+  const point = {
+    pointId: `c${ordinal}`,
+    ordinal,
+    sequence: ordinal,
+    statementDigest: `d${ordinal}`,
+    atMs: 0,
+  };
+  return { siteId: 's', acknowledged: point, session };
+}
+function holding(sequence: number | null, change: Partial<ReplicaDescription> = {}): ReplicaDescription {
+  const newest =
+    sequence === null
+      ? null
+      : {
+          ...{ level: 'verified' as const, pointId: `c${sequence}`, sequence },
+          ...{ statementDigest: `d${sequence}`, publishedAtMs: 0 },
+        };
+  return { machineId: 'm', epoch: 1, newest, incoming: null, ...change };
+}
+
+describe('the chain of a disk', () => {
+  test('is the owner’s files, sealed layers and the tip', () => {
+    assert.equal(paths(chainOf(DISK, [])), '/origin');
+    assert.equal(paths(chainOf(DISK, cuts(3))), '/origin /l1 /l2 /l3');
+    assert.equal(paths(chainAt(DISK, cuts(3), cuts(3)[1]!)), '/origin /l1');
+  });
+  test('leaves out what is merged and what only was intended', () => {
+    assert.equal(paths(chainOf(DISK, cuts(3, { 2: { merged: true } }))), '/origin /l2 /l3');
+    assert.equal(paths(chainOf(DISK, cuts(3, { 3: { state: 'intended' } }))), '/origin /l1 /l2');
+  });
+});
+
+describe('S0.14 merging at the protected side', () => {
+  test('only what is acknowledged goes down, the oldest first', () => {
+    assert.equal(nextToMerge([DISK], cuts(3), 1), undefined);
+    assert.equal(nextToMerge([DISK], cuts(3), 3)?.cutId, 'c2');
+    assert.equal(nextToMerge([DISK], cuts(3, { 2: { merged: true } }), 3)?.cutId, 'c3');
+    assert.equal(nextToMerge([DISK], cuts(3, { 2: { merged: true } }), 2), undefined);
+  });
+  test('beyond the bound the two youngest waiting layers are joined, never the one that is being sent', () => {
+    const bounds = { acknowledgedOrdinal: 1, sendingCutId: undefined, unsentMax: 2 };
+    assert.equal(nextToCompact([DISK], cuts(3), bounds), undefined);
+    const pair = nextToCompact([DISK], cuts(5), bounds);
+    assert.deepEqual([pair?.older.cutId, pair?.younger.cutId], ['c4', 'c5']);
+    assert.equal(nextToCompact([DISK], cuts(5), { ...bounds, sendingCutId: 'c4' }), undefined);
+  });
+  test('a joining that was interrupted comes first', () => {
+    const interrupted = cuts(4, { 2: { state: 'absorbing' } });
+    const pair = nextToCompact([DISK], interrupted, {
+      acknowledgedOrdinal: 1,
+      sendingCutId: undefined,
+      unsentMax: 8,
+    });
+    assert.deepEqual([pair?.older.cutId, pair?.younger.cutId], ['c2', 'c3']);
+  });
+});
+
+describe('S0.10 the next session', () => {
+  const plan = (count: number, target: TargetRecord, replica: ReplicaDescription | null, epoch = 1) =>
+    planSession(epoch, cuts(count), target, replica);
+  test('begins with a complete delta of the oldest cut', () => {
+    const first = plan(2, nothing, null);
+    assert.ok(
+      first.kind === 'full' && first.cut.cutId === 'c1' && first.sequence === 1 && first.parent === null,
+    );
+  });
+  test('goes on with the cut behind the acknowledged one', () => {
+    const next = plan(3, acknowledged(2), holding(2));
+    assert.ok(next.kind === 'incremental' && next.cut.cutId === 'c3' && next.sequence === 3);
+    assert.deepEqual(next.parent, { pointId: 'c2', statementDigest: 'd2' });
+  });
+  test('has nothing to do when all is acknowledged, or while a layer takes in another', () => {
+    assert.equal(plan(2, acknowledged(2), holding(2)).kind, 'nothing');
+    const absorbing = cuts(3, { 3: { state: 'absorbing' } });
+    assert.equal(planSession(1, absorbing, acknowledged(2), holding(2)).kind, 'nothing');
+  });
+  test('goes on with its own session only', () => {
+    const progress = { frames: 3, dataBytes: 0, zeroBytes: 0, disk: 0, endOffset: 0 };
+    const half = holding(2, { incoming: { session: 'x', pointId: 'c3', progress } });
+    const own = plan(3, acknowledged(2, { session: 'x', cutId: 'c3' }), half);
+    assert.ok(own.kind === 'incremental' && own.resume === 'x');
+    const foreign = plan(3, acknowledged(2, { session: 'y', cutId: 'c3' }), half);
+    assert.ok(foreign.kind === 'incremental' && foreign.resume === undefined);
+  });
+  test('takes up an acknowledgement that was lost', () => {
+    const lost = plan(3, acknowledged(2), holding(3));
+    assert.ok(lost.kind === 'acknowledged' && lost.cut.cutId === 'c3');
+    assert.ok(plan(1, nothing, holding(1)).kind === 'acknowledged');
+  });
+  const conflicts: [string, TargetRecord, ReplicaDescription | null, string][] = [
+    ['another epoch', acknowledged(2), holding(2, { epoch: 2 }), 'fenced'],
+    ['a target that has lost what it acknowledged', acknowledged(2), holding(1), 'target-behind'],
+    ['a target that has never heard of it', acknowledged(2), null, 'target-behind'],
+    ['a point that was never made here', acknowledged(2), holding(7), 'unknown-point'],
+    ['points where nothing was acknowledged', nothing, holding(7), 'unknown-point'],
+  ];
+  for (const [what, target, replica, why] of conflicts) {
+    test(`stops at ${what}`, () => {
+      const stopped = plan(3, target, replica);
+      assert.equal(stopped.kind === 'conflict' && stopped.conflict.why, why);
+    });
+  }
+});
+
+test('S0.11 a machine is stale when a tip is another than the recorded one, or a disk is gone', () => {
+  const running = (tip: string): MachineDisk[] => [
+    { deviceName: 'dev', tipNode: 'n', sizeBytes: 512, chain: [{ path: tip, format: 'qcow2' }] },
+  ];
+  assert.deepEqual(staleDisks([DISK], cuts(2), running('/l2')), []);
+  assert.match(staleDisks([DISK], cuts(2), running('/origin'))[0]!, /runs on \/origin, not on \/l2/);
+  assert.match(staleDisks([DISK], cuts(2), [])[0]!, /is not there/);
+});
