@@ -160,7 +160,8 @@ export class ApiClient {
     if (/^(ECONNREFUSED|ECONNRESET|EPIPE|EHOSTUNREACH|ETIMEDOUT|ENETUNREACH|ENOTFOUND)$/.test(code)) {
       return siteStopped(`${host} port ${port}`);
     }
-    return this.#untrusted(messageOf(error));
+    // What Node adds after the semicolon would have people trust the authorities of their system instead.
+    return this.#untrusted(messageOf(error).replace(/;.*$/s, ''));
   }
 }
 

@@ -2,7 +2,7 @@
 
 const SIZE_UNITS = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB'] as const;
 
-/** `1.5 MiB`; three digits at most, except for bytes. */
+/** `1.5 MiB`; one digit behind the point at most, and none from 100 on. */
 export function formatBytes(bytes: number): string {
   let value = bytes;
   let unit = 0;
@@ -21,7 +21,7 @@ export function formatRate(bytesPerSecond: number): string {
 export function formatDuration(durationMs: number): string {
   if (durationMs < 0) return `−${formatDuration(-durationMs)}`;
   if (durationMs < 999.5) return `${threeDigits(durationMs, durationMs >= 10)} ms`;
-  if (durationMs < 59_950) return `${threeDigits(durationMs / 1000, durationMs >= 9950)} s`;
+  if (durationMs < 59_500) return `${threeDigits(durationMs / 1000, durationMs >= 9950)} s`;
   const seconds = Math.round(durationMs / 1000);
   if (seconds < 3600) return twoUnits(seconds, 60, 'min', 1, 's');
   if (seconds < 86_400) return twoUnits(seconds, 3600, 'h', 60, 'min');

@@ -55,10 +55,11 @@ const BIT_UNITS: Readonly<Record<string, number>> = { k: 1e3, M: 1e6, G: 1e9 };
 export function parseRate(text: string): number | 'unlimited' {
   if (text === 'unlimited') return text;
   const bits = /^(\d+(?:\.\d+)?)\s*([kMG])bit\/s$/.exec(text.trim());
-  if (bits) return Math.floor((Number(bits[1]) * BIT_UNITS[bits[2]!]!) / 8);
   const bytes = /^(.+)\/s$/.exec(text.trim());
-  if (!bytes) throw invalid(text, 'a rate such as 100M/s, 800Mbit/s or unlimited');
-  return parseSize(bytes[1]!);
+  if (!bits && bytes) return parseSize(bytes[1]!);
+  const bytesPerSecond = bits ? Math.floor((Number(bits[1]) * BIT_UNITS[bits[2]!]!) / 8) : Number.NaN;
+  if (Number.isSafeInteger(bytesPerSecond) && bytesPerSecond > 0) return bytesPerSecond;
+  throw invalid(text, 'a rate such as 100M/s, 800Mbit/s or unlimited');
 }
 
 /** A whole number between the bounds, both included. */
