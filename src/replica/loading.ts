@@ -1,16 +1,64 @@
 import { join } from 'node:path';
-import { applyLeaves, type DigestTree, type LayerLeaves, readLeaves, treeOfLayers } from '../delta/index.ts';
+import {
+  applyLeaves,
+  BLOCK_BYTES_DEFAULT,
+  type DigestTree,
+  type LayerLeaves,
+  readLeaves,
+  treeOfLayers,
+} from '../delta/index.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord } from '../lib/records.ts';
 import { readHeader } from '../qcow2/index.ts';
 import { statementDigest } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
+import { type MergeTools, redoMerge } from './merge.ts';
+import { findSession, finishPublication } from './publication.ts';
 import { POINT_MANIFEST } from './records.ts';
-import type { ReplicaPoint } from './replica.ts';
+import type { Incoming, ReplicaPoint, ReplicaTools } from './replica.ts';
+
+/** What a directory says of a replica. */
+export interface ReplicaState {
+  readonly points: readonly ReplicaPoint[];
+  /** By disk: the digests of the newest point. */
+  readonly trees: ReadonlyMap<string, DigestTree>;
+  readonly incoming: Incoming | null;
+}
+
+/** What the directory says, once everything that was interrupted in it has been ended. */
+export async function loadState(
+  tools: ReplicaTools,
+  layout: ReplicaLayout,
+  machineId: string,
+): Promise<ReplicaState> {
+  const { files } = tools;
+  // A process that was killed may have left names that are in the page cache alone. A point that is reported from here
+  // on, and every act that an intent asks for, must not outlive them.
+  for (const directory of [layout.directory, layout.points, layout.incoming, layout.intents]) {
+    await files.makeDirectory(directory);
+    await files.syncDirectory(directory);
+  }
+  await finishPublication(files, layout);
+  await redoMerge(mergeTools(tools, layout));
+  const points = await loadPoints(files, layout);
+  const strays = await setStraysAside(files, layout, points);
+  if (strays.length > 0) tools.log.warn('replica.strays', { machineId, strays });
+  await checkLayers(files, layout, points);
+  const newest = points.at(-1);
+  const trees = new Map<string, DigestTree>();
+  for (const { diskId } of newest?.statement.disks ?? [])
+    trees.set(diskId, await loadTree(files, layout, points, diskId));
+  const incoming = await findSession(files, layout, newest?.statement.pointId ?? null);
+  return { points, trees, incoming };
+}
+
+export function mergeTools(tools: ReplicaTools, layout: ReplicaLayout): MergeTools {
+  return { files: tools.files, images: tools.images, layout, blockBytes: BLOCK_BYTES_DEFAULT };
+}
 
 /** The points of a replica, the oldest first, by their manifests. Throws REPLICA_CHAIN_BROKEN. */
-export async function loadPoints(files: FileSystem, layout: ReplicaLayout): Promise<ReplicaPoint[]> {
+async function loadPoints(files: FileSystem, layout: ReplicaLayout): Promise<ReplicaPoint[]> {
   const points: ReplicaPoint[] = [];
   for (const name of (await files.list(layout.points)) ?? []) {
     if (!name.endsWith('.json')) continue;
@@ -45,7 +93,7 @@ function checkFollows(older: ReplicaPoint | undefined, younger: ReplicaPoint): v
  * else goes to `quarantine/`. What looks like a layer is never deleted for want of a manifest: the manifest may be what is
  * missing. Returns what was quarantined.
  */
-export async function setStraysAside(
+async function setStraysAside(
   files: FileSystem,
   layout: ReplicaLayout,
   points: readonly ReplicaPoint[],
@@ -71,7 +119,7 @@ export async function setStraysAside(
 }
 
 /** Every layer is there and names the one below it. Throws REPLICA_LAYER_MISSING, REPLICA_CHAIN_BROKEN. */
-export async function checkLayers(
+async function checkLayers(
   files: FileSystem,
   layout: ReplicaLayout,
   points: readonly ReplicaPoint[],

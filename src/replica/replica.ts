@@ -1,6 +1,5 @@
 import { join } from 'node:path';
 import {
-  BLOCK_BYTES_DEFAULT,
   type DeltaHeader,
   type DeltaProgress,
   type DigestTree,
@@ -10,7 +9,7 @@ import {
 import type { DiskImages, ImageFile } from '../hypervisor/index.ts';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import type { Clock } from '../lib/clock.ts';
-import { isFailure } from '../lib/errors.ts';
+import { isFailure, messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { Mutex } from '../lib/mutex.ts';
@@ -26,11 +25,11 @@ import {
 import { listBranches } from './branch.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
-import { checkLayers, loadPoints, loadTree, setStraysAside } from './loading.ts';
-import { type MergeTools, pendingMerge, redoMerge, runMerge } from './merge.ts';
+import { loadState, loadTree, mergeTools, type ReplicaState } from './loading.ts';
+import { pendingMerge, redoMerge, runMerge } from './merge.ts';
 import { planMerge } from './merge-plan.ts';
 import { answerOffer, type Offer, type OfferAnswer } from './offer.ts';
-import { discardSession, findSession, finishPublication, publishReceived } from './publication.ts';
+import { discardSession, publishReceived } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
 import { type BranchRecord, type PointManifest, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
 
@@ -86,7 +85,10 @@ export class Replica {
   readonly #receiving = new Mutex();
   readonly #writing = new Mutex();
   #record: ReplicaRecord;
+  /** In chain order: what `points` lists, and the leaving ones whose layers still belong to the chains. */
   #points: readonly ReplicaPoint[];
+  /** Points that a merge has begun to take away: nobody may begin to use them, whatever becomes of the merge. */
+  #leaving: ReadonlySet<string> = new Set();
   #branches: readonly BranchRecord[];
   #trees: ReadonlyMap<string, DigestTree>;
   #incoming: Incoming | null;
@@ -99,18 +101,16 @@ export class Replica {
     layout: ReplicaLayout;
     tools: ReplicaTools;
     record: ReplicaRecord;
-    points: readonly ReplicaPoint[];
     branches: readonly BranchRecord[];
-    trees: ReadonlyMap<string, DigestTree>;
-    incoming: Incoming | null;
+    state: ReplicaState;
   }) {
     this.layout = o.layout;
     this.#tools = o.tools;
     this.#record = o.record;
-    this.#points = o.points;
+    this.#points = o.state.points;
     this.#branches = o.branches;
-    this.#trees = o.trees;
-    this.#incoming = o.incoming;
+    this.#trees = o.state.trees;
+    this.#incoming = o.state.incoming;
   }
 
   /** Makes the directory of a machine that is replicated here for the first time. */
@@ -134,7 +134,7 @@ export class Replica {
     if (!record) throw replicaFailure('REPLICA_UNKNOWN', `there is no replica in ${layout.directory}`);
     const state = await loadState(tools, layout, record.machineId);
     const branches = await listBranches(files, layout);
-    return new Replica({ layout, tools, record, branches, ...state });
+    return new Replica({ layout, tools, record, branches, state });
   }
 
   get record(): ReplicaRecord {
@@ -143,7 +143,7 @@ export class Replica {
 
   /** The points there are, the oldest first. */
   get points(): readonly ReplicaPoint[] {
-    return this.#points;
+    return this.#points.filter(({ statement }) => !this.#leaving.has(statement.pointId));
   }
 
   get newest(): ReplicaPoint | undefined {
@@ -151,7 +151,7 @@ export class Replica {
   }
 
   point(pointId: string): ReplicaPoint {
-    const found = this.#points.find((point) => point.statement.pointId === pointId);
+    const found = this.points.find((point) => point.statement.pointId === pointId);
     if (found) return found;
     throw replicaFailure('REPLICA_UNKNOWN', `${this.#record.machineName} has no point ${pointId}`, {
       context: { pointId },
@@ -269,6 +269,7 @@ export class Replica {
       this.#points = state.points;
       this.#trees = state.trees;
       this.#incoming = state.incoming;
+      this.#leaving = new Set();
       this.#isOutdated = false;
     });
   }
@@ -358,7 +359,7 @@ export class Replica {
   /** What the policy keeps of the present points, and why. */
   retention(policy: RetentionPolicy, proven: (pointId: string) => boolean): readonly RetentionVerdict[] {
     return retentionOf(
-      this.#points.map(({ statement, manifest }) => ({
+      this.points.map(({ statement, manifest }) => ({
         pointId: statement.pointId,
         sequence: statement.sequence,
         consistency: statement.consistency,
@@ -376,24 +377,37 @@ export class Replica {
    */
   retire(policy: RetentionPolicy, proven: (pointId: string) => boolean): Promise<number> {
     return this.#writing.run(async () => {
-      let retired = 0;
-      // A merge that failed on its way is ended before another one is planned: its intent is the only trace of it.
-      const unfinished = await pendingMerge(mergeTools(this.#tools, this.layout));
-      if (unfinished?.kind === 'fold' && this.#readers > 0) return 0;
-      if (unfinished) {
-        await redoMerge(mergeTools(this.#tools, this.layout));
-        this.#points = this.#points.filter(({ statement }) => !unfinished.remove.includes(statement.pointId));
-        retired += unfinished.remove.length;
-      }
+      let retired = await this.#endMerge();
+      if (this.#leaving.size > 0) return retired;
       for (;;) {
         const mayFold = this.#readers === 0;
         const intent = planMerge(this.retention(policy, proven), this.#diskIds(), mayFold);
         if (!intent) return retired;
+        this.#leaving = new Set(intent.remove);
         await runMerge(mergeTools(this.#tools, this.layout), intent);
-        this.#points = this.#points.filter(({ statement }) => !intent.remove.includes(statement.pointId));
-        retired += intent.remove.length;
+        retired += this.#left();
       }
     });
+  }
+
+  /**
+   * Ends a merge that failed on its way, before anything else is planned or read: its intent is the only trace of it.
+   * A fold waits for readers; the leaving points stay then. Returns how many points went.
+   */
+  async #endMerge(): Promise<number> {
+    const tools = mergeTools(this.#tools, this.layout);
+    const unfinished = await pendingMerge(tools);
+    this.#leaving = new Set(unfinished?.remove ?? []);
+    if (!unfinished || (unfinished.kind === 'fold' && this.#readers > 0)) return 0;
+    await redoMerge(tools);
+    return this.#left();
+  }
+
+  #left(): number {
+    const count = this.#leaving.size;
+    this.#points = this.points;
+    this.#leaving = new Set();
+    return count;
   }
 
   #diskIds(): string[] {
@@ -413,6 +427,14 @@ export class Replica {
   /** As `reading`, for work without an end in sight; the returned function ends it. */
   holdLayers(): Promise<() => void> {
     return this.#writing.run(async () => {
+      if (this.#leaving.size > 0) {
+        try {
+          await this.#endMerge();
+        } catch (error) {
+          // The chains of the points that stay may be readable all the same: a recovery must be able to try.
+          this.#tools.log.warn('replica.merge-unfinished', { reason: messageOf(error) });
+        }
+      }
       this.#readers += 1;
       let held = true;
       return () => {
@@ -447,33 +469,6 @@ export class Replica {
     const at = this.#points.indexOf(this.point(pointId));
     return loadTree(this.#tools.files, this.layout, this.#points.slice(0, at + 1), diskId);
   }
-}
-
-/** What the directory says, once everything that was interrupted in it has been ended. */
-async function loadState(tools: ReplicaTools, layout: ReplicaLayout, machineId: string) {
-  const { files } = tools;
-  // A process that was killed may have left names that are in the page cache alone. A point that is reported from here
-  // on, and every act that an intent asks for, must not outlive them.
-  for (const directory of [layout.directory, layout.points, layout.incoming, layout.intents]) {
-    await files.makeDirectory(directory);
-    await files.syncDirectory(directory);
-  }
-  await finishPublication(files, layout);
-  await redoMerge(mergeTools(tools, layout));
-  const points = await loadPoints(files, layout);
-  const strays = await setStraysAside(files, layout, points);
-  if (strays.length > 0) tools.log.warn('replica.strays', { machineId, strays });
-  await checkLayers(files, layout, points);
-  const newest = points.at(-1);
-  const trees = new Map<string, DigestTree>();
-  for (const { diskId } of newest?.statement.disks ?? [])
-    trees.set(diskId, await loadTree(files, layout, points, diskId));
-  const incoming = await findSession(files, layout, newest?.statement.pointId ?? null);
-  return { points, trees, incoming };
-}
-
-function mergeTools(tools: ReplicaTools, layout: ReplicaLayout): MergeTools {
-  return { files: tools.files, images: tools.images, layout, blockBytes: BLOCK_BYTES_DEFAULT };
 }
 
 function acknowledgementOf(point: ReplicaPoint): Acknowledgement {
