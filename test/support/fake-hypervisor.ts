@@ -111,6 +111,8 @@ class FakeConnection implements RunningMachine {
     });
     const result = this.#machine.isAlive ? work() : gone;
     const answered = Promise.race([result, gone]);
+    // Each of the three may fail while another one is waited for.
+    for (const promise of [gone, result, answered]) promise.catch(() => undefined);
     if (mishap === 'answer-lost') {
       await result;
       this.#end();
