@@ -1,16 +1,27 @@
 import { dirname, join } from 'node:path';
 import {
+  blockLength,
   type DeltaHeader,
   DigestTree,
   inheritedBlocks,
   type LayerLeaves,
   type Leaf,
   writeLeaves,
+  zeroBlockDigest,
 } from '../delta/index.ts';
 import type { DiskImages, ImageFile } from '../hypervisor/index.ts';
 import { canonicalJson } from '../lib/canonical-json.ts';
 import type { Clock } from '../lib/clock.ts';
-import { alignOutward, type Extents, extentsOf } from '../lib/extents.ts';
+import {
+  alignInward,
+  alignOutward,
+  differenceOf,
+  type Extents,
+  endOf,
+  extentsOf,
+  intersectionOf,
+  NO_EXTENTS,
+} from '../lib/extents.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { checkSignedStatement, type PointStatement, type SignedStatement } from '../recovery-point/index.ts';
@@ -128,12 +139,21 @@ async function verifyDisk(
   const tree = older ? older.copy() : new DigestTree({ sizeBytes, blockBytes });
   const layer = { path: session.layerPath(diskId), format: 'qcow2' as const };
   await using reader = await images.open([...request.parentChain(diskId), layer]);
-  for await (const { index: block, digest } of digestsOf(reader, ranges, blockBytes)) tree.set(block, digest);
+  const zero = session.applied.some((frame) => frame.disk === index && frame.kind === 'zero')
+    ? alignInward((await reader.ownExtents(1)).zero, blockBytes, sizeBytes)
+    : NO_EXTENTS;
+  const aligned = alignOutward(ranges, blockBytes, sizeBytes);
+  // Zeros are not stored: a reader makes them up from the same tables that it is asked about here.
+  const isZero = intersectionOf(aligned, zero);
+  for (const block of blocksIn(isZero, blockBytes))
+    tree.set(block, zeroBlockDigest(blockLength(sizeBytes, blockBytes, block)));
+  const toRead = differenceOf(aligned, isZero);
+  for await (const { index: block, digest } of digestsOf(reader, toRead, blockBytes)) tree.set(block, digest);
   const leaves: LayerLeaves = {
     sizeBytes,
     blockBytes,
     inheritedBlocks: inheritedBlocks(older?.sizeBytes ?? null, sizeBytes, blockBytes),
-    leaves: { [Symbol.iterator]: () => leavesIn(tree, alignOutward(ranges, blockBytes, sizeBytes)) },
+    leaves: { [Symbol.iterator]: () => leavesIn(tree, aligned) },
   };
   await writeLeaves(files, leavesPath(session.directory, diskId), leaves);
   return tree;
@@ -144,9 +164,14 @@ function appliedRanges(session: ReceiveSession, diskIndex: number): Extents {
 }
 
 function* leavesIn(tree: DigestTree, aligned: Extents): Generator<Leaf> {
-  for (const { offset, length } of aligned) {
-    const end = Math.ceil((offset + length) / tree.blockBytes);
-    for (let index = offset / tree.blockBytes; index < end; index++) yield { index, digest: tree.get(index) };
+  for (const index of blocksIn(aligned, tree.blockBytes)) yield { index, digest: tree.get(index) };
+}
+
+/** The numbers of the blocks that ranges of whole blocks hold. */
+function* blocksIn(aligned: Extents, blockBytes: number): Generator<number> {
+  for (const extent of aligned) {
+    const end = Math.ceil(endOf(extent) / blockBytes);
+    for (let index = extent.offset / blockBytes; index < end; index++) yield index;
   }
 }
 

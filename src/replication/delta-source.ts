@@ -64,7 +64,7 @@ export async function* piecesOfDisk(delta: DiskDelta, signal?: AbortSignal): Asy
   function* zerosBefore(offset: number): Generator<DeltaPiece> {
     for (; !nextZero.done && nextZero.value.offset < offset; nextZero = zeros.next()) {
       setZero(tree, nextZero.value);
-      yield { type: 'zero', disk, ...nextZero.value };
+      if (!delta.complete) yield { type: 'zero', disk, ...nextZero.value };
     }
   }
   const options = signal ? { fresh: true, signal } : { fresh: true };

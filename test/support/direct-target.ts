@@ -17,7 +17,8 @@ export class DirectTarget implements ReplicationTarget {
 
   async describe(machineId: string) {
     // A replica that cannot be opened must not look like one that was never there.
-    if (this.#replicas.broken.some((broken) => broken.machineId === machineId)) this.#replicas.need(machineId);
+    if (this.#replicas.broken.some((broken) => broken.machineId === machineId))
+      this.#replicas.need(machineId);
     return this.#replicas.get(machineId)?.describe() ?? null;
   }
 
