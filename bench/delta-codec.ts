@@ -15,8 +15,9 @@ import { systemClock } from '../src/lib/clock.ts';
 import { systemRandom } from '../src/lib/random.ts';
 
 const MIB = 1024 * 1024;
-const totalMib = Number(process.argv[2] ?? 256);
-const header: DeltaHeader = {
+const TOTAL_MIB = 256;
+
+const headerOf = (totalMib: number): DeltaHeader => ({
   session: 'bench',
   machineId: 'bench',
   pointId: 'bench',
@@ -28,7 +29,7 @@ const header: DeltaHeader = {
   granularityBytes: 4096,
   digest: 'sha256',
   firstFrame: 0,
-};
+});
 
 /** Half text-like, half noise in runs of 4 KiB: compresses to about half, like a used file system. */
 function mixedMib(): Buffer {
@@ -39,9 +40,7 @@ function mixedMib(): Buffer {
   return bytes;
 }
 
-const samples: Record<string, Buffer> = { mixed: mixedMib(), random: systemRandom.bytes(MIB) };
-
-function* pieces(data: Buffer): Generator<DeltaPiece> {
+function* piecesOf(data: Buffer, totalMib: number): Generator<DeltaPiece> {
   for (let i = 0; i < totalMib; i++) yield { type: 'data', disk: 0, offset: i * MIB, data };
 }
 
@@ -51,37 +50,44 @@ async function* chunks(buffers: readonly Buffer[], chunkBytes: number): AsyncGen
   }
 }
 
-async function megabytesPerSecond(work: () => Promise<void> | void): Promise<number> {
+async function rateOf(totalMib: number, work: () => Promise<void> | void): Promise<number> {
   const start = systemClock.monotonicMs();
   await work();
   return (totalMib * MIB) / 1000 / (systemClock.monotonicMs() - start);
 }
 
-const rows: Record<string, Record<string, number>> = {};
-for (const [name, data] of Object.entries(samples)) {
-  const sha256 = await megabytesPerSecond(() => {
-    for (let i = 0; i < totalMib; i++) blockDigest(data);
-  });
-  rows[`${name}: sha256 alone`] = { 'encode MB/s': Math.round(sha256) };
-  for (const level of [null, -3, 1, 3]) {
-    const compression: DeltaCompression = level === null ? 'none' : { zstdLevel: level };
-    const stream: Buffer[] = [];
-    const encode = await megabytesPerSecond(async () => {
-      for await (const buffer of encodeDelta(header, pieces(data), () => null, { compression }))
-        stream.push(buffer);
+export async function run(totalMib = TOTAL_MIB): Promise<void> {
+  const samples: Record<string, Buffer> = { mixed: mixedMib(), random: systemRandom.bytes(MIB) };
+  const rows: Record<string, Record<string, number>> = {};
+  for (const [name, data] of Object.entries(samples)) {
+    const sha256 = await rateOf(totalMib, () => {
+      for (let i = 0; i < totalMib; i++) blockDigest(data);
     });
-    const decode = async (chunkBytes: number) =>
-      megabytesPerSecond(async () => {
-        const { frames } = await decodeDelta(chunks(stream, chunkBytes));
-        for await (const frame of frames) if (frame.type === 'trailer') break;
+    rows[`${name}: sha256 alone`] = { 'encode MB/s': Math.round(sha256) };
+    for (const level of [null, -3, 1, 3]) {
+      const compression: DeltaCompression = level === null ? 'none' : { zstdLevel: level };
+      const stream: Buffer[] = [];
+      const encode = await rateOf(totalMib, async () => {
+        for await (const buffer of encodeDelta(headerOf(totalMib), piecesOf(data, totalMib), () => null, {
+          compression,
+        }))
+          stream.push(buffer);
       });
-    const bytes = stream.reduce((sum, buffer) => sum + buffer.length, 0);
-    rows[`${name}: ${level === null ? 'none' : `zstd ${level}`}`] = {
-      'encode MB/s': Math.round(encode),
-      'decode MB/s, chunks of 64 KiB': Math.round(await decode(65_536)),
-      'decode MB/s, chunks of 4 MiB': Math.round(await decode(4 * MIB)),
-      'size, %': Math.round((100 * bytes) / (totalMib * MIB)),
-    };
+      const decode = async (chunkBytes: number) =>
+        rateOf(totalMib, async () => {
+          const { frames } = await decodeDelta(chunks(stream, chunkBytes));
+          for await (const frame of frames) if (frame.type === 'trailer') break;
+        });
+      const bytes = stream.reduce((sum, buffer) => sum + buffer.length, 0);
+      rows[`${name}: ${level === null ? 'none' : `zstd ${level}`}`] = {
+        'encode MB/s': Math.round(encode),
+        'decode MB/s, chunks of 64 KiB': Math.round(await decode(65_536)),
+        'decode MB/s, chunks of 4 MiB': Math.round(await decode(4 * MIB)),
+        'size, %': Math.round((100 * bytes) / (totalMib * MIB)),
+      };
+    }
   }
+  console.table(rows);
 }
-console.table(rows);
+
+if (import.meta.main) await run(Number(process.argv[2] ?? TOTAL_MIB));

@@ -6,36 +6,33 @@
 import { once } from 'node:events';
 import type { AddressInfo } from 'node:net';
 import { connect, createServer } from 'node:tls';
-import { parseArgs } from 'node:util';
 import { systemClock } from '../src/lib/clock.ts';
 import { systemRandom } from '../src/lib/random.ts';
 import type { SiteIdentity, UploadChunk } from '../src/peer/index.ts';
 import { LeafKeeper } from '../src/peer/leaf-keeper.ts';
-import type { CleanUp } from '../test/support/temporary.ts';
 import { twoSites } from '../test/unit/peer/sites.ts';
+import { withScope } from './support/scope.ts';
 
-const { values } = parseArgs({ options: { mebibytes: { type: 'string', default: '1024' } } });
-const totalBytes = Number(values.mebibytes) * 1024 * 1024;
+const TOTAL_MIB = 1024;
 
-const ends: (() => void | Promise<void>)[] = [];
-const scope: CleanUp = { after: (fn) => void ends.unshift(fn) };
-try {
-  const { a, client } = await twoSites(scope);
-  const plain = await plainTls(a.identity, totalBytes);
-  console.log(`plain node:tls, 1 MiB buffers: ${Math.round(plain)} MB/s`);
-  for (const [what, group] of [
-    ['64 KiB buffers', [65_536]],
-    ['1 MiB buffers', [1_048_576]],
-    ['frames of 32 bytes + 64 KiB, 16 at once', Array.from({ length: 16 }, () => [32, 65_536]).flat()],
-  ] as const) {
-    const startMs = systemClock.monotonicMs();
-    await client.upload('bench', chunksOf(group, totalBytes));
-    const seconds = (systemClock.monotonicMs() - startMs) / 1000;
-    const speed = totalBytes / 1e6 / seconds;
-    console.log(`peer upload, ${what}: ${Math.round(speed)} MB/s, ${(speed / plain).toFixed(2)} of plain`);
-  }
-} finally {
-  for (const end of ends) await end();
+export async function run(totalMib = TOTAL_MIB): Promise<void> {
+  const totalBytes = totalMib * 1024 * 1024;
+  await withScope(async (scope) => {
+    const { a, client } = await twoSites(scope);
+    const plain = await plainTls(a.identity, totalBytes);
+    console.log(`plain node:tls, 1 MiB buffers: ${Math.round(plain)} MB/s`);
+    for (const [what, group] of [
+      ['64 KiB buffers', [65_536]],
+      ['1 MiB buffers', [1_048_576]],
+      ['frames of 32 bytes + 64 KiB, 16 at once', Array.from({ length: 16 }, () => [32, 65_536]).flat()],
+    ] as const) {
+      const startMs = systemClock.monotonicMs();
+      await client.upload('bench', chunksOf(group, totalBytes));
+      const seconds = (systemClock.monotonicMs() - startMs) / 1000;
+      const speed = totalBytes / 1e6 / seconds;
+      console.log(`peer upload, ${what}: ${Math.round(speed)} MB/s, ${(speed / plain).toFixed(2)} of plain`);
+    }
+  });
 }
 
 async function* chunksOf(group: readonly number[], total: number): AsyncGenerator<UploadChunk> {
@@ -70,3 +67,5 @@ async function plainTls(identity: SiteIdentity, total: number): Promise<number> 
   server.close();
   return total / 1e6 / seconds;
 }
+
+if (import.meta.main) await run(Number(process.argv[2] ?? TOTAL_MIB));

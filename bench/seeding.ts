@@ -11,17 +11,17 @@ import { nodeFiles } from '../src/lib/node-files.ts';
 import { exitOf, runCommand } from '../src/lib/processes.ts';
 import { systemRandom } from '../src/lib/random.ts';
 import { createIdentity, PeerDirectory, saveIdentity } from '../src/peer/index.ts';
-import { type CleanUp, temporaryDirectory } from '../test/support/temporary.ts';
+import { temporaryDirectory } from '../test/support/temporary.ts';
 import { copyThroughNbd, makeTlsCredentials } from './seeding/nbdcopy.ts';
+import { median } from './support/figures.ts';
+import { withScope } from './support/scope.ts';
 
 const GIB = 1024 ** 3;
 const ROUNDS = 3;
 const GBIT_BYTES_PER_SECOND = 125_000_000;
 
 export async function run(): Promise<void> {
-  const ends: (() => void | Promise<void>)[] = [];
-  const scope: CleanUp = { after: (fn) => void ends.unshift(fn) };
-  try {
+  await withScope(async (scope) => {
     const directory = await temporaryDirectory(scope);
     const image = await makeImage(directory, 2 * GIB);
     const tls = await makeTlsCredentials(directory);
@@ -59,9 +59,7 @@ export async function run(): Promise<void> {
     console.log(
       `16 GiB sparse: ${large.seconds.toFixed(2)} s, sender ${large.senderMiB} MiB, receiver ${large.receiverMiB} MiB`,
     );
-  } finally {
-    for (const end of ends) await end();
-  }
+  });
 }
 
 /** A qcow2 image of which `filledBytes` hold data in the bench's mixture, spread evenly in runs of 16 MiB. */
@@ -160,10 +158,6 @@ function message<T>(child: ReturnType<typeof fork>): Promise<T> {
     child.once('message', (value) => resolve(value as T));
     child.once('exit', (code) => reject(new Error(`a process of the bench ended with ${code}`)));
   });
-}
-
-function median(values: readonly number[]): number {
-  return [...values].sort((a, b) => a - b)[Math.floor(values.length / 2)]!;
 }
 
 if (import.meta.main) await run();

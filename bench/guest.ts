@@ -1,0 +1,253 @@
+/**
+ * What does the guest notice? Latency of durable writes in the lab guest, 4 KiB at random places and 64 KiB in sequence:
+ *
+ * - with a crash-consistent cut every 5 s and the whole replication behind it (reading, hashing, sending, writing and
+ *   verifying at the replica, merging), against no cut at all. Each round is one of either, in turn, on the same disk of the
+ *   same running machine, so that both meet the same host;
+ * - on fresh overlays as `qemu-img create` makes them (clusters of 64 KiB) against ours (clusters of 128 KiB, tracked in
+ *   4 KiB), on a disk that is full below: what the guest pays for its first writes after a cut.
+ *
+ * Both sites share the processors with the guest. `node bench/guest.ts [ROUNDS]`
+ */
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { buildLabGuest, copyLabGuest, type LabDisk, startLabMachine } from '../lab/index.ts';
+import { sleep, systemClock } from '../src/lib/clock.ts';
+import { nodeFiles } from '../src/lib/node-files.ts';
+import { runCommand } from '../src/lib/processes.ts';
+import { systemRandom } from '../src/lib/random.ts';
+import { createEmptyLayer } from '../src/qcow2/index.ts';
+import { copyAndSend, inGuest, type LabSites, labSites } from '../test/support/lab-sites.ts';
+import { type CleanUp, temporaryDirectory } from '../test/support/temporary.ts';
+import { atMost, median } from './support/figures.ts';
+import { withScope } from './support/scope.ts';
+
+const MIB = 1024 * 1024;
+const ROUNDS = 3;
+const ROUND_MS = 10_000;
+const CUT_EVERY_MS = 5_000;
+/** p99 with cuts against p99 without. */
+const P99_TARGET = 1.1;
+/** The part of the disk that is written to. */
+const SPAN_BYTES = 64 * MIB;
+/** Writes in one measurement of a fresh overlay: no more than fit once into the span. */
+const OVERLAY_WRITES = 800;
+
+const PATTERNS = ['random4k', 'seq64k'] as const;
+type Pattern = (typeof PATTERNS)[number];
+
+/** What `labtool latency` prints, in µs, and more that we do not look at. */
+interface Latency {
+  readonly count: number;
+  readonly p50Us: number;
+  readonly p99Us: number;
+  readonly maxUs: number;
+}
+
+interface Row {
+  readonly pattern: Pattern;
+  readonly how: string;
+  readonly rounds: Latency[];
+}
+
+interface CutFigures {
+  readonly pauseMs: number[];
+  readonly cycleMs: number[];
+}
+
+export async function run(rounds = ROUNDS): Promise<void> {
+  await withScope(async (scope) => {
+    const cuts: CutFigures = { pauseMs: [], cycleMs: [] };
+    const rows = await measureCuts(scope, rounds, cuts);
+    printRows(rows);
+    console.log(
+      `${cuts.pauseMs.length} cuts: pause ${median(cuts.pauseMs).toFixed(1)} ms (most ${Math.max(...cuts.pauseMs).toFixed(1)}), ` +
+        `from cut to merged ${median(cuts.cycleMs).toFixed(0)} ms (medians)`,
+    );
+    for (const { pattern, ratio } of ratiosOf(rows)) {
+      console.log(`${pattern}: p99 with cuts against without ${atMost(ratio, P99_TARGET, 2)}`);
+    }
+  });
+  await withScope(async (scope) => {
+    const rows = await measureOverlays(scope, rounds);
+    printRows(rows);
+    for (const { pattern, ratio } of ratiosOf(rows)) {
+      console.log(`${pattern}: p99 on a fresh overlay of ours against a default one ${ratio.toFixed(2)}`);
+    }
+  });
+}
+
+async function measureCuts(scope: CleanUp, rounds: number, cuts: CutFigures): Promise<readonly Row[]> {
+  const directory = await temporaryDirectory(scope);
+  const path = join(directory, 'extra.qcow2');
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, String(SPAN_BYTES)]);
+  const extraDisks = [{ diskId: 'extra', path, sizeBytes: SPAN_BYTES }];
+  const lab = await labSites(scope, { extraDisks });
+  const agentPath = lab.machine.record.sockets.agentPath!;
+  // Nothing is allocated for the first time below the overlays while it is measured.
+  await inGuest(agentPath, `labtool fill --device /dev/vdc --pattern random --bytes ${SPAN_BYTES}`);
+  await copyAndSend(lab.machine, lab.sites.target);
+  const rows: Row[] = [];
+  for (const pattern of PATTERNS) {
+    const count = await countOfRound(agentPath, pattern);
+    const none: Row = { pattern, how: 'no cuts', rounds: [] };
+    const cutting: Row = { pattern, how: `a cut every ${CUT_EVERY_MS / 1000} s`, rounds: [] };
+    for (let round = 1; round <= rounds; round++) {
+      const request = { device: '/dev/vdc', pattern, count, seed: round };
+      none.rounds.push(await latency(agentPath, request));
+      cutting.rounds.push(await whileCutting(lab, cuts, () => latency(agentPath, request)));
+    }
+    rows.push(none, cutting);
+  }
+  return rows;
+}
+
+/** So many writes as take about as long as a round shall. */
+async function countOfRound(agentPath: string, pattern: Pattern): Promise<number> {
+  const count = 1000;
+  const startMs = systemClock.monotonicMs();
+  await latency(agentPath, { device: '/dev/vdc', pattern, count, seed: 0 });
+  return Math.round((count * ROUND_MS) / (systemClock.monotonicMs() - startMs));
+}
+
+/** Cuts and replicates all the time that `work` takes, beginning at once. Everything is delivered on return. */
+async function whileCutting<T>(
+  { machine, sites }: LabSites,
+  { pauseMs, cycleMs }: CutFigures,
+  work: () => Promise<T>,
+): Promise<T> {
+  const ending = new AbortController();
+  const cutter = (async () => {
+    while (!ending.signal.aborted) {
+      const startMs = systemClock.monotonicMs();
+      const { cutId } = await machine.cut('crash');
+      const cut = machine.cuts.find((candidate) => candidate.cutId === cutId);
+      pauseMs.push(cut!.pauseMs);
+      const outcome = await machine.replicate(sites.target);
+      if (outcome.kind !== 'sent') throw new Error(`a cut was not sent: ${outcome.kind}`);
+      const tookMs = systemClock.monotonicMs() - startMs;
+      cycleMs.push(tookMs);
+      await pause(CUT_EVERY_MS - tookMs, ending.signal);
+    }
+  })();
+  try {
+    const [result] = await Promise.all([work().finally(() => ending.abort()), cutter]);
+    return result;
+  } finally {
+    ending.abort();
+    await Promise.allSettled([cutter]);
+  }
+}
+
+async function pause(delayMs: number, signal: AbortSignal): Promise<void> {
+  if (delayMs <= 0 || signal.aborted) return;
+  await sleep(systemClock, delayMs, signal).catch((error: unknown) => {
+    if (!signal.aborted) throw error;
+  });
+}
+
+/** Two equal disks of a plain machine, each under a fresh overlay of its own kind in every round. */
+async function measureOverlays(scope: CleanUp, rounds: number): Promise<readonly Row[]> {
+  const directory = await temporaryDirectory(scope);
+  const machineDirectory = join(directory, 'm');
+  await mkdir(machineDirectory);
+  const guest = await copyLabGuest(await buildLabGuest(), directory);
+  const disks: LabDisk[] = [
+    { name: 'system', path: guest.systemDisk, format: 'qcow2' },
+    { name: 'data', path: guest.dataDisk, format: 'qcow2' },
+  ];
+  const kinds = [
+    { name: 'default', device: '/dev/vdc', create: createDefaultOverlay },
+    { name: 'ours', device: '/dev/vdd', create: createOurOverlay },
+  ].map((kind) => ({ ...kind, tip: { node: kind.name, path: join(directory, `${kind.name}.raw`) } }));
+  for (const { name, tip } of kinds) {
+    await fill(tip.path);
+    disks.push({ name, path: tip.path, format: 'raw' });
+  }
+  await using machine = await startLabMachine({ directory: machineDirectory, disks });
+  await machine.agentReady();
+  const rows: Row[] = PATTERNS.flatMap((pattern) =>
+    kinds.map(({ name }) => ({ pattern, how: `fresh overlay: ${name}`, rounds: [] })),
+  );
+  for (let round = 1; round <= rounds; round++) {
+    for (const pattern of PATTERNS) {
+      for (const kind of kinds) {
+        const node = `${kind.name}-${pattern}-${round}`;
+        const path = join(directory, `${node}.qcow2`);
+        await kind.create(path, kind.tip);
+        const file = { driver: 'file', filename: path };
+        await machine.execute('blockdev-add', {
+          ...{ 'node-name': node, driver: 'qcow2', file, backing: null, discard: 'unmap' },
+        });
+        await machine.execute('blockdev-snapshot', { node: kind.tip.node, overlay: node });
+        kind.tip = { node, path };
+        const row = rows.find((one) => one.pattern === pattern && one.how.endsWith(kind.name))!;
+        const request = { device: kind.device, pattern, count: OVERLAY_WRITES, seed: round };
+        row.rounds.push(await latency(machine.agentPath, request));
+      }
+    }
+  }
+  return rows;
+}
+
+interface Tip {
+  readonly node: string;
+  readonly path: string;
+}
+
+const formatOf = ({ path }: Tip) => (path.endsWith('.raw') ? 'raw' : 'qcow2');
+
+async function createDefaultOverlay(path: string, tip: Tip): Promise<void> {
+  const backing = ['-b', tip.path, '-F', formatOf(tip)];
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', ...backing, path]);
+}
+
+async function createOurOverlay(path: string, tip: Tip): Promise<void> {
+  const backing = { name: tip.path, format: formatOf(tip) } as const;
+  await createEmptyLayer(nodeFiles, path, { sizeBytes: SPAN_BYTES, backing }, { sync: true });
+}
+
+async function fill(path: string): Promise<void> {
+  const file = await nodeFiles.open(path, 'create');
+  for (let at = 0; at < SPAN_BYTES; at += MIB) await file.write(systemRandom.bytes(MIB), at);
+  await file.sync();
+  await file.close();
+}
+
+async function latency(
+  agentPath: string,
+  o: { readonly device: string; readonly pattern: Pattern; readonly count: number; readonly seed: number },
+): Promise<Latency> {
+  const said = await inGuest(
+    agentPath,
+    `labtool latency --device ${o.device} --pattern ${o.pattern} --count ${o.count} --span ${SPAN_BYTES} --seed ${o.seed}`,
+  );
+  return JSON.parse(said);
+}
+
+function printRows(rows: readonly Row[]): void {
+  console.table(
+    rows.map(({ pattern, how, rounds }) => ({
+      pattern,
+      how,
+      writes: rounds.reduce((sum, { count }) => sum + count, 0),
+      'p50, µs (medians)': median(rounds.map(({ p50Us }) => p50Us)),
+      'p99, µs': median(rounds.map(({ p99Us }) => p99Us)),
+      'p99, least': Math.min(...rounds.map(({ p99Us }) => p99Us)),
+      'p99, most': Math.max(...rounds.map(({ p99Us }) => p99Us)),
+      'most, µs': median(rounds.map(({ maxUs }) => maxUs)),
+    })),
+  );
+}
+
+/** Of each pattern the second row against the first. */
+function ratiosOf(rows: readonly Row[]): readonly { readonly pattern: Pattern; readonly ratio: number }[] {
+  return PATTERNS.map((pattern) => {
+    const [first, second] = rows
+      .filter((row) => row.pattern === pattern)
+      .map(({ rounds }) => median(rounds.map(({ p99Us }) => p99Us)));
+    return { pattern, ratio: second! / first! };
+  });
+}
+
+if (import.meta.main) await run(Number(process.argv[2] ?? ROUNDS));
