@@ -114,7 +114,7 @@ class FakeConnection implements RunningMachine {
     // Each of the three may fail while another one is waited for.
     for (const promise of [gone, result, answered]) promise.catch(() => undefined);
     if (mishap === 'answer-lost') {
-      await result;
+      await answered;
       this.#end();
       return gone;
     }
