@@ -14,9 +14,12 @@ const CONNECTIONS = 2;
 
 /** Between two looks whether a server that was just started listens already. */
 const LISTEN_PAUSE_MS = 2;
-/** A process that was just killed, or has just let go of its last client, still holds its locks for a moment. */
-const LOCK_PATIENCE_MS = 5000;
-const LOCK_PAUSE_MS = 25;
+/**
+ * A process that was just killed, or has just let go of its last client, still holds its locks: for a moment, or, killed
+ * inside a sync on a busy disk, until that has ended.
+ */
+const LOCK_PATIENCE_MS = 30_000;
+const LOCK_PAUSE_MS = 100;
 
 /**
  * Disk images through QEMU's own tools: `qemu-nbd` serves a chain on a unix socket in a directory of its own.
