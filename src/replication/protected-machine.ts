@@ -407,6 +407,8 @@ export class ProtectedMachine {
         await this.#attach();
         this.#needHealthy();
         await this.#chain.mergeAcknowledged(this.#acknowledgedOrdinal, this.#running);
+        // A layer that an interrupted compaction has left absorbing cannot be sent before that has ended.
+        await this.#compact();
       } catch (error) {
         this.#tools.log.warn('chain.merge-failed', { machine: this.#record.name, reason: messageOf(error) });
       }
