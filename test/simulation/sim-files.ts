@@ -47,7 +47,7 @@ export class SimFiles implements FileSystem {
           if (!isWritable) throw systemError('EBADF', path);
           file.write(data, position);
         },
-        () => file.write(data.subarray(0, data.length >> 1), position),
+        () => file.write(data.subarray(0, wholeSectors(data.length >> 1, position)), position),
       );
     };
     return {
@@ -168,6 +168,11 @@ export class SimFiles implements FileSystem {
       }
     });
   }
+}
+
+/** Of a write that fails half-way: the bytes up to the last border of a sector, for a sector is written whole or not. */
+function wholeSectors(length: number, position: number): number {
+  return Math.max(0, length - ((position + length) % 512));
 }
 
 function systemError(code: string, path: string): Error {
