@@ -80,12 +80,13 @@ export class Context {
   async confirm(o: { question: string; word: string; option: string }): Promise<void> {
     const answer = this.json ? undefined : await this.world.ask(`${o.question}\nType «${o.word}» to go on: `);
     if (answer?.trim() === o.word) return;
-    throw cliFailure(
-      'CLI_CONFIRMATION_MISSING',
+    const said =
       answer === undefined
-        ? `this needs your word: give ${o.option}. ${o.question}`
-        : 'nothing was done: the answer was another',
-    );
+        ? `this needs your word. ${o.question}`
+        : `«${o.word}» was not typed; nothing was done`;
+    throw cliFailure('CLI_CONFIRMATION_MISSING', said, {
+      hint: `Run the command in a terminal and type «${o.word}», or give ${o.option}.`,
+    });
   }
 
   /** Lets go of the connection; the next `api` makes another one. */

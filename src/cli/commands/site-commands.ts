@@ -107,8 +107,6 @@ async function init(context: Context, o: InitOptions): Promise<Report> {
           .line('After pairing write a new one, which knows the peers: warmsite site kit --to FILE');
       }
       page.line('').line(`Next: warmsite site serve --data ${dataDirectory}`);
-      if (fromKit !== undefined)
-        page.line('If replicas lie in the directory: warmsite site rebuild --offline first.');
     },
   };
 }

@@ -220,7 +220,8 @@ export function printPoints(page: Page, points: readonly PointView[], nowMs: num
       point.changedBytes === undefined ? '' : formatBytes(point.changedBytes),
       proofsOf(point),
       point.keptFor?.join(', '),
-      point.pointId,
+      // A number is enough to name a published point; a copy that has none is named by its id.
+      point.sequence === undefined ? point.pointId : '',
     ]),
   );
 }
