@@ -4,8 +4,9 @@ import { isFailure } from '../lib/errors.ts';
 import { newId } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { throttled } from '../peer/index.ts';
-import type { Acknowledgement, OfferConflict } from '../replica/index.ts';
+import type { Acknowledgement } from '../replica/index.ts';
 import { chainAt, happened } from './chain.ts';
+import { conflictFailure } from './conflict.ts';
 import { rebuildTree } from './delta-source.ts';
 import { DigestStore } from './digests.ts';
 import { replicationFailure } from './errors.ts';
@@ -19,7 +20,7 @@ import {
   type SentDelta,
   type StatementSigner,
 } from './send-session.ts';
-import { planSession, type SessionConflict, type SessionPlan } from './session-plan.ts';
+import { planSession, type SessionPlan } from './session-plan.ts';
 import type { ReplicationTarget } from './target.ts';
 
 export interface DeliveryTools extends ChainTools {
@@ -113,7 +114,7 @@ export class Delivery {
       case 'nothing':
         return plan;
       case 'conflict':
-        throw conflict(record.name, plan.conflict);
+        throw conflictFailure(record.name, plan.conflict);
       case 'acknowledged':
         return this.#adoptAcknowledgement(plan.cut, plan.newest);
       default:
@@ -165,7 +166,7 @@ export class Delivery {
         { machineName: name, retention: protection.retention },
         signal,
       );
-      if (answer.kind === 'conflict') throw conflict(name, answer.conflict);
+      if (answer.kind === 'conflict') throw conflictFailure(name, answer.conflict);
       if (answer.kind === 'already') {
         return this.#accept(plan.cut, answer.newest, await sending.readThrough());
       }
@@ -317,10 +318,4 @@ export class Delivery {
     await storeRecord(this.#tools.files, this.#layout.target(target.siteId), TARGET_RECORD, target);
     this.#record = target;
   }
-}
-
-function conflict(machine: string, evidence: SessionConflict | OfferConflict): Error {
-  return replicationFailure('REPLICATION_CONFLICT', `${machine}: ${JSON.stringify(evidence)}`, {
-    context: { machine, ...evidence },
-  });
 }
