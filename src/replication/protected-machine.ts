@@ -183,6 +183,13 @@ export class ProtectedMachine {
 
   async #settleInterrupted(): Promise<void> {
     if (this.#record.dissolving) {
+      if (this.#record.dissolving !== 'committing' && (await this.#mayRunOnLayers())) {
+        this.#presence = {
+          state: 'stale',
+          reason: 'it runs on layers that the end of its protection has given up',
+        };
+        return;
+      }
       await this.#dissolve();
       return;
     }
@@ -246,6 +253,25 @@ export class ProtectedMachine {
       }
     }
     return true;
+  }
+
+  /**
+   * Whether a process may have layers of ours open for writing: one that shows them or does not say what it has, or one
+   * that is not to be reached and holds a tip. What runs on the owner's files alone does not count.
+   */
+  async #mayRunOnLayers(): Promise<boolean> {
+    if (this.#presence.state === 'unreachable') return true;
+    const ours = `${this.layout.disks}/`;
+    const shown = (await this.#running?.disks())?.flatMap(({ chain }) => chain) ?? [];
+    if (shown.some(({ path }) => path.startsWith(ours))) return true;
+    for (const { diskId } of this.#record.disks) {
+      const tips = [this.chain(diskId).at(-1)!, ...this.#chain.intendedTips(diskId)];
+      for (const tip of tips.filter(({ path }) => path.startsWith(ours))) {
+        const isThere = (await this.#tools.files.sizeOf(tip.path)) !== undefined;
+        if (isThere && (await this.#isLocked([tip]))) return true;
+      }
+    }
+    return false;
   }
 
   async #isLocked(chain: readonly ImageFile[]): Promise<boolean> {
@@ -314,10 +340,12 @@ export class ProtectedMachine {
     return this.#sending.run(() =>
       this.#changing.run(async () => {
         await this.#attach();
-        if (this.#presence.state === 'running') {
-          throw replicationFailure('PROTECTION_EXISTS', `${this.#record.name} runs on its layers`, {
-            hint: 'Stop it first, or unprotect it without giving its layers up.',
-          });
+        if (await this.#mayRunOnLayers()) {
+          throw replicationFailure(
+            'PROTECTION_EXISTS',
+            `a process runs on the layers of ${this.#record.name}, or may do so`,
+            { hint: 'Stop it first, or unprotect the machine without giving its layers up.' },
+          );
         }
         await this.#storeRecord({ ...this.#record, dissolving: 'setting-aside' });
         await this.#dissolve();

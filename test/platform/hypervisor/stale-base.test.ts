@@ -1,9 +1,10 @@
 /** A machine that is started on other disks than the recorded ones must cost neither of the two states. */
 import assert from 'node:assert/strict';
-import { readdir, readFile } from 'node:fs/promises';
+import { readdir, readFile, rename } from 'node:fs/promises';
 import { type TestContext, test } from 'node:test';
 import { buildLabGuest, type LabMachine, LedgerPort, startLabMachine } from '../../../lab/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
+import { QmpClient } from '../../../src/qmp/index.ts';
 import { REPLICATION_ERRORS } from '../../../src/replication/errors.ts';
 import type { ProtectedMachine } from '../../../src/replication/index.ts';
 import { assertLedger, BY_HAND, copyAndSend, sendAll, socketsOf } from '../../support/lab-sites.ts';
@@ -148,4 +149,40 @@ test('S0.11 a machine that was only loaded from its original files and wrote not
   assert.equal(machine.record.suspect, undefined);
   await copyAndSend(machine, sites.target);
   assert.equal(sites.replicas.need(machine.record.machineId).points.length, 4);
+});
+
+test('S0.11 layers are never given up while a process runs on them, reachable or not', async (t) => {
+  const { sites, lab, machine } = await protectedForAWhile(t);
+  await stopped(machine, lab);
+  const origins = machine.record.disks.map(({ chain }) => chain.at(-1)!);
+  const tips = machine.record.disks.map(({ diskId }) => machine.chain(diskId).at(-1)!);
+  const outside = await startedOn(t, sites, origins);
+  assert.equal((await machine.attach()).state, 'stale');
+  const ledger = await LedgerPort.connect({ path: outside.ledgerPath, clock: systemClock });
+  await ledger.next(60_000);
+  ledger.close();
+  const gone = machine.running!.gone;
+  await outside.kill();
+  await gone;
+  const inside = await startedOn(t, sites, tips, ['-S']);
+  const refuses = async (state: string) => {
+    await assert.rejects(machine.unprotectKeepingOrigin(), { code: 'PROTECTION_EXISTS' });
+    assert.equal(machine.presence.state, state);
+    assert.equal(machine.record.dissolving, undefined);
+  };
+  await refuses('stale');
+
+  await machine.release();
+  {
+    await using _other = await QmpClient.connect({ path: inside.qmpPath, clock: systemClock });
+    await refuses('unreachable');
+  }
+  await rename(inside.qmpPath, `${inside.qmpPath}.away`);
+  await refuses('unreachable');
+  await rename(`${inside.qmpPath}.away`, inside.qmpPath);
+  await refuses('stale');
+
+  await inside.stop();
+  await machine.unprotectKeepingOrigin();
+  assert.equal(machine.record.protection, null);
 });
