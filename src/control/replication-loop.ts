@@ -1,4 +1,5 @@
 import type { ReplicationView } from '../api/index.ts';
+import type { MachineEvent } from '../hypervisor/index.ts';
 import { type Clock, cancelled } from '../lib/clock.ts';
 import { Failure, failuresOf, isFailure, messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
@@ -15,6 +16,7 @@ import {
   type ReplicationTarget,
 } from '../replication/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
+import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
 import { Wakeup } from './wakeup.ts';
@@ -42,6 +44,7 @@ export interface LoopTools {
   readonly log: Log;
   readonly files: Pick<FileSystem, 'sizeOf'>;
   readonly alerts: AlertSink;
+  readonly audit: Pick<Audit, 'note'>;
   readonly events: EventHub;
   /** The recovery site as it is now; throws while it is not paired. */
   readonly target: (siteId: string) => ReplicationTarget;
@@ -96,19 +99,35 @@ export class ReplicationLoop {
 
   start(): void {
     this.#acknowledgedCutAtMs = this.#cutTimeOf(this.#machine.target?.acknowledged?.pointId);
-    this.#unlisten = this.#machine.onEvent(({ name }) => {
-      if (name !== 'WARMSITE_GONE') return;
-      this.#hasStopped = true;
-      this.#tellPresence();
-      this.#lookBell.ring();
-      this.#cutBell.ring();
-    });
+    this.#unlisten = this.#machine.onEvent((event) => this.#onEvent(event));
     const { signal } = this.#stop;
     this.#work = Promise.all([
       this.#running('look', () => this.#keepLooking(signal)),
       this.#running('cut', () => this.#keepCutting(signal)),
       this.#running('send', () => this.#keepSending(signal)),
     ]);
+  }
+
+  #onEvent({ name, data }: MachineEvent): void {
+    const { machineId } = this.#machine.record;
+    const { alerts, audit } = this.#tools;
+    const frozen = `frozen:${machineId}`;
+    switch (name) {
+      case 'WARMSITE_GONE':
+        this.#hasStopped = true;
+        alerts.clear(frozen);
+        this.#tellPresence();
+        this.#lookBell.ring();
+        this.#cutBell.ring();
+        break;
+      case 'WARMSITE_THAWED':
+        alerts.clear(frozen);
+        audit.note({ actor: 'site', act: 'vm.thaw', subject: machineId });
+        break;
+      case 'WARMSITE_LEFT_FROZEN':
+        alerts.raise(frozen, 'critical', failureOf(data.error), machineId);
+        break;
+    }
   }
 
   /** Ends the loop; a transfer under way is broken off and resumed by the next one. */

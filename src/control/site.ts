@@ -131,6 +131,7 @@ export class Site {
         'point.verify': points.verifying,
         'failover.test': this.failovers.testing,
         'failover.start': this.failovers.starting,
+        'failover.restart': this.failovers.restarting,
         'failover.cleanup': this.failovers.cleaning,
       },
     });
@@ -272,7 +273,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     ...tools,
     ...{ dataDirectory, signer, siteId },
     loop: {
-      ...{ clock, random, log, files, alerts, events },
+      ...{ clock, random, log, files, alerts, audit, events },
       target: (peerId) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock }),
     },
   });

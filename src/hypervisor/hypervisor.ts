@@ -105,6 +105,12 @@ export interface RunningMachine extends AsyncDisposable {
    * stands in the report. The guest is thawed after `limitMs` at the latest, also if this process is killed.
    */
   whileFrozen<T>(limitMs: number, work: () => Promise<T>): Promise<QuiesceReport<T>>;
+  /**
+   * Thaws a guest that a process of ours left frozen which was killed together with its freeze guard. Waits for each word
+   * of the guest agent for `answerMs` at most: `silent` says that nothing was learned. Never beside `whileFrozen`: the one
+   * waits for the other. Throws QMP_FREEZE_THAW_UNCONFIRMED for a guest that is frozen and does not confirm its thaw.
+   */
+  thawAbandoned(answerMs: number): Promise<'thawed' | 'not-frozen' | 'silent'>;
   /** Writes a picture of the console (PPM) to a file. */
   consolePicture(path: string): Promise<void>;
   /** Runs the guest's CPUs after a paused start. */

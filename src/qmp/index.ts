@@ -11,7 +11,7 @@
  * comes over a socket is trusted: lines have a longest length, reading is linear in the bytes read, memory is
  * bounded, and shapes are checked; in particular nothing a guest says can end this process. After
  * a freeze was sent, somebody keeps thawing until the guest says that it is thawed: the guard, or this process
- * if the guard was killed.
+ * if the guard was killed; when both were, `thawAbandoned` is for whoever comes next.
  *
  * What a caller must know. QEMU serves one client per socket; the next one connects and hears nothing
  * (QMP_NO_GREETING, QMP_AGENT_NO_ANSWER). So a `GuestAgent` is closed before a `FreezeGuard` is started.
@@ -32,3 +32,4 @@ export { GuestAgent } from './guest-agent.ts';
 export type { QmpEvent, QmpGreeting } from './messages.ts';
 export type { QmpConnectOptions } from './qmp-client.ts';
 export { QmpClient } from './qmp-client.ts';
+export { thawAbandoned } from './thaw.ts';

@@ -10,6 +10,8 @@ const THAW_LIMIT_MS = 10 * 60_000;
 /** How long a socket may be gone. A machine whose socket is gone has ended, and its guest with it. */
 const GONE_LIMIT_MS = 5000;
 const TRY_TIMEOUT_MS = 5000;
+/** How long a freeze that was found left behind is thawed before that is given up. */
+const ABANDONED_LIMIT_MS = 30_000;
 const PAUSE = { firstMs: 20, maximumMs: 1000, triesMax: Number.POSITIVE_INFINITY };
 
 export interface ThawOptions {
@@ -73,6 +75,39 @@ export async function thawGuest(o: ThawOptions): Promise<{ wasFrozen: boolean }>
   } finally {
     await agent?.close();
   }
+}
+
+/**
+ * Thaws a guest that was left frozen: whoever froze it, and the guard, are gone. Only who knows that no freeze of its own
+ * is under way may ask for this; one that is under way keeps the agent's only place, so that `silent` is the answer then.
+ * Each of the agent's two answers is awaited for `answerMs`, or until `signal` is aborted; a guest that is found frozen is
+ * thawed all the same. Throws QMP_FREEZE_THAW_UNCONFIRMED after 30 seconds, or once its socket has been gone for 5.
+ */
+export async function thawAbandoned(o: {
+  readonly agentPath: string;
+  readonly answerMs: number;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly signal: AbortSignal;
+}): Promise<'thawed' | 'not-frozen' | 'silent'> {
+  const { agentPath, clock, random, signal } = o;
+  const options = { timeoutMs: o.answerMs, signal };
+  let agent: GuestAgent | undefined;
+  try {
+    agent = await GuestAgent.connect({ path: agentPath, clock, random, ...options });
+    if ((await agent.freezeStatus(options)) === 'thawed') {
+      await agent.close();
+      return 'not-frozen';
+    }
+  } catch (error) {
+    await agent?.close();
+    if (!(error instanceof Failure)) throw error;
+    // An agent that refuses to tell a freeze status cannot have frozen anything.
+    return isFailure(error, 'QMP_AGENT_COMMAND_FAILED') ? 'not-frozen' : 'silent';
+  }
+  const limitMs = ABANDONED_LIMIT_MS;
+  await thawGuest({ agentPath, agent, clock, random, frozeBefore: true, limitMs });
+  return 'thawed';
 }
 
 /** The number of file systems thawed; 0 also if the guest says that there was nothing it could thaw. */

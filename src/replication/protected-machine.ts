@@ -7,6 +7,7 @@ import { loadRecord, storeRecord } from '../lib/records.ts';
 import { happened } from './chain.ts';
 import { type Delivered, Delivery, type DeliveryTools, type ReplicateOutcome } from './delivery.ts';
 import { replicationFailure } from './errors.ts';
+import { isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { ProtectedChain } from './protected-chain.ts';
 import {
@@ -18,6 +19,9 @@ import {
 } from './records.ts';
 import type { SendProgress } from './send-session.ts';
 import type { ReplicationTarget } from './target.ts';
+
+/** A guest that answers at all answers this soon, also on a busy host. */
+const AGENT_ANSWER_MS = 5_000;
 
 export interface ProtectedTools extends DeliveryTools {
   readonly hypervisor: Hypervisor;
@@ -130,6 +134,10 @@ export class ProtectedMachine {
     return this.#chain.chain(diskId);
   }
 
+  /**
+   * Events of the hypervisor, and three of our own: WARMSITE_GONE, the process has ended or let go of us; WARMSITE_THAWED, the
+   * guest was found left frozen and has been thawed; WARMSITE_LEFT_FROZEN, that could not be done, for `data.error`.
+   */
   onEvent(listener: (event: MachineEvent) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
@@ -151,7 +159,10 @@ export class ProtectedMachine {
   async #attach(isThorough = true): Promise<MachinePresence> {
     if (this.#running) return this.#presence;
     try {
-      this.#adopt(await this.#tools.hypervisor.attach(this.#record.sockets));
+      const running = await this.#tools.hypervisor.attach(this.#record.sockets);
+      this.#adopt(running);
+      // A machine that is not protected was not frozen by us.
+      if (this.#record.protection) void this.#thawAbandoned(running);
     } catch (error) {
       if (!isFailure(error)) throw error;
       this.#presence =
@@ -169,16 +180,35 @@ export class ProtectedMachine {
     this.#running = running;
     this.#isSettledStopped = false;
     this.#presence = presenceOf(running);
-    const end = running.onEvent((event) => {
-      for (const listener of this.#listeners) listener(event);
-    });
+    const end = running.onEvent((event) => this.#tell(event));
     void running.gone.then(() => {
       end();
       if (this.#running !== running) return;
       this.#running = undefined;
       this.#presence = { state: 'stopped' };
-      for (const listener of this.#listeners) listener({ name: 'WARMSITE_GONE', data: {} });
+      this.#tell({ name: 'WARMSITE_GONE', data: {} });
     });
+  }
+
+  #tell(event: MachineEvent): void {
+    for (const listener of this.#listeners) listener(event);
+  }
+
+  /**
+   * An earlier process of ours may have been killed together with the freeze guard, and the guest stands still since then.
+   * Nobody waits for this: a guest agent that does not answer must hold nothing up.
+   */
+  async #thawAbandoned(running: RunningMachine): Promise<void> {
+    const { log } = this.#tools;
+    const machine = this.#record.name;
+    try {
+      if ((await running.thawAbandoned(AGENT_ANSWER_MS)) !== 'thawed') return;
+      log.warn('machine.thawed', { machine, reason: 'it was found frozen, with nobody left to thaw it' });
+      this.#tell({ name: 'WARMSITE_THAWED', data: {} });
+    } catch (error) {
+      log.error('machine.left-frozen', { machine, reason: messageOf(error) });
+      this.#tell({ name: 'WARMSITE_LEFT_FROZEN', data: { error } });
+    }
   }
 
   async #settleInterrupted(): Promise<void> {
@@ -194,7 +224,7 @@ export class ProtectedMachine {
       return;
     }
     if (!this.#record.protection) return;
-    if (!this.#running && !(await this.#isCertainlyStopped())) {
+    if (!this.#running && !(await isCertainlyStopped(this.#tools, this.#record.disks, this.#chain))) {
       this.#presence = {
         state: 'unreachable',
         reason: 'its disks are in use, but its QMP socket does not answer',
@@ -238,50 +268,11 @@ export class ProtectedMachine {
     this.#tools.log.info('machine.base-intact', { machine: this.#record.name });
   }
 
-  /**
-   * QEMU locks the images that it writes: a chain that can be opened for reading is written by nobody. A cut of unknown
-   * outcome leaves two files that may be the one that is written.
-   */
-  async #isCertainlyStopped(): Promise<boolean> {
-    const { files } = this.#tools;
-    for (const { diskId } of this.#record.disks) {
-      const chain = this.chain(diskId);
-      if (await this.#isLocked(chain)) return false;
-      for (const tip of this.#chain.intendedTips(diskId)) {
-        if ((await files.sizeOf(tip.path)) !== undefined && (await this.#isLocked([...chain, tip])))
-          return false;
-      }
-    }
-    return true;
-  }
-
-  /**
-   * Whether a process may have layers of ours open for writing: one that shows them or does not say what it has, or one
-   * that is not to be reached and holds a tip. What runs on the owner's files alone does not count.
-   */
+  /** Whether a process may write to the layers; one that is not to be reached or does not say what it has may. */
   async #mayRunOnLayers(): Promise<boolean> {
     if (this.#presence.state === 'unreachable') return true;
-    const ours = `${this.layout.disks}/`;
-    const shown = (await this.#running?.disks())?.flatMap(({ chain }) => chain) ?? [];
-    if (shown.some(({ path }) => path.startsWith(ours))) return true;
-    for (const { diskId } of this.#record.disks) {
-      const tips = [this.chain(diskId).at(-1)!, ...this.#chain.intendedTips(diskId)];
-      for (const tip of tips.filter(({ path }) => path.startsWith(ours))) {
-        const isThere = (await this.#tools.files.sizeOf(tip.path)) !== undefined;
-        if (isThere && (await this.#isLocked([tip]))) return true;
-      }
-    }
-    return false;
-  }
-
-  async #isLocked(chain: readonly ImageFile[]): Promise<boolean> {
-    try {
-      await using _reader = await this.#tools.images.open(chain);
-      return false;
-    } catch (error) {
-      if (isFailure(error, 'IMAGE_UNREADABLE') && /lock/i.test(error.message)) return true;
-      throw error;
-    }
+    const { disks } = this.#record;
+    return mayRunOnLayers(this.#tools, this.layout, disks, this.#chain, this.#running);
   }
 
   /** Starts a managed machine on its chain; its process outlives ours. */

@@ -123,6 +123,11 @@ export function hypervisorContract(name: string, make: (t: CleanUp) => Promise<M
       );
     });
 
+    test('nothing is thawed that nobody froze, and nobody is kept waiting for it', async (t) => {
+      const it = await make(t);
+      assert.notEqual(await it.running.thawAbandoned(100), 'thawed');
+    });
+
     test('a machine that has ended is gone for everybody', async (t) => {
       const it = await make(t);
       const { sockets } = it.running;

@@ -182,6 +182,10 @@ class FakeConnection implements RunningMachine {
       : { result, consistent: false, reason: 'the guest agent does not answer' };
   }
 
+  async thawAbandoned(): Promise<'thawed' | 'not-frozen' | 'silent'> {
+    return 'not-frozen';
+  }
+
   async consolePicture(): Promise<void> {
     throw failure('CONSOLE_PICTURE_FAILED', 'a fake machine has no console');
   }

@@ -2,7 +2,9 @@ import { createHash } from 'node:crypto';
 import { rm } from 'node:fs/promises';
 import type { Clock } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
-import type { QmpClient, QmpEvent } from '../../qmp/index.ts';
+import { Mutex } from '../../lib/mutex.ts';
+import { systemRandom } from '../../lib/random.ts';
+import { type QmpClient, type QmpEvent, thawAbandoned } from '../../qmp/index.ts';
 import type { MachineConfiguration } from '../configuration.ts';
 import { hypervisorFailure } from '../errors.ts';
 import type {
@@ -31,6 +33,9 @@ export class QemuMachine implements RunningMachine {
   readonly gone: Promise<void>;
   readonly #qmp: QmpClient;
   readonly #clock: Clock;
+  /** What is done to the guest's freeze state, one after the other. */
+  readonly #freezing = new Mutex();
+  readonly #letGo = new AbortController();
 
   constructor(o: { qmp: QmpClient; sockets: MachineSockets; processId?: number; clock: Clock }) {
     this.#qmp = o.qmp;
@@ -233,7 +238,18 @@ export class QemuMachine implements RunningMachine {
   }
 
   whileFrozen<T>(limitMs: number, work: () => Promise<T>): Promise<QuiesceReport<T>> {
-    return whileFrozen({ agentPath: this.sockets.agentPath, limitMs, clock: this.#clock, work });
+    const { agentPath } = this.sockets;
+    return this.#freezing.run(() => whileFrozen({ agentPath, limitMs, clock: this.#clock, work }));
+  }
+
+  async thawAbandoned(answerMs: number): Promise<'thawed' | 'not-frozen' | 'silent'> {
+    const { agentPath } = this.sockets;
+    if (agentPath === undefined) return 'not-frozen';
+    const { signal } = this.#letGo;
+    const random = systemRandom;
+    return this.#freezing.run(() =>
+      thawAbandoned({ agentPath, answerMs, clock: this.#clock, random, signal }),
+    );
   }
 
   async consolePicture(path: string): Promise<void> {
@@ -270,6 +286,7 @@ export class QemuMachine implements RunningMachine {
   }
 
   disconnect(): Promise<void> {
+    this.#letGo.abort();
     return this.#qmp.close();
   }
 

@@ -74,7 +74,11 @@ export class FakeMachine implements LoopMachine {
   end(): void {
     this.presence = { state: 'stopped' };
     this.found = this.presence;
-    for (const listener of this.#listeners) listener({ name: 'WARMSITE_GONE', data: {} });
+    this.tell({ name: 'WARMSITE_GONE', data: {} });
+  }
+
+  tell(event: MachineEvent): void {
+    for (const listener of this.#listeners) listener(event);
   }
 
   async cut(copyType: string): Promise<CutRecord> {

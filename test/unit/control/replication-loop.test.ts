@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import type { AlertView } from '../../../src/api/index.ts';
+import type { AuditedAct } from '../../../src/control/audit.ts';
 import { EventHub } from '../../../src/control/event-hub.ts';
 import { BLOCKED_PAUSE_MS, LOOK_EVERY_MS, ReplicationLoop } from '../../../src/control/replication-loop.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
@@ -22,6 +23,7 @@ async function looping(
   prepare?.(machine);
   const alerts = new Map<string, { severity: AlertView['severity']; failure: Failure }>();
   const tip = { sizeBytes: 1 };
+  const notes: AuditedAct[] = [];
   const loop = new ReplicationLoop(machine, {
     ...{ clock, random: systemRandom, log: silentLog, events: new EventHub() },
     files: { sizeOf: async () => tip.sizeBytes },
@@ -29,6 +31,7 @@ async function looping(
       raise: (key, severity, raised) => void alerts.set(key, { severity, failure: raised }),
       clear: (key) => void alerts.delete(key),
     },
+    audit: { note: (act) => void notes.push(act) },
     target: (siteId) => ({ siteId }) as ReplicationTarget,
   });
   loop.start();
@@ -37,7 +40,7 @@ async function looping(
     await loop.stop();
     assert.equal(clock.pending, 0, 'no timer outlives the loop');
   });
-  return { clock, machine, loop, alerts, tip };
+  return { clock, machine, loop, alerts, tip, notes };
 }
 
 describe('replication loop', () => {
@@ -178,6 +181,20 @@ describe('replication loop', () => {
     machine.cutFailure = undefined;
     await clock.turn(5000);
     assert.equal(alerts.size, 0);
+  });
+
+  it('notes a guest that was found left frozen, and raises an alert for one that could not be thawed', async (t) => {
+    const { machine, alerts, notes } = await looping(t, EVERY_5_S);
+    const error = failure('QMP_FREEZE_THAW_UNCONFIRMED', 'later');
+    machine.tell({ name: 'WARMSITE_LEFT_FROZEN', data: { error } });
+    assert.deepEqual(alerts.get(`frozen:${MACHINE_ID}`), { severity: 'critical', failure: error });
+    assert.deepEqual(notes, []);
+    machine.tell({ name: 'WARMSITE_THAWED', data: {} });
+    assert.equal(alerts.size, 0);
+    assert.deepEqual(notes, [{ actor: 'site', act: 'vm.thaw', subject: MACHINE_ID }]);
+    machine.tell({ name: 'WARMSITE_LEFT_FROZEN', data: { error } });
+    machine.end();
+    assert.equal(alerts.size, 0, 'a machine that has ended is not frozen');
   });
 
   it('tells the age of the newest acknowledged copy as its RPO', async (t) => {

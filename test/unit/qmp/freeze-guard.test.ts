@@ -1,25 +1,13 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
-import { readdir, readFile } from 'node:fs/promises';
 import { type TestContext, test } from 'node:test';
 import { systemClock as clock, sleep } from '../../../src/lib/clock.ts';
 import { exitOf } from '../../../src/lib/processes.ts';
 import { FreezeGuard } from '../../../src/qmp/index.ts';
 import { errorReply, FakeGuestAgent } from '../../support/fake-guest-agent.ts';
+import { guardsOf } from '../../support/freeze-guards.ts';
 import { FREEZE_PARENT } from './freeze-parent.ts';
-
-/** The guard processes that hold this agent. */
-async function guardsOf(agentPath: string): Promise<number[]> {
-  const found: number[] = [];
-  for (const name of await readdir('/proc')) {
-    if (!/^\d+$/.test(name)) continue;
-    // A process may end while it is looked at.
-    const line = await readFile(`/proc/${name}/cmdline`, 'utf8').catch(() => '');
-    if (line.includes('freeze-guard-main') && line.includes(agentPath)) found.push(Number(name));
-  }
-  return found;
-}
 
 async function noGuardLeft(agentPath: string): Promise<void> {
   for (let tries = 0; (await guardsOf(agentPath)).length > 0; tries++) {

@@ -1,0 +1,64 @@
+import type { DiskImages, ImageFile, RunningMachine } from '../hypervisor/index.ts';
+import { isFailure } from '../lib/errors.ts';
+import type { ProtectedLayout } from './layout.ts';
+import type { ChainTools, ProtectedChain } from './protected-chain.ts';
+import type { ProtectedDisk } from './records.ts';
+
+type LockTools = Pick<ChainTools, 'files' | 'images'>;
+
+/**
+ * QEMU locks the images that it writes: a chain that can be opened for reading is written by nobody. A cut of unknown
+ * outcome leaves two files that may be the one that is written.
+ */
+export async function isCertainlyStopped(
+  tools: LockTools,
+  disks: readonly ProtectedDisk[],
+  protectedChain: ProtectedChain,
+): Promise<boolean> {
+  for (const { diskId } of disks) {
+    const chain = protectedChain.chain(diskId);
+    if (await isLocked(tools.images, chain)) return false;
+    for (const tip of protectedChain.intendedTips(diskId)) {
+      if (
+        (await tools.files.sizeOf(tip.path)) !== undefined &&
+        (await isLocked(tools.images, [...chain, tip]))
+      )
+        return false;
+    }
+  }
+  return true;
+}
+
+/**
+ * Whether a process has layers of ours open for writing: the machine shows them, or something that is not to be reached
+ * holds a tip. What runs on the owner's files alone does not count.
+ */
+export async function mayRunOnLayers(
+  tools: LockTools,
+  layout: ProtectedLayout,
+  disks: readonly ProtectedDisk[],
+  protectedChain: ProtectedChain,
+  running: RunningMachine | undefined,
+): Promise<boolean> {
+  const ours = `${layout.disks}/`;
+  const shown = (await running?.disks())?.flatMap(({ chain }) => chain) ?? [];
+  if (shown.some(({ path }) => path.startsWith(ours))) return true;
+  for (const { diskId } of disks) {
+    const tips = [protectedChain.chain(diskId).at(-1)!, ...protectedChain.intendedTips(diskId)];
+    for (const tip of tips.filter(({ path }) => path.startsWith(ours))) {
+      const isThere = (await tools.files.sizeOf(tip.path)) !== undefined;
+      if (isThere && (await isLocked(tools.images, [tip]))) return true;
+    }
+  }
+  return false;
+}
+
+async function isLocked(images: DiskImages, chain: readonly ImageFile[]): Promise<boolean> {
+  try {
+    await using _reader = await images.open(chain);
+    return false;
+  } catch (error) {
+    if (isFailure(error, 'IMAGE_UNREADABLE') && /lock/i.test(error.message)) return true;
+    throw error;
+  }
+}
