@@ -36,5 +36,13 @@ export { DELTA_ERRORS } from './errors.ts';
 export { BLOCK_BYTES_DEFAULT, DATA_FRAME_BYTES_MAX } from './format.ts';
 export { type DeltaProgress, type DeltaRange, NOTHING_RECEIVED, progressAfter } from './frame-order.ts';
 export type { DeltaDisk, DeltaHeader, DeltaTrailer } from './header.ts';
-export { applyLeaves, inheritedBlocks, type LayerLeaves, mergeLeaves, treeOfLayers } from './leaves.ts';
+export {
+  applyLeaves,
+  blocksIn,
+  inheritedBlocks,
+  type LayerLeaves,
+  leavesIn,
+  mergeLeaves,
+  treeOfLayers,
+} from './leaves.ts';
 export { decodeLeaves, encodeLeaves, type LeavesFile, readLeaves, writeLeaves } from './leaves-file.ts';

@@ -1,4 +1,5 @@
 import { assert } from '../lib/assert.ts';
+import { type Extents, endOf } from '../lib/extents.ts';
 import { blockCount, blockLength, zeroBlockDigest } from './blocks.ts';
 import { DigestTree, type Leaf } from './digest-tree.ts';
 import { deltaFailure } from './errors.ts';
@@ -30,6 +31,23 @@ export function inheritedBlocks(
   if (parentSizeBytes === null) return 0;
   if (parentSizeBytes === sizeBytes) return blockCount(sizeBytes, blockBytes);
   return Math.floor(Math.min(parentSizeBytes, sizeBytes) / blockBytes);
+}
+
+/** The numbers of the blocks that `aligned`, ranges of whole blocks, holds, ascending. */
+export function* blocksIn(aligned: Extents, blockBytes: number): Generator<number> {
+  for (const extent of aligned) {
+    const end = Math.ceil(endOf(extent) / blockBytes);
+    for (let index = extent.offset / blockBytes; index < end; index++) yield index;
+  }
+}
+
+/** What a tree holds of the blocks in `aligned`, ranges of whole blocks, as the leaves of a layer. */
+export function leavesIn(tree: DigestTree, aligned: Extents): Iterable<Leaf> {
+  return { [Symbol.iterator]: () => leavesOf(tree, aligned) };
+}
+
+function* leavesOf(tree: DigestTree, aligned: Extents): Generator<Leaf> {
+  for (const index of blocksIn(aligned, tree.blockBytes)) yield { index, digest: tree.get(index) };
 }
 
 /**

@@ -1,11 +1,12 @@
 import { dirname, join } from 'node:path';
 import {
   blockLength,
+  blocksIn,
   type DeltaHeader,
   DigestTree,
   inheritedBlocks,
   type LayerLeaves,
-  type Leaf,
+  leavesIn,
   writeLeaves,
   zeroBlockDigest,
 } from '../delta/index.ts';
@@ -17,7 +18,6 @@ import {
   alignOutward,
   differenceOf,
   type Extents,
-  endOf,
   extentsOf,
   intersectionOf,
   NO_EXTENTS,
@@ -153,7 +153,7 @@ async function verifyDisk(
     sizeBytes,
     blockBytes,
     inheritedBlocks: inheritedBlocks(older?.sizeBytes ?? null, sizeBytes, blockBytes),
-    leaves: { [Symbol.iterator]: () => leavesIn(tree, aligned) },
+    leaves: leavesIn(tree, aligned),
   };
   await writeLeaves(files, leavesPath(session.directory, diskId), leaves);
   return tree;
@@ -161,18 +161,6 @@ async function verifyDisk(
 
 function appliedRanges(session: ReceiveSession, diskIndex: number): Extents {
   return extentsOf(session.applied.filter(({ disk }) => disk === diskIndex));
-}
-
-function* leavesIn(tree: DigestTree, aligned: Extents): Generator<Leaf> {
-  for (const index of blocksIn(aligned, tree.blockBytes)) yield { index, digest: tree.get(index) };
-}
-
-/** The numbers of the blocks that ranges of whole blocks hold. */
-function* blocksIn(aligned: Extents, blockBytes: number): Generator<number> {
-  for (const extent of aligned) {
-    const end = Math.ceil(endOf(extent) / blockBytes);
-    for (let index = extent.offset / blockBytes; index < end; index++) yield index;
-  }
 }
 
 function leavesPath(directory: string, diskId: string): string {

@@ -4,6 +4,7 @@ import {
   type DigestTree,
   inheritedBlocks,
   type LayerLeaves,
+  leavesIn,
   mergeLeaves,
   readLeaves,
   treeOfLayers,
@@ -47,15 +48,7 @@ export class DigestStore {
       sizeBytes: tree.sizeBytes,
       blockBytes: tree.blockBytes,
       inheritedBlocks: inheritedBlocks(older?.sizeBytes ?? null, tree.sizeBytes, tree.blockBytes),
-      leaves: {
-        *[Symbol.iterator]() {
-          for (const { offset, length } of aligned) {
-            const end = Math.ceil((offset + length) / tree.blockBytes);
-            for (let index = offset / tree.blockBytes; index < end; index++)
-              yield { index, digest: tree.get(index) };
-          }
-        },
-      },
+      leaves: leavesIn(tree, aligned),
     });
     await this.#tidy(diskId, sequence);
   }
