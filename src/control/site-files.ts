@@ -1,8 +1,7 @@
 import { isAbsolute, join } from 'node:path';
 import Type from 'typebox';
-import { Value } from 'typebox/value';
 import { CLIENT_FILES } from '../api/index.ts';
-import type { RecordKind } from '../lib/records.ts';
+import { recordKind } from '../lib/records.ts';
 import { controlFailure } from './errors.ts';
 
 const Port = Type.Integer({ minimum: 0, maximum: 65535 });
@@ -19,11 +18,7 @@ const SiteSchema = Type.Object({
 /** `site.json`: how a site is set up. Changed by hand while no process serves it. */
 export type SiteSettings = Type.Static<typeof SiteSchema>;
 
-export const SITE_RECORD: RecordKind<SiteSettings> = {
-  record: 'site',
-  version: 1,
-  accepts: (value): value is SiteSettings => Value.Check(SiteSchema, value),
-};
+export const SITE_RECORD = recordKind('site', 1, SiteSchema);
 
 export const DEFAULT_SETTINGS: SiteSettings = {
   api: { host: '127.0.0.1', port: 7444 },

@@ -1,14 +1,5 @@
 import Type from 'typebox';
-import { Value } from 'typebox/value';
-import type { RecordKind } from '../lib/records.ts';
-
-function recordOf<S extends Type.TSchema>(
-  record: string,
-  version: number,
-  schema: S,
-): RecordKind<Type.Static<S>> {
-  return { record, version, accepts: (value): value is Type.Static<S> => Value.Check(schema, value) };
-}
+import { recordKind } from '../lib/records.ts';
 
 const Time = Type.Integer({ minimum: 0 });
 const Hash = Type.String({ pattern: '^[0-9a-f]{64}$' });
@@ -35,7 +26,7 @@ const BranchStateSchema = Type.Object({
 /** `branches/<branch>/state.json`: how far a branch has been brought to life. */
 export type BranchState = Type.Static<typeof BranchStateSchema>;
 export type BranchPhase = BranchState['phase'];
-export const BRANCH_STATE = recordOf('branch-state', 1, BranchStateSchema);
+export const BRANCH_STATE = recordKind('branch-state', 1, BranchStateSchema);
 
 const BootProofSchema = Type.Object({
   proof: Type.Object({
@@ -71,4 +62,4 @@ const BootProofSchema = Type.Object({
 /** `proofs/<point>/boot.json`: how the last isolated boot of a point went. */
 export type SignedBootProof = Type.Static<typeof BootProofSchema>;
 export type BootProof = SignedBootProof['proof'];
-export const BOOT_PROOF = recordOf('boot-proof', 1, BootProofSchema);
+export const BOOT_PROOF = recordKind('boot-proof', 1, BootProofSchema);

@@ -1,3 +1,5 @@
+import type Type from 'typebox';
+import { Value } from 'typebox/value';
 import { libFailure, messageOf } from './errors.ts';
 import { type FileSystem, publishFile, readSmallFile } from './files.ts';
 
@@ -20,6 +22,15 @@ export interface RecordKind<T> {
   readonly version: number;
   /** Whether a parsed value has the shape of T. */
   readonly accepts: (value: unknown) => value is T;
+}
+
+/** A kind of record whose content is checked by a schema. */
+export function recordKind<S extends Type.TSchema>(
+  record: string,
+  version: number,
+  schema: S,
+): RecordKind<Type.Static<S>> {
+  return { record, version, accepts: (value): value is Type.Static<S> => Value.Check(schema, value) };
 }
 
 /** No record is larger than this; a larger file under a record's name is damage. */

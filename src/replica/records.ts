@@ -1,19 +1,6 @@
 import Type from 'typebox';
-import { Value } from 'typebox/value';
-import type { RecordKind } from '../lib/records.ts';
+import { recordKind } from '../lib/records.ts';
 import { SignedStatement } from '../recovery-point/index.ts';
-
-function recordOf<S extends Type.TSchema>(
-  record: string,
-  version: number,
-  schema: S,
-): RecordKind<Type.Static<S>> {
-  return {
-    record,
-    version,
-    accepts: (value): value is Type.Static<S> => Value.Check(schema, value),
-  };
-}
 
 const Time = Type.Integer({ minimum: 0 });
 
@@ -31,7 +18,7 @@ const ReplicaRecordSchema = Type.Object({
 });
 /** `replica.json`: whose replica this is. */
 export type ReplicaRecord = Type.Static<typeof ReplicaRecordSchema>;
-export const REPLICA_RECORD = recordOf('replica', 1, ReplicaRecordSchema);
+export const REPLICA_RECORD = recordKind('replica', 1, ReplicaRecordSchema);
 
 const PointManifestSchema = Type.Object({
   signed: SignedStatement,
@@ -45,7 +32,7 @@ const PointManifestSchema = Type.Object({
 });
 /** `points/<point>.json`: its rename is the publication of the point. */
 export type PointManifest = Type.Static<typeof PointManifestSchema>;
-export const POINT_MANIFEST = recordOf('point', 1, PointManifestSchema);
+export const POINT_MANIFEST = recordKind('point', 1, PointManifestSchema);
 
 const IncomingSchema = Type.Object({
   /** The delta header as offered, `firstFrame` left at 0. */
@@ -54,10 +41,10 @@ const IncomingSchema = Type.Object({
   skewMs: Type.Number(),
 });
 /** `incoming/<session>/session.json`: a receive in progress. */
-export const INCOMING_RECORD = recordOf('incoming', 1, IncomingSchema);
+export const INCOMING_RECORD = recordKind('incoming', 1, IncomingSchema);
 
 /** `incoming/<session>/verified.json`: everything is durable and verified; only renames are left to do. */
-export const VERIFIED_RECORD = recordOf('verified', 1, PointManifestSchema);
+export const VERIFIED_RECORD = recordKind('verified', 1, PointManifestSchema);
 
 const MergeIntentSchema = Type.Object({
   kind: Type.Union([Type.Literal('middle'), Type.Literal('fold')]),
@@ -71,7 +58,7 @@ const MergeIntentSchema = Type.Object({
 });
 /** `intents/merge.json`: a merge under way, written before its first act. */
 export type MergeIntent = Type.Static<typeof MergeIntentSchema>;
-export const MERGE_INTENT = recordOf('merge-intent', 1, MergeIntentSchema);
+export const MERGE_INTENT = recordKind('merge-intent', 1, MergeIntentSchema);
 
 const ContentProofSchema = Type.Object({
   pointId: Type.String(),
@@ -82,7 +69,7 @@ const ContentProofSchema = Type.Object({
 });
 /** `proofs/<point>/content.json`: the chain was read through QEMU and equals what was signed. */
 export type ContentProof = Type.Static<typeof ContentProofSchema>;
-export const CONTENT_PROOF = recordOf('content-proof', 1, ContentProofSchema);
+export const CONTENT_PROOF = recordKind('content-proof', 1, ContentProofSchema);
 
 const BranchSchema = Type.Object({
   branchId: Type.String(),
@@ -93,4 +80,4 @@ const BranchSchema = Type.Object({
 });
 /** `branches/<branch>/branch.json`: a writable child of a point. */
 export type BranchRecord = Type.Static<typeof BranchSchema>;
-export const BRANCH_RECORD = recordOf('branch', 1, BranchSchema);
+export const BRANCH_RECORD = recordKind('branch', 1, BranchSchema);

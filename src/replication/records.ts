@@ -1,15 +1,6 @@
 import Type from 'typebox';
-import { Value } from 'typebox/value';
 import { MachineConfiguration } from '../hypervisor/index.ts';
-import type { RecordKind } from '../lib/records.ts';
-
-function recordOf<S extends Type.TSchema>(
-  record: string,
-  version: number,
-  schema: S,
-): RecordKind<Type.Static<S>> {
-  return { record, version, accepts: (value): value is Type.Static<S> => Value.Check(schema, value) };
-}
+import { recordKind } from '../lib/records.ts';
 
 const Time = Type.Integer({ minimum: 0 });
 const Image = Type.Object({
@@ -72,7 +63,7 @@ const MachineRecordSchema = Type.Object({
 /** `machine.json`: a machine of this site. */
 export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
 export type ProtectedDisk = MachineRecord['disks'][number];
-export const MACHINE_RECORD = recordOf('machine', 1, MachineRecordSchema);
+export const MACHINE_RECORD = recordKind('machine', 1, MachineRecordSchema);
 
 const CutSchema = Type.Object({
   cutId: Type.String(),
@@ -104,7 +95,7 @@ const CutSchema = Type.Object({
 });
 /** `cuts/<cut>.json`: one cut, from its intent until its layer has been merged and a younger one has its tip. */
 export type CutRecord = Type.Static<typeof CutSchema>;
-export const CUT_RECORD = recordOf('cut', 1, CutSchema);
+export const CUT_RECORD = recordKind('cut', 1, CutSchema);
 
 const TargetSchema = Type.Object({
   siteId: Type.String(),
@@ -116,6 +107,8 @@ const TargetSchema = Type.Object({
       sequence: Type.Integer(),
       statementDigest: Type.String(),
       atMs: Time,
+      /** When it was cut: what is lost if everything here is lost now. Records of earlier versions lack it. */
+      cutAtMs: Type.Optional(Time),
     }),
     Type.Null(),
   ]),
@@ -124,4 +117,4 @@ const TargetSchema = Type.Object({
 });
 /** `targets/<site>.json`: how far one target is. */
 export type TargetRecord = Type.Static<typeof TargetSchema>;
-export const TARGET_RECORD = recordOf('target', 1, TargetSchema);
+export const TARGET_RECORD = recordKind('target', 1, TargetSchema);
