@@ -84,7 +84,6 @@ export class ReplicationLoop {
     | { readonly failure: Failure; readonly isBlocked: boolean; readonly retryAtMs: number }
     | undefined;
   #lastSkip: { readonly reason: string; readonly atMs: number } | undefined;
-  #acknowledgedCutAtMs: number | undefined;
   /** Sizes of the tips of the stopped machine when they were last seen to hold nothing. */
   #emptyTips: string | undefined;
 
@@ -98,7 +97,6 @@ export class ReplicationLoop {
   }
 
   start(): void {
-    this.#acknowledgedCutAtMs = this.#cutTimeOf(this.#machine.target?.acknowledged?.pointId);
     this.#unlisten = this.#machine.onEvent((event) => this.#onEvent(event));
     const { signal } = this.#stop;
     this.#work = Promise.all([
@@ -437,13 +435,9 @@ export class ReplicationLoop {
     try {
       for (;;) {
         this.#sending = { sinceMs: this.#tools.clock.monotonicMs() };
-        const cutTimes = new Map(this.#machine.cuts.map(({ cutId, cutAtMs }) => [cutId, cutAtMs]));
         const outcome = await this.#machine.replicate(this.#tools.target(siteId), signal);
         if (outcome.kind === 'nothing') return;
         const { pointId, sequence } = outcome.acknowledgement;
-        // Its record may have been merged away by now; it was there before, or was cut meanwhile.
-        this.#acknowledgedCutAtMs =
-          cutTimes.get(pointId) ?? this.#cutTimeOf(pointId) ?? this.#acknowledgedCutAtMs;
         this.#failure = undefined;
         const { machineId, name } = this.#machine.record;
         this.#tools.log.info('copy.acknowledged', {
@@ -479,8 +473,12 @@ export class ReplicationLoop {
     await this.#retryBell.wait(pause, signal);
   }
 
-  #cutTimeOf(cutId: string | undefined): number | undefined {
-    return this.#machine.cuts.find((cut) => cut.cutId === cutId)?.cutAtMs;
+  /** Undefined before the first acknowledgement, and after one that an earlier version recorded whose cut is merged away. */
+  get #acknowledgedCutAtMs(): number | undefined {
+    const acknowledged = this.#machine.target?.acknowledged;
+    if (!acknowledged) return undefined;
+    const { cutAtMs, pointId } = acknowledged;
+    return cutAtMs ?? this.#machine.cuts.find(({ cutId }) => cutId === pointId)?.cutAtMs;
   }
 }
 

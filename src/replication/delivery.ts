@@ -271,7 +271,7 @@ export class Delivery {
     const atMs = this.#tools.clock.wallMs();
     await this.#store({
       ...this.#record,
-      acknowledged: { pointId, ordinal: cut.ordinal, sequence, statementDigest, atMs },
+      acknowledged: { pointId, ordinal: cut.ordinal, sequence, statementDigest, atMs, cutAtMs: cut.cutAtMs },
       session: null,
     });
     return { kind: 'sent', acknowledgement, wireBytes: sent.wireBytes };

@@ -11,7 +11,7 @@ import {
 import { systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { verifyPoint } from '../../../src/replica/index.ts';
-import { twoSites } from '../../support/two-sites.ts';
+import { reopenMachine, twoSites } from '../../support/two-sites.ts';
 
 const PROTECTION = {
   schedules: [],
@@ -44,10 +44,12 @@ describe('replication of a running machine', { timeout: 120_000 }, () => {
     await ledger.reached(10, 60_000);
     await machine.protect({ ...PROTECTION, targetSiteId: sites.target.siteId });
     const promised = new Map<string, number>();
+    let newestCutAtMs = 0;
     for (const type of ['crash', 'crash', 'app', 'crash', 'crash', 'app', 'crash', 'crash', 'crash']) {
       const before = ledger.last!.seq;
       const cut = await machine.cut(type);
       promised.set(cut.cutId, before);
+      newestCutAtMs = cut.cutAtMs;
       const outcome = await machine.replicate(sites.target);
       assert.equal(outcome.kind, 'sent');
       t.diagnostic(
@@ -59,6 +61,7 @@ describe('replication of a running machine', { timeout: 120_000 }, () => {
       for (const disk of await machine.running!.disks())
         assert.ok(disk.chain.length <= 3, 'at most two overlays');
     }
+    assert.equal((await reopenMachine(sites)).target?.acknowledged?.cutAtMs, newestCutAtMs);
     const replica = sites.replicas.list()[0]!;
     t.diagnostic(
       `points: ${replica.points.map(({ statement }) => `${statement.sequence}:${statement.consistency}`).join(' ')}`,

@@ -111,7 +111,8 @@ export class FakeMachine implements LoopMachine {
       publishedAtMs: this.#wallMs(),
     };
     const { sequence, statementDigest } = acknowledgement;
-    const acknowledged = { pointId, ordinal, sequence, statementDigest, atMs: this.#wallMs() };
+    const { cutAtMs } = next;
+    const acknowledged = { pointId, ordinal, sequence, statementDigest, atMs: this.#wallMs(), cutAtMs };
     this.target = { ...this.target, acknowledged };
     return { kind: 'sent', acknowledgement, wireBytes: 1 };
   }

@@ -206,6 +206,22 @@ describe('replication loop', () => {
     assert.deepEqual(loop.report().rpo, { targetMs: 5000, actualMs: 64_000 });
   });
 
+  it('knows the RPO from its start on, though the record of the acknowledged cut is gone', async (t) => {
+    const point = { pointId: 'merged', ordinal: 7, sequence: 7, statementDigest: '' };
+    const restarted = async (acknowledged: typeof point & { atMs: number; cutAtMs?: number }) => {
+      const { clock, loop } = await looping(t, { schedules: [] }, (fake) => {
+        fake.target = { siteId: SITE_ID, acknowledged, session: null };
+      });
+      await clock.turn(4000);
+      return { report: loop.report(), nowMs: clock.wallMs() };
+    };
+    const { report, nowMs } = await restarted({ ...point, atMs: 2000, cutAtMs: 1000 });
+    assert.deepEqual(report.rpo, { actualMs: nowMs - 1000 });
+    assert.equal(report.acknowledged!.cutAtMs, 1000);
+    const older = await restarted({ ...point, atMs: 2000 });
+    assert.deepEqual(older.report.rpo, {}, 'a record of an earlier version does not tell');
+  });
+
   it('lets somebody wait until a certain copy is acknowledged, and give that up', async (t) => {
     const { clock, machine, loop } = await looping(t, { schedules: [] }, (fake) => {
       fake.sendFailure = failure('PEER_UNREACHABLE', 'later');

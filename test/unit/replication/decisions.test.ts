@@ -2,9 +2,11 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
 import type { MachineDisk } from '../../../src/hypervisor/index.ts';
+import { decodeRecord, encodeRecord } from '../../../src/lib/records.ts';
 import type { ReplicaDescription } from '../../../src/replica/index.ts';
 import { chainAt, chainOf, nextToCompact, nextToMerge, staleDisks } from '../../../src/replication/chain.ts';
 import type { CutRecord, ProtectedDisk, TargetRecord } from '../../../src/replication/index.ts';
+import { TARGET_RECORD } from '../../../src/replication/records.ts';
 import { planSession } from '../../../src/replication/session-plan.ts';
 
 const DISK: ProtectedDisk = {
@@ -132,6 +134,18 @@ describe('S0.10 the next session', () => {
       assert.equal(stopped.kind === 'conflict' && stopped.conflict.why, why);
     });
   }
+});
+
+test('how far a target is can be read as an earlier version wrote it, without the time of the cut', () => {
+  const older = acknowledged(2);
+  assert.equal(older.acknowledged!.cutAtMs, undefined);
+  const read = decodeRecord(TARGET_RECORD, encodeRecord(TARGET_RECORD, older), 'a target');
+  assert.deepEqual(read.acknowledged, older.acknowledged);
+  const cutAtMs = 'yesterday' as unknown as number;
+  const wrong = { ...older, acknowledged: { ...older.acknowledged!, cutAtMs } };
+  assert.throws(() => decodeRecord(TARGET_RECORD, encodeRecord(TARGET_RECORD, wrong), 'a target'), {
+    code: 'RECORD_CORRUPT',
+  });
 });
 
 test('S0.11 a machine is stale when a tip is another than the recorded one, or a disk is gone', () => {
