@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { Failovers } from '../../../src/failover/index.ts';
 import { branchNetworks, namespaceOf } from '../../../src/failover/network.ts';
-import { processesOfRun, runPaths } from '../../../src/hypervisor/index.ts';
+import { endRun, processesOfRun, runPaths } from '../../../src/hypervisor/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { totalLength } from '../../../src/lib/extents.ts';
@@ -65,7 +65,8 @@ test('S0.25 S0.26 a test runs in isolation while points arrive, and its clean-up
   const sockets = runPaths(join(site.tools.runDirectory, branchId));
   await inGuest(sockets, 'dd if=/dev/urandom of=/data/written bs=1M count=20 && sync');
   await failovers.close();
-  await runCommand('kill', (await processesOfRun(join(site.tools.runDirectory, branchId))).map(String));
+  // Returns when the process has ended: one that is still on its way out is rightly found running.
+  await endRun(join(site.tools.runDirectory, branchId), systemClock);
   await failovers.recover([replica]);
   const [view] = await failovers.list(replica);
   assert.equal(view?.running, false);
