@@ -52,6 +52,9 @@ const NicConnection = Type.Union([
 ]);
 export type NicConnection = Type.Static<typeof NicConnection>;
 
+/** By NIC id; the cable of a NIC that is not named stays unplugged. */
+const Networks = Type.Record(Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,23}$' }), NicConnection);
+
 export const FailoverRequest = Type.Object(
   {
     point: Type.Optional(PointReference),
@@ -60,14 +63,18 @@ export const FailoverRequest = Type.Object(
     /** The word of a person that the machine no longer runs at the other site; both would diverge. */
     confirmOtherSideDown: Type.Literal(true),
     probes: Type.Optional(Probes),
-    /** By NIC id; the cable of a NIC that is not named stays unplugged. */
-    networks: Type.Optional(
-      Type.Record(Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,23}$' }), NicConnection),
-    ),
+    networks: Type.Optional(Networks),
   },
   { additionalProperties: false },
 );
 export type FailoverRequest = Type.Static<typeof FailoverRequest>;
+
+/** Boots a branch that has ended on its own files again. */
+export const RestartRequest = Type.Object(
+  { probes: Type.Optional(Probes), networks: Type.Optional(Networks) },
+  { additionalProperties: false },
+);
+export type RestartRequest = Type.Static<typeof RestartRequest>;
 
 export const BranchView = Type.Object({
   branchId: Id,

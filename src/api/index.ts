@@ -30,6 +30,7 @@ export type {
   FailoverRequest,
   NicConnection,
   ProbeRequest,
+  RestartRequest,
   TestFailoverRequest,
 } from './failovers.ts';
 export type {

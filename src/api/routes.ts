@@ -1,6 +1,6 @@
 import Type from 'typebox';
 import { Done } from './common.ts';
-import { BranchView, FailoverRequest, TestFailoverRequest } from './failovers.ts';
+import { BranchView, FailoverRequest, RestartRequest, TestFailoverRequest } from './failovers.ts';
 import {
   AddMachineRequest,
   CreatePointRequest,
@@ -172,6 +172,14 @@ export const ROUTES = {
     method: 'GET',
     path: '/machines/:machine/branches',
     answer: Type.Array(BranchView),
+  },
+  'failover.restart': {
+    ...plain,
+    method: 'POST',
+    path: '/machines/:machine/branches/:branch/start',
+    params: MachineBranch,
+    body: RestartRequest,
+    answer: JobView,
   },
   'failover.cleanup': {
     ...plain,

@@ -135,6 +135,7 @@ export const JobView = Type.Object({
     Type.Literal('point.verify'),
     Type.Literal('failover.test'),
     Type.Literal('failover.start'),
+    Type.Literal('failover.restart'),
     Type.Literal('failover.cleanup'),
   ]),
   state: Type.Union([

@@ -3,6 +3,7 @@ import type {
   FailoverRequest,
   JobView,
   ProbeRequest,
+  RestartRequest,
   TestFailoverRequest,
 } from '../api/index.ts';
 import type { Failovers, PointChoice } from '../failover/index.ts';
@@ -67,6 +68,14 @@ export class FailoverActs {
     return this.#start('failover.start', actor, replica, args);
   }
 
+  restart(actor: string, reference: string, branchId: string, request: RestartRequest): JobView {
+    const replica = this.#o.inventory.replica(reference);
+    findBranch(replica, branchId);
+    const { probes, networks } = request;
+    const args = { branchId, ...(probes ? { probes } : {}), ...(networks ? { networks } : {}) };
+    return this.#start('failover.restart', actor, replica, args);
+  }
+
   cleanup(actor: string, reference: string, branchId: string): JobView {
     const replica = this.#o.inventory.replica(reference);
     findBranch(replica, branchId);
@@ -74,7 +83,7 @@ export class FailoverActs {
   }
 
   #start(
-    kind: 'failover.test' | 'failover.start' | 'failover.cleanup',
+    kind: 'failover.test' | 'failover.start' | 'failover.restart' | 'failover.cleanup',
     actor: string,
     replica: Replica,
     args: JobArgs,
@@ -112,6 +121,20 @@ export class FailoverActs {
           ...networksOf(args),
           // The request's schema admits nothing but true; the failover looks again.
           confirmedOtherSideDown: args.confirmOtherSideDown as true,
+          signal,
+        });
+      }),
+  };
+
+  readonly restarting: JobHandler = {
+    // As with a failover, a person looks first.
+    repeatable: false,
+    run: ({ machineId, args, signal, progress }) =>
+      this.#tended(machineId, (replica) => {
+        progress({ step: 'booting again' });
+        return this.#o.failovers.restart(replica, String(args.branchId), {
+          ...probesOf(args),
+          ...networksOf(args),
           signal,
         });
       }),

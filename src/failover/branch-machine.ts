@@ -16,6 +16,8 @@ export interface BootRequest {
   readonly replica: Replica;
   readonly branch: BranchRecord;
   readonly keep: boolean;
+  /** It is booted again: what was written in it before must outlive an end of this process in the middle. */
+  readonly hasRun: boolean;
   /** Absent: the agent, if the machine has one. */
   readonly probes?: readonly Probe[] | undefined;
   /** `isolated`: nothing of it reaches the outside. Else where each NIC goes; those not named stay unplugged. */
@@ -44,13 +46,13 @@ export function runDirectoryOf(tools: Pick<FailoverTools, 'runDirectory'>, branc
  * probes say; it is started with its CPUs stopped, so that no event of the guest is missed.
  */
 export async function bootBranch(tools: FailoverTools, request: BootRequest): Promise<Boot> {
-  const { replica, branch, keep, watch, signal } = request;
+  const { replica, branch, keep, hasRun, watch, signal } = request;
   const { branchId, pointId } = branch;
   const configuration = checkMachineConfiguration(replica.point(pointId).statement.configuration);
-  await storeState(tools, replica, branchId, { phase: 'network', keep });
+  await storeState(tools, replica, branchId, { phase: 'network', keep, hasRun });
   const network = await watch.time('network', () => makeNetwork(request, configuration.nics));
   throwIfAborted(signal);
-  await storeState(tools, replica, branchId, { phase: 'started', keep });
+  await storeState(tools, replica, branchId, { phase: 'started', keep, hasRun });
   const runDirectory = runDirectoryOf(tools, branchId);
   const machine = await watch.time('start', async () => {
     await tools.files.makeDirectory(runDirectory);

@@ -41,14 +41,18 @@ export type Recovery =
 /**
  * Pure. A test is removed unless it had ended and was to be kept. The machine of a failover that had been started is
  * left running even if nobody saw its probes, because people may be working on it; one that failed its probes is not.
+ * Whatever had run before it was booted again is never removed.
  */
 export function recoveryOf(o: {
   readonly purpose: BranchRecord['purpose'];
   readonly phase: BranchPhase | undefined;
   readonly keep: boolean;
   readonly running: boolean;
+  /** It was being booted again. */
+  readonly hasRun: boolean;
 }): Recovery {
-  const { purpose, phase, keep, running } = o;
+  const { purpose, phase, keep, running, hasRun } = o;
+  if (hasRun) return running ? 'attach' : 'keep-files';
   if (phase === undefined || phase === 'created' || phase === 'network') return 'remove';
   if (purpose !== 'failover') {
     if (!keep || phase === 'started') return 'remove';

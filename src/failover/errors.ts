@@ -27,6 +27,11 @@ export const FAILOVER_ERRORS = {
     retry: 'never',
     remedy: 'Name an existing tap or bridge of this host; `ip link` lists them.',
   },
+  FAILOVER_NIC_UNKNOWN: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Name the NICs by the ids that the message lists; nothing has been changed.',
+  },
   FAILOVER_PROBE_INVALID: {
     kind: 'input',
     retry: 'never',

@@ -11,7 +11,7 @@ import { type Boot, bootBranch, endBranchMachine, runDirectoryOf } from './branc
 import { loadState, recoveryOf, storeState } from './branch-state.ts';
 import { type Candidate, candidatesOf, type PointChoice } from './candidates.ts';
 import { failoverFailure } from './errors.ts';
-import type { NicMapping } from './network.ts';
+import { checkNicsNamed, type NicMapping } from './network.ts';
 import { encodePng } from './picture.ts';
 import { checkProbes, type Probe } from './probe.ts';
 import type { BranchPhase } from './records.ts';
@@ -60,6 +60,8 @@ interface AttemptRequest {
   readonly candidate: Candidate;
   readonly purpose: 'test' | 'failover';
   readonly keep: boolean;
+  /** The branch was there before: its files hold somebody's work, and stay whatever becomes of this attempt. */
+  readonly hasRun?: boolean;
   readonly probes?: readonly Probe[] | undefined;
   readonly networks: Readonly<Record<string, NicMapping>>;
   readonly commandMs: number;
@@ -105,8 +107,8 @@ export class Failovers {
    * of a point that fails is ended at once, so that no two of them ever share a network; its files are kept, because a
    * probe can be wrong and its disk may hold what people wrote meanwhile. If all fail, the report says so and none runs.
    *
-   * Throws FAILOVER_UNCONFIRMED, FAILOVER_RUNS_ALREADY, FAILOVER_NO_POINT, FAILOVER_PROBE_INVALID before anything is
-   * changed.
+   * Throws FAILOVER_UNCONFIRMED, FAILOVER_RUNS_ALREADY, FAILOVER_NO_POINT, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID
+   * before anything is changed.
    */
   async start(replica: Replica, choice: PointChoice, options: StartOptions): Promise<FailoverReport> {
     // The type says so already, but a caller's JSON may not.
@@ -120,7 +122,11 @@ export class Failovers {
     this.#startingMachines.add(machineId);
     try {
       const proven = await provenPoints(this.#tools.files, replica);
-      candidatesOf(replica, choice, proven);
+      const chosen = candidatesOf(replica, choice, proven);
+      checkNicsNamed(
+        options.networks ?? {},
+        chosen.map(({ pointId }) => replica.point(pointId).statement.configuration),
+      );
       await run.watch.time('fence', () => replica.update({ epoch: replica.record.epoch + 1 }));
       this.#tools.log.info('failover.fenced', { machineId, epoch: replica.record.epoch });
       // Chosen again: a point may have arrived in the meantime; from here on none does.
@@ -138,28 +144,53 @@ export class Failovers {
   }
 
   /**
-   * Boots a branch whose machine has ended on its own files again, so that several futures of a point can be looked at in
-   * turn. A test boots in isolation, a failover with the NICs that `networks` names.
+   * Boots a branch whose machine has ended on its own files again: after its host was restarted, or to look at several
+   * futures of a point in turn. A test boots in isolation, a failover with the NICs that `networks` names. Its files stay,
+   * also when it does not come up or the site ends meanwhile.
+   *
+   * Throws BRANCH_UNKNOWN, FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID, FAILOVER_BRANCH_BUSY before
+   * anything is changed.
    */
   async restart(
     replica: Replica,
     branchId: string,
     options: Omit<StartOptions, 'confirmedOtherSideDown'> = {},
-  ): Promise<AttemptReport> {
+  ): Promise<FailoverReport> {
     checkProbes(options.probes ?? []);
     const branch = findBranch(replica, branchId);
+    const { pointId } = branch;
     const purpose = branch.purpose === 'failover' ? 'failover' : 'test';
-    if (purpose === 'failover') await this.#checkNoneRuns(replica);
-    return this.#exclusively(branchId, async () => {
-      await endBranchMachine(this.#tools, branchId);
-      const request: AttemptRequest = {
-        ...{ replica, purpose, keep: true, commandMs: this.#tools.clock.monotonicMs() },
-        candidate: { pointId: branch.pointId, reason: 'restarted by a person' },
-        ...{ networks: options.networks ?? {}, probes: options.probes, signal: options.signal },
-      };
-      const watch = new Stopwatch(this.#tools.clock);
-      return (await this.#bringUp(request, branch, watch)).report;
-    });
+    const { machineId } = replica.record;
+    const run = new RunUnderWay(this.#tools);
+    const { configuration } = replica.point(pointId).statement;
+    checkNicsNamed(options.networks ?? {}, [configuration]);
+    if (purpose === 'failover') {
+      await this.#checkNoneRuns(replica);
+      this.#startingMachines.add(machineId);
+    }
+    try {
+      const attempt = await this.#exclusively(branchId, async () => {
+        await this.#checkEnded(replica, branchId);
+        await this.#end(branchId);
+        const request: AttemptRequest = {
+          ...{ replica, purpose, keep: true, hasRun: true, commandMs: run.startMs },
+          candidate: { pointId, reason: 'restarted by a person' },
+          ...{ networks: options.networks ?? {}, probes: options.probes, signal: options.signal },
+        };
+        return this.#bringUp(request, branch, new Stopwatch(this.#tools.clock));
+      });
+      run.add(attempt);
+    } finally {
+      if (purpose === 'failover') this.#startingMachines.delete(machineId);
+    }
+    return run.report(await this.#about(replica, purpose === 'test' ? 'test' : 'unplanned', { pointId }));
+  }
+
+  async #checkEnded(replica: Replica, branchId: string): Promise<void> {
+    const [processId] = await processesOfRun(runDirectoryOf(this.#tools, branchId));
+    if (processId === undefined) return;
+    const said = `branch ${branchId} of ${replica.record.machineName} runs already`;
+    throw failoverFailure('FAILOVER_RUNS_ALREADY', said, { context: { branchId, processId } });
   }
 
   async #checkNoneRuns(replica: Replica): Promise<void> {
@@ -227,21 +258,21 @@ export class Failovers {
     });
     const report: AttemptReport = {
       ...{ point: summaryOf(replica.point(branch.pointId)), reason: request.candidate.reason },
-      ...{ branchId, kept: runsOn || purpose === 'failover', verdict: judged.verdict },
+      ...{ branchId, kept: runsOn || staysAnyway(request), verdict: judged.verdict },
       ...{ reasons: judged.reasons, probes: boot?.probes ?? [], nonce: boot?.screen.nonce ?? 'not-asked' },
       ...{ picturePath, steps: watch.steps },
       network: boot?.network ?? { kind: 'unplugged', reason: 'the machine was not started' },
     };
-    return { report, rtoMs };
+    return { report, rtoMs, runs: runsOn };
   }
 
   async #boot(request: AttemptRequest, branch: BranchRecord, watch: Stopwatch): Promise<Boot> {
-    const { replica, purpose, keep, probes, networks, signal } = request;
+    const { replica, purpose, keep, hasRun = false, probes, networks, signal } = request;
     const releaseLayers = await replica.holdLayers();
     let started = false;
     try {
       return await bootBranch(this.#tools, {
-        ...{ replica, branch, keep, probes, watch, signal },
+        ...{ replica, branch, keep, hasRun, probes, watch, signal },
         network: purpose === 'test' ? 'isolated' : networks,
         onStarted: (machine) => {
           started = true;
@@ -253,13 +284,14 @@ export class Failovers {
     }
   }
 
-  /** Ends what was brought up: a test is removed, of a failover the files stay. */
+  /** Ends what was brought up: a test that is new is removed, of all else the files stay. */
   async #settle(
-    { replica, purpose }: Pick<AttemptRequest, 'replica' | 'purpose'>,
+    request: AttemptRequest,
     { branchId }: BranchRecord,
     { reason }: { readonly reason: string },
   ): Promise<void> {
-    if (purpose === 'failover') {
+    const { replica } = request;
+    if (staysAnyway(request)) {
       await storeState(this.#tools, replica, branchId, { phase: 'failed', keep: true, reason });
       await this.#end(branchId);
     } else {
@@ -354,7 +386,9 @@ export class Failovers {
     const runDirectory = runDirectoryOf(this.#tools, branchId);
     const running = (await processesOfRun(runDirectory)).length > 0;
     const keep = state?.keep ?? false;
-    const recovery = recoveryOf({ purpose, phase: state?.phase, keep, running });
+    const recovery = recoveryOf({
+      ...{ purpose, phase: state?.phase, keep, running, hasRun: state?.hasRun ?? false },
+    });
     this.#tools.log.info('branch.recovery', { branchId, purpose, phase: state?.phase, running, recovery });
     if (recovery === 'remove') {
       await this.cleanup(replica, branchId);
@@ -441,6 +475,11 @@ export class Failovers {
       releaseLayers();
     }
   }
+}
+
+/** Whether the files of a branch outlive a machine that does not come up. */
+function staysAnyway({ purpose, hasRun }: AttemptRequest): boolean {
+  return purpose === 'failover' || hasRun === true;
 }
 
 function reasonOf(reasons: readonly string[]): { reason?: string } {

@@ -1,5 +1,9 @@
 import { createHash } from 'node:crypto';
-import type { NetworkAttachment, NicConfiguration } from '../hypervisor/index.ts';
+import {
+  checkMachineConfiguration,
+  type NetworkAttachment,
+  type NicConfiguration,
+} from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { runCommand } from '../lib/processes.ts';
 import { failoverFailure } from './errors.ts';
@@ -86,6 +90,34 @@ export const branchNetworks = {
     await removeTaps(tapPrefixOf(branchId));
   },
 };
+
+/**
+ * Every NIC that is to be connected is one of the machine, as some of `configurations` describes it. A slip of the pen would
+ * leave the machine unplugged on the day it is needed. Throws FAILOVER_NIC_UNKNOWN.
+ */
+export function checkNicsNamed(
+  mappings: Readonly<Record<string, NicMapping>>,
+  configurations: readonly unknown[],
+): void {
+  const known = new Set(configurations.flatMap(nicIdsOf));
+  const unknown = Object.keys(mappings).filter((nicId) => !known.has(nicId));
+  if (unknown.length === 0) return;
+  const there = known.size === 0 ? 'it has none' : `it has ${[...known].join(', ')}`;
+  const said = `the machine has no NIC ${unknown.join(', ')}; ${there}`;
+  throw failoverFailure('FAILOVER_NIC_UNKNOWN', said, {
+    context: { unknown: unknown.join(', '), nics: [...known].join(', ') },
+  });
+}
+
+/** A point whose configuration cannot be used says so when it is tried, and hinders no other. */
+function nicIdsOf(configuration: unknown): string[] {
+  try {
+    return checkMachineConfiguration(configuration).nics.map(({ nicId }) => nicId);
+  } catch (error) {
+    if (isFailure(error)) return [];
+    throw error;
+  }
+}
 
 /** Names go into commands: nothing but what the kernel takes for an interface's name gets there. */
 function checkInterfaceName(name: string): void {

@@ -19,6 +19,8 @@ const BranchStateSchema = Type.Object({
   ]),
   /** A test that stays until it is cleaned up. */
   keep: Type.Boolean(),
+  /** It is being booted again, on files that hold somebody's work. */
+  hasRun: Type.Optional(Type.Boolean()),
   changedAtMs: Time,
   /** Why, where it failed. */
   reason: Type.Optional(Type.String()),

@@ -6,6 +6,8 @@ export interface Attempt {
   readonly report: AttemptReport;
   /** From the command to the last probe that passed; null if it failed or nothing was asked. */
   readonly rtoMs: number | null;
+  /** Its machine has been left running. */
+  readonly runs: boolean;
 }
 
 /** Collects the attempts of one command. */
@@ -33,8 +35,7 @@ export class RunUnderWay {
     },
   ): FailoverReport {
     const { slow, ...head } = about;
-    const { report: last, rtoMs } = this.#attempts.at(-1)!;
-    const runs = last.kept && (about.kind === 'test' || last.verdict !== 'failed');
+    const { report: last, rtoMs, runs } = this.#attempts.at(-1)!;
     return {
       ...head,
       ...{ verdict: last.verdict, branchId: runs ? last.branchId : null, point: last.point, rtoMs },

@@ -57,6 +57,8 @@ export const HANDLERS: Handlers = {
   'failover.test': ({ site, actor, params, body }) => site.failovers.test(actor, params.machine, body),
   'failover.start': ({ site, actor, params, body }) => site.failovers.start(actor, params.machine, body),
   'failover.list': ({ site, params }) => site.failovers.list(params.machine),
+  'failover.restart': ({ site, actor, params, body }) =>
+    site.failovers.restart(actor, params.machine, params.branch, body),
   'failover.cleanup': ({ site, actor, params }) =>
     site.failovers.cleanup(actor, params.machine, params.branch),
   'job.list': ({ site }) => site.jobs.list(),

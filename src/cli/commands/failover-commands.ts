@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { FailoverRequest, NicConnection, ProbeRequest } from '../../api/index.ts';
+import type { FailoverRequest, NicConnection, ProbeRequest, RestartRequest } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
 import { invalid, listed, named, parseCount, parseDuration, parseWord } from '../values.ts';
@@ -17,6 +17,7 @@ export function addFailoverCommands(program: Command, runner: Runner): void {
     .description('bring machines up from their points, at the recovery site');
   addTest(failover, runner);
   addStart(failover, runner);
+  addRestart(failover, runner);
   failover
     .command('list')
     .description('list the branches of a machine: tests and failovers')
@@ -60,6 +61,12 @@ function parseConnection(text: string): readonly [nicId: string, NicConnection] 
   }
   return [nicId, kind === 'tap' ? { kind, interfaceName: name } : { kind: 'bridge', bridge: name }];
 }
+
+const CONNECT_OPTION = [
+  '--connect <NIC=bridge:NAME>',
+  'plug a NIC into a bridge of this host, or NIC=tap:NAME; others stay unplugged; repeatable',
+  listed('--connect', parseConnection),
+] as const;
 
 interface TestOptions extends WaitOption {
   readonly point?: string;
@@ -115,11 +122,7 @@ function addStart(failover: Command, runner: Runner): void {
     .option('--point <point>', 'number, id or latest; the best one if absent')
     .option('--at-least <consistency>', CONSISTENCIES.join(', '), atLeast)
     .option('--probe <probe>', PROBE_HELP, listed('--probe', parseProbe))
-    .option(
-      '--connect <NIC=bridge:NAME>',
-      'plug a NIC into a bridge of this host, or NIC=tap:NAME; others stay unplugged; repeatable',
-      listed('--connect', parseConnection),
-    )
+    .option(...CONNECT_OPTION)
     .option('--confirm-other-side-down', 'your word that the machine no longer runs at the other site')
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
@@ -133,6 +136,41 @@ Warmsite cannot switch off a host that it cannot reach: were the machine still r
 diverge. From this moment on the other site's copies of this machine are refused here.`,
     )
     .action(runner.run(start));
+}
+
+interface RestartOptions extends WaitOption {
+  readonly connect?: ReturnType<typeof parseConnection>[];
+  readonly probe?: readonly ProbeRequest[];
+}
+
+function addRestart(failover: Command, runner: Runner): void {
+  failover
+    .command('restart')
+    .description('boot a branch that has ended again, on its own files: after a restart of this host, say')
+    .argument('<vm>', 'name or id')
+    .argument('<branch>', 'id, as `warmsite failover list` shows it')
+    .option('--probe <probe>', PROBE_HELP, listed('--probe', parseProbe))
+    .option(...CONNECT_OPTION)
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText(
+      'after',
+      `${examples('warmsite failover restart web 01jh2v0m8v7d6e5f4g3h2j1k0m --connect lan=bridge:br0')}
+A test boots in its isolated network; of a failover, name the NICs again: none is plugged in unasked.`,
+    )
+    .action(
+      runner.run(async (context, machine: string, branch: string, o: RestartOptions) => {
+        const body: RestartRequest = {
+          ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
+          ...(o.connect === undefined ? {} : { networks: Object.fromEntries(o.connect) }),
+        };
+        const job = await (await context.api()).call('failover.restart', {
+          params: { machine, branch },
+          body,
+        });
+        return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
+      }),
+    );
 }
 
 async function start(context: Context, machine: string, o: StartOptions): Promise<Report> {

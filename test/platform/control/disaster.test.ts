@@ -4,7 +4,10 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { buildLabGuest, startLabMachine } from '../../../lab/index.ts';
 import type { JobView, PointView } from '../../../src/api/index.ts';
+import { siteFiles } from '../../../src/control/site-files.ts';
 import type { FailoverReport } from '../../../src/failover/index.ts';
+import { endRun } from '../../../src/hypervisor/index.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
 import type { TestApi } from '../../support/api.ts';
 import { lastFirst } from '../../support/last-first.ts';
 import { TestSite } from '../../support/served-sites.ts';
@@ -14,13 +17,17 @@ const BOX = { params: { machine: 'box' } };
 /** Guests run by translation where there is no KVM. */
 const BOOT_LIMIT_MS = 90_000;
 
-async function reportOf(api: TestApi, { jobId }: JobView): Promise<FailoverReport> {
+async function ended(api: TestApi, { jobId }: JobView): Promise<JobView> {
   for (;;) {
     const job = await api.call('job.show', { params: { job: jobId }, query: { waitMs: '60000' } });
-    if (job.state === 'running') continue;
-    assert.equal(job.state, 'done', JSON.stringify(job.failure));
-    return job.result as FailoverReport;
+    if (job.state !== 'running' && job.state !== 'queued') return job;
   }
+}
+
+async function reportOf(api: TestApi, begun: JobView): Promise<FailoverReport> {
+  const job = await ended(api, begun);
+  assert.equal(job.state, 'done', JSON.stringify(job.failure));
+  return job.result as FailoverReport;
 }
 
 /** Resolves when the recovery site holds a point that `wanted` accepts. */
@@ -83,11 +90,21 @@ describe('a disaster, over the API', { timeout: 300_000 }, () => {
     const fenced = home.next(
       (event) => event.event === 'alert' && event.alert.code === 'REPLICATION_CONFLICT',
     );
+    const misnamed = await ended(
+      awayApi,
+      await awayApi.call('failover.start', {
+        ...BOX,
+        body: { confirmOtherSideDown: true, networks: { lna: { kind: 'bridge', bridge: 'br0' } } },
+      }),
+    );
+    assert.equal(misnamed.failure?.code, 'FAILOVER_NIC_UNKNOWN');
+    assert.match(misnamed.failure.message, /no NIC lna; it has /);
     const report = await reportOf(
       awayApi,
       await awayApi.call('failover.start', { ...BOX, body: { confirmOtherSideDown: true } }),
     );
     assert.equal(report.verdict, 'passed', JSON.stringify(report.attempts));
+    assert.equal(report.epoch, 2, 'a refused failover raises no epoch');
     assert.ok(report.rtoMs! > 0);
     await homeApi.call('point.create', { ...BOX, body: { type: 'crash' } });
     await fenced;
@@ -101,10 +118,22 @@ describe('a disaster, over the API', { timeout: 300_000 }, () => {
       [report.branchId, true],
       'it runs on without the site',
     );
-    const removed = await again.call('failover.cleanup', {
-      params: { machine: 'box', branch: branch!.branchId },
-    });
-    assert.deepEqual(await reportOf(again, removed), { removed: true });
-    assert.deepEqual(await again.call('failover.list', BOX), []);
+    // The host is started anew: no machine runs, the files are there.
+    await away.close();
+    await endRun(join(siteFiles(away.dataDirectory).run, branch!.branchId), systemClock);
+    const rebooted = await away.serve();
+    const [stopped] = await rebooted.call('failover.list', BOX);
+    assert.deepEqual([stopped!.running, stopped!.state], [false, 'stopped']);
+    const ofBranch = { params: { machine: 'box', branch: branch!.branchId } };
+    const restarted = await reportOf(rebooted, await rebooted.call('failover.restart', ofBranch));
+    assert.equal(restarted.verdict, 'passed', JSON.stringify(restarted.attempts));
+    assert.deepEqual([restarted.branchId, restarted.epoch], [branch!.branchId, 2]);
+    const twice = await ended(rebooted, await rebooted.call('failover.restart', ofBranch));
+    assert.equal(twice.failure?.code, 'FAILOVER_RUNS_ALREADY');
+    const { entries } = await rebooted.call('audit.list');
+    assert.ok(entries.some(({ act }) => act === 'failover.restart'));
+    const removed = await rebooted.call('failover.cleanup', ofBranch);
+    assert.deepEqual(await reportOf(rebooted, removed), { removed: true });
+    assert.deepEqual(await rebooted.call('failover.list', BOX), []);
   });
 });

@@ -281,6 +281,20 @@ describe('command line: what cannot be taken back', { timeout: 60_000 }, () => {
     assert.equal(removals(), 2);
   });
 
+  it('a branch is booted again with the NICs that are named', async (t) => {
+    const site = await fakeSite(t, ({ method }) => ({
+      body: job({ kind: 'failover.restart', state: method === 'POST' ? 'queued' : 'done' }),
+    }));
+    const ran = await run([
+      ...['--data', site.dataDirectory, 'failover', 'restart', 'web', ID],
+      ...['--connect', 'lan=bridge:br0'],
+    ]);
+    assert.equal(ran.exitCode, 0, ran.messages);
+    const [{ method, path, body }] = [site.asked[0]!];
+    assert.deepEqual([method, path], ['POST', `/v1/machines/web/branches/${ID}/start`]);
+    assert.deepEqual(JSON.parse(body), { networks: { lan: { kind: 'bridge', bridge: 'br0' } } });
+  });
+
   it('a recovery kit is written for its owner alone and over nothing', async (t) => {
     const workingDirectory = await temporaryDirectory(t);
     let made = 0;

@@ -47,6 +47,7 @@ async function jobsIn(t: CleanUp) {
         'point.verify': handler('point.verify', true),
         'failover.test': handler('failover.test', false),
         'failover.start': handler('failover.start', false),
+        'failover.restart': handler('failover.restart', false),
         'failover.cleanup': handler('failover.cleanup', true),
       },
     });

@@ -42,7 +42,7 @@ test('S0.26 what a restarted site does with a branch, for every state that it ca
     for (const phase of phases) {
       for (const keep of [false, true]) {
         for (const running of [false, true]) {
-          const recovery = recoveryOf({ purpose, phase, keep, running });
+          const recovery = recoveryOf({ purpose, phase, keep, running, hasRun: false });
           const about = JSON.stringify({ purpose, phase, keep, running, recovery });
           const neverRan = phase === undefined || phase === 'created' || phase === 'network';
           if (recovery === 'attach') assert.ok(running, about);
@@ -50,10 +50,18 @@ test('S0.26 what a restarted site does with a branch, for every state that it ca
           else if (purpose === 'failover') assert.notEqual(recovery, 'remove', `people's work: ${about}`);
           else if (!keep) assert.equal(recovery, 'remove', about);
           if (purpose === 'failover' && phase === 'failed') assert.equal(recovery, 'keep-files', about);
+          const again = recoveryOf({ purpose, phase, keep, running, hasRun: true });
+          assert.equal(again, running ? 'attach' : 'keep-files', `booted again: ${about}`);
         }
       }
     }
   }
-  const started = { purpose: 'failover', phase: 'started', keep: true, running: true } as const;
+  const started = {
+    purpose: 'failover',
+    phase: 'started',
+    keep: true,
+    running: true,
+    hasRun: false,
+  } as const;
   assert.equal(recoveryOf(started), 'attach', 'a failover whose probes nobody saw runs on');
 });
