@@ -219,11 +219,13 @@ static int latency(int argc, char **argv) {
     clock_gettime(CLOCK_MONOTONIC, &after);
     micros[i] = (uint32_t)((after.tv_sec - before.tv_sec) * 1000000 + (after.tv_nsec - before.tv_nsec) / 1000);
   }
+  uint64_t sum = 0;
+  for (uint64_t i = 0; i < count; i++) sum += micros[i];
   qsort(micros, count, sizeof *micros, by_value);
 #define QUANTILE(per_mille) micros[(count - 1) * (per_mille) / 1000]
-  printf("{\"pattern\":\"%s\",\"count\":%llu,\"minUs\":%u,\"p50Us\":%u,\"p90Us\":%u,\"p99Us\":%u,\"p999Us\":%u,\"maxUs\":%u}\n",
-         pattern, (unsigned long long)count, micros[0], QUANTILE(500), QUANTILE(900), QUANTILE(990), QUANTILE(999),
-         micros[count - 1]);
+  printf("{\"pattern\":\"%s\",\"count\":%llu,\"meanUs\":%llu,\"minUs\":%u,\"p50Us\":%u,\"p90Us\":%u,\"p99Us\":%u,\"p999Us\":%u,\"maxUs\":%u}\n",
+         pattern, (unsigned long long)count, (unsigned long long)(sum / count), micros[0], QUANTILE(500),
+         QUANTILE(900), QUANTILE(990), QUANTILE(999), micros[count - 1]);
   return 0;
 }
 
