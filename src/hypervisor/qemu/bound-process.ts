@@ -2,16 +2,20 @@ import { type ChildProcess, spawn } from 'node:child_process';
 import { libFailure } from '../../lib/errors.ts';
 import { type CommandResult, runCommand, spawnFailure } from '../../lib/processes.ts';
 
+/** Above the niceness of this process. Linux derives the priority of disk accesses from it as well (ioprio_set(2)). */
+const TOOL_NICENESS = 10;
+
 /**
  * Tools that work for this process alone must not outlive it: what they hold locked, the next process of ours needs.
  * `setpriv` (util-linux) has the kernel kill them when their parent dies, whatever it dies of (prctl(2),
- * PR_SET_PDEATHSIG).
+ * PR_SET_PDEATHSIG). They work beside guests, which have the processors first: a copy may wait, a guest's write may not.
+ * Both of it outlives the exec of one program by the other, and the process id stays the same.
  */
 function bound(command: string, args: readonly string[]): string[] {
-  return ['--pdeathsig', 'KILL', '--', command, ...args];
+  return ['--pdeathsig', 'KILL', '--', 'nice', '-n', String(TOOL_NICENESS), command, ...args];
 }
 
-/** What `setpriv` ends with when there is no such program. */
+/** What `setpriv` and `nice` end with when there is no such program. */
 const NOT_FOUND = 127;
 
 /** As `runCommand`, for a program that ends with this process. */

@@ -1,0 +1,39 @@
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { readdir } from 'node:fs/promises';
+import { constants, getPriority } from 'node:os';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { QemuImages } from '../../../src/hypervisor/index.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import { temporaryDirectory } from '../../support/temporary.ts';
+
+test('what reads an image for us leaves the processors to the guests', async (t) => {
+  const path = join(await temporaryDirectory(t), 'disk.qcow2');
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, '1M']);
+  await using _reader = await new QemuImages({ clock: systemClock }).open([{ path, format: 'qcow2' }]);
+  const servers = await childrenCalled('qemu-nbd');
+  assert.equal(servers.length, 1);
+  const lowest = constants.priority.PRIORITY_LOW;
+  assert.equal(getPriority(servers[0]), Math.min(lowest, getPriority() + 10));
+});
+
+/** Ids of our own children that run a program of this name (proc(5), /proc/PID/stat). */
+async function childrenCalled(name: string): Promise<number[]> {
+  const ids = (await readdir('/proc')).map(Number).filter(Number.isInteger);
+  return ids.filter((id) => {
+    const parent = parentOf(id, name);
+    return parent === process.pid;
+  });
+}
+
+function parentOf(id: number, name: string): number | undefined {
+  try {
+    const stat = readFileSync(`/proc/${id}/stat`, 'utf8');
+    if (!stat.includes(`(${name})`)) return undefined;
+    return Number(stat.slice(stat.lastIndexOf(')') + 2).split(' ')[1]);
+  } catch {
+    return undefined; // It has ended since it was listed.
+  }
+}
