@@ -13,6 +13,7 @@ import {
 } from '../src/delta/index.ts';
 import { systemClock } from '../src/lib/clock.ts';
 import { systemRandom } from '../src/lib/random.ts';
+import { printHead } from './support/head.ts';
 
 const MIB = 1024 * 1024;
 const TOTAL_MIB = 256;
@@ -71,7 +72,7 @@ export async function run(totalMib = TOTAL_MIB): Promise<void> {
         for await (const buffer of encodeDelta(headerOf(totalMib), piecesOf(data, totalMib), () => null, {
           compression,
         }))
-          stream.push(buffer);
+          stream.push(Buffer.from(buffer));
       });
       const decode = async (chunkBytes: number) =>
         rateOf(totalMib, async () => {
@@ -90,4 +91,7 @@ export async function run(totalMib = TOTAL_MIB): Promise<void> {
   console.table(rows);
 }
 
-if (import.meta.main) await run(Number(process.argv[2] ?? TOTAL_MIB));
+if (import.meta.main) {
+  await printHead();
+  await run(Number(process.argv[2] ?? TOTAL_MIB));
+}

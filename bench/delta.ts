@@ -16,6 +16,7 @@ import { BY_HAND, sendAll } from '../test/support/lab-sites.ts';
 import type { CleanUp } from '../test/support/temporary.ts';
 import { type TwoSites, twoSites } from '../test/support/two-sites.ts';
 import { atMost, median } from './support/figures.ts';
+import { printHead } from './support/head.ts';
 import { withScope } from './support/scope.ts';
 import { writePieces } from './support/tip-writer.ts';
 
@@ -119,4 +120,7 @@ function print(cases: readonly Case[]): void {
   }
 }
 
-if (import.meta.main) await run(Number(process.argv[2] ?? ROUNDS));
+if (import.meta.main) {
+  await printHead();
+  await run(Number(process.argv[2] ?? ROUNDS));
+}

@@ -7,6 +7,8 @@
  * - on fresh overlays as `qemu-img create` makes them (clusters of 64 KiB) against ours (clusters of 128 KiB, tracked in
  *   4 KiB), on a disk that is full below: what the guest pays for its first writes after a cut.
  *
+ * And its throughput, while a delta goes over a link that is throttled to 1 MB/s, against none under way.
+ *
  * Both sites share the processors with the guest. `node bench/guest.ts [ROUNDS]`
  */
 import { mkdir } from 'node:fs/promises';
@@ -19,12 +21,14 @@ import { systemRandom } from '../src/lib/random.ts';
 import { createEmptyLayer } from '../src/qcow2/index.ts';
 import { copyAndSend, inGuest, type LabSites, labSites } from '../test/support/lab-sites.ts';
 import { type CleanUp, temporaryDirectory } from '../test/support/temporary.ts';
+import { countOfRound, type Latency, latency, PATTERNS, type Pattern } from './guest/latency.ts';
+import { compareThrottled } from './guest/throttled.ts';
 import { atMost, median } from './support/figures.ts';
+import { printHead } from './support/head.ts';
 import { withScope } from './support/scope.ts';
 
 const MIB = 1024 * 1024;
 const ROUNDS = 3;
-const ROUND_MS = 10_000;
 const CUT_EVERY_MS = 5_000;
 /** p99 with cuts against p99 without. */
 const P99_TARGET = 1.1;
@@ -32,17 +36,6 @@ const P99_TARGET = 1.1;
 const SPAN_BYTES = 64 * MIB;
 /** Writes in one measurement of a fresh overlay: no more than fit once into the span. */
 const OVERLAY_WRITES = 800;
-
-const PATTERNS = ['random4k', 'seq64k'] as const;
-type Pattern = (typeof PATTERNS)[number];
-
-/** What `labtool latency` prints, in µs, and more that we do not look at. */
-interface Latency {
-  readonly count: number;
-  readonly p50Us: number;
-  readonly p99Us: number;
-  readonly maxUs: number;
-}
 
 interface Row {
   readonly pattern: Pattern;
@@ -75,6 +68,7 @@ export async function run(rounds = ROUNDS): Promise<void> {
       console.log(`${pattern}: p99 on a fresh overlay of ours against a default one ${ratio.toFixed(2)}`);
     }
   });
+  await withScope((scope) => compareThrottled(scope, rounds));
 }
 
 async function measureCuts(scope: CleanUp, rounds: number, cuts: CutFigures): Promise<readonly Row[]> {
@@ -89,25 +83,17 @@ async function measureCuts(scope: CleanUp, rounds: number, cuts: CutFigures): Pr
   await copyAndSend(lab.machine, lab.sites.target);
   const rows: Row[] = [];
   for (const pattern of PATTERNS) {
-    const count = await countOfRound(agentPath, pattern);
+    const count = await countOfRound(agentPath, { device: '/dev/vdc', pattern, spanBytes: SPAN_BYTES });
     const none: Row = { pattern, how: 'no cuts', rounds: [] };
     const cutting: Row = { pattern, how: `a cut every ${CUT_EVERY_MS / 1000} s`, rounds: [] };
     for (let round = 1; round <= rounds; round++) {
-      const request = { device: '/dev/vdc', pattern, count, seed: round };
+      const request = { device: '/dev/vdc', pattern, count, seed: round, spanBytes: SPAN_BYTES };
       none.rounds.push(await latency(agentPath, request));
       cutting.rounds.push(await whileCutting(lab, cuts, () => latency(agentPath, request)));
     }
     rows.push(none, cutting);
   }
   return rows;
-}
-
-/** So many writes as take about as long as a round shall. */
-async function countOfRound(agentPath: string, pattern: Pattern): Promise<number> {
-  const count = 1000;
-  const startMs = systemClock.monotonicMs();
-  await latency(agentPath, { device: '/dev/vdc', pattern, count, seed: 0 });
-  return Math.round((count * ROUND_MS) / (systemClock.monotonicMs() - startMs));
 }
 
 /** Cuts and replicates all the time that `work` takes, beginning at once. Everything is delivered on return. */
@@ -182,7 +168,8 @@ async function measureOverlays(scope: CleanUp, rounds: number): Promise<readonly
         await machine.execute('blockdev-snapshot', { node: kind.tip.node, overlay: node });
         kind.tip = { node, path };
         const row = rows.find((one) => one.pattern === pattern && one.how.endsWith(kind.name))!;
-        const request = { device: kind.device, pattern, count: OVERLAY_WRITES, seed: round };
+        const place = { device: kind.device, spanBytes: SPAN_BYTES };
+        const request = { ...place, pattern, count: OVERLAY_WRITES, seed: round };
         row.rounds.push(await latency(machine.agentPath, request));
       }
     }
@@ -214,17 +201,6 @@ async function fill(path: string): Promise<void> {
   await file.close();
 }
 
-async function latency(
-  agentPath: string,
-  o: { readonly device: string; readonly pattern: Pattern; readonly count: number; readonly seed: number },
-): Promise<Latency> {
-  const said = await inGuest(
-    agentPath,
-    `labtool latency --device ${o.device} --pattern ${o.pattern} --count ${o.count} --span ${SPAN_BYTES} --seed ${o.seed}`,
-  );
-  return JSON.parse(said);
-}
-
 function printRows(rows: readonly Row[]): void {
   console.table(
     rows.map(({ pattern, how, rounds }) => ({
@@ -250,4 +226,7 @@ function ratiosOf(rows: readonly Row[]): readonly { readonly pattern: Pattern; r
   });
 }
 
-if (import.meta.main) await run(Number(process.argv[2] ?? ROUNDS));
+if (import.meta.main) {
+  await printHead();
+  await run(Number(process.argv[2] ?? ROUNDS));
+}

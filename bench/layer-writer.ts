@@ -13,6 +13,7 @@ import { exitOf, runCommand } from '../src/lib/processes.ts';
 import { systemRandom } from '../src/lib/random.ts';
 import { createEmptyLayer, LayerWriter } from '../src/qcow2/index.ts';
 import { socketListens } from '../test/support/started.ts';
+import { printHead } from './support/head.ts';
 
 const MIB = 1024 * 1024;
 const ROUNDS = 3;
@@ -134,4 +135,7 @@ async function createByQemu(path: string, sizeBytes: number, more: readonly stri
   ]);
 }
 
-if (import.meta.main) await run(Number(process.argv[2] ?? 1024));
+if (import.meta.main) {
+  await printHead();
+  await run(Number(process.argv[2] ?? 1024));
+}

@@ -1,28 +1,28 @@
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { commitLine, describeCommit, describeMachine, machineLine } from '../scripts/machine.ts';
 import { messageOf } from '../src/lib/errors.ts';
+import { printHead } from './support/head.ts';
 
 /**
- * `npm run bench -- [name…]`: runs the named benches, all of them without a name. A bench is a file beside
- * this one that answers one question; it exports `run()`, which prints its own table, and measures what it
- * compares with in the same run.
+ * `npm run bench -- [name…]`: runs the named benches; all of them with `all` or without a name. A bench is a file
+ * beside this one that answers one question; it exports `run()`, which prints its own table, and measures what it
+ * compares with in the same run. A target that is missed is said, and is no failure of the bench.
  */
-async function main(names: readonly string[]): Promise<number> {
+async function main(wanted: readonly string[]): Promise<number> {
   const directory = import.meta.dirname;
   const known = (await readdir(directory, { withFileTypes: true }))
     .filter((entry) => entry.isFile() && entry.name.endsWith('.ts') && entry.name !== 'main.ts')
     .map((entry) => entry.name.slice(0, -'.ts'.length))
     .sort();
-  const unknown = names.filter((name) => !known.includes(name));
+  const names = wanted.length === 0 || wanted.includes('all') ? known : wanted;
+  const unknown = wanted.filter((name) => name !== 'all' && !known.includes(name));
   if (unknown.length > 0) {
     console.error(`No bench is called ${unknown.join(', ')}. There are: ${known.join(', ')}`);
     return 2;
   }
-  console.log(machineLine(await describeMachine()));
-  console.log(`commit ${commitLine(await describeCommit(directory))}`);
+  await printHead();
   let failed = 0;
-  for (const name of names.length > 0 ? names : known) {
+  for (const name of names) {
     console.log(`\n## ${name}`);
     try {
       const bench: { run?: unknown } = await import(join(directory, `${name}.ts`));

@@ -7,6 +7,7 @@ import { exitOf, runCommand } from '../src/lib/processes.ts';
 import { systemRandom } from '../src/lib/random.ts';
 import { retrying } from '../src/lib/retry.ts';
 import { NbdClient } from '../src/nbd/index.ts';
+import { printHead } from './support/head.ts';
 
 /**
  * How fast is a whole disk read and written over NBD, compared with nbdcopy on the same server in the same run?
@@ -95,4 +96,7 @@ function rate(tookMs: number): number {
   return Math.round(SIZE_BYTES / 1e4 / tookMs) / 100;
 }
 
-if (import.meta.main) await run();
+if (import.meta.main) {
+  await printHead();
+  await run();
+}

@@ -11,6 +11,7 @@ import { systemRandom } from '../src/lib/random.ts';
 import type { SiteIdentity, UploadChunk } from '../src/peer/index.ts';
 import { LeafKeeper } from '../src/peer/leaf-keeper.ts';
 import { twoSites } from '../test/unit/peer/sites.ts';
+import { printHead } from './support/head.ts';
 import { withScope } from './support/scope.ts';
 
 const TOTAL_MIB = 1024;
@@ -68,4 +69,7 @@ async function plainTls(identity: SiteIdentity, total: number): Promise<number> 
   return total / 1e6 / seconds;
 }
 
-if (import.meta.main) await run(Number(process.argv[2] ?? TOTAL_MIB));
+if (import.meta.main) {
+  await printHead();
+  await run(Number(process.argv[2] ?? TOTAL_MIB));
+}
