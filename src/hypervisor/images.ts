@@ -19,8 +19,12 @@ export interface ImageFile {
  *   `[…, base, top]` stays what it was, and after it has returned `[…, base]` alone has that content, durably.
  */
 export interface DiskImages {
-  /** Opens a chain, the oldest file first. Throws IMAGE_UNREADABLE or a failure of the tool. */
-  open(chain: readonly ImageFile[]): Promise<ImageReader>;
+  /**
+   * Opens a chain, the oldest file first. With `fromDevice` what is read comes from where the files are stored and neither from nor
+   * into the page cache, if their file system can do that: a proof is about what the device holds, and reads everything once.
+   * Throws IMAGE_UNREADABLE or a failure of the tool.
+   */
+  open(chain: readonly ImageFile[], options?: { readonly fromDevice?: boolean }): Promise<ImageReader>;
   /** Writes everything that `top` holds into `base`, in place. `top` itself is left as it is. */
   commit(base: ImageFile, top: ImageFile): Promise<void>;
   /**

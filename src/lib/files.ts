@@ -44,6 +44,15 @@ export interface FileHandle {
   write(data: Uint8Array, position: number): Promise<void>;
   /** Writes the buffers one after the other from `position` on. */
   writeAll(buffers: readonly Uint8Array[], position: number): Promise<void>;
+  /**
+   * As `write`, but past the page cache where the system can do that: for much data that nobody reads soon. No more
+   * durable than `write`: the device has a cache too, and `sync` is due all the same.
+   *
+   * `data` is whole pages of 4 KiB, lies in an `alignedBuffer` from a page border on, and goes to a multiple of 4 KiB. It must not
+   * change until the promise has settled; neither may another write touch the same pages. Several may be under way.
+   * Resolves with the way that was taken: a system that refuses the direct one gets the same bytes by the other.
+   */
+  writeDirect(data: Uint8Array, position: number): Promise<'direct' | 'cached'>;
   truncate(sizeBytes: number): Promise<void>;
   sizeBytes(): Promise<number>;
   sync(): Promise<void>;

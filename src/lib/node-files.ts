@@ -10,7 +10,9 @@ import {
   stat,
 } from 'node:fs/promises';
 import { dirname } from 'node:path';
-import { systemCodeOf } from './errors.ts';
+import { PAGE_BYTES } from './aligned-buffer.ts';
+import { assert } from './assert.ts';
+import { isFailure, systemCodeOf } from './errors.ts';
 import { type FileHandle, type FileSystem, fileFailure } from './files.ts';
 
 const FLAGS = {
@@ -26,6 +28,7 @@ export const nodeFiles: FileSystem = {
     return new NodeFile(
       path,
       await doing(act, path, () => open(path, FLAGS[how] | constants.O_NOFOLLOW, 0o600)),
+      how !== 'read',
     );
   },
   rename: (from, to) => doing('write', to, () => rename(from, to)),
@@ -75,10 +78,15 @@ async function orUndefined<T>(work: () => Promise<T>): Promise<T | undefined> {
 class NodeFile implements FileHandle {
   readonly #path: string;
   readonly #handle: NodeHandle;
+  readonly #isWritable: boolean;
+  /** The same file without the page cache, from the first direct write on; undefined if there is no such way. */
+  #direct: Promise<NodeHandle | undefined> | undefined;
+  #directRefused = false;
 
-  constructor(path: string, handle: NodeHandle) {
+  constructor(path: string, handle: NodeHandle, isWritable: boolean) {
     this.#path = path;
     this.#handle = handle;
+    this.#isWritable = isWritable;
   }
 
   read(target: Uint8Array, position: number): Promise<number> {
@@ -94,13 +102,38 @@ class NodeFile implements FileHandle {
   }
 
   write(data: Uint8Array, position: number): Promise<void> {
-    return doing('write', this.#path, async () => {
-      let done = 0;
-      while (done < data.length) {
-        const { bytesWritten } = await this.#handle.write(data, done, data.length - done, position + done);
-        done += bytesWritten;
+    return doing('write', this.#path, () => writeWhole(this.#handle, data, position));
+  }
+
+  async writeDirect(data: Uint8Array, position: number): Promise<'direct' | 'cached'> {
+    assert(data.length % PAGE_BYTES === 0 && position % PAGE_BYTES === 0, 'direct writes are whole pages');
+    this.#direct ??= this.#openDirect();
+    const direct = await this.#direct;
+    if (direct !== undefined && !this.#directRefused) {
+      try {
+        await doing('write', this.#path, () => writeWhole(direct, data, position));
+        return 'direct';
+      } catch (error) {
+        if (!isFailure(error) || systemCodeOf(error.cause) !== 'EINVAL') throw error;
+        // Memory or place are not as this file system wants them. It will not change its mind: it is asked once.
+        this.#directRefused = true;
       }
-    });
+    }
+    await this.write(data, position);
+    return 'cached';
+  }
+
+  /**
+   * The file itself once more, whatever its name is by now. Whatever hinders that (a file system without direct writing, a
+   * system without /proc), the other way is as right, and has its own words for what is wrong with the file.
+   */
+  async #openDirect(): Promise<NodeHandle | undefined> {
+    if (!this.#isWritable) return undefined;
+    try {
+      return await open(`/proc/self/fd/${this.#handle.fd}`, constants.O_WRONLY | constants.O_DIRECT);
+    } catch {
+      return undefined;
+    }
   }
 
   async writeAll(buffers: readonly Uint8Array[], position: number): Promise<void> {
@@ -131,7 +164,22 @@ class NodeFile implements FileHandle {
     return doing('sync', this.#path, () => this.#handle.sync());
   }
 
-  close(): Promise<void> {
-    return doing('write', this.#path, () => this.#handle.close());
+  async close(): Promise<void> {
+    const direct = await this.#direct;
+    await doing('write', this.#path, async () => {
+      try {
+        await direct?.close();
+      } finally {
+        await this.#handle.close();
+      }
+    });
+  }
+}
+
+async function writeWhole(handle: NodeHandle, data: Uint8Array, position: number): Promise<void> {
+  let done = 0;
+  while (done < data.length) {
+    const { bytesWritten } = await handle.write(data, done, data.length - done, position + done);
+    done += bytesWritten;
   }
 }

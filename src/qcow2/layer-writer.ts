@@ -6,6 +6,7 @@ import { qcow2Failure } from './errors.ts';
 import { LayerAllocation, type LayerOperation } from './layer-allocation.ts';
 import { eraseFixedParts, writeHeader, writeTables } from './layer-metadata.ts';
 import { checkShape, type LayerShape } from './layer-shape.ts';
+import { RunWriter } from './run-writer.ts';
 
 /**
  * Writes one layer from front to back.
@@ -22,13 +23,17 @@ import { checkShape, type LayerShape } from './layer-shape.ts';
  * QCOW2_WRITER_FAILED. What was durable before stays so, and `resume` continues from it. After FSYNC_FAILED
  * only operations of an earlier successful `sync` count, however much of the later ones can still be read.
  *
- * Memory: one L2 table (128 KiB) and some 50 bytes for each GiB of the disk in which something was written.
- * Nothing is buffered: a call's data goes to the file in one write, one more for each border of a GiB.
+ * Data is written behind the caller and past the page cache; see `RunWriter`. A write that failed is thrown by a later
+ * call, `sync` and `finish` at the latest.
+ *
+ * Memory: one L2 table (128 KiB), some 50 bytes for each GiB of the disk in which something was written, and up to
+ * 4 MiB of data between two syncs.
  */
 export class LayerWriter implements AsyncDisposable {
   readonly #path: string;
   readonly #shape: LayerShape;
   readonly #file: FileHandle;
+  readonly #runs: RunWriter;
   readonly #allocation: LayerAllocation;
   #state: 'open' | 'failed' | 'closed' = 'open';
   /** The operation under way; never rejects, since its outcome belongs to its caller. */
@@ -42,6 +47,7 @@ export class LayerWriter implements AsyncDisposable {
     this.#path = path;
     this.#shape = shape;
     this.#file = file;
+    this.#runs = new RunWriter(file);
     this.#allocation = allocation;
   }
 
@@ -122,6 +128,7 @@ export class LayerWriter implements AsyncDisposable {
     const { promise: settled, resolve: settle } = Promise.withResolvers<void>();
     this.#syncing = settled;
     try {
+      await this.#runs.flush();
       await this.#file.sync();
     } catch (error) {
       this.#fail(error);
@@ -141,6 +148,7 @@ export class LayerWriter implements AsyncDisposable {
       for (const step of this.#allocation.end()) {
         if (step.kind === 'table') await this.#file.write(step.bytes, step.fileOffset);
       }
+      await this.#runs.flush();
       const size = await writeTables(this.#file, this.#shape, {
         tables: this.#allocation.tables,
         nextCluster: this.#allocation.nextCluster,
@@ -160,19 +168,21 @@ export class LayerWriter implements AsyncDisposable {
     this.#closing ??= (async () => {
       await this.#current;
       await this.#syncing;
+      await this.#runs.abandon();
       await this.#file.close();
     })();
     return this.#closing;
   }
 
   async #perform(operation: LayerOperation, data: Uint8Array | undefined): Promise<void> {
+    this.#runs.throwIfFailed();
     for (const step of this.#allocation.apply(operation)) {
       if (step.kind === 'table') {
         await this.#file.write(step.bytes, step.fileOffset);
       } else {
         assert(data !== undefined, 'data steps come from data operations only');
         const start = step.offset - operation.offset;
-        await this.#file.write(data.subarray(start, start + step.length), step.fileOffset);
+        await this.#runs.append(data.subarray(start, start + step.length), step.fileOffset);
       }
     }
   }

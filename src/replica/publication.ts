@@ -138,7 +138,7 @@ async function verifyDisk(
   const older = request.trees.get(diskId);
   const tree = older ? older.copy() : new DigestTree({ sizeBytes, blockBytes });
   const layer = { path: session.layerPath(diskId), format: 'qcow2' as const };
-  await using reader = await images.open([...request.parentChain(diskId), layer]);
+  await using reader = await images.open([...request.parentChain(diskId), layer], { fromDevice: true });
   const zero = session.applied.some((frame) => frame.disk === index && frame.kind === 'zero')
     ? alignInward((await reader.ownExtents(1)).zero, blockBytes, sizeBytes)
     : NO_EXTENTS;

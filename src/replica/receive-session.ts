@@ -11,8 +11,6 @@ import { INCOMING_RECORD } from './records.ts';
 /** Frames are made durable after this much data at the latest; what comes after is sent again when a process dies. */
 const CHECKPOINT_BYTES = 256 * 1024 * 1024;
 const CHECKPOINT_FRAMES = 8192;
-/** So much may have been taken from the wire and not yet been written. */
-const BEHIND_BYTES_MAX = 4 * 1024 * 1024;
 
 /**
  * A delta on its way in: `incoming/<session>/` with one unfinished layer for each disk and the log of the frames
@@ -30,9 +28,8 @@ export class ReceiveSession {
   /** A checkpoint that goes on beside the receiving; its failure is kept for the next call. */
   #underWay: Promise<Error | undefined> | undefined;
   #bytesSinceCheckpoint = 0;
-  /** The end of everything taken so far; resolves with the first failure. */
-  #writing: Promise<Error | undefined> = Promise.resolve(undefined);
-  #behindBytes = 0;
+  /** What ended the writing: a layer that failed says so once, and this session as often as it is asked. */
+  #failure: { readonly error: unknown } | undefined;
 
   private constructor(o: {
     header: DeltaHeader;
@@ -121,43 +118,34 @@ export class ReceiveSession {
   }
 
   /**
-   * Takes the next frame of the stream; the decoder has checked that it may come. Writing goes on behind the caller, up
-   * to 4 MiB of it, so that the wire does not wait for each write; a write that failed is thrown by a later call.
+   * Takes the next frame of the stream; the decoder has checked that it may come. Its data may be overwritten on return.
+   * The layer writes behind its caller, so that the wire does not wait for each write; a write that failed is thrown by
+   * a later call.
    */
   async apply(frame: Exclude<DeltaFrame, { type: 'trailer' }>): Promise<void> {
+    this.#throwIfFailed();
     const length = frame.type === 'data' ? frame.data.length : frame.length;
-    const weight = frame.type === 'data' ? length : 0;
-    this.#behindBytes += weight;
-    const before = this.#writing;
-    const written = (async () => {
-      const error = await before;
-      if (error) return error;
-      try {
-        await this.#write(frame, length);
-        return undefined;
-      } catch (failure) {
-        return failure instanceof Error ? failure : new Error(String(failure));
-      } finally {
-        this.#behindBytes -= weight;
-      }
-    })();
-    this.#writing = written;
-    if (this.#behindBytes > BEHIND_BYTES_MAX) await this.#written();
-  }
-
-  async #write(frame: Exclude<DeltaFrame, { type: 'trailer' }>, length: number): Promise<void> {
     const writer = this.#writers[frame.disk]!;
-    if (frame.type === 'data') await writer.write(frame.offset, frame.data);
-    else await writer.zero(frame.offset, length);
+    await this.#orFailed(async () => {
+      if (frame.type === 'data') await writer.write(frame.offset, frame.data);
+      else await writer.zero(frame.offset, length);
+    });
     this.#applied.push({ kind: frame.type, disk: frame.disk, offset: frame.offset, length });
     this.#bytesSinceCheckpoint += frame.type === 'data' ? length : 0;
     await this.#checkpointNowAndThen();
   }
 
-  /** Everything taken so far has been handed to the layers; throws what hindered it. */
-  async #written(): Promise<void> {
-    const error = await this.#writing;
-    if (error) throw error;
+  #throwIfFailed(): void {
+    if (this.#failure) throw this.#failure.error;
+  }
+
+  async #orFailed(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#failure ??= { error };
+      throw error;
+    }
   }
 
   /** Syncing goes on beside the receiving; only a disk that falls two checkpoints behind holds the stream up. */
@@ -189,7 +177,7 @@ export class ReceiveSession {
 
   /** Makes every frame applied so far durable: layers first, then the log that vouches for them. */
   async checkpoint(): Promise<void> {
-    await this.#written();
+    this.#throwIfFailed();
     await this.#endOfUnderWay();
     await this.#makeDurable();
   }
@@ -197,14 +185,16 @@ export class ReceiveSession {
   async #makeDurable(): Promise<void> {
     const fresh = this.#applied.slice(this.#durable.frames);
     this.#bytesSinceCheckpoint = 0;
-    for (const writer of this.#writers) await writer.sync();
+    await this.#orFailed(async () => {
+      for (const writer of this.#writers) await writer.sync();
+    });
     await this.#log.append(fresh, this.#durable.frames);
     this.#durable = progressOf(fresh, this.#durable);
   }
 
   /** Ends the layers: complete, durable image files on return. */
   async finish(): Promise<void> {
-    await this.#written();
+    this.#throwIfFailed();
     await this.#endOfUnderWay();
     for (const writer of this.#writers) await writer.finish();
     await this.#files.syncDirectory(this.directory);
@@ -212,7 +202,6 @@ export class ReceiveSession {
 
   /** Lets go of the files; what is durable stays for a later `open`. */
   async release(): Promise<void> {
-    await this.#writing;
     await this.#underWay;
     for (const writer of this.#writers) await writer[Symbol.asyncDispose]();
     await this.#log.close();

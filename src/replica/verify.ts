@@ -49,7 +49,7 @@ export async function verifyPoint(
   let bytesDone = 0;
   await replica.reading(async () => {
     for (const disk of statement.disks) {
-      await using reader = await tools.images.open(replica.chain(pointId, disk.diskId));
+      await using reader = await tools.images.open(replica.chain(pointId, disk.diskId), { fromDevice: true });
       const tree = new DigestTree({ sizeBytes: disk.sizeBytes, blockBytes: statement.blockBytes });
       const { data } = await reader.contentExtents();
       for await (const { index, digest } of digestsOf(reader, data, statement.blockBytes, options.signal)) {

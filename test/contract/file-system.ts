@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, test } from 'node:test';
+import { alignedBuffer } from '../../src/lib/aligned-buffer.ts';
 import { Failure } from '../../src/lib/errors.ts';
 import type { FileSystem } from '../../src/lib/files.ts';
 import type { CleanUp } from '../support/temporary.ts';
@@ -44,6 +45,35 @@ export function fileSystemContract(name: string, make: (t: CleanUp) => Promise<F
       assert.equal(await handle.read(bytes, 0), 9000);
       assert.deepEqual(bytes, Buffer.concat([Buffer.alloc(4100, 7), Buffer.alloc(4900)]));
       await handle.close();
+    });
+
+    test('what is written past the cache is read like everything else, and does no harm beside it', async (t) => {
+      const { files, root } = await make(t);
+      const handle = await files.open(join(root, 'file'), 'create');
+      const pages = alignedBuffer(8 * 4096).fill(7);
+      await Promise.all([
+        handle.write(Buffer.alloc(4096, 5), 0),
+        handle.writeDirect(pages.subarray(0, 12_288), 8192),
+        handle.writeDirect(pages.subarray(12_288), 20_480),
+      ]);
+      await handle.write(Buffer.from('over'), 8192);
+      await handle.sync();
+      const bytes = Buffer.alloc(50_000, 1);
+      assert.equal(await handle.read(bytes, 0), 40_960);
+      const expected = Buffer.concat([Buffer.alloc(4096, 5), Buffer.alloc(4096), Buffer.alloc(32_768, 7)]);
+      expected.write('over', 8192);
+      assert.deepEqual(bytes.subarray(0, 40_960), expected);
+      await handle.close();
+    });
+
+    test('no handle for reading writes past the cache either', async (t) => {
+      const { files, root } = await make(t);
+      const path = join(root, 'file');
+      await put(files, path, 'content');
+      const reader = await files.open(path, 'read');
+      await rejectsWith('FILE_UNWRITABLE', reader.writeDirect(alignedBuffer(4096), 0));
+      await reader.close();
+      assert.equal(await get(files, path), 'content');
     });
 
     test('open refuses what is there for create, and what is missing otherwise', async (t) => {

@@ -184,7 +184,12 @@ function retryingSync(handle: FileHandle): FileHandle {
 function deafToWrites(handle: FileHandle): FileHandle {
   // The bug that is planted: nobody hears of the failure.
   const write = (data: Uint8Array, position: number) => handle.write(data, position).catch(() => undefined);
-  return { ...handle, write, writeAll: (buffers, position) => write(Buffer.concat(buffers), position) };
+  return {
+    ...handle,
+    write,
+    writeAll: (buffers, position) => write(Buffer.concat(buffers), position),
+    writeDirect: (data, position) => handle.writeDirect(data, position).catch(() => 'direct' as const),
+  };
 }
 
 async function withoutZeros(images: DiskImages, chain: readonly ImageFile[]): Promise<ImageReader> {

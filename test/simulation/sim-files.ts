@@ -1,4 +1,6 @@
 import { dirname, join } from 'node:path';
+import { PAGE_BYTES } from '../../src/lib/aligned-buffer.ts';
+import { assert } from '../../src/lib/assert.ts';
 import { type FileHandle, type FileSystem, fileFailure } from '../../src/lib/files.ts';
 import { type Actor, AT_ONCE } from '../support/actor.ts';
 import { type DiskAct, DiskFaults } from './faults.ts';
@@ -57,6 +59,15 @@ export class SimFiles implements FileSystem {
       },
       write,
       writeAll: (buffers, position) => write(Buffer.concat(buffers), position),
+      // The device has a cache too: what went past that of the system is no safer.
+      writeDirect: async (data, position) => {
+        assert(
+          data.length % PAGE_BYTES === 0 && position % PAGE_BYTES === 0,
+          'direct writes are whole pages',
+        );
+        await write(data, position);
+        return 'direct';
+      },
       truncate: (sizeBytes) => {
         use();
         return this.#doing('truncate', 'write', path, () => file.truncate(sizeBytes));

@@ -32,6 +32,10 @@ function limitedHandle(limited: LimitedFiles, path: string, inner: FileHandle): 
       take(buffers.reduce((sum, { length }) => sum + length, 0));
       await inner.writeAll(buffers, position);
     },
+    writeDirect: async (data, position) => {
+      take(data.length);
+      return inner.writeDirect(data, position);
+    },
     truncate: (sizeBytes) => inner.truncate(sizeBytes),
     sizeBytes: () => inner.sizeBytes(),
     sync: () => inner.sync(),

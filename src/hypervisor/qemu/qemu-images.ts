@@ -12,6 +12,12 @@ import { chainFileName } from './chain-options.ts';
 /** Two connections keep a reader busy while the other waits for the disk; more gain nothing on a unix socket. */
 const CONNECTIONS = 2;
 
+const THROUGH_CACHE = ['--cache=writeback'];
+/** Every file of the chain inherits both. Requests of the kernel's own kind spare the thread for each read. */
+const FROM_DEVICE = ['--cache=none', '--aio=native'];
+/** What QEMU says where a file system has no O_DIRECT, and where it was built without Linux AIO. */
+const DIRECT_REFUSED = /O_DIRECT|cache\.direct|aio=native/;
+
 /** Between two looks whether a server that was just started listens already. */
 const LISTEN_PAUSE_MS = 2;
 /**
@@ -32,7 +38,21 @@ export class QemuImages implements DiskImages {
     this.#clock = o.clock;
   }
 
-  async open(chain: readonly ImageFile[]): Promise<ImageReader> {
+  async open(
+    chain: readonly ImageFile[],
+    options: { readonly fromDevice?: boolean } = {},
+  ): Promise<ImageReader> {
+    if (!options.fromDevice) return await this.#open(chain, THROUGH_CACHE);
+    try {
+      return await this.#open(chain, FROM_DEVICE);
+    } catch (error) {
+      // Only what the direct way itself was refused for is tried again; what else is wrong is wrong with either.
+      if (!isFailure(error, 'IMAGE_UNREADABLE') || !DIRECT_REFUSED.test(error.message)) throw error;
+      return await this.#open(chain, THROUGH_CACHE);
+    }
+  }
+
+  async #open(chain: readonly ImageFile[], cacheOptions: readonly string[]): Promise<ImageReader> {
     const directory = await mkdtemp(join(tmpdir(), 'ws-nbd-'));
     try {
       const path = join(directory, 's');
@@ -41,7 +61,7 @@ export class QemuImages implements DiskImages {
         '--allocation-depth',
         `--shared=${CONNECTIONS}`,
         `--socket=${path}`,
-        '--cache=writeback',
+        ...cacheOptions,
         chainFileName(chain, { 'read-only': true }),
       ]);
       try {

@@ -168,6 +168,7 @@ test('a leaves file is published durably: written and synced aside, then renamed
         read: (target, position) => handle.read(target, position),
         write: (data, position) => noting('write', () => handle.write(data, position)),
         writeAll: (buffers, position) => noting('write', () => handle.writeAll(buffers, position)),
+        writeDirect: (data, position) => noting('write', () => handle.writeDirect(data, position)),
         truncate: (size) => handle.truncate(size),
         sizeBytes: () => handle.sizeBytes(),
         sync: () => noting(`sync ${name === `${path}.new`}`, () => handle.sync()),

@@ -193,6 +193,7 @@ test('operations may be resumed in other pieces than they were written', async (
   const files = new MemoryFiles();
   const writer = await LayerWriter.create(files, '/layer', shape);
   await writer.write(0, contentOf(1, 0, 200_704));
+  await writer.sync();
   await writer[Symbol.asyncDispose]();
   const pieces: LayerOperation[] = [];
   for (let offset = 0; offset < 200_704; offset += 4096) pieces.push({ kind: 'data', offset, length: 4096 });
@@ -217,20 +218,64 @@ test('the magic is written last, between two syncs, after the name is durable', 
   assert.deepEqual(early, []);
 });
 
-test('one write goes to the file in one piece, and in one more for each border of a GiB', async () => {
+test('what lies side by side in the file is written in one piece of up to 1 MiB; what is long, past the cache', async () => {
   const files = new MemoryFiles();
   const writer = await LayerWriter.create(files, '/layer', { sizeBytes: 2 ** 31, backing: null });
   const before = files.events.length;
-  await writer.write(4096, Buffer.alloc(1_048_576, 1));
-  assert.deepEqual(
-    files.events.slice(before).map(({ act, length }) => [act, length]),
-    [['write', 1_048_576]],
-  );
+  for (let offset = 0; offset < 3 * 2 ** 19; offset += 2 ** 18)
+    await writer.write(offset, Buffer.alloc(2 ** 18, 1));
   await writer.write(2 ** 30 - 8192, Buffer.alloc(12_288, 1));
+  await writer.sync();
+  const written = files.events.slice(before).filter(({ act }) => act !== 'sync');
   assert.deepEqual(
-    files.events.slice(before + 1).map(({ length }) => length),
-    [8192, CLUSTER_BYTES, 4096],
+    written.map(({ act, length }) => [act, length]).sort(),
+    [
+      ['write', 8192],
+      ['write', CLUSTER_BYTES],
+      ['write', 4096],
+      ['writeDirect', 2 ** 20],
+      ['writeDirect', 2 ** 19],
+    ].sort(),
   );
+  await writer[Symbol.asyncDispose]();
+});
+
+test('a write that failed behind the caller is thrown by the next call, whichever it is', async () => {
+  const next: [string, (writer: LayerWriter) => Promise<unknown>][] = [
+    ['write', (w) => w.write(2 ** 21, Buffer.alloc(4096))],
+    ['zero', (w) => w.zero(2 ** 21, 4096)],
+    ['sync', (w) => w.sync()],
+    ['finish', (w) => w.finish()],
+  ];
+  for (const [name, call] of next) {
+    const files = new MemoryFiles();
+    const writer = await LayerWriter.create(files, `/layer`, { sizeBytes: 2 ** 30, backing: null });
+    files.failAt = 1;
+    await writer.write(0, Buffer.alloc(2 ** 20, 1));
+    await assert.rejects(call(writer), { code: 'DISK_FULL' }, name);
+    await assert.rejects(writer.zero(2 ** 22, 4096), { code: 'QCOW2_WRITER_FAILED' }, name);
+    await writer[Symbol.asyncDispose]();
+    assert.equal(files.openHandles, 0);
+  }
+});
+
+test('a disk that ends within a page ends in zeros up to the end of that page', async () => {
+  const files = new MemoryFiles();
+  const sizeBytes = 2 ** 18 + 512;
+  const writer = await LayerWriter.create(files, '/layer', { sizeBytes, backing: null });
+  // A buffer of the pool is used twice, so that old bytes would be seen.
+  for (let offset = 0; offset < 2 ** 18; offset += 2 ** 17) {
+    await writer.write(offset, Buffer.alloc(2 ** 16, 1));
+  }
+  await writer.write(2 ** 18, Buffer.alloc(512, 1));
+  await writer.sync();
+  const { length, position } = files.events.findLast(({ act }) => act === 'write')!;
+  assert.equal(length, 4096);
+  const handle = await files.open('/layer', 'read');
+  const page = Buffer.alloc(4096);
+  await handle.read(page, position);
+  assert.deepEqual(page, Buffer.concat([Buffer.alloc(512, 1), Buffer.alloc(3584)]));
+  await handle.close();
   await writer[Symbol.asyncDispose]();
 });
 
@@ -380,6 +425,7 @@ test('resuming a file that is shorter than its record, or a record that is none,
   const shape = { sizeBytes: 2 ** 20, backing: null };
   const writer = await LayerWriter.create(files, '/layer', shape);
   await writer.write(0, Buffer.alloc(8192, 1));
+  await writer.sync();
   await writer[Symbol.asyncDispose]();
   const wrong: LayerOperation[][] = [
     [{ kind: 'data', offset: 0, length: 12_288 }],

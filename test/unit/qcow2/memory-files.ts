@@ -46,7 +46,7 @@ class MemoryFile {
 }
 
 export interface FileEvent {
-  readonly act: 'write' | 'truncate' | 'sync' | 'syncDirectory' | 'close';
+  readonly act: 'write' | 'writeDirect' | 'truncate' | 'sync' | 'syncDirectory' | 'close';
   readonly position: number;
   readonly length: number;
 }
@@ -71,9 +71,13 @@ export class MemoryFiles implements FileSystem {
   }
 
   #handle(file: MemoryFile): FileHandle {
-    const write = async (data: Uint8Array, position: number): Promise<void> => {
+    const write = async (
+      data: Uint8Array,
+      position: number,
+      act: 'write' | 'writeDirect' = 'write',
+    ): Promise<void> => {
       try {
-        this.#record('write', position, data.length);
+        this.#record(act, position, data.length);
       } catch (error) {
         file.write(data.subarray(0, data.length >> 1), position);
         throw error;
@@ -84,6 +88,10 @@ export class MemoryFiles implements FileSystem {
       read: async (target, position) => file.read(target, position),
       write,
       writeAll: async (buffers, position) => write(Buffer.concat(buffers), position),
+      writeDirect: async (data, position) => {
+        await write(data, position, 'writeDirect');
+        return 'direct';
+      },
       truncate: async (sizeBytes) => {
         this.#record('truncate', sizeBytes, 0);
         file.truncate(sizeBytes);
@@ -97,9 +105,13 @@ export class MemoryFiles implements FileSystem {
     };
   }
 
-  #record(act: 'write' | 'truncate' | 'sync' | 'syncDirectory', position: number, length: number): void {
+  #record(
+    act: 'write' | 'writeDirect' | 'truncate' | 'sync' | 'syncDirectory',
+    position: number,
+    length: number,
+  ): void {
     if (--this.failAt === 0) {
-      throw libFailure(act === 'write' ? 'DISK_FULL' : 'FSYNC_FAILED', `the disk failed at a ${act}`);
+      throw libFailure(act.startsWith('write') ? 'DISK_FULL' : 'FSYNC_FAILED', `the disk failed at a ${act}`);
     }
     this.events.push({ act, position, length });
   }
