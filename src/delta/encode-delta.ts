@@ -1,9 +1,10 @@
 import { throwIfAborted } from '../lib/clock.ts';
 import { type DeltaCompression, DeltaEncoder } from './encoder.ts';
+import { DATA_FRAME_BYTES_MAX } from './format.ts';
 import { type DeltaProgress, NOTHING_RECEIVED } from './frame-order.ts';
 import type { DeltaHeader, DeltaTrailer } from './header.ts';
 
-/** Compressions under way at once: enough for the four threads of Node's pool, 4 MiB of data at most. */
+/** Compressions under way at once: enough for the four threads of Node's pool, with 4 MiB of copies at most. */
 const AHEAD_MAX = 4;
 
 /** What a sender gives: ranges in the order of the format; data at most 1 MiB each. */
@@ -20,9 +21,10 @@ export interface EncodeOptions {
 
 /**
  * A whole delta stream as buffers in wire order. Pulls pieces as fast as it is read, and up to four ahead while it
- * compresses. The memory of a piece must not be written again: uncompressed it is what goes onto the wire.
- * `statement` is asked for once, when all pieces have been taken. Throws DELTA_LIMIT, CANCELLED, and what `pieces`
- * and `statement` throw; it then has yielded no trailer, and the stream counts as truncated.
+ * compresses. The memory of a piece is the caller's again when the next piece is asked for; what is yielded is valid until
+ * the next buffer is asked for, because uncompressed it is the memory of the piece. `statement` is asked for once, when all
+ * pieces have been taken. Throws DELTA_LIMIT, CANCELLED, and what `pieces` and `statement` throw; it then has yielded no
+ * trailer, and the stream counts as truncated.
  */
 export async function* encodeDelta(
   header: DeltaHeader,
@@ -34,23 +36,36 @@ export async function* encodeDelta(
   const encoder = new DeltaEncoder({ compression });
   yield* encoder.preamble(header, resumed);
   const aheadMax = compression === 'none' ? 1 : AHEAD_MAX;
-  const ahead: Promise<Buffer[]>[] = [];
+  const ahead: { readonly frame: Promise<Buffer[]>; readonly copy: Buffer | undefined }[] = [];
+  // Compression goes on while further pieces are asked for, so it works on copies; as many as are ahead, used in turn.
+  const spare: Buffer[] = [];
+  const copyOf = (data: Uint8Array): Buffer => {
+    const copy = spare.pop() ?? Buffer.allocUnsafeSlow(DATA_FRAME_BYTES_MAX);
+    copy.set(data);
+    return copy;
+  };
+  async function* first(): AsyncGenerator<Buffer> {
+    const { frame, copy } = ahead.shift()!;
+    yield* await frame;
+    if (copy) spare.push(copy);
+  }
   try {
     for await (const piece of pieces) {
       throwIfAborted(signal);
+      const copy = piece.type === 'data' && compression !== 'none' ? copyOf(piece.data) : undefined;
       const frame =
         piece.type === 'data'
-          ? encoder.data(piece.disk, piece.offset, piece.data)
+          ? encoder.data(piece.disk, piece.offset, copy?.subarray(0, piece.data.length) ?? piece.data)
           : Promise.resolve(encoder.zero(piece.disk, piece.offset, piece.length));
       // Its failure is heard when its turn comes; until then it must not count as unhandled.
       frame.catch(() => undefined);
-      ahead.push(frame);
-      if (ahead.length >= aheadMax) yield* await ahead.shift()!;
+      ahead.push({ frame, copy });
+      if (ahead.length >= aheadMax) yield* first();
     }
-    while (ahead.length > 0) yield* await ahead.shift()!;
+    while (ahead.length > 0) yield* first();
   } finally {
-    // Left early, the thread pool may still be reading the memory of the pieces.
-    await Promise.allSettled(ahead);
+    // Left early, the thread pool may still be reading the copies.
+    await Promise.allSettled(ahead.map(({ frame }) => frame));
   }
   throwIfAborted(signal);
   const { frames, dataBytes, zeroBytes } = encoder.progress;

@@ -5,17 +5,13 @@ import { type Clock, cancelled, throwIfAborted } from '../lib/clock.ts';
 import { peerFailure } from './errors.ts';
 import { agentOptions, headOf, openRequest, readAnswer, type Target } from './exchange.ts';
 import type { Leaf } from './leaf-keeper.ts';
+import { Outbox } from './outbox.ts';
 import { HEADER, PATH } from './protocol.ts';
 import { Stop } from './stop.ts';
 import { Watchdog } from './watchdog.ts';
 
-/** What may be sent: one buffer, or several that belong together and go out as one write. */
+/** What may be sent: one buffer, or several. Their memory is the source's again when the next chunk is asked for. */
 export type UploadChunk = Uint8Array | readonly Uint8Array[];
-
-/** Bytes handed to the socket and not yet taken by the kernel: reading of the source pauses above … */
-const IN_FLIGHT_MAX_BYTES = 4 * 1024 * 1024;
-/** … and goes on below. */
-const IN_FLIGHT_RESUME_BYTES = 1024 * 1024;
 
 export async function sendUpload(
   target: Target,
@@ -91,13 +87,14 @@ async function pump(
   stop: Stop,
   watchdog: Watchdog,
 ): Promise<void> {
-  let inFlightBytes = 0;
-  let onRoom: (() => void) | undefined;
-  const taken = (bytes: number) => (): void => {
-    inFlightBytes -= bytes;
-    watchdog.fed();
-    if (inFlightBytes <= IN_FLIGHT_RESUME_BYTES) onRoom?.();
-  };
+  const outbox = new Outbox((bytes, taken) => {
+    request.write(bytes, (error) => {
+      // What could not be written ends the request, which ends the pump.
+      if (error) return;
+      watchdog.fed();
+      taken();
+    });
+  });
   const source = chunks[Symbol.asyncIterator]();
   let reading = false;
   let ended = false;
@@ -107,23 +104,17 @@ async function pump(
       const next = await stop.or(source.next());
       reading = false;
       ended = next.done === true;
-      if (ended) return;
-      request.cork();
+      if (ended) break;
       for (const buffer of buffersOf(next.value)) {
-        if (buffer.length === 0) continue;
-        inFlightBytes += buffer.length;
-        request.write(buffer, taken(buffer.length));
+        for (let at = 0; at < buffer.length; ) {
+          const count = outbox.put(buffer.subarray(at));
+          if (count === 0) await stop.or(outbox.taken());
+          at += count;
+        }
       }
-      request.uncork();
-      if (inFlightBytes > IN_FLIGHT_MAX_BYTES) {
-        await stop.or(
-          new Promise<void>((resolve) => {
-            onRoom = resolve;
-          }),
-        );
-        onRoom = undefined;
-      }
+      outbox.send();
     }
+    while (!outbox.isEmpty) await stop.or(outbox.taken());
   } finally {
     if (!ended) await leave(source, reading);
   }

@@ -37,12 +37,12 @@ export async function* digestsOf(
 
 /**
  * Reads pieces of at most 1 MiB in order, the next ones already under way while one is looked at. What is yielded is
- * valid until the next one is asked for; with `fresh` it has memory of its own and stays.
+ * valid until the next one is asked for.
  */
 export async function* readAhead(
   reader: ImageReader,
   pieces: Iterable<Extent>,
-  options: { readonly fresh?: boolean; readonly signal?: AbortSignal } = {},
+  options: { readonly signal?: AbortSignal } = {},
 ): AsyncGenerator<{ piece: Extent; data: Buffer }> {
   const free = Array.from({ length: READS_AT_ONCE }, (): Buffer => Buffer.allocUnsafe(READ_BYTES));
   const underWay: { piece: Extent; buffer: Buffer; done: Promise<Error | undefined> }[] = [];
@@ -50,7 +50,7 @@ export async function* readAhead(
   const startOne = () => {
     const next = iterator.next();
     if (next.done) return;
-    const buffer = options.fresh ? Buffer.allocUnsafeSlow(next.value.length) : free.pop()!;
+    const buffer = free.pop()!;
     const { offset, length } = next.value;
     // A failure is kept until its turn comes, so that no rejection is ever without a handler.
     const done = reader.readInto(buffer.subarray(0, length), offset).then(
@@ -66,7 +66,7 @@ export async function* readAhead(
       if (error) throw error;
       throwIfAborted(options.signal);
       yield { piece: current.piece, data: current.buffer.subarray(0, current.piece.length) };
-      if (!options.fresh) free.push(current.buffer);
+      free.push(current.buffer);
       startOne();
     }
   } finally {

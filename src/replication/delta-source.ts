@@ -51,7 +51,7 @@ export function onGranularity(changed: ContentExtents, sizeBytes: number): Conte
 /**
  * The pieces of one disk's delta in ascending order, the same ones whenever the same cut is read. Every block that a piece
  * touches is read whole through the chain, once, and its digest goes into the tree; blocks that are zero as a whole are
- * not read.
+ * not read. The bytes of a piece are valid until the next one is asked for: a few buffers serve the whole disk.
  */
 export async function* piecesOfDisk(delta: DiskDelta, signal?: AbortSignal): AsyncGenerator<DeltaPiece> {
   const { tree, reader, diskIndex: disk } = delta;
@@ -67,8 +67,11 @@ export async function* piecesOfDisk(delta: DiskDelta, signal?: AbortSignal): Asy
       if (!delta.complete) yield { type: 'zero', disk, ...nextZero.value };
     }
   }
-  const options = signal ? { fresh: true, signal } : { fresh: true };
-  for await (const { piece, data } of readAhead(reader, piecesOf(toRead, PIECE_BYTES), options)) {
+  for await (const { piece, data } of readAhead(
+    reader,
+    piecesOf(toRead, PIECE_BYTES),
+    signal ? { signal } : {},
+  )) {
     yield* zerosBefore(piece.offset);
     const foundZero: Extent[] = [];
     for (let at = 0; at < data.length; at += blockBytes) {

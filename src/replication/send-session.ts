@@ -55,7 +55,8 @@ export interface SentDelta {
 
 /**
  * One cut, opened for sending. `stream` gives the delta as it goes onto the wire, from any frame on; it may be asked for
- * again after a broken connection. When a stream has been read to its end, `sent` tells what it was.
+ * again after a broken connection. A buffer of it is valid until the next one is asked for. When a stream has been read
+ * to its end, `sent` tells what it was.
  */
 export class SendSession implements AsyncDisposable {
   readonly #request: SendRequest;

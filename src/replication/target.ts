@@ -14,7 +14,7 @@ export interface OfferDetails {
  *
  * What an implementation must provide: an acknowledgement returned by `upload` means that the target would still
  * have that point if it lost its power now. Failures with retry `later` or `reconnect` leave the target able to go on
- * from what is durable there.
+ * from what is durable there. The memory of a chunk belongs to the stream again when the next one is asked for.
  */
 export interface ReplicationTarget {
   readonly siteId: string;

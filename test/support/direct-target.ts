@@ -36,9 +36,9 @@ export class DirectTarget implements ReplicationTarget {
   }
 }
 
+/** Copies, as a network does: the memory of a chunk is the sender's again when the next one is asked for. */
 async function* flat(stream: AsyncIterable<UploadChunk>): AsyncGenerator<Uint8Array> {
   for await (const chunk of stream) {
-    if (chunk instanceof Uint8Array) yield chunk;
-    else yield* chunk;
+    for (const bytes of chunk instanceof Uint8Array ? [chunk] : chunk) yield Buffer.from(bytes);
   }
 }

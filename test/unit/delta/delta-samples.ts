@@ -47,7 +47,10 @@ export async function encoded(
   pieces: readonly DeltaPiece[] = SAMPLE_PIECES,
   options: EncodeOptions = { compression: 'none' },
 ): Promise<Buffer> {
-  return Buffer.concat(await allOf(encodeDelta(header, pieces, () => SAMPLE_STATEMENT, options)));
+  const buffers: Buffer[] = [];
+  for await (const buffer of encodeDelta(header, pieces, () => SAMPLE_STATEMENT, options))
+    buffers.push(Buffer.from(buffer));
+  return Buffer.concat(buffers);
 }
 
 /** `bytes` in chunks of the given lengths, taken in turn; each chunk is memory of its own. */

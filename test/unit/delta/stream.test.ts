@@ -180,6 +180,28 @@ test('the encoder pulls at most four pieces ahead and passes the failure of its 
   }, /the disk is away/);
 });
 
+test('a source may use the memory of a piece again when the next one is asked for', async () => {
+  const random = systemRandom.bytes(512);
+  const contents = Array.from({ length: 40 }, (_, i) => (i % 2 ? Buffer.alloc(4096, i) : random));
+  async function* source(): AsyncGenerator<DeltaPiece> {
+    const memory = Buffer.alloc(4096);
+    for (const [i, content] of contents.entries()) {
+      content.copy(memory);
+      yield { type: 'data', disk: 0, offset: i * 4096, data: memory.subarray(0, content.length) };
+      memory.fill(0xee);
+    }
+  }
+  const header = { ...SAMPLE_HEADER, disks: [{ diskId: 'disk0', sizeBytes: 1_048_576 }] };
+  for (const compression of ['none', { zstdLevel: 1 }] as const) {
+    const wire: Buffer[] = [];
+    for await (const buffer of encodeDelta(header, source(), () => null, { compression }))
+      wire.push(Buffer.from(buffer));
+    const { frames } = await decoded(Buffer.concat(wire));
+    const data = frames.flatMap((frame) => (frame.type === 'data' ? [Buffer.from(frame.data)] : []));
+    assert.deepEqual(data, contents);
+  }
+});
+
 test('a cancelled decoder ends at once, even while it waits for bytes', async () => {
   const bytes = await encoded();
   const controller = new AbortController();

@@ -37,6 +37,33 @@ test('an upload arrives byte for byte, whatever its pieces', async (t) => {
   }
 });
 
+test('a source may use the memory of a chunk again when the next one is asked for', async (t) => {
+  const { client } = await twoSites(t, {
+    upload: async (_peer, _session, source) => {
+      const hash = createHash('sha256');
+      let bytes = 0;
+      for await (const chunk of source) {
+        hash.update(chunk);
+        // A handler that is slow now and then, so that the sender's buffers fill.
+        if (bytes % (8 * MIB) < chunk.length) await sleep(systemClock, 5);
+        bytes += chunk.length;
+      }
+      return hash.digest('hex');
+    },
+  });
+  const sent = createHash('sha256');
+  async function* source(): AsyncGenerator<readonly Uint8Array[]> {
+    const memory = Buffer.alloc(MIB + 28);
+    for (let i = 1; i <= 60; i++) {
+      const chunk = memory.subarray(0, i % 3 === 0 ? 1000 : memory.length).fill(i);
+      sent.update(chunk);
+      yield [chunk.subarray(0, 28), chunk.subarray(28)];
+      memory.fill(0xee);
+    }
+  }
+  assert.equal(await client.upload('s', source()), sent.digest('hex'));
+});
+
 test('an empty upload is an upload', async (t) => {
   const { client } = await twoSites(t);
   assert.deepEqual(await client.upload('s', asyncOf<Buffer>([])), { session: 's', bytes: 0 });
