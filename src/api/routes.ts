@@ -153,6 +153,12 @@ export const ROUTES = {
     path: '/machines/:machine/points/:point/verify',
     answer: JobView,
   },
+  'replica.remove': {
+    ...ofMachine,
+    method: 'DELETE',
+    path: '/machines/:machine/replica',
+    answer: Done,
+  },
   'failover.test': {
     ...ofMachine,
     method: 'POST',

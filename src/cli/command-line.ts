@@ -6,6 +6,7 @@ import { addJobCommands } from './commands/job-commands.ts';
 import { addMachineCommands } from './commands/machine-commands.ts';
 import { addPointCommands } from './commands/point-commands.ts';
 import { examples, Runner } from './commands/runner.ts';
+import { addReplicaCommands } from './commands/replica-commands.ts';
 import { addSiteCommands } from './commands/site-commands.ts';
 import { addWatchCommands } from './commands/watch-commands.ts';
 import { DATA_DIRECTORY_DEFAULT, type Report } from './context.ts';
@@ -53,6 +54,7 @@ function buildProgram(world: World, finish: (report: Report) => void): Command {
   addSiteCommands(program, runner);
   addMachineCommands(program, runner);
   addPointCommands(program, runner);
+  addReplicaCommands(program, runner);
   addFailoverCommands(program, runner);
   addJobCommands(program, runner);
   addWatchCommands(program, runner);

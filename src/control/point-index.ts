@@ -15,6 +15,11 @@ export class PointIndex {
     inTransaction(this.#database, () => this.#fill(replica));
   }
 
+  /** Forgets a machine whose replica has gone. */
+  forget(machineId: string): void {
+    this.#database.prepare('DELETE FROM points WHERE machine_id = ?').run(machineId);
+  }
+
   /** Forgets everything and fills the index anew; in one transaction, so that nobody sees it half. */
   rebuild(replicas: readonly Replica[]): void {
     inTransaction(this.#database, () => {

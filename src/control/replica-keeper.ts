@@ -59,19 +59,32 @@ export class ReplicaKeeper {
     const { machineId, machineName, retention } = replica.record;
     const key = `retention:${machineId}`;
     try {
+      if (!this.#isHeld(replica)) return;
       this.#index.refresh(replica);
       const proven = await provenPoints(this.#files, replica);
       const retired = await replica.retire(retention, (pointId) => proven.has(pointId));
       this.#alerts.clear(key);
-      if (retired === 0) return;
+      if (retired === 0 || !this.#isHeld(replica)) return;
       this.#index.refresh(replica);
       this.#log.info('retention.applied', { machine: machineName, retired, points: replica.points.length });
       this.#events.emit({ event: 'point', change: 'retired', machineId });
     } catch (error) {
+      // Removed meanwhile: nothing of it is to be kept.
+      if (!this.#isHeld(replica)) return;
       const failure = failureOf(error);
       this.#log.error('retention.failed', { machine: machineName, code: failure.code, error });
       this.#alerts.raise(key, 'warning', failure, machineId);
     }
+  }
+
+  #isHeld(replica: Replica): boolean {
+    return this.#replicas.get(replica.record.machineId) === replica;
+  }
+
+  /** A replica has been removed. */
+  forget(machineId: string): void {
+    this.#index.forget(machineId);
+    this.#alerts.clear(`retention:${machineId}`);
   }
 
   /** What retention says of each point now. */

@@ -34,6 +34,7 @@ import { PeerActs } from './peer-acts.ts';
 import { PeerLinks } from './peer-links.ts';
 import { PointActs } from './point-acts.ts';
 import { PointIndex } from './point-index.ts';
+import { ReplicaActs } from './replica-acts.ts';
 import { ReplicaKeeper } from './replica-keeper.ts';
 import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './site-files.ts';
 import { SiteLock } from './site-lock.ts';
@@ -90,6 +91,7 @@ export class Site {
   readonly machines: MachineActs;
   readonly points: PointActs;
   readonly failovers: FailoverActs;
+  readonly replicas: ReplicaActs;
   readonly peers: PeerActs;
   readonly startedAtMs: number;
   readonly #ground: Ground;
@@ -119,6 +121,8 @@ export class Site {
     });
     const { points } = this;
     this.failovers = new FailoverActs({ failovers: works.failovers, inventory, points, keeper, jobs });
+    const { replicas } = ground;
+    this.replicas = new ReplicaActs({ replicas, inventory, keeper, audit, alerts });
     this.peers = new PeerActs({
       ...{ identity, settings, pairing, links, audit, clock, random },
       peers: ground.peers,

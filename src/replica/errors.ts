@@ -55,6 +55,17 @@ export const REPLICA_ERRORS = {
     retry: 'later',
     remedy: 'A branch or a verification reads the oldest layer; the merge follows when it ends.',
   },
+  REPLICA_NEEDED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'End what the message names: `warmsite failover cleanup` for branches, the end of tests and verifications, `warmsite vm unprotect` at the other site for copies. Then remove the replica again.',
+  },
+  REPLICA_REMOVED: {
+    kind: 'missing',
+    retry: 'later',
+    remedy: 'A person has removed this replica: protect the machine anew if it is to be held here.',
+  },
   BRANCH_UNKNOWN: {
     kind: 'missing',
     retry: 'never',

@@ -19,6 +19,7 @@
  */
 export { branchChain, createBranch, findBranch, removeBranch } from './branch.ts';
 export { digestsOf, readAhead } from './content.ts';
+export type { Acknowledgement, Incoming, ReplicaDescription, ReplicaPoint } from './description.ts';
 export { REPLICA_ERRORS } from './errors.ts';
 export { ReplicaLayout } from './layout.ts';
 export type { Offer, OfferAnswer, OfferConflict } from './offer.ts';
@@ -29,13 +30,6 @@ export {
   type PointManifest,
   type ReplicaRecord,
 } from './records.ts';
-export {
-  type Acknowledgement,
-  type Incoming,
-  Replica,
-  type ReplicaDescription,
-  type ReplicaPoint,
-  type ReplicaTools,
-} from './replica.ts';
+export { Replica, type ReplicaTools } from './replica.ts';
 export { Replicas } from './replicas.ts';
 export { type VerifyProgress, verifyPoint } from './verify.ts';

@@ -11,6 +11,11 @@ export class ReplicaLayout {
     this.directory = join(dataDirectory, 'replicas', machineId);
   }
 
+  /** Beside the directory: a person has decided that all of it goes. */
+  get removal(): string {
+    return `${this.directory}.removed`;
+  }
+
   get record(): string {
     return join(this.directory, 'replica.json');
   }

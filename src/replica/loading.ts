@@ -11,12 +11,13 @@ import type { FileSystem } from '../lib/files.ts';
 import { loadRecord } from '../lib/records.ts';
 import { readHeader } from '../qcow2/index.ts';
 import { statementDigest } from '../recovery-point/index.ts';
+import type { Incoming, ReplicaPoint } from './description.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
 import { type MergeTools, redoMerge } from './merge.ts';
 import { findSession, finishPublication } from './publication.ts';
 import { POINT_MANIFEST } from './records.ts';
-import type { Incoming, ReplicaPoint, ReplicaTools } from './replica.ts';
+import type { ReplicaTools } from './replica.ts';
 
 /** What a directory says of a replica. */
 export interface ReplicaState {

@@ -1,5 +1,7 @@
 import { type DeltaHeader, type DeltaProgress, NOTHING_RECEIVED } from '../delta/index.ts';
-import type { ReplicaDescription } from './replica.ts';
+import { canonicalJson, type Json } from '../lib/canonical-json.ts';
+import type { ReplicaDescription } from './description.ts';
+import { replicaFailure } from './errors.ts';
 
 export interface Offer {
   readonly header: DeltaHeader;
@@ -65,4 +67,13 @@ function diskDifference(
 
 function conflict(conflict: OfferConflict): OfferAnswer {
   return { kind: 'conflict', conflict };
+}
+
+/** A stream must be the delta that was accepted, from the frame on that was promised. */
+export function checkSameDelta(accepted: DeltaHeader, arrived: DeltaHeader, nextFrame: number): void {
+  const textOf = (header: DeltaHeader) => canonicalJson({ ...header, firstFrame: 0 } as unknown as Json);
+  if (textOf(accepted) === textOf(arrived) && arrived.firstFrame === nextFrame) return;
+  throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream is not the delta that was accepted', {
+    context: { session: accepted.session, expectedFrame: nextFrame, firstFrame: arrived.firstFrame },
+  });
 }

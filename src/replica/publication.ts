@@ -26,12 +26,12 @@ import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { checkSignedStatement, type PointStatement, type SignedStatement } from '../recovery-point/index.ts';
 import { digestsOf } from './content.ts';
+import type { Incoming } from './description.ts';
 import { replicaFailure } from './errors.ts';
 import { FrameLog, progressOf } from './frame-log.ts';
 import type { ReplicaLayout } from './layout.ts';
 import type { ReceiveSession } from './receive-session.ts';
 import { INCOMING_RECORD, POINT_MANIFEST, type PointManifest, VERIFIED_RECORD } from './records.ts';
-import type { Incoming } from './replica.ts';
 
 export interface PublishRequest {
   readonly files: FileSystem;

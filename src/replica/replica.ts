@@ -1,13 +1,6 @@
 import { join } from 'node:path';
-import {
-  type DeltaHeader,
-  type DeltaProgress,
-  type DigestTree,
-  decodeDelta,
-  NOTHING_RECEIVED,
-} from '../delta/index.ts';
+import { type DeltaHeader, type DigestTree, decodeDelta, NOTHING_RECEIVED } from '../delta/index.ts';
 import type { DiskImages, ImageFile } from '../hypervisor/index.ts';
-import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import type { Clock } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
@@ -15,7 +8,6 @@ import type { Log } from '../lib/log.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import {
-  type PointStatement,
   type RetentionPolicy,
   type RetentionVerdict,
   retentionOf,
@@ -23,15 +15,24 @@ import {
   statementDigest,
 } from '../recovery-point/index.ts';
 import { listBranches } from './branch.ts';
+import {
+  type Acknowledgement,
+  acknowledgementOf,
+  checkNotNeeded,
+  type Incoming,
+  type ReplicaDescription,
+  type ReplicaPoint,
+  removedFailure,
+} from './description.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
 import { loadState, loadTree, mergeTools, type ReplicaState } from './loading.ts';
 import { pendingMerge, redoMerge, runMerge } from './merge.ts';
 import { planMerge } from './merge-plan.ts';
-import { answerOffer, type Offer, type OfferAnswer } from './offer.ts';
+import { answerOffer, checkSameDelta, type Offer, type OfferAnswer } from './offer.ts';
 import { discardSession, publishReceived } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
-import { type BranchRecord, type PointManifest, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
+import { type BranchRecord, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
 
 /** What the store needs of the world. */
 export interface ReplicaTools {
@@ -41,37 +42,6 @@ export interface ReplicaTools {
   readonly log: Log;
   /** Whether the signature is by the key that `signed.keyId` names and that this site trusts for the source site. */
   readonly isSignedBySource: (sourceSiteId: string, signed: SignedStatement) => boolean;
-}
-
-/** A published point as callers see it. */
-export interface ReplicaPoint {
-  readonly statement: PointStatement;
-  readonly statementDigest: string;
-  readonly manifest: PointManifest;
-}
-
-/** The receiver's word that a point is durable here, read back and equal to what was signed. */
-export interface Acknowledgement {
-  readonly level: 'verified';
-  readonly pointId: string;
-  readonly sequence: number;
-  readonly statementDigest: string;
-  /** When it was published, on the receiver's wall clock. */
-  readonly publishedAtMs: number;
-}
-
-/** A delta of which a part is durable here already, and how far it is. */
-export interface Incoming {
-  readonly session: string;
-  readonly pointId: string;
-  readonly progress: DeltaProgress;
-}
-
-export interface ReplicaDescription {
-  readonly machineId: string;
-  readonly epoch: number;
-  readonly newest: Acknowledgement | null;
-  readonly incoming: Incoming | null;
 }
 
 /**
@@ -96,6 +66,10 @@ export class Replica {
   #readers = 0;
   /** A failure has left the directory ahead of what is known here: it is read again before anything else is done. */
   #isOutdated = false;
+  /** How many uploads have come in and not ended. */
+  #uploads = 0;
+  /** Its files are going, or gone: nothing is done with them any more. */
+  #isGivenUp = false;
 
   private constructor(o: {
     layout: ReplicaLayout;
@@ -180,6 +154,7 @@ export class Replica {
   /** Decides on a delta that is offered; makes its session if it is taken. */
   offer(offer: Offer): Promise<OfferAnswer> {
     return this.#receiving.run(async () => {
+      this.#checkThere();
       await this.#catchUp();
       const answer = answerOffer(offer.header, this.describe(), this.newest?.statement.disks ?? null);
       if (answer.kind !== 'accept') return answer;
@@ -191,19 +166,14 @@ export class Replica {
         // Should this fail, what there is of it is found and used or swept at the next offer.
         this.#isOutdated = true;
         const session = await ReceiveSession.create({
-          files: this.#tools.files,
-          layout: this.layout,
-          header: offer.header,
+          ...{ files: this.#tools.files, layout: this.layout, header: offer.header },
           nowMs: this.#tools.clock.wallMs(),
           skewMs: offer.skewMs,
         });
         await session.release();
         this.#isOutdated = false;
-        this.#incoming = {
-          session: offer.header.session,
-          pointId: offer.header.pointId,
-          progress: NOTHING_RECEIVED,
-        };
+        const { session: id, pointId } = offer.header;
+        this.#incoming = { session: id, pointId, progress: NOTHING_RECEIVED };
       }
       return { kind: 'accept', session: this.#incoming.session, progress: this.#incoming.progress };
     });
@@ -220,7 +190,8 @@ export class Replica {
     source: AsyncIterable<Uint8Array>,
     signal?: AbortSignal,
   ): Promise<Acknowledgement> {
-    return this.#receiving.run(async () => {
+    this.#uploads += 1;
+    const received = this.#receiving.run(async () => {
       await this.#catchUp();
       if (this.#incoming?.session !== sessionId) {
         throw replicaFailure('REPLICA_SESSION_UNKNOWN', `no delta ${sessionId} has been accepted`);
@@ -228,7 +199,7 @@ export class Replica {
       const session = await this.#openSession(sessionId);
       const { signed, receivedBytes } = await this.#readStream(session, source, signal);
       try {
-        const acknowledgement = await this.#writing.run(() => this.#publish(session, signed, receivedBytes));
+        const acknowledgement = await this.#write(() => this.#publish(session, signed, receivedBytes));
         await session.release();
         return acknowledgement;
       } catch (error) {
@@ -237,6 +208,9 @@ export class Replica {
         await this.#breakOff(session, error);
         throw error;
       }
+    });
+    return received.finally(() => {
+      this.#uploads -= 1;
     });
   }
 
@@ -257,7 +231,7 @@ export class Replica {
   /** Reads the directory again after a failure that left it ahead of this object, as opening it does. */
   #catchUp(): Promise<void> {
     if (!this.#isOutdated) return Promise.resolve();
-    return this.#writing.run(async () => {
+    return this.#write(async () => {
       const unfinished = await pendingMerge(mergeTools(this.#tools, this.layout));
       if (unfinished?.kind === 'fold' && this.#readers > 0) {
         throw replicaFailure(
@@ -376,7 +350,7 @@ export class Replica {
    * until nobody reads the replica. Returns how many points went.
    */
   retire(policy: RetentionPolicy, proven: (pointId: string) => boolean): Promise<number> {
-    return this.#writing.run(async () => {
+    return this.#write(async () => {
       let retired = await this.#endMerge();
       if (this.#leaving.size > 0) return retired;
       for (;;) {
@@ -426,7 +400,7 @@ export class Replica {
 
   /** As `reading`, for work without an end in sight; the returned function ends it. */
   holdLayers(): Promise<() => void> {
-    return this.#writing.run(async () => {
+    return this.#write(async () => {
       if (this.#leaving.size > 0) {
         try {
           await this.#endMerge();
@@ -444,20 +418,64 @@ export class Replica {
     });
   }
 
+  /**
+   * Gives the replica up: nothing is done with its files any more, and they may be removed. `decide` makes that durable; if it
+   * fails, `undo` makes sure that nothing was decided. Throws REPLICA_NEEDED while anything needs the files; nothing is
+   * changed then.
+   */
+  giveUp(decide: () => Promise<void>, undo: () => Promise<void>): Promise<void> {
+    this.#checkNotNeeded();
+    return this.#receiving.run(() =>
+      this.#write(async () => {
+        // What came while this waited counts too.
+        this.#checkNotNeeded();
+        this.#isGivenUp = true;
+        try {
+          await decide();
+        } catch (error) {
+          // Should this fail too, nothing more is taken in: the next open might remove it.
+          await undo();
+          this.#isGivenUp = false;
+          throw error;
+        }
+        this.#incoming = null;
+      }),
+    );
+  }
+
+  #checkNotNeeded(): void {
+    checkNotNeeded(this.#record, {
+      ...{ points: this.#points, branches: this.#branches.length },
+      ...{ readers: this.#readers, uploads: this.#uploads },
+    });
+  }
+
+  /** Files are changed by one act at a time, and by none once the replica has been given up. */
+  #write<T>(work: () => Promise<T>): Promise<T> {
+    return this.#writing.run(async () => {
+      this.#checkThere();
+      return work();
+    });
+  }
+
+  #checkThere(): void {
+    if (this.#isGivenUp) throw removedFailure(this.#record);
+  }
+
   get branches(): readonly BranchRecord[] {
     return this.#branches;
   }
 
   /** Tells the replica which branches there are, after one was made or removed; their points stay. */
   refreshBranches(): Promise<void> {
-    return this.#writing.run(async () => {
+    return this.#write(async () => {
       this.#branches = await listBranches(this.#tools.files, this.layout);
     });
   }
 
   /** Durably changes retention or epoch. */
   update(change: Partial<Pick<ReplicaRecord, 'retention' | 'epoch' | 'machineName'>>): Promise<void> {
-    return this.#writing.run(async () => {
+    return this.#write(async () => {
       const record = { ...this.#record, ...change };
       await storeRecord(this.#tools.files, this.layout.record, REPLICA_RECORD, record);
       this.#record = record;
@@ -469,23 +487,4 @@ export class Replica {
     const at = this.#points.indexOf(this.point(pointId));
     return loadTree(this.#tools.files, this.layout, this.#points.slice(0, at + 1), diskId);
   }
-}
-
-function acknowledgementOf(point: ReplicaPoint): Acknowledgement {
-  return {
-    level: 'verified',
-    pointId: point.statement.pointId,
-    sequence: point.statement.sequence,
-    statementDigest: point.statementDigest,
-    publishedAtMs: point.manifest.publishedAtMs,
-  };
-}
-
-/** A stream must be the delta that was accepted, from the frame on that was promised. */
-function checkSameDelta(accepted: DeltaHeader, arrived: DeltaHeader, nextFrame: number): void {
-  const textOf = (header: DeltaHeader) => canonicalJson({ ...header, firstFrame: 0 } as unknown as Json);
-  if (textOf(accepted) === textOf(arrived) && arrived.firstFrame === nextFrame) return;
-  throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream is not the delta that was accepted', {
-    context: { session: accepted.session, expectedFrame: nextFrame, firstFrame: arrived.firstFrame },
-  });
 }

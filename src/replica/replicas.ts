@@ -1,7 +1,7 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { DeltaHeader } from '../delta/index.ts';
 import { messageOf } from '../lib/errors.ts';
-import type { FileSystem } from '../lib/files.ts';
+import { type FileSystem, publishFile } from '../lib/files.ts';
 import { isId } from '../lib/random.ts';
 import type { RetentionPolicy } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
@@ -21,37 +21,48 @@ export class Replicas {
   readonly #open: Map<string, Replica>;
   /** Replicas that are being made: an offer that arrives twice makes one. */
   readonly #making = new Map<string, Promise<Replica>>();
-  readonly broken: readonly BrokenReplica[];
+  readonly #broken: Map<string, BrokenReplica>;
+  /** Replicas whose files are going: a new one of the same machine begins when they have gone. */
+  readonly #removing = new Map<string, Promise<void>>();
 
   private constructor(
     tools: ReplicaTools,
     dataDirectory: string,
     open: Map<string, Replica>,
-    broken: BrokenReplica[],
+    broken: readonly BrokenReplica[],
   ) {
     this.#tools = tools;
     this.#dataDirectory = dataDirectory;
     this.#open = open;
-    this.broken = broken;
+    this.#broken = new Map(broken.map((one) => [one.machineId, one]));
   }
 
-  /** Opens every replica there is. One that is damaged hinders no other: it is listed in `broken`. */
+  /**
+   * Opens every replica there is, and ends removals that were begun. One that is damaged hinders no other: it is listed in
+   * `broken`.
+   */
   static async open(tools: ReplicaTools, dataDirectory: string): Promise<Replicas> {
     const directory = join(dataDirectory, 'replicas');
     await tools.files.makeDirectory(directory);
     const open = new Map<string, Replica>();
     const broken: BrokenReplica[] = [];
-    for (const machineId of (await tools.files.list(directory)) ?? []) {
-      if (!isId(machineId)) continue;
+    for (const machineId of await machineIdsIn(tools.files, directory)) {
       const layout = new ReplicaLayout(dataDirectory, machineId);
       try {
-        if (!(await isHalfMade(tools.files, layout))) open.set(machineId, await Replica.open(tools, layout));
+        if (await isBeingRemoved(tools.files, layout)) await endRemoval(tools.files, layout);
+        else if (!(await isHalfMade(tools.files, layout)))
+          open.set(machineId, await Replica.open(tools, layout));
       } catch (error) {
         tools.log.error('replica.broken', { machineId, reason: messageOf(error) });
-        broken.push({ machineId, error: error instanceof Error ? error : new Error(messageOf(error)) });
+        broken.push({ machineId, error: asError(error) });
       }
     }
     return new Replicas(tools, dataDirectory, open, broken);
+  }
+
+  /** Those that could not be opened. */
+  get broken(): readonly BrokenReplica[] {
+    return [...this.#broken.values()];
   }
 
   list(): readonly Replica[] {
@@ -66,7 +77,7 @@ export class Replicas {
   need(machineId: string): Replica {
     const replica = this.#open.get(machineId);
     if (replica) return replica;
-    const broken = this.broken.find((candidate) => candidate.machineId === machineId);
+    const broken = this.#broken.get(machineId);
     if (broken) throw broken.error;
     throw replicaFailure('REPLICA_UNKNOWN', `this site has no replica of ${machineId}`, {
       context: { machineId },
@@ -80,8 +91,8 @@ export class Replicas {
   ): Promise<Replica> {
     const known = this.#open.get(header.machineId);
     if (known) return known;
-    if (this.broken.some(({ machineId }) => machineId === header.machineId))
-      return this.need(header.machineId);
+    if (this.#broken.has(header.machineId)) return this.need(header.machineId);
+    await this.#removing.get(header.machineId);
     const underWay = this.#making.get(header.machineId);
     if (underWay) return underWay;
     const layout = new ReplicaLayout(this.#dataDirectory, header.machineId);
@@ -102,6 +113,75 @@ export class Replicas {
       this.#making.delete(header.machineId);
     }
   }
+
+  /**
+   * Removes the replica of a machine with all its points; of one that cannot be opened too. The decision is durable before
+   * the first file goes, so that a removal that was cut short is ended at the next open. After that the machine is new here.
+   * Throws REPLICA_UNKNOWN, REPLICA_NEEDED.
+   */
+  async remove(machineId: string): Promise<void> {
+    const { files } = this.#tools;
+    const layout = new ReplicaLayout(this.#dataDirectory, machineId);
+    const broken = this.#broken.get(machineId);
+    const decide = () => publishFile(files, layout.removal, new Uint8Array());
+    if (broken) {
+      await checkNoBranches(files, layout);
+      await decide();
+    } else {
+      await this.need(machineId).giveUp(decide, async () => {
+        await files.remove(layout.removal);
+        await files.syncDirectory(dirname(layout.directory));
+      });
+    }
+    const removing = endRemoval(files, layout);
+    this.#open.delete(machineId);
+    this.#broken.delete(machineId);
+    this.#removing.set(machineId, removing);
+    try {
+      await removing;
+    } catch (error) {
+      // What is left is no replica any more; it is listed until a repeated removal, or the next open, ends it.
+      this.#broken.set(machineId, { machineId, error: asError(error) });
+      throw error;
+    } finally {
+      this.#removing.delete(machineId);
+    }
+  }
+}
+
+/** A replica that is being removed may have its sign left alone. */
+async function machineIdsIn(files: FileSystem, directory: string): Promise<ReadonlySet<string>> {
+  const names = (await files.list(directory)) ?? [];
+  return new Set(names.map((name) => name.replace(/\.removed$/, '')).filter(isId));
+}
+
+async function isBeingRemoved(files: FileSystem, layout: ReplicaLayout): Promise<boolean> {
+  return (await files.sizeOf(layout.removal)) !== undefined;
+}
+
+/** May be repeated; the sign goes last, when the files have durably gone. */
+async function endRemoval(files: FileSystem, layout: ReplicaLayout): Promise<void> {
+  const parent = dirname(layout.directory);
+  // A process that was killed may have left the sign in the page cache alone.
+  await files.syncDirectory(parent);
+  await files.removeDirectory(layout.directory);
+  await files.syncDirectory(parent);
+  await files.remove(layout.removal);
+  await files.syncDirectory(parent);
+}
+
+/** Of a replica that cannot be opened only its directory tells. */
+async function checkNoBranches(files: FileSystem, layout: ReplicaLayout): Promise<void> {
+  if (await isBeingRemoved(files, layout)) return;
+  const branches = (await files.list(layout.branches)) ?? [];
+  if (branches.length === 0) return;
+  throw replicaFailure('REPLICA_NEEDED', `there are branches in ${layout.branches} (${branches.length})`, {
+    context: { branches: branches.length },
+  });
+}
+
+function asError(error: unknown): Error {
+  return error instanceof Error ? error : new Error(messageOf(error));
 }
 
 /** A directory whose maker was killed before it wrote the record: nothing was ever accepted into it. */

@@ -54,6 +54,10 @@ export const HANDLERS: Handlers = {
   'point.show': ({ site, params }) => site.points.show(params.machine, params.point),
   'point.create': ({ site, actor, params, body }) => site.points.create(actor, params.machine, body),
   'point.verify': ({ site, actor, params }) => site.points.verify(actor, params.machine, params.point),
+  'replica.remove': async ({ site, actor, params }) => {
+    await site.replicas.remove(actor, params.machine);
+    return done;
+  },
   'failover.test': ({ site, actor, params, body }) => site.failovers.test(actor, params.machine, body),
   'failover.start': ({ site, actor, params, body }) => site.failovers.start(actor, params.machine, body),
   'failover.list': ({ site, params }) => site.failovers.list(params.machine),

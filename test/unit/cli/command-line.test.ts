@@ -281,6 +281,23 @@ describe('command line: what cannot be taken back', { timeout: 60_000 }, () => {
     assert.equal(removals(), 2);
   });
 
+  it('the points of a replica are discarded on the word of a person only', async (t) => {
+    const site = await fakeSite(t, () => ({ body: { done: true } }));
+    const args = ['--data', site.dataDirectory, 'replica', 'remove', 'web'];
+    for (const world of [{}, { answer: 'yes' }]) {
+      const ran = await run(args, world);
+      assert.equal(ran.exitCode, 2);
+      assert.match(ran.messages, /CLI_CONFIRMATION_MISSING/);
+    }
+    assert.deepEqual(site.asked, []);
+    assert.equal((await run(args, { answer: 'web' })).exitCode, 0);
+    assert.equal((await run([...args, '--discard-points'])).exitCode, 0);
+    assert.deepEqual(
+      site.asked.map(({ method, path }) => [method, path]),
+      Array.from({ length: 2 }, () => ['DELETE', '/v1/machines/web/replica']),
+    );
+  });
+
   it('a branch is booted again with the NICs that are named', async (t) => {
     const site = await fakeSite(t, ({ method }) => ({
       body: job({ kind: 'failover.restart', state: method === 'POST' ? 'queued' : 'done' }),

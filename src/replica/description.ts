@@ -1,0 +1,78 @@
+import type { DeltaProgress } from '../delta/index.ts';
+import type { Failure } from '../lib/errors.ts';
+import type { PointStatement } from '../recovery-point/index.ts';
+import { replicaFailure } from './errors.ts';
+import type { PointManifest, ReplicaRecord } from './records.ts';
+
+/** A published point as callers see it. */
+export interface ReplicaPoint {
+  readonly statement: PointStatement;
+  readonly statementDigest: string;
+  readonly manifest: PointManifest;
+}
+
+/** The receiver's word that a point is durable here, read back and equal to what was signed. */
+export interface Acknowledgement {
+  readonly level: 'verified';
+  readonly pointId: string;
+  readonly sequence: number;
+  readonly statementDigest: string;
+  /** When it was published, on the receiver's wall clock. */
+  readonly publishedAtMs: number;
+}
+
+/** A delta of which a part is durable here already, and how far it is. */
+export interface Incoming {
+  readonly session: string;
+  readonly pointId: string;
+  readonly progress: DeltaProgress;
+}
+
+export interface ReplicaDescription {
+  readonly machineId: string;
+  readonly epoch: number;
+  readonly newest: Acknowledgement | null;
+  readonly incoming: Incoming | null;
+}
+
+export function acknowledgementOf(point: ReplicaPoint): Acknowledgement {
+  return {
+    level: 'verified',
+    pointId: point.statement.pointId,
+    sequence: point.statement.sequence,
+    statementDigest: point.statementDigest,
+    publishedAtMs: point.manifest.publishedAtMs,
+  };
+}
+
+/**
+ * Nothing that a replica has is needed by anybody: it may go. Throws REPLICA_NEEDED, which names everything that stands in
+ * the way. Pure.
+ */
+export function checkNotNeeded(
+  { machineId, machineName }: ReplicaRecord,
+  o: {
+    readonly points: readonly ReplicaPoint[];
+    readonly branches: number;
+    readonly readers: number;
+    readonly uploads: number;
+  },
+): void {
+  const held = o.points.filter(({ manifest }) => manifest.held).length;
+  const needs = [
+    ...(o.branches > 0 ? [`branches (${o.branches})`] : []),
+    ...(o.readers > 0 ? ['a machine or a verification that reads it'] : []),
+    ...(held > 0 ? [`points that are held (${held})`] : []),
+    ...(o.uploads > 0 ? ['a copy that is coming in'] : []),
+  ];
+  if (needs.length === 0) return;
+  throw replicaFailure('REPLICA_NEEDED', `the replica of ${machineName} has ${needs.join(', ')}`, {
+    context: { machineId, needs: needs.join(', ') },
+  });
+}
+
+/** What is said to those who come to a replica that has been given up. */
+export function removedFailure({ machineId, machineName }: ReplicaRecord): Failure {
+  const said = `the replica of ${machineName} has been removed`;
+  return replicaFailure('REPLICA_REMOVED', said, { context: { machineId } });
+}
