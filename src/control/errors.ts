@@ -100,6 +100,12 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'Say which recovery site is meant: name it as `warmsite site peers` shows it.',
   },
+  SITE_PEER_IN_USE: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'End the protection of those machines first: `warmsite vm unprotect`, at the site where they run. With --force the site is removed all the same: those copies stop; points that are there stay.',
+  },
   SITE_PEER_SILENT: {
     kind: 'unavailable',
     retry: 'later',
@@ -120,7 +126,7 @@ export const CONTROL_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'Somebody used a pairing token twice: look at `warmsite site peers` and revoke what you do not know.',
+      'Somebody used a pairing token twice: look at `warmsite site peers` and end what you do not know with `warmsite site peer remove`.',
   },
   COPY_DEGRADED: {
     kind: 'unavailable',

@@ -23,12 +23,15 @@ export class ByteReader {
     return this.#taken;
   }
 
-  /** The next `length` bytes; throws DELTA_TRUNCATED if the source ends before. */
-  async take(length: number): Promise<Buffer> {
+  /**
+   * The next `length` bytes; throws DELTA_TRUNCATED if the source ends before. What must be copied is copied into `memory`, if it is
+   * given, and into memory of its own otherwise.
+   */
+  async take(length: number, memory?: Buffer): Promise<Buffer> {
     throwIfAborted(this.#signal);
     if (this.#at === this.#chunk.length && length > 0) await this.#need(length);
     if (this.#chunk.length - this.#at >= length) return this.#advance(length);
-    const result = Buffer.allocUnsafe(length);
+    const result = memory?.subarray(0, length) ?? Buffer.allocUnsafe(length);
     let done = 0;
     while (done < length) {
       if (this.#at === this.#chunk.length) await this.#need(length - done);

@@ -16,10 +16,15 @@ export const REPLICA_ERRORS = {
     retry: 'later',
     remedy: 'An earlier connection still delivers this delta; it ends or is given up by itself.',
   },
+  REPLICA_SESSION_OUTDATED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy: 'The sender asks how far the delta has come and goes on from there by itself; nothing to do.',
+  },
   REPLICA_DELTA_REFUSED: {
     kind: 'refused',
     retry: 'never',
-    remedy: 'The sender must plan anew: `warmsite vm show` at the protected site shows the conflict.',
+    remedy: 'The sender broke its own offer: compare the versions of both sites and report it.',
   },
   REPLICA_CONTENT_DIFFERS: {
     kind: 'corrupt',

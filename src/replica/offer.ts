@@ -72,8 +72,17 @@ function conflict(conflict: OfferConflict): OfferAnswer {
 /** A stream must be the delta that was accepted, from the frame on that was promised. */
 export function checkSameDelta(accepted: DeltaHeader, arrived: DeltaHeader, nextFrame: number): void {
   const textOf = (header: DeltaHeader) => canonicalJson({ ...header, firstFrame: 0 } as unknown as Json);
-  if (textOf(accepted) === textOf(arrived) && arrived.firstFrame === nextFrame) return;
-  throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream is not the delta that was accepted', {
-    context: { session: accepted.session, expectedFrame: nextFrame, firstFrame: arrived.firstFrame },
+  const { session } = accepted;
+  if (textOf(accepted) !== textOf(arrived)) {
+    throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream is not the delta that was accepted', {
+      context: { session },
+    });
+  }
+  // An upload that comes late begins where the delta was at that time; what has come since then stays.
+  const { firstFrame } = arrived;
+  if (firstFrame === nextFrame) return;
+  const said = `the stream begins at frame ${firstFrame}; frame ${nextFrame} is due`;
+  throw replicaFailure('REPLICA_SESSION_OUTDATED', said, {
+    context: { session, expectedFrame: nextFrame, firstFrame },
   });
 }

@@ -1,5 +1,11 @@
 import { join } from 'node:path';
-import { type DeltaHeader, type DigestTree, decodeDelta, NOTHING_RECEIVED } from '../delta/index.ts';
+import {
+  DATA_FRAME_BYTES_MAX,
+  type DeltaHeader,
+  type DigestTree,
+  decodeDelta,
+  NOTHING_RECEIVED,
+} from '../delta/index.ts';
 import type { DiskImages, ImageFile } from '../hypervisor/index.ts';
 import type { Clock } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
@@ -276,7 +282,7 @@ export class Replica {
     const held = this.#record.epoch;
     if (header.epoch === held) return;
     throw replicaFailure(
-      'REPLICA_DELTA_REFUSED',
+      'REPLICA_SESSION_OUTDATED',
       `the delta is of epoch ${header.epoch}, the replica of ${held}`,
       { context: { pointId: header.pointId, offered: header.epoch, held } },
     );
@@ -292,11 +298,14 @@ export class Replica {
     })();
     try {
       const resumed = session.durable;
-      const { header, frames } = await decodeDelta(counted, {
-        received: resumed,
+      const { frames } = await decodeDelta(counted, {
+        memory: Buffer.allocUnsafeSlow(DATA_FRAME_BYTES_MAX),
+        received: (arrived) => {
+          checkSameDelta(session.header, arrived, resumed.frames);
+          return resumed;
+        },
         ...(signal ? { signal } : {}),
       });
-      checkSameDelta(session.header, header, resumed.frames);
       for await (const frame of frames) {
         if (frame.type !== 'trailer') await session.apply(frame);
         else return { signed: frame.trailer.statement as unknown as SignedStatement, receivedBytes };
@@ -314,12 +323,13 @@ export class Replica {
 
   /**
    * Leaves a session after a failure. What is durable stays to be gone on with, unless it cannot be trusted: after a
-   * failed sync, for damage, and where the delta was refused.
+   * failed sync, for damage, and where the delta was refused or its source is fenced off.
    */
   async #breakOff(session: ReceiveSession, error: unknown): Promise<void> {
     const { header, durable: progress } = session;
     await session.release();
-    const isLost = !isFailure(error) || error.kind === 'corrupt' || error.kind === 'refused';
+    const isFenced = header.epoch !== this.#record.epoch;
+    const isLost = isFenced || !isFailure(error) || error.kind === 'corrupt' || error.kind === 'refused';
     // A stream that broke the rules says nothing against the frames before it, which were checked one by one.
     const isOfStream = isFailure(error, 'DELTA_CORRUPT', 'DELTA_INVALID', 'DELTA_TRUNCATED');
     if (isLost && !isOfStream) {

@@ -105,8 +105,20 @@ export class Delivery {
     return this.#send?.progress;
   }
 
-  /** Brings the target one point further, if there is one to send. Throws REPLICATION_CONFLICT with the evidence. */
+  /**
+   * Brings the target one point further, if there is one to send. Throws REPLICATION_CONFLICT with the evidence. When an
+   * upload that came late has taken the target somewhere else meanwhile, the next step is planned anew at once.
+   */
   async deliver(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome> {
+    try {
+      return await this.#deliverNext(target, signal);
+    } catch (error) {
+      if (!isFailure(error, 'REPLICA_SESSION_OUTDATED')) throw error;
+      return this.#deliverNext(target, signal);
+    }
+  }
+
+  async #deliverNext(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome> {
     const { record, cuts } = this.#machine();
     const replica = await target.describe(record.machineId, signal);
     const plan = planSession(record.epoch, cuts, this.#record, replica);
