@@ -17,8 +17,10 @@ import {
   DoctorReport,
   JobView,
   PairRequest,
+  PeerAddressRequest,
   PeerView,
   RebuildReport,
+  RemovePeerRequest,
   SiteView,
   TokenRequest,
   TokenView,
@@ -45,6 +47,8 @@ const MachineBranch = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
   branch: Type.String({ minLength: 26, maxLength: 26 }),
 });
+/** A paired site by name or id. */
+const Peer = Type.Object({ peer: Type.String({ minLength: 1, maxLength: 64 }) });
 const Job = Type.Object({ job: Type.String({ minLength: 26, maxLength: 26 }) });
 const Nothing = Type.Object({}, { additionalProperties: false });
 /** A number in a query arrives as text. */
@@ -81,6 +85,7 @@ interface Route {
 const plain = { params: Nothing, query: Nothing, body: Nothing };
 const ofMachine = { ...plain, params: Machine };
 const ofPoint = { ...plain, params: MachinePoint };
+const ofPeer = { ...plain, params: Peer };
 const ofJob = { ...plain, params: Job };
 
 /**
@@ -99,6 +104,20 @@ export const ROUTES = {
   },
   'site.pair': { ...plain, method: 'POST', path: '/site/peers', body: PairRequest, answer: PeerView },
   'site.peers': { ...plain, method: 'GET', path: '/site/peers', answer: Type.Array(PeerView) },
+  'peer.remove': {
+    ...ofPeer,
+    method: 'DELETE',
+    path: '/site/peers/:peer',
+    body: RemovePeerRequest,
+    answer: PeerView,
+  },
+  'peer.address': {
+    ...ofPeer,
+    method: 'PATCH',
+    path: '/site/peers/:peer',
+    body: PeerAddressRequest,
+    answer: PeerView,
+  },
   'site.rebuild': { ...plain, method: 'POST', path: '/site/rebuild', answer: RebuildReport },
   'vm.add': { ...plain, method: 'POST', path: '/machines', body: AddMachineRequest, answer: MachineView },
   'vm.list': { ...plain, method: 'GET', path: '/machines', answer: Type.Array(MachineView) },

@@ -54,6 +54,24 @@ export const PairRequest = Type.Object(
   { additionalProperties: false },
 );
 
+/** Ends the trust in another site. */
+export const RemovePeerRequest = Type.Object(
+  {
+    /** Also when machines are protected to it or replicas come from it; both then stand still. */
+    force: Type.Optional(Type.Boolean()),
+  },
+  { additionalProperties: false },
+);
+
+/** Where another site is reached from now on. */
+export const PeerAddressRequest = Type.Object(
+  {
+    host: Type.String({ pattern: '^[0-9A-Za-z._:-]{1,253}$' }),
+    port: Type.Integer({ minimum: 1, maximum: 65_535 }),
+  },
+  { additionalProperties: false },
+);
+
 /** What a rebuild found in the directories. */
 export const RebuildReport = Type.Object({
   machines: Count,

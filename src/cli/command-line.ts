@@ -5,8 +5,8 @@ import { addFailoverCommands } from './commands/failover-commands.ts';
 import { addJobCommands } from './commands/job-commands.ts';
 import { addMachineCommands } from './commands/machine-commands.ts';
 import { addPointCommands } from './commands/point-commands.ts';
-import { examples, Runner } from './commands/runner.ts';
 import { addReplicaCommands } from './commands/replica-commands.ts';
+import { examples, Runner } from './commands/runner.ts';
 import { addSiteCommands } from './commands/site-commands.ts';
 import { addWatchCommands } from './commands/watch-commands.ts';
 import { DATA_DIRECTORY_DEFAULT, type Report } from './context.ts';
@@ -22,7 +22,7 @@ import type { Screen, World } from './world.ts';
 export async function runCommandLine(args: readonly string[], world: World): Promise<number> {
   const json = args.includes('--json');
   let exitCode = 0;
-  const program = buildProgram(world, (report) => {
+  const program = buildProgram(world, json, (report) => {
     exitCode = report.exitCode ?? 0;
     printReport(world, json, report);
   });
@@ -37,10 +37,10 @@ export async function runCommandLine(args: readonly string[], world: World): Pro
   }
 }
 
-function buildProgram(world: World, finish: (report: Report) => void): Command {
+function buildProgram(world: World, json: boolean, finish: (report: Report) => void): Command {
   const program = new Command('warmsite')
     .description('Disaster recovery for QEMU/KVM virtual machines.')
-    .version(WARMSITE_VERSION)
+    .version(json ? JSON.stringify({ version: WARMSITE_VERSION }, null, 2) : WARMSITE_VERSION)
     .option(
       '--data <directory>',
       `data directory of the site (default: $WARMSITE_DATA or ${DATA_DIRECTORY_DEFAULT})`,

@@ -74,6 +74,16 @@ export function parsePort(text: string): number {
   return parseCount(text, 0, 65_535);
 }
 
+/** `host:7443`, `192.0.2.7:7443`, `[2001:db8::7]:7443`: a host without brackets, and a TCP port other than 0. */
+export function parseAddress(text: string): { readonly host: string; readonly port: number } {
+  const [, v6, name, digits] =
+    /^(?:\[([0-9A-Fa-f:.]+)\]|([0-9A-Za-z._-]+)):(\d{1,5})$/.exec(text.trim()) ?? [];
+  const host = v6 ?? name;
+  const port = Number(digits);
+  if (host !== undefined && host.length <= 253 && port > 0 && port <= 65_535) return { host, port };
+  throw invalid(text, 'an address such as south.example.com:7443 or [2001:db8::7]:7443');
+}
+
 /** One of a few words. */
 export function parseWord<W extends string>(text: string, words: readonly W[]): W {
   const word = words.find((candidate) => candidate === text);

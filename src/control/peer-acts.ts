@@ -10,7 +10,10 @@ import {
   type SiteIdentity,
   TOKEN_LIFETIME_MAX_MS,
 } from '../peer/index.ts';
+import type { Replicas } from '../replica/index.ts';
 import type { Audit } from './audit.ts';
+import { controlFailure } from './errors.ts';
+import type { Machines } from './machines.ts';
 import type { PeerLinks } from './peer-links.ts';
 import type { SiteSettings } from './site-files.ts';
 
@@ -20,6 +23,8 @@ interface PeerActsTools {
   readonly peers: PeerDirectory;
   readonly pairing: Pairing;
   readonly links: PeerLinks;
+  readonly machines: Machines;
+  readonly replicas: Replicas;
   readonly audit: Audit;
   readonly clock: Clock;
   readonly random: Random;
@@ -60,6 +65,73 @@ export class PeerActs {
     return this.#o.audit.acting({ actor, act: 'site.pair', details: { ownAddress } }, async () => {
       const peer = await redeemToken({ token: o.token, identity, peers, ownAddress, clock, random });
       return this.#o.links.view(peer.siteId)!;
+    });
+  }
+
+  /**
+   * Ends the trust in another site: from now on it is refused, what is under way with it ends, and its connections are
+   * closed. Durable on return. Throws SITE_PEER_IN_USE, unless `force` is given, while machines are protected to it or
+   * replicas come from it. Repeating it is harmless.
+   */
+  remove(actor: string, reference: string, force: boolean): Promise<PeerView> {
+    const { peers, links, audit, clock } = this.#o;
+    const { siteId, name } = this.#find(reference);
+    const act = { actor, act: 'peer.remove', subject: siteId, details: { name, force } };
+    return audit.acting(act, async () => {
+      if (!force) this.#refuseInUse(siteId, name);
+      await peers.revoke(siteId, clock.wallMs());
+      return links.view(siteId)!;
+    });
+  }
+
+  /** Reaches another site at this address from now on; durable on return. A site that was removed is SITE_PEER_UNKNOWN. */
+  changeAddress(actor: string, reference: string, address: PeerAddress): Promise<PeerView> {
+    const { peers, links, audit } = this.#o;
+    const { siteId, name, revokedAtMs } = this.#find(reference);
+    if (revokedAtMs !== undefined) {
+      throw controlFailure('SITE_PEER_UNKNOWN', `${name} was removed here`, { context: { siteId } });
+    }
+    const details = { name, host: address.host, port: address.port };
+    return audit.acting({ actor, act: 'peer.address', subject: siteId, details }, async () => {
+      await peers.setAddress(siteId, address);
+      return links.view(siteId)!;
+    });
+  }
+
+  #find(reference: string): PeerView {
+    const found = this.list().filter(({ siteId, name }) => siteId === reference || name === reference);
+    const context = { reference };
+    if (found.length > 1) {
+      throw controlFailure('SITE_PEER_UNCLEAR', `${found.length} paired sites are called ${reference}`, {
+        context,
+        hint: 'Give the id that `warmsite site peers` shows.',
+      });
+    }
+    if (found[0]) return found[0];
+    throw controlFailure('SITE_PEER_UNKNOWN', `there is no paired site ${reference}`, {
+      context,
+      hint: 'List the paired sites with `warmsite site peers`.',
+    });
+  }
+
+  #refuseInUse(siteId: string, name: string): void {
+    const sent = this.#o.machines
+      .list()
+      .map(({ machine }) => machine.record)
+      .filter(({ protection }) => protection?.targetSiteId === siteId)
+      .map((record) => record.name);
+    const received = this.#o.replicas
+      .list()
+      .map(({ record }) => record)
+      .filter(({ sourceSiteId }) => sourceSiteId === siteId)
+      .map(({ machineName }) => machineName);
+    if (sent.length + received.length === 0) return;
+    const stops = [
+      ...(sent.length > 0 ? [`the copies of ${sent.join(', ')} go there`] : []),
+      ...(received.length > 0 ? [`the replicas of ${received.join(', ')} come from there`] : []),
+    ];
+    throw controlFailure('SITE_PEER_IN_USE', `${name} is in use: ${stops.join('; ')}`, {
+      context: { siteId, protectedMachines: sent.join(', '), replicas: received.join(', ') },
     });
   }
 

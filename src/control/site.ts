@@ -124,8 +124,9 @@ export class Site {
     const { replicas } = ground;
     this.replicas = new ReplicaActs({ replicas, inventory, keeper, audit, alerts });
     this.peers = new PeerActs({
-      ...{ identity, settings, pairing, links, audit, clock, random },
+      ...{ identity, settings, pairing, links, machines, audit, clock, random },
       peers: ground.peers,
+      replicas: ground.replicas,
       port: peerServer.address.port,
     });
     this.jobs = new Jobs({

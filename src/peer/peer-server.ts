@@ -79,6 +79,8 @@ export class PeerServer {
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #active = new Set<Active>();
+  /** The connections over which a peer has been recognised. */
+  readonly #recognised = new Map<TLSSocket, string>();
   #unwatch: () => void = () => undefined;
   #leaf: Leaf;
 
@@ -167,8 +169,15 @@ export class PeerServer {
 
   #endRevoked(peer: Peer): void {
     if (peer.revokedAtMs === undefined) return;
-    for (const { siteId, controller } of this.#active) {
-      if (siteId === peer.siteId) controller.abort(revoked(peer));
+    const answering = new Set<Socket>();
+    for (const { siteId, socket, controller } of this.#active) {
+      if (siteId !== peer.siteId) continue;
+      controller.abort(revoked(peer));
+      // This one is closed behind its answer, which tells why; see #send.
+      answering.add(socket);
+    }
+    for (const [socket, siteId] of this.#recognised) {
+      if (siteId === peer.siteId && !answering.has(socket)) socket.destroy();
     }
   }
 
@@ -272,8 +281,19 @@ export class PeerServer {
     }
     const fault = faultOfLeaf(leaf, authority, siteId, this.#o.clock.wallMs());
     if (fault) throw fault;
+    this.#recognise(socket, peer);
     if (peer.revokedAtMs !== undefined) throw revoked(peer);
     return peer;
+  }
+
+  #recognise(socket: TLSSocket, peer: Peer): void {
+    if (!this.#recognised.has(socket)) socket.once('close', () => this.#recognised.delete(socket));
+    this.#recognised.set(socket, peer.siteId);
+  }
+
+  #isOfRevoked(socket: Socket): boolean {
+    const siteId = this.#recognised.get(socket as TLSSocket);
+    return siteId !== undefined && this.#o.peers.get(siteId)?.revokedAtMs !== undefined;
   }
 
   #hello(): Json {
@@ -297,6 +317,7 @@ export class PeerServer {
   #send(request: IncomingMessage, response: ServerResponse, status: number, body: object): void {
     if (response.destroyed || response.headersSent) return;
     const bytes = Buffer.from(JSON.stringify(body));
+    if (this.#isOfRevoked(request.socket)) response.shouldKeepAlive = false;
     response.writeHead(status, {
       'content-type': 'application/json',
       'content-length': bytes.length,

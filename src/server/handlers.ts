@@ -36,6 +36,9 @@ export const HANDLERS: Handlers = {
   'site.token': ({ site, actor, body }) => site.peers.issueToken(actor, body),
   'site.pair': ({ site, actor, body }) => site.peers.redeem(actor, body),
   'site.peers': ({ site }) => site.peers.list(),
+  'peer.remove': ({ site, actor, params, body }) =>
+    site.peers.remove(actor, params.peer, body.force ?? false),
+  'peer.address': ({ site, actor, params, body }) => site.peers.changeAddress(actor, params.peer, body),
   'site.rebuild': ({ site, actor }) => site.rebuild(actor),
   'vm.add': ({ site, actor, body }) => site.machines.add(actor, body),
   'vm.list': ({ site }) => site.machines.list(),

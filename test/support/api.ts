@@ -95,7 +95,10 @@ export class TestApi {
           agent: false,
           headers: {
             ...(o.token === undefined ? {} : { authorization: `Bearer ${o.token}` }),
-            ...(o.body === undefined ? {} : { 'content-type': 'application/json' }),
+            // The length too: Node announces no body of a DELETE by itself.
+            ...(o.body === undefined
+              ? {}
+              : { 'content-type': 'application/json', 'content-length': Buffer.byteLength(o.body) }),
           },
         },
         (incoming) => {

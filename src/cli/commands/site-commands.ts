@@ -7,6 +7,7 @@ import { formatDuration, formatTime } from '../format.ts';
 import { named, parseDuration, parsePort, parseWord } from '../values.ts';
 import { addressOf, printPeers, printSite } from '../views/site-view.ts';
 import { LOG_LEVELS, type LogLevel } from '../world.ts';
+import { addPeerCommands } from './peer-commands.ts';
 import { examples, type Runner } from './runner.ts';
 
 const KIT_BYTES_MAX = 16 * 1024 * 1024;
@@ -36,6 +37,7 @@ export function addSiteCommands(program: Command, runner: Runner): void {
       }),
     );
   addPairing(site, runner);
+  addPeerCommands(site, runner);
   addRebuild(site, runner);
   site
     .command('kit')

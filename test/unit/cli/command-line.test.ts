@@ -172,6 +172,7 @@ describe('command line: output', { timeout: 60_000 }, () => {
       output: `${WARMSITE_VERSION}\n`,
       messages: '',
     });
+    assert.deepEqual(JSON.parse((await run(['--version', '--json'])).output), { version: WARMSITE_VERSION });
     const commandsIn = (help: string) =>
       [...(/\nCommands:\n(.*?)(?:\n\n|$)/s.exec(help)?.[1] ?? '').matchAll(/^ {2}([a-z]+)/gm)]
         .map(([, name]) => name!)

@@ -5,6 +5,7 @@ import { parseDisk, parseNic } from '../../../src/cli/machine-description.ts';
 import {
   listed,
   named,
+  parseAddress,
   parseCount,
   parseDuration,
   parseInterval,
@@ -197,5 +198,13 @@ describe('disks and NICs of the command line', () => {
       mac: '52:54:00:ab:cd:ef',
     });
     refuses(parseNic, ['', 'LAN', 'lan,mac=52:54:00:ab:cd', 'lan,model=rtl8139', 'lan,vlan=7', 'lan,']);
+  });
+
+  it('addresses have a host and a port', () => {
+    reads(parseAddress, [
+      ['south.example.com:7443', { host: 'south.example.com', port: 7443 }],
+      ['[2001:db8::7]:1', { host: '2001:db8::7', port: 1 }],
+    ]);
+    refuses(parseAddress, ['south', 'south:0', 'south:65536', '2001:db8::7:7443', ':7443', 'a b:1']);
   });
 });

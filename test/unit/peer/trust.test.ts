@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { X509Certificate } from 'node:crypto';
+import { once } from 'node:events';
 import { request } from 'node:https';
 import { test } from 'node:test';
 import { connect } from 'node:tls';
@@ -9,6 +10,7 @@ import { systemRandom } from '../../../src/lib/random.ts';
 import { faultOfLeaf } from '../../../src/peer/certificate-check.ts';
 import { createIdentity, PeerClient } from '../../../src/peer/index.ts';
 import { LeafKeeper } from '../../../src/peer/leaf-keeper.ts';
+import { HEADER, PATH, PROTOCOL } from '../../../src/peer/protocol.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { clientOf, code, pair, startSite, twoSites } from './sites.ts';
 
@@ -58,6 +60,33 @@ test('a revoked peer is refused on the connection that it already has', async (t
   assert.equal(await client.call('echo', 1), 1);
   await b.peers.revoke(a.identity.siteId, 5);
   await assert.rejects(client.call('echo', 2), code('PEER_REVOKED'));
+});
+
+test('a revocation closes the connections that are idle, and each later one behind its refusal', async (t) => {
+  const { a, b } = await twoSites(t);
+  const leaf = new LeafKeeper({ ...a, random: systemRandom }).current();
+  const connected = async () => {
+    const socket = connect({
+      ...{ ...b.address, ...leaf, ca: b.identity.caCertificate },
+      checkServerIdentity: () => undefined,
+    });
+    t.after(() => socket.destroy());
+    await once(socket, 'secureConnect');
+    return socket;
+  };
+  const hello = `GET ${PATH.hello} HTTP/1.1\r\nhost: b\r\n${HEADER.protocol}: ${PROTOCOL}\r\n\r\n`;
+  const idle = await connected();
+  idle.write(hello);
+  await once(idle, 'data');
+  const closed = once(idle, 'close');
+  idle.resume();
+  await b.peers.revoke(a.identity.siteId, 5);
+  await closed;
+  const later = await connected();
+  later.write(hello);
+  const answer: Buffer[] = [];
+  for await (const chunk of later) answer.push(chunk as Buffer);
+  assert.match(Buffer.concat(answer).toString(), /"PEER_REVOKED"/);
 });
 
 test('a revocation ends an upload that is under way', async (t) => {
