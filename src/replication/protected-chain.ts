@@ -86,6 +86,13 @@ export class ProtectedChain {
     return this.#cuts.filter(({ state }) => state === 'intended').map(({ tips }) => tips[diskId]!);
   }
 
+  /** A cut that freezes the guest was begun, and whether it ended is not known. */
+  get mayHaveFrozen(): boolean {
+    return this.#cuts.some(
+      ({ state, copyType }) => state === 'intended' && copyTypeOf(copyType).aim !== 'crash',
+    );
+  }
+
   /**
    * Ends what was interrupted, now that it is known whether the machine runs: a cut of which it is not known whether it
    * happened. Throws PROTECTION_STALE_BASE if the machine runs on other tips than the recorded ones.

@@ -161,8 +161,8 @@ export class ProtectedMachine {
     try {
       const running = await this.#tools.hypervisor.attach(this.#record.sockets);
       this.#adopt(running);
-      // A machine that is not protected was not frozen by us.
-      if (this.#record.protection) void this.#thawAbandoned(running);
+      // A guest that is frozen without a word of ours is somebody else's, a backup tool's perhaps, and left alone.
+      if (this.#chain.mayHaveFrozen) void this.#thawAbandoned(running);
     } catch (error) {
       if (!isFailure(error)) throw error;
       this.#presence =

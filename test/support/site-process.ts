@@ -2,7 +2,7 @@
  * The processes of both sites in one that a test may kill at any instant: `site-process.ts IDENTITY MODE`, where
  * IDENTITY is a file that holds a `TwoSitesIdentity`. Tells on standard output what it has done, a JSON line each.
  *
- * `replicate`: cuts and sends without end. `freeze`: freezes the guest and never thaws it.
+ * `replicate`: cuts and sends without end. `freeze`: begins an application-consistent cut that never ends.
  */
 import { readFile } from 'node:fs/promises';
 import { openTwoSites, reopenMachine } from './two-sites.ts';
@@ -16,10 +16,11 @@ const tell = (news: object) => process.stdout.write(`${JSON.stringify(news)}\n`)
 tell({ news: 'ready', state });
 
 if (mode === 'freeze') {
-  await machine.running!.whileFrozen(machine.record.protection!.freezeLimitMs, () => {
+  machine.running!.cut = () => {
     tell({ news: 'frozen' });
     return new Promise(() => undefined);
-  });
+  };
+  await machine.cut('app');
 }
 
 for (;;) {

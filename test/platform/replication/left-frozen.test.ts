@@ -58,6 +58,24 @@ test('S0.6 a guest whose site and freeze guard were killed at once is thawed by 
   assert.equal((await again.cut('app')).consistency, 'application');
 });
 
+test('S0.6 a guest that somebody else has frozen is left alone', async (t) => {
+  const { machine, sites } = await labSites(t);
+  await machine.release();
+  const path = machine.record.sockets.agentPath!;
+  const connection = { path, clock: systemClock, random: systemRandom, timeoutMs: 20_000 };
+  {
+    await using agent = await GuestAgent.connect(connection);
+    await agent.freeze();
+  }
+  const again = await reopenMachine(sites);
+  assert.equal((await again.attach()).state, 'running');
+  assert.equal((await again.cut('crash')).consistency, 'crash');
+  await again.release();
+  await using agent = await GuestAgent.connect(connection);
+  assert.equal(await agent.freezeStatus(), 'frozen');
+  await agent.thaw();
+});
+
 test('S0.6 a guest agent that does not answer holds no attach up', async (t) => {
   const { machine, sites } = await labSites(t);
   await machine.release();
