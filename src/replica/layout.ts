@@ -55,6 +55,11 @@ export class ReplicaLayout {
     return join(this.incoming, session);
   }
 
+  /** A seed that is being imported. */
+  get seed(): string {
+    return join(this.directory, 'seed');
+  }
+
   get intents(): string {
     return join(this.directory, 'intents');
   }
@@ -81,4 +86,10 @@ export class ReplicaLayout {
 /** The name of a layer as it stands in its child's header: a sibling in the same directory. */
 export function layerName(pointId: string): string {
   return `${pointId}.qcow2`;
+}
+
+/** The point that a layer of this name belongs to; undefined if it is not the name of a layer. */
+export function pointOfLayer(name: string): string | undefined {
+  const pointId = name.endsWith('.qcow2') ? name.slice(0, -'.qcow2'.length) : '';
+  return isId(pointId) ? pointId : undefined;
 }

@@ -3,31 +3,33 @@ import {
   applyLeaves,
   BLOCK_BYTES_DEFAULT,
   type DigestTree,
-  type LayerLeaves,
   readLeaves,
   treeOfLayers,
 } from '../delta/index.ts';
+import { isFailure, messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord } from '../lib/records.ts';
 import { readHeader } from '../qcow2/index.ts';
 import { statementDigest } from '../recovery-point/index.ts';
 import type { Incoming, ReplicaPoint } from './description.ts';
 import { replicaFailure } from './errors.ts';
-import type { ReplicaLayout } from './layout.ts';
-import { type MergeTools, redoMerge } from './merge.ts';
+import { layerName, type ReplicaLayout } from './layout.ts';
+import { type MergeTools, pendingMerge, redoMerge } from './merge.ts';
+import { PointList } from './point-list.ts';
 import { findSession, finishPublication } from './publication.ts';
 import { POINT_MANIFEST } from './records.ts';
 import type { ReplicaTools } from './replica.ts';
+import { findUnmerged, type Unmerged } from './unmerged.ts';
 
 /** What a directory says of a replica. */
 export interface ReplicaState {
-  readonly points: readonly ReplicaPoint[];
+  readonly points: PointList;
   /** By disk: the digests of the newest point. */
   readonly trees: ReadonlyMap<string, DigestTree>;
   readonly incoming: Incoming | null;
 }
 
-/** What the directory says, once everything that was interrupted in it has been ended. */
+/** What the directory says, once everything that was interrupted in it has been ended, as far as that is possible now. */
 export async function loadState(
   tools: ReplicaTools,
   layout: ReplicaLayout,
@@ -41,17 +43,36 @@ export async function loadState(
     await files.syncDirectory(directory);
   }
   await finishPublication(files, layout);
-  await redoMerge(mergeTools(tools, layout));
-  const points = await loadPoints(files, layout);
-  const strays = await setStraysAside(files, layout, points);
+  const unmerged = await endInterruptedMerge(tools, layout, machineId);
+  const points = PointList.of(await loadPoints(files, layout), unmerged);
+  // What a merge has left belongs to no point, but is needed to end it.
+  const strays = unmerged ? [] : await setStraysAside(files, layout, points.listed);
   if (strays.length > 0) tools.log.warn('replica.strays', { machineId, strays });
   await checkLayers(files, layout, points);
-  const newest = points.at(-1);
+  const { newest } = points;
   const trees = new Map<string, DigestTree>();
   for (const { diskId } of newest?.statement.disks ?? [])
     trees.set(diskId, await loadTree(files, layout, points, diskId));
   const incoming = await findSession(files, layout, newest?.statement.pointId ?? null);
   return { points, trees, incoming };
+}
+
+/** A merge that cannot be ended now, for want of space perhaps, must keep no point from a recovery: it is ended later. */
+async function endInterruptedMerge(
+  tools: ReplicaTools,
+  layout: ReplicaLayout,
+  machineId: string,
+): Promise<Unmerged | undefined> {
+  try {
+    await redoMerge(mergeTools(tools, layout));
+    return undefined;
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+    const intent = await pendingMerge(mergeTools(tools, layout));
+    if (!intent) throw error;
+    tools.log.error('replica.merge-unfinished', { machineId, reason: messageOf(error) });
+    return findUnmerged(tools.files, layout, intent);
+  }
 }
 
 export function mergeTools(tools: ReplicaTools, layout: ReplicaLayout): MergeTools {
@@ -120,58 +141,45 @@ async function setStraysAside(
 }
 
 /** Every layer is there and names the one below it. Throws REPLICA_LAYER_MISSING, REPLICA_CHAIN_BROKEN. */
-async function checkLayers(
-  files: FileSystem,
-  layout: ReplicaLayout,
-  points: readonly ReplicaPoint[],
-): Promise<void> {
-  for (const [index, { statement }] of points.entries()) {
-    for (const { diskId } of statement.disks) {
-      const path = layout.layer(diskId, statement.pointId);
+async function checkLayers(files: FileSystem, layout: ReplicaLayout, points: PointList): Promise<void> {
+  for (const { diskId } of points.newest?.statement.disks ?? []) {
+    const layers = points.layers(diskId);
+    for (const [index, pointId] of layers.entries()) {
+      const path = layout.layer(diskId, pointId);
       if ((await files.sizeOf(path)) === undefined) {
-        throw replicaFailure('REPLICA_LAYER_MISSING', `${path} is gone`, {
-          context: { path, pointId: statement.pointId },
-        });
+        throw replicaFailure('REPLICA_LAYER_MISSING', `${path} is gone`, { context: { path, pointId } });
       }
-      const below = points[index - 1]?.statement.pointId;
-      const expected = below === undefined ? undefined : `${below}.qcow2`;
+      const below = layers[index - 1];
+      const expected = below === undefined ? undefined : layerName(below);
       const named = (await readHeader(files, path)).backing?.name;
-      if (named !== expected) {
-        throw replicaFailure(
-          'REPLICA_CHAIN_BROKEN',
-          `${path} lies on ${named ?? 'nothing'}, not on ${expected ?? 'nothing'}`,
-          {
-            context: { path, pointId: statement.pointId },
-          },
-        );
-      }
+      if (named === expected) continue;
+      const said = `${path} lies on ${named ?? 'nothing'}, not on ${expected ?? 'nothing'}`;
+      throw replicaFailure('REPLICA_CHAIN_BROKEN', said, { context: { path, pointId } });
     }
   }
 }
 
-/** The digest tree of a disk at the youngest of `points`, from the leaves files. Throws REPLICA_LAYER_DAMAGED. */
+/** The digest tree of a disk at the newest of `points`, from the leaves files. Throws REPLICA_LAYER_DAMAGED. */
 export async function loadTree(
   files: FileSystem,
   layout: ReplicaLayout,
-  points: readonly ReplicaPoint[],
+  points: PointList,
   diskId: string,
 ): Promise<DigestTree> {
+  const { pointId, disks } = points.newest!.statement;
+  const leaving = points.unmerged?.intent.remove ?? [];
   let tree: DigestTree | undefined;
-  for (const { statement } of points) {
-    const leaves: LayerLeaves = await readLeaves(files, layout.leaves(diskId, statement.pointId));
+  for (const layer of points.layersAtMost()) {
+    const path = layout.leaves(diskId, layer);
+    // Where the leaves of a leaving point have been merged into those above already, they may be gone; if they are not,
+    // applying them first changes nothing.
+    if (leaving.includes(layer) && (await files.sizeOf(path)) === undefined) continue;
+    const leaves = await readLeaves(files, path);
     if (tree) applyLeaves(tree, leaves);
     else tree = treeOfLayers([leaves]);
   }
-  const newest = points.at(-1)!.statement;
-  const root = newest.disks.find((disk) => disk.diskId === diskId)?.root;
-  if (tree!.root().toString('hex') !== root) {
-    throw replicaFailure(
-      'REPLICA_LAYER_DAMAGED',
-      `the digests of ${diskId} at ${newest.pointId} do not make the signed root`,
-      {
-        context: { diskId, pointId: newest.pointId },
-      },
-    );
-  }
-  return tree!;
+  const root = disks.find((disk) => disk.diskId === diskId)?.root;
+  if (tree!.root().toString('hex') === root) return tree!;
+  const said = `the digests of ${diskId} at ${pointId} do not make the signed root`;
+  throw replicaFailure('REPLICA_LAYER_DAMAGED', said, { context: { diskId, pointId } });
 }

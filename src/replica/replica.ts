@@ -33,12 +33,14 @@ import {
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
 import { loadState, loadTree, mergeTools, type ReplicaState } from './loading.ts';
-import { pendingMerge, redoMerge, runMerge } from './merge.ts';
+import { type MergeTools, pendingMerge, redoMerge, runMerge } from './merge.ts';
 import { planMerge } from './merge-plan.ts';
 import { answerOffer, checkSameDelta, type Offer, type OfferAnswer } from './offer.ts';
+import type { PointList } from './point-list.ts';
 import { discardSession, publishReceived } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
-import { type BranchRecord, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
+import { type BranchRecord, type MergeIntent, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
+import { findUnmerged } from './unmerged.ts';
 
 /** What the store needs of the world. */
 export interface ReplicaTools {
@@ -61,10 +63,7 @@ export class Replica {
   readonly #receiving = new Mutex();
   readonly #writing = new Mutex();
   #record: ReplicaRecord;
-  /** In chain order: what `points` lists, and the leaving ones whose layers still belong to the chains. */
-  #points: readonly ReplicaPoint[];
-  /** Points that a merge has begun to take away: nobody may begin to use them, whatever becomes of the merge. */
-  #leaving: ReadonlySet<string> = new Set();
+  #points: PointList;
   #branches: readonly BranchRecord[];
   #trees: ReadonlyMap<string, DigestTree>;
   #incoming: Incoming | null;
@@ -87,8 +86,8 @@ export class Replica {
     this.layout = o.layout;
     this.#tools = o.tools;
     this.#record = o.record;
-    this.#points = o.state.points;
     this.#branches = o.branches;
+    this.#points = o.state.points;
     this.#trees = o.state.trees;
     this.#incoming = o.state.incoming;
   }
@@ -123,11 +122,11 @@ export class Replica {
 
   /** The points there are, the oldest first. */
   get points(): readonly ReplicaPoint[] {
-    return this.#points.filter(({ statement }) => !this.#leaving.has(statement.pointId));
+    return this.#points.listed;
   }
 
   get newest(): ReplicaPoint | undefined {
-    return this.#points.at(-1);
+    return this.#points.newest;
   }
 
   point(pointId: string): ReplicaPoint {
@@ -151,10 +150,8 @@ export class Replica {
 
   /** The files of a disk at a point, the oldest first. */
   chain(pointId: string, diskId: string): ImageFile[] {
-    const at = this.#points.indexOf(this.point(pointId));
-    return this.#points
-      .slice(0, at + 1)
-      .map(({ statement }) => ({ path: this.layout.layer(diskId, statement.pointId), format: 'qcow2' }));
+    const layers = this.#points.upTo(this.point(pointId)).layers(diskId);
+    return layers.map((layer) => ({ path: this.layout.layer(diskId, layer), format: 'qcow2' }));
   }
 
   /** Decides on a delta that is offered; makes its session if it is taken. */
@@ -249,7 +246,6 @@ export class Replica {
       this.#points = state.points;
       this.#trees = state.trees;
       this.#incoming = state.incoming;
-      this.#leaving = new Set();
       this.#isOutdated = false;
     });
   }
@@ -271,7 +267,7 @@ export class Replica {
       parentChain: (diskId) => (this.newest ? this.chain(this.newest.statement.pointId, diskId) : []),
       trees: this.#trees,
     });
-    this.#points = [...this.#points, { ...point, statementDigest: statementDigest(point.statement) }];
+    this.#points = this.#points.with({ ...point, statementDigest: statementDigest(point.statement) });
     this.#trees = point.trees;
     this.#incoming = null;
     return acknowledgementOf(this.newest!);
@@ -362,14 +358,13 @@ export class Replica {
   retire(policy: RetentionPolicy, proven: (pointId: string) => boolean): Promise<number> {
     return this.#write(async () => {
       let retired = await this.#endMerge();
-      if (this.#leaving.size > 0) return retired;
+      if (this.#points.isLosing) return retired;
       for (;;) {
         const mayFold = this.#readers === 0;
         const intent = planMerge(this.retention(policy, proven), this.#diskIds(), mayFold);
         if (!intent) return retired;
-        this.#leaving = new Set(intent.remove);
-        await runMerge(mergeTools(this.#tools, this.layout), intent);
-        retired += this.#left();
+        this.#points = this.#points.losing(intent);
+        retired += await this.#merging(intent, (tools) => runMerge(tools, intent));
       }
     });
   }
@@ -379,19 +374,24 @@ export class Replica {
    * A fold waits for readers; the leaving points stay then. Returns how many points went.
    */
   async #endMerge(): Promise<number> {
-    const tools = mergeTools(this.#tools, this.layout);
-    const unfinished = await pendingMerge(tools);
-    this.#leaving = new Set(unfinished?.remove ?? []);
+    const unfinished = await pendingMerge(mergeTools(this.#tools, this.layout));
+    if (!unfinished) this.#points = this.#points.keepingAll();
     if (!unfinished || (unfinished.kind === 'fold' && this.#readers > 0)) return 0;
-    await redoMerge(tools);
-    return this.#left();
+    return this.#merging(unfinished, redoMerge);
   }
 
-  #left(): number {
-    const count = this.#leaving.size;
-    this.#points = this.points;
-    this.#leaving = new Set();
-    return count;
+  /** When a merge fails on its way, chains are put together from then on as it has left them. */
+  async #merging(intent: MergeIntent, merge: (tools: MergeTools) => Promise<unknown>): Promise<number> {
+    const tools = mergeTools(this.#tools, this.layout);
+    try {
+      await merge(tools);
+    } catch (error) {
+      const hasBegun = (await pendingMerge(tools)) !== undefined;
+      if (hasBegun) this.#points = this.#points.stuck(await findUnmerged(tools.files, tools.layout, intent));
+      throw error;
+    }
+    this.#points = this.#points.without(intent);
+    return intent.remove.length;
   }
 
   #diskIds(): string[] {
@@ -411,7 +411,7 @@ export class Replica {
   /** As `reading`, for work without an end in sight; the returned function ends it. */
   holdLayers(): Promise<() => void> {
     return this.#write(async () => {
-      if (this.#leaving.size > 0) {
+      if (this.#points.isLosing) {
         try {
           await this.#endMerge();
         } catch (error) {
@@ -455,7 +455,7 @@ export class Replica {
 
   #checkNotNeeded(): void {
     checkNotNeeded(this.#record, {
-      ...{ points: this.#points, branches: this.#branches.length },
+      ...{ points: this.points, branches: this.#branches.length },
       ...{ readers: this.#readers, uploads: this.#uploads },
     });
   }
@@ -494,7 +494,6 @@ export class Replica {
 
   /** The digest tree of a disk at a point, from the leaves files; for verification. */
   async treeAt(pointId: string, diskId: string): Promise<DigestTree> {
-    const at = this.#points.indexOf(this.point(pointId));
-    return loadTree(this.#tools.files, this.layout, this.#points.slice(0, at + 1), diskId);
+    return loadTree(this.#tools.files, this.layout, this.#points.upTo(this.point(pointId)), diskId);
   }
 }
