@@ -19,8 +19,9 @@ import {
 import { type SignedStatement, statementBytes } from '../recovery-point/index.ts';
 import { Replicas, type ReplicaTools } from '../replica/index.ts';
 import { PeerTarget, ReplicationReceiver } from '../replication/index.ts';
-import { Alerts, failureOf } from './alerts.ts';
+import { Alerts } from './alerts.ts';
 import { Audit } from './audit.ts';
+import { BrokenReplicas } from './broken-replicas.ts';
 import { openDatabase } from './database.ts';
 import { examine } from './doctor.ts';
 import { controlFailure } from './errors.ts';
@@ -243,10 +244,6 @@ async function openGround(
   };
   const replicaTools: ReplicaTools = { files, images, clock, log, isSignedBySource };
   const replicas = await Replicas.open(replicaTools, dataDirectory);
-  for (const { record } of replicas.list()) alerts.clear(`replica:${record.machineId}`);
-  for (const { machineId, error } of replicas.broken) {
-    alerts.raise(`replica:${machineId}`, 'critical', failureOf(error), machineId);
-  }
   const audit = new Audit({ database, clock });
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit },
@@ -267,6 +264,12 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   const failovers = new Failovers({ files, hypervisor, clock, random, log, signer, runDirectory });
   opening.defer(() => failovers.close());
   await failovers.recover(replicas.list());
+  const broken = new BrokenReplicas({
+    ...{ replicas, clock, alerts },
+    prepare: (replica) => failovers.recover([replica]),
+    onOpened: (replica) => keeper.tend(replica),
+  });
+  opening.defer(() => broken.close());
   let machines: Machines | undefined;
   const links = new PeerLinks({
     ...{ peers, clock, log, alerts },

@@ -2,6 +2,7 @@ import { dirname, join } from 'node:path';
 import type { DeltaHeader } from '../delta/index.ts';
 import { messageOf } from '../lib/errors.ts';
 import { type FileSystem, publishFile } from '../lib/files.ts';
+import { Mutex } from '../lib/mutex.ts';
 import { isId } from '../lib/random.ts';
 import type { RetentionPolicy } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
@@ -22,6 +23,8 @@ export class Replicas {
   /** Replicas that are being made: an offer that arrives twice makes one. */
   readonly #making = new Map<string, Promise<Replica>>();
   readonly #broken: Map<string, BrokenReplica>;
+  /** What is done with replicas that cannot be opened. */
+  readonly #mending = new Mutex();
   /** Replicas whose files are going: a new one of the same machine begins when they have gone. */
   readonly #removing = new Map<string, Promise<void>>();
 
@@ -47,11 +50,9 @@ export class Replicas {
     const open = new Map<string, Replica>();
     const broken: BrokenReplica[] = [];
     for (const machineId of await machineIdsIn(tools.files, directory)) {
-      const layout = new ReplicaLayout(dataDirectory, machineId);
       try {
-        if (await isBeingRemoved(tools.files, layout)) await endRemoval(tools.files, layout);
-        else if (!(await isHalfMade(tools.files, layout)))
-          open.set(machineId, await Replica.open(tools, layout));
+        const replica = await openWhatIsThere(tools, new ReplicaLayout(dataDirectory, machineId));
+        if (replica) open.set(machineId, replica);
       } catch (error) {
         tools.log.error('replica.broken', { machineId, reason: messageOf(error) });
         broken.push({ machineId, error: asError(error) });
@@ -63,6 +64,32 @@ export class Replicas {
   /** Those that could not be opened. */
   get broken(): readonly BrokenReplica[] {
     return [...this.#broken.values()];
+  }
+
+  /**
+   * Tries again to open those that could not be opened; returns the replicas that could be opened now. Nothing is received into
+   * such a one before `prepare` has ended.
+   */
+  reopenBroken(prepare: (replica: Replica) => Promise<void>): Promise<readonly Replica[]> {
+    return this.#mending.run(async () => {
+      const opened: Replica[] = [];
+      for (const { machineId } of this.broken) {
+        try {
+          const replica = await openWhatIsThere(
+            this.#tools,
+            new ReplicaLayout(this.#dataDirectory, machineId),
+          );
+          if (replica) await prepare(replica);
+          this.#broken.delete(machineId);
+          if (!replica) continue;
+          this.#open.set(machineId, replica);
+          opened.push(replica);
+        } catch (error) {
+          this.#broken.set(machineId, { machineId, error: asError(error) });
+        }
+      }
+      return opened;
+    });
   }
 
   list(): readonly Replica[] {
@@ -119,7 +146,11 @@ export class Replicas {
    * the first file goes, so that a removal that was cut short is ended at the next open. After that the machine is new here.
    * Throws REPLICA_UNKNOWN, REPLICA_NEEDED.
    */
-  async remove(machineId: string): Promise<void> {
+  remove(machineId: string): Promise<void> {
+    return this.#mending.run(() => this.#remove(machineId));
+  }
+
+  async #remove(machineId: string): Promise<void> {
     const { files } = this.#tools;
     const layout = new ReplicaLayout(this.#dataDirectory, machineId);
     const broken = this.#broken.get(machineId);
@@ -153,6 +184,15 @@ export class Replicas {
 async function machineIdsIn(files: FileSystem, directory: string): Promise<ReadonlySet<string>> {
   const names = (await files.list(directory)) ?? [];
   return new Set(names.map((name) => name.replace(/\.removed$/, '')).filter(isId));
+}
+
+/** Undefined where nothing was ever accepted, or a removal was to be ended. */
+async function openWhatIsThere(tools: ReplicaTools, layout: ReplicaLayout): Promise<Replica | undefined> {
+  if (await isBeingRemoved(tools.files, layout)) {
+    await endRemoval(tools.files, layout);
+    return undefined;
+  }
+  return (await isHalfMade(tools.files, layout)) ? undefined : Replica.open(tools, layout);
 }
 
 async function isBeingRemoved(files: FileSystem, layout: ReplicaLayout): Promise<boolean> {
