@@ -4,7 +4,8 @@
 
 import { spawn } from 'node:child_process';
 import { existsSync, realpathSync } from 'node:fs';
-import { constants } from 'node:os';
+import module from 'node:module';
+import { constants, homedir } from 'node:os';
 import { dirname, join, sep } from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
 
@@ -15,6 +16,8 @@ const EXIT_ENVIRONMENT = 8;
 // A global installation is a symbolic link: the package is where the link leads.
 const root = dirname(dirname(realpathSync(fileURLToPath(import.meta.url))));
 const main = join(root, 'src', 'cli', 'main.ts');
+// Compiled code is kept where only this user writes: it halves the time that a command takes to start.
+const compiled = join(process.env.XDG_CACHE_HOME || join(homedir(), '.cache'), 'warmsite');
 const ownNode = join(root, 'node_modules', '.bin', 'node');
 
 if (root.split(sep).includes('node_modules')) {
@@ -23,6 +26,7 @@ if (root.split(sep).includes('node_modules')) {
     'Clone the repository and run `npm install -g .` in it.',
   );
 } else if (recentEnough(process.versions.node)) {
+  module.enableCompileCache(compiled);
   await import(pathToFileURL(main).href);
 } else if (existsSync(ownNode)) {
   runUnder(ownNode);
@@ -41,7 +45,8 @@ function recentEnough(version) {
 
 /** @param {string} node path of the program that runs the command line in our place */
 function runUnder(node) {
-  const child = spawn(node, [main, ...process.argv.slice(2)], { stdio: 'inherit' });
+  const env = { NODE_COMPILE_CACHE: compiled, ...process.env };
+  const child = spawn(node, [main, ...process.argv.slice(2)], { stdio: 'inherit', env });
   for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP', 'SIGQUIT']) {
     process.on(signal, () => child.kill(signal));
   }

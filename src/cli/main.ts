@@ -1,10 +1,8 @@
 import { createInterface } from 'node:readline';
-import { initSite, recoveryKitOf } from '../control/index.ts';
 import { systemClock } from '../lib/clock.ts';
 import { systemCodeOf } from '../lib/errors.ts';
 import { nodeFiles } from '../lib/node-files.ts';
 import { systemRandom } from '../lib/random.ts';
-import { jsonLog, serveSite } from '../server/index.ts';
 import { type InitRequest, runCommandLine, type SiteHost, type World } from './index.ts';
 
 /** The program `warmsite`: composes the command line with this process and this host. */
@@ -20,21 +18,29 @@ process.stdout.on('error', (error) => {
 
 const tools = { files: nodeFiles, clock: systemClock, random: systemRandom };
 
+/** A whole site is loaded by those commands alone that need one here: all others should answer at once. */
+const loadControl = () => import('../control/index.ts');
+const loadServer = () => import('../server/index.ts');
+
 const host: SiteHost = {
   async init(request) {
+    const { initSite } = await loadControl();
     const { siteId, recoveryKit } = await initSite(tools, initOptions(request));
     return { siteId, kit: recoveryKit };
   },
-  serve: ({ dataDirectory, logLevel }) => serveSite({ dataDirectory, log: logTo(logLevel) }),
+  serve: ({ dataDirectory, logLevel }) => serve(dataDirectory, logLevel),
   async rebuild({ dataDirectory }) {
-    const served = await serveSite({ dataDirectory, log: logTo('error') });
+    const served = await serve(dataDirectory, 'error');
     try {
       return await served.site.rebuild('site');
     } finally {
       await served.close();
     }
   },
-  kit: ({ dataDirectory }) => recoveryKitOf(nodeFiles, dataDirectory),
+  async kit({ dataDirectory }) {
+    const { recoveryKitOf } = await loadControl();
+    return recoveryKitOf(nodeFiles, dataDirectory);
+  },
 };
 
 function initOptions({ dataDirectory, name, fromKit, host: advertisedHost, apiPort, peerPort }: InitRequest) {
@@ -50,8 +56,9 @@ function initOptions({ dataDirectory, name, fromKit, host: advertisedHost, apiPo
   };
 }
 
-function logTo(level: 'error' | 'warn' | 'info' | 'debug') {
-  return jsonLog({ level, destination: process.stderr });
+async function serve(dataDirectory: string, level: 'error' | 'warn' | 'info' | 'debug') {
+  const { jsonLog, serveSite } = await loadServer();
+  return serveSite({ dataDirectory, log: jsonLog({ level, destination: process.stderr }) });
 }
 
 /** The first interrupt is the listener's; a second one ends the process as if there were none. */
