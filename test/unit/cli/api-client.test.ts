@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { type KeyObject, sign, X509Certificate } from 'node:crypto';
 import { rm, writeFile } from 'node:fs/promises';
 import { createServer as createPlainServer } from 'node:http';
 import { createServer as createTlsServer } from 'node:https';
@@ -51,6 +52,20 @@ async function impostor(t: TestContext, server: Server, authority: string): Prom
   return dataDirectory;
 }
 
+/** The same leaf with the name of another site, signed anew by the authority: ids are equally long, so that nothing moves. */
+function renamedLeaf(pem: string, o: { from: string; to: string; authorityKey: KeyObject }): string {
+  const { raw } = new X509Certificate(pem);
+  const contentOf = (at: number) => at + 2 + (raw[at + 1]! < 0x80 ? 0 : raw[at + 1]! - 0x80);
+  const start = contentOf(0);
+  const content = contentOf(start);
+  const end = content + raw.readUIntBE(start + 2, content - start - 2);
+  const body = Buffer.from(raw.subarray(start, end));
+  body.write(o.to, body.indexOf(`warmsite:site:${o.from}`) + 'warmsite:site:'.length);
+  const signature = sign(null, body, o.authorityKey);
+  const der = Buffer.concat([raw.subarray(0, start), body, raw.subarray(end, -signature.length), signature]);
+  return `-----BEGIN CERTIFICATE-----\n${der.toString('base64')}\n-----END CERTIFICATE-----\n`;
+}
+
 describe('API client: trust', { timeout: 30_000 }, () => {
   it('sends the token of the data directory to the site of the data directory', async (t) => {
     const site = await fakeSite(t, () => NO_PEERS);
@@ -76,16 +91,14 @@ describe('API client: trust', { timeout: 30_000 }, () => {
     const clock = systemClock;
     const random = systemRandom;
     const identity = await createIdentity({ name: 'own', clock, random });
-    const other = await createIdentity({ name: 'other', clock, random });
-    const { key, cert } = new LeafKeeper({
-      identity: { ...identity, siteId: other.siteId },
-      clock,
-      random,
-    }).current();
+    const { siteId } = await createIdentity({ name: 'other', clock, random });
+    const { key, cert: own } = new LeafKeeper({ identity, clock, random }).current();
+    const cert = renamedLeaf(own, { from: identity.siteId, to: siteId, authorityKey: identity.caKey });
     let requests = 0;
     const server = createTlsServer({ key, cert }, () => requests++);
     const failure = await failureOf(t, await impostor(t, server, identity.caCertificate));
     assert.equal(failure.code, 'CLI_API_UNTRUSTED');
+    assert.match(failure.message, /not one of this site/, 'the chain is good, the name is not');
     assert.equal(requests, 0);
   });
 
