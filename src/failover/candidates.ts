@@ -14,14 +14,15 @@ export interface Candidate {
 const ATTEMPTS_MAX = 3;
 
 /**
- * The points to try, the first one first. A point that a person names is tried alone. Throws FAILOVER_NO_POINT, and
- * REPLICA_UNKNOWN for a point that is not there.
+ * The points to try, the first one first. A point that a person names is tried alone. Throws FAILOVER_NO_POINT,
+ * REPLICA_AWAITING_SEED, and REPLICA_UNKNOWN for a point that is not there.
  */
 export function candidatesOf(
   replica: Replica,
   choice: PointChoice,
   proven: ReadonlySet<string>,
 ): readonly Candidate[] {
+  replica.checkUsable();
   if ('pointId' in choice) {
     return [{ pointId: replica.point(choice.pointId).statement.pointId, reason: 'named by a person' }];
   }

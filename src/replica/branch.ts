@@ -18,6 +18,7 @@ export async function createBranch(
   branch: Pick<BranchRecord, 'branchId' | 'pointId' | 'purpose' | 'createdAtMs'>,
 ): Promise<BranchRecord> {
   const { layout } = replica;
+  replica.checkUsable();
   const { disks } = replica.point(branch.pointId).statement;
   const record: BranchRecord = { ...branch, diskIds: disks.map(({ diskId }) => diskId) };
   const directory = layout.branch(branch.branchId);

@@ -13,7 +13,8 @@ export interface ReplicaPoint {
 
 /** The receiver's word that a point is durable here, read back and equal to what was signed. */
 export interface Acknowledgement {
-  readonly level: 'verified';
+  /** `awaiting-seed`: all of that but the base, which comes by courier: before it nothing can be recovered. */
+  readonly level: 'verified' | 'awaiting-seed';
   readonly pointId: string;
   readonly sequence: number;
   readonly statementDigest: string;
@@ -35,9 +36,9 @@ export interface ReplicaDescription {
   readonly incoming: Incoming | null;
 }
 
-export function acknowledgementOf(point: ReplicaPoint): Acknowledgement {
+export function acknowledgementOf(point: ReplicaPoint, isAwaitingSeed: boolean): Acknowledgement {
   return {
-    level: 'verified',
+    level: isAwaitingSeed ? 'awaiting-seed' : 'verified',
     pointId: point.statement.pointId,
     sequence: point.statement.sequence,
     statementDigest: point.statementDigest,

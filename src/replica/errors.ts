@@ -71,6 +71,30 @@ export const REPLICA_ERRORS = {
     retry: 'later',
     remedy: 'A person has removed this replica: protect the machine anew if it is to be held here.',
   },
+  REPLICA_AWAITING_SEED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'The base of this machine comes by courier: bring it in with `warmsite seed import`. If it is lost, export another one at the other site with `warmsite seed export`.',
+  },
+  REPLICA_SEED_DAMAGED: {
+    kind: 'corrupt',
+    retry: 'never',
+    remedy:
+      'Nothing was taken in. Copy the file from the medium again; if that does not help, export the seed again.',
+  },
+  REPLICA_SEED_REFUSED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Nothing was taken in. Bring the seed that `warmsite seed export` wrote last for this machine, or export it again.',
+  },
+  REPLICA_SEED_FOREIGN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Nothing was taken in: the seed was not signed by the site that replicates this machine here. Look where the medium comes from.',
+  },
   BRANCH_UNKNOWN: {
     kind: 'missing',
     retry: 'never',

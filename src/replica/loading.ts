@@ -18,7 +18,8 @@ import { type MergeTools, pendingMerge, redoMerge } from './merge.ts';
 import { PointList } from './point-list.ts';
 import { findSession, finishPublication } from './publication.ts';
 import { POINT_MANIFEST } from './records.ts';
-import type { ReplicaTools } from './replica.ts';
+import { redoRebase } from './seed-import.ts';
+import type { ReplicaTools } from './tools.ts';
 import { findUnmerged, type Unmerged } from './unmerged.ts';
 
 /** What a directory says of a replica. */
@@ -43,6 +44,7 @@ export async function loadState(
     await files.syncDirectory(directory);
   }
   await finishPublication(files, layout);
+  await redoRebase(files, layout);
   const unmerged = await endInterruptedMerge(tools, layout, machineId);
   const points = PointList.of(await loadPoints(files, layout), unmerged);
   // What a merge has left belongs to no point, but is needed to end it.
@@ -80,7 +82,7 @@ export function mergeTools(tools: ReplicaTools, layout: ReplicaLayout): MergeToo
 }
 
 /** The points of a replica, the oldest first, by their manifests. Throws REPLICA_CHAIN_BROKEN. */
-async function loadPoints(files: FileSystem, layout: ReplicaLayout): Promise<ReplicaPoint[]> {
+export async function loadPoints(files: FileSystem, layout: ReplicaLayout): Promise<ReplicaPoint[]> {
   const points: ReplicaPoint[] = [];
   for (const name of (await files.list(layout.points)) ?? []) {
     if (!name.endsWith('.json')) continue;

@@ -14,7 +14,9 @@ export type OfferConflict =
   | { readonly why: 'epoch'; readonly held: number; readonly offered: number }
   | { readonly why: 'parent'; readonly newest: string | null; readonly offered: string | null }
   | { readonly why: 'sequence'; readonly expected: number; readonly offered: number }
-  | { readonly why: 'disks'; readonly detail: string };
+  | { readonly why: 'disks'; readonly detail: string }
+  /** The base is awaited, and the delta does not come in whole blocks: it could not be proven. */
+  | { readonly why: 'seed'; readonly granularityBytes: number };
 
 export type OfferAnswer =
   | { readonly kind: 'accept'; readonly session: string; readonly progress: DeltaProgress }
@@ -45,6 +47,10 @@ export function answerOffer(
   if (disks) {
     const difference = diskDifference(header, disks);
     if (difference) return conflict({ why: 'disks', detail: difference });
+  }
+  const { granularityBytes, blockBytes } = header;
+  if (newest?.level === 'awaiting-seed' && granularityBytes !== blockBytes) {
+    return conflict({ why: 'seed', granularityBytes });
   }
   const isResumed = incoming?.session === header.session && incoming.pointId === header.pointId;
   return {

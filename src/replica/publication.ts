@@ -31,7 +31,13 @@ import { replicaFailure } from './errors.ts';
 import { FrameLog, progressOf } from './frame-log.ts';
 import type { ReplicaLayout } from './layout.ts';
 import type { ReceiveSession } from './receive-session.ts';
-import { INCOMING_RECORD, POINT_MANIFEST, type PointManifest, VERIFIED_RECORD } from './records.ts';
+import {
+  INCOMING_RECORD,
+  manifestKind,
+  type PointManifest,
+  VERIFIED_RECORD,
+  verifiedKind,
+} from './records.ts';
 
 export interface PublishRequest {
   readonly files: FileSystem;
@@ -86,7 +92,7 @@ export async function publishReceived(request: PublishRequest): Promise<Publishe
     skewMs: session.skewMs,
     receivedBytes: request.receivedBytes,
   };
-  await storeRecord(files, join(session.directory, 'verified.json'), VERIFIED_RECORD, manifest);
+  await storeRecord(files, join(session.directory, 'verified.json'), verifiedKind(manifest), manifest);
   await publishVerified(files, layout, session.header.session, manifest);
   return { statement, manifest, trees };
 }
@@ -126,8 +132,8 @@ function checkStatement(request: PublishRequest): SignedStatement {
 }
 
 /** Reads the new layer back through its whole chain; returns the tree that the disk now has. Writes its leaves file. */
-async function verifyDisk(
-  request: PublishRequest,
+export async function verifyDisk(
+  request: Pick<PublishRequest, 'files' | 'images' | 'session' | 'trees' | 'parentChain'>,
   statement: PointStatement,
   index: number,
 ): Promise<DigestTree> {
@@ -163,12 +169,12 @@ function appliedRanges(session: ReceiveSession, diskIndex: number): Extents {
   return extentsOf(session.applied.filter(({ disk }) => disk === diskIndex));
 }
 
-function leavesPath(directory: string, diskId: string): string {
+export function leavesPath(directory: string, diskId: string): string {
   return join(directory, `${diskId}.leaves`);
 }
 
 /** The renames of a publication. May be repeated from any point. */
-async function publishVerified(
+export async function publishVerified(
   files: FileSystem,
   layout: ReplicaLayout,
   session: string,
@@ -183,11 +189,11 @@ async function publishVerified(
     await publishOne(files, leavesPath(directory, diskId), layout.leaves(diskId, statement.pointId));
     await files.syncDirectory(layout.disk(diskId));
   }
-  await storeRecord(files, layout.manifest(statement.pointId), POINT_MANIFEST, manifest);
+  await storeRecord(files, layout.manifest(statement.pointId), manifestKind(manifest), manifest);
   await discardSession(files, layout, session);
 }
 
-async function publishOne(files: FileSystem, from: string, to: string): Promise<void> {
+export async function publishOne(files: FileSystem, from: string, to: string): Promise<void> {
   if ((await files.sizeOf(from)) === undefined) return; // Renamed before the process died.
   await files.setReadOnly(from, true);
   await files.rename(from, to);

@@ -1,11 +1,11 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { DeltaFrame, DeltaHeader, DeltaProgress } from '../delta/index.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { LayerWriter } from '../qcow2/index.ts';
 import { replicaFailure } from './errors.ts';
 import { type AppliedFrame, FrameLog, progressOf } from './frame-log.ts';
-import { layerName, type ReplicaLayout } from './layout.ts';
+import { layerName } from './layout.ts';
 import { INCOMING_RECORD } from './records.ts';
 
 /** Frames are made durable after this much data at the latest; what comes after is sent again when a process dies. */
@@ -13,7 +13,7 @@ const CHECKPOINT_BYTES = 256 * 1024 * 1024;
 const CHECKPOINT_FRAMES = 8192;
 
 /**
- * A delta on its way in: `incoming/<session>/` with one unfinished layer for each disk and the log of the frames
+ * A delta on its way in: a directory (`incoming/<session>/`, or `seed/` for one that a courier brings) with one unfinished layer for each disk and the log of the frames
  * that are durable in them. It can be left at any frame and taken up again, also by another process.
  */
 export class ReceiveSession {
@@ -53,33 +53,27 @@ export class ReceiveSession {
   /** Makes the directory of a new session; its record is durable on return. */
   static async create(o: {
     files: FileSystem;
-    layout: ReplicaLayout;
+    directory: string;
     header: DeltaHeader;
     nowMs: number;
     skewMs: number;
   }): Promise<ReceiveSession> {
-    const { files, layout, header } = o;
-    const directory = layout.session(header.session);
+    const { files, directory, header } = o;
     await files.makeDirectory(directory);
     await storeRecord(files, join(directory, 'session.json'), INCOMING_RECORD, {
       header: { ...header, firstFrame: 0 },
       createdAtMs: o.nowMs,
       skewMs: o.skewMs,
     });
-    await files.syncDirectory(layout.incoming);
-    return ReceiveSession.open({ files, layout, session: header.session });
+    await files.syncDirectory(dirname(directory));
+    return ReceiveSession.open({ files, directory });
   }
 
   /** Opens a session at its last durable frame. */
-  static async open(o: {
-    files: FileSystem;
-    layout: ReplicaLayout;
-    session: string;
-  }): Promise<ReceiveSession> {
-    const { files, layout } = o;
-    const directory = layout.session(o.session);
+  static async open(o: { files: FileSystem; directory: string }): Promise<ReceiveSession> {
+    const { files, directory } = o;
     const record = await loadRecord(files, join(directory, 'session.json'), INCOMING_RECORD);
-    if (!record) throw replicaFailure('REPLICA_SESSION_UNKNOWN', `there is no incoming session ${o.session}`);
+    if (!record) throw replicaFailure('REPLICA_SESSION_UNKNOWN', `there is no session in ${directory}`);
     const header = record.header as DeltaHeader;
     const { log, applied } = await FrameLog.open(files, join(directory, 'frames'));
     const writers: LayerWriter[] = [];

@@ -29,10 +29,21 @@ const PointManifestSchema = Type.Object({
   skewMs: Type.Number(),
   receivedBytes: Type.Integer({ minimum: 0 }),
   held: Type.Optional(Type.Boolean()),
+  /**
+   * While the seed is awaited. `awaited`: the layer is an empty stand-in, this point and all above it cannot be used before the
+   * base has come by courier. `exported`: another seed, of this very point, may come as well.
+   */
+  seed: Type.Optional(Type.Union([Type.Literal('awaited'), Type.Literal('exported')])),
 });
 /** `points/<point>.json`: its rename is the publication of the point. */
 export type PointManifest = Type.Static<typeof PointManifestSchema>;
-export const POINT_MANIFEST = recordKind('point', 1, PointManifestSchema);
+export const POINT_MANIFEST = recordKind('point', 2, PointManifestSchema);
+const POINT_MANIFEST_1 = recordKind('point', 1, PointManifestSchema);
+
+/** A point that awaits its seed must not be taken for a whole one by a program that knows nothing of seeds. */
+export function manifestKind({ seed }: PointManifest): typeof POINT_MANIFEST {
+  return seed === undefined ? POINT_MANIFEST_1 : POINT_MANIFEST;
+}
 
 const IncomingSchema = Type.Object({
   /** The delta header as offered, `firstFrame` left at 0. */
@@ -44,7 +55,23 @@ const IncomingSchema = Type.Object({
 export const INCOMING_RECORD = recordKind('incoming', 1, IncomingSchema);
 
 /** `incoming/<session>/verified.json`: everything is durable and verified; only renames are left to do. */
-export const VERIFIED_RECORD = recordKind('verified', 1, PointManifestSchema);
+export const VERIFIED_RECORD = recordKind('verified', 2, PointManifestSchema);
+const VERIFIED_RECORD_1 = recordKind('verified', 1, PointManifestSchema);
+
+export function verifiedKind({ seed }: PointManifest): typeof VERIFIED_RECORD {
+  return seed === undefined ? VERIFIED_RECORD_1 : VERIFIED_RECORD;
+}
+
+const SeedIntentSchema = Type.Object({
+  /** The point that the seed is; its layer in `seed/` is durable and proven. */
+  pointId: Type.String(),
+  /** Points below it, the oldest first: never usable, and gone when the base is there. */
+  remove: Type.Array(Type.String()),
+  diskIds: Type.Array(Type.String(), { minItems: 1 }),
+});
+/** `intents/seed.json`: the base of a replica is being put under its points. */
+export type SeedIntent = Type.Static<typeof SeedIntentSchema>;
+export const SEED_INTENT = recordKind('seed-intent', 1, SeedIntentSchema);
 
 const MergeIntentSchema = Type.Object({
   kind: Type.Union([Type.Literal('middle'), Type.Literal('fold')]),

@@ -1,16 +1,7 @@
 import { join } from 'node:path';
-import {
-  DATA_FRAME_BYTES_MAX,
-  type DeltaHeader,
-  type DigestTree,
-  decodeDelta,
-  NOTHING_RECEIVED,
-} from '../delta/index.ts';
-import type { DiskImages, ImageFile } from '../hypervisor/index.ts';
-import type { Clock } from '../lib/clock.ts';
+import { type DeltaHeader, type DigestTree, NOTHING_RECEIVED } from '../delta/index.ts';
+import type { ImageFile } from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
-import type { FileSystem } from '../lib/files.ts';
-import type { Log } from '../lib/log.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import {
@@ -32,25 +23,20 @@ import {
 } from './description.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
-import { loadState, loadTree, mergeTools, type ReplicaState } from './loading.ts';
+import { loadPoints, loadState, loadTree, mergeTools, type ReplicaState } from './loading.ts';
 import { type MergeTools, pendingMerge, redoMerge, runMerge } from './merge.ts';
 import { planMerge } from './merge-plan.ts';
-import { answerOffer, checkSameDelta, type Offer, type OfferAnswer } from './offer.ts';
-import type { PointList } from './point-list.ts';
+import { answerOffer, type Offer, type OfferAnswer } from './offer.ts';
+import { PointList } from './point-list.ts';
 import { discardSession, publishReceived } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
+import { openSession, takeStream } from './receive-stream.ts';
 import { type BranchRecord, type MergeIntent, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
+import { retentionFacts } from './retention-facts.ts';
+import { areAwaitingSeed, awaitingSeed, Seeding } from './seeding.ts';
+import type { SeedAnnouncement } from './stand-in.ts';
+import type { ReplicaTools } from './tools.ts';
 import { findUnmerged } from './unmerged.ts';
-
-/** What the store needs of the world. */
-export interface ReplicaTools {
-  readonly files: FileSystem;
-  readonly images: DiskImages;
-  readonly clock: Clock;
-  readonly log: Log;
-  /** Whether the signature is by the key that `signed.keyId` names and that this site trusts for the source site. */
-  readonly isSignedBySource: (sourceSiteId: string, signed: SignedStatement) => boolean;
-}
 
 /**
  * The replica of one machine: a chain of layers for every disk, the manifests that make points of them, and what is
@@ -65,6 +51,7 @@ export class Replica {
   #record: ReplicaRecord;
   #points: PointList;
   #branches: readonly BranchRecord[];
+  readonly #seeding: Seeding;
   #trees: ReadonlyMap<string, DigestTree>;
   #incoming: Incoming | null;
   /** How many readers have chains of this replica open; the oldest layer is not folded into meanwhile. */
@@ -90,6 +77,10 @@ export class Replica {
     this.#points = o.state.points;
     this.#trees = o.state.trees;
     this.#incoming = o.state.incoming;
+    this.#seeding = new Seeding({
+      ...{ replica: this, tools: o.tools },
+      changing: (work) => this.#reseeding(work),
+    });
   }
 
   /** Makes the directory of a machine that is replicated here for the first time. */
@@ -143,7 +134,7 @@ export class Replica {
     return {
       machineId: this.#record.machineId,
       epoch: this.#record.epoch,
-      newest: newest ? acknowledgementOf(newest) : null,
+      newest: newest ? acknowledgementOf(newest, this.awaitsSeed) : null,
       incoming: this.#incoming,
     };
   }
@@ -169,7 +160,8 @@ export class Replica {
         // Should this fail, what there is of it is found and used or swept at the next offer.
         this.#isOutdated = true;
         const session = await ReceiveSession.create({
-          ...{ files: this.#tools.files, layout: this.layout, header: offer.header },
+          ...{ files: this.#tools.files, header: offer.header },
+          directory: this.layout.session(offer.header.session),
           nowMs: this.#tools.clock.wallMs(),
           skewMs: offer.skewMs,
         });
@@ -218,17 +210,11 @@ export class Replica {
   }
 
   /** A session whose files do not fit its record is worth nothing; the delta is sent anew. */
-  async #openSession(session: string): Promise<ReceiveSession> {
+  #openSession(session: string): Promise<ReceiveSession> {
     const { files } = this.#tools;
-    try {
-      return await ReceiveSession.open({ files, layout: this.layout, session });
-    } catch (error) {
-      if (isFailure(error, 'QCOW2_RESUME_MISMATCH', 'REPLICA_SESSION_UNKNOWN')) {
-        this.#isOutdated = true;
-        await discardSession(files, this.layout, session);
-      }
-      throw error;
-    }
+    return openSession(files, this.layout, session, () => {
+      this.#isOutdated = true;
+    });
   }
 
   /** Reads the directory again after a failure that left it ahead of this object, as opening it does. */
@@ -270,7 +256,7 @@ export class Replica {
     this.#points = this.#points.with({ ...point, statementDigest: statementDigest(point.statement) });
     this.#trees = point.trees;
     this.#incoming = null;
-    return acknowledgementOf(this.newest!);
+    return acknowledgementOf(this.newest!, this.awaitsSeed);
   }
 
   /** A failover may have raised the epoch while the delta came in: its source is fenced off then. */
@@ -285,28 +271,8 @@ export class Replica {
   }
 
   async #readStream(session: ReceiveSession, source: AsyncIterable<Uint8Array>, signal?: AbortSignal) {
-    let receivedBytes = 0;
-    const counted = (async function* () {
-      for await (const chunk of source) {
-        receivedBytes += chunk.length;
-        yield chunk;
-      }
-    })();
     try {
-      const resumed = session.durable;
-      const { frames } = await decodeDelta(counted, {
-        memory: Buffer.allocUnsafeSlow(DATA_FRAME_BYTES_MAX),
-        received: (arrived) => {
-          checkSameDelta(session.header, arrived, resumed.frames);
-          return resumed;
-        },
-        ...(signal ? { signal } : {}),
-      });
-      for await (const frame of frames) {
-        if (frame.type !== 'trailer') await session.apply(frame);
-        else return { signed: frame.trailer.statement as unknown as SignedStatement, receivedBytes };
-      }
-      throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream ended without a trailer', {});
+      return await takeStream(session, source, signal);
     } catch (error) {
       const last = await session.checkpoint().then(
         () => error,
@@ -338,17 +304,7 @@ export class Replica {
 
   /** What the policy keeps of the present points, and why. */
   retention(policy: RetentionPolicy, proven: (pointId: string) => boolean): readonly RetentionVerdict[] {
-    return retentionOf(
-      this.points.map(({ statement, manifest }) => ({
-        pointId: statement.pointId,
-        sequence: statement.sequence,
-        consistency: statement.consistency,
-        proven: proven(statement.pointId),
-        held: manifest.held ?? false,
-        inUse: this.#branches.some((branch) => branch.pointId === statement.pointId),
-      })),
-      policy,
-    );
+    return retentionOf(retentionFacts(this.points, this.#branches, proven), policy);
   }
 
   /**
@@ -358,9 +314,9 @@ export class Replica {
   retire(policy: RetentionPolicy, proven: (pointId: string) => boolean): Promise<number> {
     return this.#write(async () => {
       let retired = await this.#endMerge();
-      if (this.#points.isLosing) return retired;
+      if (this.#points.isLosing || (this.awaitsSeed && this.#isOutdated)) return retired;
       for (;;) {
-        const mayFold = this.#readers === 0;
+        const mayFold = this.#readers === 0 && !this.awaitsSeed;
         const intent = planMerge(this.retention(policy, proven), this.#diskIds(), mayFold);
         if (!intent) return retired;
         this.#points = this.#points.losing(intent);
@@ -457,6 +413,51 @@ export class Replica {
     checkNotNeeded(this.#record, {
       ...{ points: this.points, branches: this.#branches.length },
       ...{ readers: this.#readers, uploads: this.#uploads },
+    });
+  }
+
+  /** Its base comes by courier and has not come: no point can be used. */
+  get awaitsSeed(): boolean {
+    return areAwaitingSeed(this.points);
+  }
+
+  /** Throws REPLICA_AWAITING_SEED. Everything that reads a whole chain asks first. */
+  checkUsable(): void {
+    if (this.awaitsSeed) throw awaitingSeed(this.#record);
+  }
+
+  get seeding(): Seeding {
+    return this.#seeding;
+  }
+
+  /** Takes the word of the source that the base comes by courier, with its leaves. See `Seeding`. */
+  announceSeed(announcement: SeedAnnouncement, source: AsyncIterable<Uint8Array>): Promise<Acknowledgement> {
+    return this.#receiving.run(async () => {
+      this.#checkThere();
+      await this.#catchUp();
+      if (this.#incoming) await discardSession(this.#tools.files, this.layout, this.#incoming.session);
+      this.#incoming = null;
+      // Until it has ended only the directory knows.
+      this.#isOutdated = true;
+      const acknowledgement = await this.#seeding.announce(announcement, source);
+      await this.#catchUp();
+      return acknowledgement;
+    });
+  }
+
+  /** For the seeding: changes files, and reads the list of points anew, however that ends. */
+  #reseeding<T>(work: () => Promise<T>): Promise<T> {
+    return this.#write(async () => {
+      await this.#endMerge();
+      const wasOutdated = this.#isOutdated;
+      this.#isOutdated = true;
+      try {
+        const result = await work();
+        this.#isOutdated = wasOutdated;
+        return result;
+      } finally {
+        this.#points = PointList.of(await loadPoints(this.#tools.files, this.layout), this.#points.unmerged);
+      }
     });
   }
 

@@ -7,7 +7,8 @@ import { isId } from '../lib/random.ts';
 import type { RetentionPolicy } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
 import { ReplicaLayout } from './layout.ts';
-import { Replica, type ReplicaTools } from './replica.ts';
+import { Replica } from './replica.ts';
+import type { ReplicaTools } from './tools.ts';
 
 /** A replica whose directory could not be opened, and why; its files are left as they are. */
 export interface BrokenReplica {
@@ -113,7 +114,7 @@ export class Replicas {
 
   /** The replica that an offered delta belongs to; made if its machine is new here. */
   async forOffer(
-    header: DeltaHeader,
+    header: Pick<DeltaHeader, 'machineId' | 'epoch'>,
     o: { sourceSiteId: string; machineName: string; retention: RetentionPolicy },
   ): Promise<Replica> {
     const known = this.#open.get(header.machineId);

@@ -33,6 +33,7 @@ export async function verifyPoint(
   pointId: string,
   options: { onProgress?: (progress: VerifyProgress) => void; signal?: AbortSignal } = {},
 ): Promise<ContentProof> {
+  replica.checkUsable();
   const { manifest, statement } = replica.point(pointId);
   if (!tools.isSignedBySource(replica.record.sourceSiteId, manifest.signed)) {
     throw replicaFailure(

@@ -39,6 +39,12 @@ export function chainAt(disk: ProtectedDisk, cuts: readonly CutRecord[], at: Cut
   return [...disk.chain, ...upTo.map(({ layer }) => layer)];
 }
 
+/** The chain that reads as the disk was at the youngest cut up to an ordinal; the layers of older ones may be merged away. */
+export function chainUpTo(disk: ProtectedDisk, cuts: readonly CutRecord[], ordinal: number): ImageFile[] {
+  const at = happened(cuts).findLast((cut) => cut.ordinal <= ordinal);
+  return at ? chainAt(disk, cuts, at) : [...disk.chain];
+}
+
 /** Whether a cut sealed a layer of our own, which can be committed and removed, and not the owner's file. */
 export function hasOwnLayer(disks: readonly ProtectedDisk[], cut: CutRecord): boolean {
   return disks.every((disk) => cut.sealed[disk.diskId]!.path !== disk.chain.at(-1)!.path);

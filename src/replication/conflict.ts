@@ -49,6 +49,10 @@ function explained(
       };
     case 'disks':
       return { said: evidence.detail };
+    case 'seed':
+      return {
+        said: 'the other site awaits the base of the machine, and cannot prove a copy that does not come in whole blocks',
+      };
   }
 }
 

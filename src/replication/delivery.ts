@@ -1,11 +1,13 @@
 import type { DeltaHeader, DigestTree } from '../delta/index.ts';
 import { assert } from '../lib/assert.ts';
 import { isFailure } from '../lib/errors.ts';
+import { Mutex } from '../lib/mutex.ts';
 import { newId } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { throttled } from '../peer/index.ts';
+import { type SignedStatement, statementDigest } from '../recovery-point/index.ts';
 import type { Acknowledgement } from '../replica/index.ts';
-import { chainAt, happened } from './chain.ts';
+import { chainAt, chainUpTo, happened } from './chain.ts';
 import { conflictFailure } from './conflict.ts';
 import { rebuildTree } from './delta-source.ts';
 import { DigestStore } from './digests.ts';
@@ -13,6 +15,8 @@ import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
 import type { ChainTools } from './protected-chain.ts';
 import { type CutRecord, type MachineRecord, TARGET_RECORD, type TargetRecord } from './records.ts';
+import { leavesStream, type SeedExported, type SeedExportOptions, seedPath } from './seed-export.ts';
+import { exportAgain, writeSeedOf } from './seed-sender.ts';
 import {
   HEADER_DEFAULTS,
   type SendProgress,
@@ -55,6 +59,9 @@ export class Delivery {
   #trees: ReadonlyMap<string, DigestTree> | undefined;
   #sendingCutId: string | undefined;
   #send: SendSession | undefined;
+  /** Ends the transfer of a complete copy. */
+  #breakOff: AbortController | undefined;
+  readonly #storing = new Mutex();
 
   private constructor(
     tools: DeliveryTools,
@@ -75,9 +82,11 @@ export class Delivery {
     layout: ProtectedLayout,
     siteId: string,
     machine: () => Delivered,
+    o: { readonly seed: boolean } = { seed: false },
   ): Promise<Delivery> {
-    const delivery = new Delivery(tools, layout, { siteId, acknowledged: null, session: null }, machine);
-    await delivery.#store(delivery.#record);
+    const record: TargetRecord = { siteId, acknowledged: null, session: null };
+    const delivery = new Delivery(tools, layout, record, machine);
+    await delivery.#store(o.seed ? { seed: { state: 'wanted' } } : {});
     return delivery;
   }
 
@@ -96,9 +105,10 @@ export class Delivery {
     return this.#record;
   }
 
-  /** The cut whose delta is being sent; its layer is not to be touched. */
+  /** The cut whose delta is being sent, or has been exported and not announced; its layer is not to be touched. */
   get sendingCutId(): string | undefined {
-    return this.#sendingCutId;
+    const { seed } = this.#record;
+    return this.#sendingCutId ?? (seed?.state === 'exported' ? seed.cutId : undefined);
   }
 
   get progress(): SendProgress | undefined {
@@ -121,6 +131,10 @@ export class Delivery {
   async #deliverNext(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome> {
     const { record, cuts } = this.#machine();
     const replica = await target.describe(record.machineId, signal);
+    if (this.#record.seed?.state === 'awaited' && replica?.newest?.level === 'verified') {
+      // It has come: from here on the target's points are whole.
+      await this.#store({ seed: undefined });
+    }
     const plan = planSession(record.epoch, cuts, this.#record, replica);
     switch (plan.kind) {
       case 'nothing':
@@ -129,9 +143,91 @@ export class Delivery {
         throw conflictFailure(record.name, plan.conflict);
       case 'acknowledged':
         return this.#adoptAcknowledgement(plan.cut, plan.newest);
+      case 'announce':
+        return this.#announce(target, plan, signal);
       default:
         return this.#transfer(target, plan, signal);
     }
+  }
+
+  /**
+   * From now on the first copy goes by courier; a transfer of it over the wire is broken off. Throws
+   * REPLICATION_SEED_NOT_NEEDED if the target has it already.
+   */
+  async preferSeed(): Promise<void> {
+    if (this.#record.acknowledged && !this.#record.seed) throw seedNotNeeded(this.#machine().record.name);
+    if (this.#record.seed) return;
+    await this.#store({ seed: { state: 'wanted' } });
+    this.#breakOff?.abort();
+  }
+
+  /**
+   * Writes the seed: of the first cut while nothing is acknowledged, afterwards (the first one was lost, say) of the point
+   * acknowledged last, whose state the chain here holds as long as no younger one is acknowledged. Callers see to it that
+   * nothing is delivered meanwhile. Durable on return, and deltas upon it may flow.
+   */
+  async exportSeed(target: ReplicationTarget, path: string, o: SeedExportOptions): Promise<SeedExported> {
+    await this.preferSeed();
+    const { seed } = this.#record;
+    return seed?.state === 'awaited'
+      ? exportAgain(this.#tools, this.#machine(), this.#record, { target, signed: seed.signed, path }, o)
+      : this.#exportFirst(path, o);
+  }
+
+  async #exportFirst(path: string, o: SeedExportOptions): Promise<SeedExported> {
+    const { cuts, record } = this.#machine();
+    const [cut] = happened(cuts);
+    assert(cut !== undefined, 'a machine that is seeded has a cut');
+    const about = { machineName: record.name, sequence: 1, pointId: cut.cutId };
+    const file = await seedPath(this.#tools.files, path, about);
+    this.#sendingCutId = cut.cutId;
+    try {
+      const plan = { kind: 'full' as const, cut, sequence: 1, parent: null, resume: undefined };
+      await using sending = await this.#open(plan, cut.cutId, o.signal);
+      const { bytes, sent } = await writeSeedOf(this.#tools, sending, file, o);
+      await this.#recordExport(cut, sent);
+      return { path: file, pointId: cut.cutId, sequence: 1, bytes };
+    } finally {
+      this.#sendingCutId = undefined;
+    }
+  }
+
+  /** Digests first, then the word that the seed is there. */
+  async #recordExport(cut: CutRecord, sent: SentDelta): Promise<void> {
+    for (const { diskId } of this.#machine().record.disks) {
+      await this.#digests.save(diskId, 1, sent.trees.get(diskId)!, undefined, sent.changed.get(diskId)!);
+    }
+    this.#trees = sent.trees;
+    await this.#store({ seed: { state: 'exported', cutId: cut.cutId, signed: sent.signed } });
+  }
+
+  /** Tells the target what its base will be, with the digests upon which it can prove what comes before that. */
+  async #announce(
+    target: ReplicationTarget,
+    { cut, signed }: Extract<SessionPlan, { kind: 'announce' }>,
+    signal?: AbortSignal,
+  ): Promise<ReplicateOutcome> {
+    const { clock, random, files } = this.#tools;
+    const { name, protection, disks } = this.#machine().record;
+    assert(protection !== null, 'only a protected machine is delivered');
+    const paths = disks.map(({ diskId }) => this.#digests.path(diskId, 1));
+    let wireBytes = 0;
+    const counted = (async function* () {
+      for await (const chunk of leavesStream(files, paths)) {
+        wireBytes += chunk.length;
+        yield chunk;
+      }
+    })();
+    const leaves = throttled(counted, {
+      bytesPerSecond: () => this.#machine().record.protection?.bytesPerSecond,
+      clock,
+    });
+    const announcement = { session: newId(clock, random), signed };
+    const details = { machineName: name, retention: protection.retention };
+    const acknowledgement = await target.seeds.announce(announcement, details, leaves, signal);
+    checkAcknowledged(acknowledgement, cut, statementDigest(signed.statement));
+    await this.#recordAcknowledgement(cut, acknowledgement, signed);
+    return { kind: 'sent', acknowledgement, wireBytes };
   }
 
   /**
@@ -158,18 +254,22 @@ export class Delivery {
     }
   }
 
-  async #transfer(
-    target: ReplicationTarget,
-    plan: SendPlan,
-    signal?: AbortSignal,
-  ): Promise<ReplicateOutcome> {
+  async #transfer(target: ReplicationTarget, plan: SendPlan, asked?: AbortSignal): Promise<ReplicateOutcome> {
     const { clock, random } = this.#tools;
     const { machineId, name, protection } = this.#machine().record;
     assert(protection !== null, 'only a protected machine is delivered');
     const session = plan.resume ?? newId(clock, random);
-    this.#sendingCutId = plan.cut.cutId;
+    const { cutId } = plan.cut;
+    const breakOff = new AbortController();
+    const signal = asked ? AbortSignal.any([asked, breakOff.signal]) : breakOff.signal;
+    this.#sendingCutId = cutId;
+    // A complete copy gives way to a seed as soon as somebody wants that.
+    if (plan.kind === 'full') this.#breakOff = breakOff;
     try {
-      await this.#store({ ...this.#record, session: { session, cutId: plan.cut.cutId } });
+      const wholeBlocks = plan.resume
+        ? this.#record.session?.wholeBlocks
+        : this.#record.seed?.state === 'awaited';
+      await this.#store({ session: { session, cutId, ...(wholeBlocks ? { wholeBlocks } : {}) } });
       await using sending = await this.#open(plan, session, signal);
       this.#send = sending;
       const header = { ...this.#header(plan, session), firstFrame: 0 };
@@ -195,7 +295,11 @@ export class Delivery {
         );
       }
       return this.#accept(plan.cut, acknowledgement, sent);
+    } catch (error) {
+      if (breakOff.signal.aborted && !asked?.aborted) return { kind: 'nothing' };
+      throw error;
     } finally {
+      this.#breakOff = undefined;
       this.#send = undefined;
       this.#sendingCutId = undefined;
     }
@@ -247,6 +351,8 @@ export class Delivery {
 
   #header(plan: SendPlan, session: string): Omit<DeltaHeader, 'firstFrame'> {
     const { machineId, epoch, disks } = this.#machine().record;
+    const begun = this.#record.session;
+    const isWhole = plan.parent !== null && begun?.cutId === plan.cut.cutId && begun.wholeBlocks === true;
     return {
       session,
       machineId,
@@ -256,6 +362,8 @@ export class Delivery {
       parent: plan.parent,
       disks: disks.map(({ diskId, sizeBytes }) => ({ diskId, sizeBytes })),
       ...HEADER_DEFAULTS,
+      // What lies upon a base that has not come can be proven only by whole blocks.
+      ...(isWhole ? { granularityBytes: HEADER_DEFAULTS.blockBytes } : {}),
     };
   }
 
@@ -265,28 +373,28 @@ export class Delivery {
     acknowledgement: Acknowledgement,
     sent: SentDelta,
   ): Promise<ReplicateOutcome> {
-    if (acknowledgement.pointId !== cut.cutId || acknowledgement.statementDigest !== sent.statementDigest) {
-      throw replicationFailure(
-        'REPLICATION_ACK_WRONG',
-        `the target acknowledged something else than ${cut.cutId}`,
-        {
-          context: { sent: cut.cutId, acknowledged: acknowledgement.pointId },
-        },
-      );
-    }
-    const { sequence, statementDigest, pointId } = acknowledgement;
+    checkAcknowledged(acknowledgement, cut, sent.statementDigest);
+    const { sequence } = acknowledgement;
     for (const { diskId } of this.#machine().record.disks) {
       const older = sequence > 1 ? this.#trees?.get(diskId) : undefined;
       await this.#digests.save(diskId, sequence, sent.trees.get(diskId)!, older, sent.changed.get(diskId)!);
     }
     this.#trees = sent.trees;
+    await this.#recordAcknowledgement(cut, acknowledgement, sent.signed);
+    return { kind: 'sent', acknowledgement, wireBytes: sent.wireBytes };
+  }
+
+  async #recordAcknowledgement(
+    cut: CutRecord,
+    { pointId, sequence, statementDigest, level }: Acknowledgement,
+    signed: SignedStatement,
+  ): Promise<void> {
     const atMs = this.#tools.clock.wallMs();
     await this.#store({
-      ...this.#record,
       acknowledged: { pointId, ordinal: cut.ordinal, sequence, statementDigest, atMs, cutAtMs: cut.cutAtMs },
       session: null,
+      seed: level === 'awaiting-seed' ? { state: 'awaited', signed } : undefined,
     });
-    return { kind: 'sent', acknowledgement, wireBytes: sent.wireBytes };
   }
 
   async #loadTrees(): Promise<ReadonlyMap<string, DigestTree>> {
@@ -319,15 +427,37 @@ export class Delivery {
   async #rebuild(diskId: string, acknowledgedOrdinal: number): Promise<DigestTree> {
     const { record, cuts } = this.#machine();
     const disk = record.disks.find((candidate) => candidate.diskId === diskId)!;
-    const at = happened(cuts).findLast(({ ordinal }) => ordinal <= acknowledgedOrdinal);
-    const chain = at ? chainAt(disk, cuts, at) : disk.chain;
+    const chain = chainUpTo(disk, cuts, acknowledgedOrdinal);
     await using reader = await this.#tools.images.open(chain);
     return await rebuildTree(reader);
   }
 
-  async #store(target: TargetRecord): Promise<void> {
-    await this.#tools.files.makeDirectory(this.#layout.targets);
-    await storeRecord(this.#tools.files, this.#layout.target(target.siteId), TARGET_RECORD, target);
-    this.#record = target;
+  /** One at a time, because a person may ask for a seed while a delta is on its way. */
+  #store(change: { [K in keyof TargetRecord]?: TargetRecord[K] | undefined }): Promise<void> {
+    return this.#storing.run(async () => {
+      const { seed, ...target } = { ...this.#record, ...change } as TargetRecord;
+      const record = { ...target, ...(seed ? { seed } : {}) };
+      await this.#tools.files.makeDirectory(this.#layout.targets);
+      await storeRecord(this.#tools.files, this.#layout.target(record.siteId), TARGET_RECORD, record);
+      this.#record = record;
+    });
   }
+}
+
+function checkAcknowledged(
+  { pointId, statementDigest }: Acknowledgement,
+  cut: CutRecord,
+  digest: string,
+): void {
+  if (pointId === cut.cutId && statementDigest === digest) return;
+  const said = `the target acknowledged something else than ${cut.cutId}`;
+  throw replicationFailure('REPLICATION_ACK_WRONG', said, {
+    context: { sent: cut.cutId, acknowledged: pointId },
+  });
+}
+
+function seedNotNeeded(machine: string): Error {
+  return replicationFailure('REPLICATION_SEED_NOT_NEEDED', `${machine} has been replicated already`, {
+    context: { machine },
+  });
 }

@@ -41,10 +41,14 @@ export interface DiskDelta {
 }
 
 /** Puts what a reader says changed onto the granularity of the stream; what is zero only in part is sent as bytes. */
-export function onGranularity(changed: ContentExtents, sizeBytes: number): ContentExtents {
-  const zero = alignInward(changed.zero, GRANULARITY_BYTES, sizeBytes);
+export function onGranularity(
+  changed: ContentExtents,
+  sizeBytes: number,
+  granularityBytes = GRANULARITY_BYTES,
+): ContentExtents {
+  const zero = alignInward(changed.zero, granularityBytes, sizeBytes);
   const rest = differenceOf(unionOf(changed.data, changed.zero), zero);
-  const data = alignOutward(rest, GRANULARITY_BYTES, sizeBytes);
+  const data = alignOutward(rest, granularityBytes, sizeBytes);
   return { data, zero: differenceOf(zero, data) };
 }
 

@@ -44,7 +44,7 @@ export class DigestStore {
     const directory = this.#layout.leaves(diskId);
     await this.#files.makeDirectory(directory);
     const aligned = alignOutward(changed, tree.blockBytes, tree.sizeBytes);
-    await writeLeaves(this.#files, this.#path(diskId, sequence), {
+    await writeLeaves(this.#files, this.path(diskId, sequence), {
       sizeBytes: tree.sizeBytes,
       blockBytes: tree.blockBytes,
       inheritedBlocks: inheritedBlocks(older?.sizeBytes ?? null, tree.sizeBytes, tree.blockBytes),
@@ -59,7 +59,7 @@ export class DigestStore {
     try {
       const known = (await this.#sequences(diskId)).filter((candidate) => candidate <= sequence);
       if (known.at(-1) !== sequence) throw lost(diskId, `there is no file for point ${sequence}`);
-      for (const one of known) layers.push(await readLeaves(this.#files, this.#path(diskId, one)));
+      for (const one of known) layers.push(await readLeaves(this.#files, this.path(diskId, one)));
     } catch (error) {
       if (isFailure(error, 'DELTA_LEAVES_CORRUPT', 'FILE_UNREADABLE')) throw lost(diskId, error.message);
       throw error;
@@ -77,11 +77,11 @@ export class DigestStore {
     if (known.length <= FILES_MAX) return;
     let merged: LayerLeaves | undefined;
     for (const one of known) {
-      const layer = await readLeaves(this.#files, this.#path(diskId, one));
+      const layer = await readLeaves(this.#files, this.path(diskId, one));
       merged = merged ? mergeLeaves(merged, layer) : layer;
     }
-    await writeLeaves(this.#files, this.#path(diskId, sequence), merged!);
-    for (const one of known) if (one !== sequence) await this.#files.remove(this.#path(diskId, one));
+    await writeLeaves(this.#files, this.path(diskId, sequence), merged!);
+    for (const one of known) if (one !== sequence) await this.#files.remove(this.path(diskId, one));
   }
 
   async #sequences(diskId: string): Promise<number[]> {
@@ -92,7 +92,8 @@ export class DigestStore {
       .sort((a, b) => a - b);
   }
 
-  #path(diskId: string, sequence: number): string {
+  /** The file with what changed up to the point with that sequence number; the first one is complete. */
+  path(diskId: string, sequence: number): string {
     return join(this.#layout.leaves(diskId), `${String(sequence).padStart(16, '0')}.leaves`);
   }
 }

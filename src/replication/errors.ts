@@ -43,6 +43,23 @@ export const REPLICATION_ERRORS = {
     retry: 'later',
     remedy: 'The digests are computed anew by reading the disk here; nothing crosses the wire for it.',
   },
+  REPLICATION_SEED_NOT_NEEDED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The other site holds whole points of this machine: nothing is to be carried. A machine is seeded before its first copy is there: `warmsite vm protect --seed`.',
+  },
+  REPLICATION_SEED_PATH: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Name a directory of the medium, or a file that is not there yet.',
+  },
+  REPLICATION_SEED_CHANGED: {
+    kind: 'corrupt',
+    retry: 'never',
+    remedy:
+      'Nothing was exported. Check the disk; then remove the replica at the other site (`warmsite replica remove`) and protect the machine anew.',
+  },
   REPLICATION_SESSION_UNKNOWN: {
     kind: 'missing',
     retry: 'later',

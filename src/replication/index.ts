@@ -34,6 +34,7 @@ export type {
   Protection,
   TargetRecord,
 } from './records.ts';
+export type { SeedExported, SeedExportOptions } from './seed-export.ts';
 export type { SendProgress, StatementSigner } from './send-session.ts';
 export { planSession, type SessionConflict, type SessionPlan } from './session-plan.ts';
-export type { OfferDetails, ReplicationTarget } from './target.ts';
+export type { OfferDetails, ReplicationTarget, SeedTarget } from './target.ts';

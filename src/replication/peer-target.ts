@@ -3,7 +3,7 @@ import type { Json } from '../lib/canonical-json.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { PeerClient, UploadChunk } from '../peer/index.ts';
 import type { Acknowledgement, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
-import type { OfferDetails, ReplicationTarget } from './target.ts';
+import type { OfferDetails, ReplicationTarget, SeedTarget } from './target.ts';
 
 /** Another site as a target, over its peer connection. */
 export class PeerTarget implements ReplicationTarget {
@@ -30,6 +30,21 @@ export class PeerTarget implements ReplicationTarget {
       signal ? { signal } : {},
     );
     return answer as unknown as OfferAnswer;
+  }
+
+  get seeds(): SeedTarget {
+    return {
+      announce: async (announcement, details, leaves, signal) => {
+        const body = { ...announcement, ...details, wallMs: this.#clock.wallMs() };
+        const options = signal ? { signal } : {};
+        const known = await this.#client.call('replica.announce-seed', body as unknown as Json, options);
+        const answer = known ?? (await this.#client.upload(announcement.session, leaves, options));
+        return answer as unknown as Acknowledgement;
+      },
+      keep: async (machineId, pointId, signal) => {
+        await this.#client.call('replica.keep-for-seed', { machineId, pointId }, signal ? { signal } : {});
+      },
+    };
   }
 
   async upload(

@@ -17,6 +17,7 @@ import {
   type Protection,
   type TargetRecord,
 } from './records.ts';
+import type { SeedExported, SeedExportOptions } from './seed-export.ts';
 import type { SendProgress } from './send-session.ts';
 import type { ReplicationTarget } from './target.ts';
 
@@ -295,7 +296,7 @@ export class ProtectedMachine {
   }
 
   /** Begins to protect the machine. The first cut seals the owner's own files. */
-  protect(protection: Protection): Promise<void> {
+  protect(protection: Protection, o: { readonly seed: boolean } = { seed: false }): Promise<void> {
     return this.#changing.run(async () => {
       if (this.#record.protection) {
         throw replicationFailure('PROTECTION_EXISTS', `${this.#record.name} is protected already`, {
@@ -303,7 +304,8 @@ export class ProtectedMachine {
         });
       }
       const { targetSiteId } = protection;
-      this.#delivery = await Delivery.begin(this.#tools, this.layout, targetSiteId, () => this.#delivered);
+      const delivered = (): Delivered => this.#delivered;
+      this.#delivery = await Delivery.begin(this.#tools, this.layout, targetSiteId, delivered, o);
       await this.#storeRecord({ ...this.#record, protection });
     });
   }
@@ -416,6 +418,23 @@ export class ProtectedMachine {
       const outcome = await this.#delivery!.deliver(target, signal);
       await this.#settle();
       return outcome;
+    });
+  }
+
+  /** Writes the base for a courier, see `Delivery`. Nothing is sent meanwhile; a complete copy on its way is broken off. */
+  async exportSeed(
+    target: ReplicationTarget,
+    path: string,
+    o: SeedExportOptions = {},
+  ): Promise<SeedExported> {
+    this.#needProtection();
+    await this.#delivery!.preferSeed();
+    if (happened(this.cuts).length === 0) await this.cut('crash');
+    return this.#sending.run(async () => {
+      this.#needProtection();
+      this.#needHealthy();
+      throwIfAborted(o.signal);
+      return this.#delivery!.exportSeed(target, path, o);
     });
   }
 

@@ -4,11 +4,26 @@ import type { DeltaHeader } from '../delta/index.ts';
 import type { Json } from '../lib/canonical-json.ts';
 import type { Log } from '../lib/log.ts';
 import type { CallHandler, UploadHandler } from '../peer/index.ts';
-import type { RetentionPolicy } from '../recovery-point/index.ts';
-import type { Acknowledgement, Replica, Replicas } from '../replica/index.ts';
+import { checkSignedStatement, type RetentionPolicy } from '../recovery-point/index.ts';
+import type { Acknowledgement, Replica, Replicas, SeedAnnouncement } from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
 
+const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
 const DescribeBody = Type.Object({ machineId: Type.String({ maxLength: 26 }) });
+const KeepBody = Type.Object({
+  machineId: Type.String({ maxLength: 26 }),
+  pointId: Type.String({ maxLength: 26 }),
+});
+const AnnounceBody = Type.Object({
+  session: Id,
+  signed: Type.Unknown(),
+  machineName: Type.String({ maxLength: 64 }),
+  retention: Type.Object({
+    crash: Type.Integer({ minimum: 0, maximum: 128 }),
+    application: Type.Integer({ minimum: 0, maximum: 128 }),
+  }),
+  wallMs: Type.Number(),
+});
 const OfferBody = Type.Object({
   header: Type.Unknown(),
   machineName: Type.String({ maxLength: 64 }),
@@ -37,7 +52,10 @@ export interface ReceiverTools {
 export class ReplicationReceiver {
   readonly #tools: ReceiverTools;
   /** Sessions that have been accepted since this process started; an upload is always preceded by its offer. */
-  readonly #sessions = new Map<string, { replica: Replica; siteId: string }>();
+  readonly #sessions = new Map<
+    string,
+    { replica: Replica; siteId: string; announcement?: SeedAnnouncement }
+  >();
 
   constructor(tools: ReceiverTools) {
     this.#tools = tools;
@@ -59,6 +77,14 @@ export class ReplicationReceiver {
         return replica.describe() as unknown as Json;
       },
       'replica.offer': (peer, body) => this.#offer(peer.siteId, body),
+      'replica.announce-seed': (peer, body) => this.#announceSeed(peer.siteId, body),
+      'replica.keep-for-seed': async (peer, body) => {
+        const { machineId, pointId } = this.#checked(KeepBody, body);
+        const replica = this.#tools.replicas.need(machineId);
+        checkOwner(replica, peer.siteId);
+        await replica.seeding.keep(pointId);
+        return null;
+      },
     };
   }
 
@@ -76,9 +102,22 @@ export class ReplicationReceiver {
     return answer as unknown as Json;
   }
 
+  /** Null: the leaves are due, as an upload of that session. */
+  async #announceSeed(siteId: string, body: Json): Promise<Json> {
+    const { session, signed: raw, machineName, retention, wallMs } = this.#checked(AnnounceBody, body);
+    const signed = checkSignedStatement(raw, 'the statement of an announced seed');
+    const skewMs = Math.round(wallMs - this.#tools.wallMs());
+    this.#tools.onSkew(siteId, skewMs);
+    const replica = await this.#replicaFor(siteId, signed.statement, machineName, retention);
+    const known = replica.seeding.announced(signed);
+    if (known) return known as unknown as Json;
+    this.#sessions.set(session, { replica, siteId, announcement: { session, signed, skewMs } });
+    return null;
+  }
+
   async #replicaFor(
     siteId: string,
-    header: DeltaHeader,
+    header: Pick<DeltaHeader, 'machineId' | 'epoch'>,
     machineName: string,
     retention: RetentionPolicy,
   ): Promise<Replica> {
@@ -106,8 +145,10 @@ export class ReplicationReceiver {
           `no delta ${session} has been accepted from ${peer.name}`,
         );
       }
-      const { replica } = accepted;
-      const acknowledgement = await replica.receive(session, source, signal);
+      const { replica, announcement } = accepted;
+      const acknowledgement = announcement
+        ? await replica.announceSeed(announcement, source)
+        : await replica.receive(session, source, signal);
       this.#sessions.delete(session);
       this.#tools.onPublished(replica, acknowledgement);
       return acknowledgement as unknown as Json;
@@ -132,7 +173,6 @@ function checkOwner(replica: Replica, siteId: string): void {
 
 /** Enough of a look at an offered header to act on it; the stream's own header is checked whole by the decoder. */
 function checkHeader(raw: unknown): DeltaHeader {
-  const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
   const Header = Type.Object({
     session: Id,
     machineId: Id,
@@ -148,7 +188,7 @@ function checkHeader(raw: unknown): DeltaHeader {
       { minItems: 1, maxItems: 64 },
     ),
     blockBytes: Type.Literal(65536),
-    granularityBytes: Type.Literal(4096),
+    granularityBytes: Type.Union([Type.Literal(4096), Type.Literal(65536)]),
     digest: Type.Literal('sha256'),
     firstFrame: Type.Literal(0),
   });

@@ -1,6 +1,7 @@
 import Type from 'typebox';
 import { MachineConfiguration } from '../hypervisor/index.ts';
 import { recordKind } from '../lib/records.ts';
+import { SignedStatement } from '../recovery-point/index.ts';
 
 const Time = Type.Integer({ minimum: 0 });
 const Image = Type.Object({
@@ -97,6 +98,15 @@ const CutSchema = Type.Object({
 export type CutRecord = Type.Static<typeof CutSchema>;
 export const CUT_RECORD = recordKind('cut', 1, CutSchema);
 
+const SeedSchema = Type.Union([
+  /** Somebody wants it so: nothing is sent before a seed has been exported. */
+  Type.Object({ state: Type.Literal('wanted') }),
+  /** Exported, and not announced to the target yet. */
+  Type.Object({ state: Type.Literal('exported'), cutId: Type.String(), signed: SignedStatement }),
+  /** The target has put a stand-in under the points. `signed` is the point acknowledged last: another seed can be made of it. */
+  Type.Object({ state: Type.Literal('awaited'), signed: SignedStatement }),
+]);
+
 const TargetSchema = Type.Object({
   siteId: Type.String(),
   /** The newest point that the target holds verified; its layers may be merged here. */
@@ -113,7 +123,17 @@ const TargetSchema = Type.Object({
     Type.Null(),
   ]),
   /** The delta that was last begun, so that another process goes on with it. */
-  session: Type.Union([Type.Object({ session: Type.String(), cutId: Type.String() }), Type.Null()]),
+  session: Type.Union([
+    Type.Object({
+      session: Type.String(),
+      cutId: Type.String(),
+      /** Its pieces are whole blocks; a session keeps what it began with. */
+      wholeBlocks: Type.Optional(Type.Boolean()),
+    }),
+    Type.Null(),
+  ]),
+  /** The base goes by courier; absent once the target has it, and where it has come over the wire. */
+  seed: Type.Optional(SeedSchema),
 });
 /** `targets/<site>.json`: how far one target is. */
 export type TargetRecord = Type.Static<typeof TargetSchema>;

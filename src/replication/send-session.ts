@@ -15,6 +15,7 @@ import {
   statementDigest,
 } from '../recovery-point/index.ts';
 import { type DiskDelta, GRANULARITY_BYTES, onGranularity, piecesOfDisk } from './delta-source.ts';
+import { replicationFailure } from './errors.ts';
 import type { ProtectedDisk } from './records.ts';
 
 /** Signs point statements in the name of this site. */
@@ -41,6 +42,8 @@ export interface SendRequest {
   readonly trees: ReadonlyMap<string, DigestTree>;
   /** Everything of the statement that does not follow from the content. */
   readonly about: Omit<PointStatement, 'disks' | 'digest' | 'blockBytes' | 'version'>;
+  /** Said already of this very point: it is repeated, if the disks read so, and not signed anew. */
+  readonly signed?: SignedStatement | undefined;
   readonly signal?: AbortSignal;
 }
 
@@ -84,7 +87,7 @@ export class SendSession implements AsyncDisposable {
         readers.push(reader);
         const isComplete = request.header.parent === null;
         const changed = isComplete ? await reader.contentExtents() : await reader.ownExtents(1);
-        changes.push(onGranularity(changed, reader.sizeBytes));
+        changes.push(onGranularity(changed, reader.sizeBytes, request.header.granularityBytes));
       }
       return new SendSession(request, readers, changes);
     } catch (error) {
@@ -188,7 +191,8 @@ export class SendSession implements AsyncDisposable {
   }
 
   #sign(trees: ReadonlyMap<string, DigestTree>): SignedStatement {
-    const { about, header, signer } = this.#request;
+    const { about, header, signer, signed } = this.#request;
+    if (signed) return repeated(signed, trees);
     const statement: PointStatement = {
       ...about,
       version: 1,
@@ -209,6 +213,18 @@ export class SendSession implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const reader of this.#readers) await reader.close();
   }
+}
+
+/** Throws REPLICATION_SEED_CHANGED when the disks do not read as was signed. */
+function repeated(signed: SignedStatement, trees: ReadonlyMap<string, DigestTree>): SignedStatement {
+  const { disks, pointId } = signed.statement;
+  const other = disks.find(({ diskId, root }) => trees.get(diskId)?.root().toString('hex') !== root);
+  if (!other) return signed;
+  throw replicationFailure(
+    'REPLICATION_SEED_CHANGED',
+    `${other.diskId} does not read here as it was signed for point ${pointId}`,
+    { context: { pointId, diskId: other.diskId } },
+  );
 }
 
 /** The unchanging parts of every delta header that this side makes. */

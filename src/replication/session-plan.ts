@@ -1,3 +1,4 @@
+import type { SignedStatement } from '../recovery-point/index.ts';
 import type { Acknowledgement, ReplicaDescription } from '../replica/index.ts';
 import { happened } from './chain.ts';
 import type { CutRecord, TargetRecord } from './records.ts';
@@ -13,6 +14,8 @@ export type SessionConflict =
 
 export type SessionPlan =
   | { readonly kind: 'nothing' }
+  /** The base goes by courier: tell the target what it will be. */
+  | { readonly kind: 'announce'; readonly cut: CutRecord; readonly signed: SignedStatement }
   /** The target has published a point whose acknowledgement was lost. */
   | { readonly kind: 'acknowledged'; readonly cut: CutRecord; readonly newest: Acknowledgement }
   | {
@@ -40,6 +43,12 @@ export function planSession(
     return { kind: 'conflict', conflict: { why: 'fenced', ourEpoch: epoch, theirEpoch: replica.epoch } };
   }
   const newest = replica?.newest ?? null;
+  const { seed } = target;
+  if (seed?.state === 'wanted' && !acknowledged && !newest) return { kind: 'nothing' };
+  if (seed?.state === 'exported' && !acknowledged && (!newest || newest.pointId === seed.cutId)) {
+    const exported = happened(cuts).find(({ cutId }) => cutId === seed.cutId);
+    if (exported) return { kind: 'announce', cut: exported, signed: seed.signed };
+  }
   if ((newest?.pointId ?? null) !== (acknowledged?.pointId ?? null)) {
     return reconcile(cuts, target, newest);
   }

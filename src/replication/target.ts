@@ -1,6 +1,6 @@
 import type { DeltaHeader } from '../delta/index.ts';
 import type { UploadChunk } from '../peer/index.ts';
-import type { RetentionPolicy } from '../recovery-point/index.ts';
+import type { RetentionPolicy, SignedStatement } from '../recovery-point/index.ts';
 import type { Acknowledgement, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
 
 /** What travels beside the header of an offered delta. */
@@ -21,10 +21,28 @@ export interface ReplicationTarget {
   /** What the target holds of a machine; null if it has never heard of it. */
   describe(machineId: string, signal?: AbortSignal): Promise<ReplicaDescription | null>;
   offer(header: DeltaHeader, details: OfferDetails, signal?: AbortSignal): Promise<OfferAnswer>;
+  /** What goes by courier, and is told over the wire. */
+  readonly seeds: SeedTarget;
   upload(
     machineId: string,
     session: string,
     stream: AsyncIterable<UploadChunk>,
     signal?: AbortSignal,
   ): Promise<Acknowledgement>;
+}
+
+/** The part of a target that is told of seeds. */
+export interface SeedTarget {
+  /**
+   * The base of a machine comes by courier: this is what it will be. `leaves` gives for each disk of the statement eight bytes of
+   * length and the leaves file. Deltas can be laid on the point on return. A repetition is answered as the first time.
+   */
+  announce(
+    announcement: { readonly session: string; readonly signed: SignedStatement },
+    details: OfferDetails,
+    leaves: AsyncIterable<UploadChunk>,
+    signal?: AbortSignal,
+  ): Promise<Acknowledgement>;
+  /** Another seed, of this point, which awaits its base, is being made: durably, the point is to stay. */
+  keep(machineId: string, pointId: string, signal?: AbortSignal): Promise<void>;
 }

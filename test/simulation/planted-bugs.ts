@@ -45,6 +45,7 @@ function withoutSync(files: FileSystem, isAffected: (path: string) => boolean): 
 function targetWith(target: ReplicationTarget, changed: Partial<ReplicationTarget>): ReplicationTarget {
   return {
     siteId: target.siteId,
+    seeds: target.seeds,
     describe: (machineId) => target.describe(machineId),
     offer: (header, details) => target.offer(header, details),
     upload: (machineId, session, stream) => target.upload(machineId, session, stream),

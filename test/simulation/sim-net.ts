@@ -3,7 +3,12 @@ import type { Json } from '../../src/lib/canonical-json.ts';
 import { Failure } from '../../src/lib/errors.ts';
 import { PEER_ERRORS, type Peer, type UploadChunk } from '../../src/peer/index.ts';
 import type { Acknowledgement, OfferAnswer, ReplicaDescription } from '../../src/replica/index.ts';
-import type { OfferDetails, ReplicationReceiver, ReplicationTarget } from '../../src/replication/index.ts';
+import type {
+  OfferDetails,
+  ReplicationReceiver,
+  ReplicationTarget,
+  SeedTarget,
+} from '../../src/replication/index.ts';
 import type { SimRandom } from './sim-random.ts';
 import type { SimProcess } from './turns.ts';
 
@@ -190,6 +195,20 @@ export class SimTarget implements ReplicationTarget {
     const body = { header, ...details, wallMs: this.#process.clock.wallMs() };
     const answer = await this.#net.call(this.#process, 'replica.offer', body as unknown as Json);
     return answer as unknown as OfferAnswer;
+  }
+
+  get seeds(): SeedTarget {
+    return {
+      announce: async (announcement, details, leaves) => {
+        const body = { ...announcement, ...details, wallMs: this.#process.clock.wallMs() };
+        const known = await this.#net.call(this.#process, 'replica.announce-seed', body as unknown as Json);
+        const answer = known ?? (await this.#net.upload(this.#process, announcement.session, leaves));
+        return answer as unknown as Acknowledgement;
+      },
+      keep: async (machineId, pointId) => {
+        await this.#net.call(this.#process, 'replica.keep-for-seed', { machineId, pointId });
+      },
+    };
   }
 
   async upload(

@@ -1,7 +1,7 @@
 import type { DeltaHeader } from '../../src/delta/index.ts';
 import type { UploadChunk } from '../../src/peer/index.ts';
 import type { Replicas } from '../../src/replica/index.ts';
-import type { OfferDetails, ReplicationTarget } from '../../src/replication/index.ts';
+import type { OfferDetails, ReplicationTarget, SeedTarget } from '../../src/replication/index.ts';
 
 /** A target that is a replica store in the same process: the whole path but the wire. */
 export class DirectTarget implements ReplicationTarget {
@@ -29,6 +29,20 @@ export class DirectTarget implements ReplicationTarget {
       retention,
     });
     return replica.offer({ header, skewMs: 0 });
+  }
+
+  get seeds(): SeedTarget {
+    return {
+      announce: async (announcement, { machineName, retention }, leaves) => {
+        const replica = await this.#replicas.forOffer(announcement.signed.statement, {
+          sourceSiteId: this.#sourceSiteId,
+          machineName,
+          retention,
+        });
+        return replica.announceSeed({ ...announcement, skewMs: 0 }, flat(leaves));
+      },
+      keep: (machineId, pointId) => this.#replicas.need(machineId).seeding.keep(pointId),
+    };
   }
 
   upload(machineId: string, session: string, stream: AsyncIterable<UploadChunk>, signal?: AbortSignal) {

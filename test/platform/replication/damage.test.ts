@@ -189,6 +189,7 @@ describe('damage and conflict', { timeout: 240_000 }, () => {
 function bound(target: ReplicationTarget): ReplicationTarget {
   return {
     siteId: target.siteId,
+    seeds: target.seeds,
     describe: target.describe.bind(target),
     offer: target.offer.bind(target),
     upload: target.upload.bind(target),

@@ -24,6 +24,7 @@ async function withOneCut(t: TestContext) {
   const { target } = sites;
   const through = (upload: ReplicationTarget['upload']): ReplicationTarget => ({
     siteId: target.siteId,
+    seeds: target.seeds,
     describe: (machineId) => target.describe(machineId),
     offer: (header, details) => target.offer(header, details),
     upload,

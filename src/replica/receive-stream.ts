@@ -1,0 +1,57 @@
+import { DATA_FRAME_BYTES_MAX, decodeDelta } from '../delta/index.ts';
+import { isFailure } from '../lib/errors.ts';
+import type { FileSystem } from '../lib/files.ts';
+import type { SignedStatement } from '../recovery-point/index.ts';
+import { replicaFailure } from './errors.ts';
+import type { ReplicaLayout } from './layout.ts';
+import { checkSameDelta } from './offer.ts';
+import { discardSession } from './publication.ts';
+import { ReceiveSession } from './receive-session.ts';
+
+/** Takes the frames of a stream that goes on with a session, to its trailer. Throws what the decoder and the layers throw. */
+export async function takeStream(
+  session: ReceiveSession,
+  source: AsyncIterable<Uint8Array>,
+  signal: AbortSignal | undefined,
+): Promise<{ readonly signed: SignedStatement; readonly receivedBytes: number }> {
+  let receivedBytes = 0;
+  const counted = (async function* () {
+    for await (const chunk of source) {
+      receivedBytes += chunk.length;
+      yield chunk;
+    }
+  })();
+  const resumed = session.durable;
+  const { frames } = await decodeDelta(counted, {
+    memory: Buffer.allocUnsafeSlow(DATA_FRAME_BYTES_MAX),
+    received: (arrived) => {
+      checkSameDelta(session.header, arrived, resumed.frames);
+      return resumed;
+    },
+    ...(signal ? { signal } : {}),
+  });
+  for await (const frame of frames) {
+    if (frame.type !== 'trailer') await session.apply(frame);
+    // What it says is checked before it is believed.
+    else return { signed: frame.trailer.statement as unknown as SignedStatement, receivedBytes };
+  }
+  throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream ended without a trailer', {});
+}
+
+/** Opens a session to go on with; one whose files do not fit its record is discarded, and `onDiscard` told before. */
+export async function openSession(
+  files: FileSystem,
+  layout: ReplicaLayout,
+  session: string,
+  onDiscard: () => void,
+): Promise<ReceiveSession> {
+  try {
+    return await ReceiveSession.open({ files, directory: layout.session(session) });
+  } catch (error) {
+    if (isFailure(error, 'QCOW2_RESUME_MISMATCH', 'REPLICA_SESSION_UNKNOWN')) {
+      onDiscard();
+      await discardSession(files, layout, session);
+    }
+    throw error;
+  }
+}

@@ -1,0 +1,55 @@
+import { NOTHING_RECEIVED } from '../delta/index.ts';
+import type { SignedStatement } from '../recovery-point/index.ts';
+import { seedHeader } from '../replica/index.ts';
+import { chainUpTo } from './chain.ts';
+import type { Delivered, DeliveryTools } from './delivery.ts';
+import type { TargetRecord } from './records.ts';
+import { type SeedExported, type SeedExportOptions, seedPath, writeSeed } from './seed-export.ts';
+import { HEADER_DEFAULTS, SendSession, type SentDelta } from './send-session.ts';
+import type { ReplicationTarget } from './target.ts';
+
+/**
+ * Writes another seed for a target that awaits one: of the point that it has acknowledged last, as it was signed then. The
+ * target is told first, so that it keeps the point. Throws REPLICATION_SEED_CHANGED if the files here do not read as signed.
+ */
+export async function exportAgain(
+  tools: DeliveryTools,
+  { record, cuts }: Delivered,
+  { acknowledged }: TargetRecord,
+  { target, signed, path }: { target: ReplicationTarget; signed: SignedStatement; path: string },
+  o: SeedExportOptions,
+): Promise<SeedExported> {
+  const { images, signer } = tools;
+  const { machineId, machineName, pointId, sequence } = signed.statement;
+  const file = await seedPath(tools.files, path, { machineName, sequence, pointId });
+  await target.seeds.keep(machineId, pointId, o.signal);
+  const chainOf = (disk: (typeof record.disks)[number]) => chainUpTo(disk, cuts, acknowledged!.ordinal);
+  await using sending = await SendSession.open({
+    ...{ images, signer, signed, disks: record.disks, trees: new Map(), about: signed.statement },
+    header: { ...seedHeader({ signed }), granularityBytes: HEADER_DEFAULTS.granularityBytes },
+    chains: Object.fromEntries(record.disks.map((disk) => [disk.diskId, chainOf(disk)])),
+    ...(o.signal ? { signal: o.signal } : {}),
+  });
+  const { bytes } = await writeSeedOf(tools, sending, file, o);
+  return { path: file, pointId, sequence, bytes };
+}
+
+/** The stream of an opened cut as a seed file; what it was found to be is what was signed. */
+export async function writeSeedOf(
+  { files, clock }: DeliveryTools,
+  sending: SendSession,
+  file: string,
+  o: SeedExportOptions,
+): Promise<{ readonly bytes: number; readonly sent: SentDelta }> {
+  const counted = (async function* (): AsyncGenerator<Uint8Array> {
+    for await (const chunk of sending.stream(NOTHING_RECEIVED, true)) {
+      o.onProgress?.(sending.progress);
+      yield chunk;
+    }
+  })();
+  const signed = (): SignedStatement => sending.sent!.signed;
+  const bytes = await writeSeed(files, file, counted, {
+    ...{ signed, exportedAtMs: clock.wallMs(), signal: o.signal },
+  });
+  return { bytes, sent: sending.sent! };
+}
