@@ -73,6 +73,8 @@ export class ReplicationLoop {
   readonly #lookBell: Wakeup;
   readonly #retryBell: Wakeup;
   readonly #stop = new AbortController();
+  /** What the machine's process does is known: before that, a machine that runs would be taken for one that does not. */
+  readonly #looked = Promise.withResolvers<void>();
   readonly #whenAcknowledged = new Set<() => void>();
   #work: Promise<unknown> = Promise.resolve();
   #unlisten: () => void = () => undefined;
@@ -260,7 +262,7 @@ export class ReplicationLoop {
 
   async #keepLooking(signal: AbortSignal): Promise<never> {
     for (;;) {
-      await this.#look();
+      await this.#look().finally(this.#looked.resolve);
       await this.#lookBell.wait(
         this.#machine.presence.state === 'running' ? Number.POSITIVE_INFINITY : LOOK_EVERY_MS,
         signal,
@@ -297,6 +299,7 @@ export class ReplicationLoop {
   // Cutting: copies when they are due.
 
   async #keepCutting(signal: AbortSignal): Promise<never> {
+    await this.#looked.promise;
     for (;;) {
       const due = this.#nextDue();
       const inMs = due ? due.dueAtMs - this.#tools.clock.monotonicMs() : Number.POSITIVE_INFINITY;

@@ -148,7 +148,9 @@ export async function syncFile(path: string): Promise<void> {
 
 function unreadable(chain: readonly ImageFile[], words: string, cause: unknown) {
   const path = chain.at(-1)?.path ?? '';
-  return hypervisorFailure('IMAGE_UNREADABLE', `cannot open ${path}: ${words}`, {
+  // The tool repeats the description of the whole chain, which hides what it has to say.
+  const said = words.replace(/'json:\{.*\}'/s, 'the chain');
+  return hypervisorFailure('IMAGE_UNREADABLE', `cannot open ${path}: ${said}`, {
     context: { path, layers: chain.length },
     cause,
   });

@@ -59,6 +59,20 @@ describe('replication loop', () => {
     assert.deepEqual(loop.report().nextDue, { copyType: 'crash', inMs: 5000 });
   });
 
+  it('copies nothing before it knows what the process of the machine does', async (t) => {
+    const looked = Promise.withResolvers<void>();
+    const { clock, machine, alerts } = await looping(t, EVERY_5_S, (fake) => {
+      fake.presence = { state: 'stopped' };
+      fake.hasChanges = true;
+      const look = fake.look.bind(fake);
+      fake.look = () => looked.promise.then(look);
+    });
+    assert.deepEqual([machine.made, machine.changeChecks], [[], 0]);
+    looked.resolve();
+    await clock.turn(0);
+    assert.deepEqual([machine.presence.state, machine.made, [...alerts]], ['running', ['crash'], []]);
+  });
+
   it('asks nothing of machine or target while nothing is due', async (t) => {
     const { clock, machine } = await looping(t, { schedules: [] });
     const { looks, sendAttempts } = machine;
