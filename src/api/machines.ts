@@ -84,6 +84,8 @@ export const ProtectRequest = Type.Object(
     target: Type.Optional(Reference),
     ...policyFields,
     bytesPerSecond: Type.Optional(Type.Integer({ minimum: 1024 })),
+    /** The base goes by courier: nothing is sent before a seed has been exported. */
+    seed: Type.Optional(Type.Boolean()),
   },
   { additionalProperties: false },
 );
@@ -158,6 +160,13 @@ export const ReplicationView = Type.Object({
       cutAtMs: Type.Optional(WallTime),
     }),
   ),
+  /**
+   * The base goes by courier. `wanted`: nothing is sent before it has been exported; `exported`: the other site has not been
+   * told; `awaited`: copies flow, and nothing can be recovered before it has been imported there.
+   */
+  seed: Type.Optional(
+    Type.Union([Type.Literal('wanted'), Type.Literal('exported'), Type.Literal('awaited')]),
+  ),
   /** The delta on its way: guest bytes. A complete first copy (seeding) is one where `complete` is true. */
   transfer: Type.Optional(
     Type.Object({
@@ -212,6 +221,8 @@ const ReplicaView = Type.Object({
       cutAtMs: WallTime,
     }),
   ),
+  /** Its base comes by courier and has not been imported: no point can be used. */
+  awaitsSeed: Type.Optional(Type.Literal(true)),
   /** A delta of which a part has arrived. */
   incoming: Type.Optional(Type.Object({ pointId: Id, receivedBytes: Type.Optional(Bytes) })),
   rpo: Rpo,
@@ -239,8 +250,16 @@ export const PointView = Type.Object({
   machineId: Id,
   /** Counts the published points of the machine; absent for a copy that has not been published yet. */
   sequence: Type.Optional(Count),
-  /** `unsent`, `sending`: cut, at the protected site alone. `verified`: durable, read back and equal at the recovery site. */
-  state: Type.Union([Type.Literal('unsent'), Type.Literal('sending'), Type.Literal('verified')]),
+  /**
+   * `unsent`, `sending`: cut, at the protected site alone. `verified`: durable, read back and equal at the recovery site.
+   * `awaiting-seed`: all of that but its base, which comes by courier: it cannot be used before.
+   */
+  state: Type.Union([
+    Type.Literal('unsent'),
+    Type.Literal('sending'),
+    Type.Literal('awaiting-seed'),
+    Type.Literal('verified'),
+  ]),
   copyType: Type.String(),
   consistency: ConsistencyName,
   /** Why the copy is less consistent than its type strives for. */
@@ -282,3 +301,6 @@ export const CreatePointRequest = Type.Object(
   },
   { additionalProperties: false },
 );
+
+/** A file or directory of the site's host. */
+export const SeedRequest = Type.Object({ path: AbsolutePath }, { additionalProperties: false });

@@ -8,6 +8,7 @@ import {
   PointView,
   PolicyRequest,
   ProtectRequest,
+  SeedRequest,
   StartStopRequest,
   UnprotectRequest,
 } from './machines.ts';
@@ -213,6 +214,15 @@ export const ROUTES = {
     params: MachineBranch,
     answer: JobView,
   },
+  'seed.export': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/seeds',
+    body: SeedRequest,
+    answer: JobView,
+  },
+  /** The machine is told by the seed. */
+  'seed.import': { ...plain, method: 'POST', path: '/seeds', body: SeedRequest, answer: JobView },
   'job.list': { ...plain, method: 'GET', path: '/jobs', answer: Type.Array(JobView) },
   'job.show': { ...ofJob, method: 'GET', path: '/jobs/:job', query: JobQuery, answer: JobView },
   'job.cancel': { ...ofJob, method: 'POST', path: '/jobs/:job/cancel', answer: JobView },

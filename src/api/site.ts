@@ -155,6 +155,8 @@ export const JobView = Type.Object({
     Type.Literal('failover.start'),
     Type.Literal('failover.restart'),
     Type.Literal('failover.cleanup'),
+    Type.Literal('seed.export'),
+    Type.Literal('seed.import'),
   ]),
   state: Type.Union([
     Type.Literal('queued'),

@@ -7,6 +7,7 @@ import { addMachineCommands } from './commands/machine-commands.ts';
 import { addPointCommands } from './commands/point-commands.ts';
 import { addReplicaCommands } from './commands/replica-commands.ts';
 import { examples, Runner } from './commands/runner.ts';
+import { addSeedCommands } from './commands/seed-commands.ts';
 import { addSiteCommands } from './commands/site-commands.ts';
 import { addWatchCommands } from './commands/watch-commands.ts';
 import { DATA_DIRECTORY_DEFAULT, type Report } from './context.ts';
@@ -55,6 +56,7 @@ function buildProgram(world: World, json: boolean, finish: (report: Report) => v
   addMachineCommands(program, runner);
   addPointCommands(program, runner);
   addReplicaCommands(program, runner);
+  addSeedCommands(program, runner);
   addFailoverCommands(program, runner);
   addJobCommands(program, runner);
   addWatchCommands(program, runner);

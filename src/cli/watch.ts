@@ -90,7 +90,8 @@ export function followSeeding(
 }
 
 /** Why no copy is on its way, if none is. */
-function reasonToWait({ phase, unsentCuts, nextDue, lastSkip }: ReplicationView): string | undefined {
+function reasonToWait({ phase, unsentCuts, nextDue, lastSkip, seed }: ReplicationView): string | undefined {
+  if (seed === 'wanted') return 'its base goes by courier: `warmsite seed export` comes next';
   if (phase !== 'idle' || unsentCuts > 0) return undefined;
   if (lastSkip) return lastSkip.reason;
   return nextDue ? undefined : 'no copy is scheduled; make one with `warmsite point create`';

@@ -284,7 +284,7 @@ export class Machines {
       ...(request.bytesPerSecond === undefined ? {} : { bytesPerSecond: request.bytesPerSecond }),
       compression: request.compression ?? true,
     };
-    await machine.protect(protection);
+    await machine.protect(protection, { seed: request.seed ?? false });
     this.#warnOfFirmware(machine);
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }

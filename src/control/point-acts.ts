@@ -53,7 +53,7 @@ export class PointActs {
     for (const point of replica.points) {
       const { pointId } = point.statement;
       const proofs = await this.#o.keeper.proofs(replica, pointId);
-      views.push(replicaPointView(point, proofs, reasons.get(pointId) ?? []));
+      views.push(replicaPointView(point, replica, proofs, reasons.get(pointId) ?? []));
     }
     return views;
   }

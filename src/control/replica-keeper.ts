@@ -4,7 +4,13 @@ import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { loadRecord } from '../lib/records.ts';
 import type { KeepReason } from '../recovery-point/index.ts';
-import { CONTENT_PROOF, type ContentProof, type Replica, type Replicas } from '../replica/index.ts';
+import {
+  awaitingSeed,
+  CONTENT_PROOF,
+  type ContentProof,
+  type Replica,
+  type Replicas,
+} from '../replica/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
 import type { EventHub } from './event-hub.ts';
 import type { PointIndex } from './point-index.ts';
@@ -61,6 +67,7 @@ export class ReplicaKeeper {
     try {
       if (!this.#isHeld(replica)) return;
       this.#index.refresh(replica);
+      this.#tellOfSeed(replica);
       const proven = await provenPoints(this.#files, replica);
       const retired = await replica.retire(retention, (pointId) => proven.has(pointId));
       this.#alerts.clear(key);
@@ -77,6 +84,14 @@ export class ReplicaKeeper {
     }
   }
 
+  /** A machine that cannot be recovered must not look like the others. */
+  #tellOfSeed(replica: Replica): void {
+    const { machineId } = replica.record;
+    const key = `seed:${machineId}`;
+    if (replica.awaitsSeed) this.#alerts.raise(key, 'warning', awaitingSeed(replica.record), machineId);
+    else this.#alerts.clear(key);
+  }
+
   #isHeld(replica: Replica): boolean {
     return this.#replicas.get(replica.record.machineId) === replica;
   }
@@ -85,6 +100,7 @@ export class ReplicaKeeper {
   forget(machineId: string): void {
     this.#index.forget(machineId);
     this.#alerts.clear(`retention:${machineId}`);
+    this.#alerts.clear(`seed:${machineId}`);
   }
 
   /** What retention says of each point now. */

@@ -1,24 +1,18 @@
 import type { ReplicationView } from '../api/index.ts';
 import type { MachineEvent } from '../hypervisor/index.ts';
 import { type Clock, cancelled } from '../lib/clock.ts';
-import { Failure, failuresOf, isFailure, messageOf } from '../lib/errors.ts';
+import { Failure, isFailure, messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import type { Random } from '../lib/random.ts';
 import { type Backoff, pauseMs } from '../lib/retry.ts';
 import { type DueCopy, type LastMade, nextDue } from '../recovery-point/index.ts';
-import {
-  type CutRecord,
-  type MachinePresence,
-  type ProtectedMachine,
-  type Protection,
-  REPLICATION_ERRORS,
-  type ReplicationTarget,
-} from '../replication/index.ts';
+import type { CutRecord, ProtectedMachine, Protection, ReplicationTarget } from '../replication/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
+import { presenceFailure } from './presence-failure.ts';
 import { Wakeup } from './wakeup.ts';
 
 /** What the loop needs of a protected machine. */
@@ -170,7 +164,7 @@ export class ReplicationLoop {
   report(): ReplicationView {
     const nowMs = this.#tools.clock.monotonicMs();
     const due = this.#nextDue();
-    const acknowledged = this.#machine.target?.acknowledged;
+    const { acknowledged, seed } = this.#machine.target ?? {};
     const cutAtMs = this.#acknowledgedCutAtMs;
     const failure = this.#failure;
     const transfer = this.#transfer();
@@ -187,6 +181,7 @@ export class ReplicationLoop {
             },
           }
         : {}),
+      ...(seed ? { seed: seed.state } : {}),
       ...(transfer ? { transfer } : {}),
       ...(due ? { nextDue: { copyType: due.copyType, inMs: Math.max(0, due.dueAtMs - nowMs) } } : {}),
       ...(this.#lastSkip ? { lastSkip: this.#lastSkip } : {}),
@@ -220,14 +215,17 @@ export class ReplicationLoop {
   #rpo(): ReplicationView['rpo'] {
     const everyMs = this.#protection?.schedules.map((schedule) => schedule.everyMs) ?? [];
     const cutAtMs = this.#acknowledgedCutAtMs;
+    // Points whose base has not come save nothing.
+    const isWithoutBase = this.#machine.target?.seed !== undefined;
     // A machine that does not run and whose every byte is there loses nothing.
     const isStill =
+      !isWithoutBase &&
       this.#machine.presence.state === 'stopped' &&
       this.#emptyTips !== undefined &&
       this.#machine.unsent.length === 0;
     const actualMs = isStill
       ? 0
-      : cutAtMs === undefined
+      : cutAtMs === undefined || isWithoutBase
         ? undefined
         : Math.max(0, this.#tools.clock.wallMs() - cutAtMs);
     return {
@@ -421,7 +419,7 @@ export class ReplicationLoop {
         this.#failure = undefined;
         this.#tools.alerts.clear(`replication:${machineId}`);
         await this.#sendBell.wait(
-          this.#machine.unsent.length > 0 ? UNREADY_PAUSE_MS : Number.POSITIVE_INFINITY,
+          this.#mayBecomeReady() ? UNREADY_PAUSE_MS : Number.POSITIVE_INFINITY,
           signal,
         );
       } catch (error) {
@@ -430,6 +428,11 @@ export class ReplicationLoop {
         await this.#waitOut(error, attempt, signal);
       }
     }
+  }
+
+  /** What waits for a seed to be exported is told when that has happened. */
+  #mayBecomeReady(): boolean {
+    return this.#machine.unsent.length > 0 && this.#machine.target?.seed?.state !== 'wanted';
   }
 
   async #sendAll(signal: AbortSignal): Promise<void> {
@@ -483,14 +486,4 @@ export class ReplicationLoop {
     const { cutAtMs, pointId } = acknowledged;
     return cutAtMs ?? this.#machine.cuts.find(({ cutId }) => cutId === pointId)?.cutAtMs;
   }
-}
-
-function presenceFailure(
-  name: string,
-  presence: Extract<MachinePresence, { state: 'stale' | 'unreachable' }>,
-): Failure {
-  const said = `${name}: ${presence.reason}`;
-  return presence.state === 'stale'
-    ? failuresOf(REPLICATION_ERRORS)('PROTECTION_STALE_BASE', said)
-    : controlFailure('MACHINE_UNREACHABLE', said);
 }

@@ -37,6 +37,7 @@ import { PointActs } from './point-acts.ts';
 import { PointIndex } from './point-index.ts';
 import { ReplicaActs } from './replica-acts.ts';
 import { ReplicaKeeper } from './replica-keeper.ts';
+import { SeedActs } from './seed-acts.ts';
 import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './site-files.ts';
 import { SiteLock } from './site-lock.ts';
 import { SpaceWatch } from './space-watch.ts';
@@ -75,6 +76,8 @@ interface Works {
   readonly machines: Machines;
   readonly pairing: Pairing;
   readonly peerServer: PeerServer;
+  /** Another site as a target; throws while it is not paired. */
+  readonly target: (siteId: string) => PeerTarget;
 }
 
 /**
@@ -93,6 +96,7 @@ export class Site {
   readonly points: PointActs;
   readonly failovers: FailoverActs;
   readonly replicas: ReplicaActs;
+  readonly seeds: SeedActs;
   readonly peers: PeerActs;
   readonly startedAtMs: number;
   readonly #ground: Ground;
@@ -124,6 +128,10 @@ export class Site {
     this.failovers = new FailoverActs({ failovers: works.failovers, inventory, points, keeper, jobs });
     const { replicas } = ground;
     this.replicas = new ReplicaActs({ replicas, inventory, keeper, audit, alerts });
+    this.seeds = new SeedActs({
+      ...{ files: tools.files, machines, inventory, replicas, keeper, jobs },
+      target: works.target,
+    });
     this.peers = new PeerActs({
       ...{ identity, settings, pairing, links, machines, audit, clock, random },
       peers: ground.peers,
@@ -139,6 +147,8 @@ export class Site {
         'failover.start': this.failovers.starting,
         'failover.restart': this.failovers.restarting,
         'failover.cleanup': this.failovers.cleaning,
+        'seed.export': this.seeds.exporting,
+        'seed.import': this.seeds.importing,
       },
     });
   }
@@ -277,12 +287,13 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     onReachable: (peerId) => machines?.kick(peerId),
   });
   opening.defer(() => links.close());
+  const target = (peerId: string) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock });
   machines = await Machines.open({
     ...tools,
     ...{ dataDirectory, signer, siteId },
     loop: {
       ...{ clock, random, log, files, alerts, audit, events },
-      target: (peerId) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock }),
+      target,
     },
   });
   const opened = machines;
@@ -316,5 +327,5 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   opening.defer(() => peerServer.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());
-  return { keeper, failovers, links, machines, pairing, peerServer };
+  return { keeper, failovers, links, machines, pairing, peerServer, target };
 }

@@ -87,7 +87,9 @@ export function replicaView(replica: Replica, nameOf: NameOf, nowMs: number): Ma
           }
         : {}),
       ...(incoming ? { incoming: { pointId: incoming.pointId } } : {}),
-      rpo: newest ? { actualMs: Math.max(0, nowMs - newest.manifest.cutAtHereMs) } : {},
+      ...(replica.awaitsSeed ? { awaitsSeed: true as const } : {}),
+      rpo:
+        newest && !replica.awaitsSeed ? { actualMs: Math.max(0, nowMs - newest.manifest.cutAtHereMs) } : {},
     },
   };
 }
@@ -112,14 +114,19 @@ export interface PointProofs {
   readonly boot: BootProof | undefined;
 }
 
-export function replicaPointView(point: ReplicaPoint, proofs: PointProofs, keptFor: KeepReasons): PointView {
+export function replicaPointView(
+  point: ReplicaPoint,
+  { awaitsSeed }: Pick<Replica, 'awaitsSeed'>,
+  proofs: PointProofs,
+  keptFor: KeepReasons,
+): PointView {
   const { statement, manifest, statementDigest } = point;
   const { content, boot } = proofs;
   return {
     pointId: statement.pointId,
     machineId: statement.machineId,
     sequence: statement.sequence,
-    state: 'verified',
+    state: awaitsSeed ? 'awaiting-seed' : 'verified',
     copyType: statement.copyType,
     consistency: statement.consistency,
     ...(statement.degraded === undefined ? {} : { degraded: statement.degraded }),
@@ -155,13 +162,14 @@ function bootView(boot: BootProof): NonNullable<PointView['proofs']['boot']> {
 /** A copy as the protected site knows it; what became of it at the other site is known there. */
 export function cutView(machine: ProtectedMachine, cut: CutRecord): PointView {
   const acknowledged = machine.target?.acknowledged;
-  const isVerified = cut.ordinal <= (acknowledged?.ordinal ?? 0);
+  const isThere = cut.ordinal <= (acknowledged?.ordinal ?? 0);
+  const awaitsSeed = machine.target?.seed?.state === 'awaited';
   const isSending = machine.sendProgress?.pointId === cut.cutId;
   return {
     pointId: cut.cutId,
     machineId: machine.record.machineId,
     ...(acknowledged?.pointId === cut.cutId ? { sequence: acknowledged.sequence } : {}),
-    state: isVerified ? 'verified' : isSending ? 'sending' : 'unsent',
+    state: isThere ? (awaitsSeed ? 'awaiting-seed' : 'verified') : isSending ? 'sending' : 'unsent',
     copyType: cut.copyType,
     consistency: cut.consistency,
     ...(cut.degraded === undefined ? {} : { degraded: cut.degraded }),

@@ -32,9 +32,9 @@ export {
 } from './records.ts';
 export { Replica } from './replica.ts';
 export { Replicas } from './replicas.ts';
-export { encodeSeedEnd, SEED_SUFFIX, SeedFile, seedHeader } from './seed-file.ts';
+export { encodeSeedEnd, findSeed, SEED_SUFFIX, SeedFile, seedHeader } from './seed-file.ts';
 export type { SeedProgress } from './seed-import.ts';
-export type { SeedImported, Seeding } from './seeding.ts';
+export { awaitingSeed, type SeedImported, type Seeding } from './seeding.ts';
 export type { SeedAnnouncement } from './stand-in.ts';
 export type { ReplicaTools } from './tools.ts';
 export { type VerifyProgress, verifyPoint } from './verify.ts';

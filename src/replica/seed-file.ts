@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import { crc32 } from 'node:zlib';
 import Type from 'typebox';
 import type { DeltaHeader } from '../delta/index.ts';
@@ -135,4 +136,22 @@ export function seedHeader({
     digest: 'sha256',
     firstFrame: 0,
   };
+}
+
+/** The seed that a person means: a file, or the only one in a directory. Throws REPLICA_SEED_REFUSED. */
+export async function findSeed(files: FileSystem, path: string): Promise<string> {
+  const names = await files.list(path).then(
+    (listed) => listed,
+    // What cannot be listed is a file, or says so when it is opened.
+    () => undefined,
+  );
+  if (names === undefined) return path;
+  const seeds = names.filter((name) => name.endsWith(SEED_SUFFIX));
+  if (seeds.length === 1) return join(path, seeds[0]!);
+  const said =
+    seeds.length === 0 ? `there is no ${SEED_SUFFIX} file` : `there are several: ${seeds.join(', ')}`;
+  throw replicaFailure('REPLICA_SEED_REFUSED', `${path}: ${said}`, {
+    context: { path, seeds: seeds.length },
+    hint: 'Name the file of the seed.',
+  });
 }

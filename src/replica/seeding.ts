@@ -1,4 +1,5 @@
 import type { ImageFile } from '../hypervisor/index.ts';
+import type { Failure } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { storeRecord } from '../lib/records.ts';
 import { type SignedStatement, statementDigest } from '../recovery-point/index.ts';
@@ -38,7 +39,8 @@ export function areAwaitingSeed(points: readonly ReplicaPoint[]): boolean {
   return points[0]?.manifest.seed === 'awaited';
 }
 
-export function awaitingSeed({ machineId, machineName }: ReplicaRecord): Error {
+/** What is said to those who want to use a point whose base has not come. */
+export function awaitingSeed({ machineId, machineName }: ReplicaRecord): Failure {
   const said = `the base of ${machineName} has not been imported`;
   return replicaFailure('REPLICA_AWAITING_SEED', said, { context: { machineId } });
 }

@@ -166,11 +166,21 @@ export class Delivery {
    * acknowledged last, whose state the chain here holds as long as no younger one is acknowledged. Callers see to it that
    * nothing is delivered meanwhile. Durable on return, and deltas upon it may flow.
    */
-  async exportSeed(target: ReplicationTarget, path: string, o: SeedExportOptions): Promise<SeedExported> {
+  async exportSeed(
+    target: () => ReplicationTarget,
+    path: string,
+    o: SeedExportOptions,
+  ): Promise<SeedExported> {
     await this.preferSeed();
     const { seed } = this.#record;
     return seed?.state === 'awaited'
-      ? exportAgain(this.#tools, this.#machine(), this.#record, { target, signed: seed.signed, path }, o)
+      ? exportAgain(
+          this.#tools,
+          this.#machine(),
+          this.#record,
+          { target: target(), signed: seed.signed, path },
+          o,
+        )
       : this.#exportFirst(path, o);
   }
 

@@ -423,18 +423,18 @@ export class ProtectedMachine {
 
   /** Writes the base for a courier, see `Delivery`. Nothing is sent meanwhile; a complete copy on its way is broken off. */
   async exportSeed(
-    target: ReplicationTarget,
+    target: (siteId: string) => ReplicationTarget,
     path: string,
     o: SeedExportOptions = {},
   ): Promise<SeedExported> {
-    this.#needProtection();
+    const { targetSiteId } = this.#needProtection();
     await this.#delivery!.preferSeed();
     if (happened(this.cuts).length === 0) await this.cut('crash');
     return this.#sending.run(async () => {
       this.#needProtection();
       this.#needHealthy();
       throwIfAborted(o.signal);
-      return this.#delivery!.exportSeed(target, path, o);
+      return this.#delivery!.exportSeed(() => target(targetSiteId), path, o);
     });
   }
 

@@ -68,6 +68,8 @@ export const HANDLERS: Handlers = {
     site.failovers.restart(actor, params.machine, params.branch, body),
   'failover.cleanup': ({ site, actor, params }) =>
     site.failovers.cleanup(actor, params.machine, params.branch),
+  'seed.export': ({ site, actor, params, body }) => site.seeds.export(actor, params.machine, body.path),
+  'seed.import': ({ site, actor, body }) => site.seeds.import(actor, body.path),
   'job.list': ({ site }) => site.jobs.list(),
   'job.show': ({ site, params, query, signal }) =>
     site.jobs.waitFor(params.job, Math.min(Number(query.waitMs ?? 0), WAIT_MS_MAX), signal),

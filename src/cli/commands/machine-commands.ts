@@ -216,6 +216,7 @@ function addProtection(vm: Command, runner: Runner): void {
   withPolicyOptions(vm.command('protect').description('replicate a machine to another site from now on'))
     .argument('<vm>', 'name or id')
     .option('--to <site>', 'the recovery site; the only paired one if absent')
+    .option('--seed', 'the base goes by courier: nothing is sent before `warmsite seed export`')
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText(
@@ -259,13 +260,14 @@ function addProtection(vm: Command, runner: Runner): void {
 async function protect(
   context: Context,
   machine: string,
-  o: PolicyOptions & WaitOption & { to?: string },
+  o: PolicyOptions & WaitOption & { to?: string; seed?: boolean },
 ): Promise<Report> {
   const { bytesPerSecond, ...policy } = policyOf(o, undefined);
   const body = {
     ...policy,
     ...(typeof bytesPerSecond === 'number' ? { bytesPerSecond } : {}),
     ...(o.to === undefined ? {} : { target: o.to }),
+    ...(o.seed ? { seed: true } : {}),
   };
   const begun = await (await context.api()).call('vm.protect', { params: { machine }, body });
   if (!o.wait) return shown(context, begun);

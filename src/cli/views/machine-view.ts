@@ -137,7 +137,8 @@ function printProtected(page: Page, atHome: NonNullable<MachineView['protected']
 }
 
 function printReplication(page: Page, replication: ReplicationView, nowMs: number): void {
-  const { acknowledged, transfer, nextDue, lastSkip, failure, retryInMs, rpo, unsentCuts } = replication;
+  const { acknowledged, transfer, nextDue, lastSkip, failure, retryInMs, rpo, unsentCuts, seed } =
+    replication;
   page.title('Replication').fields([
     ['phase', phaseOf(replication)],
     [
@@ -146,11 +147,12 @@ function printReplication(page: Page, replication: ReplicationView, nowMs: numbe
         `${formatBytes(transfer.bytesDone)} of ${formatBytes(transfer.bytesTotal)}${transfer.bytesPerSecond === undefined ? '' : `, ${formatRate(transfer.bytesPerSecond)}`}`,
     ],
     [
-      'verified there',
+      seed === 'awaited' ? 'held there' : 'verified there',
       acknowledged
         ? `point ${acknowledged.sequence}, ${formatTime(acknowledged.atMs)} (${formatAge(acknowledged.atMs, nowMs)})`
         : 'nothing yet',
     ],
+    ['seed', seed && { text: SEED_STATES[seed], tone: 'warning' }],
     ['not sent yet', unsentCuts === 0 ? undefined : `${unsentCuts} ${unsentCuts === 1 ? 'copy' : 'copies'}`],
     ['next copy', nextDue && `${nextDue.copyType}, in ${formatDuration(Math.max(0, nextDue.inMs))}`],
     ['last skipped', lastSkip && `${formatAge(lastSkip.atMs, nowMs)}: ${lastSkip.reason}`],
@@ -160,6 +162,12 @@ function printReplication(page: Page, replication: ReplicationView, nowMs: numbe
     ['tried again', retryInMs === undefined ? undefined : `in ${formatDuration(Math.max(0, retryInMs))}`],
   ]);
 }
+
+const SEED_STATES: Readonly<Record<NonNullable<ReplicationView['seed']>, string>> = {
+  wanted: 'nothing is sent before `warmsite seed export`',
+  exported: 'exported; the other site has not been told yet',
+  awaited: 'awaited: nothing can be recovered before `warmsite seed import` at the recovery site',
+};
 
 function rpoLine(rpo: Rpo): Cell | undefined {
   const actual = rpoCell(rpo);
@@ -183,6 +191,7 @@ function printReplica(page: Page, replica: NonNullable<MachineView['replica']>, 
         `${newest.sequence}, ${newest.consistency}, ${formatTime(newest.cutAtMs)} (${formatAge(newest.cutAtMs, nowMs)})`,
     ],
     ['RPO', rpoLine(replica.rpo)],
+    ['seed', replica.awaitsSeed && { text: SEED_STATES.awaited, tone: 'warning' }],
     ['receiving', incoming && `${formatBytes(incoming.receivedBytes ?? 0)} so far`],
     ['branches', replica.branches === 0 ? undefined : `${replica.branches}; see warmsite failover list`],
     ['broken', broken && { text: `${broken.message} (${broken.code})`, tone: 'bad' }],
@@ -277,6 +286,7 @@ function consistencyOf({ consistency, degraded }: PointView): Cell {
 }
 
 function stateOf({ state }: PointView): Cell {
+  if (state === 'awaiting-seed') return { text: 'awaiting seed', tone: 'warning' };
   return state === 'verified' ? { text: state, tone: 'good' } : state;
 }
 

@@ -49,6 +49,8 @@ async function jobsIn(t: CleanUp) {
         'failover.start': handler('failover.start', false),
         'failover.restart': handler('failover.restart', false),
         'failover.cleanup': handler('failover.cleanup', true),
+        'seed.export': handler('seed.export', true),
+        'seed.import': handler('seed.import', true),
       },
     });
     jobs.open();

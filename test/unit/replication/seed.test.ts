@@ -18,7 +18,7 @@ const MIB = 1024 * 1024;
 async function exported(t: TestContext): Promise<SeedSites & { box: SeedMachine; seedPath: string }> {
   const sites = await seedSites(t);
   const box = await sites.addMachine();
-  const { path } = await box.machine.exportSeed(sites.target, sites.medium);
+  const { path } = await box.machine.exportSeed(() => sites.target, sites.medium);
   return { ...sites, box, seedPath: path };
 }
 
@@ -119,7 +119,7 @@ test('S0.27 a seed whose parts belong to two seeds is refused', async (t) => {
   const sites = await awaiting(t);
   const other = await sites.addMachine();
   const { path: otherPath } = await other.machine.exportSeed(
-    sites.target,
+    () => sites.target,
     join(sites.medium, 'other.wsseed'),
   );
   await using own = await SeedFile.open(nodeFiles, sites.seedPath);
@@ -165,13 +165,13 @@ test('S0.27 a seed of an earlier protection, or of a site that is not paired, is
   const { machine } = sites.box;
   const stranger = await seedSites(t);
   const theirs = await stranger.addMachine();
-  const { path: strange } = await theirs.machine.exportSeed(stranger.target, stranger.medium);
+  const { path: strange } = await theirs.machine.exportSeed(() => stranger.target, stranger.medium);
   await sites.refuses(strange, { code: 'REPLICA_SEED_FOREIGN', message: /not signed by the site/ });
   // The same machine, protected anew: another cut, another first point.
   const { protection } = machine.record;
   await machine.unprotect();
   await machine.protect(protection!, { seed: true });
-  const { path: other } = await machine.exportSeed(sites.target, join(sites.medium, 'again.wsseed'));
+  const { path: other } = await machine.exportSeed(() => sites.target, join(sites.medium, 'again.wsseed'));
   await sites.refuses(other, { code: 'REPLICA_SEED_REFUSED', message: /awaits one of point 1/ });
 });
 
@@ -179,9 +179,12 @@ test('S0.27 a seed that nobody awaits is refused: the machine was replicated ove
   const sites = await seedSites(t);
   const box = await sites.addMachine({ seed: false });
   await copy(sites, box);
-  await assert.rejects(box.machine.exportSeed(sites.target, sites.medium), {
-    code: 'REPLICATION_SEED_NOT_NEEDED',
-  });
+  await assert.rejects(
+    box.machine.exportSeed(() => sites.target, sites.medium),
+    {
+      code: 'REPLICATION_SEED_NOT_NEEDED',
+    },
+  );
   assert.equal(box.machine.target?.seed, undefined);
 });
 
@@ -190,7 +193,7 @@ test('S0.27 nothing is sent before the seed is exported, and the export is annou
   const box = await sites.addMachine();
   await box.machine.cut('crash');
   assert.equal((await box.machine.replicate(sites.target)).kind, 'nothing');
-  await box.machine.exportSeed(sites.target, sites.medium);
+  await box.machine.exportSeed(() => sites.target, sites.medium);
   await box.write(0);
   const machine = await box.reopen();
   assert.equal(machine.target?.seed?.state, 'exported');
@@ -205,21 +208,24 @@ test('S0.27 a cancelled export leaves nothing on the medium, a repeated one writ
   const abort = new AbortController();
   const onProgress = () => abort.abort();
   await assert.rejects(
-    box.machine.exportSeed(sites.target, sites.medium, { signal: abort.signal, onProgress }),
+    box.machine.exportSeed(() => sites.target, sites.medium, { signal: abort.signal, onProgress }),
     { code: 'CANCELLED' },
   );
   assert.deepEqual(await readdir(sites.medium), []);
-  const { path } = await box.machine.exportSeed(sites.target, sites.medium);
+  const { path } = await box.machine.exportSeed(() => sites.target, sites.medium);
   const again = join(sites.medium, 'again.wsseed');
   // What a killed export has left is gone on with, whatever is in it.
   const bytes = await readFile(path);
   bytes[5000]! ^= 1;
   await writeFile(`${again}.partial`, bytes.subarray(0, 900_000));
-  await box.machine.exportSeed(sites.target, again);
+  await box.machine.exportSeed(() => sites.target, again);
   await using one = await SeedFile.open(nodeFiles, path);
   await using other = await SeedFile.open(nodeFiles, again);
   assert.equal(one.manifest.streamSha256, other.manifest.streamSha256);
-  await assert.rejects(box.machine.exportSeed(sites.target, again), { code: 'REPLICATION_SEED_PATH' });
+  await assert.rejects(
+    box.machine.exportSeed(() => sites.target, again),
+    { code: 'REPLICATION_SEED_PATH' },
+  );
 });
 
 test('S0.27 a lost seed is replaced by one of the point acknowledged last; the points below it go', async (t) => {
@@ -229,7 +235,7 @@ test('S0.27 a lost seed is replaced by one of the point acknowledged last; the p
     await box.write(i * 8192);
     await copy(sites, box);
   }
-  const { path, sequence } = await box.machine.exportSeed(target, medium);
+  const { path, sequence } = await box.machine.exportSeed(() => target, medium);
   assert.equal(sequence, 4);
   await box.write(3 * MIB);
   await copy(sites, box);
@@ -251,7 +257,7 @@ test('S0.27 retention keeps the stand-in and every point of which a seed is on i
   for (let i = 1; i <= 6; i++) {
     await box.write(i * 8192);
     await copy(sites, box);
-    if (i === 3) await box.machine.exportSeed(target, medium);
+    if (i === 3) await box.machine.exportSeed(() => target, medium);
   }
   const replica = await sites.openReplica(box.machine.record.machineId);
   await replica.retire({ crash: 1, application: 0 }, () => false);
@@ -271,7 +277,7 @@ test('S0.27 an import that is killed at any step leaves the replica awaiting its
   const { box, medium, target } = sites;
   await box.write(0, 3 * MIB);
   await copy(sites, box);
-  const { path } = await box.machine.exportSeed(target, medium);
+  const { path } = await box.machine.exportSeed(() => target, medium);
   await box.write(8192);
   await copy(sites, box);
   const { machineId } = box.machine.record;

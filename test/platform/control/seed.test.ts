@@ -1,0 +1,151 @@
+import assert from 'node:assert/strict';
+import { readdir, truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import type { JobView } from '../../../src/api/index.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import { systemRandom } from '../../../src/lib/random.ts';
+import { retrying } from '../../../src/lib/retry.ts';
+import type { TestApi } from '../../support/api.ts';
+import { lastFirst } from '../../support/last-first.ts';
+import { TestSite } from '../../support/served-sites.ts';
+import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+
+const MIB = 1024 * 1024;
+const DISK_BYTES = 64 * MIB;
+const BASE_BYTES = 24 * MIB;
+const BOX = { params: { machine: 'box' } };
+
+/** Two paired sites, a machine of the first that is off, and a medium. */
+async function sitesWithMachine(context: CleanUp) {
+  const t = lastFirst(context);
+  const directory = await temporaryDirectory(t);
+  const home = await TestSite.init(t, directory, 'home');
+  const away = await TestSite.init(t, directory, 'away');
+  const homeApi = await home.serve();
+  const awayApi = await away.serve();
+  const { token } = await awayApi.call('site.token', { body: { host: '127.0.0.1' } });
+  await homeApi.call('site.pair', { body: { token } });
+  const disk = join(directory, 'disk.raw');
+  await writeFile(disk, systemRandom.bytes(BASE_BYTES));
+  await truncate(disk, DISK_BYTES);
+  const medium = join(directory, 'medium');
+  await nodeFiles.makeDirectory(medium);
+  await homeApi.call('vm.add', {
+    body: {
+      configuration: {
+        name: 'box',
+        uuid: '6f1f2c3e-0d2a-4b5e-8f7a-0123456789ab',
+        architecture: 'x86_64',
+        chipset: 'q35',
+        firmware: 'bios',
+        cpus: 1,
+        memoryBytes: 64 * MIB,
+        disks: [{ diskId: 'disk0', bus: 'virtio-blk', sizeBytes: DISK_BYTES }],
+        nics: [],
+        guestAgent: false,
+      },
+      disks: [{ diskId: 'disk0', path: disk, format: 'raw' }],
+    },
+  });
+  await homeApi.call('vm.protect', {
+    ...BOX,
+    body: { every: {}, retention: { crash: 100, application: 0 }, compression: false, seed: true },
+  });
+  return { home, away, homeApi, awayApi, medium };
+}
+
+async function ended(api: TestApi, { jobId }: JobView): Promise<JobView> {
+  return api.call('job.show', { params: { job: jobId }, query: { waitMs: '60000' } });
+}
+
+async function done(api: TestApi, job: JobView): Promise<unknown> {
+  const { state, failure, result } = await ended(api, job);
+  assert.equal(state, 'done', JSON.stringify(failure));
+  return result;
+}
+
+async function copy(api: TestApi, pattern: number): Promise<void> {
+  const { protected: machine } = await api.call('vm.show', BOX);
+  const tip = machine!.disks[0]!.chain.at(-1)!.path;
+  // The merge that follows an acknowledgement holds the lock of the file for a moment.
+  const backoff = { firstMs: 50, maximumMs: 200, triesMax: 50 };
+  const write = ['-f', 'qcow2', '-c', `write -q -P ${pattern} ${pattern * 100}k 20k`, tip];
+  await retrying({ clock: systemClock, random: systemRandom }, backoff, () => runCommand('qemu-io', write));
+  const created = await api.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
+  assert.ok('job' in created);
+  await done(api, created.job);
+}
+
+describe('a seed by courier, over the API', { timeout: 180_000 }, () => {
+  it('S0.27 five copies cross the wire before the base does; it is imported, and every point verified', async (t) => {
+    const { homeApi, away, awayApi: before, medium } = await sitesWithMachine(t);
+    const exported = await homeApi.call('seed.export', { ...BOX, body: { path: medium } });
+    assert.ok(Number(((await done(homeApi, exported)) as { bytes: number }).bytes) > BASE_BYTES);
+    for (let pattern = 101; pattern <= 105; pattern++) await copy(homeApi, pattern);
+    const { protected: protectedView } = await homeApi.call('vm.show', BOX);
+    assert.equal(protectedView!.replication!.seed, 'awaited');
+    assert.equal(protectedView!.replication!.rpo.actualMs, undefined, 'no RPO is claimed');
+    assert.equal(protectedView!.disks[0]!.chain.length, 2, 'the chain at home stays short');
+
+    // What awaits its seed survives a restart, and cannot be used.
+    await away.close();
+    let awayApi = await away.serve();
+    assert.notEqual(awayApi, before);
+    const points = await awayApi.call('point.list', BOX);
+    assert.deepEqual(
+      points.map(({ state }) => state),
+      Array(6).fill('awaiting-seed'),
+    );
+    const received = points.reduce((sum, point) => sum + (point.receivedBytes ?? 0), 0);
+    assert.ok(received < 5 * MIB, `${received} bytes crossed the wire; the base has ${BASE_BYTES}`);
+    const { replica } = await awayApi.call('vm.show', BOX);
+    assert.equal(replica!.awaitsSeed, true);
+    assert.equal(replica!.rpo.actualMs, undefined);
+    const refused = await ended(awayApi, await awayApi.call('failover.test', { ...BOX, body: {} }));
+    assert.equal(refused.failure?.code, 'REPLICA_AWAITING_SEED');
+    const start = await awayApi.call('failover.start', { ...BOX, body: { confirmOtherSideDown: true } });
+    assert.equal((await ended(awayApi, start)).failure?.code, 'REPLICA_AWAITING_SEED');
+    assert.equal((await awayApi.call('vm.show', BOX)).epoch, 1, 'nobody has been fenced off');
+    assert.ok((await awayApi.call('alert.list')).some(({ code }) => code === 'REPLICA_AWAITING_SEED'));
+
+    const imported = await awayApi.call('seed.import', { body: { path: medium } });
+    assert.deepEqual(((await done(awayApi, imported)) as { kind: string }).kind, 'imported');
+    const again = await awayApi.call('seed.import', { body: { path: medium } });
+    assert.deepEqual(((await done(awayApi, again)) as { kind: string }).kind, 'already');
+    await away.close();
+    awayApi = await away.serve();
+    const usable = await awayApi.call('point.list', BOX);
+    assert.deepEqual(
+      usable.map(({ state, pointId }) => [state, pointId]),
+      points.map(({ pointId }) => ['verified', pointId]),
+    );
+    for (const { pointId } of usable) {
+      await done(awayApi, await awayApi.call('point.verify', { params: { machine: 'box', point: pointId } }));
+    }
+    // The restarted site listens elsewhere.
+    const { peerAddress } = await awayApi.call('site.show');
+    await homeApi.call('peer.address', {
+      params: { peer: 'away' },
+      body: { host: '127.0.0.1', port: peerAddress.port },
+    });
+    await copy(homeApi, 106);
+    const { protected: whole } = await homeApi.call('vm.show', BOX);
+    assert.equal(whole!.replication!.seed, undefined);
+    assert.ok(whole!.replication!.rpo.actualMs !== undefined);
+    assert.ok(!(await awayApi.call('alert.list')).some(({ code }) => code === 'REPLICA_AWAITING_SEED'));
+  });
+
+  it('S0.27 what nobody awaits is refused at once; an export can be cancelled', async (t) => {
+    const { homeApi, awayApi, medium } = await sitesWithMachine(t);
+    await assert.rejects(awayApi.call('seed.import', { body: { path: medium } }), /there is no/);
+    const job = await homeApi.call('seed.export', { ...BOX, body: { path: medium } });
+    await homeApi.call('job.cancel', { params: { job: job.jobId } });
+    const { state } = await ended(homeApi, job);
+    assert.ok(state === 'cancelled' || state === 'done');
+    if (state === 'cancelled') assert.deepEqual(await readdir(medium), []);
+    await assert.rejects(awayApi.call('seed.import', { body: { path: join(medium, 'none') } }));
+  });
+});
