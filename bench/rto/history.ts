@@ -63,7 +63,7 @@ async function receive(scope: CleanUp, site: FailoverSite, received: number): Pr
 }
 
 async function retain(replica: Replica, points: number): Promise<void> {
-  await replica.retire({ crash: points, application: 0 }, () => false);
+  await replica.retire({ types: { crash: points, app: 0 } }, () => false);
 }
 
 /** A replica of its own, which holds what the site's holds now; its newest point is failed over. */

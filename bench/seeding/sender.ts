@@ -59,7 +59,7 @@ await machine.protect({
   ...{
     targetSiteId: peer.siteId,
     schedules: [],
-    retention: { crash: 3, application: 0 },
+    retention: { types: { crash: 3, app: 0 } },
     freezeLimitMs: 5000,
   },
   compression: compress === 'zstd',

@@ -16,15 +16,6 @@ export const ConsistencyName = Type.Union([
   Type.Literal('application'),
 ]);
 
-/** How many points of each consistency stay. */
-export const Retention = Type.Object(
-  {
-    crash: Type.Integer({ minimum: 0, maximum: 128 }),
-    application: Type.Integer({ minimum: 0, maximum: 128 }),
-  },
-  { additionalProperties: false },
-);
-
 /** A failure as it crosses the border; `lib/errors.ts`, `FailureRecord`. */
 export const FailureShape = Type.Object({
   code: Type.String(),

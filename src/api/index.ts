@@ -41,6 +41,13 @@ export type {
   ProtectRequest,
   ReplicationView,
 } from './machines.ts';
+export type {
+  LimitWindowShape,
+  Retention,
+  ScheduleShape,
+  TriggerShape,
+  WindowShape,
+} from './policies.ts';
 export {
   API_PREFIX,
   EVENTS_PATH,

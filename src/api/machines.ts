@@ -8,9 +8,9 @@ import {
   FailureShape,
   Id,
   Reference,
-  Retention,
   WallTime,
 } from './common.ts';
+import { Every, LimitWindowShape, Retention, ScheduleShape, WindowShape } from './policies.ts';
 
 const ImageFormat = Type.Union([Type.Literal('qcow2'), Type.Literal('raw')]);
 const Image = Type.Object({ path: AbsolutePath, format: ImageFormat });
@@ -62,18 +62,16 @@ export const StartStopRequest = Type.Object(
   { additionalProperties: false },
 );
 
-const Every = Type.Object(
-  {
-    crash: Type.Optional(Type.Integer({ minimum: 500, maximum: 366 * 24 * 3600 * 1000 })),
-    app: Type.Optional(Type.Integer({ minimum: 500, maximum: 366 * 24 * 3600 * 1000 })),
-  },
-  { additionalProperties: false },
-);
-
 const policyFields = {
-  /** Milliseconds between copies, by copy type; one that is absent is not made on schedule. */
+  /** All schedules there shall be: each copy type named is made every so many milliseconds. Not together with `schedules`. */
   every: Type.Optional(Every),
+  /** All schedules there shall be. */
+  schedules: Type.Optional(Type.Array(ScheduleShape, { maxItems: 16 })),
+  /** Hours without copies but on somebody's word; replaces those there are. */
+  blackouts: Type.Optional(Type.Array(WindowShape, { maxItems: 64 })),
   retention: Type.Optional(Retention),
+  /** Other limits for some hours of the week; replaces those there are. */
+  limitWindows: Type.Optional(Type.Array(LimitWindowShape, { maxItems: 64 })),
   freezeLimitMs: Type.Optional(Type.Integer({ minimum: 100, maximum: 10_000 })),
   compression: Type.Optional(Type.Boolean()),
 };
@@ -125,15 +123,19 @@ const Presence = Type.Object({
 const ProtectionView = Type.Object({
   targetSiteId: Type.String(),
   targetName: Type.Optional(Type.String()),
-  every: Every,
+  schedules: Type.Array(ScheduleShape),
+  blackouts: Type.Array(WindowShape),
   retention: Retention,
   freezeLimitMs: Type.Integer(),
   bytesPerSecond: Type.Optional(Type.Integer()),
+  limitWindows: Type.Array(LimitWindowShape),
+  /** What holds now; absent: no limit. */
+  limitNow: Type.Optional(Type.Integer()),
   compression: Type.Boolean(),
 });
 
 const Rpo = Type.Object({
-  /** The shortest interval of the schedule. */
+  /** The shortest interval of the schedules, or the longest of a variable one. */
   targetMs: Type.Optional(Type.Number()),
   /** Age of the newest copy that would survive the loss of the protected site, on the answering site's clock. */
   actualMs: Type.Optional(Type.Number()),
@@ -177,7 +179,14 @@ export const ReplicationView = Type.Object({
       bytesPerSecond: Type.Optional(Type.Number()),
     }),
   ),
-  nextDue: Type.Optional(Type.Object({ copyType: Type.String(), inMs: Type.Number() })),
+  nextDue: Type.Optional(
+    Type.Object({
+      copyType: Type.String(),
+      inMs: Type.Number(),
+      /** `first`, `interval`, `fixed`, `variable` or `event`. */
+      why: Type.Optional(Type.String()),
+    }),
+  ),
   /** The last copy that was due and not made, and why. */
   lastSkip: Type.Optional(Type.Object({ reason: Type.String(), atMs: WallTime })),
   failure: Type.Optional(FailureShape),

@@ -12,6 +12,7 @@ import {
   StartStopRequest,
   UnprotectRequest,
 } from './machines.ts';
+import { TriggerAnswer } from './policies.ts';
 import {
   AlertView,
   AuditAnswer,
@@ -47,6 +48,10 @@ const MachinePoint = Type.Object({
 const MachineBranch = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
   branch: Type.String({ minLength: 26, maxLength: 26 }),
+});
+const MachineTrigger = Type.Object({
+  machine: Type.String({ minLength: 1, maxLength: 64 }),
+  trigger: Type.String({ minLength: 1, maxLength: 32 }),
 });
 /** A paired site by name or id. */
 const Peer = Type.Object({ peer: Type.String({ minLength: 1, maxLength: 64 }) });
@@ -151,6 +156,13 @@ export const ROUTES = {
     path: '/machines/:machine/protection',
     body: PolicyRequest,
     answer: MachineView,
+  },
+  'trigger.call': {
+    ...plain,
+    method: 'POST',
+    path: '/machines/:machine/triggers/:trigger',
+    params: MachineTrigger,
+    answer: TriggerAnswer,
   },
   'vm.remove': { ...ofMachine, method: 'DELETE', path: '/machines/:machine', answer: Done },
   'point.list': {

@@ -128,6 +128,11 @@ export const CONTROL_ERRORS = {
     remedy:
       'Somebody used a pairing token twice: look at `warmsite site peers` and end what you do not know with `warmsite site peer remove`.',
   },
+  TRIGGER_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'List the triggers of the machine with `warmsite vm show`.',
+  },
   COPY_DEGRADED: {
     kind: 'unavailable',
     retry: 'later',

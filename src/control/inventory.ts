@@ -1,7 +1,8 @@
 import type { MachineView } from '../api/index.ts';
 import type { Clock } from '../lib/clock.ts';
+import { limitAt, type Zones } from '../recovery-point/index.ts';
 import type { Replica, Replicas } from '../replica/index.ts';
-import type { ProtectedMachine } from '../replication/index.ts';
+import type { ProtectedMachine, Protection } from '../replication/index.ts';
 import { controlFailure } from './errors.ts';
 import type { Machines } from './machines.ts';
 import type { PeerLinks } from './peer-links.ts';
@@ -21,12 +22,14 @@ export class Inventory {
   readonly #replicas: Replicas;
   readonly #links: PeerLinks;
   readonly #clock: Clock;
+  readonly #zones: Zones;
 
-  constructor(o: { machines: Machines; replicas: Replicas; links: PeerLinks; clock: Clock }) {
+  constructor(o: { machines: Machines; replicas: Replicas; links: PeerLinks; clock: Clock; zones: Zones }) {
     this.#machines = o.machines;
     this.#replicas = o.replicas;
     this.#links = o.links;
     this.#clock = o.clock;
+    this.#zones = o.zones;
   }
 
   /** Throws MACHINE_UNKNOWN, MACHINE_AMBIGUOUS, and what hinders a machine that cannot be opened. */
@@ -74,7 +77,8 @@ export class Inventory {
     const replica = found.replica && replicaView(found.replica, nameOf, this.#clock.wallMs());
     const home = this.#machines.get(found.machineId);
     if (!home) return replica!;
-    return { ...homeView(home, nameOf), ...(replica?.replica ? { replica: replica.replica } : {}) };
+    const limitNow = (protection: Protection) => limitAt(protection, this.#clock.wallMs(), this.#zones);
+    return { ...homeView(home, nameOf, limitNow), ...(replica?.replica ? { replica: replica.replica } : {}) };
   }
 
   #all(): Found[] {

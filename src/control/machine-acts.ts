@@ -86,6 +86,13 @@ export class MachineActs {
     );
   }
 
+  /** Pulls a trigger of the copy policy; the copies that it asks for are made as soon as they may. */
+  callTrigger(actor: string, reference: string, name: string): Promise<readonly string[]> {
+    const machine = this.#inventory.home(reference);
+    const act = { actor, act: 'trigger.call', subject: machine.record.machineId, details: { name } };
+    return this.#audit.acting(act, async () => this.#machines.loopOf(machine).call(name));
+  }
+
   unprotect(actor: string, reference: string, keepOrigin: boolean): Promise<MachineView> {
     return this.#act(actor, 'vm.unprotect', reference, { keepOrigin }, (machine) =>
       this.#machines.unprotect(machine, keepOrigin),

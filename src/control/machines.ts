@@ -12,7 +12,7 @@ import {
 import { withTimeout } from '../lib/clock.ts';
 import { failuresOf, isFailure, messageOf } from '../lib/errors.ts';
 import { isId, newId } from '../lib/random.ts';
-import { DEFAULT_RETENTION } from '../recovery-point/index.ts';
+import { checkPolicy, DEFAULT_RETENTION, pointFailure } from '../recovery-point/index.ts';
 import {
   type MachineRecord,
   type ProtectedDisk,
@@ -276,29 +276,43 @@ export class Machines {
   }
 
   async protect(machine: ProtectedMachine, targetSiteId: string, request: ProtectRequest): Promise<void> {
+    const { blackouts, limitWindows, bytesPerSecond } = request;
     const protection: Protection = {
       targetSiteId,
-      schedules: schedulesOf(request.every ?? DEFAULT_EVERY),
+      schedules: schedulesIn(request) ?? schedulesOf(DEFAULT_EVERY),
+      ...(blackouts ? { blackouts } : {}),
       retention: request.retention ?? DEFAULT_RETENTION,
       freezeLimitMs: request.freezeLimitMs ?? FREEZE_LIMIT_MS,
-      ...(request.bytesPerSecond === undefined ? {} : { bytesPerSecond: request.bytesPerSecond }),
+      ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
+      ...(limitWindows ? { limitWindows } : {}),
       compression: request.compression ?? true,
     };
+    this.#check(protection);
     await machine.protect(protection, { seed: request.seed ?? false });
     this.#warnOfFirmware(machine);
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
   async changePolicy(machine: ProtectedMachine, request: PolicyRequest): Promise<void> {
-    const { every, retention, freezeLimitMs, compression, bytesPerSecond } = request;
-    await machine.changeProtection({
-      ...(every ? { schedules: schedulesOf(every) } : {}),
+    const { blackouts, retention, freezeLimitMs, compression, bytesPerSecond, limitWindows } = request;
+    const schedules = schedulesIn(request);
+    const change = {
+      ...(schedules ? { schedules } : {}),
+      ...(blackouts ? { blackouts } : {}),
       ...(retention ? { retention } : {}),
       ...(freezeLimitMs === undefined ? {} : { freezeLimitMs }),
       ...(compression === undefined ? {} : { compression }),
       ...(bytesPerSecond === undefined ? {} : { bytesPerSecond: bytesPerSecond ?? undefined }),
-    });
+      ...(limitWindows ? { limitWindows } : {}),
+    };
+    const { protection } = machine.record;
+    if (protection) this.#check({ ...protection, ...change });
+    await machine.changeProtection(change);
     this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  #check(protection: Protection): void {
+    checkPolicy(protection, this.#tools.clock.wallMs(), this.#tools.loop.zones);
   }
 
   /** Its data is replicated all the same; that it cannot be started there must not be found out on the day it is needed. */
@@ -332,12 +346,22 @@ export class Machines {
   }
 }
 
-/** Schedules in ascending order of consistency, as `nextDue` expects them. */
-function schedulesOf(every: { readonly crash?: number; readonly app?: number }): Protection['schedules'] {
-  return (['crash', 'app'] as const).flatMap((copyType) => {
-    const everyMs = every[copyType];
-    return everyMs === undefined ? [] : [{ copyType, everyMs }];
-  });
+/** The schedules that a request asks for; undefined if it speaks of none. Throws POLICY_CONTRADICTS. */
+function schedulesIn({
+  every,
+  schedules,
+}: PolicyRequest | ProtectRequest): Protection['schedules'] | undefined {
+  if (every && schedules) {
+    throw pointFailure('POLICY_CONTRADICTS', 'give either `every` or `schedules`, not both');
+  }
+  return schedules ?? (every && schedulesOf(every));
+}
+
+function schedulesOf(every: Readonly<Record<string, number>>): Protection['schedules'] {
+  return Object.entries(every).map(([copyType, everyMs]) => ({
+    copyType,
+    triggers: [{ kind: 'interval', everyMs }],
+  }));
 }
 
 function attachedDisk(disk: MachineDisk, index: number): ProtectedDisk {

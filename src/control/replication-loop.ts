@@ -6,10 +6,11 @@ import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import type { Random } from '../lib/random.ts';
 import { type Backoff, pauseMs } from '../lib/retry.ts';
-import { type DueCopy, type LastMade, nextDue } from '../recovery-point/index.ts';
+import type { Trigger, Zones } from '../recovery-point/index.ts';
 import type { CutRecord, ProtectedMachine, Protection, ReplicationTarget } from '../replication/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
 import type { Audit } from './audit.ts';
+import { CopyScheduler, rpoOf } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
 import { presenceFailure } from './presence-failure.ts';
@@ -40,6 +41,7 @@ export interface LoopTools {
   readonly alerts: AlertSink;
   readonly audit: Pick<Audit, 'note'>;
   readonly events: EventHub;
+  readonly zones: Zones;
   /** The recovery site as it is now; throws while it is not paired. */
   readonly target: (siteId: string) => ReplicationTarget;
 }
@@ -49,8 +51,6 @@ export const LOOK_EVERY_MS = 5_000;
 /** A conflict is not given up: it is looked at again this often, and when something has changed. */
 export const BLOCKED_PAUSE_MS = 30_000;
 const BACKOFF: Backoff = { firstMs: 500, maximumMs: 30_000, triesMax: Number.POSITIVE_INFINITY };
-/** Copies of two types that are due within this time of each other are one. */
-const TOGETHER_MS = 500;
 /** A sealed layer that cannot be sent yet, because it takes in a younger one, is looked at again after this. */
 const UNREADY_PAUSE_MS = 1_000;
 
@@ -62,6 +62,7 @@ const UNREADY_PAUSE_MS = 1_000;
 export class ReplicationLoop {
   readonly #machine: LoopMachine;
   readonly #tools: LoopTools;
+  readonly #scheduler: CopyScheduler;
   readonly #cutBell: Wakeup;
   readonly #sendBell: Wakeup;
   readonly #lookBell: Wakeup;
@@ -72,7 +73,6 @@ export class ReplicationLoop {
   readonly #whenAcknowledged = new Set<() => void>();
   #work: Promise<unknown> = Promise.resolve();
   #unlisten: () => void = () => undefined;
-  #lastMade: LastMade = {};
   #isCutting = false;
   #hasStopped = false;
   #sending: { readonly sinceMs: number } | undefined;
@@ -86,6 +86,15 @@ export class ReplicationLoop {
   constructor(machine: LoopMachine, tools: LoopTools) {
     this.#machine = machine;
     this.#tools = tools;
+    this.#scheduler = new CopyScheduler({
+      ...{ clock: tools.clock, zones: tools.zones },
+      machine: {
+        protection: () => machine.record.protection,
+        lastCutAtMs: () => machine.cuts.at(-1)?.cutAtMs ?? this.#acknowledgedCutAtMs,
+        hasCopy: () => machine.cuts.length > 0 || Boolean(machine.target?.acknowledged),
+        isAcknowledged: () => machine.unsent.length === 0,
+      },
+    });
     this.#cutBell = new Wakeup(tools.clock);
     this.#sendBell = new Wakeup(tools.clock);
     this.#lookBell = new Wakeup(tools.clock);
@@ -117,6 +126,10 @@ export class ReplicationLoop {
       case 'WARMSITE_THAWED':
         alerts.clear(frozen);
         audit.note({ actor: 'site', act: 'vm.thaw', subject: machineId });
+        break;
+      case 'VSERPORT_CHANGE':
+        if (data.open === true)
+          this.#happened((trigger) => trigger.kind === 'guest' && trigger.port === data.id);
         break;
       case 'WARMSITE_LEFT_FROZEN':
         alerts.raise(frozen, 'critical', failureOf(data.error), machineId);
@@ -163,7 +176,7 @@ export class ReplicationLoop {
 
   report(): ReplicationView {
     const nowMs = this.#tools.clock.monotonicMs();
-    const due = this.#nextDue();
+    const due = this.#scheduler.next();
     const { acknowledged, seed } = this.#machine.target ?? {};
     const cutAtMs = this.#acknowledgedCutAtMs;
     const failure = this.#failure;
@@ -183,7 +196,9 @@ export class ReplicationLoop {
         : {}),
       ...(seed ? { seed: seed.state } : {}),
       ...(transfer ? { transfer } : {}),
-      ...(due ? { nextDue: { copyType: due.copyType, inMs: Math.max(0, due.dueAtMs - nowMs) } } : {}),
+      ...(due && Number.isFinite(due.dueAtMs)
+        ? { nextDue: { copyType: due.copyType, why: due.why, inMs: Math.max(0, due.dueAtMs - nowMs) } }
+        : {}),
       ...(this.#lastSkip ? { lastSkip: this.#lastSkip } : {}),
       ...(failure
         ? {
@@ -213,34 +228,31 @@ export class ReplicationLoop {
   }
 
   #rpo(): ReplicationView['rpo'] {
-    const everyMs = this.#protection?.schedules.map((schedule) => schedule.everyMs) ?? [];
-    const cutAtMs = this.#acknowledgedCutAtMs;
+    const { presence, unsent, target } = this.#machine;
     // Points whose base has not come save nothing.
-    const isWithoutBase = this.#machine.target?.seed !== undefined;
+    const isWithoutBase = target?.seed !== undefined;
     // A machine that does not run and whose every byte is there loses nothing.
-    const isStill =
-      !isWithoutBase &&
-      this.#machine.presence.state === 'stopped' &&
-      this.#emptyTips !== undefined &&
-      this.#machine.unsent.length === 0;
-    const actualMs = isStill
-      ? 0
-      : cutAtMs === undefined || isWithoutBase
-        ? undefined
-        : Math.max(0, this.#tools.clock.wallMs() - cutAtMs);
-    return {
-      ...(everyMs.length > 0 ? { targetMs: Math.min(...everyMs) } : {}),
-      ...(actualMs === undefined ? {} : { actualMs }),
-    };
+    const isStill = presence.state === 'stopped' && this.#emptyTips !== undefined && unsent.length === 0;
+    const cutAtMs = isWithoutBase ? undefined : isStill ? 'now' : this.#acknowledgedCutAtMs;
+    return rpoOf(this.#protection?.schedules ?? [], cutAtMs, this.#tools.clock.wallMs());
   }
 
   get #protection(): Protection | null {
     return this.#machine.record.protection;
   }
 
-  #nextDue(): DueCopy | undefined {
-    const schedules = this.#protection?.schedules ?? [];
-    return nextDue(schedules, this.#lastMade, this.#tools.clock.monotonicMs(), TOGETHER_MS);
+  #happened(isMeant: (trigger: Trigger) => boolean): readonly string[] {
+    const types = this.#scheduler.happened(isMeant);
+    if (types.length > 0) this.#cutBell.ring();
+    return types;
+  }
+
+  /** Pulls the trigger of this name. Throws TRIGGER_UNKNOWN. */
+  call(name: string): readonly string[] {
+    const types = this.#happened((trigger) => trigger.kind === 'call' && trigger.name === name);
+    if (types.length > 0) return types;
+    const said = `${this.#machine.record.name} has no trigger ${name}`;
+    throw controlFailure('TRIGGER_UNKNOWN', said, { context: { name } });
   }
 
   /** Runs one of the three workers; a bug ends that worker, loudly, and no other machine's. */
@@ -299,21 +311,21 @@ export class ReplicationLoop {
   async #keepCutting(signal: AbortSignal): Promise<never> {
     await this.#looked.promise;
     for (;;) {
-      const due = this.#nextDue();
+      const due = this.#scheduler.next();
       const inMs = due ? due.dueAtMs - this.#tools.clock.monotonicMs() : Number.POSITIVE_INFINITY;
       if (this.#hasStopped && due) {
         this.#hasStopped = false;
         await this.#makeScheduled('crash');
       } else if (due && inMs <= 0) {
-        await this.#makeScheduled(due.copyType, due.dueAtMs);
+        await this.#makeScheduled(due.copyType);
       } else {
-        await this.#cutBell.wait(inMs, signal);
+        await this.#cutBell.wait(Math.min(inMs, this.#scheduler.patienceMs), signal);
       }
     }
   }
 
-  async #makeScheduled(copyType: string, dueAtMs?: number): Promise<void> {
-    this.#passOver(copyType, dueAtMs);
+  async #makeScheduled(copyType: string): Promise<void> {
+    this.#scheduler.made(copyType);
     try {
       const reason = await this.#reasonNotToCut();
       if (reason === undefined) await this.#cut(copyType);
@@ -324,19 +336,6 @@ export class ReplicationLoop {
       this.#tools.alerts.raise(`copy:${machineId}`, 'warning', error, machineId);
       this.#skip(copyType, error.message);
     }
-  }
-
-  /** Counts a copy as made (or passed over), keeping the beat unless a whole interval was missed. */
-  #passOver(copyType: string, dueAtMs: number | undefined): void {
-    const nowMs = this.#tools.clock.monotonicMs();
-    const schedules = this.#protection?.schedules ?? [];
-    const at = schedules.findIndex((schedule) => schedule.copyType === copyType);
-    const made: Record<string, number> = { ...this.#lastMade };
-    // A copy of one type counts as one of every less consistent type; schedules are in that order.
-    for (const { copyType: type, everyMs } of schedules.slice(0, at + 1)) {
-      made[type] = dueAtMs !== undefined && nowMs - dueAtMs < everyMs ? dueAtMs : nowMs;
-    }
-    this.#lastMade = made;
   }
 
   async #reasonNotToCut(): Promise<string | undefined> {
@@ -441,8 +440,14 @@ export class ReplicationLoop {
     try {
       for (;;) {
         this.#sending = { sinceMs: this.#tools.clock.monotonicMs() };
+        const previousCutAtMs = this.#acknowledgedCutAtMs;
         const outcome = await this.#machine.replicate(this.#tools.target(siteId), signal);
         if (outcome.kind === 'nothing') return;
+        if (outcome.kind === 'sent') {
+          const tookMs = this.#tools.clock.monotonicMs() - this.#sending.sinceMs;
+          const cutAtMs = this.#acknowledgedCutAtMs;
+          this.#scheduler.learn({ bytes: outcome.wireBytes, tookMs, previousCutAtMs, cutAtMs });
+        }
         const { pointId, sequence } = outcome.acknowledgement;
         this.#failure = undefined;
         const { machineId, name } = this.#machine.record;
@@ -452,6 +457,8 @@ export class ReplicationLoop {
         });
         this.#tools.events.emit({ event: 'point', change: 'acknowledged', machineId, pointId, sequence });
         for (const told of [...this.#whenAcknowledged]) told();
+        // A variable interval waits for this.
+        this.#cutBell.ring();
       }
     } finally {
       this.#sending = undefined;

@@ -16,7 +16,7 @@ import {
   type SiteIdentity,
   verifySignature,
 } from '../peer/index.ts';
-import { type SignedStatement, statementBytes } from '../recovery-point/index.ts';
+import { type SignedStatement, statementBytes, Zones } from '../recovery-point/index.ts';
 import { Replicas, type ReplicaTools } from '../replica/index.ts';
 import { PeerTarget, ReplicationReceiver } from '../replication/index.ts';
 import { Alerts } from './alerts.ts';
@@ -62,6 +62,7 @@ interface Ground {
   readonly events: EventHub;
   readonly alerts: Alerts;
   readonly audit: Audit;
+  readonly zones: Zones;
   readonly database: DatabaseSync;
   readonly peers: PeerDirectory;
   readonly replicaTools: ReplicaTools;
@@ -107,7 +108,13 @@ export class Site {
     const { identity, settings, events, alerts, audit, database, tools } = ground;
     const { clock, random, log } = tools;
     const { keeper, links, machines, pairing, peerServer } = works;
-    const inventory = new Inventory({ machines, replicas: ground.replicas, links, clock });
+    const inventory = new Inventory({
+      machines,
+      replicas: ground.replicas,
+      links,
+      clock,
+      zones: ground.zones,
+    });
     const jobs = () => this.jobs;
     this.#ground = ground;
     this.#works = works;
@@ -255,15 +262,27 @@ async function openGround(
   const replicaTools: ReplicaTools = { files, images, clock, log, isSignedBySource };
   const replicas = await Replicas.open(replicaTools, dataDirectory);
   const audit = new Audit({ database, clock });
+  const zones = new Zones();
   return {
-    ...{ dataDirectory, tools, identity, settings, events, alerts, audit },
+    ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
     ...{ database, peers, replicaTools, replicas },
   };
 }
 
 async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise<Works> {
-  const { dataDirectory, tools, identity, settings, events, alerts, audit, database, peers, replicas } =
-    ground;
+  const {
+    dataDirectory,
+    tools,
+    identity,
+    settings,
+    events,
+    alerts,
+    audit,
+    database,
+    peers,
+    replicas,
+    zones,
+  } = ground;
   const { files, clock, random, log, hypervisor } = tools;
   const index = new PointIndex(database);
   const keeper = new ReplicaKeeper({ files, replicas, index, alerts, events, log });
@@ -292,7 +311,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     ...tools,
     ...{ dataDirectory, signer, siteId },
     loop: {
-      ...{ clock, random, log, files, alerts, audit, events },
+      ...{ clock, random, log, files, alerts, audit, events, zones },
       target,
     },
   });

@@ -1,7 +1,8 @@
-import type { MachineView, PeerView, PointView } from '../api/index.ts';
+import type { MachineView, PeerView, PointView, TriggerShape } from '../api/index.ts';
 import type { BootProof } from '../failover/index.ts';
+import type { Trigger } from '../recovery-point/index.ts';
 import type { ContentProof, Replica, ReplicaPoint } from '../replica/index.ts';
-import type { CutRecord, MachinePresence, ProtectedMachine } from '../replication/index.ts';
+import type { CutRecord, MachinePresence, ProtectedMachine, Protection } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import type { HomeMachine } from './machines.ts';
 import type { KeepReasons } from './replica-keeper.ts';
@@ -10,7 +11,12 @@ import type { KeepReasons } from './replica-keeper.ts';
 
 type NameOf = (siteId: string) => string | undefined;
 
-export function homeView({ machine, loop }: HomeMachine, nameOf: NameOf): MachineView {
+/** `limitNow` tells the bandwidth that holds at the moment. */
+export function homeView(
+  { machine, loop }: HomeMachine,
+  nameOf: NameOf,
+  limitNow: (protection: Protection) => number | undefined,
+): MachineView {
   const { machineId, name, epoch, configuration, kind, sockets, disks, protection } = machine.record;
   const targetName = protection && nameOf(protection.targetSiteId);
   return {
@@ -32,15 +38,35 @@ export function homeView({ machine, loop }: HomeMachine, nameOf: NameOf): Machin
       protection: protection && {
         targetSiteId: protection.targetSiteId,
         ...(targetName ? { targetName } : {}),
-        every: Object.fromEntries(protection.schedules.map(({ copyType, everyMs }) => [copyType, everyMs])),
-        retention: protection.retention,
-        freezeLimitMs: protection.freezeLimitMs,
-        ...(protection.bytesPerSecond === undefined ? {} : { bytesPerSecond: protection.bytesPerSecond }),
-        compression: protection.compression,
+        ...policyView(protection, limitNow),
       },
       replication: protection && loop ? loop.report() : null,
     },
   };
+}
+
+function policyView(protection: Protection, limitNow: (protection: Protection) => number | undefined) {
+  const {
+    schedules,
+    blackouts = [],
+    retention,
+    freezeLimitMs,
+    bytesPerSecond,
+    limitWindows = [],
+  } = protection;
+  const limit = limitNow(protection);
+  return {
+    schedules: schedules.map(({ copyType, triggers }) => ({ copyType, triggers: triggers.map(triggerView) })),
+    ...{ blackouts, retention, freezeLimitMs, limitWindows },
+    ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
+    ...(limit === undefined ? {} : { limitNow: limit }),
+    compression: protection.compression,
+  };
+}
+
+/** Without what only the site needs to know. */
+function triggerView(trigger: Trigger): TriggerShape {
+  return trigger.kind === 'call' ? { kind: 'call', name: trigger.name } : trigger;
 }
 
 function presenceView(presence: MachinePresence): NonNullable<MachineView['protected']>['presence'] {

@@ -22,6 +22,8 @@ export interface RecordKind<T> {
   readonly version: number;
   /** Whether a parsed value has the shape of T. */
   readonly accepts: (value: unknown) => value is T;
+  /** Brings a value of an older version to the present shape, as far as it can be known; it is checked afterwards. */
+  readonly upgrade?: (value: object, version: number) => unknown;
 }
 
 /** A kind of record whose content is checked by a schema. */
@@ -29,8 +31,12 @@ export function recordKind<S extends Type.TSchema>(
   record: string,
   version: number,
   schema: S,
+  upgrade?: RecordKind<Type.Static<S>>['upgrade'],
 ): RecordKind<Type.Static<S>> {
-  return { record, version, accepts: (value): value is Type.Static<S> => Value.Check(schema, value) };
+  return {
+    ...{ record, version, ...(upgrade ? { upgrade } : {}) },
+    accepts: (value): value is Type.Static<S> => Value.Check(schema, value),
+  };
 }
 
 /** No record is larger than this; a larger file under a record's name is damage. */
@@ -66,8 +72,10 @@ export function decodeRecord<T extends object>(kind: RecordKind<T>, bytes: Uint8
       },
     );
   }
-  if (!kind.accepts(value)) throw corrupt(kind, source, 'fields are missing or of the wrong type');
-  return value;
+  const isOlder = kind.upgrade !== undefined && head.version < kind.version;
+  const present: unknown = isOlder ? kind.upgrade(value, head.version) : value;
+  if (!kind.accepts(present)) throw corrupt(kind, source, 'fields are missing or of the wrong type');
+  return present;
 }
 
 function corrupt(kind: { record: string }, source: string, why: string) {

@@ -16,6 +16,39 @@ export const POINT_ERRORS = {
     retry: 'never',
     remedy: 'No point fulfils the wish: ask for another type, or name a point yourself.',
   },
+  POLICY_TIME_INVALID: {
+    kind: 'input',
+    retry: 'never',
+    remedy:
+      'Write minute, hour, day of month, month and weekday, such as `0 2 * * *` for 02:00 of every day; docs/policies.md, «Fixed times».',
+  },
+  POLICY_ZONE_UNKNOWN: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Name a time zone of the IANA database, such as `Europe/Berlin`, or `UTC`.',
+  },
+  POLICY_NEVER: {
+    kind: 'input',
+    retry: 'never',
+    remedy:
+      'No copy would ever be made: change the time, or leave some hours of the week without a blackout.',
+  },
+  POLICY_CONTRADICTS: {
+    kind: 'input',
+    retry: 'never',
+    remedy:
+      'Say it once: one schedule for each copy type, one trigger for each name, a minimum below its maximum.',
+  },
+  POLICY_KEEPS_NOTHING: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Keep at least one point of each type that is made on schedule, or some hours, days or weeks.',
+  },
+  POLICY_TOO_DEEP: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Keep fewer points: fewer of a type, or days and weeks in place of many hours.',
+  },
   COPY_TYPE_UNKNOWN: {
     kind: 'input',
     retry: 'never',

@@ -12,9 +12,16 @@
  * Nothing here knows the time, a file or a process: callers hand in what is, and get what should be. Order is by
  * sequence number alone; times are for people and for weighing age.
  */
+export * from './bandwidth.ts';
+export * from './copy-schedule.ts';
 export * from './copy-type.ts';
 export { POINT_ERRORS, pointFailure } from './errors.ts';
+export { checkPolicy } from './policy-check.ts';
 export * from './retention.ts';
+export * from './retention-policy.ts';
 export * from './schedule.ts';
 export * from './selection.ts';
 export * from './statement.ts';
+export type { Transfer } from './variable-interval.ts';
+export { Window } from './windows.ts';
+export { Zones } from './zones.ts';

@@ -1,31 +1,34 @@
-import { type Consistency, satisfies } from './copy-type.ts';
-
-/** How many points of each consistency stay: `{ crash: 4, application: 2 }`. */
-export interface RetentionPolicy {
-  readonly crash: number;
-  readonly application: number;
-}
-
-export const DEFAULT_RETENTION: RetentionPolicy = { crash: 8, application: 4 };
+import type { Calendar, RetentionPolicy } from './retention-policy.ts';
+import { dayOf, type Zones } from './zones.ts';
 
 export interface RetentionCandidate {
   readonly pointId: string;
   readonly sequence: number;
-  readonly consistency: Consistency;
+  readonly copyType: string;
+  /** It reached less than its type strives for. */
+  readonly degraded: boolean;
+  /** When it was cut, on the clock of the protected site. */
+  readonly cutAtMs: number;
+  /** The same on the clock of the site that keeps it. */
+  readonly cutAtHereMs: number;
   /** A proof of boot exists. */
   readonly proven: boolean;
-  readonly held: boolean;
+  /** A person holds it; `untilMs` on the wall clock, absent: until it is released. */
+  readonly hold?: { readonly untilMs?: number };
   /** A branch, a verification or a backup reads it. */
   readonly inUse: boolean;
 }
+
+type Period = Exclude<keyof Calendar, 'zone'>;
 
 export type KeepReason =
   | 'newest'
   | 'newest-proven'
   | 'held'
   | 'in-use'
-  | 'policy-crash'
-  | 'policy-application';
+  /** A place of its copy type. */
+  | `type-${string}`
+  | Period;
 
 export interface RetentionVerdict {
   readonly pointId: string;
@@ -34,31 +37,101 @@ export interface RetentionVerdict {
   readonly reasons: readonly KeepReason[];
 }
 
+const PERIODS = ['hourly', 'daily', 'weekly', 'monthly', 'yearly'] as const satisfies readonly Period[];
+
 /**
- * Which points stay, and why. Pure. The newest point, the newest proven one, held ones and ones in use stay
- * whatever the policy says. An application-consistent point fills a place of its own type first; it does not
- * take one from the crash-consistent ones, so that `{ crash: 4, application: 2 }` holds exactly those.
+ * Which points stay, and why. Pure, and without a clock of its own: «now» is when the newest point was cut, on whichever of
+ * the two sites' clocks says the earlier. So one clock that leaps, or a source that is silent, lets nothing grow old.
+ *
+ * The newest point, the newest proven one, held ones and ones in use stay whatever the policy says. A point fills a place of
+ * its own copy type and takes none of another: `{ crash: 4, app: 2 }` holds exactly those. A degraded copy counts as a
+ * crash-consistent one, so that it takes no place from better ones. Verdicts are in ascending order.
  */
 export function retentionOf(
   candidates: readonly RetentionCandidate[],
   policy: RetentionPolicy,
+  zones: Zones,
 ): readonly RetentionVerdict[] {
   const newestFirst = [...candidates].sort((a, b) => b.sequence - a.sequence);
-  const newest = newestFirst[0];
-  const newestProven = newestFirst.find((point) => point.proven);
-  const isApplication = (point: RetentionCandidate) => satisfies(point.consistency, 'file-system');
-  const byApplication = new Set(newestFirst.filter(isApplication).slice(0, policy.application));
-  const byCrash = new Set(newestFirst.filter((point) => !isApplication(point)).slice(0, policy.crash));
+  const [newest] = newestFirst;
+  if (!newest) return [];
+  const kept = new Map<RetentionCandidate, KeepReason[]>(newestFirst.map((point) => [point, []]));
+  const keep = (point: RetentionCandidate | undefined, reason: KeepReason) =>
+    point && kept.get(point)!.push(reason);
+  keep(newest, 'newest');
+  keep(
+    newestFirst.find(({ proven }) => proven),
+    'newest-proven',
+  );
+  for (const point of newestFirst) {
+    if (isHeld(point, newest)) keep(point, 'held');
+    if (point.inUse) keep(point, 'in-use');
+  }
+  const young = newestFirst.filter(
+    (point) => ageMs(point, newest) <= (policy.maximumAgeMs ?? Number.POSITIVE_INFINITY),
+  );
+  const left: Record<string, number> = { ...policy.types };
+  for (const point of young) {
+    const type = point.degraded ? 'crash' : point.copyType;
+    if ((left[type] ?? 0) <= 0) continue;
+    left[type]! -= 1;
+    keep(point, `type-${type}`);
+  }
+  const { calendar } = policy;
+  if (calendar) {
+    for (const period of PERIODS) {
+      for (const point of newestOfEach(young, period, calendar, zones)) keep(point, period);
+    }
+  }
   return newestFirst
-    .map((point) => {
-      const reasons: KeepReason[] = [];
-      if (point === newest) reasons.push('newest');
-      if (point === newestProven) reasons.push('newest-proven');
-      if (point.held) reasons.push('held');
-      if (point.inUse) reasons.push('in-use');
-      if (byCrash.has(point)) reasons.push('policy-crash');
-      if (byApplication.has(point)) reasons.push('policy-application');
-      return { pointId: point.pointId, sequence: point.sequence, reasons };
-    })
+    .map((point) => ({ pointId: point.pointId, sequence: point.sequence, reasons: kept.get(point)! }))
     .reverse();
+}
+
+/** A hold ends when a point is younger than its end by both clocks. */
+function isHeld({ hold }: RetentionCandidate, newest: RetentionCandidate): boolean {
+  if (!hold) return false;
+  return hold.untilMs === undefined || Math.min(newest.cutAtMs, newest.cutAtHereMs) < hold.untilMs;
+}
+
+/** By the clock that says less: a leap of either makes no point old. */
+function ageMs(point: RetentionCandidate, newest: RetentionCandidate): number {
+  return Math.min(newest.cutAtMs - point.cutAtMs, newest.cutAtHereMs - point.cutAtHereMs);
+}
+
+function newestOfEach(
+  newestFirst: readonly RetentionCandidate[],
+  period: Period,
+  calendar: Calendar,
+  zones: Zones,
+): RetentionCandidate[] {
+  const places = calendar[period] ?? 0;
+  const seen = new Set<number>();
+  const chosen: RetentionCandidate[] = [];
+  for (const point of newestFirst) {
+    if (chosen.length >= places) break;
+    const name = periodOf(period, zones.localMs(calendar.zone, point.cutAtMs));
+    if (seen.has(name)) continue;
+    seen.add(name);
+    chosen.push(point);
+  }
+  return chosen;
+}
+
+/** A number that all instants of one hour, day, … share. */
+function periodOf(period: Period, localMs: number): number {
+  switch (period) {
+    case 'hourly':
+      return Math.floor(localMs / 3_600_000);
+    case 'daily':
+      return dayOf(localMs);
+    case 'weekly':
+      // 1 January 1970 was a Thursday; weeks begin on Monday.
+      return Math.floor((dayOf(localMs) + 3) / 7);
+    default: {
+      const local = new Date(localMs);
+      const year = local.getUTCFullYear();
+      return period === 'yearly' ? year : year * 12 + local.getUTCMonth();
+    }
+  }
 }

@@ -1,6 +1,6 @@
 import Type from 'typebox';
 import { recordKind } from '../lib/records.ts';
-import { SignedStatement } from '../recovery-point/index.ts';
+import { RetentionPolicy, retentionOfOld, SignedStatement } from '../recovery-point/index.ts';
 
 const Time = Type.Integer({ minimum: 0 });
 
@@ -11,14 +11,14 @@ const ReplicaRecordSchema = Type.Object({
   /** The epoch whose deltas are accepted; a failover here raises it and so fences the old source. */
   epoch: Type.Integer({ minimum: 1 }),
   createdAtMs: Time,
-  retention: Type.Object({
-    crash: Type.Integer({ minimum: 0, maximum: 128 }),
-    application: Type.Integer({ minimum: 0, maximum: 128 }),
-  }),
+  retention: RetentionPolicy,
 });
 /** `replica.json`: whose replica this is. */
 export type ReplicaRecord = Type.Static<typeof ReplicaRecordSchema>;
-export const REPLICA_RECORD = recordKind('replica', 1, ReplicaRecordSchema);
+export const REPLICA_RECORD = recordKind('replica', 2, ReplicaRecordSchema, (value) => ({
+  ...value,
+  retention: retentionOfOld((value as { retention?: unknown }).retention),
+}));
 
 const PointManifestSchema = Type.Object({
   signed: SignedStatement,
@@ -28,12 +28,21 @@ const PointManifestSchema = Type.Object({
   cutAtHereMs: Time,
   skewMs: Type.Number(),
   receivedBytes: Type.Integer({ minimum: 0 }),
+  /** A person holds it; earlier versions know this word alone. */
   held: Type.Optional(Type.Boolean()),
   /**
    * While the seed is awaited. `awaited`: the layer is an empty stand-in, this point and all above it cannot be used before the
    * base has come by courier. `exported`: another seed, of this very point, may come as well.
    */
   seed: Type.Optional(Type.Union([Type.Literal('awaited'), Type.Literal('exported')])),
+  hold: Type.Optional(
+    Type.Object({
+      reason: Type.String({ maxLength: 200 }),
+      sinceMs: Time,
+      /** By the wall clocks of both sites; absent: until it is released. */
+      untilMs: Type.Optional(Time),
+    }),
+  ),
 });
 /** `points/<point>.json`: its rename is the publication of the point. */
 export type PointManifest = Type.Static<typeof PointManifestSchema>;

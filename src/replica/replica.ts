@@ -7,7 +7,6 @@ import { loadRecord, storeRecord } from '../lib/records.ts';
 import {
   type RetentionPolicy,
   type RetentionVerdict,
-  retentionOf,
   type SignedStatement,
   statementDigest,
 } from '../recovery-point/index.ts';
@@ -32,7 +31,7 @@ import { discardSession, publishReceived } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
 import { openSession, takeStream } from './receive-stream.ts';
 import { type BranchRecord, type MergeIntent, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
-import { retentionFacts } from './retention-facts.ts';
+import { verdictsOf } from './retention-facts.ts';
 import { areAwaitingSeed, awaitingSeed, Seeding } from './seeding.ts';
 import type { SeedAnnouncement } from './stand-in.ts';
 import type { ReplicaTools } from './tools.ts';
@@ -304,7 +303,7 @@ export class Replica {
 
   /** What the policy keeps of the present points, and why. */
   retention(policy: RetentionPolicy, proven: (pointId: string) => boolean): readonly RetentionVerdict[] {
-    return retentionOf(retentionFacts(this.points, this.#branches, proven), policy);
+    return verdictsOf(this.points, this.#branches, proven, policy);
   }
 
   /**

@@ -1,20 +1,44 @@
-import type { retentionOf } from '../recovery-point/index.ts';
+import {
+  type PointStatement,
+  type RetentionPolicy,
+  type RetentionVerdict,
+  retentionOf,
+  Zones,
+} from '../recovery-point/index.ts';
 import type { ReplicaPoint } from './description.ts';
 import type { BranchRecord } from './records.ts';
 import { areAwaitingSeed } from './seeding.ts';
 
+/** What the policy keeps of the points, and why. Pure. */
+export function verdictsOf(
+  points: readonly ReplicaPoint[],
+  branches: readonly BranchRecord[],
+  proven: (pointId: string) => boolean,
+  policy: RetentionPolicy,
+): readonly RetentionVerdict[] {
+  return retentionOf(factsOf(points, branches, proven), policy, new Zones());
+}
+
 /** What retention looks at. Pure. A point of which a seed is on its way must be there when it comes. */
-export function retentionFacts(
+function factsOf(
   points: readonly ReplicaPoint[],
   branches: readonly BranchRecord[],
   proven: (pointId: string) => boolean,
 ): Parameters<typeof retentionOf>[0] {
   const isAwaiting = areAwaitingSeed(points);
-  return points.map(({ statement: { pointId, sequence, consistency }, manifest }) => ({
-    ...{ pointId, sequence, consistency },
-    proven: proven(pointId),
-    held: manifest.held ?? false,
+  return points.map(({ statement, manifest }) => ({
+    ...{ pointId: statement.pointId, sequence: statement.sequence, copyType: statement.copyType },
+    ...{ cutAtMs: statement.cutAtMs, cutAtHereMs: manifest.cutAtHereMs },
+    degraded: fellShort(statement),
+    proven: proven(statement.pointId),
+    ...(manifest.held ? { hold: manifest.hold ?? {} } : {}),
     inUse:
-      branches.some((branch) => branch.pointId === pointId) || (isAwaiting && manifest.seed !== undefined),
+      branches.some(({ pointId }) => pointId === statement.pointId) ||
+      (isAwaiting && manifest.seed !== undefined),
   }));
+}
+
+/** Of a machine that does not run an `app` copy is crash-consistent, and nobody is to blame. */
+function fellShort({ degraded, copyType, consistency }: PointStatement): boolean {
+  return degraded !== undefined || (copyType === 'app' && consistency === 'crash');
 }

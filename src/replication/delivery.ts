@@ -5,7 +5,7 @@ import { Mutex } from '../lib/mutex.ts';
 import { newId } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { throttled } from '../peer/index.ts';
-import { type SignedStatement, statementDigest } from '../recovery-point/index.ts';
+import { limitAt, type SignedStatement, statementDigest, Zones } from '../recovery-point/index.ts';
 import type { Acknowledgement } from '../replica/index.ts';
 import { chainAt, chainUpTo, happened } from './chain.ts';
 import { conflictFailure } from './conflict.ts';
@@ -54,6 +54,7 @@ export class Delivery {
   readonly #tools: DeliveryTools;
   readonly #layout: ProtectedLayout;
   readonly #digests: DigestStore;
+  readonly #zones = new Zones();
   readonly #machine: () => Delivered;
   #record: TargetRecord;
   #trees: ReadonlyMap<string, DigestTree> | undefined;
@@ -293,7 +294,7 @@ export class Delivery {
         return this.#accept(plan.cut, answer.newest, await sending.readThrough());
       }
       const stream = throttled(sending.stream(answer.progress, protection.compression), {
-        bytesPerSecond: () => this.#machine().record.protection?.bytesPerSecond,
+        bytesPerSecond: () => limitAt(this.#machine().record.protection ?? {}, clock.wallMs(), this.#zones),
         clock,
       });
       const acknowledgement = await target.upload(machineId, session, stream, signal);

@@ -70,6 +70,12 @@ export const REPLICATION_ERRORS = {
     retry: 'never',
     remedy: 'The two sites run versions that do not understand each other: upgrade the older one.',
   },
+  REPLICATION_RETENTION_UNKNOWN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Upgrade the recovery site first; until then keep points by the numbers of `crash` and `app` alone. Nothing is sent meanwhile.',
+  },
   REPLICATION_NOT_YOURS: {
     kind: 'refused',
     retry: 'never',

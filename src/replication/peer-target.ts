@@ -1,8 +1,11 @@
 import type { DeltaHeader } from '../delta/index.ts';
 import type { Json } from '../lib/canonical-json.ts';
 import type { Clock } from '../lib/clock.ts';
+import { isFailure } from '../lib/errors.ts';
 import type { PeerClient, UploadChunk } from '../peer/index.ts';
 import type { Acknowledgement, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
+import { replicationFailure } from './errors.ts';
+import { needsVersion2, retentionToWire } from './retention-wire.ts';
 import type { OfferDetails, ReplicationTarget, SeedTarget } from './target.ts';
 
 /** Another site as a target, over its peer connection. */
@@ -23,19 +26,27 @@ export class PeerTarget implements ReplicationTarget {
   }
 
   async offer(header: DeltaHeader, details: OfferDetails, signal?: AbortSignal): Promise<OfferAnswer> {
-    const body = { header, ...details, wallMs: this.#clock.wallMs() };
-    const answer = await this.#client.call(
-      'replica.offer',
-      body as unknown as Json,
-      signal ? { signal } : {},
-    );
-    return answer as unknown as OfferAnswer;
+    const retention = retentionToWire(details.retention);
+    const body = { header, ...details, retention, wallMs: this.#clock.wallMs() };
+    try {
+      const answer = await this.#client.call(
+        'replica.offer',
+        body as unknown as Json,
+        signal ? { signal } : {},
+      );
+      return answer as unknown as OfferAnswer;
+    } catch (error) {
+      if (!isFailure(error, 'REPLICATION_REQUEST_INVALID') || !needsVersion2(details.retention)) throw error;
+      const said = 'the recovery site runs a version that does not know this kind of retention policy';
+      throw replicationFailure('REPLICATION_RETENTION_UNKNOWN', said, { cause: error });
+    }
   }
 
   get seeds(): SeedTarget {
     return {
       announce: async (announcement, details, leaves, signal) => {
-        const body = { ...announcement, ...details, wallMs: this.#clock.wallMs() };
+        const retention = retentionToWire(details.retention);
+        const body = { ...announcement, ...details, retention, wallMs: this.#clock.wallMs() };
         const options = signal ? { signal } : {};
         const known = await this.#client.call('replica.announce-seed', body as unknown as Json, options);
         const answer = known ?? (await this.#client.upload(announcement.session, leaves, options));

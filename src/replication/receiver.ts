@@ -1,12 +1,13 @@
 import Type from 'typebox';
 import { Value } from 'typebox/value';
 import type { DeltaHeader } from '../delta/index.ts';
-import type { Json } from '../lib/canonical-json.ts';
+import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import type { Log } from '../lib/log.ts';
 import type { CallHandler, UploadHandler } from '../peer/index.ts';
 import { checkSignedStatement, type RetentionPolicy } from '../recovery-point/index.ts';
 import type { Acknowledgement, Replica, Replicas, SeedAnnouncement } from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
+import { retentionFromWire } from './retention-wire.ts';
 
 const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
 const DescribeBody = Type.Object({ machineId: Type.String({ maxLength: 26 }) });
@@ -18,19 +19,13 @@ const AnnounceBody = Type.Object({
   session: Id,
   signed: Type.Unknown(),
   machineName: Type.String({ maxLength: 64 }),
-  retention: Type.Object({
-    crash: Type.Integer({ minimum: 0, maximum: 128 }),
-    application: Type.Integer({ minimum: 0, maximum: 128 }),
-  }),
+  retention: Type.Unknown(),
   wallMs: Type.Number(),
 });
 const OfferBody = Type.Object({
   header: Type.Unknown(),
   machineName: Type.String({ maxLength: 64 }),
-  retention: Type.Object({
-    crash: Type.Integer({ minimum: 0, maximum: 128 }),
-    application: Type.Integer({ minimum: 0, maximum: 128 }),
-  }),
+  retention: Type.Unknown(),
   /** The sender's wall clock, for the skew of this session. */
   wallMs: Type.Number(),
 });
@@ -89,8 +84,9 @@ export class ReplicationReceiver {
   }
 
   async #offer(siteId: string, body: Json): Promise<Json> {
-    const { header: raw, machineName, retention, wallMs } = this.#checked(OfferBody, body);
+    const { header: raw, machineName, retention: wire, wallMs } = this.#checked(OfferBody, body);
     const header = checkHeader(raw);
+    const retention = retentionFromWire(wire);
     const skewMs = Math.round(wallMs - this.#tools.wallMs());
     this.#tools.onSkew(siteId, skewMs);
     const replica = await this.#replicaFor(siteId, header, machineName, retention);
@@ -104,7 +100,8 @@ export class ReplicationReceiver {
 
   /** Null: the leaves are due, as an upload of that session. */
   async #announceSeed(siteId: string, body: Json): Promise<Json> {
-    const { session, signed: raw, machineName, retention, wallMs } = this.#checked(AnnounceBody, body);
+    const { session, signed: raw, machineName, retention: wire, wallMs } = this.#checked(AnnounceBody, body);
+    const retention = retentionFromWire(wire);
     const signed = checkSignedStatement(raw, 'the statement of an announced seed');
     const skewMs = Math.round(wallMs - this.#tools.wallMs());
     this.#tools.onSkew(siteId, skewMs);
@@ -130,8 +127,7 @@ export class ReplicationReceiver {
     const known = replica.record;
     const isSame =
       known.machineName === machineName &&
-      known.retention.crash === retention.crash &&
-      known.retention.application === retention.application;
+      canonicalJson(known.retention as unknown as Json) === canonicalJson(retention as unknown as Json);
     if (!isSame) await replica.update({ machineName, retention });
     return replica;
   }

@@ -1,7 +1,15 @@
 import Type from 'typebox';
+import { Value } from 'typebox/value';
 import { MachineConfiguration } from '../hypervisor/index.ts';
 import { recordKind } from '../lib/records.ts';
-import { SignedStatement } from '../recovery-point/index.ts';
+import {
+  CopySchedule,
+  LimitWindow,
+  RetentionPolicy,
+  retentionOfOld,
+  SignedStatement,
+  Window,
+} from '../recovery-point/index.ts';
 
 const Time = Type.Integer({ minimum: 0 });
 const Image = Type.Object({
@@ -11,19 +19,15 @@ const Image = Type.Object({
 
 const ProtectionSchema = Type.Object({
   targetSiteId: Type.String(),
-  schedules: Type.Array(
-    Type.Object({
-      copyType: Type.String(),
-      everyMs: Type.Integer({ minimum: 500, maximum: 366 * 24 * 3600 * 1000 }),
-    }),
-  ),
-  retention: Type.Object({
-    crash: Type.Integer({ minimum: 0, maximum: 128 }),
-    application: Type.Integer({ minimum: 0, maximum: 128 }),
-  }),
+  schedules: Type.Array(CopySchedule, { maxItems: 16 }),
+  /** Hours in which no copy is made by itself. */
+  blackouts: Type.Optional(Type.Array(Window, { maxItems: 64 })),
+  retention: RetentionPolicy,
   freezeLimitMs: Type.Integer({ minimum: 100, maximum: 10_000 }),
   /** Bytes a second on the wire; absent: as fast as it goes. */
   bytesPerSecond: Type.Optional(Type.Integer({ minimum: 1024 })),
+  /** Other limits for some hours of the week; the first window that holds the time counts. */
+  limitWindows: Type.Optional(Type.Array(LimitWindow, { maxItems: 64 })),
   compression: Type.Boolean(),
 });
 /** How a machine is protected. */
@@ -64,7 +68,22 @@ const MachineRecordSchema = Type.Object({
 /** `machine.json`: a machine of this site. */
 export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
 export type ProtectedDisk = MachineRecord['disks'][number];
-export const MACHINE_RECORD = recordKind('machine', 1, MachineRecordSchema);
+export const MACHINE_RECORD = recordKind('machine', 2, MachineRecordSchema, ofVersion1);
+
+/** Version 1 knew intervals alone, and two copy types. */
+function ofVersion1(value: object): unknown {
+  const { protection } = value as { protection?: unknown };
+  if (typeof protection !== 'object' || protection === null) return value;
+  const { schedules, retention } = protection as { schedules?: unknown; retention?: unknown };
+  if (!Value.Check(OldSchedules, schedules)) return value;
+  const now = schedules.map(({ copyType, everyMs }) => ({
+    copyType,
+    triggers: [{ kind: 'interval', everyMs }],
+  }));
+  return { ...value, protection: { ...protection, schedules: now, retention: retentionOfOld(retention) } };
+}
+
+const OldSchedules = Type.Array(Type.Object({ copyType: Type.String(), everyMs: Type.Integer() }));
 
 const CutSchema = Type.Object({
   cutId: Type.String(),

@@ -49,6 +49,9 @@ export const HANDLERS: Handlers = {
   'vm.unprotect': ({ site, actor, params, body }) =>
     site.machines.unprotect(actor, params.machine, body.keepOrigin ?? false),
   'vm.policy': ({ site, actor, params, body }) => site.machines.changePolicy(actor, params.machine, body),
+  'trigger.call': async ({ site, actor, params }) => ({
+    copyTypes: [...(await site.machines.callTrigger(actor, params.machine, params.trigger))],
+  }),
   'vm.remove': async ({ site, actor, params }) => {
     await site.machines.remove(actor, params.machine);
     return done;

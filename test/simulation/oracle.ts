@@ -210,9 +210,9 @@ export class Oracle {
         (other) => other.sequence > sequence && other.isApplication === isApplication,
       ).length;
       // The newest stays whatever it is; of each kind so many stay as the policy says.
-      const { crash, application } = this.#swarm.retention;
+      const { crash = 0, app = 0 } = this.#swarm.retention.types;
       const isNewest = [...this.#published.values()].every((other) => other.sequence <= sequence);
-      if (isNewest || younger < (isApplication ? application : crash))
+      if (isNewest || younger < (isApplication ? app : crash))
         throw new Violation(`acknowledged point ${sequence} is gone`);
     }
   }

@@ -54,7 +54,7 @@ export function chooseSwarm(random: SimRandom): Swarm {
   return {
     disks,
     originFormat: random.pick(['raw', 'qcow2']),
-    retention: { crash: random.between(1, 4), application: random.between(0, 2) },
+    retention: { types: { crash: random.between(1, 4), app: random.between(0, 2) } },
     weather: {
       lost: random.pick([0, 0, 0.02, 0.15]),
       doubled: random.pick([0, 0.05, 0.3]),

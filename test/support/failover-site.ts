@@ -15,7 +15,7 @@ import { type TwoSites, twoSites } from './two-sites.ts';
 
 const PROTECTION = {
   schedules: [],
-  retention: { crash: 8, application: 8 },
+  retention: { types: { crash: 8, app: 8 } },
   freezeLimitMs: 5000,
   compression: false,
 };

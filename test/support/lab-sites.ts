@@ -23,7 +23,7 @@ import { type LabDiskFile, type TestTools, type TwoSites, twoSites } from './two
 /** A policy for tests that cut and replicate by hand. */
 export const BY_HAND: Omit<Protection, 'targetSiteId'> = {
   schedules: [],
-  retention: { crash: 100, application: 100 },
+  retention: { types: { crash: 100, app: 100 } },
   freezeLimitMs: 5000,
   compression: false,
 };

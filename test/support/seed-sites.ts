@@ -65,7 +65,7 @@ export async function seedSites(t: CleanUp): Promise<SeedSites> {
       await machine.machine.protect(
         {
           ...{ targetSiteId, schedules: [], freezeLimitMs: 5000, compression: true },
-          retention: { crash: 100, application: 100 },
+          retention: { types: { crash: 100, app: 100 } },
         },
         { seed },
       );

@@ -34,5 +34,5 @@ for (;;) {
       wireBytes: 'wireBytes' in outcome ? outcome.wireBytes : 0,
     });
   }
-  await sites.replicas.list()[0]?.retire({ crash: 6, application: 2 }, () => false);
+  await sites.replicas.list()[0]?.retire({ types: { crash: 6, app: 2 } }, () => false);
 }

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { AddMachineRequest, MachineView, PolicyRequest } from '../../api/index.ts';
+import type { AddMachineRequest, MachineView } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
 import { formatDuration } from '../format.ts';
@@ -10,16 +10,8 @@ import {
   parseDisk,
   parseNic,
 } from '../machine-description.ts';
-import {
-  listed,
-  named,
-  parseCount,
-  parseDuration,
-  parseInterval,
-  parseRate,
-  parseSize,
-  parseWord,
-} from '../values.ts';
+import { type PolicyOptions, policyOf, withPolicyOptions } from '../policy-options.ts';
+import { listed, named, parseCount, parseDuration, parseSize } from '../values.ts';
 import { printMachine, printMachines } from '../views/machine-view.ts';
 import { followSeeding } from '../watch.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
@@ -174,44 +166,6 @@ function addRunning(vm: Command, runner: Runner): void {
     );
 }
 
-interface PolicyOptions {
-  readonly crashEvery?: number | 'off';
-  readonly appEvery?: number | 'off';
-  readonly keepCrash?: number;
-  readonly keepApp?: number;
-  readonly freezeLimit?: number;
-  readonly rate?: number | 'unlimited';
-  readonly compression?: string;
-}
-
-function withPolicyOptions(command: Command): Command {
-  const keep = (text: string) => parseCount(text, 0, 128);
-  return command
-    .option(
-      '--crash-every <interval>',
-      'crash-consistent copies, such as 10s; or off',
-      named('--crash-every', parseInterval),
-    )
-    .option(
-      '--app-every <interval>',
-      'application-consistent copies, such as 10m; or off',
-      named('--app-every', parseInterval),
-    )
-    .option('--keep-crash <number>', 'crash-consistent points to keep', named('--keep-crash', keep))
-    .option('--keep-app <number>', 'application-consistent points to keep', named('--keep-app', keep))
-    .option(
-      '--freeze-limit <duration>',
-      'longest freeze of the guest, at most 10s',
-      named('--freeze-limit', parseDuration),
-    )
-    .option('--rate <rate>', 'such as 20M/s, 100Mbit/s or unlimited', named('--rate', parseRate))
-    .option(
-      '--compression <on|off>',
-      'compress what is sent',
-      named('--compression', (text) => parseWord(text, ['on', 'off'])),
-    );
-}
-
 function addProtection(vm: Command, runner: Runner): void {
   withPolicyOptions(vm.command('protect').description('replicate a machine to another site from now on'))
     .argument('<vm>', 'name or id')
@@ -224,6 +178,7 @@ function addProtection(vm: Command, runner: Runner): void {
       examples(
         'warmsite vm protect web --to south --crash-every 30s --app-every 15m --keep-crash 20 --keep-app 8',
         'warmsite vm protect db --rate 100Mbit/s --no-wait',
+        "warmsite vm protect erp --schedule 'app=at 0 2 * * * Europe/Berlin' --keep app:7",
       ),
     )
     .action(runner.run(protect));
@@ -236,9 +191,22 @@ function addProtection(vm: Command, runner: Runner): void {
       examples(
         'warmsite vm policy web --crash-every 10s',
         'warmsite vm policy web --app-every off --rate unlimited',
+        "warmsite vm policy web --blackout 'Mon-Fri 08:00-10:00 Europe/Berlin'",
+        "warmsite vm policy web --keep crash:8,app:4 --keep-calendar 'daily:7,weekly:4 Europe/Berlin'",
       ),
     )
     .action(runner.run(changePolicy));
+  vm.command('trigger')
+    .description('pull a trigger of the copy policy: the copies that it asks for are due now')
+    .argument('<vm>', 'name or id')
+    .argument('<trigger>', 'its name')
+    .addHelpText('after', examples('warmsite vm trigger web deploy'))
+    .action(
+      runner.run(async (context, machine: string, trigger: string) => {
+        const answer = await (await context.api()).call('trigger.call', { params: { machine, trigger } });
+        return { document: answer, print: (page) => page.line(`Due now: ${answer.copyTypes.join(', ')}.`) };
+      }),
+    );
   vm.command('unprotect')
     .description(
       'end the replication; the disks hold everything again, the points at the other site stay there',
@@ -297,32 +265,4 @@ async function changePolicy(context: Context, machine: string, o: PolicyOptions)
   const body = policyOf(o, before ?? undefined);
   if (Object.keys(body).length === 0) throw cliFailure('CLI_USAGE', 'name at least one option to change');
   return shown(context, await (await context.api()).call('vm.policy', { params: { machine }, body }));
-}
-
-type Before = NonNullable<NonNullable<MachineView['protected']>['protection']>;
-
-/** The site takes schedules and retention as wholes: what is not named is filled in from before. */
-function policyOf(o: PolicyOptions, before: Before | undefined): PolicyRequest {
-  const crash = o.crashEvery ?? before?.every.crash ?? 'off';
-  const app = o.appEvery ?? before?.every.app ?? 'off';
-  const schedulesNamed = o.crashEvery !== undefined || o.appEvery !== undefined;
-  const retentionNamed = o.keepCrash !== undefined || o.keepApp !== undefined;
-  return {
-    ...(schedulesNamed
-      ? { every: { ...(crash === 'off' ? {} : { crash }), ...(app === 'off' ? {} : { app }) } }
-      : {}),
-    ...(retentionNamed ? { retention: retentionOf(o, before) } : {}),
-    ...(o.freezeLimit === undefined ? {} : { freezeLimitMs: o.freezeLimit }),
-    ...(o.rate === undefined ? {} : { bytesPerSecond: o.rate === 'unlimited' ? null : o.rate }),
-    ...(o.compression === undefined ? {} : { compression: o.compression === 'on' }),
-  };
-}
-
-function retentionOf(o: PolicyOptions, before: Before | undefined): NonNullable<PolicyRequest['retention']> {
-  const crash = o.keepCrash ?? before?.retention.crash;
-  const application = o.keepApp ?? before?.retention.application;
-  if (crash === undefined || application === undefined) {
-    throw cliFailure('CLI_USAGE', 'give both --keep-crash and --keep-app, or neither');
-  }
-  return { crash, application };
 }

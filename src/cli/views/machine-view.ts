@@ -1,6 +1,7 @@
 import type { MachineView, PointView, ReplicationView } from '../../api/index.ts';
 import { formatAge, formatBytes, formatDuration, formatRate, formatTime } from '../format.ts';
 import type { Cell, Column, Page, Tone } from '../page.ts';
+import { limitWords, retentionLine, scheduleLine, windowWords } from './policy-view.ts';
 
 type Presence = NonNullable<MachineView['protected']>['presence'];
 type Rpo = ReplicationView['rpo'];
@@ -123,14 +124,22 @@ function printProtected(page: Page, atHome: NonNullable<MachineView['protected']
     page.line('None: warmsite vm protect begins one.');
     return;
   }
-  const { every, retention } = protection;
+  const { schedules, blackouts, retention, limitWindows, limitNow } = protection;
   page.fields([
     ['target', protection.targetName ?? protection.targetSiteId],
-    ['crash-consistent', every.crash === undefined ? 'on demand' : `every ${formatDuration(every.crash)}`],
-    ['application-consistent', every.app === undefined ? 'on demand' : `every ${formatDuration(every.app)}`],
-    ['keep', `${retention.crash} crash-consistent, ${retention.application} application-consistent`],
+    ...schedules.map((schedule): [string, string] => [
+      `copies: ${schedule.copyType}`,
+      scheduleLine(schedule),
+    ]),
+    ...blackouts.map((window): [string, string] => ['no copies', windowWords(window)]),
+    ['keep', retentionLine(retention)],
     ['freeze limit', formatDuration(protection.freezeLimitMs)],
     ['rate', protection.bytesPerSecond === undefined ? 'unlimited' : formatRate(protection.bytesPerSecond)],
+    ...limitWindows.map((limit): [string, string] => ['rate in these hours', limitWords(limit)]),
+    [
+      'rate now',
+      limitWindows.length === 0 ? undefined : limitNow === undefined ? 'unlimited' : formatRate(limitNow),
+    ],
     ['compression', protection.compression ? 'on' : 'off'],
   ]);
   if (replication) printReplication(page, replication, nowMs);
@@ -181,10 +190,7 @@ function printReplica(page: Page, replica: NonNullable<MachineView['replica']>, 
   page.title('Replica').fields([
     ['source', replica.sourceName ?? replica.sourceSiteId],
     ['points', String(replica.points)],
-    [
-      'keep',
-      retention && `${retention.crash} crash-consistent, ${retention.application} application-consistent`,
-    ],
+    ['keep', retention && retentionLine(retention)],
     [
       'newest',
       newest &&

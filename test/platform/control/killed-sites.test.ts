@@ -103,7 +103,7 @@ test('S0.10 either site goes on where it was when its process alone is killed at
   t.after(() => ledger.close());
   const attach = { name: 'box', qmpPath: lab.qmpPath, agentPath: lab.agentPath };
   await homeApi.call('vm.add', { body: { attach } });
-  const retention = { crash: 6, application: 2 };
+  const retention = { types: { crash: 6, app: 2 } };
   await homeApi.call('vm.protect', { ...BOX, body: { every: { crash: 500 }, retention } });
   const seeded = await pointAfter(awayApi, 0);
 
@@ -121,7 +121,10 @@ test('S0.10 either site goes on where it was when its process alone is killed at
   const promised = ledger.last!.seq;
   const copied = await homeApi.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
   assert.ok('job' in copied && copied.job);
-  const job = await homeApi.call('job.show', { params: { job: copied.job.jobId }, query: { waitMs: '60000' } });
+  const job = await homeApi.call('job.show', {
+    params: { job: copied.job.jobId },
+    query: { waitMs: '60000' },
+  });
   assert.equal(job.state, 'done', JSON.stringify(job.failure));
   for (const { sequence, receivedBytes } of await awayApi.call('point.list', BOX))
     assert.ok(sequence === seeded || receivedBytes! < INCREMENT_BYTES_MAX, `${receivedBytes} bytes`);

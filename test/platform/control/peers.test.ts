@@ -86,7 +86,7 @@ describe('the peers of a site', { timeout: 120_000 }, () => {
     });
     await northApi.call('vm.protect', {
       ...BOX,
-      body: { every: {}, retention: { crash: 3, application: 0 } },
+      body: { every: {}, retention: { types: { crash: 3, app: 0 } } },
     });
     const created = await northApi.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
     assert.ok('job' in created);

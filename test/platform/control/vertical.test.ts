@@ -16,7 +16,7 @@ const MIB = 1024 * 1024;
 const DISK_BYTES = 32 * MIB;
 const BOX = { params: { machine: 'box' } };
 /** No schedule: copies are made on our word alone. */
-const BY_HAND = { every: {}, retention: { crash: 3, application: 0 } };
+const BY_HAND = { every: {}, retention: { types: { crash: 3, app: 0 } } };
 
 /** Two sites of this process, paired over the loopback, and a machine of the first that does not run. */
 async function twoPairedSites(context: CleanUp) {
@@ -97,9 +97,9 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
     assert.deepEqual(
       points.map(({ sequence, keptFor, state }) => [sequence, state, keptFor]),
       [
-        [3, 'verified', ['policy-crash']],
-        [4, 'verified', ['policy-crash']],
-        [5, 'verified', ['newest', 'policy-crash']],
+        [3, 'verified', ['type-crash']],
+        [4, 'verified', ['type-crash']],
+        [5, 'verified', ['newest', 'type-crash']],
       ],
     );
     for (const { pointId } of points) {

@@ -152,7 +152,7 @@ describe('replication of a machine that runs', { timeout: 300_000 }, () => {
             const files = (await sites.protectedTools.files.list(machine.layout.disk(diskId)))!;
             assert.ok(files.length <= 2, files.join(' '));
           }
-          if (i % 5 === 0) await lab.replica().retire({ crash: 3, application: 1 }, () => false);
+          if (i % 5 === 0) await lab.replica().retire({ types: { crash: 3, app: 1 } }, () => false);
           assert.equal(lab.replica().newest!.statement.pointId, cutId);
         }
         await machine.release();
@@ -186,7 +186,7 @@ describe('replication of a machine that runs', { timeout: 300_000 }, () => {
       await copyAndSend(machine, sites.target, 'app');
       for (let i = 0; i < 6; i++) await copyAndSend(machine, sites.target);
       const replica = lab.replica();
-      await replica.retire({ crash: 4, application: 1 }, () => false);
+      await replica.retire({ types: { crash: 4, app: 1 } }, () => false);
       const kinds = replica.points.map(({ statement }) => statement.consistency);
       assert.deepEqual(kinds, ['application', 'crash', 'crash', 'crash', 'crash']);
       for (const diskId of systemAndData) {

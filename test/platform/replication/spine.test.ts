@@ -15,7 +15,7 @@ import { reopenMachine, twoSites } from '../../support/two-sites.ts';
 
 const PROTECTION = {
   schedules: [],
-  retention: { crash: 3, application: 2 },
+  retention: { types: { crash: 3, app: 2 } },
   freezeLimitMs: 5000,
   compression: false,
 };

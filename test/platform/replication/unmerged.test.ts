@@ -13,7 +13,7 @@ import { twoSites } from '../../support/two-sites.ts';
 
 const MIB = 1024 ** 2;
 const POINTS = 5;
-const KEEP_TWO = { crash: 2, application: 0 };
+const KEEP_TWO = { types: { crash: 2, app: 0 } };
 
 /** Files and images whose changes below `disks`, `points` and `intents` fail from the n-th on. */
 function failing(tools: ReplicaTools) {

@@ -43,7 +43,7 @@ export class FakeMachine implements LoopMachine {
       protection: {
         targetSiteId: SITE_ID,
         schedules: [],
-        retention: { crash: 1, application: 1 },
+        retention: { types: { crash: 1, app: 1 } },
         freezeLimitMs: 1000,
         compression: false,
         ...protection,

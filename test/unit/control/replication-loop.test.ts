@@ -7,11 +7,16 @@ import { BLOCKED_PAUSE_MS, LOOK_EVERY_MS, ReplicationLoop } from '../../../src/c
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
+import { Zones } from '../../../src/recovery-point/index.ts';
 import type { Protection, ReplicationTarget } from '../../../src/replication/index.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { FakeMachine, failure, MACHINE_ID, SITE_ID } from './fake-machine.ts';
 
-const EVERY_5_S: Partial<Protection> = { schedules: [{ copyType: 'crash', everyMs: 5000 }] };
+function every(copyType: string, everyMs: number): Protection['schedules'][number] {
+  return { copyType, triggers: [{ kind: 'interval', everyMs }] };
+}
+
+const EVERY_5_S: Partial<Protection> = { schedules: [every('crash', 5000)] };
 
 async function looping(
   t: TestContext,
@@ -25,7 +30,7 @@ async function looping(
   const tip = { sizeBytes: 1 };
   const notes: AuditedAct[] = [];
   const loop = new ReplicationLoop(machine, {
-    ...{ clock, random: systemRandom, log: silentLog, events: new EventHub() },
+    ...{ clock, random: systemRandom, log: silentLog, events: new EventHub(), zones: new Zones() },
     files: { sizeOf: async () => tip.sizeBytes },
     alerts: {
       raise: (key, severity, raised) => void alerts.set(key, { severity, failure: raised }),
@@ -56,7 +61,7 @@ describe('replication loop', () => {
     assert.equal(machine.made.length, 14);
     assert.equal(machine.unsent.length, 0);
     assert.equal(loop.report().phase, 'idle');
-    assert.deepEqual(loop.report().nextDue, { copyType: 'crash', inMs: 5000 });
+    assert.deepEqual(loop.report().nextDue, { copyType: 'crash', why: 'interval', inMs: 5000 });
   });
 
   it('copies nothing before it knows what the process of the machine does', async (t) => {
@@ -81,15 +86,57 @@ describe('replication loop', () => {
   });
 
   it('makes one copy, the more consistent one, when two types are due together', async (t) => {
-    const schedules = [
-      { copyType: 'crash', everyMs: 5000 },
-      { copyType: 'app', everyMs: 20_000 },
-    ];
+    const schedules = [every('crash', 5000), every('app', 20_000)];
     const { clock, machine } = await looping(t, { schedules });
     await clock.turn(45_000);
     assert.deepEqual(machine.made, [
       ...['app', 'crash', 'crash', 'crash', 'app', 'crash', 'crash', 'crash', 'app', 'crash'],
     ]);
+  });
+
+  it('S0.8 makes exactly the copies that intervals, a call and a port of the guest ask for', async (t) => {
+    const schedules: Protection['schedules'] = [
+      every('crash', 30_000),
+      {
+        copyType: 'app',
+        triggers: [
+          { kind: 'interval', everyMs: 300_000 },
+          { kind: 'call', name: 'deploy' },
+          { kind: 'guest', port: 'copy-now' },
+        ],
+      },
+    ];
+    const { clock, machine, loop } = await looping(t, { schedules });
+    await clock.turn(70_000);
+    assert.deepEqual(loop.call('deploy'), ['app']);
+    await clock.turn(0);
+    assert.deepEqual(machine.made, ['app', 'crash', 'crash', 'app']);
+    await clock.turn(35_000);
+    machine.tell({ name: 'VSERPORT_CHANGE', data: { id: 'another', open: true } });
+    machine.tell({ name: 'VSERPORT_CHANGE', data: { id: 'copy-now', open: true } });
+    machine.tell({ name: 'VSERPORT_CHANGE', data: { id: 'copy-now', open: false } });
+    await clock.turn(0);
+    assert.deepEqual(machine.made.slice(4), ['crash', 'app']);
+    await clock.turn(299_999);
+    assert.deepEqual(machine.made.slice(6), new Array(9).fill('crash'));
+    await clock.turn(1);
+    assert.equal(machine.made.at(-1), 'app');
+    assert.throws(() => loop.call('nothing'), { code: 'TRIGGER_UNKNOWN' });
+  });
+
+  it('S0.8 a copy at a fixed time is made in time, though the wall clock is set while nothing else is due', async (t) => {
+    const triggers = [{ kind: 'fixed' as const, cron: '0 2 * * *', zone: 'UTC' }];
+    const { clock, machine } = await looping(t, { schedules: [{ copyType: 'app', triggers }] });
+    assert.deepEqual(machine.made, ['app'], 'the first copy does not wait');
+    await clock.turn(3600_000);
+    clock.jumpWall(58 * 60_000);
+    await clock.turn(119_000);
+    assert.equal(machine.made.length, 1);
+    await clock.turn(2000);
+    assert.equal(machine.made.length, 2);
+    clock.jumpWall(-3600_000);
+    await clock.turn(7200_000);
+    assert.equal(machine.made.length, 2);
   });
 
   it('goes on copying while nothing can be sent, waits longer and longer, and sends all at once afterwards', async (t) => {

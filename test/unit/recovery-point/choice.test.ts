@@ -2,7 +2,6 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   DEFAULT_WISH,
-  nextDue,
   ranked,
   type SelectionCandidate,
   satisfies,
@@ -47,21 +46,4 @@ test('S0.18 a wish for consistency leaves out what falls short of it', () => {
     ['p1'],
   );
   assert.deepEqual(ranked([], wish), []);
-});
-
-test('S0.8 copies fall due by their intervals; two that are due together are one of the more consistent type', () => {
-  const schedules = [
-    { copyType: 'crash', everyMs: 5000 },
-    { copyType: 'app', everyMs: 20_000 },
-  ];
-  assert.deepEqual(nextDue(schedules, {}, 1000, 500), { copyType: 'app', dueAtMs: 1000 });
-  assert.deepEqual(nextDue(schedules, { crash: 1000, app: 1000 }, 2000, 500), {
-    copyType: 'crash',
-    dueAtMs: 6000,
-  });
-  assert.deepEqual(nextDue(schedules, { crash: 15_900, app: 1000 }, 20_800, 500), {
-    copyType: 'app',
-    dueAtMs: 20_900,
-  });
-  assert.equal(nextDue([], {}, 0, 500), undefined);
 });

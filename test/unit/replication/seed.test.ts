@@ -260,7 +260,7 @@ test('S0.27 retention keeps the stand-in and every point of which a seed is on i
     if (i === 3) await box.machine.exportSeed(() => target, medium);
   }
   const replica = await sites.openReplica(box.machine.record.machineId);
-  await replica.retire({ crash: 1, application: 0 }, () => false);
+  await replica.retire({ types: { crash: 1, app: 0 } }, () => false);
   assert.deepEqual(
     replica.points.map(({ statement }) => statement.sequence),
     [1, 4, 7],
@@ -268,7 +268,7 @@ test('S0.27 retention keeps the stand-in and every point of which a seed is on i
   assert.equal((await importSeed(replica, seedPath)).kind, 'imported');
   const newest = replica.newest!.statement.pointId;
   assert.ok((await readChain(replica.chain(newest, 'system'))).equals(await box.content()));
-  await replica.retire({ crash: 1, application: 0 }, () => false);
+  await replica.retire({ types: { crash: 1, app: 0 } }, () => false);
   assert.ok((await readChain(replica.chain(newest, 'system'))).equals(await box.content()));
 });
 

@@ -1,0 +1,94 @@
+import Type from 'typebox';
+
+/** When copies are made, which points stay, how fast deltas go; docs/policies.md. */
+
+const YEAR_MS = 366 * 24 * 3600 * 1000;
+const Interval = Type.Integer({ minimum: 500, maximum: YEAR_MS });
+const TypeName = Type.String({ pattern: '^[a-z][a-z0-9-]{0,31}$' });
+const Name = Type.String({ pattern: '^[a-z][a-z0-9.-]{0,31}$' });
+/** A name of the IANA database. */
+const Zone = Type.String({ minLength: 1, maxLength: 64 });
+const strict = { additionalProperties: false };
+
+/** Milliseconds between copies, by copy type: the short form of a schedule. */
+export const Every = Type.Record(TypeName, Interval, { maxProperties: 16 });
+
+export const TriggerShape = Type.Union([
+  Type.Object({ kind: Type.Literal('interval'), everyMs: Interval }, strict),
+  /** A cron expression of five fields. */
+  Type.Object({ kind: Type.Literal('fixed'), cron: Type.String({ maxLength: 200 }), zone: Zone }, strict),
+  Type.Object({ kind: Type.Literal('variable'), minimumMs: Interval, maximumMs: Interval }, strict),
+  Type.Object({ kind: Type.Literal('call'), name: Name }, strict),
+  Type.Object(
+    { kind: Type.Literal('written'), bytes: Type.Integer({ minimum: 1024 * 1024, maximum: 2 ** 50 }) },
+    strict,
+  ),
+  Type.Object({ kind: Type.Literal('guest'), port: Name }, strict),
+]);
+export type TriggerShape = Type.Static<typeof TriggerShape>;
+
+export const ScheduleShape = Type.Object(
+  { copyType: TypeName, triggers: Type.Array(TriggerShape, { maxItems: 16 }) },
+  strict,
+);
+export type ScheduleShape = Type.Static<typeof ScheduleShape>;
+
+const Weekday = Type.Union([
+  Type.Literal('sun'),
+  Type.Literal('mon'),
+  Type.Literal('tue'),
+  Type.Literal('wed'),
+  Type.Literal('thu'),
+  Type.Literal('fri'),
+  Type.Literal('sat'),
+]);
+
+/** Hours of the week in local time; `to` is not in it, and where it is not later than `from` it means the next day. */
+export const WindowShape = Type.Object(
+  {
+    days: Type.Array(Weekday, { minItems: 1, maxItems: 7 }),
+    from: Type.String({ pattern: '^([01]\\d|2[0-3]):[0-5]\\d$' }),
+    to: Type.String({ pattern: '^(([01]\\d|2[0-3]):[0-5]\\d|24:00)$' }),
+    zone: Zone,
+  },
+  strict,
+);
+export type WindowShape = Type.Static<typeof WindowShape>;
+
+export const LimitWindowShape = Type.Object(
+  {
+    window: WindowShape,
+    /** null: no limit in these hours. */
+    bytesPerSecond: Type.Union([Type.Integer({ minimum: 1024 }), Type.Null()]),
+  },
+  strict,
+);
+export type LimitWindowShape = Type.Static<typeof LimitWindowShape>;
+
+const Places = Type.Integer({ minimum: 0, maximum: 128 });
+
+/** How many points of each type stay; the newest of so many hours, days, …; and how old such a point may be. */
+export const Retention = Type.Object(
+  {
+    types: Type.Record(TypeName, Places, { maxProperties: 32 }),
+    calendar: Type.Optional(
+      Type.Object(
+        {
+          zone: Zone,
+          hourly: Type.Optional(Places),
+          daily: Type.Optional(Places),
+          weekly: Type.Optional(Places),
+          monthly: Type.Optional(Places),
+          yearly: Type.Optional(Places),
+        },
+        strict,
+      ),
+    ),
+    maximumAgeMs: Type.Optional(Type.Integer({ minimum: 60_000, maximum: 100 * YEAR_MS })),
+  },
+  strict,
+);
+export type Retention = Type.Static<typeof Retention>;
+
+/** The copy types that are due now for a trigger that was pulled. */
+export const TriggerAnswer = Type.Object({ copyTypes: Type.Array(Type.String()) });

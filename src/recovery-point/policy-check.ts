@@ -1,0 +1,87 @@
+import type { LimitWindow } from './bandwidth.ts';
+import type { CopyPlan, Trigger } from './copy-schedule.ts';
+import { copyTypeOf } from './copy-type.ts';
+import { pointFailure } from './errors.ts';
+import { FixedTimes } from './fixed-times.ts';
+import { POINTS_MAX, placesOf, type RetentionPolicy } from './retention-policy.ts';
+import { endOfWindows } from './windows.ts';
+import type { Zones } from './zones.ts';
+
+/** All of a policy that can contradict itself. */
+export interface CheckedPolicy extends CopyPlan {
+  readonly retention: RetentionPolicy;
+  readonly limitWindows?: readonly LimitWindow[] | undefined;
+}
+
+/**
+ * Refuses a policy that cannot do what it says, before it is recorded: times that never come, windows that leave no time,
+ * copies of which none would stay. `nowMs` is the wall clock. Pure. Throws POLICY_* and COPY_TYPE_UNKNOWN.
+ */
+export function checkPolicy(policy: CheckedPolicy, nowMs: number, zones: Zones): void {
+  const { schedules, blackouts = [], limitWindows = [], retention } = policy;
+  const windows = [...blackouts, ...limitWindows.map(({ window }) => window)];
+  for (const { zone } of windows) zones.check(zone);
+  if (retention.calendar) zones.check(retention.calendar.zone);
+  checkNames(schedules);
+  for (const { copyType, triggers } of schedules) {
+    copyTypeOf(copyType);
+    for (const trigger of triggers) checkTrigger(copyType, trigger, nowMs, zones);
+  }
+  if (schedules.length > 0 && endOfWindows(blackouts, nowMs, zones) === undefined) {
+    throw pointFailure('POLICY_NEVER', 'the blackout windows leave no minute of the week for a copy');
+  }
+  checkRetention(policy);
+}
+
+function checkNames(schedules: CopyPlan['schedules']): void {
+  const types = schedules.map(({ copyType }) => copyType);
+  const twice = types.find((type, index) => types.indexOf(type) !== index);
+  if (twice !== undefined) {
+    throw pointFailure('POLICY_CONTRADICTS', `the policy has two schedules for copies of type ${twice}`);
+  }
+  const names = schedules.flatMap(({ triggers }) =>
+    triggers.flatMap((trigger) => (trigger.kind === 'call' ? trigger.name : [])),
+  );
+  const called = names.find((name, index) => names.indexOf(name) !== index);
+  if (called !== undefined) {
+    throw pointFailure('POLICY_CONTRADICTS', `the policy has two triggers that are called ${called}`);
+  }
+}
+
+function checkTrigger(copyType: string, trigger: Trigger, nowMs: number, zones: Zones): void {
+  if (trigger.kind === 'variable' && trigger.minimumMs > trigger.maximumMs) {
+    throw pointFailure(
+      'POLICY_CONTRADICTS',
+      `the variable interval of ${copyType} has a minimum above its maximum`,
+      { context: { copyType, minimumMs: trigger.minimumMs, maximumMs: trigger.maximumMs } },
+    );
+  }
+  if (trigger.kind !== 'fixed') return;
+  const { cron, zone } = trigger;
+  zones.check(zone);
+  if (FixedTimes.parse(cron, zone).next(nowMs) !== undefined) return;
+  throw pointFailure('POLICY_NEVER', `the time «${cron}» (${zone}) of ${copyType} never comes`, {
+    context: { copyType, cron, zone },
+  });
+}
+
+function checkRetention({ schedules, retention }: CheckedPolicy): void {
+  const places = placesOf(retention);
+  if (places > POINTS_MAX) {
+    throw pointFailure(
+      'POLICY_TOO_DEEP',
+      `the policy could keep ${places} points; at most ${POINTS_MAX} are kept of a machine, because a disk is read through all layers below a point`,
+      { context: { places, maximum: POINTS_MAX } },
+    );
+  }
+  const { zone: _zone, ...periods } = retention.calendar ?? { zone: '' };
+  const keepsByTime = Object.values(periods).some((number) => number > 0);
+  for (const { copyType, triggers } of schedules) {
+    if (triggers.length === 0 || keepsByTime || (retention.types[copyType] ?? 0) > 0) continue;
+    throw pointFailure(
+      'POLICY_KEEPS_NOTHING',
+      `copies of type ${copyType} would be made on schedule, and retention would keep none of them`,
+      { context: { copyType } },
+    );
+  }
+}
