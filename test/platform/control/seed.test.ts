@@ -52,7 +52,7 @@ async function sitesWithMachine(context: CleanUp) {
   });
   await homeApi.call('vm.protect', {
     ...BOX,
-    body: { every: {}, retention: { crash: 100, application: 0 }, compression: false, seed: true },
+    body: { every: {}, retention: { types: { crash: 100, app: 0 } }, compression: false, seed: true },
   });
   return { home, away, homeApi, awayApi, medium };
 }
