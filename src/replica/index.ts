@@ -32,7 +32,14 @@ export {
 } from './records.ts';
 export { Replica } from './replica.ts';
 export { Replicas } from './replicas.ts';
-export { encodeSeedEnd, findSeed, SEED_SUFFIX, SeedFile, seedHeader } from './seed-file.ts';
+export {
+  encodeSeedEnd,
+  findSeed,
+  SEED_SUFFIX,
+  SeedFile,
+  type SeedManifest,
+  seedHeader,
+} from './seed-file.ts';
 export type { SeedProgress } from './seed-import.ts';
 export { awaitingSeed, type SeedImported, type Seeding } from './seeding.ts';
 export type { SeedAnnouncement } from './stand-in.ts';

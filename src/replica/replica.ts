@@ -411,7 +411,7 @@ export class Replica {
   #checkNotNeeded(): void {
     checkNotNeeded(this.#record, {
       ...{ points: this.points, branches: this.#branches.length },
-      ...{ readers: this.#readers, uploads: this.#uploads },
+      ...{ readers: this.#readers, uploads: this.#uploads + this.#seeding.importing },
     });
   }
 

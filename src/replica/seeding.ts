@@ -52,6 +52,7 @@ export function awaitingSeed({ machineId, machineName }: ReplicaRecord): Failure
 export class Seeding {
   readonly #o: Seeded;
   readonly #importing = new Mutex();
+  #imports = 0;
 
   constructor(o: Seeded) {
     this.#o = o;
@@ -109,19 +110,30 @@ export class Seeding {
    * REPLICA_SEED_FOREIGN, REPLICA_SEED_DAMAGED; every point is as it was then.
    */
   import(seed: SeedFile, o: ImportOptions = {}): Promise<SeedImported> {
-    return this.#importing.run(async () => {
-      const { pointId, sequence } = seed.statement;
-      const { tools, replica, changing } = this.#o;
-      const { layout, record } = replica;
-      // An import that failed among its last steps is ended first.
-      await changing(() => redoRebase(tools.files, layout));
-      if (this.#isThere(seed)) return { kind: 'already', pointId, sequence };
-      const awaited = checkAwaited(seed, replica.points, record.machineName);
-      await receiveSeed({ ...tools, layout }, seed, o, tools.clock.wallMs());
-      await replica.reading(() => this.#proveNewest(awaited, o));
-      await changing(() => this.#rebase(seed, awaited));
-      return { kind: 'imported', pointId, sequence };
+    this.#imports += 1;
+    const imported = this.#importing.run(() => this.#import(seed, o));
+    return imported.finally(() => {
+      this.#imports -= 1;
     });
+  }
+
+  /** How many imports have begun and not ended. */
+  get importing(): number {
+    return this.#imports;
+  }
+
+  async #import(seed: SeedFile, o: ImportOptions): Promise<SeedImported> {
+    const { pointId, sequence } = seed.statement;
+    const { tools, replica, changing } = this.#o;
+    const { layout, record } = replica;
+    // An import that failed among its last steps is ended first.
+    await changing(() => redoRebase(tools.files, layout));
+    if (this.#isThere(seed)) return { kind: 'already', pointId, sequence };
+    const awaited = checkAwaited(seed, replica.points, record.machineName);
+    await receiveSeed({ ...tools, layout }, seed, o, tools.clock.wallMs());
+    await replica.reading(() => this.#proveNewest(awaited, o));
+    await changing(() => this.#rebase(seed, awaited));
+    return { kind: 'imported', pointId, sequence };
   }
 
   /** True: there is nothing to do. Throws for a seed that has no business here. */

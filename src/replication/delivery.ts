@@ -15,7 +15,14 @@ import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
 import type { ChainTools } from './protected-chain.ts';
 import { type CutRecord, type MachineRecord, TARGET_RECORD, type TargetRecord } from './records.ts';
-import { leavesStream, type SeedExported, type SeedExportOptions, seedPath } from './seed-export.ts';
+import {
+  exportedAs,
+  leavesStream,
+  partialOf,
+  type SeedExported,
+  type SeedExportOptions,
+  seedPath,
+} from './seed-export.ts';
 import { exportAgain, writeSeedOf } from './seed-sender.ts';
 import {
   HEADER_DEFAULTS,
@@ -190,7 +197,11 @@ export class Delivery {
     const [cut] = happened(cuts);
     assert(cut !== undefined, 'a machine that is seeded has a cut');
     const about = { machineName: record.name, sequence: 1, pointId: cut.cutId };
-    const file = await seedPath(this.#tools.files, path, about);
+    const { file, known } = await seedPath(this.#tools.files, path, about);
+    const { seed } = this.#record;
+    if (known && seed?.state === 'exported') return exportedAs(file, known);
+    // Its end was not recorded: what is there is gone on with.
+    if (known) await this.#tools.files.rename(file, partialOf(file));
     this.#sendingCutId = cut.cutId;
     try {
       const plan = { kind: 'full' as const, cut, sequence: 1, parent: null, resume: undefined };

@@ -1,10 +1,10 @@
 import { createHash } from 'node:crypto';
-import { basename, dirname, join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { FileHandle, FileSystem } from '../lib/files.ts';
 import type { SignedStatement } from '../recovery-point/index.ts';
-import { encodeSeedEnd, SEED_SUFFIX } from '../replica/index.ts';
+import { encodeSeedEnd, SEED_SUFFIX, SeedFile, type SeedManifest } from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
 
 export interface SeedExportOptions {
@@ -22,12 +22,22 @@ export interface SeedExported {
   readonly bytes: number;
 }
 
-/** Where a seed goes: a directory takes it under a name of its own, anything else is the name. */
+interface SeedName {
+  readonly machineName: string;
+  readonly sequence: number;
+  readonly pointId: string;
+}
+
+/**
+ * Where a seed goes: a directory takes it under a name of its own, anything else is the name. Whatever is there already is
+ * left alone, but for a seed of this very point: its export was killed before it was recorded, or is repeated. Throws
+ * REPLICATION_SEED_PATH.
+ */
 export async function seedPath(
   files: FileSystem,
   path: string,
-  o: { readonly machineName: string; readonly sequence: number; readonly pointId: string },
-): Promise<string> {
+  o: SeedName,
+): Promise<{ readonly file: string; readonly known: SeedManifest | undefined }> {
   if ((await files.list(dirname(path))) === undefined) {
     throw replicationFailure('REPLICATION_SEED_PATH', `there is no directory ${dirname(path)}`, {
       context: { path },
@@ -40,8 +50,32 @@ export async function seedPath(
   );
   const name = `${o.machineName.replace(/[^A-Za-z0-9._-]/g, '_')}-${o.sequence}-${o.pointId}${SEED_SUFFIX}`;
   const file = isDirectory ? join(path, name) : path;
-  if ((await files.sizeOf(file)) === undefined) return file;
+  if ((await files.sizeOf(file)) === undefined) return { file, known: undefined };
+  const known = await manifestOf(files, file);
+  if (known?.signed.statement.pointId === o.pointId) return { file, known };
   throw replicationFailure('REPLICATION_SEED_PATH', `${file} is there already`, { context: { path: file } });
+}
+
+/** A seed that is there already, as if it had just been written. */
+export function exportedAs(path: string, { signed, streamBytes }: SeedManifest): SeedExported {
+  const { pointId, sequence } = signed.statement;
+  return { path, pointId, sequence, bytes: streamBytes };
+}
+
+/** The name under which a seed is written. */
+export function partialOf(path: string): string {
+  return `${path}.partial`;
+}
+
+async function manifestOf(files: FileSystem, path: string): Promise<SeedManifest | undefined> {
+  try {
+    await using seed = await SeedFile.open(files, path);
+    return seed.manifest;
+  } catch (error) {
+    // It is something else, or damaged: not ours to overwrite.
+    if (isFailure(error)) return undefined;
+    throw error;
+  }
 }
 
 /**
@@ -59,7 +93,7 @@ export async function writeSeed(
     readonly signal?: AbortSignal | undefined;
   },
 ): Promise<number> {
-  const aside = join(dirname(path), `${basename(path)}.partial`);
+  const aside = partialOf(path);
   const isThere = (await files.sizeOf(aside)) !== undefined;
   const handle = await files.open(aside, isThere ? 'update' : 'create');
   try {

@@ -4,7 +4,7 @@ import { seedHeader } from '../replica/index.ts';
 import { chainUpTo } from './chain.ts';
 import type { Delivered, DeliveryTools } from './delivery.ts';
 import type { TargetRecord } from './records.ts';
-import { type SeedExported, type SeedExportOptions, seedPath, writeSeed } from './seed-export.ts';
+import { exportedAs, type SeedExported, type SeedExportOptions, seedPath, writeSeed } from './seed-export.ts';
 import { HEADER_DEFAULTS, SendSession, type SentDelta } from './send-session.ts';
 import type { ReplicationTarget } from './target.ts';
 
@@ -21,8 +21,9 @@ export async function exportAgain(
 ): Promise<SeedExported> {
   const { images, signer } = tools;
   const { machineId, machineName, pointId, sequence } = signed.statement;
-  const file = await seedPath(tools.files, path, { machineName, sequence, pointId });
+  const { file, known } = await seedPath(tools.files, path, { machineName, sequence, pointId });
   await target.seeds.keep(machineId, pointId, o.signal);
+  if (known) return exportedAs(file, known);
   const chainOf = (disk: (typeof record.disks)[number]) => chainUpTo(disk, cuts, acknowledged!.ordinal);
   await using sending = await SendSession.open({
     ...{ images, signer, signed, disks: record.disks, trees: new Map(), about: signed.statement },

@@ -22,6 +22,7 @@ export interface SeedSites {
   readonly directory: string;
   readonly medium: string;
   readonly target: DirectTarget;
+  readonly replicas: Replicas;
   /** A machine with two raw disks, protected so that its base goes by courier. */
   addMachine(o?: { seed?: boolean }): Promise<SeedMachine>;
   /** The replica as a process that has just started opens it, with other files if wished. */
@@ -31,7 +32,7 @@ export interface SeedSites {
 export interface SeedMachine {
   readonly machine: ProtectedMachine;
   /** Another process takes the machine over. */
-  reopen(): Promise<ProtectedMachine>;
+  reopen(files?: FileSystem): Promise<ProtectedMachine>;
   /** The guest writes: pages of 4 KiB from a random source at these offsets of the first disk. */
   write(...offsets: number[]): Promise<void>;
   /** What the first disk reads as from the owner's file to the tip. */
@@ -58,7 +59,7 @@ export async function seedSites(t: CleanUp): Promise<SeedSites> {
     );
   const replicas = await openReplicas(nodeFiles);
   return {
-    ...{ directory, medium },
+    ...{ directory, medium, replicas },
     target: new DirectTarget({ siteId: targetSiteId, sourceSiteId: siteId, replicas }),
     addMachine: async ({ seed = true } = {}) => {
       const machine = await machineIn(directory, tools);
@@ -137,8 +138,8 @@ async function machineIn(directory: string, tools: ProtectedTools): Promise<Seed
     get machine() {
       return machine;
     },
-    reopen: async () => {
-      machine = await ProtectedMachine.open(tools, layout);
+    reopen: async (files = nodeFiles) => {
+      machine = await ProtectedMachine.open({ ...tools, files, images: fakeImages(files) }, layout);
       return machine;
     },
     write: async (...offsets) => {
