@@ -1,5 +1,4 @@
-import { createPrivateKey, generateKeyPairSync, type KeyObject, sign, verify } from 'node:crypto';
-import { truncate, writeFile } from 'node:fs/promises';
+import { generateKeyPairSync, sign, verify } from 'node:crypto';
 import { join } from 'node:path';
 import { type ImageFile, QemuHypervisor } from '../../src/hypervisor/index.ts';
 import { systemClock } from '../../src/lib/clock.ts';
@@ -23,6 +22,9 @@ export interface SeedSites {
   readonly medium: string;
   readonly target: DirectTarget;
   readonly replicas: Replicas;
+  /** The recovery site as a process that has just started opens it. */
+  openReplicas(files: FileSystem): Promise<Replicas>;
+  targetOn(replicas: Replicas): DirectTarget;
   /** A machine with two raw disks, protected so that its base goes by courier. */
   addMachine(o?: { seed?: boolean }): Promise<SeedMachine>;
   /** The replica as a process that has just started opens it, with other files if wished. */
@@ -39,14 +41,31 @@ export interface SeedMachine {
   content(): Promise<Buffer>;
 }
 
+/** The file systems of both sites, and where on them everything lies. */
+export interface SeedGround {
+  readonly directory: string;
+  readonly protectedFiles: FileSystem;
+  readonly recoveryFiles: FileSystem;
+}
+
 export async function seedSites(t: CleanUp): Promise<SeedSites> {
   const directory = await temporaryDirectory(t);
+  return seedSitesOn({ directory, protectedFiles: nodeFiles, recoveryFiles: nodeFiles });
+}
+
+export async function seedSitesOn(ground: SeedGround): Promise<SeedSites> {
+  const { directory, protectedFiles, recoveryFiles } = ground;
   const medium = join(directory, 'medium');
-  await nodeFiles.makeDirectory(medium);
+  await protectedFiles.makeDirectory(medium);
   const siteId = newId(systemClock, systemRandom);
   const targetSiteId = newId(systemClock, systemRandom);
   const { privateKey, publicKey } = generateKeyPairSync('ed25519');
-  const tools = protectedTools(siteId, createPrivateKey(privateKey.export({ type: 'pkcs8', format: 'pem' })));
+  const toolsOn = (files: FileSystem): ProtectedTools => ({
+    ...{ files, images: fakeImages(files), clock: systemClock, random: systemRandom, log: silentLog, siteId },
+    // Nothing answers at the sockets of these machines: they are off.
+    hypervisor: new QemuHypervisor({ clock: systemClock }),
+    signer: { keyId: 'test', sign: (bytes) => sign(null, bytes, privateKey) },
+  });
   const openReplicas = (files: FileSystem): Promise<Replicas> =>
     Replicas.open(
       {
@@ -57,12 +76,14 @@ export async function seedSites(t: CleanUp): Promise<SeedSites> {
       },
       join(directory, 'r'),
     );
-  const replicas = await openReplicas(nodeFiles);
+  const targetOn = (replicas: Replicas): DirectTarget =>
+    new DirectTarget({ siteId: targetSiteId, sourceSiteId: siteId, replicas });
+  const replicas = await openReplicas(recoveryFiles);
   return {
-    ...{ directory, medium, replicas },
-    target: new DirectTarget({ siteId: targetSiteId, sourceSiteId: siteId, replicas }),
+    ...{ directory, medium, replicas, openReplicas, targetOn },
+    target: targetOn(replicas),
     addMachine: async ({ seed = true } = {}) => {
-      const machine = await machineIn(directory, tools);
+      const machine = await machineIn(ground, toolsOn);
       await machine.machine.protect(
         {
           ...{ targetSiteId, schedules: [], freezeLimitMs: 5000, compression: true },
@@ -72,29 +93,7 @@ export async function seedSites(t: CleanUp): Promise<SeedSites> {
       );
       return machine;
     },
-    openReplica: async (machineId, files = nodeFiles) => (await openReplicas(files)).need(machineId),
-  };
-}
-
-/** A site that nobody here is paired with. */
-export function strangerKey(): KeyObject {
-  return generateKeyPairSync('ed25519').privateKey;
-}
-
-export function protectedTools(siteId: string, key: KeyObject): ProtectedTools {
-  const clock = systemClock;
-  return {
-    ...{
-      files: nodeFiles,
-      images: fakeImages(nodeFiles),
-      clock,
-      random: systemRandom,
-      log: silentLog,
-      siteId,
-    },
-    // Nothing answers at the sockets of these machines: they are off.
-    hypervisor: new QemuHypervisor({ clock }),
-    signer: { keyId: 'test', sign: (bytes) => sign(null, bytes, key) },
+    openReplica: async (machineId, files = recoveryFiles) => (await openReplicas(files)).need(machineId),
   };
 }
 
@@ -102,20 +101,26 @@ function fakeImages(files: FileSystem): FakeImages {
   return new FakeImages({ files, locks: new ImageLocks() });
 }
 
-export async function readChain(chain: readonly ImageFile[]): Promise<Buffer> {
-  await using reader = await fakeImages(nodeFiles).open(chain);
+export async function readChain(chain: readonly ImageFile[], files: FileSystem = nodeFiles): Promise<Buffer> {
+  await using reader = await fakeImages(files).open(chain);
   const bytes = Buffer.alloc(reader.sizeBytes);
   await reader.readInto(bytes, 0);
   return bytes;
 }
 
-async function machineIn(directory: string, tools: ProtectedTools): Promise<SeedMachine> {
+async function machineIn(
+  { directory, protectedFiles: files }: SeedGround,
+  toolsOn: (files: FileSystem) => ProtectedTools,
+): Promise<SeedMachine> {
   const machineId = newId(systemClock, systemRandom);
   const disks = [];
   for (const diskId of ['system', 'data']) {
     const path = join(directory, `${machineId}-${diskId}.raw`);
-    await writeFile(path, Buffer.from(systemRandom.bytes(DISK_BYTES / 2)));
-    await truncate(path, DISK_BYTES);
+    const file = await files.open(path, 'create');
+    await file.write(systemRandom.bytes(DISK_BYTES / 2), 0);
+    await file.truncate(DISK_BYTES);
+    await file.sync();
+    await file.close();
     disks.push({
       diskId,
       deviceName: diskId,
@@ -123,8 +128,9 @@ async function machineIn(directory: string, tools: ProtectedTools): Promise<Seed
       sizeBytes: DISK_BYTES,
     });
   }
+  await files.syncDirectory(directory);
   const layout = new ProtectedLayout(join(directory, 'p'), machineId);
-  let machine = await ProtectedMachine.create(tools, layout, {
+  let machine = await ProtectedMachine.create(toolsOn(files), layout, {
     ...{ machineId, name: 'box', kind: 'managed', createdAtMs: 1, epoch: 1, disks, protection: null },
     sockets: { qmpPath: join(directory, 'run', 'qmp') },
     configuration: {
@@ -138,50 +144,53 @@ async function machineIn(directory: string, tools: ProtectedTools): Promise<Seed
     get machine() {
       return machine;
     },
-    reopen: async (files = nodeFiles) => {
-      machine = await ProtectedMachine.open({ ...tools, files, images: fakeImages(files) }, layout);
+    reopen: async (over = files) => {
+      machine = await ProtectedMachine.open(toolsOn(over), layout);
       return machine;
     },
     write: async (...offsets) => {
-      await using image = await openWritable(nodeFiles, machine.chain('system').at(-1)!);
+      await using image = await openWritable(files, machine.chain('system').at(-1)!);
       for (const offset of offsets) await image.write(offset, Buffer.from(systemRandom.bytes(4096)));
     },
-    content: () => readChain(machine.chain('system')),
+    content: () => readChain(machine.chain('system'), files),
   };
 }
 
 /** Files of a process that is killed before its `left`-th change, and changes nothing afterwards. */
-export function dyingFiles(left: number): { readonly files: FileSystem; readonly hasDied: () => boolean } {
+export function dyingFiles(
+  left: number,
+  base: FileSystem = nodeFiles,
+): { readonly files: FileSystem; readonly hasDied: () => boolean } {
   let rest = left;
-  const live =
-    <A extends unknown[], R>(act: (...a: A) => Promise<R>) =>
-    (...a: A): Promise<R> => {
-      if (rest <= 0) return Promise.reject(new Error('the process is dead'));
-      rest -= 1;
-      return act(...a);
-    };
+  let died = false;
+  const live = <R>(act: () => Promise<R>): Promise<R> => {
+    died ||= rest <= 0;
+    if (died) return Promise.reject(new Error('the process is dead'));
+    rest -= 1;
+    return act();
+  };
   const files: FileSystem = {
-    ...nodeFiles,
-    rename: live((from: string, to: string) => nodeFiles.rename(from, to)),
-    remove: live((path: string) => nodeFiles.remove(path)),
-    removeDirectory: live((path: string) => nodeFiles.removeDirectory(path)),
-    makeDirectory: live((path: string) => nodeFiles.makeDirectory(path)),
-    syncDirectory: live((path: string) => nodeFiles.syncDirectory(path)),
+    list: (path) => base.list(path),
+    sizeOf: (path) => base.sizeOf(path),
+    rename: (from, to) => live(() => base.rename(from, to)),
+    remove: (path) => live(() => base.remove(path)),
+    removeDirectory: (path) => live(() => base.removeDirectory(path)),
+    makeDirectory: (path) => live(() => base.makeDirectory(path)),
+    syncDirectory: (path) => live(() => base.syncDirectory(path)),
+    setReadOnly: (path, readOnly) => live(() => base.setReadOnly(path, readOnly)),
     open: async (path, how) => {
-      const handle = await (how === 'read'
-        ? nodeFiles.open(path, how)
-        : live(() => nodeFiles.open(path, how))());
+      const handle = await (how === 'read' ? base.open(path, how) : live(() => base.open(path, how)));
       return {
         read: (target, position) => handle.read(target, position),
-        write: live((data: Uint8Array, position: number) => handle.write(data, position)),
-        writeAll: live((data: readonly Uint8Array[], position: number) => handle.writeAll(data, position)),
-        writeDirect: live((data: Uint8Array, position: number) => handle.writeDirect(data, position)),
-        truncate: live((size: number) => handle.truncate(size)),
+        write: (data, position) => live(() => handle.write(data, position)),
+        writeAll: (buffers, position) => live(() => handle.writeAll(buffers, position)),
+        writeDirect: (data, position) => live(() => handle.writeDirect(data, position)),
+        truncate: (sizeBytes) => live(() => handle.truncate(sizeBytes)),
         sizeBytes: () => handle.sizeBytes(),
-        sync: live(() => handle.sync()),
+        sync: () => live(() => handle.sync()),
         close: () => handle.close(),
       };
     },
   };
-  return { files, hasDied: () => rest <= 0 };
+  return { files, hasDied: () => died };
 }
