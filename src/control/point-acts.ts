@@ -80,14 +80,15 @@ export class PointActs {
     return this.#jobs().start({ kind: 'point.verify', args: { pointId }, actor, machineId });
   }
 
-  /** Waits until a copy, or a younger one that holds its changes, is verified at the other side. */
+  /** Waits until a copy, or a younger one that holds its changes, is verified at the other side, or there and awaits its seed. */
   readonly waiting: JobHandler = {
     repeatable: true,
     run: async ({ machineId, args, signal }) => {
       const machine = this.#o.inventory.home(machineId);
       await this.#o.machines.loopOf(machine).acknowledged(Number(args.ordinal), signal);
-      const { pointId, sequence } = machine.target!.acknowledged!;
-      return { pointId, sequence };
+      const { acknowledged, seed } = machine.target!;
+      const { pointId, sequence } = acknowledged!;
+      return { pointId, sequence, ...(seed ? { awaitsSeed: true } : {}) };
     },
   };
 

@@ -64,10 +64,15 @@ function addCreate(point: Command, runner: Runner): void {
         return reportJob(context, created.job, o.wait, (job) => ({
           document: { job },
           print: (page) =>
-            page.line(
-              { text: 'The copy is verified at the recovery site', tone: 'good' },
-              numberIn(job.result),
-            ),
+            awaitsSeed(job.result)
+              ? page.line(
+                  { text: 'The copy is at the recovery site and awaits its seed', tone: 'warning' },
+                  numberIn(job.result),
+                )
+              : page.line(
+                  { text: 'The copy is verified at the recovery site', tone: 'good' },
+                  numberIn(job.result),
+                ),
         }));
       }),
     );
@@ -95,6 +100,10 @@ function addVerify(point: Command, runner: Runner): void {
         }));
       }),
     );
+}
+
+function awaitsSeed(result: unknown): boolean {
+  return (result as { awaitsSeed?: unknown } | undefined)?.awaitsSeed === true;
 }
 
 function numberIn(result: unknown): string {

@@ -299,6 +299,33 @@ describe('command line: what cannot be taken back', { timeout: 60_000 }, () => {
     );
   });
 
+  it('S0.27 a seed is exported and imported by paths of this host', async (t) => {
+    const results: Record<string, unknown> = {
+      'seed.export': { path: '/media/usb/web-1.wsseed', bytes: 3_000_000_000 },
+      'seed.import': { kind: 'imported', sequence: 4 },
+    };
+    const site = await fakeSite(t, ({ method, path }) => {
+      const kind = path.endsWith('/seeds') && path.includes('/machines/') ? 'seed.export' : 'seed.import';
+      return {
+        body: job({ kind, state: 'done', result: results[kind] }),
+        status: method === 'POST' ? 200 : 404,
+      };
+    });
+    const world = { workingDirectory: '/media' };
+    const exported = await run(['--data', site.dataDirectory, 'seed', 'export', 'web', 'usb'], world);
+    assert.equal(exported.exitCode, 0, exported.messages);
+    assert.match(exported.output, /\/media\/usb\/web-1\.wsseed \(/);
+    const imported = await run(['--data', site.dataDirectory, 'seed', 'import', '/media/usb'], world);
+    assert.match(imported.output, /Imported as point 4/);
+    assert.deepEqual(
+      site.asked.map(({ method, path, body }) => [method, path, JSON.parse(body)]),
+      [
+        ['POST', '/v1/machines/web/seeds', { path: '/media/usb' }],
+        ['POST', '/v1/seeds', { path: '/media/usb' }],
+      ],
+    );
+  });
+
   it('a branch is booted again with the NICs that are named', async (t) => {
     const site = await fakeSite(t, ({ method }) => ({
       body: job({ kind: 'failover.restart', state: method === 'POST' ? 'queued' : 'done' }),
