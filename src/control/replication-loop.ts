@@ -51,6 +51,8 @@ export const LOOK_EVERY_MS = 5_000;
 /** A conflict is not given up: it is looked at again this often, and when something has changed. */
 export const BLOCKED_PAUSE_MS = 30_000;
 const BACKOFF: Backoff = { firstMs: 500, maximumMs: 30_000, triesMax: Number.POSITIVE_INFINITY };
+/** Whether an awaited seed has been imported is asked this often; also with each copy. */
+const SEED_PAUSE_MS = 30_000;
 /** A sealed layer that cannot be sent yet, because it takes in a younger one, is looked at again after this. */
 const UNREADY_PAUSE_MS = 1_000;
 
@@ -417,10 +419,7 @@ export class ReplicationLoop {
         attempt = 0;
         this.#failure = undefined;
         this.#tools.alerts.clear(`replication:${machineId}`);
-        await this.#sendBell.wait(
-          this.#mayBecomeReady() ? UNREADY_PAUSE_MS : Number.POSITIVE_INFINITY,
-          signal,
-        );
+        await this.#sendBell.wait(this.#idleMs(), signal);
       } catch (error) {
         if (signal.aborted) throw cancelled(signal);
         attempt += 1;
@@ -429,9 +428,11 @@ export class ReplicationLoop {
     }
   }
 
-  /** What waits for a seed to be exported is told when that has happened. */
-  #mayBecomeReady(): boolean {
-    return this.#machine.unsent.length > 0 && this.#machine.target?.seed?.state !== 'wanted';
+  /** How long there is nothing to send: what waits for a seed to be exported is told when that has happened. */
+  #idleMs(): number {
+    const seed = this.#machine.target?.seed?.state;
+    if (this.#machine.unsent.length > 0 && seed !== 'wanted') return UNREADY_PAUSE_MS;
+    return seed === 'awaited' ? SEED_PAUSE_MS : Number.POSITIVE_INFINITY;
   }
 
   async #sendAll(signal: AbortSignal): Promise<void> {

@@ -423,6 +423,51 @@ test('S0.27 deltas arrive while the seed is imported; a replica in import is not
   assert.ok((await readChain(replica.chain(newest, 'system'))).equals(await box.content()));
 });
 
+test('S0.27 a lost acknowledgement and a broken upload before the seed, and the seed between', async (t) => {
+  const sites = await exported(t);
+  const { box, target, seedPath } = sites;
+  await send(sites, box.machine);
+  const through = (upload: ReplicationTarget['upload']): ReplicationTarget => ({
+    siteId: target.siteId,
+    seeds: target.seeds,
+    describe: (machineId) => target.describe(machineId),
+    offer: (header, details) => target.offer(header, details),
+    upload,
+  });
+  await box.write(4096, 3 * MIB);
+  await box.machine.cut('crash');
+  const losing = through(async (...upload) => {
+    await target.upload(...upload);
+    throw new Error('the answer is lost');
+  });
+  await assert.rejects(box.machine.replicate(losing), /lost/);
+  assert.equal((await box.machine.replicate(target)).kind, 'acknowledged');
+
+  await box.write(1_000 * 4096, 3 * MIB);
+  await box.machine.cut('crash');
+  const breaking = through(async (machineId, session, stream) => {
+    async function* half() {
+      let bytes = 0;
+      for await (const chunk of stream) {
+        yield chunk;
+        bytes += [chunk].flat().reduce((sum, part) => sum + part.length, 0);
+        if (bytes > 4_000) return;
+      }
+    }
+    return target.upload(machineId, session, half());
+  });
+  await assert.rejects(box.machine.replicate(breaking), { code: 'DELTA_TRUNCATED' });
+  const replica = sites.replicas.need(box.machine.record.machineId);
+  await importSeed(replica, seedPath);
+  // What was begun in whole blocks is ended in whole blocks.
+  const machine = await box.reopen();
+  await send(sites, machine);
+  assert.equal(machine.target?.seed, undefined);
+  const newest = replica.newest!.statement;
+  assert.equal(newest.sequence, 3);
+  assert.ok((await readChain(replica.chain(newest.pointId, 'system'))).equals(await box.content()));
+});
+
 const DETAILS = { machineName: 'box', retention: { types: { crash: 100, app: 100 } } };
 
 async function* chunks(bytes: Buffer): AsyncGenerator<Buffer> {
