@@ -20,6 +20,8 @@ import {
   ProtectedMachine,
   type ProtectedTools,
   type Protection,
+  type SeedExported,
+  type SeedExportOptions,
 } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
@@ -54,6 +56,8 @@ export class Machines {
   readonly #tools: MachinesTools;
   readonly #open = new Map<string, { machine: ProtectedMachine; loop: ReplicationLoop | undefined }>();
   readonly #broken: BrokenMachine[] = [];
+  /** Machines of which a seed is being written. */
+  readonly #exporting = new Set<string>();
 
   private constructor(tools: MachinesTools) {
     this.#tools = tools;
@@ -325,8 +329,27 @@ export class Machines {
     this.#tools.loop.alerts.raise(`firmware:${machineId}`, 'critical', failure, machineId);
   }
 
-  async unprotect(machine: ProtectedMachine, keepOrigin: boolean): Promise<void> {
+  /** Writes the base of a machine for a courier; copies made meanwhile are sent when it is done. */
+  async exportSeed(machine: ProtectedMachine, path: string, o: SeedExportOptions): Promise<SeedExported> {
     const { machineId } = machine.record;
+    const loop = this.loopOf(machine);
+    this.#exporting.add(machineId);
+    try {
+      return await machine.exportSeed(this.#tools.loop.target, path, o);
+    } finally {
+      this.#exporting.delete(machineId);
+      loop.kick();
+    }
+  }
+
+  async unprotect(machine: ProtectedMachine, keepOrigin: boolean): Promise<void> {
+    const { machineId, name } = machine.record;
+    if (this.#exporting.has(machineId)) {
+      throw controlFailure('MACHINE_CHANGING', `a seed of ${name} is being exported`, {
+        context: { machineId },
+        hint: 'Wait until it has been written, or end it with `warmsite job cancel`.',
+      });
+    }
     // A transfer under way would be waited for; its part at the other side stays and may be thrown away there.
     await this.#unfollow(machineId);
     try {

@@ -2,7 +2,6 @@ import type { JobView, Progress } from '../api/index.ts';
 import { failuresOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { findSeed, REPLICA_ERRORS, type Replica, type Replicas, SeedFile } from '../replica/index.ts';
-import type { ReplicationTarget } from '../replication/index.ts';
 import type { Inventory } from './inventory.ts';
 import type { JobHandler, Jobs } from './jobs.ts';
 import type { Machines } from './machines.ts';
@@ -16,8 +15,6 @@ interface SeedTools {
   readonly inventory: Inventory;
   readonly replicas: Replicas;
   readonly keeper: ReplicaKeeper;
-  /** The recovery site; throws while it is not paired. */
-  readonly target: (siteId: string) => ReplicationTarget;
 }
 
 /** What a person does with seeds: the base of a machine, carried by a courier. Paths are of the site's host. */
@@ -63,18 +60,12 @@ export class SeedActs {
     // What is on the medium already is not written again.
     repeatable: true,
     run: async ({ machineId, args, signal, progress }) => {
-      const { machines, inventory, target } = this.#o;
-      const machine = inventory.home(machineId);
-      const loop = machines.loopOf(machine);
-      try {
-        return await machine.exportSeed(target, String(args.path), {
-          signal,
-          onProgress: ({ bytesDone, bytesTotal }) =>
-            progress({ step: 'writing the seed', bytesDone, bytesTotal }),
-        });
-      } finally {
-        loop.kick();
-      }
+      const { machines, inventory } = this.#o;
+      return machines.exportSeed(inventory.home(machineId), String(args.path), {
+        signal,
+        onProgress: ({ bytesDone, bytesTotal }) =>
+          progress({ step: 'writing the seed', bytesDone, bytesTotal }),
+      });
     },
   };
 

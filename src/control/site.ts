@@ -77,8 +77,6 @@ interface Works {
   readonly machines: Machines;
   readonly pairing: Pairing;
   readonly peerServer: PeerServer;
-  /** Another site as a target; throws while it is not paired. */
-  readonly target: (siteId: string) => PeerTarget;
 }
 
 /**
@@ -135,10 +133,7 @@ export class Site {
     this.failovers = new FailoverActs({ failovers: works.failovers, inventory, points, keeper, jobs });
     const { replicas } = ground;
     this.replicas = new ReplicaActs({ replicas, inventory, keeper, audit, alerts });
-    this.seeds = new SeedActs({
-      ...{ files: tools.files, machines, inventory, replicas, keeper, jobs },
-      target: works.target,
-    });
+    this.seeds = new SeedActs({ files: tools.files, machines, inventory, replicas, keeper, jobs });
     this.peers = new PeerActs({
       ...{ identity, settings, pairing, links, machines, audit, clock, random },
       peers: ground.peers,
@@ -306,13 +301,12 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     onReachable: (peerId) => machines?.kick(peerId),
   });
   opening.defer(() => links.close());
-  const target = (peerId: string) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock });
   machines = await Machines.open({
     ...tools,
     ...{ dataDirectory, signer, siteId },
     loop: {
       ...{ clock, random, log, files, alerts, audit, events, zones },
-      target,
+      target: (peerId) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock }),
     },
   });
   const opened = machines;
@@ -346,5 +340,5 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   opening.defer(() => peerServer.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());
-  return { keeper, failovers, links, machines, pairing, peerServer, target };
+  return { keeper, failovers, links, machines, pairing, peerServer };
 }
