@@ -27,6 +27,7 @@ const receiver = new ReplicationReceiver({
   log: silentLog,
   onPublished: () => process.send!({ peakMiB: rssPeakMiB() }),
   onSkew: () => undefined,
+  preview: () => Promise.reject(new Error('nobody asks for a preview')),
 });
 const pairing = new Pairing({
   identity,

@@ -35,6 +35,7 @@ export type {
 } from './failovers.ts';
 export type {
   AddMachineRequest,
+  HoldRequest,
   MachineView,
   PointView,
   PolicyRequest,
@@ -43,6 +44,8 @@ export type {
 } from './machines.ts';
 export type {
   LimitWindowShape,
+  PreviewAnswer,
+  PreviewRequest,
   Retention,
   ScheduleShape,
   TriggerShape,

@@ -292,6 +292,10 @@ export const PointView = Type.Object({
       Type.Object({ passed: Type.Boolean(), atMs: WallTime, rtoMs: Type.Optional(Type.Number()) }),
     ),
   }),
+  /** A person holds it: it stays whatever retention says. */
+  hold: Type.Optional(
+    Type.Object({ reason: Type.String(), sinceMs: WallTime, untilMs: Type.Optional(WallTime) }),
+  ),
   /** Why retention keeps it; empty: it may go. At the recovery site only. */
   keptFor: Type.Optional(Type.Array(Type.String())),
   disks: Type.Optional(
@@ -301,6 +305,16 @@ export const PointView = Type.Object({
   ),
 });
 export type PointView = Type.Static<typeof PointView>;
+
+export const HoldRequest = Type.Object(
+  {
+    reason: Type.String({ minLength: 1, maxLength: 200 }),
+    /** How long from now; absent: until it is released. */
+    forMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 100 * 366 * 24 * 3600 * 1000 })),
+  },
+  { additionalProperties: false },
+);
+export type HoldRequest = Type.Static<typeof HoldRequest>;
 
 export const CreatePointRequest = Type.Object(
   {

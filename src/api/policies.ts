@@ -19,10 +19,6 @@ export const TriggerShape = Type.Union([
   Type.Object({ kind: Type.Literal('fixed'), cron: Type.String({ maxLength: 200 }), zone: Zone }, strict),
   Type.Object({ kind: Type.Literal('variable'), minimumMs: Interval, maximumMs: Interval }, strict),
   Type.Object({ kind: Type.Literal('call'), name: Name }, strict),
-  Type.Object(
-    { kind: Type.Literal('written'), bytes: Type.Integer({ minimum: 1024 * 1024, maximum: 2 ** 50 }) },
-    strict,
-  ),
   Type.Object({ kind: Type.Literal('guest'), port: Name }, strict),
 ]);
 export type TriggerShape = Type.Static<typeof TriggerShape>;
@@ -89,6 +85,32 @@ export const Retention = Type.Object(
   strict,
 );
 export type Retention = Type.Static<typeof Retention>;
+
+export const PreviewRequest = Type.Object(
+  {
+    /** The policy that would be; absent: the present one. */
+    retention: Type.Optional(Retention),
+  },
+  strict,
+);
+export type PreviewRequest = Type.Static<typeof PreviewRequest>;
+
+/** What a retention policy would do with the points that there are now; nothing has been done. */
+export const PreviewAnswer = Type.Object({
+  retention: Retention,
+  points: Type.Array(
+    Type.Object({
+      pointId: Type.String(),
+      sequence: Type.Integer(),
+      copyType: Type.String(),
+      /** On the clock of the recovery site. */
+      cutAtMs: Type.Integer(),
+      /** Empty: it would go. */
+      keptFor: Type.Array(Type.String()),
+    }),
+  ),
+});
+export type PreviewAnswer = Type.Static<typeof PreviewAnswer>;
 
 /** The copy types that are due now for a trigger that was pulled. */
 export const TriggerAnswer = Type.Object({ copyTypes: Type.Array(Type.String()) });

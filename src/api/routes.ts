@@ -4,6 +4,7 @@ import { BranchView, FailoverRequest, RestartRequest, TestFailoverRequest } from
 import {
   AddMachineRequest,
   CreatePointRequest,
+  HoldRequest,
   MachineView,
   PointView,
   PolicyRequest,
@@ -12,7 +13,7 @@ import {
   StartStopRequest,
   UnprotectRequest,
 } from './machines.ts';
-import { TriggerAnswer } from './policies.ts';
+import { PreviewAnswer, PreviewRequest, TriggerAnswer } from './policies.ts';
 import {
   AlertView,
   AuditAnswer,
@@ -184,6 +185,26 @@ export const ROUTES = {
     method: 'POST',
     path: '/machines/:machine/points/:point/verify',
     answer: JobView,
+  },
+  'point.hold': {
+    ...ofPoint,
+    method: 'POST',
+    path: '/machines/:machine/points/:point/hold',
+    body: HoldRequest,
+    answer: PointView,
+  },
+  'point.release': {
+    ...ofPoint,
+    method: 'DELETE',
+    path: '/machines/:machine/points/:point/hold',
+    answer: PointView,
+  },
+  'retention.preview': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/retention/preview',
+    body: PreviewRequest,
+    answer: PreviewAnswer,
   },
   'replica.remove': {
     ...ofMachine,

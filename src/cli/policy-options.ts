@@ -50,7 +50,7 @@ export function withPolicyOptions(command: Command): Command {
     )
     .option(
       '--schedule <type=when>',
-      "when copies of a type are made: 'app=at 0 2 * * * Europe/Berlin', 'crash=between 10s and 10m', 'crash=after 1G', 'app=on NAME', off; repeatable",
+      "when copies of a type are made: 'app=at 0 2 * * * Europe/Berlin', 'crash=between 10s and 10m', 'app=on NAME', off; repeatable",
       listed('--schedule', parseSchedule),
     )
     .option(
@@ -90,7 +90,7 @@ type Before = NonNullable<NonNullable<MachineView['protected']>['protection']>;
 /** The site takes schedules and retention as wholes: what is not named is filled in from before. */
 export function policyOf(o: PolicyOptions, before: Before | undefined): PolicyRequest {
   const schedules = schedulesOf(o, before?.schedules ?? []);
-  const retention = retentionOf(o, before?.retention);
+  const retention = policyRetentionOf(o, before?.retention);
   return {
     ...(schedules ? { schedules } : {}),
     ...(o.blackout ? { blackouts: o.blackout.filter((window) => window !== 'none') } : {}),
@@ -123,7 +123,8 @@ function intervalOf(copyType: string, every: number | 'off' | undefined): Schedu
   return [{ copyType, triggers: every === 'off' ? [] : [{ kind: 'interval', everyMs: every }] }];
 }
 
-function retentionOf(o: PolicyOptions, before: Retention | undefined): Retention | undefined {
+/** Undefined if nothing is said of retention; what is not named stays as it was. */
+export function policyRetentionOf(o: PolicyOptions, before: Retention | undefined): Retention | undefined {
   const isNamed = [o.keep, o.keepCrash, o.keepApp, o.keepCalendar, o.keepFor].some(
     (one) => one !== undefined,
   );

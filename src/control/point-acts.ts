@@ -1,7 +1,8 @@
-import type { JobView, PointView } from '../api/index.ts';
+import type { HoldRequest, JobView, PointView, PreviewAnswer, PreviewRequest } from '../api/index.ts';
 import { failuresOf } from '../lib/errors.ts';
-import { POINT_ERRORS } from '../recovery-point/index.ts';
-import { type Replica, type ReplicaTools, verifyPoint } from '../replica/index.ts';
+import { checkPolicy, POINT_ERRORS, Zones } from '../recovery-point/index.ts';
+import { holdPoint, type Replica, type ReplicaTools, verifyPoint } from '../replica/index.ts';
+import { type PeerTarget, REPLICATION_ERRORS } from '../replication/index.ts';
 import type { Audit } from './audit.ts';
 import type { Inventory } from './inventory.ts';
 import type { JobHandler, Jobs } from './jobs.ts';
@@ -17,6 +18,8 @@ interface PointTools {
   readonly keeper: ReplicaKeeper;
   readonly audit: Audit;
   readonly replicaTools: ReplicaTools;
+  /** Another site, as it is now; throws while it is not paired. */
+  readonly target: (siteId: string) => Pick<PeerTarget, 'preview'>;
 }
 
 /** What a person does with points: at the recovery site with those published, at the protected one with copies. */
@@ -71,6 +74,49 @@ export class PointActs {
     if (!o.wait) return { point: cutView(machine, cut) };
     const args = { pointId: cut.cutId, ordinal: cut.ordinal };
     return { job: this.#jobs().start({ kind: 'point.create', args, actor, machineId }) };
+  }
+
+  /** Holds a point at the recovery site: it stays until it is released, or the time has passed. */
+  hold(actor: string, reference: string, point: string, { reason, forMs }: HoldRequest): Promise<PointView> {
+    const sinceMs = this.#o.replicaTools.clock.wallMs();
+    const hold = { reason, sinceMs, ...(forMs === undefined ? {} : { untilMs: sinceMs + forMs }) };
+    return this.#hold(actor, 'point.hold', reference, point, hold);
+  }
+
+  release(actor: string, reference: string, point: string): Promise<PointView> {
+    return this.#hold(actor, 'point.release', reference, point, undefined);
+  }
+
+  #hold(
+    actor: string,
+    act: string,
+    reference: string,
+    point: string,
+    hold: Parameters<typeof holdPoint>[3],
+  ): Promise<PointView> {
+    const replica = this.#o.inventory.replica(reference);
+    const pointId = this.publishedPoint(replica, point);
+    const subject = replica.record.machineId;
+    return this.#o.audit.acting({ actor, act, subject, details: { pointId, ...hold } }, async () => {
+      await holdPoint(this.#o.replicaTools.files, replica, pointId, hold);
+      const view = await this.show(reference, pointId);
+      this.#o.keeper.tend(replica);
+      return view;
+    });
+  }
+
+  /** What a retention policy would do; the protected site asks the recovery site. Throws POLICY_*. */
+  async preview(reference: string, { retention }: PreviewRequest): Promise<PreviewAnswer> {
+    const { home, replica, name } = this.#o.inventory.find(reference);
+    const clock = this.#o.replicaTools.clock;
+    if (retention) checkPolicy({ schedules: [], retention }, clock.wallMs(), new Zones());
+    const protection = home?.record.protection;
+    if (home && protection) {
+      const target = this.#o.target(protection.targetSiteId);
+      return target.preview(home.record.machineId, retention ?? protection.retention);
+    }
+    if (replica) return this.#o.keeper.preview(replica, retention ?? replica.record.retention);
+    throw failuresOf(REPLICATION_ERRORS)('PROTECTION_NOT_PROTECTED', `${name} is not protected`);
   }
 
   verify(actor: string, reference: string, point: string): JobView {

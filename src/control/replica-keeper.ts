@@ -1,9 +1,10 @@
 import { join } from 'node:path';
+import type { PreviewAnswer } from '../api/index.ts';
 import { type BootProof, loadBootProof, provenPoints } from '../failover/index.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { loadRecord } from '../lib/records.ts';
-import type { KeepReason } from '../recovery-point/index.ts';
+import type { KeepReason, RetentionPolicy } from '../recovery-point/index.ts';
 import {
   awaitingSeed,
   CONTENT_PROOF,
@@ -108,6 +109,20 @@ export class ReplicaKeeper {
     const proven = await provenPoints(this.#files, replica);
     const verdicts = replica.retention(replica.record.retention, (pointId) => proven.has(pointId));
     return new Map(verdicts.map(({ pointId, reasons }) => [pointId, reasons]));
+  }
+
+  /** What a retention policy would do with the points that there are. */
+  async preview(replica: Replica, retention: RetentionPolicy): Promise<PreviewAnswer> {
+    const proven = await provenPoints(this.#files, replica);
+    const verdicts = replica.retention(retention, (pointId) => proven.has(pointId));
+    const reasons = new Map(verdicts.map((verdict) => [verdict.pointId, verdict.reasons]));
+    return {
+      retention,
+      points: replica.points.map(({ statement: { pointId, sequence, copyType }, manifest }) => ({
+        ...{ pointId, sequence, copyType, cutAtMs: Math.round(manifest.cutAtHereMs) },
+        keptFor: [...(reasons.get(pointId) ?? [])],
+      })),
+    };
   }
 
   async proofs(

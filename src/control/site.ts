@@ -128,6 +128,7 @@ export class Site {
     this.points = new PointActs({
       ...{ machines, inventory, keeper, audit, jobs },
       replicaTools: ground.replicaTools,
+      target: (siteId) => new PeerTarget({ siteId, client: links.client(siteId), clock: ground.tools.clock }),
     });
     const { points } = this;
     this.failovers = new FailoverActs({ failovers: works.failovers, inventory, points, keeper, jobs });
@@ -330,6 +331,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
       events.emit({ event: 'point', change: 'published', machineId, pointId, sequence });
       keeper.tend(replica);
     },
+    preview: (replica, policy) => keeper.preview(replica, policy),
     // Stands in the manifest of the point; the heartbeat is what watches the clocks.
     onSkew: () => undefined,
   });

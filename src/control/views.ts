@@ -1,6 +1,5 @@
-import type { MachineView, PeerView, PointView, TriggerShape } from '../api/index.ts';
+import type { MachineView, PeerView, PointView } from '../api/index.ts';
 import type { BootProof } from '../failover/index.ts';
-import type { Trigger } from '../recovery-point/index.ts';
 import type { ContentProof, Replica, ReplicaPoint } from '../replica/index.ts';
 import type { CutRecord, MachinePresence, ProtectedMachine, Protection } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
@@ -56,17 +55,12 @@ function policyView(protection: Protection, limitNow: (protection: Protection) =
   } = protection;
   const limit = limitNow(protection);
   return {
-    schedules: schedules.map(({ copyType, triggers }) => ({ copyType, triggers: triggers.map(triggerView) })),
+    schedules: schedules,
     ...{ blackouts, retention, freezeLimitMs, limitWindows },
     ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
     ...(limit === undefined ? {} : { limitNow: limit }),
     compression: protection.compression,
   };
-}
-
-/** Without what only the site needs to know. */
-function triggerView(trigger: Trigger): TriggerShape {
-  return trigger.kind === 'call' ? { kind: 'call', name: trigger.name } : trigger;
 }
 
 function presenceView(presence: MachinePresence): NonNullable<MachineView['protected']>['presence'] {
@@ -170,6 +164,7 @@ export function replicaPointView(
       ...(content ? { content: { verifiedAtMs: content.verifiedAtMs } } : {}),
       ...(boot ? { boot: bootView(boot) } : {}),
     },
+    ...(manifest.hold ? { hold: manifest.hold } : {}),
     keptFor: [...keptFor],
     disks: statement.disks.map(({ diskId, sizeBytes, changedBytes, root }) => ({
       ...{ diskId, sizeBytes, changedBytes, root },

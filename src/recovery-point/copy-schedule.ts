@@ -18,17 +18,8 @@ export const Trigger = Type.Union([
   }),
   /** As often as change rate and link make it worth while, between two bounds. */
   Type.Object({ kind: Type.Literal('variable'), minimumMs: Interval, maximumMs: Interval }),
-  /** When somebody calls it by its name. With a token: also who is no operator but has that; only its SHA-256 is kept. */
-  Type.Object({
-    kind: Type.Literal('call'),
-    name: Name,
-    tokenDigest: Type.Optional(Type.String({ pattern: '^[0-9a-f]{64}$' })),
-  }),
-  /** When a disk's layer has grown by so much since the last copy. */
-  Type.Object({
-    kind: Type.Literal('written'),
-    bytes: Type.Integer({ minimum: 1024 * 1024, maximum: 2 ** 50 }),
-  }),
+  /** When somebody calls it by its name. */
+  Type.Object({ kind: Type.Literal('call'), name: Name }),
   /** When the guest opens this virtio-serial port; the id of its device. */
   Type.Object({ kind: Type.Literal('guest'), port: Name }),
 ]);

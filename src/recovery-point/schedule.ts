@@ -200,6 +200,11 @@ export class Schedule {
     return isBoundToWall ? now.monotonicMs + LOOK_AT_WALL_MS : Number.POSITIVE_INFINITY;
   }
 
+  /** Some trigger makes its first copy at once anyway. */
+  get #hasBeat(): boolean {
+    return this.typesWith(({ kind }) => kind === 'interval' || kind === 'variable').length > 0;
+  }
+
   #wanted(
     copyType: string,
     triggers: readonly Trigger[],
@@ -210,7 +215,9 @@ export class Schedule {
     const last = state.lastMade[copyType];
     const wanted: DueCopy[] = [];
     const want = (dueAtMs: number, why: DueReason) => wanted.push({ copyType, dueAtMs, why });
-    if (!situation.hasCopy && Object.keys(state.lastMade).length === 0) want(now.monotonicMs, 'first');
+    if (!situation.hasCopy && !this.#hasBeat && Object.keys(state.lastMade).length === 0) {
+      want(now.monotonicMs, 'first');
+    }
     const owed = state.owed[copyType];
     if (owed) {
       const isTooSoon = owed.why === 'event' && last !== undefined && owed.sinceMs < last + EVENT_PAUSE_MS;

@@ -21,6 +21,7 @@ export { branchChain, createBranch, findBranch, removeBranch } from './branch.ts
 export { digestsOf, readAhead } from './content.ts';
 export type { Acknowledgement, Incoming, ReplicaDescription, ReplicaPoint } from './description.ts';
 export { REPLICA_ERRORS } from './errors.ts';
+export { holdPoint } from './hold.ts';
 export { ReplicaLayout } from './layout.ts';
 export type { Offer, OfferAnswer, OfferConflict } from './offer.ts';
 export {

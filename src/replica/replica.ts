@@ -78,7 +78,7 @@ export class Replica {
     this.#incoming = o.state.incoming;
     this.#seeding = new Seeding({
       ...{ replica: this, tools: o.tools },
-      changing: (work) => this.#reseeding(work),
+      changing: (work) => this.changingPoints(work),
     });
   }
 
@@ -444,8 +444,8 @@ export class Replica {
     });
   }
 
-  /** For the seeding: changes files, and reads the list of points anew, however that ends. */
-  #reseeding<T>(work: () => Promise<T>): Promise<T> {
+  /** Changes files of points, and reads the list of points anew, however that ends. */
+  changingPoints<T>(work: () => Promise<T>): Promise<T> {
     return this.#write(async () => {
       await this.#endMerge();
       const wasOutdated = this.#isOutdated;

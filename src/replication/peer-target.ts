@@ -3,9 +3,10 @@ import type { Json } from '../lib/canonical-json.ts';
 import type { Clock } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { PeerClient, UploadChunk } from '../peer/index.ts';
+import type { RetentionPolicy } from '../recovery-point/index.ts';
 import type { Acknowledgement, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
-import { needsVersion2, retentionToWire } from './retention-wire.ts';
+import { checkPreview, needsVersion2, type RetentionPreview, retentionToWire } from './retention-wire.ts';
 import type { OfferDetails, ReplicationTarget, SeedTarget } from './target.ts';
 
 /** Another site as a target, over its peer connection. */
@@ -40,6 +41,12 @@ export class PeerTarget implements ReplicationTarget {
       const said = 'the recovery site runs a version that does not know this kind of retention policy';
       throw replicationFailure('REPLICATION_RETENTION_UNKNOWN', said, { cause: error });
     }
+  }
+
+  /** What the policy would do with the points that the target has now. */
+  async preview(machineId: string, policy: RetentionPolicy): Promise<RetentionPreview> {
+    const retention = retentionToWire(policy);
+    return checkPreview(await this.#client.call('replica.preview', { machineId, retention }), policy);
   }
 
   get seeds(): SeedTarget {

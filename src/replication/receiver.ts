@@ -7,7 +7,7 @@ import type { CallHandler, UploadHandler } from '../peer/index.ts';
 import { checkSignedStatement, type RetentionPolicy } from '../recovery-point/index.ts';
 import type { Acknowledgement, Replica, Replicas, SeedAnnouncement } from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
-import { retentionFromWire } from './retention-wire.ts';
+import { type RetentionPreview, retentionFromWire } from './retention-wire.ts';
 
 const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
 const DescribeBody = Type.Object({ machineId: Type.String({ maxLength: 26 }) });
@@ -21,6 +21,10 @@ const AnnounceBody = Type.Object({
   machineName: Type.String({ maxLength: 64 }),
   retention: Type.Unknown(),
   wallMs: Type.Number(),
+});
+const PreviewBody = Type.Object({
+  machineId: Type.String({ maxLength: 26 }),
+  retention: Type.Unknown(),
 });
 const OfferBody = Type.Object({
   header: Type.Unknown(),
@@ -36,6 +40,8 @@ export interface ReceiverTools {
   readonly log: Log;
   /** Told after each publication; retention and proofs are its business. */
   readonly onPublished: (replica: Replica, acknowledgement: Acknowledgement) => void;
+  /** What a policy would do with the points of a replica. */
+  readonly preview: (replica: Replica, policy: RetentionPolicy) => Promise<RetentionPreview>;
   /** Told of the clock difference that was measured with each offer. */
   readonly onSkew: (siteId: string, skewMs: number) => void;
 }
@@ -70,6 +76,12 @@ export class ReplicationReceiver {
         }
         checkOwner(replica, peer.siteId);
         return replica.describe() as unknown as Json;
+      },
+      'replica.preview': async (peer, body) => {
+        const { machineId, retention } = this.#checked(PreviewBody, body);
+        const replica = this.#tools.replicas.need(machineId);
+        checkOwner(replica, peer.siteId);
+        return (await this.#tools.preview(replica, retentionFromWire(retention))) as unknown as Json;
       },
       'replica.offer': (peer, body) => this.#offer(peer.siteId, body),
       'replica.announce-seed': (peer, body) => this.#announceSeed(peer.siteId, body),

@@ -36,3 +36,29 @@ const Versioned = Type.Object({ version: Type.Integer({ minimum: 2 }), policy: T
 export function needsVersion2(policy: RetentionPolicy): boolean {
   return oldRetentionOf(policy) === undefined;
 }
+
+const PreviewedPoints = Type.Array(
+  Type.Object({
+    pointId: Type.String({ maxLength: 26 }),
+    sequence: Type.Integer({ minimum: 1 }),
+    copyType: Type.String({ maxLength: 32 }),
+    /** On the clock of the recovery site. */
+    cutAtMs: Type.Integer(),
+    /** Empty: it would go. */
+    keptFor: Type.Array(Type.String({ maxLength: 64 }), { maxItems: 64 }),
+  }),
+  { maxItems: 100_000 },
+);
+const Preview = Type.Object({ points: PreviewedPoints });
+
+/** What a policy would do with the points that there are. */
+export interface RetentionPreview {
+  readonly retention: RetentionPolicy;
+  readonly points: Type.Static<typeof PreviewedPoints>;
+}
+
+/** The answer to `replica.preview`; throws REPLICATION_REQUEST_INVALID for what is none. */
+export function checkPreview(answer: Json, retention: RetentionPolicy): RetentionPreview {
+  if (Value.Check(Preview, answer)) return { retention, points: answer.points };
+  throw replicationFailure('REPLICATION_REQUEST_INVALID', 'the preview of the other site is not valid');
+}

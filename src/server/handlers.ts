@@ -60,6 +60,10 @@ export const HANDLERS: Handlers = {
   'point.show': ({ site, params }) => site.points.show(params.machine, params.point),
   'point.create': ({ site, actor, params, body }) => site.points.create(actor, params.machine, body),
   'point.verify': ({ site, actor, params }) => site.points.verify(actor, params.machine, params.point),
+  'point.hold': ({ site, actor, params, body }) =>
+    site.points.hold(actor, params.machine, params.point, body),
+  'point.release': ({ site, actor, params }) => site.points.release(actor, params.machine, params.point),
+  'retention.preview': ({ site, params, body }) => site.points.preview(params.machine, body),
   'replica.remove': async ({ site, actor, params }) => {
     await site.replicas.remove(actor, params.machine);
     return done;

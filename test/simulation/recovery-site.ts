@@ -93,6 +93,7 @@ export class RecoverySite {
           this.#wake();
         },
         onSkew: () => undefined,
+        preview: () => Promise.reject(new Error('nobody asks for a preview')),
       });
       this.server = { process, receiver };
       run('retention', () => this.#retire(process, replicas));

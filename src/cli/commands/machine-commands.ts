@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { AddMachineRequest, MachineView } from '../../api/index.ts';
+import type { AddMachineRequest, MachineView, Retention } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
 import { formatDuration } from '../format.ts';
@@ -10,9 +10,10 @@ import {
   parseDisk,
   parseNic,
 } from '../machine-description.ts';
-import { type PolicyOptions, policyOf, withPolicyOptions } from '../policy-options.ts';
+import { type PolicyOptions, policyOf, policyRetentionOf, withPolicyOptions } from '../policy-options.ts';
 import { listed, named, parseCount, parseDuration, parseSize } from '../values.ts';
 import { printMachine, printMachines } from '../views/machine-view.ts';
+import { printPreview } from '../views/policy-view.ts';
 import { followSeeding } from '../watch.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 
@@ -186,9 +187,11 @@ function addProtection(vm: Command, runner: Runner): void {
     vm.command('policy').description('change how a protected machine is replicated; what is not named stays'),
   )
     .argument('<vm>', 'name or id')
+    .option('--preview', 'change nothing; show which of the present points would stay')
     .addHelpText(
       'after',
       examples(
+        'warmsite vm policy web --keep crash:4 --preview',
         'warmsite vm policy web --crash-every 10s',
         'warmsite vm policy web --app-every off --rate unlimited',
         "warmsite vm policy web --blackout 'Mon-Fri 08:00-10:00 Europe/Berlin'",
@@ -260,9 +263,26 @@ async function protect(
   };
 }
 
-async function changePolicy(context: Context, machine: string, o: PolicyOptions): Promise<Report> {
-  const before = (await view(context, machine)).protected?.protection;
-  const body = policyOf(o, before ?? undefined);
+async function previewed(
+  context: Context,
+  machine: string,
+  retention: Retention | undefined,
+): Promise<Report> {
+  const body = retention ? { retention } : {};
+  const preview = await (await context.api()).call('retention.preview', { params: { machine }, body });
+  return { document: preview, print: (page) => printPreview(page, preview, context.nowMs) };
+}
+
+async function changePolicy(
+  context: Context,
+  machine: string,
+  o: PolicyOptions & { preview?: boolean },
+): Promise<Report> {
+  const { protected: atHome, replica } = await view(context, machine);
+  const before = atHome?.protection ?? undefined;
+  if (o.preview)
+    return previewed(context, machine, policyRetentionOf(o, before?.retention ?? replica?.retention));
+  const body = policyOf(o, before);
   if (Object.keys(body).length === 0) throw cliFailure('CLI_USAGE', 'name at least one option to change');
   return shown(context, await (await context.api()).call('vm.policy', { params: { machine }, body }));
 }

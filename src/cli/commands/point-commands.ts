@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import { named, parseWord } from '../values.ts';
+import { named, parseDuration, parseWord } from '../values.ts';
 import { printPoint, printPoints } from '../views/machine-view.ts';
 import { reportJob } from '../watch.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
@@ -38,6 +38,49 @@ export function addPointCommands(program: Command, runner: Runner): void {
     );
   addCreate(point, runner);
   addVerify(point, runner);
+  addHold(point, runner);
+}
+
+function addHold(point: Command, runner: Runner): void {
+  point
+    .command('hold')
+    .description('keep a point whatever retention says; at the recovery site')
+    .argument('<vm>', 'name or id')
+    .argument('<point>', 'number, id or latest')
+    .requiredOption('--reason <text>', 'why; it is shown with the point')
+    .option(
+      '--for <duration>',
+      'how long, such as 30d; until it is released if absent',
+      named('--for', parseDuration),
+    )
+    .addHelpText(
+      'after',
+      examples(
+        "warmsite point hold web 17 --reason 'before the upgrade'",
+        'warmsite point hold web latest --reason audit --for 90d',
+      ),
+    )
+    .action(
+      runner.run(async (context, machine: string, which: string, o: { reason: string; for?: number }) => {
+        const body = { reason: o.reason, ...(o.for === undefined ? {} : { forMs: o.for }) };
+        const params = { machine, point: which };
+        const view = await (await context.api()).call('point.hold', { params, body });
+        return { document: view, print: (page) => printPoint(page, view, context.nowMs) };
+      }),
+    );
+  point
+    .command('release')
+    .description('end the hold of a point: retention decides about it again')
+    .argument('<vm>', 'name or id')
+    .argument('<point>', 'number, id or latest')
+    .addHelpText('after', examples('warmsite point release web 17'))
+    .action(
+      runner.run(async (context, machine: string, which: string) => {
+        const params = { machine, point: which };
+        const view = await (await context.api()).call('point.release', { params });
+        return { document: view, print: (page) => printPoint(page, view, context.nowMs) };
+      }),
+    );
 }
 
 function addCreate(point: Command, runner: Runner): void {

@@ -263,6 +263,7 @@ export function printPoint(page: Page, point: PointView, nowMs: number): void {
       ['missed before it', point.missed === 0 ? undefined : String(point.missed)],
       ['content proof', proofs.content && formatTime(proofs.content.verifiedAtMs)],
       ['boot proof', proofs.boot && bootProofOf(proofs.boot)],
+      ['held', point.hold && holdLine(point.hold)],
       ['kept for', point.keptFor && (point.keptFor.join(', ') || 'nothing: it may go')],
     ]);
   if (!point.disks) return;
@@ -285,6 +286,10 @@ export function printPoint(page: Page, point: PointView, nowMs: number): void {
 function bootProofOf({ passed, atMs, rtoMs }: NonNullable<PointView['proofs']['boot']>): Cell {
   const rto = rtoMs === undefined ? '' : `, RTO ${formatDuration(rtoMs)}`;
   return { text: `${passed ? 'passed' : 'failed'} ${formatTime(atMs)}${rto}`, tone: passed ? 'good' : 'bad' };
+}
+
+function holdLine({ reason, untilMs }: NonNullable<PointView['hold']>): string {
+  return untilMs === undefined ? reason : `until ${formatTime(untilMs)}: ${reason}`;
 }
 
 function consistencyOf({ consistency, degraded }: PointView): Cell {

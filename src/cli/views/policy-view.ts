@@ -1,11 +1,32 @@
 import type {
   LimitWindowShape,
+  PreviewAnswer,
   Retention,
   ScheduleShape,
   TriggerShape,
   WindowShape,
 } from '../../api/index.ts';
-import { formatBytes, formatDuration, formatRate } from '../format.ts';
+import { formatDuration, formatRate } from '../format.ts';
+import type { Page } from '../page.ts';
+
+/** What a retention policy would do with the points that there are. */
+export function printPreview(page: Page, { retention, points }: PreviewAnswer, nowMs: number): void {
+  const kept = points.filter(({ keptFor }) => keptFor.length > 0);
+  page.line(
+    `Keeping ${retentionLine(retention)}: of ${points.length} points `,
+    { text: `these ${kept.length} would stay today`, tone: 'strong' },
+    '; nothing has been changed.',
+  );
+  page.table(
+    [{ head: 'NO', align: 'right' }, { head: 'AGE', align: 'right' }, { head: 'TYPE' }, { head: 'KEPT FOR' }],
+    kept.map(({ sequence, cutAtMs, copyType, keptFor }) => [
+      String(sequence),
+      formatDuration(Math.max(0, nowMs - cutAtMs)),
+      copyType,
+      keptFor.join(', '),
+    ]),
+  );
+}
 
 /** Policies in the words in which people give them. */
 
@@ -23,8 +44,6 @@ function triggerWords(trigger: TriggerShape): string {
       return `between ${formatDuration(trigger.minimumMs)} and ${formatDuration(trigger.maximumMs)}`;
     case 'call':
       return `on ${trigger.name}`;
-    case 'written':
-      return `after ${formatBytes(trigger.bytes)} written`;
     case 'guest':
       return `when the guest opens port ${trigger.port}`;
   }

@@ -113,6 +113,74 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
     assert.equal(home!.disks[0]!.chain.length, 2, 'what was acknowledged has been merged at home');
   });
 
+  it('S0.16 a preview changes nothing and is told at both sites; a held point stays until it is released', async (t) => {
+    const { homeApi, away, awayApi } = await twoPairedSites(t);
+    await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
+    await verifiedCopy(homeApi);
+    const first = { params: { machine: 'box', point: '1' } };
+    const held = await awayApi.call('point.hold', { ...first, body: { reason: 'audit', forMs: 1e9 } });
+    assert.equal(held.hold!.reason, 'audit');
+    assert.equal(held.hold!.untilMs! - held.hold!.sinceMs, 1e9);
+    assert.deepEqual(held.keptFor, ['newest', 'held', 'type-crash']);
+    for (const pattern of [12, 13, 14]) {
+      await writeToTip(homeApi, pattern, pattern * MIB);
+      await verifiedCopy(homeApi);
+    }
+    const sequences = async () => (await awayApi.call('point.list', BOX)).map(({ sequence }) => sequence);
+    assert.deepEqual(await sequences(), [1, 2, 3, 4]);
+    const body = { retention: { types: { crash: 1 } } };
+    for (const api of [homeApi, awayApi]) {
+      const { points } = await api.call('retention.preview', { ...BOX, body });
+      assert.deepEqual(
+        points.map(({ sequence, keptFor }) => [sequence, ...keptFor]),
+        [[1, 'held'], [2], [3], [4, 'newest', 'type-crash']],
+      );
+    }
+    const tooMany = homeApi.call('retention.preview', {
+      ...BOX,
+      body: { retention: { types: { crash: 128, app: 1 } } },
+    });
+    await assert.rejects(tooMany, { code: 'POLICY_TOO_DEEP' });
+    assert.deepEqual(await sequences(), [1, 2, 3, 4]);
+    const gone = away.next(retired);
+    const released = await awayApi.call('point.release', first);
+    assert.equal(released.hold, undefined);
+    await gone;
+    assert.deepEqual(await sequences(), [2, 3, 4]);
+  });
+
+  it('S0.8 copies are made on schedule and when a trigger is called; what cannot be kept is refused and changes nothing', async (t) => {
+    const { home, homeApi, awayApi } = await twoPairedSites(t);
+    const schedules = [
+      { copyType: 'crash', triggers: [{ kind: 'interval' as const, everyMs: 3_600_000 }] },
+      { copyType: 'app', triggers: [{ kind: 'call' as const, name: 'deploy' }] },
+    ];
+    const first = home.next(acknowledged);
+    await homeApi.call('vm.protect', {
+      ...BOX,
+      body: { schedules, retention: { types: { crash: 4, app: 2 } } },
+    });
+    await first;
+    await writeToTip(homeApi, 9, 8 * MIB);
+    const second = home.next(acknowledged);
+    const trigger = (name: string) => ({ params: { machine: 'box', trigger: name } });
+    assert.deepEqual(await homeApi.call('trigger.call', trigger('deploy')), { copyTypes: ['app'] });
+    await second;
+    const made = (await awayApi.call('point.list', BOX)).map(({ copyType }) => copyType);
+    assert.deepEqual(made, ['crash', 'app']);
+    await assert.rejects(homeApi.call('trigger.call', trigger('nothing')), { code: 'TRIGGER_UNKNOWN' });
+    const never = [
+      { copyType: 'app', triggers: [{ kind: 'fixed' as const, cron: '0 0 30 2 *', zone: 'UTC' }] },
+    ];
+    const refused = homeApi.call('vm.policy', { ...BOX, body: { schedules: never } });
+    await assert.rejects(refused, { code: 'POLICY_NEVER' });
+    const keepsNone = homeApi.call('vm.policy', { ...BOX, body: { retention: { types: { app: 1 } } } });
+    await assert.rejects(keepsNone, { code: 'POLICY_KEEPS_NOTHING' });
+    const { protection } = (await homeApi.call('vm.show', BOX)).protected!;
+    assert.deepEqual(protection!.schedules, schedules);
+    assert.deepEqual(protection!.retention, { types: { crash: 4, app: 2 } });
+  });
+
   it('copies on schedule; a stopped machine is copied once after it was written to, and not again', async (t) => {
     const { home, homeApi, awayApi } = await twoPairedSites(t);
     const first = home.next(acknowledged);
