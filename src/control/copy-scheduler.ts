@@ -20,6 +20,9 @@ interface Scheduled {
   readonly isAcknowledged: () => boolean;
 }
 
+/** A copy that is owed and could not be made is tried again after this. */
+const AGAIN_MS = 5_000;
+
 /** Keeps the state of one machine's schedule between decisions, which are all made by `Schedule`. */
 export class CopyScheduler {
   readonly #clock: Clock;
@@ -29,6 +32,8 @@ export class CopyScheduler {
   #schedule: { readonly of: Protection | null; readonly schedule: Schedule } | undefined;
   #state: ScheduleState | undefined;
   #lastTransfer: Transfer | undefined;
+  /** What was owed when copies were last counted as made. */
+  #owedBefore: ScheduleState['owed'] = {};
 
   constructor(o: { clock: Clock; zones: Zones; machine: Scheduled }) {
     this.#clock = o.clock;
@@ -53,7 +58,21 @@ export class CopyScheduler {
 
   /** Counts a copy that was due as made, or passed over. */
   made(copyType: string): void {
-    this.#state = this.#scheduleNow().made(this.#looked(), copyType, this.#clock.monotonicMs());
+    const state = this.#looked();
+    this.#owedBefore = state.owed;
+    this.#state = this.#scheduleNow().made(state, copyType, this.#clock.monotonicMs());
+  }
+
+  /**
+   * The copy just counted as made could not be made. One that a fixed time or an event asked for is tried again after a
+   * while; an interval comes again by itself.
+   */
+  postpone(copyType: string): void {
+    const owed = this.#owedBefore[copyType];
+    if (!owed) return;
+    const sinceMs = this.#clock.monotonicMs() + AGAIN_MS;
+    const state = this.#looked();
+    this.#state = { ...state, owed: { ...state.owed, [copyType]: { sinceMs, why: owed.why } } };
   }
 
   /** Something that a copy may be wanted for has happened. Returns the copy types that are due for it. */

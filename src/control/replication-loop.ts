@@ -253,8 +253,7 @@ export class ReplicationLoop {
   call(name: string): readonly string[] {
     const types = this.#happened((trigger) => trigger.kind === 'call' && trigger.name === name);
     if (types.length > 0) return types;
-    const said = `${this.#machine.record.name} has no trigger ${name}`;
-    throw controlFailure('TRIGGER_UNKNOWN', said, { context: { name } });
+    throw controlFailure('TRIGGER_UNKNOWN', `${this.#machine.record.name} has no trigger ${name}`);
   }
 
   /** Runs one of the three workers; a bug ends that worker, loudly, and no other machine's. */
@@ -331,9 +330,13 @@ export class ReplicationLoop {
     try {
       const reason = await this.#reasonNotToCut();
       if (reason === undefined) await this.#cut(copyType);
-      else this.#skip(copyType, reason);
+      else {
+        this.#skip(copyType, reason);
+        if (this.#machine.presence.state !== 'stopped') this.#scheduler.postpone(copyType);
+      }
     } catch (error) {
       if (!isFailure(error)) throw error;
+      this.#scheduler.postpone(copyType);
       const { machineId } = this.#machine.record;
       this.#tools.alerts.raise(`copy:${machineId}`, 'warning', error, machineId);
       this.#skip(copyType, error.message);
@@ -445,9 +448,9 @@ export class ReplicationLoop {
         const outcome = await this.#machine.replicate(this.#tools.target(siteId), signal);
         if (outcome.kind === 'nothing') return;
         if (outcome.kind === 'sent') {
+          const { wireBytes: bytes } = outcome;
           const tookMs = this.#tools.clock.monotonicMs() - this.#sending.sinceMs;
-          const cutAtMs = this.#acknowledgedCutAtMs;
-          this.#scheduler.learn({ bytes: outcome.wireBytes, tookMs, previousCutAtMs, cutAtMs });
+          this.#scheduler.learn({ bytes, tookMs, previousCutAtMs, cutAtMs: this.#acknowledgedCutAtMs });
         }
         const { pointId, sequence } = outcome.acknowledgement;
         this.#failure = undefined;

@@ -124,6 +124,19 @@ describe('replication loop', () => {
     assert.throws(() => loop.call('nothing'), { code: 'TRIGGER_UNKNOWN' });
   });
 
+  it('S0.8 a copy that an event asked for and that could not be made is tried again until it is', async (t) => {
+    const triggers = [{ kind: 'call' as const, name: 'deploy' }];
+    const schedules = [every('crash', 3600_000), { copyType: 'app', triggers }];
+    const { clock, machine, loop } = await looping(t, { schedules });
+    machine.cutFailure = failure('CUT_FAILED', 'later');
+    loop.call('deploy');
+    await clock.turn(20_000);
+    assert.deepEqual(machine.made, ['crash']);
+    machine.cutFailure = undefined;
+    await clock.turn(60_000);
+    assert.deepEqual(machine.made, ['crash', 'app']);
+  });
+
   it('S0.8 a copy at a fixed time is made in time, though the wall clock is set while nothing else is due', async (t) => {
     const triggers = [{ kind: 'fixed' as const, cron: '0 2 * * *', zone: 'UTC' }];
     const { clock, machine } = await looping(t, { schedules: [{ copyType: 'app', triggers }] });
