@@ -48,12 +48,13 @@ export interface Commit {
 }
 
 /**
- * The commit that is checked out in `directory`. `ignore` names files whose changes do not count, because
- * the run itself writes them.
+ * The commit that is checked out in `directory`. `ignore` names files that do not count, because the run itself writes them:
+ * of commits that change nothing else the older one is named.
  */
 export async function describeCommit(directory: string, ignore: readonly string[] = []): Promise<Commit> {
-  const { stdout: id } = await runCommand('git', ['rev-parse', '--short=12', 'HEAD'], { cwd: directory });
   const pathspec = ['.', ...ignore.map((path) => `:(exclude)${path}`)];
+  const log = ['log', '-1', '--format=%h', '--abbrev=12', '--', ...pathspec];
+  const { stdout: id } = await runCommand('git', log, { cwd: directory });
   const { stdout: changes } = await runCommand('git', ['status', '--porcelain', '--', ...pathspec], {
     cwd: directory,
   });

@@ -1,9 +1,9 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { systemCodeOf } from '../src/lib/errors.ts';
-import { type Commit, commitLine, type Machine } from './machine.ts';
+import { type Commit, commitLine } from './machine.ts';
 
-/** One top-level test of a file. */
+/** A test of a file that stands at its top, or names a capability. */
 export interface TestResult {
   readonly name: string;
   readonly durationMs: number;
@@ -12,35 +12,38 @@ export interface TestResult {
 
 export interface FileResult {
   readonly passed: boolean;
+  /** What was tested, on what and on which day. */
+  readonly commit: string;
+  readonly machine: string;
+  readonly date: string;
   readonly durationMs: number;
   readonly tests: readonly TestResult[];
   /** The lines that `sized()` printed in this file. */
   readonly counts: readonly string[];
 }
 
-/** Results of a full run by test file, path relative to the repository; they hold for one commit only. */
+/** The last result of each test file at full size, by its path relative to the repository. */
 export interface FullResults {
-  readonly commit: string;
   readonly files: Readonly<Record<string, FileResult>>;
 }
 
-/** What an earlier full run of this commit left; nothing when the commit or the work tree is another one. */
-export async function readResults(path: string, commit: Commit): Promise<FullResults> {
-  const none: FullResults = { commit: commit.id, files: {} };
-  // Uncommitted changes have no name by which to tell whether they are the same as last time.
-  if (commit.modified) return none;
+export async function readResults(path: string): Promise<FullResults> {
   try {
-    const results: FullResults = JSON.parse(await readFile(path, 'utf8'));
-    return results.commit === commit.id ? results : none;
+    return JSON.parse(await readFile(path, 'utf8'));
   } catch (error) {
-    if (systemCodeOf(error) === 'ENOENT' || error instanceof SyntaxError) return none;
+    if (systemCodeOf(error) === 'ENOENT') return { files: {} };
     throw error;
   }
 }
 
+/** Whether a file need not be run again. Uncommitted changes have no name by which to tell whether they are the same. */
+export function hasPassed(result: FileResult | undefined, commit: Commit): boolean {
+  return result?.passed === true && !commit.modified && result.commit === commitLine(commit);
+}
+
 export async function writeResults(path: string, results: FullResults): Promise<void> {
   await mkdir(dirname(path), { recursive: true });
-  await writeFile(path, `${JSON.stringify(results, null, 2)}\n`);
+  await writeFile(path, `${JSON.stringify(results, null, 1)}\n`);
 }
 
 /** The lines that `sized()` wrote to its log, by test file as it named itself. */
@@ -56,16 +59,20 @@ export async function readCounts(logPath: string): Promise<Map<string, string[]>
 
 const CAPABILITY = /\bS\d+\.\d+[a-z]?\b/g;
 
-/** `docs/results.md`: what the full run of a commit showed, capability by capability. */
-export function resultsDocument(
-  results: FullResults,
-  about: { machine: Machine; commit: Commit; date: string },
-): string {
-  const { machine, commit, date } = about;
+export function namesCapability(test: string): boolean {
+  return test.search(CAPABILITY) >= 0;
+}
+
+/** `docs/results.md`: the last full run of each test, capability by capability; `all` are the test files that there are. */
+export function resultsDocument(results: FullResults, all: readonly string[]): string {
   const rows: { capability: string; row: string }[] = [];
+  const runs = new Set<string>();
   let others = 0;
   let othersFailed = 0;
-  for (const [path, file] of Object.entries(results.files)) {
+  for (const path of all) {
+    const file = results.files[path];
+    if (!file) continue;
+    runs.add(`- ${file.commit}, ${file.date}: ${file.machine}`);
     for (const test of file.tests) {
       const capabilities = [...new Set(test.name.match(CAPABILITY) ?? [])];
       if (capabilities.length === 0) {
@@ -80,25 +87,27 @@ export function resultsDocument(
           escapeCell(counts.map((line) => line.slice(capability.length + 2)).join('; ')),
           `${(test.durationMs / 1000).toFixed(1)} s`,
           test.passed ? 'passed' : '**failed**',
+          file.commit,
         ];
         rows.push({ capability, row: `| ${cells.join(' | ')} |` });
       }
     }
   }
   rows.sort((a, b) => byCapability(a.capability, b.capability));
+  const missing = all.filter((path) => results.files[path] === undefined);
   return [
-    '# Results of the full test run',
+    '# Results at full size',
     '',
-    'Written by `npm run test:full`; do not edit by hand. A capability stands here once for every test that names it.',
+    'Written by `npm run test:full` from `results.json`; do not edit by hand. A capability stands here once for every test that',
+    'names it, with the commit on which that test was last run at its full count.',
     '',
-    `- Date: ${date}`,
-    `- Commit: ${commitLine(commit)}`,
-    `- Machine: ${machine.cores} cores (${machine.processor}), ${machine.memoryGib} GiB of memory`,
-    `- Kernel ${machine.kernel}, QEMU ${machine.qemu}, Node ${machine.node}`,
-    `- Tests without a capability: ${others - othersFailed} passed, ${othersFailed} failed`,
+    ...[...runs].sort(),
     '',
-    '| capability | test | counts | duration | result |',
-    '|---|---|---|---|---|',
+    `Tests without a capability: ${others - othersFailed} passed, ${othersFailed} failed.`,
+    missing.length === 0 ? 'Every test file has been run.' : `Never run at full size: ${missing.join(', ')}.`,
+    '',
+    '| capability | test | counts | duration | result | commit |',
+    '|---|---|---|---|---|---|',
     ...rows.map(({ row }) => row),
     '',
   ].join('\n');

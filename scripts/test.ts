@@ -6,10 +6,12 @@ import { run } from 'node:test';
 import { spec, type TestEvent } from 'node:test/reporters';
 import { systemClock } from '../src/lib/clock.ts';
 import { runChecks } from './check.ts';
-import { type Commit, commitLine, describeCommit, describeMachine, machineLine } from './machine.ts';
+import { commitLine, describeCommit, describeMachine, machineLine } from './machine.ts';
 import {
   type FileResult,
   type FullResults,
+  hasPassed,
+  namesCapability,
   readCounts,
   readResults,
   resultsDocument,
@@ -19,12 +21,12 @@ import {
 
 /**
  * `npm test -- [--full] [filter…]`: the checks, then every test. A filter is a part of a file's path or the
- * id of a capability (S0.11); with one, the checks are left out. `--full` takes the full counts, keeps the
- * result of each file so that an interrupted run of the same commit can be taken up again, and writes
- * docs/results.md once every file has a result.
+ * id of a capability (S0.11); with one, the checks are left out. `--full` takes the full counts and keeps the last result
+ * of each file in docs/results.json, so that an interrupted run of the same commit can be taken up again; docs/results.md
+ * shows them.
  */
 const ROOT = dirname(import.meta.dirname);
-const RESULTS_PATH = join(ROOT, '.cache', 'full-results.json');
+const RESULTS = 'docs/results.json';
 const DOCUMENT = 'docs/results.md';
 /** Platform tests start virtual machines without hardware support: more at once would only slow each other. */
 const CONCURRENCY = 2;
@@ -43,11 +45,12 @@ async function main(args: readonly string[]): Promise<number> {
 
   const all = globSync('test/**/*.test.ts', { cwd: ROOT }).sort(quickFirst);
   const selected = await select(all, filters);
-  const commit = await describeCommit(ROOT, [DOCUMENT]);
-  const earlier = size === 'full' ? await readResults(RESULTS_PATH, commit) : undefined;
-  const files = selected.filter((file) => earlier?.files[file]?.passed !== true);
+  const commit = await describeCommit(ROOT, [DOCUMENT, RESULTS]);
+  const earlier = size === 'full' ? await readResults(join(ROOT, RESULTS)) : undefined;
+  const files = selected.filter((file) => !hasPassed(earlier?.files[file], commit));
 
-  console.log(machineLine(await describeMachine()));
+  const machine = machineLine(await describeMachine());
+  console.log(machine);
   console.log(`commit ${commitLine(commit)}`);
   console.log(plan(size, selected.length, files.length, filters));
   if (selected.length === 0) return 1;
@@ -59,9 +62,12 @@ async function main(args: readonly string[]): Promise<number> {
   process.env.WARMSITE_TEST_SIZE = size;
   process.env.WARMSITE_SIZE_LOG = log;
 
-  const keeper = earlier === undefined ? undefined : new ResultKeeper(earlier, log);
+  const keeper =
+    earlier === undefined
+      ? undefined
+      : new ResultKeeper(earlier, log, { commit: commitLine(commit), machine });
   const passed = files.length === 0 || (await runTests({ files, filters, size, startedMs, checked, keeper }));
-  if (keeper !== undefined) await report(keeper.results, all, commit);
+  if (keeper !== undefined) await writeFile(join(ROOT, DOCUMENT), resultsDocument(keeper.results, all));
   await rm(log, { force: true });
   return passed && checked ? 0 : 1;
 }
@@ -158,45 +164,38 @@ async function runTests(runs: Runs): Promise<boolean> {
 class ResultKeeper {
   results: FullResults;
   readonly #logPath: string;
+  readonly #about: Pick<FileResult, 'commit' | 'machine'>;
   readonly #tests = new Map<string, TestResult[]>();
 
-  constructor(earlier: FullResults, logPath: string) {
+  constructor(earlier: FullResults, logPath: string, about: Pick<FileResult, 'commit' | 'machine'>) {
     this.results = earlier;
     this.#logPath = logPath;
+    this.#about = about;
   }
 
   async observe(event: TestEvent): Promise<void> {
-    if (event.type !== 'test:complete' || event.data.nesting !== 0) return;
-    const { name, file, details } = event.data;
-    if (file === undefined) return;
-    const tests = this.#tests.get(file) ?? [];
-    if (name !== file) {
-      this.#tests.set(file, [...tests, { name, durationMs: details.duration_ms, passed: details.passed }]);
+    if (event.type !== 'test:complete') return;
+    const { name, nesting, file, details } = event.data;
+    // A contract suite stands in another file than the one that was run.
+    const { entryFile = file } = event.data as { readonly entryFile?: string };
+    if (entryFile === undefined) return;
+    const tests = this.#tests.get(entryFile) ?? [];
+    if (name !== entryFile) {
+      const result = { name, durationMs: details.duration_ms, passed: details.passed };
+      if (nesting === 0 || namesCapability(name)) this.#tests.set(entryFile, [...tests, result]);
       return;
     }
     const result: FileResult = {
       passed: details.passed && tests.length > 0 && tests.every((test) => test.passed),
+      ...this.#about,
+      date: new Date(systemClock.wallMs()).toISOString().slice(0, 10),
       durationMs: details.duration_ms,
       tests,
-      counts: (await readCounts(this.#logPath)).get(file) ?? [],
+      counts: (await readCounts(this.#logPath)).get(entryFile) ?? [],
     };
-    this.results = { ...this.results, files: { ...this.results.files, [relative(ROOT, file)]: result } };
-    await writeResults(RESULTS_PATH, this.results);
+    this.results = { files: { ...this.results.files, [relative(ROOT, entryFile)]: result } };
+    await writeResults(join(ROOT, RESULTS), this.results);
   }
-}
-
-async function report(results: FullResults, all: readonly string[], commit: Commit): Promise<void> {
-  // A file that is gone since then has no place in the document.
-  const files = Object.fromEntries(
-    all.flatMap((file) => {
-      const result = results.files[file];
-      return result === undefined ? [] : [[file, result]];
-    }),
-  );
-  if (Object.keys(files).length < all.length) return;
-  const date = new Date(systemClock.wallMs()).toISOString().slice(0, 10);
-  const document = resultsDocument({ ...results, files }, { machine: await describeMachine(), commit, date });
-  await writeFile(join(ROOT, DOCUMENT), document);
 }
 
 process.exitCode = await main(process.argv.slice(2));

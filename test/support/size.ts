@@ -33,6 +33,11 @@ export function sized(counts: Counts): number {
   return counts[size];
 }
 
+/** A time limit for tests whose counts are `sized`: what is long for the reduced ones, and for the full ones. */
+export function sizedLimitMs(limits: { readonly normal: number; readonly full: number }): number {
+  return limits[testSize()];
+}
+
 export function sizeLine(counts: Counts, size: TestSize): string {
   const colon = counts.what.indexOf(': ');
   const capability = colon === -1 ? '' : counts.what.slice(0, colon + 2);

@@ -15,10 +15,10 @@ import { exitOf } from '../../../src/lib/processes.ts';
 import { randomBelow, systemRandom } from '../../../src/lib/random.ts';
 import { Replicas, verifyPoint } from '../../../src/replica/index.ts';
 import { TestApi } from '../../support/api.ts';
-import { assertLedger } from '../../support/lab-sites.ts';
+import { assertLedger, INCREMENT_BYTES_MAX } from '../../support/lab-sites.ts';
 import { lastFirst } from '../../support/last-first.ts';
 import { SITE_TOOLS } from '../../support/served-sites.ts';
-import { sized } from '../../support/size.ts';
+import { sized, sizedLimitMs } from '../../support/size.ts';
 import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
 
 const WARMSITE = join(import.meta.dirname, '..', '..', '..', 'bin', 'warmsite.mjs');
@@ -26,8 +26,8 @@ const BOX = { params: { machine: 'box' } };
 const BOOT_LIMIT_MS = 90_000;
 const LIFE_MS_MAX = 2500;
 const POINT_LIMIT_MS = 60_000;
-/** Of a machine with 448 MiB of disks that writes a ledger of 512-byte records, a copy that is not incremental is far above. */
-const INCREMENT_BYTES_MAX = 8 * 1024 * 1024;
+
+const LIMIT = { timeout: sizedLimitMs({ normal: 300_000, full: 14_400_000 }) };
 
 class SiteProcess {
   readonly dataDirectory: string;
@@ -83,74 +83,78 @@ async function pointAfter(api: TestApi, sequence: number): Promise<number> {
   }
 }
 
-test('S0.10 either site goes on where it was when its process alone is killed at any instant', async (context) => {
-  const t = lastFirst(context);
-  const directory = await temporaryDirectory(t);
-  const [homePort, awayPort] = await freePorts(2);
-  const home = await SiteProcess.init(t, directory, 'home', homePort!);
-  const away = await SiteProcess.init(t, directory, 'away', awayPort!);
-  let homeApi = await home.serve();
-  let awayApi = await away.serve();
-  const { token } = await awayApi.call('site.token', { body: { host: '127.0.0.1' } });
-  await homeApi.call('site.pair', { body: { token } });
+test(
+  'S0.10 either site goes on where it was when its process alone is killed at any instant',
+  LIMIT,
+  async (context) => {
+    const t = lastFirst(context);
+    const directory = await temporaryDirectory(t);
+    const [homePort, awayPort] = await freePorts(2);
+    const home = await SiteProcess.init(t, directory, 'home', homePort!);
+    const away = await SiteProcess.init(t, directory, 'away', awayPort!);
+    let homeApi = await home.serve();
+    let awayApi = await away.serve();
+    const { token } = await awayApi.call('site.token', { body: { host: '127.0.0.1' } });
+    await homeApi.call('site.pair', { body: { token } });
 
-  const labDirectory = join(directory, 'lab');
-  await mkdir(labDirectory);
-  const lab = await startLabMachine({ directory: labDirectory, guest: await buildLabGuest() });
-  t.after(() => lab.stop());
-  await lab.agentReady(BOOT_LIMIT_MS);
-  const ledger = await LedgerPort.connect({ path: lab.ledgerPath, clock: systemClock });
-  t.after(() => ledger.close());
-  const attach = { name: 'box', qmpPath: lab.qmpPath, agentPath: lab.agentPath };
-  await homeApi.call('vm.add', { body: { attach } });
-  const retention = { types: { crash: 6, app: 2 } };
-  await homeApi.call('vm.protect', { ...BOX, body: { every: { crash: 500 }, retention } });
-  const seeded = await pointAfter(awayApi, 0);
+    const labDirectory = join(directory, 'lab');
+    await mkdir(labDirectory);
+    const lab = await startLabMachine({ directory: labDirectory, guest: await buildLabGuest() });
+    t.after(() => lab.stop());
+    await lab.agentReady(BOOT_LIMIT_MS);
+    const ledger = await LedgerPort.connect({ path: lab.ledgerPath, clock: systemClock });
+    t.after(() => ledger.close());
+    const attach = { name: 'box', qmpPath: lab.qmpPath, agentPath: lab.agentPath };
+    await homeApi.call('vm.add', { body: { attach } });
+    const retention = { types: { crash: 6, app: 2 } };
+    await homeApi.call('vm.protect', { ...BOX, body: { every: { crash: 500 }, retention } });
+    const seeded = await pointAfter(awayApi, 0);
 
-  const kills = sized({ what: 'S0.10: kills of one site process', normal: 6, full: 200 });
-  for (let i = 0; i < kills; i++) {
-    const victim = i % 2 === 0 ? away : home;
-    await sleep(systemClock, randomBelow(systemRandom, LIFE_MS_MAX));
-    await victim.end('SIGKILL');
-    // The guest was never asked to wait for any of this.
-    await ledger.next();
-    const api = await victim.serve();
-    if (victim === away) awayApi = api;
-    else homeApi = api;
-  }
-  const promised = ledger.last!.seq;
-  const copied = await homeApi.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
-  assert.ok('job' in copied && copied.job);
-  const job = await homeApi.call('job.show', {
-    params: { job: copied.job.jobId },
-    query: { waitMs: '60000' },
-  });
-  assert.equal(job.state, 'done', JSON.stringify(job.failure));
-  for (const { sequence, receivedBytes } of await awayApi.call('point.list', BOX))
-    assert.ok(sequence === seeded || receivedBytes! < INCREMENT_BYTES_MAX, `${receivedBytes} bytes`);
+    const kills = sized({ what: 'S0.10: kills of one site process', normal: 6, full: 200 });
+    for (let i = 0; i < kills; i++) {
+      const victim = i % 2 === 0 ? away : home;
+      await sleep(systemClock, randomBelow(systemRandom, LIFE_MS_MAX));
+      await victim.end('SIGKILL');
+      // The guest was never asked to wait for any of this.
+      await ledger.next();
+      const api = await victim.serve();
+      if (victim === away) awayApi = api;
+      else homeApi = api;
+    }
+    const promised = ledger.last!.seq;
+    const copied = await homeApi.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
+    assert.ok('job' in copied && copied.job);
+    const job = await homeApi.call('job.show', {
+      params: { job: copied.job.jobId },
+      query: { waitMs: '60000' },
+    });
+    assert.equal(job.state, 'done', JSON.stringify(job.failure));
+    for (const { sequence, receivedBytes } of await awayApi.call('point.list', BOX))
+      assert.ok(sequence === seeded || receivedBytes! < INCREMENT_BYTES_MAX, `${receivedBytes} bytes`);
 
-  const { protected: shown } = await homeApi.call('vm.show', BOX);
-  for (const { chain } of shown!.disks) assert.ok(chain.length <= 10, 'the protected chain stays short');
+    const { protected: shown } = await homeApi.call('vm.show', BOX);
+    for (const { chain } of shown!.disks) assert.ok(chain.length <= 10, 'the protected chain stays short');
 
-  await home.end('SIGTERM');
-  await away.end('SIGTERM');
-  const images = new QemuImages({ clock: systemClock });
-  const tools = {
-    ...{ files: nodeFiles, images, clock: systemClock, log: silentLog },
-    isSignedBySource: () => true,
-  };
-  const replicas = await Replicas.open(tools, away.dataDirectory);
-  assert.deepEqual(replicas.broken, []);
-  const [replica] = replicas.list();
-  const sequences = replica!.points.map(({ statement }) => statement.sequence);
-  assert.deepEqual([...new Set(sequences)], sequences);
-  context.diagnostic(`${sequences.at(-1)} points in ${kills} lives`);
-  let held = 0;
-  for (const { statement } of replica!.points) {
-    await verifyPoint(tools, replica!, statement.pointId);
-    const chainOf = (disk: string) =>
-      replica!.chain(statement.pointId, disk === 'system' ? 'disk0' : 'disk1');
-    held = await assertLedger(images, chainOf, held);
-  }
-  assert.ok(held >= promised, `the newest point ends with ${held}, ${promised} were promised`);
-});
+    await home.end('SIGTERM');
+    await away.end('SIGTERM');
+    const images = new QemuImages({ clock: systemClock });
+    const tools = {
+      ...{ files: nodeFiles, images, clock: systemClock, log: silentLog },
+      isSignedBySource: () => true,
+    };
+    const replicas = await Replicas.open(tools, away.dataDirectory);
+    assert.deepEqual(replicas.broken, []);
+    const [replica] = replicas.list();
+    const sequences = replica!.points.map(({ statement }) => statement.sequence);
+    assert.deepEqual([...new Set(sequences)], sequences);
+    context.diagnostic(`${sequences.at(-1)} points in ${kills} lives`);
+    let held = 0;
+    for (const { statement } of replica!.points) {
+      await verifyPoint(tools, replica!, statement.pointId);
+      const chainOf = (disk: string) =>
+        replica!.chain(statement.pointId, disk === 'system' ? 'disk0' : 'disk1');
+      held = await assertLedger(images, chainOf, held);
+    }
+    assert.ok(held >= promised, `the newest point ends with ${held}, ${promised} were promised`);
+  },
+);

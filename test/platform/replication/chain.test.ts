@@ -14,7 +14,7 @@ import {
   labSites,
   sendAll,
 } from '../../support/lab-sites.ts';
-import { sized } from '../../support/size.ts';
+import { sized, sizedLimitMs } from '../../support/size.ts';
 
 const MIB = 1024 * 1024;
 
@@ -54,7 +54,9 @@ class Monitor {
 
 const systemAndData = ['system', 'data'] as const;
 
-describe('replication of a machine that runs', { timeout: 300_000 }, () => {
+const LIMIT = { timeout: sizedLimitMs({ normal: 300_000, full: 7_200_000 }) };
+
+describe('replication of a machine that runs', LIMIT, () => {
   it('S0.2 S0.3 S0.12 S0.13 S0.14 S0.15', async (t) => {
     const lab = await labSites(t);
     const ledger = await lab.ledger();

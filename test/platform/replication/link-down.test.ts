@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { verifyPoint } from '../../../src/replica/index.ts';
 import { assertLedger, copyAndSend, labSites, sendAll } from '../../support/lab-sites.ts';
-import { sized } from '../../support/size.ts';
+import { sized, sizedLimitMs } from '../../support/size.ts';
 
 it('S0.11 S0.14 while nobody acknowledges, the chain stays short, points are missed on record, and nothing is lost', {
-  timeout: 3_600_000,
+  timeout: sizedLimitMs({ normal: 300_000, full: 3_600_000 }),
 }, async (t) => {
   const { machine, sites, ledger, replica } = await labSites(t);
   const port = await ledger();

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { isAllowed } from '../../../scripts/licences.ts';
-import { resultsDocument } from '../../../scripts/test-results.ts';
+import { hasPassed, resultsDocument } from '../../../scripts/test-results.ts';
 import { sizeLine } from '../../support/size.ts';
 
 test('a licence expression is allowed when allowed licences alone satisfy it', () => {
@@ -34,33 +34,33 @@ test('a reduced count is printed with the full one', () => {
   assert.equal(sizeLine({ what: 'seeds', normal: 5, full: 5 }, 'normal'), '5 seeds');
 });
 
-test('the results document has a row for every capability that a test names', () => {
-  const passed = { durationMs: 1500, passed: true };
-  const document = resultsDocument(
-    {
-      commit: 'abc',
-      files: {
-        'test/a.test.ts': {
-          passed: true,
-          durationMs: 3000,
-          counts: ['S0.10: 200 kills', 'S0.1: 3 disks'],
-          tests: [
-            { ...passed, name: 'S0.10 S0.2 nothing is lost' },
-            { name: 'no capability', durationMs: 1, passed: false },
-          ],
-        },
-      },
-    },
-    {
-      machine: { processor: 'P', cores: 2, memoryGib: 4, kernel: 'K', node: 'N', qemu: 'Q' },
-      commit: { id: 'abc', modified: false },
-      date: '2030-01-31',
-    },
-  );
+const PASSED = { durationMs: 1500, passed: true };
+const RESULT = {
+  ...{ ...PASSED, commit: 'abc', machine: 'M', date: '2030-01-31' },
+  counts: ['S0.10: 200 kills', 'S0.1: 3 disks'],
+  tests: [
+    { ...PASSED, name: 'S0.10 S0.2 nothing is lost' },
+    { name: 'no capability', durationMs: 1, passed: false },
+  ],
+};
+
+test('the results document has a row for every capability that a test names, and tells what was never run', () => {
+  const files = { 'test/a.test.ts': RESULT, 'test/gone.test.ts': RESULT };
+  const document = resultsDocument({ files }, ['test/a.test.ts', 'test/b.test.ts']);
   const rows = document.split('\n').filter((line) => line.startsWith('| S'));
   assert.deepEqual(rows, [
-    '| S0.2 | S0.10 S0.2 nothing is lost (test/a.test.ts) |  | 1.5 s | passed |',
-    '| S0.10 | S0.10 S0.2 nothing is lost (test/a.test.ts) | 200 kills | 1.5 s | passed |',
+    '| S0.2 | S0.10 S0.2 nothing is lost (test/a.test.ts) |  | 1.5 s | passed | abc |',
+    '| S0.10 | S0.10 S0.2 nothing is lost (test/a.test.ts) | 200 kills | 1.5 s | passed | abc |',
   ]);
   assert.match(document, /Tests without a capability: 0 passed, 1 failed/);
+  assert.match(document, /Never run at full size: test\/b\.test\.ts\./);
+  assert.match(document, /^- abc, 2030-01-31: M$/m);
+});
+
+test('a file is run again at full size unless it has passed on the very commit', () => {
+  assert.ok(hasPassed(RESULT, { id: 'abc', modified: false }));
+  assert.ok(!hasPassed(undefined, { id: 'abc', modified: false }));
+  assert.ok(!hasPassed(RESULT, { id: 'abd', modified: false }));
+  assert.ok(!hasPassed(RESULT, { id: 'abc', modified: true }));
+  assert.ok(!hasPassed({ ...RESULT, passed: false }, { id: 'abc', modified: false }));
 });
