@@ -92,8 +92,14 @@ describe('a seed by courier, over the API', { timeout: 180_000 }, () => {
 
     // What awaits its seed survives a restart, and cannot be used.
     await away.close();
-    let awayApi = await away.serve();
+    const awayApi = await away.serve();
     assert.notEqual(awayApi, before);
+    // The restarted site listens elsewhere.
+    const { peerAddress } = await awayApi.call('site.show');
+    await homeApi.call('peer.address', {
+      params: { peer: 'away' },
+      body: { host: '127.0.0.1', port: peerAddress.port },
+    });
     const points = await awayApi.call('point.list', BOX);
     assert.deepEqual(
       points.map(({ state }) => state),
@@ -115,8 +121,6 @@ describe('a seed by courier, over the API', { timeout: 180_000 }, () => {
     assert.deepEqual(((await done(awayApi, imported)) as { kind: string }).kind, 'imported');
     const again = await awayApi.call('seed.import', { body: { path: medium } });
     assert.deepEqual(((await done(awayApi, again)) as { kind: string }).kind, 'already');
-    await away.close();
-    awayApi = await away.serve();
     const usable = await awayApi.call('point.list', BOX);
     assert.deepEqual(
       usable.map(({ state, pointId }) => [state, pointId]),
@@ -125,12 +129,6 @@ describe('a seed by courier, over the API', { timeout: 180_000 }, () => {
     for (const { pointId } of usable) {
       await done(awayApi, await awayApi.call('point.verify', { params: { machine: 'box', point: pointId } }));
     }
-    // The restarted site listens elsewhere.
-    const { peerAddress } = await awayApi.call('site.show');
-    await homeApi.call('peer.address', {
-      params: { peer: 'away' },
-      body: { host: '127.0.0.1', port: peerAddress.port },
-    });
     await copy(homeApi, 106);
     const { protected: whole } = await homeApi.call('vm.show', BOX);
     assert.equal(whole!.replication!.seed, undefined);
