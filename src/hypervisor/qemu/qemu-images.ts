@@ -28,7 +28,7 @@ const LOCK_PATIENCE_MS = 30_000;
 const LOCK_PAUSE_MS = 100;
 
 /**
- * Disk images through QEMU's own tools: `qemu-nbd` serves a chain on a unix socket in a directory of its own.
+ * Disk images through QEMU's own tools: `qemu-nbd` serves a chain on a unix socket that is gone once we are connected.
  * Whatever is started here ends with this process.
  */
 export class QemuImages implements DiskImages {
@@ -66,14 +66,14 @@ export class QemuImages implements DiskImages {
       ]);
       try {
         const client = await this.#connected(path, server, chain);
-        return new QemuImageReader({ client, server, directory });
+        return new QemuImageReader({ client, server });
       } catch (error) {
         await server.end();
         throw error;
       }
-    } catch (error) {
+    } finally {
+      // Who is connected stays so. A process that is killed later leaves no socket behind, and nobody else finds it.
       await rm(directory, { recursive: true, force: true });
-      throw error;
     }
   }
 
@@ -160,12 +160,10 @@ class QemuImageReader implements ImageReader {
   readonly sizeBytes: number;
   readonly #client: NbdClient;
   readonly #server: BoundServer;
-  readonly #directory: string;
 
-  constructor(o: { client: NbdClient; server: BoundServer; directory: string }) {
+  constructor(o: { client: NbdClient; server: BoundServer }) {
     this.#client = o.client;
     this.#server = o.server;
-    this.#directory = o.directory;
     this.sizeBytes = o.client.info.sizeBytes;
   }
 
@@ -185,7 +183,6 @@ class QemuImageReader implements ImageReader {
     await this.#client.close();
     // On return nobody holds the files open: whoever waited for that may write to them.
     await this.#server.end();
-    await rm(this.#directory, { recursive: true, force: true });
   }
 
   [Symbol.asyncDispose](): Promise<void> {

@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { readdir } from 'node:fs/promises';
+import { access, readdir } from 'node:fs/promises';
 import { constants, getPriority } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { QemuImages } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
@@ -17,6 +17,17 @@ test('what reads an image for us leaves the processors to the guests', async (t)
   assert.equal(servers.length, 1);
   const lowest = constants.priority.PRIORITY_LOW;
   assert.equal(getPriority(servers[0]), Math.min(lowest, getPriority() + 10));
+});
+
+test('an image that is open has no socket that a killed process could leave behind', async (t) => {
+  const path = join(await temporaryDirectory(t), 'disk.qcow2');
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, '1M']);
+  await using reader = await new QemuImages({ clock: systemClock }).open([{ path, format: 'qcow2' }]);
+  const [server] = await childrenCalled('qemu-nbd');
+  const socket = /--socket=([^\0]+)/.exec(readFileSync(`/proc/${server}/cmdline`, 'utf8'))?.[1];
+  assert.ok(socket);
+  await assert.rejects(access(dirname(socket)), { code: 'ENOENT' });
+  await reader.readInto(Buffer.alloc(4096), 0);
 });
 
 /** Ids of our own children that run a program of this name (proc(5), /proc/PID/stat). */
