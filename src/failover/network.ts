@@ -86,7 +86,15 @@ export const branchNetworks = {
   /** Removes whatever was made for the branch, namespaces and taps; nothing to remove is fine. */
   async remove(branchId: string): Promise<void> {
     const namespace = namespaceOf(branchId);
-    if ((await namespaces()).includes(namespace)) await runCommand('ip', ['netns', 'delete', namespace]);
+    const isThere = async () => (await namespaces()).includes(namespace);
+    if (await isThere()) {
+      try {
+        await runCommand('ip', ['netns', 'delete', namespace]);
+      } catch (error) {
+        // Two that clean up at once are in each other's way; what counts is that it has gone.
+        if (await isThere()) throw error;
+      }
+    }
     await removeTaps(tapPrefixOf(branchId));
   },
 };

@@ -130,6 +130,16 @@ test('S0.26 a site that starts again keeps what is to run and removes what was h
   assert.deepEqual(await leftOf(site, kept), []);
 });
 
+test('S0.26 two that remove the network of a branch at once are both right', async () => {
+  const branchId = '0123456789abcdefghjkmnpqrt';
+  for (let round = 0; round < 5; round++) {
+    await branchNetworks.isolate(branchId, [
+      { nicId: 'lan', model: 'virtio-net-pci', mac: '52:54:00:aa:00:01', network: 'office' },
+    ]);
+    await Promise.all([1, 2, 3, 4].map(() => branchNetworks.remove(branchId)));
+  }
+});
+
 test('a process that has been given an old number of ours is left alone', async (t) => {
   const site = await failoverSite(t);
   const pointId = await site.point();
