@@ -110,7 +110,7 @@ test(
     await homeApi.call('vm.protect', { ...BOX, body: { every: { crash: 500 }, retention } });
     const seeded = await pointAfter(awayApi, 0);
 
-    const kills = sized({ what: 'S0.10: kills of one site process', normal: 6, full: 200 });
+    const kills = sized({ what: 'S0.10: kills of one site process', normal: 4, full: 200 });
     for (let i = 0; i < kills; i++) {
       const victim = i % 2 === 0 ? away : home;
       await sleep(systemClock, randomBelow(systemRandom, LIFE_MS_MAX));
