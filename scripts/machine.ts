@@ -52,7 +52,7 @@ export interface Commit {
  * of commits that change nothing else the older one is named.
  */
 export async function describeCommit(directory: string, ignore: readonly string[] = []): Promise<Commit> {
-  const pathspec = ['.', ...ignore.map((path) => `:(exclude)${path}`)];
+  const pathspec = [':(top)', ...ignore.map((path) => `:(top,exclude)${path}`)];
   const log = ['log', '-1', '--format=%h', '--abbrev=12', '--', ...pathspec];
   const { stdout: id } = await runCommand('git', log, { cwd: directory });
   const { stdout: changes } = await runCommand('git', ['status', '--porcelain', '--', ...pathspec], {
