@@ -30,7 +30,7 @@ import type { Incoming } from './description.ts';
 import { replicaFailure } from './errors.ts';
 import { FrameLog, progressOf } from './frame-log.ts';
 import type { ReplicaLayout } from './layout.ts';
-import type { ReceiveSession } from './receive-session.ts';
+import { layerPath, type ReceiveSession } from './receive-session.ts';
 import {
   INCOMING_RECORD,
   manifestKind,
@@ -66,7 +66,7 @@ export interface Published {
  * that dies before `verified.json` starts the delta over; one that dies after it only has renames left to do.
  */
 export async function publishReceived(request: PublishRequest): Promise<Published> {
-  const { files, layout, session, clock } = request;
+  const { session } = request;
   const { statement } = checkStatement(request);
   // With the log complete, a publication that fails for want of space or of a tool is gone on with, not begun anew.
   await session.checkpoint();
@@ -85,34 +85,52 @@ export async function publishReceived(request: PublishRequest): Promise<Publishe
     }
     trees.set(disk.diskId, tree);
   }
-  const manifest: PointManifest = {
-    signed: request.signed,
-    publishedAtMs: clock.wallMs(),
-    cutAtHereMs: Math.max(0, Math.round(statement.cutAtMs - session.skewMs)),
-    skewMs: session.skewMs,
-    receivedBytes: request.receivedBytes,
-  };
-  await storeRecord(files, join(session.directory, 'verified.json'), verifiedKind(manifest), manifest);
-  await publishVerified(files, layout, session.header.session, manifest);
+  const { signed, receivedBytes } = request;
+  const { skewMs } = session;
+  const manifest = await publishProven(request, session.header.session, { signed, skewMs, receivedBytes });
   return { statement, manifest, trees };
+}
+
+/**
+ * Makes a point of a session whose files are durable and proven: `verified.json` decides it, the renames are what is left.
+ * `skewMs`: the sender's clock minus ours.
+ */
+export async function publishProven(
+  { files, clock, layout }: Pick<PublishRequest, 'files' | 'clock' | 'layout'>,
+  session: string,
+  about: Pick<PointManifest, 'signed' | 'skewMs' | 'receivedBytes' | 'seed'>,
+): Promise<PointManifest> {
+  const { cutAtMs } = about.signed.statement;
+  const manifest: PointManifest = {
+    ...about,
+    publishedAtMs: clock.wallMs(),
+    cutAtHereMs: Math.max(0, Math.round(cutAtMs - about.skewMs)),
+  };
+  const path = join(layout.session(session), 'verified.json');
+  await storeRecord(files, path, verifiedKind(manifest), manifest);
+  await publishVerified(files, layout, session, manifest);
+  return manifest;
+}
+
+/** A statement in the form of one, signed by the site that replicates here. Throws REPLICA_SIGNATURE_INVALID. */
+export function checkOfSource(
+  raw: SignedStatement,
+  what: string,
+  { sourceSiteId, isSignedBySource }: Pick<PublishRequest, 'sourceSiteId' | 'isSignedBySource'>,
+): SignedStatement {
+  const signed = checkSignedStatement(raw, what);
+  const { statement, keyId } = signed;
+  if (statement.sourceSiteId === sourceSiteId && isSignedBySource(sourceSiteId, signed)) return signed;
+  const { pointId } = statement;
+  throw replicaFailure('REPLICA_SIGNATURE_INVALID', `the statement of ${pointId} is not signed by its site`, {
+    context: { pointId, keyId },
+  });
 }
 
 function checkStatement(request: PublishRequest): SignedStatement {
   const { header } = request.session;
-  const signed = checkSignedStatement(request.signed, `the statement of ${header.pointId}`);
+  const signed = checkOfSource(request.signed, `the statement of ${header.pointId}`, request);
   const { statement } = signed;
-  if (
-    statement.sourceSiteId !== request.sourceSiteId ||
-    !request.isSignedBySource(request.sourceSiteId, signed)
-  ) {
-    throw replicaFailure(
-      'REPLICA_SIGNATURE_INVALID',
-      `the statement of ${header.pointId} is not signed by its site`,
-      {
-        context: { pointId: header.pointId, keyId: signed.keyId },
-      },
-    );
-  }
   const saysOf = (
     words: Pick<PointStatement, 'machineId' | 'pointId' | 'sequence' | 'epoch' | 'parent' | 'blockBytes'>,
   ) => [words.machineId, words.pointId, words.sequence, words.epoch, words.parent, words.blockBytes] as const;
@@ -174,7 +192,7 @@ export function leavesPath(directory: string, diskId: string): string {
 }
 
 /** The renames of a publication. May be repeated from any point. */
-export async function publishVerified(
+async function publishVerified(
   files: FileSystem,
   layout: ReplicaLayout,
   session: string,
@@ -185,7 +203,7 @@ export async function publishVerified(
   for (const { diskId } of statement.disks) {
     await files.makeDirectory(layout.disk(diskId));
     await files.syncDirectory(layout.disks);
-    await publishOne(files, join(directory, `${diskId}.layer`), layout.layer(diskId, statement.pointId));
+    await publishOne(files, layerPath(directory, diskId), layout.layer(diskId, statement.pointId));
     await publishOne(files, leavesPath(directory, diskId), layout.leaves(diskId, statement.pointId));
     await files.syncDirectory(layout.disk(diskId));
   }

@@ -79,7 +79,7 @@ export class ReceiveSession {
     const writers: LayerWriter[] = [];
     try {
       for (const [index, disk] of header.disks.entries()) {
-        const path = join(directory, layerFileName(disk.diskId));
+        const path = layerPath(directory, disk.diskId);
         const shape = {
           sizeBytes: disk.sizeBytes,
           backing: header.parent
@@ -202,10 +202,11 @@ export class ReceiveSession {
   }
 
   layerPath(diskId: string): string {
-    return join(this.directory, layerFileName(diskId));
+    return layerPath(this.directory, diskId);
   }
 }
 
-function layerFileName(diskId: string): string {
-  return `${diskId}.layer`;
+/** Where the layer of a disk lies until it is published: in the directory of its session, or of the seed. */
+export function layerPath(directory: string, diskId: string): string {
+  return join(directory, `${diskId}.layer`);
 }

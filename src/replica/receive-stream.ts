@@ -1,6 +1,7 @@
 import { DATA_FRAME_BYTES_MAX, decodeDelta } from '../delta/index.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
+import { observed } from '../lib/streams.ts';
 import type { SignedStatement } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
@@ -15,12 +16,9 @@ export async function takeStream(
   signal: AbortSignal | undefined,
 ): Promise<{ readonly signed: SignedStatement; readonly receivedBytes: number }> {
   let receivedBytes = 0;
-  const counted = (async function* () {
-    for await (const chunk of source) {
-      receivedBytes += chunk.length;
-      yield chunk;
-    }
-  })();
+  const counted = observed(source, ({ length }) => {
+    receivedBytes += length;
+  });
   const resumed = session.durable;
   const { frames } = await decodeDelta(counted, {
     memory: Buffer.allocUnsafeSlow(DATA_FRAME_BYTES_MAX),

@@ -13,13 +13,14 @@ import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
+import { observed } from '../lib/streams.ts';
 import type { PointStatement } from '../recovery-point/index.ts';
 import { digestsOf } from './content.ts';
 import type { ReplicaPoint } from './description.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
 import { leavesPath, publishOne, verifyDisk } from './publication.ts';
-import { ReceiveSession } from './receive-session.ts';
+import { layerPath, ReceiveSession } from './receive-session.ts';
 import { INCOMING_RECORD, manifestKind, POINT_MANIFEST, SEED_INTENT, type SeedIntent } from './records.ts';
 import { damaged, type SeedFile, seedHeader } from './seed-file.ts';
 
@@ -117,14 +118,11 @@ async function readStream(
   const { streamBytes, streamSha256 } = seed.manifest;
   const hash = createHash('sha256');
   let bytesDone = 0;
-  const counted = (async function* () {
-    for await (const chunk of seed.stream()) {
-      hash.update(chunk);
-      bytesDone += chunk.length;
-      o.onProgress?.({ step: 'reading', bytesDone, bytesTotal: streamBytes });
-      yield chunk;
-    }
-  })();
+  const counted = observed(seed.stream(), (chunk) => {
+    hash.update(chunk);
+    bytesDone += chunk.length;
+    o.onProgress?.({ step: 'reading', bytesDone, bytesTotal: streamBytes });
+  });
   let session: ReceiveSession | undefined;
   try {
     const { header, frames } = await decodeDelta(counted, {
@@ -202,7 +200,7 @@ export async function proveOnSeed(
   const bytesTotal = disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   let before = 0;
   for (const { diskId, sizeBytes, root } of disks) {
-    const base: ImageFile = { path: join(layout.seed, `${diskId}.layer`), format: 'qcow2' };
+    const base: ImageFile = { path: layerPath(layout.seed, diskId), format: 'qcow2' };
     await using reader = await images.open([base, ...layersAbove(diskId)], { fromDevice: true });
     const tree = new DigestTree({ sizeBytes, blockBytes });
     const { data } = await reader.contentExtents();
@@ -244,7 +242,7 @@ async function carryOut(
 ): Promise<void> {
   const { pointId, remove, diskIds } = intent;
   for (const diskId of diskIds) {
-    await publishOne(files, join(layout.seed, `${diskId}.layer`), layout.layer(diskId, pointId));
+    await publishOne(files, layerPath(layout.seed, diskId), layout.layer(diskId, pointId));
     await publishOne(files, leavesPath(layout.seed, diskId), layout.leaves(diskId, pointId));
     await files.syncDirectory(layout.disk(diskId));
   }

@@ -2,13 +2,13 @@ import { join } from 'node:path';
 import { blockCount, type DigestTree, readLeaves, treeOfLayers } from '../delta/index.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { FileSystem } from '../lib/files.ts';
-import { storeRecord } from '../lib/records.ts';
 import { createEmptyLayer } from '../qcow2/index.ts';
-import { checkSignedStatement, type PointStatement, type SignedStatement } from '../recovery-point/index.ts';
+import type { PointStatement, SignedStatement } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
-import { discardSession, leavesPath, type Published, publishVerified } from './publication.ts';
-import { type PointManifest, type ReplicaRecord, verifiedKind } from './records.ts';
+import { checkOfSource, discardSession, leavesPath, type Published, publishProven } from './publication.ts';
+import { layerPath } from './receive-session.ts';
+import type { ReplicaRecord } from './records.ts';
 
 /** The word of a source that the base of a machine comes by courier, and what it is. */
 export interface SeedAnnouncement {
@@ -43,7 +43,7 @@ export async function publishStandIn(
   announcement: SeedAnnouncement,
   source: AsyncIterable<Uint8Array>,
 ): Promise<Published> {
-  const { files, layout, clock } = tools;
+  const { files, layout } = tools;
   const { signed, skewMs, session } = announcement;
   const statement = checkAnnounced(tools, signed);
   const directory = layout.session(session);
@@ -56,24 +56,12 @@ export async function publishStandIn(
     }
     if (!(await bytes.hasEnded())) throw refused('bytes follow the leaves');
     for (const { diskId, sizeBytes } of statement.disks) {
-      await createEmptyLayer(
-        files,
-        join(directory, `${diskId}.layer`),
-        { sizeBytes, backing: null },
-        { sync: true },
-      );
+      const shape = { sizeBytes, backing: null };
+      await createEmptyLayer(files, layerPath(directory, diskId), shape, { sync: true });
     }
     await files.syncDirectory(directory);
-    const manifest: PointManifest = {
-      signed,
-      publishedAtMs: clock.wallMs(),
-      cutAtHereMs: Math.max(0, Math.round(statement.cutAtMs - skewMs)),
-      skewMs,
-      receivedBytes: bytes.taken,
-      seed: 'awaited',
-    };
-    await storeRecord(files, join(directory, 'verified.json'), verifiedKind(manifest), manifest);
-    await publishVerified(files, layout, session, manifest);
+    const about = { signed, skewMs, receivedBytes: bytes.taken, seed: 'awaited' as const };
+    const manifest = await publishProven(tools, session, about);
     return { statement, manifest, trees };
   } catch (error) {
     // What was decided upon is ended by whoever reads the directory next; before that there is nothing worth keeping.
@@ -84,15 +72,9 @@ export async function publishStandIn(
 }
 
 function checkAnnounced({ record, isSignedBySource }: StandInTools, raw: SignedStatement): PointStatement {
-  const signed = checkSignedStatement(raw, 'the statement of an announced seed');
-  const { statement } = signed;
-  if (statement.sourceSiteId !== record.sourceSiteId || !isSignedBySource(record.sourceSiteId, signed)) {
-    throw replicaFailure(
-      'REPLICA_SIGNATURE_INVALID',
-      `the statement of ${statement.pointId} is not signed by its site`,
-      { context: { pointId: statement.pointId } },
-    );
-  }
+  const { sourceSiteId } = record;
+  const what = 'the statement of an announced seed';
+  const { statement } = checkOfSource(raw, what, { sourceSiteId, isSignedBySource });
   const { machineId, epoch, parent, sequence, blockBytes } = statement;
   const isFirst = parent === null && sequence === 1 && blockBytes === 65_536;
   if (machineId === record.machineId && epoch === record.epoch && isFirst) return statement;

@@ -4,6 +4,7 @@ import { isFailure } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { newId } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
+import { observed } from '../lib/streams.ts';
 import { throttled } from '../peer/index.ts';
 import { limitAt, type SignedStatement, statementDigest, Zones } from '../recovery-point/index.ts';
 import type { Acknowledgement } from '../replica/index.ts';
@@ -234,12 +235,9 @@ export class Delivery {
     assert(protection !== null, 'only a protected machine is delivered');
     const paths = disks.map(({ diskId }) => this.#digests.path(diskId, 1));
     let wireBytes = 0;
-    const counted = (async function* () {
-      for await (const chunk of leavesStream(files, paths)) {
-        wireBytes += chunk.length;
-        yield chunk;
-      }
-    })();
+    const counted = observed(leavesStream(files, paths), ({ length }) => {
+      wireBytes += length;
+    });
     const leaves = throttled(counted, {
       bytesPerSecond: () => this.#machine().record.protection?.bytesPerSecond,
       clock,

@@ -1,4 +1,5 @@
 import { NOTHING_RECEIVED } from '../delta/index.ts';
+import { observed } from '../lib/streams.ts';
 import type { SignedStatement } from '../recovery-point/index.ts';
 import { seedHeader } from '../replica/index.ts';
 import { chainUpTo } from './chain.ts';
@@ -42,12 +43,8 @@ export async function writeSeedOf(
   file: string,
   o: SeedExportOptions,
 ): Promise<{ readonly bytes: number; readonly sent: SentDelta }> {
-  const counted = (async function* (): AsyncGenerator<Uint8Array> {
-    for await (const chunk of sending.stream(NOTHING_RECEIVED, true)) {
-      o.onProgress?.(sending.progress);
-      yield chunk;
-    }
-  })();
+  const stream = sending.stream(NOTHING_RECEIVED, true);
+  const counted = observed(stream, () => o.onProgress?.(sending.progress));
   const signed = (): SignedStatement => sending.sent!.signed;
   const bytes = await writeSeed(files, file, counted, {
     ...{ signed, exportedAtMs: clock.wallMs(), signal: o.signal },
