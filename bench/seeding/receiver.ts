@@ -6,6 +6,7 @@ import { silentLog } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { systemRandom } from '../../src/lib/random.ts';
 import { loadIdentity, Pairing, PeerDirectory, PeerServer } from '../../src/peer/index.ts';
+import { Zones } from '../../src/recovery-point/index.ts';
 import { Replicas } from '../../src/replica/index.ts';
 import { ReplicationReceiver } from '../../src/replication/index.ts';
 import { rssPeakMiB, trusted } from './common.ts';
@@ -18,7 +19,7 @@ const identity = (await loadIdentity(files, dataDirectory))!;
 const peers = await PeerDirectory.load(files, dataDirectory);
 const images = new QemuImages({ clock });
 const replicas = await Replicas.open(
-  { files, images, clock, log: silentLog, isSignedBySource: trusted(peers) },
+  { files, images, clock, log: silentLog, zones: new Zones(), isSignedBySource: trusted(peers) },
   dataDirectory,
 );
 const receiver = new ReplicationReceiver({

@@ -5,6 +5,7 @@ import { silentLog } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
 import { loadIdentity, PeerClient, PeerDirectory } from '../../src/peer/index.ts';
+import { Zones } from '../../src/recovery-point/index.ts';
 import { PeerTarget, ProtectedLayout, ProtectedMachine } from '../../src/replication/index.ts';
 import { rssPeakMiB } from './common.ts';
 
@@ -27,7 +28,15 @@ const target = new PeerTarget({ siteId: peer.siteId, client, clock });
 const machineId = newId(clock, random);
 const machine = await ProtectedMachine.create(
   {
-    ...{ files, clock, random, log: silentLog, siteId: identity.siteId, signer: identity.signer },
+    ...{
+      files,
+      clock,
+      random,
+      log: silentLog,
+      zones: new Zones(),
+      siteId: identity.siteId,
+      signer: identity.signer,
+    },
     images: new QemuImages({ clock }),
     hypervisor: new QemuHypervisor({ clock }),
   },

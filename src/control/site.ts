@@ -255,10 +255,10 @@ async function openGround(
       key !== undefined && verifySignature(key, statementBytes(statement), Buffer.from(signature, 'base64'))
     );
   };
-  const replicaTools: ReplicaTools = { files, images, clock, log, isSignedBySource };
+  const zones = new Zones();
+  const replicaTools: ReplicaTools = { files, images, clock, log, zones, isSignedBySource };
   const replicas = await Replicas.open(replicaTools, dataDirectory);
   const audit = new Audit({ database, clock });
-  const zones = new Zones();
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
     ...{ database, peers, replicaTools, replicas },
@@ -304,7 +304,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   opening.defer(() => links.close());
   machines = await Machines.open({
     ...tools,
-    ...{ dataDirectory, signer, siteId },
+    ...{ dataDirectory, signer, siteId, zones },
     loop: {
       ...{ clock, random, log, files, alerts, audit, events, zones },
       target: (peerId) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock }),

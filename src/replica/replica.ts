@@ -303,7 +303,7 @@ export class Replica {
 
   /** What the policy keeps of the present points, and why. */
   retention(policy: RetentionPolicy, proven: (pointId: string) => boolean): readonly RetentionVerdict[] {
-    return verdictsOf(this.points, this.#branches, proven, policy);
+    return verdictsOf(this.points, this.#branches, proven, policy, this.#tools.zones);
   }
 
   /**

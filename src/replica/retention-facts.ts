@@ -3,7 +3,7 @@ import {
   type RetentionPolicy,
   type RetentionVerdict,
   retentionOf,
-  Zones,
+  type Zones,
 } from '../recovery-point/index.ts';
 import type { ReplicaPoint } from './description.ts';
 import type { BranchRecord } from './records.ts';
@@ -15,8 +15,9 @@ export function verdictsOf(
   branches: readonly BranchRecord[],
   proven: (pointId: string) => boolean,
   policy: RetentionPolicy,
+  zones: Zones,
 ): readonly RetentionVerdict[] {
-  return retentionOf(factsOf(points, branches, proven), policy, new Zones());
+  return retentionOf(factsOf(points, branches, proven), policy, zones);
 }
 
 /** What retention looks at. Pure. A point of which a seed is on its way must be there when it comes. */

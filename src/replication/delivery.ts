@@ -6,7 +6,7 @@ import { newId } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { observed } from '../lib/streams.ts';
 import { throttled } from '../peer/index.ts';
-import { limitAt, type SignedStatement, statementDigest, Zones } from '../recovery-point/index.ts';
+import { limitAt, type SignedStatement, statementDigest, type Zones } from '../recovery-point/index.ts';
 import type { Acknowledgement } from '../replica/index.ts';
 import { chainAt, chainUpTo, happened } from './chain.ts';
 import { conflictFailure } from './conflict.ts';
@@ -39,6 +39,7 @@ export interface DeliveryTools extends ChainTools {
   readonly signer: StatementSigner;
   /** The identity of this site, as it stands in statements. */
   readonly siteId: string;
+  readonly zones: Zones;
 }
 
 /** The machine that is delivered, as it is when asked. */
@@ -62,7 +63,6 @@ export class Delivery {
   readonly #tools: DeliveryTools;
   readonly #layout: ProtectedLayout;
   readonly #digests: DigestStore;
-  readonly #zones = new Zones();
   readonly #machine: () => Delivered;
   #record: TargetRecord;
   #trees: ReadonlyMap<string, DigestTree> | undefined;
@@ -238,16 +238,20 @@ export class Delivery {
     const counted = observed(leavesStream(files, paths), ({ length }) => {
       wireBytes += length;
     });
-    const leaves = throttled(counted, {
-      bytesPerSecond: () => this.#machine().record.protection?.bytesPerSecond,
-      clock,
-    });
+    const leaves = this.#throttled(counted);
     const announcement = { session: newId(clock, random), signed };
     const details = { machineName: name, retention: protection.retention };
     const acknowledgement = await target.seeds.announce(announcement, details, leaves, signal);
     checkAcknowledged(acknowledgement, cut, statementDigest(signed.statement));
     await this.#recordAcknowledgement(cut, acknowledgement, signed);
     return { kind: 'sent', acknowledgement, wireBytes };
+  }
+
+  /** No faster than the policy allows at each moment. */
+  #throttled(stream: AsyncIterable<Uint8Array>) {
+    const { clock, zones } = this.#tools;
+    const limit = () => limitAt(this.#machine().record.protection ?? {}, clock.wallMs(), zones);
+    return throttled(stream, { bytesPerSecond: limit, clock });
   }
 
   /**
@@ -302,10 +306,7 @@ export class Delivery {
       if (answer.kind === 'already') {
         return this.#accept(plan.cut, answer.newest, await sending.readThrough());
       }
-      const stream = throttled(sending.stream(answer.progress, protection.compression), {
-        bytesPerSecond: () => limitAt(this.#machine().record.protection ?? {}, clock.wallMs(), this.#zones),
-        clock,
-      });
+      const stream = this.#throttled(sending.stream(answer.progress, protection.compression));
       const acknowledgement = await target.upload(machineId, session, stream, signal);
       const { sent } = sending;
       if (!sent) {

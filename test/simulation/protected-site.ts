@@ -3,6 +3,7 @@ import type { DiskImages, ImageFile, MachineConfiguration } from '../../src/hype
 import type { FileSystem } from '../../src/lib/files.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { createEmptyLayer } from '../../src/qcow2/index.ts';
+import { Zones } from '../../src/recovery-point/index.ts';
 import {
   type MachineRecord,
   ProtectedLayout,
@@ -124,6 +125,7 @@ export class ProtectedSite {
         mishap: (command) => this.#mishap(command),
       }),
       signer: simSigner,
+      zones: new Zones(),
       siteId: PROTECTED_SITE,
     };
   }

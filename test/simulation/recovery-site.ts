@@ -1,6 +1,7 @@
 import type { FileSystem } from '../../src/lib/files.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { newId } from '../../src/lib/random.ts';
+import { Zones } from '../../src/recovery-point/index.ts';
 import {
   type Acknowledgement,
   createBranch,
@@ -63,6 +64,7 @@ export class RecoverySite {
       images: wrap.images?.(images, this.disk) ?? images,
       clock: process.clock,
       log: silentLog,
+      zones: new Zones(),
       isSignedBySource: isSigned,
     };
   }

@@ -1,6 +1,7 @@
 import { Failure, messageOf } from '../../src/lib/errors.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import type { Peer } from '../../src/peer/index.ts';
+import { Zones } from '../../src/recovery-point/index.ts';
 import { Replicas } from '../../src/replica/index.ts';
 import { DISK_ACTS, type DiskFaults } from './faults.ts';
 import { GuestMemory } from './guest.ts';
@@ -242,6 +243,7 @@ export class World {
         images: this.#recovery.imagesOn(recovery),
         clock: process.clock,
         log: silentLog,
+        zones: new Zones(),
         isSignedBySource: isSigned,
       },
       '/data',

@@ -6,7 +6,7 @@ import type { FileSystem } from '../../src/lib/files.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
-import { statementBytes } from '../../src/recovery-point/index.ts';
+import { statementBytes, Zones } from '../../src/recovery-point/index.ts';
 import { type Replica, Replicas } from '../../src/replica/index.ts';
 import { ProtectedLayout, ProtectedMachine, type ProtectedTools } from '../../src/replication/index.ts';
 import { DirectTarget } from './direct-target.ts';
@@ -22,6 +22,7 @@ export interface SeedSites {
   readonly medium: string;
   readonly target: DirectTarget;
   readonly replicas: Replicas;
+  readonly zones: Zones;
   /** The recovery site as a process that has just started opens it. */
   openReplicas(files: FileSystem): Promise<Replicas>;
   targetOn(replicas: Replicas): DirectTarget;
@@ -60,8 +61,10 @@ export async function seedSitesOn(ground: SeedGround): Promise<SeedSites> {
   const siteId = newId(systemClock, systemRandom);
   const targetSiteId = newId(systemClock, systemRandom);
   const { privateKey, publicKey } = generateKeyPairSync('ed25519');
+  const zones = new Zones();
   const toolsOn = (files: FileSystem): ProtectedTools => ({
-    ...{ files, images: fakeImages(files), clock: systemClock, random: systemRandom, log: silentLog, siteId },
+    ...{ files, images: fakeImages(files), clock: systemClock, random: systemRandom, log: silentLog },
+    ...{ zones, siteId },
     // Nothing answers at the sockets of these machines: they are off.
     hypervisor: new QemuHypervisor({ clock: systemClock }),
     signer: { keyId: 'test', sign: (bytes) => sign(null, bytes, privateKey) },
@@ -69,7 +72,7 @@ export async function seedSitesOn(ground: SeedGround): Promise<SeedSites> {
   const openReplicas = (files: FileSystem): Promise<Replicas> =>
     Replicas.open(
       {
-        ...{ files, images: fakeImages(files), clock: systemClock, log: silentLog },
+        ...{ files, images: fakeImages(files), clock: systemClock, log: silentLog, zones },
         isSignedBySource: (source, { statement, signature }) =>
           source === siteId &&
           verify(null, statementBytes(statement), publicKey, Buffer.from(signature, 'base64')),
@@ -80,7 +83,7 @@ export async function seedSitesOn(ground: SeedGround): Promise<SeedSites> {
     new DirectTarget({ siteId: targetSiteId, sourceSiteId: siteId, replicas });
   const replicas = await openReplicas(recoveryFiles);
   return {
-    ...{ directory, medium, replicas, openReplicas, targetOn },
+    ...{ directory, medium, replicas, zones, openReplicas, targetOn },
     target: targetOn(replicas),
     addMachine: async ({ seed = true } = {}) => {
       const machine = await machineIn(ground, toolsOn);

@@ -14,7 +14,7 @@ import type { FileSystem } from '../../src/lib/files.ts';
 import type { Log, LogFields } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
-import { type SignedStatement, statementBytes } from '../../src/recovery-point/index.ts';
+import { type SignedStatement, statementBytes, Zones } from '../../src/recovery-point/index.ts';
 import { Replicas, type ReplicaTools } from '../../src/replica/index.ts';
 import {
   type MachineRecord,
@@ -88,9 +88,10 @@ export async function openTwoSites(
   const privateKey = createPrivateKey(identity.privateKey);
   const publicKey = createPublicKey(privateKey);
   const images = new QemuImages({ clock });
+  const zones = new Zones();
   const log = recordedLog();
   const protectedTools: ProtectedTools = {
-    ...{ files: nodeFiles, images, clock, random, log, siteId },
+    ...{ files: nodeFiles, images, clock, random, log, zones, siteId },
     hypervisor: new QemuHypervisor({ clock }),
     signer: { keyId: 'test', sign: (bytes) => sign(null, bytes, privateKey) },
     ...tools,
@@ -99,7 +100,7 @@ export async function openTwoSites(
     source === siteId &&
     verify(null, statementBytes(signed.statement), publicKey, Buffer.from(signed.signature, 'base64'));
   const replicaTools: ReplicaTools = {
-    ...{ files: replicaFiles ?? nodeFiles, images, clock, log, isSignedBySource },
+    ...{ files: replicaFiles ?? nodeFiles, images, clock, log, zones, isSignedBySource },
   };
   const replicas = await Replicas.open(replicaTools, join(directory, 'r'));
   const target = new DirectTarget({ siteId: targetSiteId, sourceSiteId: siteId, replicas });

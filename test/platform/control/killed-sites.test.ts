@@ -13,6 +13,7 @@ import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { exitOf } from '../../../src/lib/processes.ts';
 import { randomBelow, systemRandom } from '../../../src/lib/random.ts';
+import { Zones } from '../../../src/recovery-point/index.ts';
 import { Replicas, verifyPoint } from '../../../src/replica/index.ts';
 import { TestApi } from '../../support/api.ts';
 import { assertLedger, INCREMENT_BYTES_MAX } from '../../support/lab-sites.ts';
@@ -140,6 +141,7 @@ test(
     const images = new QemuImages({ clock: systemClock });
     const tools = {
       ...{ files: nodeFiles, images, clock: systemClock, log: silentLog },
+      zones: new Zones(),
       isSignedBySource: () => true,
     };
     const replicas = await Replicas.open(tools, away.dataDirectory);

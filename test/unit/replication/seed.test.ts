@@ -5,6 +5,7 @@ import { type TestContext, test } from 'node:test';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../../src/lib/random.ts';
+import type { Window } from '../../../src/recovery-point/index.ts';
 import type { Replica } from '../../../src/replica/index.ts';
 import { createBranch, encodeSeedEnd, SeedFile } from '../../../src/replica/index.ts';
 import type { ReplicationTarget } from '../../../src/replication/index.ts';
@@ -203,6 +204,20 @@ test('S0.27 nothing is sent before the seed is exported, and the export is annou
   await copy(sites, box);
   const replica = await sites.openReplica(machine.record.machineId);
   assert.equal(replica.points.length, 2);
+});
+
+test('S0.16 S0.27 the announcement of a seed keeps to the bandwidth of the hour', async (t) => {
+  const sites = await seedSites(t);
+  const { machine } = await sites.addMachine();
+  const window: Window = {
+    ...{ days: ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'], zone: 'UTC' },
+    ...{ from: '00:00', to: '24:00' },
+  };
+  await machine.changeProtection({ limitWindows: [{ window, bytesPerSecond: 100_000 }] });
+  const looks = t.mock.method(sites.zones, 'localMs').mock;
+  await machine.exportSeed(() => sites.target, sites.medium);
+  await send(sites, machine);
+  assert.ok(looks.callCount() > 0, 'nobody asked what the hour allows');
 });
 
 test('S0.27 a cancelled export leaves nothing on the medium, a repeated one writes the same', async (t) => {
