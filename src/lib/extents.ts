@@ -35,10 +35,11 @@ export function unionOf(...sets: readonly Extents[]): Extents {
   return extentsOf(sets.flat());
 }
 
+/** Quick also where one set is a small window upon the other: what lies before both begin is passed over. */
 export function intersectionOf(a: Extents, b: Extents): Extents {
   const result: Extent[] = [];
-  let i = 0;
-  let j = 0;
+  let i = b[0] ? firstEndingAfter(a, b[0].offset) : a.length;
+  let j = a[i] ? firstEndingAfter(b, a[i]!.offset) : b.length;
   while (i < a.length && j < b.length) {
     const left = a[i]!;
     const right = b[j]!;
@@ -49,6 +50,17 @@ export function intersectionOf(a: Extents, b: Extents): Extents {
     else j++;
   }
   return result;
+}
+
+/** The index of the first extent that ends behind `offset`; the number of extents if none does. */
+function firstEndingAfter(set: Extents, offset: number): number {
+  let [low, high] = [0, set.length];
+  while (low < high) {
+    const middle = (low + high) >>> 1;
+    if (endOf(set[middle]!) > offset) high = middle;
+    else low = middle + 1;
+  }
+  return low;
 }
 
 /** What is in `a` and not in `b`. */

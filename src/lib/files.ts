@@ -96,6 +96,30 @@ export async function publishFile(files: FileSystem, path: string, bytes: Uint8A
   await files.syncDirectory(dirname(path));
 }
 
+/**
+ * Removes files as `remove` does, but does not wait for their space: a system that has thousands of scattered pieces to give
+ * back may take seconds for it. The names are gone on return. `freed` never rejects; a caller that removes again and again
+ * awaits the last one first, so that not more and more waits to be freed.
+ */
+export async function removeUnwaited(
+  files: FileSystem,
+  paths: readonly string[],
+): Promise<{ readonly freed: Promise<void> }> {
+  const closing: Promise<void>[] = [];
+  for (const path of paths) {
+    if ((await files.sizeOf(path)) === undefined) continue;
+    // An open file keeps its space when its name goes; closing it is what takes the time.
+    const handle = await files.open(path, 'read');
+    try {
+      await files.remove(path);
+    } finally {
+      closing.push(handle.close());
+    }
+  }
+  const freed = Promise.allSettled(closing).then(() => undefined);
+  return { freed };
+}
+
 /** The whole of a small file, or undefined if there is none; larger than `limitBytes` is RECORD_CORRUPT. */
 export async function readSmallFile(
   files: FileSystem,

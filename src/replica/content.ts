@@ -3,9 +3,11 @@ import type { ImageReader } from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { alignOutward, type Extent, type Extents, extentsOf, piecesOf } from '../lib/extents.ts';
 
-/** Read in pieces of this size, a few at once: large enough for speed, small enough for memory. */
+/** Read in pieces of this size at the most: large enough for speed, small enough for memory. */
 const READ_BYTES = 1024 * 1024;
-const READS_AT_ONCE = 4;
+/** What is read ahead in all. Scattered blocks are small, and the time of each is mostly waiting: many are under way then. */
+const AHEAD_BYTES = 4 * READ_BYTES;
+const READS_AT_ONCE = 32;
 
 export interface BlockLeaf {
   readonly index: number;
@@ -37,40 +39,73 @@ export async function* digestsOf(
 
 /**
  * Reads pieces of at most 1 MiB in order, the next ones already under way while one is looked at. What is yielded is
- * valid until the next one is asked for.
+ * valid until the next one is asked for. Memory: 4 MiB.
  */
 export async function* readAhead(
   reader: ImageReader,
   pieces: Iterable<Extent>,
   options: { readonly signal?: AbortSignal } = {},
 ): AsyncGenerator<{ piece: Extent; data: Buffer }> {
-  const free = Array.from({ length: READS_AT_ONCE }, (): Buffer => Buffer.allocUnsafe(READ_BYTES));
-  const underWay: { piece: Extent; buffer: Buffer; done: Promise<Error | undefined> }[] = [];
+  const ring = new Ring(AHEAD_BYTES);
+  const underWay: { piece: Extent; data: Buffer; done: Promise<Error | undefined> }[] = [];
   const iterator = pieces[Symbol.iterator]();
-  const startOne = () => {
-    const next = iterator.next();
-    if (next.done) return;
-    const buffer = free.pop()!;
-    const { offset, length } = next.value;
-    // A failure is kept until its turn comes, so that no rejection is ever without a handler.
-    const done = reader.readInto(buffer.subarray(0, length), offset).then(
-      () => undefined,
-      (error: Error) => error,
-    );
-    underWay.push({ piece: next.value, buffer, done });
+  let next = iterator.next();
+  const start = () => {
+    while (!next.done && underWay.length < READS_AT_ONCE) {
+      const piece = next.value;
+      const data = ring.take(piece.length);
+      if (!data) return;
+      // A failure is kept until its turn comes, so that no rejection is ever without a handler.
+      const done = reader.readInto(data, piece.offset).then(
+        () => undefined,
+        (error: Error) => error,
+      );
+      underWay.push({ piece, data, done });
+      next = iterator.next();
+    }
   };
-  for (let i = 0; i < READS_AT_ONCE; i++) startOne();
+  start();
   try {
     for (let current = underWay.shift(); current; current = underWay.shift()) {
-      const error = await current.done;
+      const { piece, data, done } = current;
+      const error = await done;
       if (error) throw error;
       throwIfAborted(options.signal);
-      yield { piece: current.piece, data: current.buffer.subarray(0, current.piece.length) };
-      free.push(current.buffer);
-      startOne();
+      yield { piece, data };
+      ring.giveBack();
+      start();
     }
   } finally {
     await Promise.all(underWay.map(({ done }) => done));
+  }
+}
+
+/** Buffers out of one piece of memory, given back in the order in which they were taken. */
+class Ring {
+  readonly #memory: Buffer;
+  /** Lengths of those taken, the oldest first, each with what was left over at the end of the memory before it. */
+  readonly #taken: number[] = [];
+  #takenBytes = 0;
+  #head = 0;
+
+  constructor(sizeBytes: number) {
+    this.#memory = Buffer.allocUnsafeSlow(sizeBytes);
+  }
+
+  /** Undefined if so much is not free in one piece. */
+  take(length: number): Buffer | undefined {
+    const size = this.#memory.length;
+    const skipped = this.#head + length > size ? size - this.#head : 0;
+    if (this.#takenBytes + skipped + length > size) return undefined;
+    const start = (this.#head + skipped) % size;
+    this.#taken.push(skipped + length);
+    this.#takenBytes += skipped + length;
+    this.#head = start + length;
+    return this.#memory.subarray(start, start + length);
+  }
+
+  giveBack(): void {
+    this.#takenBytes -= this.#taken.shift() ?? 0;
   }
 }
 

@@ -3,7 +3,7 @@ import type { DiskImages, ImageFile, RunningMachine } from '../hypervisor/index.
 import { assert } from '../lib/assert.ts';
 import type { Clock } from '../lib/clock.ts';
 import { messageOf } from '../lib/errors.ts';
-import type { FileSystem } from '../lib/files.ts';
+import { type FileSystem, removeUnwaited } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { newId, type Random } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
@@ -37,6 +37,8 @@ export class ProtectedChain {
   readonly #layout: ProtectedLayout;
   readonly #disks: readonly ProtectedDisk[];
   #cuts: readonly CutRecord[];
+  /** The space of the layers that were removed last. */
+  #freed: Promise<void> | undefined;
 
   private constructor(
     tools: ChainTools,
@@ -138,8 +140,10 @@ export class ProtectedChain {
         .flatMap(({ merged, sealed, leftovers }) => [...(merged ? [sealed] : []), ...(leftovers ?? [])])
         .map((images) => images[disk.diskId]!.path)
         .filter((path) => names.has(basename(path)) && !chain.has(path));
-      for (const path of left) await files.remove(path);
-      if (left.length > 0) await files.syncDirectory(directory);
+      if (left.length === 0) continue;
+      await this.#freed;
+      this.#freed = (await removeUnwaited(files, left)).freed;
+      await files.syncDirectory(directory);
     }
   }
 

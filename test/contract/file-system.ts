@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, test } from 'node:test';
 import { alignedBuffer } from '../../src/lib/aligned-buffer.ts';
 import { Failure } from '../../src/lib/errors.ts';
-import type { FileSystem } from '../../src/lib/files.ts';
+import { type FileSystem, removeUnwaited } from '../../src/lib/files.ts';
 import type { CleanUp } from '../support/temporary.ts';
 
 /** A file system under test, and an empty directory of it. */
@@ -124,6 +124,21 @@ export function fileSystemContract(name: string, make: (t: CleanUp) => Promise<F
       assert.equal(await files.sizeOf(path), undefined);
       const bytes = Buffer.alloc(7);
       assert.equal(await reader.read(bytes, 0), 7);
+      await reader.close();
+    });
+
+    test('a removal whose space is not waited for takes the names at once, and nothing from who reads', async (t) => {
+      const { files, root } = await make(t);
+      const [one, two, missing] = ['one', 'two', 'missing'].map((name) => join(root, name));
+      await put(files, one!, 'read by somebody');
+      await put(files, two!, 'alone');
+      const reader = await files.open(one!, 'read');
+      const { freed } = await removeUnwaited(files, [one!, missing!, two!]);
+      assert.deepEqual(await files.list(root), []);
+      await freed;
+      const bytes = Buffer.alloc(16);
+      assert.equal(await reader.read(bytes, 0), 16);
+      assert.equal(bytes.toString(), 'read by somebody');
       await reader.close();
     });
 
