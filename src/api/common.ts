@@ -9,7 +9,8 @@ export const WallTime = Type.Integer({ minimum: 0, maximum: 2 ** 52 });
 export const AbsolutePath = Type.String({ minLength: 2, maxLength: 4096, pattern: '^/[^\\0]*$' });
 export const Bytes = Type.Integer({ minimum: 0, maximum: 2 ** 52 });
 export const Count = Type.Integer({ minimum: 0 });
-export const CopyTypeName = Type.Union([Type.Literal('crash'), Type.Literal('app')]);
+/** `crash`, `app`, or what a machine's own type is called. */
+export const CopyTypeName = Type.String({ pattern: '^[a-z][a-z0-9-]{0,31}$' });
 export const ConsistencyName = Type.Union([
   Type.Literal('crash'),
   Type.Literal('file-system'),

@@ -43,6 +43,7 @@ export type {
   ReplicationView,
 } from './machines.ts';
 export type {
+  CopyTypeShape,
   LimitWindowShape,
   PreviewAnswer,
   PreviewRequest,

@@ -10,7 +10,7 @@ import {
   Reference,
   WallTime,
 } from './common.ts';
-import { Every, LimitWindowShape, Retention, ScheduleShape, WindowShape } from './policies.ts';
+import { CopyTypeShape, Every, LimitWindowShape, Retention, ScheduleShape, WindowShape } from './policies.ts';
 
 const ImageFormat = Type.Union([Type.Literal('qcow2'), Type.Literal('raw')]);
 const Image = Type.Object({ path: AbsolutePath, format: ImageFormat });
@@ -67,6 +67,8 @@ const policyFields = {
   every: Type.Optional(Every),
   /** All schedules there shall be. */
   schedules: Type.Optional(Type.Array(ScheduleShape, { maxItems: 16 })),
+  /** All copy types there shall be besides `crash` and `app`, which every machine has. */
+  copyTypes: Type.Optional(Type.Array(CopyTypeShape, { maxItems: 16 })),
   /** Hours without copies but on somebody's word; replaces those there are. */
   blackouts: Type.Optional(Type.Array(WindowShape, { maxItems: 64 })),
   retention: Type.Optional(Retention),
@@ -123,6 +125,10 @@ const Presence = Type.Object({
 const ProtectionView = Type.Object({
   targetSiteId: Type.String(),
   targetName: Type.Optional(Type.String()),
+  /** The two that every machine has, then its own. */
+  copyTypes: Type.Array(
+    Type.Object({ ...CopyTypeShape.properties, isBuiltIn: Type.Boolean() }, { additionalProperties: false }),
+  ),
   schedules: Type.Array(ScheduleShape),
   blackouts: Type.Array(WindowShape),
   retention: Retention,

@@ -1,17 +1,29 @@
 import Type from 'typebox';
+import { CopyTypeName } from './common.ts';
 
 /** When copies are made, which points stay, how fast deltas go; docs/policies.md. */
 
 const YEAR_MS = 366 * 24 * 3600 * 1000;
 const Interval = Type.Integer({ minimum: 500, maximum: YEAR_MS });
-const TypeName = Type.String({ pattern: '^[a-z][a-z0-9-]{0,31}$' });
 const Name = Type.String({ pattern: '^[a-z][a-z0-9.-]{0,31}$' });
 /** A name of the IANA database. */
 const Zone = Type.String({ minLength: 1, maxLength: 64 });
 const strict = { additionalProperties: false };
 
 /** Milliseconds between copies, by copy type: the short form of a schedule. */
-export const Every = Type.Record(TypeName, Interval, { maxProperties: 16 });
+export const Every = Type.Record(CopyTypeName, Interval, { maxProperties: 16 });
+
+/** A copy type of a machine's own; docs/consistency.md. */
+export const CopyTypeShape = Type.Object(
+  {
+    name: CopyTypeName,
+    /** What its copies strive for; `application`: the guest is frozen for the cut. */
+    aim: Type.Union([Type.Literal('crash'), Type.Literal('application')]),
+    description: Type.Optional(Type.String({ maxLength: 200 })),
+  },
+  strict,
+);
+export type CopyTypeShape = Type.Static<typeof CopyTypeShape>;
 
 export const TriggerShape = Type.Union([
   Type.Object({ kind: Type.Literal('interval'), everyMs: Interval }, strict),
@@ -24,7 +36,7 @@ export const TriggerShape = Type.Union([
 export type TriggerShape = Type.Static<typeof TriggerShape>;
 
 export const ScheduleShape = Type.Object(
-  { copyType: TypeName, triggers: Type.Array(TriggerShape, { maxItems: 16 }) },
+  { copyType: CopyTypeName, triggers: Type.Array(TriggerShape, { maxItems: 16 }) },
   strict,
 );
 export type ScheduleShape = Type.Static<typeof ScheduleShape>;
@@ -66,7 +78,7 @@ const Places = Type.Integer({ minimum: 0, maximum: 128 });
 /** How many points of each type stay; the newest of so many hours, days, …; and how old such a point may be. */
 export const Retention = Type.Object(
   {
-    types: Type.Record(TypeName, Places, { maxProperties: 32 }),
+    types: Type.Record(CopyTypeName, Places, { maxProperties: 32 }),
     calendar: Type.Optional(
       Type.Object(
         {

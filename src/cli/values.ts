@@ -91,6 +91,12 @@ export function parseWord<W extends string>(text: string, words: readonly W[]): 
   throw invalid(text, `one of ${words.join(', ')}`);
 }
 
+/** What a copy type may be called. */
+export function parseName(text: string): string {
+  if (/^[a-z][a-z0-9-]{0,31}$/.test(text)) return text;
+  throw invalid(text, 'a name of small letters, digits and hyphens that begins with a letter');
+}
+
 /** The failure for a value that is not in its form; `form` completes «it must be …». */
 export function invalid(text: string, form: string): Failure {
   return cliFailure('CLI_VALUE_INVALID', `«${text}» is not ${form}`, { context: { value: text } });

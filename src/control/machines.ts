@@ -280,10 +280,11 @@ export class Machines {
   }
 
   async protect(machine: ProtectedMachine, targetSiteId: string, request: ProtectRequest): Promise<void> {
-    const { blackouts, limitWindows, bytesPerSecond } = request;
+    const { copyTypes, blackouts, limitWindows, bytesPerSecond } = request;
     const protection: Protection = {
       targetSiteId,
       schedules: schedulesIn(request) ?? schedulesOf(DEFAULT_EVERY),
+      ...(copyTypes ? { copyTypes } : {}),
       ...(blackouts ? { blackouts } : {}),
       retention: request.retention ?? DEFAULT_RETENTION,
       freezeLimitMs: request.freezeLimitMs ?? FREEZE_LIMIT_MS,
@@ -298,10 +299,12 @@ export class Machines {
   }
 
   async changePolicy(machine: ProtectedMachine, request: PolicyRequest): Promise<void> {
-    const { blackouts, retention, freezeLimitMs, compression, bytesPerSecond, limitWindows } = request;
+    const { copyTypes, blackouts, retention, freezeLimitMs, compression, bytesPerSecond, limitWindows } =
+      request;
     const schedules = schedulesIn(request);
     const change = {
       ...(schedules ? { schedules } : {}),
+      ...(copyTypes ? { copyTypes } : {}),
       ...(blackouts ? { blackouts } : {}),
       ...(retention ? { retention } : {}),
       ...(freezeLimitMs === undefined ? {} : { freezeLimitMs }),

@@ -1,6 +1,6 @@
 import type { HoldRequest, JobView, PointView, PreviewAnswer, PreviewRequest } from '../api/index.ts';
 import { failuresOf } from '../lib/errors.ts';
-import { checkPolicy, POINT_ERRORS } from '../recovery-point/index.ts';
+import { checkRetention, POINT_ERRORS } from '../recovery-point/index.ts';
 import { holdPoint, type Replica, type ReplicaTools, verifyPoint } from '../replica/index.ts';
 import { type PeerTarget, REPLICATION_ERRORS } from '../replication/index.ts';
 import type { Audit } from './audit.ts';
@@ -108,8 +108,7 @@ export class PointActs {
   /** What a retention policy would do; the protected site asks the recovery site. Throws POLICY_*. */
   async preview(reference: string, { retention }: PreviewRequest): Promise<PreviewAnswer> {
     const { home, replica, name } = this.#o.inventory.find(reference);
-    const { clock, zones } = this.#o.replicaTools;
-    if (retention) checkPolicy({ schedules: [], retention }, clock.wallMs(), zones);
+    if (retention) checkRetention(retention, this.#o.replicaTools.zones);
     const protection = home?.record.protection;
     if (home && protection) {
       const target = this.#o.target(protection.targetSiteId);

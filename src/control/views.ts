@@ -1,5 +1,6 @@
 import type { MachineView, PeerView, PointView } from '../api/index.ts';
 import type { BootProof } from '../failover/index.ts';
+import { BUILT_IN_TYPES } from '../recovery-point/index.ts';
 import type { ContentProof, Replica, ReplicaPoint } from '../replica/index.ts';
 import type { CutRecord, MachinePresence, ProtectedMachine, Protection } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
@@ -46,6 +47,7 @@ export function homeView(
 
 function policyView(protection: Protection, limitNow: (protection: Protection) => number | undefined) {
   const {
+    copyTypes = [],
     schedules,
     blackouts = [],
     retention,
@@ -55,7 +57,11 @@ function policyView(protection: Protection, limitNow: (protection: Protection) =
   } = protection;
   const limit = limitNow(protection);
   return {
-    schedules: schedules,
+    copyTypes: [
+      ...BUILT_IN_TYPES.map((type) => ({ ...type, isBuiltIn: true })),
+      ...copyTypes.map((type) => ({ ...type, isBuiltIn: false })),
+    ],
+    schedules,
     ...{ blackouts, retention, freezeLimitMs, limitWindows },
     ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
     ...(limit === undefined ? {} : { limitNow: limit }),

@@ -1,4 +1,5 @@
 import Type from 'typebox';
+import { COPY_TYPE_NAME } from './copy-type.ts';
 import { Window } from './windows.ts';
 
 const YEAR_MS = 366 * 86_400_000;
@@ -27,7 +28,7 @@ export type Trigger = Type.Static<typeof Trigger>;
 
 /** When copies of one type are made: whenever one of its triggers says so. */
 export const CopySchedule = Type.Object({
-  copyType: Type.String({ pattern: '^[a-z][a-z0-9-]{0,31}$' }),
+  copyType: Type.String({ pattern: COPY_TYPE_NAME }),
   triggers: Type.Array(Trigger, { maxItems: 16 }),
 });
 export type CopySchedule = Type.Static<typeof CopySchedule>;

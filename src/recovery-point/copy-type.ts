@@ -1,17 +1,26 @@
+import Type from 'typebox';
 import { pointFailure } from './errors.ts';
 
 /** What a recovered guest can rely on: as after power loss, file systems flushed, applications flushed. */
 export type Consistency = 'crash' | 'file-system' | 'application';
 
-/** A class of copy. The list is open: user-defined types add hooks of their own to these two. */
-export interface CopyType {
-  readonly name: string;
-  /** What a copy of this type strives for; what it reached stands on the point. */
-  readonly aim: Consistency;
-  readonly description: string;
-}
+/** What a copy type, and with it a point, may be called. */
+export const COPY_TYPE_NAME = '^[a-z][a-z0-9-]{0,31}$';
 
-const COPY_TYPES: readonly CopyType[] = [
+/** A class of copy: one of the two that every machine has, or one of its own. docs/consistency.md, «Copy types». */
+export const CopyType = Type.Object({
+  name: Type.String({ pattern: COPY_TYPE_NAME }),
+  /** What a copy of this type strives for; what it reached stands on the point. */
+  aim: Type.Union([Type.Literal('crash'), Type.Literal('application')]),
+  /** For people. */
+  description: Type.Optional(Type.String({ maxLength: 200 })),
+});
+export type CopyType = Type.Static<typeof CopyType>;
+
+/** More types of its own no machine has. */
+export const COPY_TYPES_MAX = 16;
+
+export const BUILT_IN_TYPES: readonly CopyType[] = [
   { name: 'crash', aim: 'crash', description: 'Disks as they were at one instant; the guest is not told' },
   {
     name: 'app',
@@ -20,11 +29,23 @@ const COPY_TYPES: readonly CopyType[] = [
   },
 ];
 
-export function copyTypeOf(name: string): CopyType {
-  const type = COPY_TYPES.find((candidate) => candidate.name === name);
+/** The type of this name, of those that every machine has and its own ones. Throws COPY_TYPE_UNKNOWN. */
+export function copyTypeOf(name: string, own: readonly CopyType[]): CopyType {
+  const type = [...BUILT_IN_TYPES, ...own].find((candidate) => candidate.name === name);
   if (!type)
     throw pointFailure('COPY_TYPE_UNKNOWN', `there is no copy type «${name}»`, { context: { type: name } });
   return type;
+}
+
+/** What a copy strove for: as it says itself, or else by the name of its type. Only types of a machine's own say it. */
+export function aimOf({
+  copyType,
+  aim,
+}: {
+  readonly copyType: string;
+  readonly aim?: Consistency;
+}): Consistency {
+  return aim ?? BUILT_IN_TYPES.find(({ name }) => name === copyType)?.aim ?? 'crash';
 }
 
 const RANK: Readonly<Record<Consistency, number>> = { crash: 0, 'file-system': 1, application: 2 };

@@ -52,7 +52,8 @@ export const POINT_ERRORS = {
   COPY_TYPE_UNKNOWN: {
     kind: 'input',
     retry: 'never',
-    remedy: 'Use `crash` or `app`.',
+    remedy:
+      'Use `crash`, `app` or a type that `warmsite vm copy-type list` shows. Define a type before a schedule or retention names it; take it out of both before it is removed.',
   },
 } as const satisfies ErrorCatalogue;
 

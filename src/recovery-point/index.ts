@@ -6,7 +6,7 @@
  * signs that statement, and each statement names its parent by digest, so that the points of a machine are one
  * chain that nobody can reorder, shorten in the middle or alter unseen.
  *
- * A *copy type* says how consistent a copy strives to be; the point says what was reached. A *schedule* says when
+ * A *copy type* says how consistent a copy strives to be, two of them for every machine and others of its own; the point says what was reached. A *schedule* says when
  * copies are made, *retention* which points stay and why, *selection* which one a failover tries first.
  *
  * Nothing here knows the time, a file or a process: callers hand in what is, and get what should be. Order is by
@@ -16,7 +16,7 @@ export * from './bandwidth.ts';
 export * from './copy-schedule.ts';
 export * from './copy-type.ts';
 export { POINT_ERRORS, pointFailure } from './errors.ts';
-export { checkPolicy } from './policy-check.ts';
+export { checkPolicy, checkRetention } from './policy-check.ts';
 export * from './retention.ts';
 export * from './retention-policy.ts';
 export * from './schedule.ts';

@@ -1,6 +1,6 @@
 import type { LimitWindow } from './bandwidth.ts';
 import type { CopyPlan, Trigger } from './copy-schedule.ts';
-import { copyTypeOf } from './copy-type.ts';
+import { BUILT_IN_TYPES, type CopyType } from './copy-type.ts';
 import { pointFailure } from './errors.ts';
 import { FixedTimes } from './fixed-times.ts';
 import { POINTS_MAX, placesOf, type RetentionPolicy } from './retention-policy.ts';
@@ -11,26 +11,63 @@ import type { Zones } from './zones.ts';
 export interface CheckedPolicy extends CopyPlan {
   readonly retention: RetentionPolicy;
   readonly limitWindows?: readonly LimitWindow[] | undefined;
+  /** The machine's own types. */
+  readonly copyTypes?: readonly CopyType[] | undefined;
 }
 
 /**
  * Refuses a policy that cannot do what it says, before it is recorded: times that never come, windows that leave no time,
- * copies of which none would stay. `nowMs` is the wall clock. Pure. Throws POLICY_* and COPY_TYPE_UNKNOWN.
+ * types that are not defined, copies of which none would stay. `nowMs` is the wall clock. Pure. Throws POLICY_* and COPY_TYPE_UNKNOWN.
  */
 export function checkPolicy(policy: CheckedPolicy, nowMs: number, zones: Zones): void {
-  const { schedules, blackouts = [], limitWindows = [], retention } = policy;
+  const { schedules, blackouts = [], limitWindows = [], retention, copyTypes = [] } = policy;
   const windows = [...blackouts, ...limitWindows.map(({ window }) => window)];
   for (const { zone } of windows) zones.check(zone);
-  if (retention.calendar) zones.check(retention.calendar.zone);
+  checkRetention(retention, zones);
+  checkTypes(policy, copyTypes);
   checkNames(schedules);
   for (const { copyType, triggers } of schedules) {
-    copyTypeOf(copyType);
     for (const trigger of triggers) checkTrigger(copyType, trigger, nowMs, zones);
   }
   if (schedules.length > 0 && endOfWindows(blackouts, nowMs, zones) === undefined) {
     throw pointFailure('POLICY_NEVER', 'the blackout windows leave no minute of the week for a copy');
   }
-  checkRetention(policy);
+  checkKeeps(policy);
+}
+
+/** Retention alone, as it may be tried out. Throws POLICY_ZONE_UNKNOWN, POLICY_TOO_DEEP. */
+export function checkRetention(retention: RetentionPolicy, zones: Zones): void {
+  if (retention.calendar) zones.check(retention.calendar.zone);
+  const places = placesOf(retention);
+  if (places > POINTS_MAX) {
+    throw pointFailure(
+      'POLICY_TOO_DEEP',
+      `the policy could keep ${places} points; at most ${POINTS_MAX} are kept of a machine, because a disk is read through all layers below a point`,
+      { context: { places, maximum: POINTS_MAX } },
+    );
+  }
+}
+
+/** What is copied or kept must be defined, and each name must mean one thing. */
+function checkTypes({ schedules, retention }: CheckedPolicy, own: readonly CopyType[]): void {
+  const names = [...BUILT_IN_TYPES, ...own].map(({ name }) => name);
+  const twice = names.find((name, index) => names.indexOf(name) !== index);
+  if (twice !== undefined) {
+    throw pointFailure('POLICY_CONTRADICTS', `the copy type ${twice} would be defined twice`, {
+      context: { copyType: twice },
+    });
+  }
+  const kept = Object.entries(retention.types).flatMap(([name, places]) => (places > 0 ? name : []));
+  const used = [
+    ...schedules.map(({ copyType }) => ({ copyType, by: 'a schedule makes copies' })),
+    ...kept.map((copyType) => ({ copyType, by: 'retention keeps points' })),
+  ];
+  const unknown = used.find(({ copyType }) => !names.includes(copyType));
+  if (!unknown) return;
+  const { copyType, by } = unknown;
+  throw pointFailure('COPY_TYPE_UNKNOWN', `${by} of type «${copyType}», and there is no such type`, {
+    context: { type: copyType },
+  });
 }
 
 function checkNames(schedules: CopyPlan['schedules']): void {
@@ -65,15 +102,7 @@ function checkTrigger(copyType: string, trigger: Trigger, nowMs: number, zones: 
   });
 }
 
-function checkRetention({ schedules, retention }: CheckedPolicy): void {
-  const places = placesOf(retention);
-  if (places > POINTS_MAX) {
-    throw pointFailure(
-      'POLICY_TOO_DEEP',
-      `the policy could keep ${places} points; at most ${POINTS_MAX} are kept of a machine, because a disk is read through all layers below a point`,
-      { context: { places, maximum: POINTS_MAX } },
-    );
-  }
+function checkKeeps({ schedules, retention }: CheckedPolicy): void {
   const { zone: _zone, ...periods } = retention.calendar ?? { zone: '' };
   const keepsByTime = Object.values(periods).some((number) => number > 0);
   for (const { copyType, triggers } of schedules) {

@@ -1,5 +1,6 @@
 import Type from 'typebox';
 import { Value } from 'typebox/value';
+import { COPY_TYPE_NAME } from './copy-type.ts';
 
 /** More points than this are never kept: a disk is read through all layers below a point. */
 export const POINTS_MAX = 128;
@@ -21,7 +22,7 @@ export type Calendar = Type.Static<typeof Calendar>;
 /** Which points stay. docs/policies.md, «Retention». */
 export const RetentionPolicy = Type.Object({
   /** How many of each copy type, by its name: `{ crash: 4, app: 2, nightly: 7 }`. */
-  types: Type.Record(Type.String({ pattern: '^[a-z][a-z0-9-]{0,31}$' }), Places, { maxProperties: 32 }),
+  types: Type.Record(Type.String({ pattern: COPY_TYPE_NAME }), Places, { maxProperties: 32 }),
   calendar: Type.Optional(Calendar),
   /** None of these keeps a point that is older than this. */
   maximumAgeMs: Type.Optional(Type.Integer({ minimum: 60_000, maximum: 100 * 366 * 86_400_000 })),

@@ -29,6 +29,8 @@ export const PointStatement = Type.Object({
   epoch: Type.Integer({ minimum: 1, maximum: 2 ** 52 }),
   parent: Type.Union([Type.Object({ pointId: Id, statementDigest: Hash }), Type.Null()]),
   copyType: Type.String({ minLength: 1, maxLength: 32 }),
+  /** What the type strives for; absent for types that every machine has. */
+  aim: Type.Optional(ConsistencyName),
   /** What was reached, from evidence; less than the type strives for when `degraded` says why. */
   consistency: ConsistencyName,
   degraded: Type.Optional(Type.String({ maxLength: 1000 })),

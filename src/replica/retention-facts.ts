@@ -1,8 +1,10 @@
 import {
+  aimOf,
   type PointStatement,
   type RetentionPolicy,
   type RetentionVerdict,
   retentionOf,
+  satisfies,
   type Zones,
 } from '../recovery-point/index.ts';
 import type { ReplicaPoint } from './description.ts';
@@ -39,7 +41,7 @@ function factsOf(
   }));
 }
 
-/** Of a machine that does not run an `app` copy is crash-consistent, and nobody is to blame. */
-function fellShort({ degraded, copyType, consistency }: PointStatement): boolean {
-  return degraded !== undefined || (copyType === 'app' && consistency === 'crash');
+/** Of a machine that does not run an application-consistent copy is crash-consistent, and nobody is to blame. */
+function fellShort(statement: PointStatement): boolean {
+  return statement.degraded !== undefined || !satisfies(statement.consistency, aimOf(statement));
 }

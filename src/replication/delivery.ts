@@ -344,7 +344,7 @@ export class Delivery {
     const { cut, sequence, parent } = plan;
     const { record: machine, cuts } = this.#machine();
     const { machineId, name, epoch, configuration, disks } = machine;
-    const { copyType, consistency, degraded, cutAtMs, pauseMs, frozenMs, missed } = cut;
+    const { copyType, aim, consistency, degraded, cutAtMs, pauseMs, frozenMs, missed } = cut;
     return SendSession.open({
       images,
       signer,
@@ -363,6 +363,7 @@ export class Delivery {
           parent,
         },
         ...{ copyType, consistency, cutAtMs, pauseMs, missed, configuration },
+        ...(aim === undefined ? {} : { aim }),
         ...(degraded === undefined ? {} : { degraded }),
         ...(frozenMs === undefined ? {} : { frozenMs }),
       },

@@ -20,12 +20,9 @@
 export type { ReplicateOutcome } from './delivery.ts';
 export { REPLICATION_ERRORS } from './errors.ts';
 export { ProtectedLayout } from './layout.ts';
+export type { MachinePresence } from './machine-presence.ts';
 export { PeerTarget } from './peer-target.ts';
-export {
-  type MachinePresence,
-  ProtectedMachine,
-  type ProtectedTools,
-} from './protected-machine.ts';
+export { ProtectedMachine, type ProtectedTools } from './protected-machine.ts';
 export { type ReceiverTools, ReplicationReceiver } from './receiver.ts';
 export type {
   CutRecord,

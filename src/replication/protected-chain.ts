@@ -8,7 +8,7 @@ import type { Log } from '../lib/log.ts';
 import { newId, type Random } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { createEmptyLayer } from '../qcow2/index.ts';
-import { type Consistency, copyTypeOf } from '../recovery-point/index.ts';
+import { aimOf, type CopyType } from '../recovery-point/index.ts';
 import { chainOf, happened, hasOwnLayer, nextToCompact, nextToMerge, staleDisks } from './chain.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
@@ -90,9 +90,7 @@ export class ProtectedChain {
 
   /** A cut that freezes the guest was begun, and whether it ended is not known. */
   get mayHaveFrozen(): boolean {
-    return this.#cuts.some(
-      ({ state, copyType }) => state === 'intended' && copyTypeOf(copyType).aim !== 'crash',
-    );
+    return this.#cuts.some((cut) => cut.state === 'intended' && aimOf(cut) !== 'crash');
   }
 
   /**
@@ -166,13 +164,8 @@ export class ProtectedChain {
    * Seals the present tips of all disks at one instant and puts empty ones in their place. The copy is made in any case if
    * the disks can be cut; what consistency it reached stands on the record. Throws PROTECTION_STALE_BASE as `reconcile`.
    */
-  async cut(
-    copyType: string,
-    freezeLimitMs: number,
-    running: RunningMachine | undefined,
-  ): Promise<CutRecord> {
+  async cut(type: CopyType, freezeLimitMs: number, running: RunningMachine | undefined): Promise<CutRecord> {
     const { clock, random } = this.#tools;
-    const type = copyTypeOf(copyType);
     // A cut is laid on the recorded tips: an earlier one of unknown outcome, or a machine that has been given other
     // disks meanwhile, would make the record wrong.
     await this.reconcile(running);
@@ -181,7 +174,8 @@ export class ProtectedChain {
       cutId,
       ordinal: (this.#cuts.at(-1)?.ordinal ?? 0) + 1,
       state: 'intended',
-      copyType,
+      copyType: type.name,
+      ...(aimOf({ copyType: type.name }) === type.aim ? {} : { aim: type.aim }),
       consistency: 'crash',
       cutAtMs: clock.wallMs(),
       pauseMs: 0,
@@ -229,7 +223,7 @@ export class ProtectedChain {
 
   async #seal(
     cut: CutRecord,
-    aim: Consistency,
+    aim: CopyType['aim'],
     freezeLimitMs: number,
     running: RunningMachine | undefined,
   ): Promise<Pick<CutRecord, 'consistency' | 'degraded' | 'cutAtMs' | 'pauseMs' | 'frozenMs'>> {

@@ -4,16 +4,19 @@ import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
+import { copyTypeOf } from '../recovery-point/index.ts';
 import { happened } from './chain.ts';
 import { type Delivered, Delivery, type DeliveryTools, type ReplicateOutcome } from './delivery.ts';
 import { replicationFailure } from './errors.ts';
 import { isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
 import type { ProtectedLayout } from './layout.ts';
+import { type MachinePresence, presenceOf } from './machine-presence.ts';
 import { ProtectedChain } from './protected-chain.ts';
 import {
   type CutRecord,
   MACHINE_RECORD,
   type MachineRecord,
+  machineKind,
   type Protection,
   type TargetRecord,
 } from './records.ts';
@@ -27,15 +30,6 @@ const AGENT_ANSWER_MS = 5_000;
 export interface ProtectedTools extends DeliveryTools {
   readonly hypervisor: Hypervisor;
 }
-
-/** What the machine's process is doing, as far as this site can tell. */
-export type MachinePresence =
-  | { readonly state: 'running'; readonly processId: number | undefined }
-  | { readonly state: 'stopped' }
-  /** It runs on other disks than the recorded tips: nothing is cut, sent or merged. */
-  | { readonly state: 'stale'; readonly reason: string }
-  /** Its socket is held by another client, or does not answer sensibly. */
-  | { readonly state: 'unreachable'; readonly reason: string };
 
 /**
  * A machine of this site and its protection: its process, its chain and how far its target is. Cuts, merges and the
@@ -77,7 +71,7 @@ export class ProtectedMachine {
   ): Promise<ProtectedMachine> {
     const { files } = tools;
     await files.makeDirectory(layout.targets);
-    await storeRecord(files, layout.record, MACHINE_RECORD, record);
+    await storeRecord(files, layout.record, machineKind(record), record);
     await files.syncDirectory(dirname(layout.directory));
     return ProtectedMachine.open(tools, layout);
   }
@@ -361,15 +355,16 @@ export class ProtectedMachine {
     if (this.#presence.state === 'stale') this.#presence = presenceOf(this.#running);
   }
 
-  /** Makes a copy of the given type. Throws CUT_FAILED; nothing has changed then. */
+  /** Makes a copy of the given type. Throws COPY_TYPE_UNKNOWN, CUT_FAILED; nothing has changed then. */
   cut(copyType: string): Promise<CutRecord> {
     return this.#changing.run(async () => {
       const protection = this.#needProtection();
+      const type = copyTypeOf(copyType, protection.copyTypes ?? []);
       // Without a connection the machine may have been started meanwhile, or only the connection may have been lost.
       await this.#attach();
       this.#needHealthy();
       const cut = await this.#watchingForStaleBase(() =>
-        this.#chain.cut(copyType, protection.freezeLimitMs, this.#running),
+        this.#chain.cut(type, protection.freezeLimitMs, this.#running),
       );
       await this.#compact();
       return cut;
@@ -478,7 +473,7 @@ export class ProtectedMachine {
   }
 
   async #storeRecord(record: MachineRecord): Promise<void> {
-    await storeRecord(this.#tools.files, this.layout.record, MACHINE_RECORD, record);
+    await storeRecord(this.#tools.files, this.layout.record, machineKind(record), record);
     this.#record = record;
   }
 
@@ -488,10 +483,6 @@ export class ProtectedMachine {
     this.#running = undefined;
     await running?.disconnect();
   }
-}
-
-function presenceOf(running: RunningMachine | undefined): MachinePresence {
-  return running ? { state: 'running', processId: running.processId } : { state: 'stopped' };
 }
 
 function staleBase(message: string) {

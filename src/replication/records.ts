@@ -3,7 +3,9 @@ import { Value } from 'typebox/value';
 import { MachineConfiguration } from '../hypervisor/index.ts';
 import { recordKind } from '../lib/records.ts';
 import {
+  COPY_TYPES_MAX,
   CopySchedule,
+  CopyType,
   LimitWindow,
   RetentionPolicy,
   retentionOfOld,
@@ -20,6 +22,8 @@ const Image = Type.Object({
 const ProtectionSchema = Type.Object({
   targetSiteId: Type.String(),
   schedules: Type.Array(CopySchedule, { maxItems: 16 }),
+  /** Copy types of the machine's own. */
+  copyTypes: Type.Optional(Type.Array(CopyType, { maxItems: COPY_TYPES_MAX })),
   /** Hours in which no copy is made by itself. */
   blackouts: Type.Optional(Type.Array(Window, { maxItems: 64 })),
   retention: RetentionPolicy,
@@ -68,7 +72,15 @@ const MachineRecordSchema = Type.Object({
 /** `machine.json`: a machine of this site. */
 export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
 export type ProtectedDisk = MachineRecord['disks'][number];
-export const MACHINE_RECORD = recordKind('machine', 2, MachineRecordSchema, ofVersion1);
+export const MACHINE_RECORD = recordKind('machine', 3, MachineRecordSchema, (value, version) =>
+  version === 1 ? ofVersion1(value) : value,
+);
+const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
+
+/** A machine with copy types of its own must not be copied by a program that would not know what they ask for. */
+export function machineKind({ protection }: MachineRecord): typeof MACHINE_RECORD {
+  return protection?.copyTypes?.length ? MACHINE_RECORD : MACHINE_RECORD_2;
+}
 
 /** Version 1 knew intervals alone, and two copy types. */
 function ofVersion1(value: object): unknown {
@@ -85,6 +97,12 @@ function ofVersion1(value: object): unknown {
 
 const OldSchedules = Type.Array(Type.Object({ copyType: Type.String(), everyMs: Type.Integer() }));
 
+const ConsistencyName = Type.Union([
+  Type.Literal('crash'),
+  Type.Literal('file-system'),
+  Type.Literal('application'),
+]);
+
 const CutSchema = Type.Object({
   cutId: Type.String(),
   /** Counts the cuts of the machine. */
@@ -95,7 +113,9 @@ const CutSchema = Type.Object({
    */
   state: Type.Union([Type.Literal('intended'), Type.Literal('sealed'), Type.Literal('absorbing')]),
   copyType: Type.String(),
-  consistency: Type.Union([Type.Literal('crash'), Type.Literal('file-system'), Type.Literal('application')]),
+  /** What its type strives for; absent for types that every machine has. */
+  aim: Type.Optional(ConsistencyName),
+  consistency: ConsistencyName,
   degraded: Type.Optional(Type.String()),
   cutAtMs: Time,
   pauseMs: Type.Number({ minimum: 0 }),

@@ -15,6 +15,7 @@ import { listed, named, parseCount, parseDuration, parseSize } from '../values.t
 import { printMachine, printMachines } from '../views/machine-view.ts';
 import { printPreview } from '../views/policy-view.ts';
 import { followSeeding } from '../watch.ts';
+import { addCopyTypeCommands } from './copy-type-commands.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 
 export function addMachineCommands(program: Command, runner: Runner): void {
@@ -36,6 +37,7 @@ export function addMachineCommands(program: Command, runner: Runner): void {
     .action(runner.run(async (context, machine: string) => shown(context, await view(context, machine))));
   addRunning(vm, runner);
   addProtection(vm, runner);
+  addCopyTypeCommands(vm, runner);
   vm.command('remove')
     .description('forget a machine that is not protected; its process and disks stay as they are')
     .argument('<vm>', 'name or id')

@@ -1,10 +1,8 @@
 import type { Command } from 'commander';
-import { named, parseDuration, parseWord } from '../values.ts';
+import { named, parseDuration, parseName } from '../values.ts';
 import { printPoint, printPoints } from '../views/machine-view.ts';
 import { reportJob } from '../watch.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
-
-const COPY_TYPES = ['crash', 'app'] as const;
 
 export function addPointCommands(program: Command, runner: Runner): void {
   const point = program.command('point').description('recovery points: list, make, verify');
@@ -84,12 +82,16 @@ function addHold(point: Command, runner: Runner): void {
 }
 
 function addCreate(point: Command, runner: Runner): void {
-  const type = named('--type', (text) => parseWord(text, COPY_TYPES));
   point
     .command('create')
     .description('make a copy now, at the site where the machine is at home')
     .argument('<vm>', 'name or id')
-    .option('--type <type>', 'crash, or app: the guest flushes first', type, 'crash')
+    .option(
+      '--type <type>',
+      'crash; app: the guest flushes first; or a type of the machine, see vm copy-type',
+      named('--type', parseName),
+      'crash',
+    )
     .option('--wait', 'wait until it is verified at the recovery site', true)
     .option('--no-wait', 'return as soon as the disks are cut')
     .addHelpText(
@@ -97,7 +99,7 @@ function addCreate(point: Command, runner: Runner): void {
       examples('warmsite point create web --type app', 'warmsite point create web --no-wait'),
     )
     .action(
-      runner.run(async (context, machine: string, o: WaitOption & { type: (typeof COPY_TYPES)[number] }) => {
+      runner.run(async (context, machine: string, o: WaitOption & { type: string }) => {
         const body = { type: o.type, wait: o.wait };
         const created = await (await context.api()).call('point.create', { params: { machine }, body });
         if ('point' in created) {

@@ -92,7 +92,11 @@ describe('command line: failures', { timeout: 60_000 }, () => {
       [['vm', 'list', 'extra'], 'CLI_USAGE', /too many arguments/],
       [['vm', 'add', '--name', 'web'], 'CLI_USAGE', /--memory and --disk/],
       [['vm', 'policy', 'web', '--rate', '100'], 'CLI_VALUE_INVALID', /--rate: «100» is not a rate/],
-      [['point', 'create', 'web', '--type', 'full'], 'CLI_VALUE_INVALID', /--type: .* one of crash, app/],
+      [
+        ['point', 'create', 'web', '--type', 'Full'],
+        'CLI_VALUE_INVALID',
+        /--type: .* a name of small letters/,
+      ],
       [['site', 'token', '--lifetime', '5'], 'CLI_VALUE_INVALID', /--lifetime/],
       [['vm', 'add', '--from', '/nowhere.json'], 'CLI_FILE_INVALID', /there is no file \/nowhere\.json/],
     ];
@@ -174,7 +178,7 @@ describe('command line: output', { timeout: 60_000 }, () => {
     });
     assert.deepEqual(JSON.parse((await run(['--version', '--json'])).output), { version: WARMSITE_VERSION });
     const commandsIn = (help: string) =>
-      [...(/\nCommands:\n(.*?)(?:\n\n|$)/s.exec(help)?.[1] ?? '').matchAll(/^ {2}([a-z]+)/gm)]
+      [...(/\nCommands:\n(.*?)(?:\n\n|$)/s.exec(help)?.[1] ?? '').matchAll(/^ {2}([a-z-]+)/gm)]
         .map(([, name]) => name!)
         .filter((name) => name !== 'help');
     const walk = async (path: readonly string[]): Promise<number> => {

@@ -1,0 +1,16 @@
+import type { MachineView } from '../../api/index.ts';
+import type { Page } from '../page.ts';
+
+type CopyTypes = NonNullable<NonNullable<MachineView['protected']>['protection']>['copyTypes'];
+
+export function printCopyTypes(page: Page, types: CopyTypes): void {
+  page.table(
+    [{ head: 'TYPE' }, { head: 'AIM' }, { head: 'DEFINED' }, { head: 'DESCRIPTION' }],
+    types.map(({ name, aim, isBuiltIn, description = '' }) => [
+      { text: name, tone: 'strong' },
+      aim,
+      isBuiltIn ? 'for every machine' : 'here',
+      description,
+    ]),
+  );
+}
