@@ -39,6 +39,18 @@ export const HYPERVISOR_ERRORS = {
     remedy:
       'No disk was cut and the machine runs on; the next copy is tried on schedule. Read what QEMU said.',
   },
+  PAUSE_FAILED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'The machines run on and were copied one by one. Read what QEMU said of the one that did not stop.',
+  },
+  PAUSE_TOO_LONG: {
+    kind: 'timeout',
+    retry: 'later',
+    remedy:
+      'The machines run on and were copied one by one. Look at their storage, or give the group a longer limit.',
+  },
   COMMIT_FAILED: {
     kind: 'unavailable',
     retry: 'later',

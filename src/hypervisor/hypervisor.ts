@@ -56,6 +56,26 @@ export interface CutReport {
   readonly pauseMs: number;
 }
 
+/** A cut of which everything has been done but the instant itself. */
+export interface PreparedCut {
+  /** Seals the disks, as `RunningMachine.cut`; called once. */
+  seal(): Promise<CutReport>;
+  /** Takes back what was prepared, where `seal` is not called. */
+  abandon(): Promise<void>;
+}
+
+/** What became of a common pause of several machines. */
+export interface PauseReport {
+  /** All of them stood still from before `work` began until after it had ended. */
+  readonly together: boolean;
+  /** Why not, if not. */
+  readonly reason?: string;
+  /** From the first stop sent until the last machine had confirmed that it runs. */
+  readonly pausedMs: number;
+  /** The same for each machine, in their order; 0 for one that stood still before. */
+  readonly eachMs: readonly number[];
+}
+
 export interface QuiesceReport<T> {
   readonly result: T;
   /** The guest was frozen from before `work` began until after it had ended. */
@@ -87,6 +107,8 @@ export interface RunningMachine extends AsyncDisposable {
   state(): Promise<MachineState>;
   disks(): Promise<readonly MachineDisk[]>;
   cut(disks: readonly DiskCut[]): Promise<CutReport>;
+  /** Does of a cut what takes time and is not noticed by the guest. Throws as `cut`; nothing has changed then. */
+  prepareCut(disks: readonly DiskCut[]): Promise<PreparedCut>;
   /**
    * Commits a sealed layer of the disk into the file below it and takes it out of the chain. On return the
    * data and the new backing name of the layer above are durable; removing the file is the caller's.
@@ -113,7 +135,12 @@ export interface RunningMachine extends AsyncDisposable {
   thawAbandoned(answerMs: number): Promise<'thawed' | 'not-frozen' | 'silent'>;
   /** Writes a picture of the console (PPM) to a file. */
   consolePicture(path: string): Promise<void>;
-  /** Runs the guest's CPUs after a paused start. */
+  /**
+   * Stops the guest's CPUs. On return nothing that the guest wrote is under way any more; what it was told to be durable is.
+   * A machine that stands still already stays as it is.
+   */
+  pause(): Promise<void>;
+  /** Runs the guest's CPUs, after a paused start or a pause. */
   resume(): Promise<void>;
   /** Presses the power button; the guest decides. */
   pressPowerButton(): Promise<void>;
@@ -138,4 +165,15 @@ export interface Hypervisor {
   start(request: StartRequest): Promise<RunningMachine>;
   /** Connects to a machine by its sockets. Throws QMP_NO_GREETING, MACHINE_NOT_RUNNING. */
   attach(sockets: MachineSockets): Promise<RunningMachine>;
+  /**
+   * Runs `work` while all of the machines stand still: every one is stopped before `work` begins, and continued when it has
+   * ended, failed, or `limitMs` have passed since the first stop, also if this process is killed or stopped meanwhile. If
+   * one cannot be stopped, the others are continued and `work` is not run. A machine that stood still before is left so.
+   * Does not wait for `work` beyond the limit; what it throws before is thrown when the machines run again.
+   */
+  whilePaused(
+    machines: readonly RunningMachine[],
+    limitMs: number,
+    work: () => Promise<void>,
+  ): Promise<PauseReport>;
 }

@@ -101,6 +101,12 @@ export const QMP_ERRORS = {
     retry: 'later',
     remedy: 'Look in the kernel log for what ended the freeze guard (memory?); the copy is crash-consistent.',
   },
+  QMP_PAUSE_GUARD_LOST: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'Look in the kernel log for what ended the pause guard (memory?); the machines are copied one by one.',
+  },
   QMP_FREEZE_THAW_UNCONFIRMED: {
     kind: 'timeout',
     retry: 'later',

@@ -3,15 +3,9 @@ import type { Clock } from '../lib/clock.ts';
 import { Failure, isFailure, messageOf } from '../lib/errors.ts';
 import type { Random } from '../lib/random.ts';
 import { qmpFailure } from './errors.ts';
-import {
-  decodeOrder,
-  encodeLine,
-  type GuardNews,
-  type GuardOrder,
-  type ThawCause,
-} from './freeze-messages.ts';
+import { encodeLine, type GuardNews, type GuardOrder, type ThawCause } from './freeze-messages.ts';
+import { type Impulse, impulsesOf } from './guard-impulses.ts';
 import { GuestAgent } from './guest-agent.ts';
-import { LineReader } from './line-reader.ts';
 import { thawGuest } from './thaw.ts';
 
 const SYNC_TIMEOUT_MS_MIN = 1000;
@@ -28,9 +22,6 @@ export interface GuardProcessOptions {
   readonly terminated: AbortSignal;
 }
 
-/** What makes the guard move on. */
-type Impulse = GuardOrder['order'] | 'limit' | 'parent-gone' | 'signal';
-
 /**
  * The life of a guard process: synchronise with the agent, freeze once when told to, thaw for whatever
  * reason comes first, end. Whatever happens after a freeze was sent, the way out leads through the thaw.
@@ -40,7 +31,7 @@ export async function runFreezeGuard(o: GuardProcessOptions): Promise<void> {
   // A parent that is gone breaks the pipe; its end of the order pipe tells the same.
   o.news.on('error', () => undefined);
   const tell = (news: GuardNews) => o.news.write(encodeLine(news));
-  const impulses = impulsesOf(o);
+  const impulses = impulsesOf<GuardOrder['order']>(o);
 
   let agent: GuestAgent;
   try {
@@ -60,7 +51,7 @@ export async function runFreezeGuard(o: GuardProcessOptions): Promise<void> {
   if ((await impulses.next()) !== 'freeze') return agent.close();
 
   const startMs = clock.monotonicMs();
-  const disarm = clock.after(limitMs, () => impulses.push('limit'));
+  const disarm = impulses.limitAfter(limitMs);
   let cause: ThawCause;
   let froze = false;
   try {
@@ -85,7 +76,7 @@ export async function runFreezeGuard(o: GuardProcessOptions): Promise<void> {
   }
 }
 
-function causeOf(impulse: Impulse): ThawCause {
+function causeOf(impulse: Impulse<GuardOrder['order']>): ThawCause {
   if (impulse === 'thaw') return 'asked';
   // A second freeze is an order of a parent that has lost its way: thaw, and do not call it good.
   return impulse === 'freeze' ? 'parent-gone' : impulse;
@@ -102,35 +93,4 @@ function freezeFailure(error: unknown, limitMs: number): Failure {
 function asFailure(error: unknown): Failure {
   if (error instanceof Failure) return error;
   throw error;
-}
-
-/** Orders, the end of the parent, and signals as one queue. */
-function impulsesOf(o: GuardProcessOptions): { push(impulse: Impulse): void; next(): Promise<Impulse> } {
-  const queue: Impulse[] = [];
-  let wake: (() => void) | undefined;
-  const push = (impulse: Impulse) => {
-    queue.push(impulse);
-    wake?.();
-  };
-  const gone = () => push('parent-gone');
-  const reader = new LineReader(
-    { lineBytesMax: 4096 },
-    {
-      // What is no order cannot come from our parent: better to thaw than to guess.
-      onLine: (line) => push(decodeOrder(line)?.order ?? 'parent-gone'),
-      onTooLong: gone,
-    },
-  );
-  o.orders.on('data', (chunk: Buffer) => reader.push(chunk));
-  o.orders.on('end', gone);
-  o.orders.on('error', gone);
-  if (o.terminated.aborted) push('signal');
-  else o.terminated.addEventListener('abort', () => push('signal'), { once: true });
-  return {
-    push,
-    async next() {
-      while (queue.length === 0) await new Promise<void>((resolve) => (wake = resolve));
-      return queue.shift()!;
-    },
-  };
 }

@@ -4,7 +4,8 @@
  * Nouns. A *monitor* is the socket on which QEMU takes commands (QMP) and tells events. The *guest agent* is
  * a program in the guest, reached through a virtio channel whose host side is another socket. To *freeze* a
  * guest is to let its agent flush and hold all its file systems; to *thaw* lets them go. A *freeze guard* is a
- * small process that holds the agent's socket during one freeze and thaws whatever becomes of its parent.
+ * small process that holds the agent's socket during one freeze and thaws whatever becomes of its parent. A *pause
+ * guard* does the same for machines whose processors are stopped: it continues them.
  *
  * Promises. Every command ends: by an answer, a typed failure, a time limit or an abort. A connection that
  * breaks ends everything that waits on it, with QMP_DISCONNECTED or QMP_AGENT_DISCONNECTED. Nothing that
@@ -30,6 +31,7 @@ export type { ThawCause } from './freeze-messages.ts';
 export type { AgentCallOptions, AgentConnectOptions, ExecOptions, ExecResult } from './guest-agent.ts';
 export { GuestAgent } from './guest-agent.ts';
 export type { QmpEvent, QmpGreeting } from './messages.ts';
+export { PauseGuard } from './pause-guard.ts';
 export type { QmpConnectOptions } from './qmp-client.ts';
 export { QmpClient } from './qmp-client.ts';
 export { thawAbandoned } from './thaw.ts';

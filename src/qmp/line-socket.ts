@@ -53,6 +53,11 @@ export class LineSocket {
     void this.#closed.then((cause) => listener.onClosed(cause));
   }
 
+  /** The socket itself, to be handed over to a child process. */
+  get shared(): Socket {
+    return this.#socket;
+  }
+
   /** Queues bytes; a failure to send them shows as the end of the connection. */
   send(bytes: string | Uint8Array): void {
     this.#socket.write(bytes);

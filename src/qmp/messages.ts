@@ -74,3 +74,6 @@ export function decodeReply(message: Fields): Reply | undefined {
   if (typeof errorClass !== 'string' || typeof desc !== 'string') return undefined;
   return { error: { class: errorClass, desc } };
 }
+
+/** A reply to this id is for nobody: a pause guard wrote the command into a connection that its parent reads. */
+export const PAUSE_GUARD_ID = 'warmsite-pause-guard';

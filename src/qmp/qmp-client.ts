@@ -1,3 +1,4 @@
+import type { Socket } from 'node:net';
 import type { Clock } from '../lib/clock.ts';
 import { Failure, messageOf, systemCodeOf } from '../lib/errors.ts';
 import { qmpFailure } from './errors.ts';
@@ -7,6 +8,7 @@ import {
   decodeGreeting,
   decodeReply,
   type Fields,
+  PAUSE_GUARD_ID,
   parseFields,
   type QmpEvent,
   type QmpGreeting,
@@ -110,6 +112,16 @@ export class QmpClient implements AsyncDisposable {
   get greeting(): QmpGreeting {
     // A client is handed out by `connect` only after it was greeted.
     return this.#greeting!;
+  }
+
+  /** Where it is connected to. */
+  get path(): string {
+    return this.#path;
+  }
+
+  /** The connection itself, for a child process that shares it. */
+  get shared(): Socket {
+    return this.#socket.shared;
   }
 
   /** Settles once: undefined after `close`, else why the connection ended. Never rejects. */
@@ -243,6 +255,7 @@ export class QmpClient implements AsyncDisposable {
     const reply = decodeReply(message);
     if (!reply) return 'it sent something that is neither event nor reply';
     const { id } = message;
+    if (id === PAUSE_GUARD_ID) return undefined;
     if (typeof id !== 'number') return 'it sent a reply without id';
     if (this.#abandoned.delete(id)) return undefined;
     const pending = this.#pending.get(id);

@@ -1,6 +1,12 @@
 import assert from 'node:assert/strict';
 import { describe, test } from 'node:test';
-import type { DiskImages, Hypervisor, ImageFile, RunningMachine } from '../../src/hypervisor/index.ts';
+import type {
+  DiskImages,
+  Hypervisor,
+  ImageFile,
+  PreparedCut,
+  RunningMachine,
+} from '../../src/hypervisor/index.ts';
 import type { FileSystem } from '../../src/lib/files.ts';
 import type { CleanUp } from '../support/temporary.ts';
 
@@ -62,6 +68,55 @@ export function hypervisorContract(name: string, make: (t: CleanUp) => Promise<M
         (await chains(it)).map((chain) => chain.at(-1)),
         [good, again.overlay],
       );
+    });
+
+    test('S0.28 a prepared cut changes nothing before it is sealed; taken back, the next one works', async (t) => {
+      const it = await make(t);
+      const before = await chains(it);
+      await (await prepared(it)).abandon();
+      const cutLater = await prepared(it);
+      assert.deepEqual(await chains(it), before);
+      await it.write(it.one, 0, 4096, 1);
+      await cutLater.seal();
+      await it.write(it.one, 0, 4096, 2);
+      assert.deepEqual(await bytesAt(it, before[0]!, [0]), [1]);
+    });
+
+    test('S0.28 machines stand still while the work is done, and run again however it ends', async (t) => {
+      const it = await make(t);
+      const { running, hypervisor } = it;
+      const seen: string[] = [];
+      const report = await hypervisor.whilePaused([running], 10_000, async () => {
+        seen.push(await running.state());
+        await cut(it);
+      });
+      assert.deepEqual([seen, report.together, report.reason], [['paused'], true, undefined]);
+      assert.ok(report.pausedMs > 0 && report.eachMs[0]! <= report.pausedMs);
+      assert.equal(await running.state(), 'running');
+      const failure = new Error('the work failed');
+      await assert.rejects(
+        hypervisor.whilePaused([running], 10_000, () => Promise.reject(failure)),
+        failure,
+      );
+      assert.equal(await running.state(), 'running');
+    });
+
+    test('S0.28 a machine that a person has paused stays paused', async (t) => {
+      const it = await make(t);
+      await it.running.pause();
+      const report = await it.hypervisor.whilePaused([it.running], 10_000, async () => void (await cut(it)));
+      assert.deepEqual([report.together, report.eachMs], [true, [0]]);
+      assert.equal(await it.running.state(), 'paused');
+    });
+
+    test('S0.28 work that takes too long is not waited for: the machine runs on', async (t) => {
+      const it = await make(t);
+      const ended = Promise.withResolvers<void>();
+      const report = await it.hypervisor.whilePaused([it.running], 1_000, () => ended.promise);
+      assert.equal(await it.running.state(), 'running');
+      assert.deepEqual([report.together, report.pausedMs < 9_000], [false, true]);
+      assert.match(report.reason!, /1000 ms/);
+      ended.resolve();
     });
 
     test('S0.14 a commit takes the layer out of the chain and keeps its content; repeated, it does nothing', async (t) => {
@@ -166,6 +221,15 @@ async function cut(it: MachineUnderTest): Promise<ImageFile[]> {
   const { pauseMs } = await it.running.cut(cuts);
   assert.ok(pauseMs >= 0);
   return cuts.map(({ overlay }) => overlay);
+}
+
+/** Both disks, ready to be cut. */
+async function prepared(it: MachineUnderTest): Promise<PreparedCut> {
+  const cuts = [];
+  for (const [index, chain] of (await chains(it)).entries()) {
+    cuts.push({ deviceName: index === 0 ? it.one : it.two, overlay: await it.newLayer(chain.at(-1)!) });
+  }
+  return it.running.prepareCut(cuts);
 }
 
 /** The first byte at each offset, of a chain whose last file nobody writes. */

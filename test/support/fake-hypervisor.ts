@@ -8,11 +8,15 @@ import type {
   MachineEvent,
   MachineSockets,
   MachineState,
+  PauseReport,
+  PreparedCut,
   QuiesceReport,
   RunningMachine,
   StartRequest,
 } from '../../src/hypervisor/index.ts';
 import { HYPERVISOR_ERRORS } from '../../src/hypervisor/index.ts';
+import { whilePaused } from '../../src/hypervisor/while-paused.ts';
+import { systemClock } from '../../src/lib/clock.ts';
 import { Failure, type FailureDetails, messageOf } from '../../src/lib/errors.ts';
 import { QMP_ERRORS } from '../../src/qmp/index.ts';
 import type { Actor } from './actor.ts';
@@ -20,7 +24,7 @@ import type { FakeDisk, FakeMachine } from './fake-machine.ts';
 
 /** What goes wrong with one command: refused without effect, or done and its answer lost with the connection. */
 export type Mishap = 'refused' | 'answer-lost';
-export type MachineCommand = 'attach' | 'start' | 'cut' | 'commit' | 'disks' | 'freeze';
+export type MachineCommand = 'attach' | 'start' | 'cut' | 'commit' | 'disks' | 'freeze' | 'pause';
 
 /** The machines of one host, by the path of their sockets. They outlive the processes that talk to them. */
 export interface FakeHost {
@@ -69,6 +73,18 @@ export class FakeHypervisor implements Hypervisor {
       throw new Failure('QMP_NO_GREETING', QMP_ERRORS.QMP_NO_GREETING, 'nobody greets');
     if (!machine?.isAlive) throw failure('MACHINE_NOT_RUNNING', 'there is no such machine');
     return new FakeConnection(machine, sockets, this.#actor, this.#mishap);
+  }
+
+  whilePaused(
+    machines: readonly RunningMachine[],
+    limitMs: number,
+    work: () => Promise<void>,
+  ): Promise<PauseReport> {
+    const guard = async () => ({
+      ...{ isAlive: true, arm: () => undefined, continueAll: () => undefined },
+      release: async () => undefined,
+    });
+    return whilePaused({ machines, limitMs, clock: systemClock, guard, work });
   }
 }
 
@@ -122,7 +138,7 @@ class FakeConnection implements RunningMachine {
   }
 
   async state(): Promise<MachineState> {
-    return 'running';
+    return this.#machine.isPaused ? 'paused' : 'running';
   }
 
   disks(): Promise<readonly MachineDisk[]> {
@@ -146,6 +162,11 @@ class FakeConnection implements RunningMachine {
       },
       () => failure('CUT_FAILED', 'the machine refused'),
     );
+  }
+
+  async prepareCut(cuts: readonly DiskCut[]): Promise<PreparedCut> {
+    await this.disks();
+    return { seal: () => this.cut(cuts), abandon: async () => undefined };
   }
 
   commit(deviceName: string, layer: ImageFile): Promise<void> {
@@ -190,8 +211,16 @@ class FakeConnection implements RunningMachine {
     throw failure('CONSOLE_PICTURE_FAILED', 'a fake machine has no console');
   }
 
+  pause(): Promise<void> {
+    return this.#command(
+      'pause',
+      async () => this.#machine.pause(),
+      () => failure('PAUSE_FAILED', 'the machine refused'),
+    );
+  }
+
   async resume(): Promise<void> {
-    // It never was paused.
+    this.#machine.resume();
   }
 
   async pressPowerButton(): Promise<void> {

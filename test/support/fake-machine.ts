@@ -31,6 +31,7 @@ export class FakeMachine {
   readonly #observer: MachineObserver | undefined;
   readonly #onGone = new Set<() => void>();
   #isAlive = true;
+  #isPaused = false;
 
   private constructor(o: {
     files: FileSystem;
@@ -68,6 +69,19 @@ export class FakeMachine {
       throw error;
     }
     return machine;
+  }
+
+  /** The guest's processors stand still: it writes nothing. */
+  get isPaused(): boolean {
+    return this.#isPaused;
+  }
+
+  pause(): void {
+    this.#isPaused = true;
+  }
+
+  resume(): void {
+    this.#isPaused = false;
   }
 
   get isAlive(): boolean {

@@ -1,11 +1,13 @@
 import { readFile } from 'node:fs/promises';
+import { assert } from '../../lib/assert.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
 import { runCommand } from '../../lib/processes.ts';
-import { QmpClient } from '../../qmp/index.ts';
+import { PauseGuard, QmpClient } from '../../qmp/index.ts';
 import { checkMachineConfiguration } from '../configuration.ts';
 import { hypervisorFailure } from '../errors.ts';
-import type { Hypervisor, MachineSockets, RunningMachine, StartRequest } from '../hypervisor.ts';
+import type { Hypervisor, MachineSockets, PauseReport, RunningMachine, StartRequest } from '../hypervisor.ts';
+import { whilePaused } from '../while-paused.ts';
 import { probeAcceleration } from './acceleration.ts';
 import { qemuArguments, runPaths, socketsOf } from './command-line.ts';
 import { QemuMachine } from './qemu-machine.ts';
@@ -53,6 +55,22 @@ export class QemuHypervisor implements Hypervisor {
 
   attach(sockets: MachineSockets): Promise<RunningMachine> {
     return this.#connect(sockets, undefined);
+  }
+
+  whilePaused(
+    machines: readonly RunningMachine[],
+    limitMs: number,
+    work: () => Promise<void>,
+  ): Promise<PauseReport> {
+    const clock = this.#clock;
+    const guard = (stopped: readonly RunningMachine[]) => {
+      const clients = stopped.map((machine) => {
+        assert(machine instanceof QemuMachine, 'machines of one hypervisor are paused together');
+        return machine.monitor;
+      });
+      return PauseGuard.start({ clients, limitMs, clock });
+    };
+    return whilePaused({ machines, limitMs, clock, guard, work });
   }
 
   async #connect(sockets: MachineSockets, processId: number | undefined): Promise<RunningMachine> {

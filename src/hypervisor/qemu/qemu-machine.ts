@@ -14,6 +14,7 @@ import type {
   MachineEvent,
   MachineSockets,
   MachineState,
+  PreparedCut,
   QuiesceReport,
   RunningMachine,
 } from '../hypervisor.ts';
@@ -45,6 +46,11 @@ export class QemuMachine implements RunningMachine {
     this.gone = o.qmp.closed.then(() => undefined);
   }
 
+  /** The connection that a pause guard shares. */
+  get monitor(): QmpClient {
+    return this.#qmp;
+  }
+
   async state(): Promise<MachineState> {
     const { status } = await this.#qmp.execute<{ status: string }>('query-status');
     switch (status) {
@@ -66,12 +72,30 @@ export class QemuMachine implements RunningMachine {
   }
 
   async cut(cuts: readonly DiskCut[]): Promise<CutReport> {
+    return (await this.prepareCut(cuts)).seal();
+  }
+
+  async prepareCut(cuts: readonly DiskCut[]): Promise<PreparedCut> {
     const disks = await this.disks();
     const tips = cuts.map(({ deviceName }) => findDisk(disks, deviceName).tipNode);
     await this.#deleteOrphans(disks);
     const added: string[] = [];
-    try {
-      const actions = [];
+    const abandon = async () => {
+      for (const node of added) await this.#deleteNode(node);
+    };
+    const orAbandoned = async <T>(work: () => Promise<T>): Promise<T> => {
+      try {
+        return await work();
+      } catch (error) {
+        if (isFailure(error, 'QMP_DISCONNECTED', 'QMP_TIMEOUT')) throw error;
+        await abandon();
+        throw hypervisorFailure('CUT_FAILED', `the disks could not be cut: ${messageOf(error)}`, {
+          cause: error,
+        });
+      }
+    };
+    const actions = await orAbandoned(async () => {
+      const all = [];
       for (const [index, { overlay }] of cuts.entries()) {
         const node = overlayNodeName(overlay);
         await this.#qmp.execute('blockdev-add', {
@@ -82,18 +106,17 @@ export class QemuMachine implements RunningMachine {
           file: { driver: 'file', filename: overlay.path },
         });
         added.push(node);
-        actions.push({ type: 'blockdev-snapshot', data: { node: tips[index], overlay: node } });
+        all.push({ type: 'blockdev-snapshot', data: { node: tips[index], overlay: node } });
       }
-      const before = this.#clock.monotonicMs();
-      await this.#qmp.execute('transaction', { actions }, { timeoutMs: 60_000 });
-      return { pauseMs: this.#clock.monotonicMs() - before };
-    } catch (error) {
-      if (isFailure(error, 'QMP_DISCONNECTED', 'QMP_TIMEOUT')) throw error;
-      for (const node of added) await this.#deleteNode(node);
-      throw hypervisorFailure('CUT_FAILED', `the disks could not be cut: ${messageOf(error)}`, {
-        cause: error,
+      return all;
+    });
+    const seal = () =>
+      orAbandoned(async () => {
+        const before = this.#clock.monotonicMs();
+        await this.#qmp.execute('transaction', { actions }, { timeoutMs: 60_000 });
+        return { pauseMs: this.#clock.monotonicMs() - before };
       });
-    }
+    return { seal, abandon };
   }
 
   async commit(deviceName: string, layer: ImageFile): Promise<void> {
@@ -262,6 +285,10 @@ export class QemuMachine implements RunningMachine {
         cause: error,
       });
     }
+  }
+
+  async pause(): Promise<void> {
+    await this.#qmp.execute('stop');
   }
 
   async resume(): Promise<void> {
