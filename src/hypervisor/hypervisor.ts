@@ -56,12 +56,10 @@ export interface CutReport {
   readonly pauseMs: number;
 }
 
-/** A cut of which everything has been done but the instant itself. */
+/** A cut of which everything has been done but the instant itself; left alone, it is swept by the next one. */
 export interface PreparedCut {
   /** Seals the disks, as `RunningMachine.cut`; called once. */
   seal(): Promise<CutReport>;
-  /** Takes back what was prepared, where `seal` is not called. */
-  abandon(): Promise<void>;
 }
 
 /** What became of a common pause of several machines. */

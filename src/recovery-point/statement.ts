@@ -3,6 +3,7 @@ import Type from 'typebox';
 import { Value } from 'typebox/value';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import { pointFailure } from './errors.ts';
+import { GroupCut } from './group-cut.ts';
 
 const Hash = Type.String({ pattern: '^[0-9a-f]{64}$' });
 const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
@@ -60,6 +61,8 @@ export const PointStatement = Type.Object({
     }),
     { maxItems: 100_000 },
   ),
+  /** The point is one of several, cut at one instant; absent for one of its own. */
+  group: Type.Optional(GroupCut),
   /** The machine in platform-neutral words (`MachineConfiguration`). */
   configuration: Type.Unknown(),
 });

@@ -344,7 +344,7 @@ export class Delivery {
     const { cut, sequence, parent } = plan;
     const { record: machine, cuts } = this.#machine();
     const { machineId, name, epoch, configuration, disks } = machine;
-    const { copyType, aim, consistency, degraded, cutAtMs, pauseMs, frozenMs, missed } = cut;
+    const { copyType, aim, consistency, degraded, cutAtMs, pauseMs, frozenMs, missed, group } = cut;
     return SendSession.open({
       images,
       signer,
@@ -366,6 +366,7 @@ export class Delivery {
         ...(aim === undefined ? {} : { aim }),
         ...(degraded === undefined ? {} : { degraded }),
         ...(frozenMs === undefined ? {} : { frozenMs }),
+        ...(group ? { group } : {}),
       },
       ...(signal ? { signal } : {}),
     });

@@ -17,6 +17,8 @@
  * acknowledgement is durable.
  */
 
+export { cutGroup, type GroupCutOutcome, type GroupMember } from './cut-group.ts';
+export type { CutTogether } from './cut-together.ts';
 export type { ReplicateOutcome } from './delivery.ts';
 export { REPLICATION_ERRORS } from './errors.ts';
 export { ProtectedLayout } from './layout.ts';

@@ -10,6 +10,7 @@ import { loadRecord, storeRecord } from '../lib/records.ts';
 import { createEmptyLayer } from '../qcow2/index.ts';
 import { aimOf, type CopyType } from '../recovery-point/index.ts';
 import { chainOf, happened, hasOwnLayer, nextToCompact, nextToMerge, staleDisks } from './chain.ts';
+import type { CutTogether, SealedCut } from './cut-together.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { CUT_RECORD, type CutRecord, type ProtectedDisk } from './records.ts';
@@ -162,9 +163,15 @@ export class ProtectedChain {
 
   /**
    * Seals the present tips of all disks at one instant and puts empty ones in their place. The copy is made in any case if
-   * the disks can be cut; what consistency it reached stands on the record. Throws PROTECTION_STALE_BASE as `reconcile`.
+   * the disks can be cut; what consistency it reached stands on the record. With `together` the instant is that of several
+   * machines. Throws PROTECTION_STALE_BASE as `reconcile`.
    */
-  async cut(type: CopyType, freezeLimitMs: number, running: RunningMachine | undefined): Promise<CutRecord> {
+  async cut(
+    type: CopyType,
+    freezeLimitMs: number,
+    running: RunningMachine | undefined,
+    together?: CutTogether,
+  ): Promise<CutRecord> {
     const { clock, random } = this.#tools;
     // A cut is laid on the recorded tips: an earlier one of unknown outcome, or a machine that has been given other
     // disks meanwhile, would make the record wrong.
@@ -192,7 +199,7 @@ export class ProtectedChain {
     await this.#store(intended);
     try {
       await this.#createTips(intended);
-      const reached = await this.#seal(intended, type.aim, freezeLimitMs, running);
+      const reached = await this.#seal(intended, type.aim, freezeLimitMs, running, together);
       const sealed: CutRecord = { ...intended, ...reached, state: 'sealed' };
       await this.#store(sealed);
       return sealed;
@@ -226,31 +233,33 @@ export class ProtectedChain {
     aim: CopyType['aim'],
     freezeLimitMs: number,
     running: RunningMachine | undefined,
-  ): Promise<Pick<CutRecord, 'consistency' | 'degraded' | 'cutAtMs' | 'pauseMs' | 'frozenMs'>> {
+    together: CutTogether | undefined,
+  ): Promise<Pick<CutRecord, 'consistency' | 'degraded' | 'cutAtMs' | 'pauseMs' | 'frozenMs' | 'group'>> {
     const { clock } = this.#tools;
     if (!running) {
       await this.#syncSealed(cut);
-      return { consistency: 'crash', cutAtMs: clock.wallMs(), pauseMs: 0 };
+      const degraded = together?.stopped();
+      return { consistency: 'crash', ...(degraded ? { degraded } : {}), cutAtMs: clock.wallMs(), pauseMs: 0 };
     }
-    const overlays = this.#disks.map(({ deviceName, diskId }) => ({
-      deviceName,
-      overlay: cut.tips[diskId]!,
-    }));
-    let cutAtMs = 0;
-    const act = () => {
-      cutAtMs = clock.wallMs();
-      return running.cut(overlays);
+    // What has been written out before is not waited for while several machines stand still.
+    if (together) await this.#syncSealed(cut);
+    const disks = this.#disks.map(({ deviceName, diskId }) => ({ deviceName, overlay: cut.tips[diskId]! }));
+    const act = async (): Promise<SealedCut> => {
+      if (together) return together.seal({ running, pointId: cut.cutId, disks });
+      const cutAtMs = clock.wallMs();
+      return { cutAtMs, ...(await running.cut(disks)) };
     };
     if (aim === 'crash') {
-      const { pauseMs } = await act();
-      return { consistency: 'crash', cutAtMs, pauseMs };
+      const { apart, ...sealed } = await act();
+      return { consistency: 'crash', ...sealed, ...(apart === undefined ? {} : { degraded: apart }) };
     }
     const { result, consistent, reason, frozenMs } = await running.whileFrozen(freezeLimitMs, act);
+    const { apart, ...sealed } = result;
+    const degraded = consistent ? apart : (reason ?? 'the guest was not frozen');
     return {
       consistency: consistent ? aim : 'crash',
-      ...(consistent ? {} : { degraded: reason ?? 'the guest was not frozen' }),
-      cutAtMs,
-      pauseMs: result.pauseMs,
+      ...(degraded === undefined ? {} : { degraded }),
+      ...sealed,
       ...(frozenMs === undefined ? {} : { frozenMs }),
     };
   }

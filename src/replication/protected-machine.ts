@@ -6,6 +6,7 @@ import { Mutex } from '../lib/mutex.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { copyTypeOf } from '../recovery-point/index.ts';
 import { happened } from './chain.ts';
+import type { CutTogether } from './cut-together.ts';
 import { type Delivered, Delivery, type DeliveryTools, type ReplicateOutcome } from './delivery.ts';
 import { replicationFailure } from './errors.ts';
 import { isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
@@ -355,8 +356,8 @@ export class ProtectedMachine {
     if (this.#presence.state === 'stale') this.#presence = presenceOf(this.#running);
   }
 
-  /** Makes a copy of the given type. Throws COPY_TYPE_UNKNOWN, CUT_FAILED; nothing has changed then. */
-  cut(copyType: string): Promise<CutRecord> {
+  /** Makes a copy of the given type, or its part of one of several machines. Throws COPY_TYPE_UNKNOWN, CUT_FAILED; nothing has changed then. */
+  cut(copyType: string, together?: CutTogether): Promise<CutRecord> {
     return this.#changing.run(async () => {
       const protection = this.#needProtection();
       const type = copyTypeOf(copyType, protection.copyTypes ?? []);
@@ -364,7 +365,7 @@ export class ProtectedMachine {
       await this.#attach();
       this.#needHealthy();
       const cut = await this.#watchingForStaleBase(() =>
-        this.#chain.cut(type, protection.freezeLimitMs, this.#running),
+        this.#chain.cut(type, protection.freezeLimitMs, this.#running, together),
       );
       await this.#compact();
       return cut;

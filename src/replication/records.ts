@@ -6,6 +6,7 @@ import {
   COPY_TYPES_MAX,
   CopySchedule,
   CopyType,
+  GroupCut,
   LimitWindow,
   RetentionPolicy,
   retentionOfOld,
@@ -120,6 +121,8 @@ const CutSchema = Type.Object({
   cutAtMs: Time,
   pauseMs: Type.Number({ minimum: 0 }),
   frozenMs: Type.Optional(Type.Number({ minimum: 0 })),
+  /** It was made at one instant with the cuts of other machines. */
+  group: Type.Optional(GroupCut),
   /** By disk: the file whose content this cut sealed; it holds what changed since the cut before. */
   sealed: Type.Record(Type.String(), Image),
   /** By disk: the file that took the writes afterwards. */

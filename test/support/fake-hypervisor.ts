@@ -166,7 +166,7 @@ class FakeConnection implements RunningMachine {
 
   async prepareCut(cuts: readonly DiskCut[]): Promise<PreparedCut> {
     await this.disks();
-    return { seal: () => this.cut(cuts), abandon: async () => undefined };
+    return { seal: () => this.cut(cuts) };
   }
 
   commit(deviceName: string, layer: ImageFile): Promise<void> {

@@ -80,15 +80,12 @@ export class QemuMachine implements RunningMachine {
     const tips = cuts.map(({ deviceName }) => findDisk(disks, deviceName).tipNode);
     await this.#deleteOrphans(disks);
     const added: string[] = [];
-    const abandon = async () => {
-      for (const node of added) await this.#deleteNode(node);
-    };
     const orAbandoned = async <T>(work: () => Promise<T>): Promise<T> => {
       try {
         return await work();
       } catch (error) {
         if (isFailure(error, 'QMP_DISCONNECTED', 'QMP_TIMEOUT')) throw error;
-        await abandon();
+        for (const node of added) await this.#deleteNode(node);
         throw hypervisorFailure('CUT_FAILED', `the disks could not be cut: ${messageOf(error)}`, {
           cause: error,
         });
@@ -116,7 +113,7 @@ export class QemuMachine implements RunningMachine {
         await this.#qmp.execute('transaction', { actions }, { timeoutMs: 60_000 });
         return { pauseMs: this.#clock.monotonicMs() - before };
       });
-    return { seal, abandon };
+    return { seal };
   }
 
   async commit(deviceName: string, layer: ImageFile): Promise<void> {
