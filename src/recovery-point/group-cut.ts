@@ -1,7 +1,7 @@
 import Type from 'typebox';
 
 /** More machines than this are not stopped at a time. */
-export const GROUP_MEMBERS_MAX = 64;
+const GROUP_MEMBERS_MAX = 64;
 
 const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
 

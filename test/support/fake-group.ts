@@ -1,4 +1,4 @@
-import type { ImageReader, RunningMachine } from '../../src/hypervisor/index.ts';
+import type { ImageFile, ImageReader, RunningMachine } from '../../src/hypervisor/index.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
@@ -51,7 +51,12 @@ export async function fakeGroup(names: readonly string[]): Promise<FakeGroup> {
   const host: FakeHost = {
     machines: new Map(),
     start: async ({ qmpPath }, disks) => {
-      const machine = await FakeMachine.start({ files, locks, process: AT_ONCE, disks });
+      const machine = await FakeMachine.start({
+        files,
+        locks,
+        process: AT_ONCE,
+        disks: disks.map((disk) => ({ ...disk })),
+      });
       host.machines.set(qmpPath, machine);
       return machine;
     },
@@ -60,7 +65,7 @@ export async function fakeGroup(names: readonly string[]): Promise<FakeGroup> {
   const makeMember = async (name: string): Promise<FakeMember> => {
     const machineId = newId(systemClock, systemRandom);
     const sockets = { qmpPath: `/run/${name}` };
-    const disks = [];
+    const disks: { diskId: string; deviceName: string; chain: ImageFile[]; sizeBytes: number }[] = [];
     for (const diskId of ['one', 'two']) {
       const path = `/owner/${name}-${diskId}.qcow2`;
       await createEmptyLayer(files, path, { sizeBytes: DISK_BYTES, backing: null }, { sync: true });

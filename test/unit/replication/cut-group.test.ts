@@ -81,6 +81,7 @@ describe('S0.28 a cut of a group', () => {
   test('S0.28 a member that runs on other disks: it has no copy, the others have single ones', async () => {
     const { members, cut } = await fakeGroup(['web', 'db']);
     await cut();
+    await cut();
     await members[1]!.runOnOrigins();
     const outcome = await cut();
     assert.ok(outcome.members[0]!.cut);
