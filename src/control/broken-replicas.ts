@@ -1,6 +1,7 @@
-import { type Clock, sleep } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { Replica, Replicas } from '../replica/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
+import { Rounds } from './rounds.ts';
 
 const LOOK_EVERY_MS = 60_000;
 
@@ -10,12 +11,10 @@ const LOOK_EVERY_MS = 60_000;
  */
 export class BrokenReplicas {
   readonly #replicas: Replicas;
-  readonly #clock: Clock;
   readonly #alerts: AlertSink;
   readonly #prepare: (replica: Replica) => Promise<void>;
   readonly #onOpened: (replica: Replica) => void;
-  readonly #stop = new AbortController();
-  readonly #work: Promise<void>;
+  readonly #rounds: Rounds;
 
   constructor(o: {
     replicas: Replicas;
@@ -26,30 +25,23 @@ export class BrokenReplicas {
     onOpened: (replica: Replica) => void;
   }) {
     this.#replicas = o.replicas;
-    this.#clock = o.clock;
     this.#alerts = o.alerts;
     this.#prepare = o.prepare;
     this.#onOpened = o.onOpened;
     this.#tell();
-    this.#work = this.#watch();
+    this.#rounds = new Rounds({
+      ...{ clock: o.clock, everyMs: LOOK_EVERY_MS, waitFirst: true },
+      round: () => this.#tryAgain(),
+    });
   }
 
-  async close(): Promise<void> {
-    this.#stop.abort();
-    await this.#work;
+  close(): Promise<void> {
+    return this.#rounds.close();
   }
 
-  async #watch(): Promise<void> {
-    const { signal } = this.#stop;
-    while (!signal.aborted) {
-      try {
-        await sleep(this.#clock, LOOK_EVERY_MS, signal);
-      } catch {
-        return; // Closed.
-      }
-      for (const replica of await this.#replicas.reopenBroken(this.#prepare)) this.#onOpened(replica);
-      this.#tell();
-    }
+  async #tryAgain(): Promise<void> {
+    for (const replica of await this.#replicas.reopenBroken(this.#prepare)) this.#onOpened(replica);
+    this.#tell();
   }
 
   #tell(): void {

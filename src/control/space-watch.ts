@@ -1,9 +1,10 @@
-import { type Clock, sleep } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import { spaceAt } from '../lib/host-files.ts';
 import type { AlertSink } from './alerts.ts';
 import { FREE_FRACTION_MIN } from './doctor.ts';
 import { controlFailure } from './errors.ts';
+import { Rounds } from './rounds.ts';
 
 const LOOK_EVERY_MS = 60_000;
 const CRITICAL_FRACTION = 0.03;
@@ -12,33 +13,17 @@ const KEY = 'space';
 /** Raises an alert while the file system of the data directory is nearly full. */
 export class SpaceWatch {
   readonly #dataDirectory: string;
-  readonly #clock: Clock;
   readonly #alerts: AlertSink;
-  readonly #stop = new AbortController();
-  readonly #work: Promise<void>;
+  readonly #rounds: Rounds;
 
   constructor(o: { dataDirectory: string; clock: Clock; alerts: AlertSink }) {
     this.#dataDirectory = o.dataDirectory;
-    this.#clock = o.clock;
     this.#alerts = o.alerts;
-    this.#work = this.#watch();
+    this.#rounds = new Rounds({ clock: o.clock, everyMs: LOOK_EVERY_MS, round: () => this.#look() });
   }
 
-  async close(): Promise<void> {
-    this.#stop.abort();
-    await this.#work;
-  }
-
-  async #watch(): Promise<void> {
-    const { signal } = this.#stop;
-    while (!signal.aborted) {
-      await this.#look();
-      try {
-        await sleep(this.#clock, LOOK_EVERY_MS, signal);
-      } catch {
-        return; // Closed.
-      }
-    }
+  close(): Promise<void> {
+    return this.#rounds.close();
   }
 
   async #look(): Promise<void> {
