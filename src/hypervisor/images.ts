@@ -16,7 +16,9 @@ export interface ImageFile {
  * - what a reader returns is the content of the chain at the moment of `open` or later, provided that no
  *   file of it is written meanwhile;
  * - `commit` may be killed at any instant and repeated: until it has returned, the content of the chain
- *   `[…, base, top]` stays what it was, and after it has returned `[…, base]` alone has that content, durably.
+ *   `[…, base, top]` stays what it was, and after it has returned `[…, base]` alone has that content, durably;
+ * - that holds also where an earlier `commit` failed because a sync did. What such a sync was about is clean in the page
+ *   cache and not on the device, so that whoever believes the cache finds it done: `commit` reads and writes past it.
  */
 export interface DiskImages {
   /**

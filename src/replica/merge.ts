@@ -119,7 +119,7 @@ async function writeMergedAside(tools: MergeTools, intent: MergeIntent, diskId: 
   }
   const leaves = await mergedLeaves(tools, diskId, merged);
   const chain = await chainBelow(tools, diskId, intent.below!);
-  await using result = await images.open([...chain, { path: aside, format: 'qcow2' }]);
+  await using result = await images.open([...chain, { path: aside, format: 'qcow2' }], { fromDevice: true });
   await expectContent(result, leaves, unionOf(data, zero), blockBytes, `${diskId} of ${intent.into}`);
   await writeLeaves(files, asideLeaves(layout, diskId, intent.into), leaves);
   await files.setReadOnly(aside, true);
@@ -141,7 +141,7 @@ async function foldOldest(tools: MergeTools, intent: MergeIntent): Promise<void>
       {
         await using changed = await images.open([top]);
         const { data, zero } = await changed.ownExtents(1);
-        await using result = await images.open([base]);
+        await using result = await images.open([base], { fromDevice: true });
         await expectContent(result, leaves, unionOf(data, zero), blockBytes, `${diskId} of ${intent.into}`);
       }
       await writeLeaves(files, layout.leaves(diskId, intent.into), leaves);

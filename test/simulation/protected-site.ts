@@ -112,7 +112,8 @@ export class ProtectedSite {
   #tools(process: SimProcess, files: FileSystem): ProtectedTools {
     const { random, wrap } = this.#o;
     const wrapped = wrap.files?.(files, this.disk) ?? files;
-    const images = new FakeImages({ files, locks: this.locks, owner: process });
+    const dropCache = (path: string) => this.disk.file(path)?.evict();
+    const images = new FakeImages({ files, locks: this.locks, owner: process, dropCache });
     return {
       files: wrapped,
       images: wrap.images?.(images, this.disk) ?? images,

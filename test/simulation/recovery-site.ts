@@ -58,7 +58,8 @@ export class RecoverySite {
 
   tools(process: SimProcess, files: FileSystem): ReplicaTools {
     const { wrap } = this.#o;
-    const images = new FakeImages({ files, locks: this.locks, owner: process });
+    const dropCache = (path: string) => this.disk.file(path)?.evict();
+    const images = new FakeImages({ files, locks: this.locks, owner: process, dropCache });
     return {
       files: wrap.files?.(files, this.disk) ?? files,
       images: wrap.images?.(images, this.disk) ?? images,

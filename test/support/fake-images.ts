@@ -45,16 +45,28 @@ export class FakeImages implements DiskImages {
   readonly #locks: ImageLocks;
   /** Stands for the process that has the images open. */
   readonly #owner: object;
+  readonly #dropCache: (path: string) => void;
 
-  constructor(o: { files: FileSystem; locks: ImageLocks; owner?: object }) {
+  /** `dropCache` lets the next reads of a file come from the disk, where there is a cache before it. */
+  constructor(o: {
+    files: FileSystem;
+    locks: ImageLocks;
+    owner?: object;
+    dropCache?: (path: string) => void;
+  }) {
     this.#files = o.files;
     this.#locks = o.locks;
     this.#owner = o.owner ?? this;
+    this.#dropCache = o.dropCache ?? (() => undefined);
   }
 
-  async open(chain: readonly ImageFile[]): Promise<ImageReader> {
+  async open(
+    chain: readonly ImageFile[],
+    options: { readonly fromDevice?: boolean } = {},
+  ): Promise<ImageReader> {
     const releases: (() => void)[] = [];
     try {
+      if (options.fromDevice) for (const { path } of chain) this.#dropCache(path);
       // Each reader is a process of its own.
       const reader = {};
       for (const { path } of chain) releases.push(this.#locks.take(reader, path, false, this.#owner));
@@ -75,6 +87,7 @@ export class FakeImages implements DiskImages {
     try {
       releases.push(this.#locks.take(owner, base.path, true, this.#owner));
       releases.push(this.#locks.take(owner, top.path, true, this.#owner));
+      for (const { path } of [base, top]) this.#dropCache(path);
       await commitLayer(this.#files, base, top);
     } catch (error) {
       throw imageFailure('COMMIT_FAILED', `cannot commit ${top.path}: ${messageOf(error)}`, error);

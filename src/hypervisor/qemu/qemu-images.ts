@@ -100,18 +100,20 @@ export class QemuImages implements DiskImages {
 
   async commit(base: ImageFile, top: ImageFile): Promise<void> {
     const deadlineMs = this.#clock.monotonicMs() + LOCK_PATIENCE_MS;
+    let cacheMode = 'none';
     for (;;) {
       try {
         // -d: do not empty the top afterwards; it stays a whole layer until its file is removed.
-        await runBound('qemu-img', [
-          'commit',
-          '-q',
-          '-d',
-          chainFileName([base, top], { 'read-only': false }),
-        ]);
+        const images = chainFileName([base, top], { 'read-only': false });
+        await runBound('qemu-img', ['commit', '-q', '-d', '-t', cacheMode, images]);
         break;
       } catch (error) {
-        const isLocked = isFailure(error) && /Failed to get .* lock/.test(error.message);
+        const said = isFailure(error) ? error.message : '';
+        if (cacheMode === 'none' && DIRECT_REFUSED.test(said)) {
+          cacheMode = 'writeback';
+          continue;
+        }
+        const isLocked = /Failed to get .* lock/.test(said);
         if (isLocked && this.#clock.monotonicMs() < deadlineMs) {
           await sleep(this.#clock, LOCK_PAUSE_MS);
           continue;

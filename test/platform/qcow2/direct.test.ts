@@ -7,6 +7,7 @@ import { alignedBuffer } from '../../../src/lib/aligned-buffer.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import type { FileSystem } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
 import { LayerWriter } from '../../../src/qcow2/index.ts';
 import { contentOf } from '../../support/layer-operations.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
@@ -70,6 +71,18 @@ test('where a file system has no such way, a proof is read through the cache; ot
   await assert.rejects(images.open([{ ...attribute, path: '/sys/kernel/nothing' }], { fromDevice: true }), {
     code: 'IMAGE_UNREADABLE',
   });
+});
+
+test('S0.14 a commit goes past the page cache: what it leaves there is next to nothing', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const [base, top] = ['base', 'top'].map((name) => ({
+    path: join(directory, name),
+    format: 'qcow2' as const,
+  }));
+  for (const { path } of [base!, top!]) await writeLayer(nodeFiles, path);
+  await new QemuImages({ clock: systemClock }).commit(base!, top!);
+  const { stdout } = await runCommand('fincore', ['--bytes', '--noheadings', '--output', 'RES', base!.path]);
+  assert.ok(Number(stdout) < SIZE / 8, `${stdout.trim()} of ${SIZE} bytes lie in the cache`);
 });
 
 async function writeLayer(files: FileSystem, path: string): Promise<void> {
