@@ -2,6 +2,7 @@
  * labtool: what the lab guest runs to make writes whose fate can be judged afterwards.
  *
  *   labtool ledger  --devices A[,B…] [--report PORT] [--pause-us N]
+ *   labtool stripe  --devices A[,B…] --first F --total T --port PORT
  *   labtool latency --device D --pattern random4k|seq64k --count N --span BYTES
  *   labtool fill    --device D | --file F --bytes N --seed S --pattern random|zero
  *                   [--offset O] [--random-offsets B]
@@ -16,6 +17,10 @@
  * what the smallest device holds. Only one write is ever under way (O_DIRECT | O_SYNC, one after the other),
  * so the devices at one instant hold exactly the records up to some k: a copy of which anything else can be
  * read was not taken at one instant, or lost a write. lab/ledger.ts reads it back.
+ *
+ * With `stripe` a ledger goes over the devices of several guests: T in all, those of this one are the devices F, F+1 … of it. One
+ * writer outside hands the numbers round, each one when the record before is durable: a line «seq» on PORT asks for a record,
+ * the line «seq unixMs» tells that it is durable. All devices must be of the same size.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -189,6 +194,55 @@ static int ledger(int argc, char **argv) {
   }
 }
 
+/* One line from a port whose other end may come and go; reading nothing means that nobody is there. */
+static void read_line(int port, char *line, size_t room) {
+  size_t length = 0;
+  for (;;) {
+    ssize_t got = read(port, line + length, 1);
+    if (got < 0 && errno != EINTR && errno != EAGAIN) fail("port");
+    if (got <= 0) {
+      usleep(1000);
+    } else if (line[length] == '\n') {
+      line[length] = 0;
+      return;
+    } else if (++length == room) {
+      refuse("a line of the port is too long");
+    }
+  }
+}
+
+static int stripe(int argc, char **argv) {
+  const char *list = option(argc, argv, "--devices"), *path = option(argc, argv, "--port");
+  uint64_t first = number(argc, argv, "--first", 0), total = number(argc, argv, "--total", 0);
+  int fds[DEVICES_MAX];
+  uint32_t devices = 0;
+  uint64_t slots = UINT64_MAX;
+  uint8_t *record = aligned_buffer(ALIGNMENT);
+  if (!list || !path) refuse("--devices and --port are needed");
+  for (char *device = strtok(strdup(list), ","); device; device = strtok(NULL, ",")) {
+    if (devices == DEVICES_MAX) refuse("too many devices");
+    fds[devices] = open_or_fail(device, O_RDWR | O_DIRECT | O_SYNC);
+    uint64_t held = size_of(fds[devices++]) / RECORD_BYTES;
+    if (held < slots) slots = held;
+  }
+  if (devices == 0 || slots == 0 || first + devices > total) refuse("no such part of a ledger");
+  int port = open_or_fail(path, O_RDWR);
+  for (;;) {
+    struct timespec now;
+    char line[64];
+    read_line(port, line, sizeof line);
+    uint64_t seq = strtoull(line, NULL, 10);
+    uint64_t place = seq ? (seq - 1) % total : UINT64_MAX;
+    if (place < first || place >= first + devices) refuse("a record that belongs elsewhere");
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t unix_ms = (uint64_t)now.tv_sec * 1000 + (uint64_t)now.tv_nsec / 1000000;
+    put_record(record, seq, unix_ms, (uint32_t)total);
+    write_at(fds[place - first], record, RECORD_BYTES, (seq - 1) / total % slots * RECORD_BYTES);
+    int length = snprintf(line, sizeof line, "%llu %llu\n", (unsigned long long)seq, (unsigned long long)unix_ms);
+    if (write(port, line, (size_t)length) != length) fail(path);
+  }
+}
+
 /* ---- latency ---- */
 
 static int by_value(const void *a, const void *b) {
@@ -259,8 +313,9 @@ static int fill(int argc, char **argv) {
 int main(int argc, char **argv) {
   make_crc_table();
   if (argc > 1 && strcmp(argv[1], "ledger") == 0) return ledger(argc, argv);
+  if (argc > 1 && strcmp(argv[1], "stripe") == 0) return stripe(argc, argv);
   if (argc > 1 && strcmp(argv[1], "latency") == 0) return latency(argc, argv);
   if (argc > 1 && strcmp(argv[1], "fill") == 0) return fill(argc, argv);
-  fprintf(stderr, "usage: labtool ledger|latency|fill …: see the head of lab/labtool.c\n");
+  fprintf(stderr, "usage: labtool ledger|stripe|latency|fill …: see the head of lab/labtool.c\n");
   return 2;
 }
