@@ -43,7 +43,6 @@ export type {
   ReplicationView,
 } from './machines.ts';
 export type {
-  CopyTypeShape,
   LimitWindowShape,
   PreviewAnswer,
   PreviewRequest,
@@ -52,6 +51,7 @@ export type {
   TriggerShape,
   WindowShape,
 } from './policies.ts';
+export { CopyTypeShape } from './policies.ts';
 export {
   API_PREFIX,
   EVENTS_PATH,

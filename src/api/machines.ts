@@ -284,6 +284,20 @@ export const PointView = Type.Object({
   publishedAtMs: Type.Optional(WallTime),
   pauseMs: Type.Number(),
   frozenMs: Type.Optional(Type.Number()),
+  /** How the hooks of its type went, in their order; at the protected site, as long as it keeps the record of the copy. */
+  hooks: Type.Optional(
+    Type.Array(
+      Type.Object({
+        hook: Type.Union([Type.Literal('before'), Type.Literal('after'), Type.Literal('onFailure')]),
+        hasBegun: Type.Boolean(),
+        tookMs: Type.Number(),
+        exitCode: Type.Optional(Type.Integer()),
+        /** The beginning of what it printed: a stranger's words. */
+        output: Type.Optional(Type.String()),
+        failure: Type.Optional(Type.String()),
+      }),
+    ),
+  ),
   changedBytes: Type.Optional(Bytes),
   receivedBytes: Type.Optional(Bytes),
   epoch: Type.Optional(Count),

@@ -13,6 +13,18 @@ const strict = { additionalProperties: false };
 /** Milliseconds between copies, by copy type: the short form of a schedule. */
 export const Every = Type.Record(CopyTypeName, Interval, { maxProperties: 16 });
 
+/** A program of the guest, run by its agent without a shell. */
+const GuestProgramShape = Type.Object(
+  {
+    command: Type.String({ pattern: '^[^\\0]+$', maxLength: 4096 }),
+    arguments: Type.Array(Type.String({ pattern: '^[^\\0]*$', maxLength: 8192 }), { maxItems: 64 }),
+    /** What it reads from its standard input, such as a script. */
+    input: Type.Optional(Type.String({ maxLength: 16_384 })),
+    limitMs: Type.Integer({ minimum: 100, maximum: 300_000 }),
+  },
+  strict,
+);
+
 /** A copy type of a machine's own; docs/consistency.md. */
 export const CopyTypeShape = Type.Object(
   {
@@ -20,6 +32,17 @@ export const CopyTypeShape = Type.Object(
     /** What its copies strive for; `application`: the guest is frozen for the cut. */
     aim: Type.Union([Type.Literal('crash'), Type.Literal('application')]),
     description: Type.Optional(Type.String({ maxLength: 200 })),
+    /** What is run in the guest before the freeze, after the thaw, and last if anything failed. */
+    hooks: Type.Optional(
+      Type.Object(
+        {
+          before: Type.Optional(GuestProgramShape),
+          after: Type.Optional(GuestProgramShape),
+          onFailure: Type.Optional(GuestProgramShape),
+        },
+        strict,
+      ),
+    ),
   },
   strict,
 );

@@ -2,10 +2,11 @@ import { dirname, extname, resolve } from 'node:path';
 import { Value } from 'typebox/value';
 import { type AddMachineRequest, ROUTES } from '../api/index.ts';
 import { messageOf } from '../lib/errors.ts';
-import { type FileSystem, readSmallFile } from '../lib/files.ts';
+import type { FileSystem } from '../lib/files.ts';
 import { runCommand } from '../lib/processes.ts';
 import type { Random } from '../lib/random.ts';
 import { cliFailure } from './errors.ts';
+import { readJsonFile } from './json-file.ts';
 import { invalid } from './values.ts';
 
 /** What `vm add` sends, from options or from a file. */
@@ -148,19 +149,9 @@ function newMac(random: Random): string {
   );
 }
 
-const DESCRIPTION_BYTES_MAX = 1024 * 1024;
-
 /** The request that a file holds; paths in it are relative to the file. Throws CLI_FILE_INVALID. */
 export async function machineFromFile(files: FileSystem, path: string): Promise<AddMachineRequest> {
-  const bytes = await readSmallFile(files, path, DESCRIPTION_BYTES_MAX);
-  if (!bytes) throw cliFailure('CLI_FILE_INVALID', `there is no file ${path}`, { context: { path } });
-  let value: unknown;
-  try {
-    value = JSON.parse(bytes.toString('utf8'));
-  } catch (error) {
-    throw cliFailure('CLI_FILE_INVALID', `${path} is not JSON: ${messageOf(error)}`, { context: { path } });
-  }
-  const request = withAbsolutePaths(value, dirname(path));
+  const request = withAbsolutePaths(await readJsonFile(files, path), dirname(path));
   if (Value.Check(ROUTES['vm.add'].body, request)) return request;
   throw cliFailure(
     'CLI_FILE_INVALID',

@@ -136,7 +136,14 @@ export const CONTROL_ERRORS = {
   COPY_DEGRADED: {
     kind: 'unavailable',
     retry: 'later',
-    remedy: 'Look whether the guest agent runs in the guest and answers; the copy is crash-consistent only.',
+    remedy:
+      'Look whether the guest agent runs in the guest and answers, and what the hooks of the copy type say; the copy is crash-consistent only.',
+  },
+  COPY_HOOK_FAILED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'Look in the guest whether its applications were left as the hook before the copy had put them; `warmsite point show` has what the hooks printed.',
   },
   JOB_UNKNOWN: {
     kind: 'missing',

@@ -10,6 +10,7 @@ import type { Trigger, Zones } from '../recovery-point/index.ts';
 import type { CutRecord, ProtectedMachine, Protection, ReplicationTarget } from '../replication/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
 import type { Audit } from './audit.ts';
+import { reportCopy } from './copy-alerts.ts';
 import { CopyScheduler, rpoOf } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
@@ -377,7 +378,7 @@ export class ReplicationLoop {
       const cut = await this.#machine.cut(copyType);
       this.#emptyTips = this.#machine.presence.state === 'stopped' ? await this.#tipSizes() : undefined;
       alerts.clear(`copy:${machineId}`);
-      this.#reportDegraded(cut);
+      reportCopy(alerts, this.#machine.record, cut);
       log.info('copy.made', {
         machine: name,
         cutId: cut.cutId,
@@ -390,17 +391,6 @@ export class ReplicationLoop {
       return cut;
     } finally {
       this.#isCutting = false;
-    }
-  }
-
-  #reportDegraded(cut: CutRecord): void {
-    const { machineId, name } = this.#machine.record;
-    const key = `degraded:${machineId}`;
-    if (cut.degraded !== undefined) {
-      const said = `a copy of ${name} is crash-consistent only: ${cut.degraded}`;
-      this.#tools.alerts.raise(key, 'warning', controlFailure('COPY_DEGRADED', said), machineId);
-    } else if (cut.consistency !== 'crash') {
-      this.#tools.alerts.clear(key);
     }
   }
 

@@ -203,6 +203,7 @@ export function cutView(machine: ProtectedMachine, cut: CutRecord): PointView {
     cutAtMs: cut.cutAtMs,
     pauseMs: cut.pauseMs,
     ...(cut.frozenMs === undefined ? {} : { frozenMs: cut.frozenMs }),
+    ...(cut.hooks ? { hooks: cut.hooks } : {}),
     missed: cut.missed.length,
     proofs: {},
   };

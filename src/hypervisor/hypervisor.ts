@@ -83,6 +83,27 @@ export interface QuiesceReport<T> {
   readonly frozenMs?: number;
 }
 
+/** A program of the guest, run without a shell. */
+export interface GuestCommand {
+  readonly command: string;
+  readonly arguments: readonly string[];
+  /** What it reads from its standard input. */
+  readonly input?: string | undefined;
+  readonly limitMs: number;
+}
+
+/** How a program of the guest ended. Reasons and output are a stranger's words. */
+export type GuestCommandReport =
+  | {
+      readonly outcome: 'ended';
+      /** 128 + number of the signal if one ended it. */
+      readonly exitCode: number;
+      /** The beginning of what it printed, errors last. */
+      readonly output: string;
+    }
+  /** `not-begun`: it certainly does not run. `lost`: it began or may have begun; it was out of time, or the agent died. */
+  | { readonly outcome: 'not-begun' | 'lost'; readonly reason: string };
+
 export type MachineState = 'running' | 'paused' | 'shut-down' | 'crashed';
 
 /**
@@ -131,6 +152,11 @@ export interface RunningMachine extends AsyncDisposable {
    * waits for the other. Throws QMP_FREEZE_THAW_UNCONFIRMED for a guest that is frozen and does not confirm its thaw.
    */
   thawAbandoned(answerMs: number): Promise<'thawed' | 'not-frozen' | 'silent'>;
+  /**
+   * Runs a program in the guest through its agent and waits for its end; never throws for what guest or agent do. One that is
+   * out of time is ended, where the guest has `/bin/sh`. Waits while the guest is frozen by `whileFrozen`.
+   */
+  runInGuest(command: GuestCommand): Promise<GuestCommandReport>;
   /** Writes a picture of the console (PPM) to a file. */
   consolePicture(path: string): Promise<void>;
   /**

@@ -4,6 +4,7 @@ import type { Random } from '../lib/random.ts';
 import { qmpFailure } from './errors.ts';
 import { LineSocket } from './line-socket.ts';
 import { decodeReply, parseFields, type Reply } from './messages.ts';
+import { StringCutter } from './string-cutter.ts';
 import { type Waiting, waitingFor } from './waiting.ts';
 
 /**
@@ -14,6 +15,13 @@ const AGENT_LINE_BYTES_MAX = 4 * 1024 * 1024;
 
 /** Flushes the agent's parser, and marks the answer to `guest-sync-delimited`. Never part of UTF-8. */
 const DELIMITER = 0xff;
+
+export interface RequestOptions {
+  readonly timeoutMs: number;
+  readonly signal?: AbortSignal | undefined;
+  /** Strings of the reply are cut off after so many bytes; a longer reply is not refused for them. */
+  readonly stringBytesMax?: number;
+}
 
 /** What the next line is taken for; without it lines are late or uncalled for, and are dropped. */
 type Awaited =
@@ -36,6 +44,8 @@ export class AgentChannel {
   readonly #random: Random;
   readonly #socket: LineSocket;
   #awaited: Awaited | undefined;
+  /** While a reply is awaited of which long strings are of no interest. */
+  #cutter: StringCutter | undefined;
   #lastTurn: Promise<void> = Promise.resolve();
   #ended: Failure | undefined;
 
@@ -86,8 +96,7 @@ export class AgentChannel {
   request(
     command: string,
     args: object | undefined,
-    timeoutMs: number,
-    signal?: AbortSignal,
+    { timeoutMs, signal, stringBytesMax }: RequestOptions,
   ): Promise<unknown> {
     return this.#inTurn(async () => {
       const startMs = this.#clock.monotonicMs();
@@ -95,6 +104,8 @@ export class AgentChannel {
       const leftMs = Math.max(1, timeoutMs - (this.#clock.monotonicMs() - startMs));
       const waiting = this.#await<Reply>('reply', command, leftMs, signal);
       this.#awaited = { what: 'reply', waiting };
+      // The answer begins on a new line, and the next synchronisation comes after it.
+      this.#cutter = stringBytesMax === undefined ? undefined : new StringCutter(stringBytesMax);
       this.#sendCommand(command, args);
       return this.#valueOf(command, await waiting.promise);
     });
@@ -139,6 +150,7 @@ export class AgentChannel {
       return await work();
     } finally {
       this.#awaited = undefined;
+      this.#cutter = undefined;
       turn.resolve();
     }
   }
@@ -183,7 +195,10 @@ export class AgentChannel {
 
   #listen(): void {
     this.#socket.listen(
-      { lineBytesMax: AGENT_LINE_BYTES_MAX, restartByte: DELIMITER },
+      {
+        ...{ lineBytesMax: AGENT_LINE_BYTES_MAX, restartByte: DELIMITER },
+        filter: (chunk) => this.#cutter?.push(chunk) ?? chunk,
+      },
       {
         onLine: (line, delimited) => this.#onLine(line, delimited),
         onTooLong: () => {

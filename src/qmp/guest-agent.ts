@@ -26,6 +26,8 @@ const FILE_PIECE_BYTES = 48 * 1024;
 const CAPTURE_BYTES = 64 * 1024;
 /** Two streams of this size still fit into the longest reply that is read. */
 const CAPTURE_BYTES_MAX = 1024 * 1024;
+/** In base64, and a little more, which tells that there was more. */
+const CAPTURE_STRING_BYTES = 4 * Math.ceil((CAPTURE_BYTES_MAX + 3) / 3);
 
 export interface AgentConnectOptions {
   /** Path of the Unix socket behind the channel `org.qemu.guest_agent.0`. */
@@ -47,6 +49,8 @@ export interface ExecOptions extends AgentCallOptions {
   readonly input?: string;
   /** Bytes kept of each output stream, at most 1 MiB. */
   readonly captureBytesMax?: number;
+  /** Told as soon as the program runs. */
+  readonly onStarted?: (processId: number) => void;
 }
 
 export interface ExecResult {
@@ -115,7 +119,8 @@ export class GuestAgent implements AsyncDisposable {
   }
 
   /**
-   * Runs a program in the guest, without a shell, and waits for its end. After QMP_AGENT_TIMEOUT or an abort
+   * Runs a program in the guest, without a shell, and waits for its end. However much it prints, no more than is kept is held
+   * here. After QMP_AGENT_TIMEOUT or an abort
    * the program goes on in the guest: the agent cannot end it.
    */
   async exec(path: string, args: readonly string[], o: ExecOptions = {}): Promise<ExecResult> {
@@ -132,8 +137,18 @@ export class GuestAgent implements AsyncDisposable {
       { timeoutMs: Math.min(timeoutMs, COMMAND_TIMEOUT_MS), ...(signal ? { signal } : {}) },
     );
     const pid = wholeOf(fieldsOf(started, 'the started program').pid, 'the process id');
+    o.onStarted?.(pid);
     for (let pauseMs = FIRST_POLL_MS; ; pauseMs = Math.min(2 * pauseMs, LAST_POLL_MS)) {
-      const status = execStatusOf(await this.#call('guest-exec-status', { pid }, signal ? { signal } : {}));
+      const status = execStatusOf(
+        await this.#call(
+          'guest-exec-status',
+          { pid },
+          {
+            ...(signal ? { signal } : {}),
+            stringBytesMax: CAPTURE_STRING_BYTES,
+          },
+        ),
+      );
       if (status.exited) {
         const limit = Math.min(captureBytesMax, CAPTURE_BYTES_MAX);
         return {
@@ -228,8 +243,12 @@ export class GuestAgent implements AsyncDisposable {
     return this.close();
   }
 
-  #call(command: string, args: object | undefined, o: AgentCallOptions): Promise<unknown> {
-    return this.#channel.request(command, args, o.timeoutMs ?? COMMAND_TIMEOUT_MS, o.signal);
+  #call(
+    command: string,
+    args: object | undefined,
+    o: AgentCallOptions & { readonly stringBytesMax?: number },
+  ): Promise<unknown> {
+    return this.#channel.request(command, args, { timeoutMs: COMMAND_TIMEOUT_MS, ...o });
   }
 
   async #withFile<T>(

@@ -43,12 +43,16 @@ export class LineSocket {
     });
   }
 
-  /** Starts reading; to be called once, at once after `connect`. No byte is lost before. */
-  listen(options: LineReaderOptions, listener: LineSocketListener): void {
-    const reader = new LineReader(options, listener);
+  /** Starts reading; to be called once, at once after `connect`. No byte is lost before. `filter` sees the bytes first. */
+  listen(
+    options: LineReaderOptions & { readonly filter?: (chunk: Buffer) => Buffer },
+    listener: LineSocketListener,
+  ): void {
+    const { filter = (chunk: Buffer) => chunk, ...lines } = options;
+    const reader = new LineReader(lines, listener);
     this.#socket.on('data', (chunk: Buffer) => {
       // After `close` what is still in flight is of no interest any more.
-      if (!this.#socket.destroyed) reader.push(chunk);
+      if (!this.#socket.destroyed) reader.push(filter(chunk));
     });
     void this.#closed.then((cause) => listener.onClosed(cause));
   }

@@ -7,6 +7,24 @@ export type Consistency = 'crash' | 'file-system' | 'application';
 /** What a copy type, and with it a point, may be called. */
 export const COPY_TYPE_NAME = '^[a-z][a-z0-9-]{0,31}$';
 
+/** A program of the guest, run by its agent without a shell. */
+const GuestProgram = Type.Object({
+  command: Type.String({ pattern: '^[^\\0]+$', maxLength: 4096 }),
+  arguments: Type.Array(Type.String({ pattern: '^[^\\0]*$', maxLength: 8192 }), { maxItems: 64 }),
+  /** What it reads from its standard input, such as a script. */
+  input: Type.Optional(Type.String({ maxLength: 16_384 })),
+  limitMs: Type.Integer({ minimum: 100, maximum: 300_000 }),
+});
+export type GuestProgram = Type.Static<typeof GuestProgram>;
+
+/** What is run in the guest around a cut. docs/consistency.md, «Hooks». */
+export const Hooks = Type.Object({
+  before: Type.Optional(GuestProgram),
+  after: Type.Optional(GuestProgram),
+  onFailure: Type.Optional(GuestProgram),
+});
+export type Hooks = Type.Static<typeof Hooks>;
+
 /** A class of copy: one of the two that every machine has, or one of its own. docs/consistency.md, «Copy types». */
 export const CopyType = Type.Object({
   name: Type.String({ pattern: COPY_TYPE_NAME }),
@@ -14,6 +32,7 @@ export const CopyType = Type.Object({
   aim: Type.Union([Type.Literal('crash'), Type.Literal('application')]),
   /** For people. */
   description: Type.Optional(Type.String({ maxLength: 200 })),
+  hooks: Type.Optional(Hooks),
 });
 export type CopyType = Type.Static<typeof CopyType>;
 

@@ -25,9 +25,11 @@ export { ProtectedLayout } from './layout.ts';
 export type { MachinePresence } from './machine-presence.ts';
 export { PeerTarget } from './peer-target.ts';
 export { ProtectedMachine, type ProtectedTools } from './protected-machine.ts';
+export { hookFailureOf } from './quiesce.ts';
 export { type ReceiverTools, ReplicationReceiver } from './receiver.ts';
 export type {
   CutRecord,
+  HookReport,
   MachineRecord,
   ProtectedDisk,
   Protection,

@@ -15,6 +15,11 @@ export class ProtectedLayout {
     return join(this.directory, 'machine.json');
   }
 
+  /** Hooks that must still run. */
+  get owedHooks(): string {
+    return join(this.directory, 'hooks.json');
+  }
+
   get cuts(): string {
     return join(this.directory, 'cuts');
   }

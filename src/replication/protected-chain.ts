@@ -13,6 +13,8 @@ import { chainOf, happened, hasOwnLayer, nextToCompact, nextToMerge, staleDisks 
 import type { CutTogether, SealedCut } from './cut-together.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
+import { OwedHooks } from './owed-hooks.ts';
+import { quiesced } from './quiesce.ts';
 import { CUT_RECORD, type CutRecord, type ProtectedDisk } from './records.ts';
 
 export interface ChainTools {
@@ -37,20 +39,24 @@ export class ProtectedChain {
   readonly #tools: ChainTools;
   readonly #layout: ProtectedLayout;
   readonly #disks: readonly ProtectedDisk[];
+  /** What hooks of earlier copies must still run in the guest. */
+  readonly owedHooks: OwedHooks;
   #cuts: readonly CutRecord[];
   /** The space of the layers that were removed last. */
   #freed: Promise<void> | undefined;
 
-  private constructor(
-    tools: ChainTools,
-    layout: ProtectedLayout,
-    disks: readonly ProtectedDisk[],
-    cuts: readonly CutRecord[],
-  ) {
-    this.#tools = tools;
-    this.#layout = layout;
-    this.#disks = disks;
-    this.#cuts = cuts;
+  private constructor(o: {
+    tools: ChainTools;
+    layout: ProtectedLayout;
+    disks: readonly ProtectedDisk[];
+    cuts: readonly CutRecord[];
+    owedHooks: OwedHooks;
+  }) {
+    this.#tools = o.tools;
+    this.#layout = o.layout;
+    this.#disks = o.disks;
+    this.#cuts = o.cuts;
+    this.owedHooks = o.owedHooks;
   }
 
   static async open(
@@ -72,7 +78,8 @@ export class ProtectedChain {
       if (cut) cuts.push(cut);
     }
     cuts.sort((a, b) => a.ordinal - b.ordinal);
-    return new ProtectedChain(tools, layout, disks, cuts);
+    const owedHooks = await OwedHooks.open(files, layout.owedHooks, tools.log);
+    return new ProtectedChain({ tools, layout, disks, cuts, owedHooks });
   }
 
   get cuts(): readonly CutRecord[] {
@@ -199,7 +206,7 @@ export class ProtectedChain {
     await this.#store(intended);
     try {
       await this.#createTips(intended);
-      const reached = await this.#seal(intended, type.aim, freezeLimitMs, running, together);
+      const reached = await this.#seal(intended, type, freezeLimitMs, running, together);
       const sealed: CutRecord = { ...intended, ...reached, state: 'sealed' };
       await this.#store(sealed);
       return sealed;
@@ -230,11 +237,13 @@ export class ProtectedChain {
 
   async #seal(
     cut: CutRecord,
-    aim: CopyType['aim'],
+    type: CopyType,
     freezeLimitMs: number,
     running: RunningMachine | undefined,
     together: CutTogether | undefined,
-  ): Promise<Pick<CutRecord, 'consistency' | 'degraded' | 'cutAtMs' | 'pauseMs' | 'frozenMs' | 'group'>> {
+  ): Promise<
+    Pick<CutRecord, 'consistency' | 'degraded' | 'cutAtMs' | 'pauseMs' | 'frozenMs' | 'hooks' | 'group'>
+  > {
     const { clock } = this.#tools;
     if (!running) {
       await this.#syncSealed(cut);
@@ -249,19 +258,12 @@ export class ProtectedChain {
       const cutAtMs = clock.wallMs();
       return { cutAtMs, ...(await running.cut(disks)) };
     };
-    if (aim === 'crash') {
-      const { apart, ...sealed } = await act();
-      return { consistency: 'crash', ...sealed, ...(apart === undefined ? {} : { degraded: apart }) };
-    }
-    const { result, consistent, reason, frozenMs } = await running.whileFrozen(freezeLimitMs, act);
+    const { cutId } = cut;
+    const { result, ...reached } = await quiesced({
+      ...{ running, type, cutId, freezeLimitMs, clock, owed: this.owedHooks, work: act },
+    });
     const { apart, ...sealed } = result;
-    const degraded = consistent ? apart : (reason ?? 'the guest was not frozen');
-    return {
-      consistency: consistent ? aim : 'crash',
-      ...(degraded === undefined ? {} : { degraded }),
-      ...sealed,
-      ...(frozenMs === undefined ? {} : { frozenMs }),
-    };
+    return { ...(apart === undefined ? {} : { degraded: apart }), ...reached, ...sealed };
   }
 
   /**

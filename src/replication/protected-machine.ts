@@ -11,6 +11,7 @@ import { type Delivered, Delivery, type DeliveryTools, type ReplicateOutcome } f
 import { replicationFailure } from './errors.ts';
 import { isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
 import type { ProtectedLayout } from './layout.ts';
+import { endLeftBehind } from './left-behind.ts';
 import { type MachinePresence, presenceOf } from './machine-presence.ts';
 import { ProtectedChain } from './protected-chain.ts';
 import {
@@ -24,9 +25,6 @@ import {
 import type { SeedExported, SeedExportOptions } from './seed-export.ts';
 import type { SendProgress } from './send-session.ts';
 import type { ReplicationTarget } from './target.ts';
-
-/** A guest that answers at all answers this soon, also on a busy host. */
-const AGENT_ANSWER_MS = 5_000;
 
 export interface ProtectedTools extends DeliveryTools {
   readonly hypervisor: Hypervisor;
@@ -157,8 +155,9 @@ export class ProtectedMachine {
     try {
       const running = await this.#tools.hypervisor.attach(this.#record.sockets);
       this.#adopt(running);
-      // A guest that is frozen without a word of ours is somebody else's, a backup tool's perhaps, and left alone.
-      if (this.#chain.mayHaveFrozen) void this.#thawAbandoned(running);
+      void endLeftBehind(this.#tools.log, this.#record.name, this.#chain, running, (event) =>
+        this.#tell(event),
+      );
     } catch (error) {
       if (!isFailure(error)) throw error;
       this.#presence =
@@ -188,23 +187,6 @@ export class ProtectedMachine {
 
   #tell(event: MachineEvent): void {
     for (const listener of this.#listeners) listener(event);
-  }
-
-  /**
-   * An earlier process of ours may have been killed together with the freeze guard, and the guest stands still since then.
-   * Nobody waits for this: a guest agent that does not answer must hold nothing up.
-   */
-  async #thawAbandoned(running: RunningMachine): Promise<void> {
-    const { log } = this.#tools;
-    const machine = this.#record.name;
-    try {
-      if ((await running.thawAbandoned(AGENT_ANSWER_MS)) !== 'thawed') return;
-      log.warn('machine.thawed', { machine, reason: 'it was found frozen, with nobody left to thaw it' });
-      this.#tell({ name: 'WARMSITE_THAWED', data: {} });
-    } catch (error) {
-      log.error('machine.left-frozen', { machine, reason: messageOf(error) });
-      this.#tell({ name: 'WARMSITE_LEFT_FROZEN', data: { error } });
-    }
   }
 
   async #settleInterrupted(): Promise<void> {

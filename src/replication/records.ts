@@ -7,6 +7,7 @@ import {
   CopySchedule,
   CopyType,
   GroupCut,
+  Hooks,
   LimitWindow,
   RetentionPolicy,
   retentionOfOld,
@@ -104,6 +105,29 @@ const ConsistencyName = Type.Union([
   Type.Literal('application'),
 ]);
 
+const HookReportSchema = Type.Object({
+  hook: Type.Union([Type.Literal('before'), Type.Literal('after'), Type.Literal('onFailure')]),
+  /** It ran, or nobody knows that it did not. */
+  hasBegun: Type.Boolean(),
+  tookMs: Time,
+  exitCode: Type.Optional(Type.Integer()),
+  /** The beginning of what it printed: a stranger's words. */
+  output: Type.Optional(Type.String({ maxLength: 8192 })),
+  /** Why it failed; absent if it did not. */
+  failure: Type.Optional(Type.String()),
+});
+/** How one hook of a copy went. */
+export type HookReport = Type.Static<typeof HookReportSchema>;
+
+const OwedHooksSchema = Type.Object({
+  /** The copy that they belong to. */
+  cutId: Type.String(),
+  ...Type.Pick(Hooks, ['after', 'onFailure']).properties,
+});
+/** `hooks.json`: hooks that must still run because a copy has begun whose end was never seen. */
+export type OwedHooksRecord = Type.Static<typeof OwedHooksSchema>;
+export const OWED_HOOKS_RECORD = recordKind('owed-hooks', 1, OwedHooksSchema);
+
 const CutSchema = Type.Object({
   cutId: Type.String(),
   /** Counts the cuts of the machine. */
@@ -123,6 +147,8 @@ const CutSchema = Type.Object({
   frozenMs: Type.Optional(Type.Number({ minimum: 0 })),
   /** It was made at one instant with the cuts of other machines. */
   group: Type.Optional(GroupCut),
+  /** How its hooks went, in their order. */
+  hooks: Type.Optional(Type.Array(HookReportSchema, { maxItems: 3 })),
   /** By disk: the file whose content this cut sealed; it holds what changed since the cut before. */
   sealed: Type.Record(Type.String(), Image),
   /** By disk: the file that took the writes afterwards. */

@@ -1,6 +1,7 @@
 import type {
   CutReport,
   DiskCut,
+  GuestCommandReport,
   Hypervisor,
   ImageFile,
   MachineConfiguration,
@@ -205,6 +206,10 @@ class FakeConnection implements RunningMachine {
 
   async thawAbandoned(): Promise<'thawed' | 'not-frozen' | 'silent'> {
     return 'not-frozen';
+  }
+
+  async runInGuest(): Promise<GuestCommandReport> {
+    return { outcome: 'not-begun', reason: 'a fake machine has no guest agent' };
   }
 
   async consolePicture(): Promise<void> {

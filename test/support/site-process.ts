@@ -2,12 +2,13 @@
  * The processes of both sites in one that a test may kill at any instant: `site-process.ts IDENTITY MODE`, where
  * IDENTITY is a file that holds a `TwoSitesIdentity`. Tells on standard output what it has done, a JSON line each.
  *
- * `replicate`: cuts and sends without end. `freeze`: begins an application-consistent cut that never ends.
+ * `replicate`: cuts and sends without end. `freeze`: begins an application-consistent cut that never ends. `cut TYPE`: makes
+ * copies of a type without end.
  */
 import { readFile } from 'node:fs/promises';
 import { openTwoSites, reopenMachine } from './two-sites.ts';
 
-const [, , identityPath, mode] = process.argv;
+const [, , identityPath, mode, copyType] = process.argv;
 const identity = JSON.parse(await readFile(identityPath!, 'utf8'));
 const sites = await openTwoSites({ after: () => undefined }, identity);
 const machine = await reopenMachine(sites);
@@ -22,6 +23,8 @@ if (mode === 'freeze') {
   };
   await machine.cut('app');
 }
+
+while (mode === 'cut') await machine.cut(copyType!);
 
 for (;;) {
   await machine.cut('crash');

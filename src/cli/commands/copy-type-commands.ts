@@ -1,16 +1,23 @@
 import type { Command } from 'commander';
 import type { CopyTypeShape, MachineView } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
+import {
+  type CopyTypeOptions,
+  copyTypeFromFile,
+  copyTypeFromOptions,
+  parseProgram,
+} from '../copy-type-description.ts';
 import { cliFailure } from '../errors.ts';
-import { named, parseName, parseWord } from '../values.ts';
+import { named, parseDuration, parseWord } from '../values.ts';
 import { printCopyTypes } from '../views/copy-type-view.ts';
 import { examples, type Runner } from './runner.ts';
 
 const AIMS = ['crash', 'application'] as const;
 
-interface AddOptions {
-  readonly aim?: CopyTypeShape['aim'];
-  readonly description?: string;
+const LIMIT_MS = 30_000;
+
+interface AddOptions extends CopyTypeOptions {
+  readonly from?: string;
   readonly replace?: boolean;
 }
 
@@ -30,26 +37,38 @@ export function addCopyTypeCommands(vm: Command, runner: Runner): void {
     .argument('<type>', 'its name')
     .option(
       '--aim <aim>',
-      'application: the guest is frozen for the cut; crash: it is not told',
+      'application: the guest is frozen for the cut; crash: it is not (default: application)',
       named('--aim', (text) => parseWord(text, AIMS)),
-      'application',
     )
     .option('--description <text>', 'what it is for')
+    .option(
+      '--before <program>',
+      'hook: run in the guest before the freeze, without a shell',
+      named('--before', parseProgram),
+    )
+    .option('--after <program>', 'hook: run after the thaw', named('--after', parseProgram))
+    .option(
+      '--on-failure <program>',
+      'hook: run last if anything failed',
+      named('--on-failure', parseProgram),
+    )
+    .option('--limit <duration>', 'how long each hook may take', named('--limit', parseDuration), LIMIT_MS)
+    .option('--from <file>', 'take all of it but the name from a JSON file')
     .option('--replace', 'redefine the type if there is one of this name')
     .addHelpText(
       'after',
       examples(
         "warmsite vm copy-type add erp nightly --description 'before the night shift'",
+        "warmsite vm copy-type add erp quiet --before '/usr/local/bin/erp hold' --after '/usr/local/bin/erp release'",
         "warmsite vm policy erp --schedule 'nightly=at 0 2 * * * Europe/Berlin' --keep crash:8,nightly:7",
       ),
     )
     .action(
       runner.run(async (context, machine: string, name: string, o: AddOptions) => {
-        const added: CopyTypeShape = {
-          name: parseName(name),
-          aim: o.aim ?? 'application',
-          ...(o.description === undefined ? {} : { description: o.description }),
-        };
+        const added =
+          o.from === undefined
+            ? copyTypeFromOptions(name, o)
+            : await copyTypeFromFile(context.world.files, context.path(o.from), name);
         const before = own(await view(context, machine));
         if (!o.replace && before.some((type) => type.name === name)) {
           throw cliFailure('CLI_USAGE', `${machine} has a copy type ${name} already; --replace redefines it`);

@@ -255,6 +255,7 @@ export function printPoint(page: Page, point: PointView, nowMs: number): void {
       ['published', point.publishedAtMs === undefined ? undefined : formatTime(point.publishedAtMs)],
       ['pause', formatDuration(point.pauseMs)],
       ['frozen', point.frozenMs === undefined ? undefined : formatDuration(point.frozenMs)],
+      ...(point.hooks ?? []).map((report): [string, Cell] => [`hook: ${report.hook}`, hookCell(report)]),
       ['changed', point.changedBytes === undefined ? undefined : formatBytes(point.changedBytes)],
       ['received', point.receivedBytes === undefined ? undefined : formatBytes(point.receivedBytes)],
       ['epoch', point.epoch === undefined ? undefined : String(point.epoch)],
@@ -281,6 +282,15 @@ export function printPoint(page: Page, point: PointView, nowMs: number): void {
       disk.root,
     ]),
   );
+}
+
+function hookCell({ exitCode, output = '', failure, tookMs }: NonNullable<PointView['hooks']>[number]): Cell {
+  const ended = failure ?? `exit code ${exitCode}`;
+  const said = output.trim() === '' ? '' : `: ${output.trim()}`;
+  return {
+    text: `${formatDuration(tookMs)}, ${ended}${said}`,
+    tone: failure === undefined ? 'plain' : 'warning',
+  };
 }
 
 function bootProofOf({ passed, atMs, rtoMs }: NonNullable<PointView['proofs']['boot']>): Cell {

@@ -10,6 +10,8 @@ import { hypervisorFailure } from '../errors.ts';
 import type {
   CutReport,
   DiskCut,
+  GuestCommand,
+  GuestCommandReport,
   MachineDisk,
   MachineEvent,
   MachineSockets,
@@ -21,6 +23,7 @@ import type {
 import type { ImageFile } from '../images.ts';
 import { disksOf, nodeNameOf } from './block-graph.ts';
 import { configurationOf } from './captured-configuration.ts';
+import { runInGuest } from './guest-command.ts';
 import { syncFile } from './qemu-images.ts';
 import { whileFrozen } from './quiesce.ts';
 
@@ -34,7 +37,7 @@ export class QemuMachine implements RunningMachine {
   readonly gone: Promise<void>;
   readonly #qmp: QmpClient;
   readonly #clock: Clock;
-  /** What is done to the guest's freeze state, one after the other. */
+  /** What is done through the guest's agent, one after the other: freezes, thaws, commands. */
   readonly #freezing = new Mutex();
   readonly #letGo = new AbortController();
 
@@ -270,6 +273,11 @@ export class QemuMachine implements RunningMachine {
     return this.#freezing.run(() =>
       thawAbandoned({ agentPath, answerMs, clock: this.#clock, random, signal }),
     );
+  }
+
+  runInGuest(command: GuestCommand): Promise<GuestCommandReport> {
+    const { agentPath } = this.sockets;
+    return this.#freezing.run(() => runInGuest(agentPath, command, this.#clock));
   }
 
   async consolePicture(path: string): Promise<void> {

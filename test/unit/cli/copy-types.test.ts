@@ -1,9 +1,12 @@
 import assert from 'node:assert/strict';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, it, type TestContext } from 'node:test';
 import type { CopyTypeShape, MachineView, PolicyRequest } from '../../../src/api/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { newId, systemRandom } from '../../../src/lib/random.ts';
 import { BUILT_IN_TYPES } from '../../../src/recovery-point/index.ts';
+import { temporaryDirectory } from '../../support/temporary.ts';
 import { fakeSite } from './fake-site.ts';
 import { run } from './fake-world.ts';
 
@@ -61,6 +64,39 @@ describe('command line: copy types', { timeout: 60_000 }, () => {
     assert.equal((await vm('remove', 'erp', 'nightly')).exitCode, 0);
     assert.deepEqual(types, [{ name: 'quick', aim: 'crash' }]);
     assert.equal(asked.at(-1)?.path, '/v1/machines/erp/protection');
+  });
+
+  it('S0.6 hooks are given as programs with their arguments, or all of a type in a file', async (t) => {
+    const { types, vm } = await siteWithMachine(t);
+    const hooks = [
+      '--before',
+      '/bin/sh -c \'sync; echo "done"\'',
+      '--on-failure',
+      '/bin/alarm ""',
+      '--limit',
+      '5s',
+    ];
+    assert.equal((await vm('add', 'erp', 'quiet', '--aim', 'crash', ...hooks)).exitCode, 0);
+    const program = (command: string, ...rest: string[]) => ({ command, arguments: rest, limitMs: 5000 });
+    assert.deepEqual(types[0]!.hooks, {
+      before: program('/bin/sh', '-c', 'sync; echo "done"'),
+      onFailure: program('/bin/alarm', ''),
+    });
+    assert.match((await vm('list', 'erp')).output, /before: \/bin\/sh, onFailure: \/bin\/alarm/);
+    for (const wrong of ['', "'open", '  ']) {
+      assert.equal((await vm('add', 'erp', 'more', '--before', wrong)).exitCode, 2);
+    }
+
+    const path = join(await temporaryDirectory(t), 'type.json');
+    const described = { aim: 'application', hooks: { after: { ...program('/bin/cat'), input: 'a\nb' } } };
+    await writeFile(path, JSON.stringify(described));
+    assert.equal((await vm('add', 'erp', 'filed', '--from', path)).exitCode, 0);
+    assert.deepEqual(types[1], { name: 'filed', ...described });
+    await writeFile(path, JSON.stringify({ ...described, hoks: {} }));
+    const refused = await vm('add', 'erp', 'other', '--from', path);
+    assert.equal(refused.exitCode, 2);
+    assert.match(refused.messages, /does not describe a copy type/);
+    assert.equal(types.length, 2);
   });
 
   it('S0.4 redefines a type only when told to, and removes none that is not there', async (t) => {
