@@ -34,6 +34,13 @@ export type {
   TestFailoverRequest,
 } from './failovers.ts';
 export type {
+  ChangeGroupRequest,
+  CreateGroupRequest,
+  GroupCutView,
+  GroupPointView,
+  GroupView,
+} from './groups.ts';
+export type {
   AddMachineRequest,
   HoldRequest,
   MachineView,

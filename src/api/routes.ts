@@ -2,6 +2,14 @@ import Type from 'typebox';
 import { Done } from './common.ts';
 import { BranchView, FailoverRequest, RestartRequest, TestFailoverRequest } from './failovers.ts';
 import {
+  ChangeGroupRequest,
+  CreateGroupRequest,
+  CutGroupRequest,
+  GroupCutView,
+  GroupPointView,
+  GroupView,
+} from './groups.ts';
+import {
   AddMachineRequest,
   CreatePointRequest,
   HoldRequest,
@@ -54,6 +62,8 @@ const MachineTrigger = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
   trigger: Type.String({ minLength: 1, maxLength: 32 }),
 });
+/** A group by name or id. */
+const Group = Type.Object({ group: Type.String({ minLength: 1, maxLength: 64 }) });
 /** A paired site by name or id. */
 const Peer = Type.Object({ peer: Type.String({ minLength: 1, maxLength: 64 }) });
 const Job = Type.Object({ job: Type.String({ minLength: 26, maxLength: 26 }) });
@@ -92,6 +102,7 @@ interface Route {
 const plain = { params: Nothing, query: Nothing, body: Nothing };
 const ofMachine = { ...plain, params: Machine };
 const ofPoint = { ...plain, params: MachinePoint };
+const ofGroup = { ...plain, params: Group };
 const ofPeer = { ...plain, params: Peer };
 const ofJob = { ...plain, params: Job };
 
@@ -205,6 +216,37 @@ export const ROUTES = {
     path: '/machines/:machine/retention/preview',
     body: PreviewRequest,
     answer: PreviewAnswer,
+  },
+  'group.create': {
+    ...plain,
+    method: 'POST',
+    path: '/groups',
+    body: CreateGroupRequest,
+    answer: GroupView,
+  },
+  'group.list': { ...plain, method: 'GET', path: '/groups', answer: Type.Array(GroupView) },
+  'group.show': { ...ofGroup, method: 'GET', path: '/groups/:group', answer: GroupView },
+  'group.change': {
+    ...ofGroup,
+    method: 'PATCH',
+    path: '/groups/:group',
+    body: ChangeGroupRequest,
+    answer: GroupView,
+  },
+  'group.remove': { ...ofGroup, method: 'DELETE', path: '/groups/:group', answer: Done },
+  'group.cut': {
+    ...ofGroup,
+    method: 'POST',
+    path: '/groups/:group/cuts',
+    body: CutGroupRequest,
+    answer: GroupCutView,
+  },
+  /** At the recovery site; the oldest first. */
+  'group.points': {
+    ...ofGroup,
+    method: 'GET',
+    path: '/groups/:group/points',
+    answer: Type.Array(GroupPointView),
   },
   'replica.remove': {
     ...ofMachine,

@@ -2,6 +2,7 @@ import { Command, CommanderError } from 'commander';
 import { Failure, isFailure, KIND_TABLE, messageOf } from '../lib/errors.ts';
 import { WARMSITE_VERSION } from '../lib/records.ts';
 import { addFailoverCommands } from './commands/failover-commands.ts';
+import { addGroupCommands } from './commands/group-commands.ts';
 import { addJobCommands } from './commands/job-commands.ts';
 import { addMachineCommands } from './commands/machine-commands.ts';
 import { addPointCommands } from './commands/point-commands.ts';
@@ -55,6 +56,7 @@ function buildProgram(world: World, json: boolean, finish: (report: Report) => v
   addSiteCommands(program, runner);
   addMachineCommands(program, runner);
   addPointCommands(program, runner);
+  addGroupCommands(program, runner);
   addReplicaCommands(program, runner);
   addSeedCommands(program, runner);
   addFailoverCommands(program, runner);

@@ -11,9 +11,11 @@ import {
 } from '../recovery-point/index.ts';
 import type { Protection } from '../replication/index.ts';
 
+type Plan = Pick<Protection, 'schedules' | 'blackouts'>;
+
 /** What the scheduler asks of the machine that it schedules. */
 interface Scheduled {
-  readonly protection: () => Protection | null;
+  readonly protection: () => Plan | null;
   /** When the newest copy was made, on the wall clock; undefined if there is none or nobody knows. */
   readonly lastCutAtMs: () => number | undefined;
   readonly hasCopy: () => boolean;
@@ -29,7 +31,7 @@ export class CopyScheduler {
   readonly #zones: Zones;
   readonly #machine: Scheduled;
   /** The schedule of the present policy; made anew when that changes. */
-  #schedule: { readonly of: Protection | null; readonly schedule: Schedule } | undefined;
+  #schedule: { readonly of: Plan | null; readonly schedule: Schedule } | undefined;
   #state: ScheduleState | undefined;
   #lastTransfer: Transfer | undefined;
   /** What was owed when copies were last counted as made. */

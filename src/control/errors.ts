@@ -133,6 +133,49 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'List the triggers of the machine with `warmsite vm show`.',
   },
+  COPY_NOT_DUE: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy: 'Start the machine, or see to what hinders its copies: `warmsite vm show`.',
+  },
+  GROUP_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'List the groups with `warmsite group list`.',
+  },
+  GROUP_EXISTS: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Choose another name, or change the group that has it: `warmsite group change`.',
+  },
+  GROUP_MEMBER_UNSUITABLE: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The members of a group are protected machines of this site with one and the same target, each in no other group.',
+  },
+  GROUP_TOO_DEEP: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Points of a cut are kept for the whole group as long as one member keeps its own: keep fewer points of the members, or make two groups.',
+  },
+  GROUP_TARGET_OUTDATED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Upgrade the recovery site first: it would not keep the points of a group together.',
+  },
+  GROUP_CUT_APART: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'The copies of this occasion stand each by itself. See to the machine that is named; the next cut of the group is tried on schedule.',
+  },
+  MACHINE_IN_GROUP: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Take it out of the group first: `warmsite group change --members`, or `warmsite group remove`.',
+  },
   COPY_DEGRADED: {
     kind: 'unavailable',
     retry: 'later',

@@ -49,6 +49,11 @@ export class Inventory {
     });
   }
 
+  /** What the machine of this id is called. */
+  named(machineId: string): string | undefined {
+    return this.#all().find((found) => found.machineId === machineId)?.name;
+  }
+
   /** The machine at home here; throws MACHINE_NOT_AT_HOME for a replica. */
   home(reference: string): ProtectedMachine {
     const { home, name } = this.find(reference);

@@ -2,6 +2,7 @@ import type { AddMachineRequest, MachineView, PolicyRequest, ProtectRequest } fr
 import type { Alerts } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
+import type { Groups } from './groups.ts';
 import type { Inventory } from './inventory.ts';
 import type { Machines } from './machines.ts';
 import type { PeerLinks } from './peer-links.ts';
@@ -14,6 +15,7 @@ export class MachineActs {
   readonly #links: PeerLinks;
   readonly #audit: Audit;
   readonly #alerts: Alerts;
+  readonly #groups: Pick<Groups, 'of'>;
 
   constructor(o: {
     machines: Machines;
@@ -21,12 +23,14 @@ export class MachineActs {
     links: PeerLinks;
     audit: Audit;
     alerts: Alerts;
+    groups: Pick<Groups, 'of'>;
   }) {
     this.#machines = o.machines;
     this.#inventory = o.inventory;
     this.#links = o.links;
     this.#audit = o.audit;
     this.#alerts = o.alerts;
+    this.#groups = o.groups;
   }
 
   list(): MachineView[] {
@@ -93,10 +97,14 @@ export class MachineActs {
     return this.#audit.acting(act, async () => this.#machines.loopOf(machine).call(name));
   }
 
+  /** Throws MACHINE_IN_GROUP: a group that silently lacks a member is none. */
   unprotect(actor: string, reference: string, keepOrigin: boolean): Promise<MachineView> {
-    return this.#act(actor, 'vm.unprotect', reference, { keepOrigin }, (machine) =>
-      this.#machines.unprotect(machine, keepOrigin),
-    );
+    return this.#act(actor, 'vm.unprotect', reference, { keepOrigin }, async (machine) => {
+      const { machineId, name } = machine.record;
+      const group = this.#groups.of(machineId);
+      if (group) throw controlFailure('MACHINE_IN_GROUP', `${name} is in the group ${group.name}`);
+      await this.#machines.unprotect(machine, keepOrigin);
+    });
   }
 
   #act(

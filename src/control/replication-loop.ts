@@ -7,7 +7,13 @@ import type { Log } from '../lib/log.ts';
 import type { Random } from '../lib/random.ts';
 import { type Backoff, pauseMs } from '../lib/retry.ts';
 import type { Trigger, Zones } from '../recovery-point/index.ts';
-import type { CutRecord, ProtectedMachine, Protection, ReplicationTarget } from '../replication/index.ts';
+import type {
+  CutRecord,
+  CutTogether,
+  ProtectedMachine,
+  Protection,
+  ReplicationTarget,
+} from '../replication/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import { reportCopy } from './copy-alerts.ts';
@@ -15,6 +21,7 @@ import { CopyScheduler, rpoOf } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
 import { presenceFailure } from './presence-failure.ts';
+import { Tips } from './tips.ts';
 import { Wakeup } from './wakeup.ts';
 
 /** What the loop needs of a protected machine. */
@@ -83,12 +90,12 @@ export class ReplicationLoop {
     | { readonly failure: Failure; readonly isBlocked: boolean; readonly retryAtMs: number }
     | undefined;
   #lastSkip: { readonly reason: string; readonly atMs: number } | undefined;
-  /** Sizes of the tips of the stopped machine when they were last seen to hold nothing. */
-  #emptyTips: string | undefined;
+  readonly #tips: Tips;
 
   constructor(machine: LoopMachine, tools: LoopTools) {
     this.#machine = machine;
     this.#tools = tools;
+    this.#tips = new Tips(machine, tools.files);
     this.#scheduler = new CopyScheduler({
       ...{ clock: tools.clock, zones: tools.zones },
       machine: {
@@ -158,6 +165,14 @@ export class ReplicationLoop {
   /** Makes a copy now, on somebody's word. */
   cutNow(copyType: string): Promise<CutRecord> {
     return this.#cut(copyType);
+  }
+
+  /** Makes this machine's part of a cut of its group. Throws COPY_NOT_DUE if there is nothing to copy. */
+  async cutTogether(copyType: string, together: CutTogether): Promise<CutRecord> {
+    await this.#looked.promise;
+    const reason = await this.#tips.reasonNotToCut();
+    if (reason === undefined) return this.#cut(copyType, together);
+    throw controlFailure('COPY_NOT_DUE', reason, { context: { machine: this.#machine.record.name } });
   }
 
   /** Resolves when the target has acknowledged the cut of this ordinal, or one above. */
@@ -235,7 +250,7 @@ export class ReplicationLoop {
     // Points whose base has not come save nothing.
     const isWithoutBase = target?.seed !== undefined;
     // A machine that does not run and whose every byte is there loses nothing.
-    const isStill = presence.state === 'stopped' && this.#emptyTips !== undefined && unsent.length === 0;
+    const isStill = presence.state === 'stopped' && this.#tips.areEmpty && unsent.length === 0;
     const cutAtMs = isWithoutBase ? undefined : isStill ? 'now' : this.#acknowledgedCutAtMs;
     return rpoOf(this.#protection?.schedules ?? [], cutAtMs, this.#tools.clock.wallMs());
   }
@@ -329,7 +344,7 @@ export class ReplicationLoop {
   async #makeScheduled(copyType: string): Promise<void> {
     this.#scheduler.made(copyType);
     try {
-      const reason = await this.#reasonNotToCut();
+      const reason = await this.#tips.reasonNotToCut();
       if (reason === undefined) await this.#cut(copyType);
       else {
         this.#skip(copyType, reason);
@@ -344,41 +359,16 @@ export class ReplicationLoop {
     }
   }
 
-  async #reasonNotToCut(): Promise<string | undefined> {
-    const { presence, cuts } = this.#machine;
-    if (presence.state === 'stale' || presence.state === 'unreachable') return presence.reason;
-    if (presence.state === 'running') {
-      this.#emptyTips = undefined;
-      return undefined;
-    }
-    const nothing = 'the machine does not run and nothing was written since the last copy';
-    if (cuts.length > 0 && (await this.#tipSizes()) === this.#emptyTips) return nothing;
-    // Also asked before the first copy: it fails while another process writes the files.
-    const hasChanges = await this.#machine.hasUncutChanges();
-    if (hasChanges || cuts.length === 0) return undefined;
-    this.#emptyTips = await this.#tipSizes();
-    return nothing;
-  }
-
-  /** An empty layer grows with the first write: its size tells without opening it. */
-  async #tipSizes(): Promise<string> {
-    const sizes: string[] = [];
-    for (const { diskId } of this.#machine.record.disks) {
-      const tip = this.#machine.chain(diskId).at(-1);
-      sizes.push(`${tip?.path}:${tip && (await this.#tools.files.sizeOf(tip.path))}`);
-    }
-    return sizes.join('\n');
-  }
-
-  async #cut(copyType: string): Promise<CutRecord> {
+  async #cut(copyType: string, together?: CutTogether): Promise<CutRecord> {
     const { machineId, name } = this.#machine.record;
     const { alerts, log, events } = this.#tools;
     this.#isCutting = true;
     try {
-      const cut = await this.#machine.cut(copyType);
-      this.#emptyTips = this.#machine.presence.state === 'stopped' ? await this.#tipSizes() : undefined;
+      const cut = await this.#machine.cut(copyType, together);
+      await this.#tips.sealed();
       alerts.clear(`copy:${machineId}`);
-      reportCopy(alerts, this.#machine.record, cut);
+      // Why a group was not cut at one instant is told once, of the group.
+      if (!together || cut.group) reportCopy(alerts, this.#machine.record, cut);
       log.info('copy.made', {
         machine: name,
         cutId: cut.cutId,

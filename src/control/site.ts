@@ -27,6 +27,9 @@ import { examine } from './doctor.ts';
 import { controlFailure } from './errors.ts';
 import { EventHub } from './event-hub.ts';
 import { FailoverActs } from './failover-acts.ts';
+import { GroupActs } from './group-acts.ts';
+import { GroupPoints } from './group-points.ts';
+import { Groups } from './groups.ts';
 import { Inventory } from './inventory.ts';
 import { Jobs } from './jobs.ts';
 import { MachineActs } from './machine-acts.ts';
@@ -75,6 +78,7 @@ interface Works {
   readonly failovers: Failovers;
   readonly links: PeerLinks;
   readonly machines: Machines;
+  readonly groups: Groups;
   readonly pairing: Pairing;
   readonly peerServer: PeerServer;
 }
@@ -92,6 +96,7 @@ export class Site {
   readonly audit: Audit;
   readonly jobs: Jobs;
   readonly machines: MachineActs;
+  readonly groups: GroupActs;
   readonly points: PointActs;
   readonly failovers: FailoverActs;
   readonly replicas: ReplicaActs;
@@ -105,7 +110,7 @@ export class Site {
   private constructor(ground: Ground, works: Works, open: AsyncDisposableStack) {
     const { identity, settings, events, alerts, audit, database, tools } = ground;
     const { clock, random, log } = tools;
-    const { keeper, links, machines, pairing, peerServer } = works;
+    const { keeper, links, machines, groups, pairing, peerServer } = works;
     const inventory = new Inventory({
       machines,
       replicas: ground.replicas,
@@ -124,7 +129,9 @@ export class Site {
     this.events = events;
     this.alerts = alerts;
     this.audit = audit;
-    this.machines = new MachineActs({ machines, inventory, links, audit, alerts });
+    this.machines = new MachineActs({ machines, inventory, links, audit, alerts, groups });
+    const groupPoints = new GroupPoints(ground.replicas);
+    this.groups = new GroupActs({ groups, inventory, links, audit, keeper, points: groupPoints });
     this.points = new PointActs({
       ...{ machines, inventory, keeper, audit, jobs },
       replicaTools: ground.replicaTools,
@@ -312,6 +319,11 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   });
   const opened = machines;
   opening.defer(() => opened.close());
+  const groups = await Groups.open({
+    ...{ files, clock, random, log, zones, alerts, hypervisor, dataDirectory, machines },
+    target: (peerId) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock }),
+  });
+  opening.defer(() => groups.close());
   const pairing = new Pairing({
     ...{ identity, peers, files, dataDirectory, clock, random },
     onTokenReuse: ({ tokenId, usedBySiteId, triedBySiteId }) => {
@@ -342,5 +354,5 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   opening.defer(() => peerServer.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());
-  return { keeper, failovers, links, machines, pairing, peerServer };
+  return { keeper, failovers, links, machines, groups, pairing, peerServer };
 }

@@ -17,6 +17,7 @@ export * from './copy-schedule.ts';
 export * from './copy-type.ts';
 export { POINT_ERRORS, pointFailure } from './errors.ts';
 export * from './group-cut.ts';
+export * from './group-points.ts';
 export { checkPolicy, checkRetention } from './policy-check.ts';
 export * from './retention.ts';
 export * from './retention-policy.ts';

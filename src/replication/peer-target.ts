@@ -49,6 +49,17 @@ export class PeerTarget implements ReplicationTarget {
     return checkPreview(await this.#client.call('replica.preview', { machineId, retention }), policy);
   }
 
+  /** Whether it keeps points together that were cut together. */
+  async knowsGroups(): Promise<boolean> {
+    try {
+      await this.#client.call('replica.groups', {});
+      return true;
+    } catch (error) {
+      if (isFailure(error, 'PEER_CALL_UNKNOWN')) return false;
+      throw error;
+    }
+  }
+
   get seeds(): SeedTarget {
     return {
       announce: async (announcement, details, leaves, signal) => {

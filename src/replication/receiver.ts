@@ -34,6 +34,9 @@ const OfferBody = Type.Object({
   wallMs: Type.Number(),
 });
 
+/** Points that were cut together are kept together. */
+const GROUPS_VERSION = 1;
+
 export interface ReceiverTools {
   readonly replicas: Replicas;
   readonly wallMs: () => number;
@@ -83,6 +86,7 @@ export class ReplicationReceiver {
         checkOwner(replica, peer.siteId);
         return (await this.#tools.preview(replica, retentionFromWire(retention))) as unknown as Json;
       },
+      'replica.groups': async () => ({ version: GROUPS_VERSION }),
       'replica.offer': (peer, body) => this.#offer(peer.siteId, body),
       'replica.announce-seed': (peer, body) => this.#announceSeed(peer.siteId, body),
       'replica.keep-for-seed': async (peer, body) => {

@@ -64,6 +64,16 @@ export const HANDLERS: Handlers = {
     site.points.hold(actor, params.machine, params.point, body),
   'point.release': ({ site, actor, params }) => site.points.release(actor, params.machine, params.point),
   'retention.preview': ({ site, params, body }) => site.points.preview(params.machine, body),
+  'group.create': ({ site, actor, body }) => site.groups.create(actor, body),
+  'group.list': ({ site }) => site.groups.list(),
+  'group.show': ({ site, params }) => site.groups.show(params.group),
+  'group.change': ({ site, actor, params, body }) => site.groups.change(actor, params.group, body),
+  'group.remove': async ({ site, actor, params }) => {
+    await site.groups.remove(actor, params.group);
+    return done;
+  },
+  'group.cut': ({ site, actor, params, body }) => site.groups.cut(actor, params.group, body.type ?? 'crash'),
+  'group.points': ({ site, params }) => site.groups.points(params.group),
   'replica.remove': async ({ site, actor, params }) => {
     await site.replicas.remove(actor, params.machine);
     return done;

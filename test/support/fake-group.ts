@@ -35,6 +35,7 @@ export interface FakeMember {
 /** Protected machines of one site, without QEMU. */
 export interface FakeGroup {
   readonly members: readonly FakeMember[];
+  readonly files: SimFiles;
   cut(limitMs?: number, hypervisor?: Pick<FakeHypervisor, 'whilePaused'>): Promise<GroupCutOutcome>;
   /** One writer for all disks of all machines: the next record is written when the one before is durable. */
   write(count: number): Promise<void>;
@@ -42,11 +43,15 @@ export interface FakeGroup {
   recordsAt(outcome: GroupCutOutcome): Promise<number[]>;
 }
 
-export async function fakeGroup(names: readonly string[]): Promise<FakeGroup> {
+export async function fakeGroup(
+  names: readonly string[],
+  o: { sameTarget?: boolean } = {},
+): Promise<FakeGroup> {
   const files = new SimFiles(new SimDisk());
   const locks = new ImageLocks();
   const images = new FakeImages({ files, locks });
   for (const directory of ['/data', '/owner']) await files.makeDirectory(directory);
+  const targetSiteId = newId(systemClock, systemRandom);
   const group = { groupId: newId(systemClock, systemRandom), name: 'shop' };
   const host: FakeHost = {
     machines: new Map(),
@@ -89,7 +94,8 @@ export async function fakeGroup(names: readonly string[]): Promise<FakeGroup> {
       },
     });
     await machine.protect({
-      ...{ targetSiteId: newId(systemClock, systemRandom), schedules: [], freezeLimitMs: 1000 },
+      ...{ schedules: [], freezeLimitMs: 1000 },
+      targetSiteId: o.sameTarget === false ? newId(systemClock, systemRandom) : targetSiteId,
       ...{ retention: { types: { crash: 4 } }, compression: false },
     });
     const member: GroupMember = { machineId, name, cut: (together) => machine.cut('crash', together) };
@@ -111,6 +117,7 @@ export async function fakeGroup(names: readonly string[]): Promise<FakeGroup> {
   let written = 0;
   return {
     members,
+    files,
     cut: (limitMs = 5_000, hypervisor = new FakeHypervisor({ host, actor: AT_ONCE })) =>
       cutGroup(
         { hypervisor, clock: systemClock, random: systemRandom },
