@@ -4,11 +4,17 @@ import { type BootProof, loadBootProof, provenPoints } from '../failover/index.t
 import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { loadRecord } from '../lib/records.ts';
-import type { KeepReason, RetentionPolicy } from '../recovery-point/index.ts';
+import {
+  groupReasons,
+  type KeepReason,
+  type RetentionPolicy,
+  type RetentionVerdict,
+} from '../recovery-point/index.ts';
 import {
   awaitingSeed,
   CONTENT_PROOF,
   type ContentProof,
+  type Others,
   type Replica,
   type Replicas,
 } from '../replica/index.ts';
@@ -70,7 +76,8 @@ export class ReplicaKeeper {
       this.#index.refresh(replica);
       this.#tellOfSeed(replica);
       const proven = await provenPoints(this.#files, replica);
-      const retired = await replica.retire(retention, (pointId) => proven.has(pointId));
+      const isProven = (pointId: string) => proven.has(pointId);
+      const retired = await replica.retire(retention, isProven, () => this.#groupReasons(replica, retention));
       this.#alerts.clear(key);
       if (retired === 0 || !this.#isHeld(replica)) return;
       this.#index.refresh(replica);
@@ -104,17 +111,47 @@ export class ReplicaKeeper {
     this.#alerts.clear(`seed:${machineId}`);
   }
 
+  async #verdicts(replica: Replica, policy: RetentionPolicy): Promise<readonly RetentionVerdict[]> {
+    const proven = await provenPoints(this.#files, replica);
+    const others = await this.#groupReasons(replica, policy);
+    return replica.retention(policy, (pointId) => proven.has(pointId), others);
+  }
+
+  /** Why points stay that belong to cuts of groups, if `policy` is that of the replica. */
+  async #groupReasons(replica: Replica, policy: RetentionPolicy): Promise<Others> {
+    const { machineId } = replica.record;
+    const groups = replica.points.flatMap(({ statement }) => statement.group ?? []);
+    const ids = new Set(groups.flatMap(({ members }) => members.map((member) => member.machineId)));
+    if (ids.size === 0) return new Map();
+    const members = this.#replicas.list().filter(({ record }) => ids.has(record.machineId));
+    return groupReasons(
+      await Promise.all(
+        members.map(async (member) => {
+          const proven = await provenPoints(this.#files, member);
+          const own = member.record.machineId === machineId ? policy : member.record.retention;
+          const verdicts = member.retention(own, (pointId) => proven.has(pointId));
+          const reasons = new Map(verdicts.map((verdict) => [verdict.pointId, verdict.reasons]));
+          return {
+            machineId: member.record.machineId,
+            points: member.points.map(({ statement }) => ({
+              ...statement,
+              reasons: reasons.get(statement.pointId) ?? [],
+            })),
+          };
+        }),
+      ),
+    );
+  }
+
   /** What retention says of each point now. */
   async reasons(replica: Replica): Promise<ReadonlyMap<string, KeepReasons>> {
-    const proven = await provenPoints(this.#files, replica);
-    const verdicts = replica.retention(replica.record.retention, (pointId) => proven.has(pointId));
+    const verdicts = await this.#verdicts(replica, replica.record.retention);
     return new Map(verdicts.map(({ pointId, reasons }) => [pointId, reasons]));
   }
 
   /** What a retention policy would do with the points that there are. */
   async preview(replica: Replica, retention: RetentionPolicy): Promise<PreviewAnswer> {
-    const proven = await provenPoints(this.#files, replica);
-    const verdicts = replica.retention(retention, (pointId) => proven.has(pointId));
+    const verdicts = await this.#verdicts(replica, retention);
     const reasons = new Map(verdicts.map((verdict) => [verdict.pointId, verdict.reasons]));
     return {
       retention,

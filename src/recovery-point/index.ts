@@ -18,6 +18,7 @@ export * from './copy-type.ts';
 export { POINT_ERRORS, pointFailure } from './errors.ts';
 export * from './group-cut.ts';
 export * from './group-points.ts';
+export * from './group-retention.ts';
 export { checkPolicy, checkRetention } from './policy-check.ts';
 export * from './retention.ts';
 export * from './retention-policy.ts';

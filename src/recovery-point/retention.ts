@@ -26,6 +26,11 @@ export type KeepReason =
   | 'newest-proven'
   | 'held'
   | 'in-use'
+  /** A point of the same cut of its group stays. */
+  | 'group'
+  | 'newest-group'
+  /** Points of the same cut are still to come. */
+  | 'group-awaited'
   /** A place of its copy type. */
   | `type-${string}`
   | Period;

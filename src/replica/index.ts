@@ -33,6 +33,7 @@ export {
 } from './records.ts';
 export { Replica } from './replica.ts';
 export { Replicas } from './replicas.ts';
+export type { Others } from './retention-facts.ts';
 export {
   encodeSeedEnd,
   findSeed,

@@ -31,7 +31,7 @@ import { discardSession, publishReceived } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
 import { openSession, takeStream } from './receive-stream.ts';
 import { type BranchRecord, type MergeIntent, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
-import { verdictsOf } from './retention-facts.ts';
+import { type Others, type Proven, verdictsOf } from './retention-facts.ts';
 import { areAwaitingSeed, awaitingSeed, Seeding } from './seeding.ts';
 import type { SeedAnnouncement } from './stand-in.ts';
 import type { ReplicaTools } from './tools.ts';
@@ -302,21 +302,22 @@ export class Replica {
   }
 
   /** What the policy keeps of the present points, and why. */
-  retention(policy: RetentionPolicy, proven: (pointId: string) => boolean): readonly RetentionVerdict[] {
-    return verdictsOf(this.points, this.#branches, proven, policy, this.#tools.zones);
+  retention(policy: RetentionPolicy, proven: Proven, others?: Others): readonly RetentionVerdict[] {
+    return verdictsOf(this.points, this.#branches, proven, policy, this.#tools.zones, others);
   }
 
   /**
    * Merges away the points that retention lets go, as far as readers allow: folding into the oldest layer waits
-   * until nobody reads the replica. Returns how many points went.
+   * until nobody reads the replica. `others` is asked before each merge. Returns how many points went.
    */
-  retire(policy: RetentionPolicy, proven: (pointId: string) => boolean): Promise<number> {
+  retire(policy: RetentionPolicy, proven: Proven, others?: () => Promise<Others>): Promise<number> {
     return this.#write(async () => {
       let retired = await this.#endMerge();
       if (this.#points.isLosing || (this.awaitsSeed && this.#isOutdated)) return retired;
       for (;;) {
+        const verdicts = this.retention(policy, proven, await others?.());
         const mayFold = this.#readers === 0 && !this.awaitsSeed;
-        const intent = planMerge(this.retention(policy, proven), this.#diskIds(), mayFold);
+        const intent = planMerge(verdicts, this.#diskIds(), mayFold);
         if (!intent) return retired;
         this.#points = this.#points.losing(intent);
         retired += await this.#merging(intent, (tools) => runMerge(tools, intent));

@@ -1,5 +1,6 @@
 import {
   aimOf,
+  type KeepReason,
   type PointStatement,
   type RetentionPolicy,
   type RetentionVerdict,
@@ -11,22 +12,34 @@ import type { ReplicaPoint } from './description.ts';
 import type { BranchRecord } from './records.ts';
 import { areAwaitingSeed } from './seeding.ts';
 
+/** Whether a proof of boot exists of a point. */
+export type Proven = (pointId: string) => boolean;
+
+/** Reasons to keep points, by their id, that lie outside of their replica. */
+export type Others = ReadonlyMap<string, readonly KeepReason[]>;
+
 /** What the policy keeps of the points, and why. Pure. */
 export function verdictsOf(
   points: readonly ReplicaPoint[],
   branches: readonly BranchRecord[],
-  proven: (pointId: string) => boolean,
+  proven: Proven,
   policy: RetentionPolicy,
   zones: Zones,
+  others?: Others,
 ): readonly RetentionVerdict[] {
-  return retentionOf(factsOf(points, branches, proven), policy, zones);
+  const verdicts = retentionOf(factsOf(points, branches, proven), policy, zones);
+  if (!others) return verdicts;
+  return verdicts.map((verdict) => ({
+    ...verdict,
+    reasons: [...verdict.reasons, ...(others.get(verdict.pointId) ?? [])],
+  }));
 }
 
 /** What retention looks at. Pure. A point of which a seed is on its way must be there when it comes. */
 function factsOf(
   points: readonly ReplicaPoint[],
   branches: readonly BranchRecord[],
-  proven: (pointId: string) => boolean,
+  proven: Proven,
 ): Parameters<typeof retentionOf>[0] {
   const isAwaiting = areAwaitingSeed(points);
   return points.map(({ statement, manifest }) => ({
