@@ -15,6 +15,13 @@ export function reportCopy(
   } else if (cut.consistency !== 'crash') {
     alerts.clear(degraded);
   }
+  const leftOut = `left-out:${machineId}`;
+  if (cut.leftOut?.length) {
+    const said = `${name} has disks that are not replicated: ${cut.leftOut.join(', ')}`;
+    alerts.raise(leftOut, 'critical', controlFailure('MACHINE_DISK_LEFT_OUT', said), machineId);
+  } else {
+    alerts.clear(leftOut);
+  }
   if (!cut.hooks) return;
   const hooks = `hooks:${machineId}`;
   // What the hook before the freeze did wrong has cost the copy its consistency, and is told as that.

@@ -176,6 +176,12 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'Take it out of the group first: `warmsite group change --members`, or `warmsite group remove`.',
   },
+  MACHINE_DISK_LEFT_OUT: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Replicate the machine with all its disks: `warmsite vm unprotect`, `vm remove`, then add and protect it again. Or detach the disk.',
+  },
   COPY_DEGRADED: {
     kind: 'unavailable',
     retry: 'later',

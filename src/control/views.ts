@@ -2,7 +2,13 @@ import type { MachineView, PeerView, PointView } from '../api/index.ts';
 import type { BootProof } from '../failover/index.ts';
 import { BUILT_IN_TYPES } from '../recovery-point/index.ts';
 import type { ContentProof, Replica, ReplicaPoint } from '../replica/index.ts';
-import type { CutRecord, MachinePresence, ProtectedMachine, Protection } from '../replication/index.ts';
+import {
+  type CutRecord,
+  type MachinePresence,
+  type ProtectedMachine,
+  type Protection,
+  sizeAt,
+} from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import type { HomeMachine } from './machines.ts';
 import type { KeepReasons } from './replica-keeper.ts';
@@ -30,10 +36,10 @@ export function homeView(
       presence: presenceView(machine.presence),
       qmpPath: sockets.qmpPath,
       ...(sockets.agentPath === undefined ? {} : { agentPath: sockets.agentPath }),
-      disks: disks.map(({ diskId, sizeBytes }) => ({
-        diskId,
-        sizeBytes,
-        chain: machine.chain(diskId).map(({ path, format }) => ({ path, format })),
+      disks: disks.map((disk) => ({
+        diskId: disk.diskId,
+        sizeBytes: sizeAt(disk, machine.cuts.at(-1)),
+        chain: machine.chain(disk.diskId).map(({ path, format }) => ({ path, format })),
       })),
       protection: protection && {
         targetSiteId: protection.targetSiteId,

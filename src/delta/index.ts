@@ -39,6 +39,7 @@ export type { DeltaDisk, DeltaHeader, DeltaTrailer } from './header.ts';
 export {
   applyLeaves,
   blocksIn,
+  endBlock,
   inheritedBlocks,
   type LayerLeaves,
   leavesIn,

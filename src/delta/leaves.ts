@@ -1,5 +1,5 @@
 import { assert } from '../lib/assert.ts';
-import { type Extents, endOf } from '../lib/extents.ts';
+import { type Extents, endOf, NO_EXTENTS } from '../lib/extents.ts';
 import { blockCount, blockLength, zeroBlockDigest } from './blocks.ts';
 import { DigestTree, type Leaf } from './digest-tree.ts';
 import { deltaFailure } from './errors.ts';
@@ -31,6 +31,19 @@ export function inheritedBlocks(
   if (parentSizeBytes === null) return 0;
   if (parentSizeBytes === sizeBytes) return blockCount(sizeBytes, blockBytes);
   return Math.floor(Math.min(parentSizeBytes, sizeBytes) / blockBytes);
+}
+
+/**
+ * The short block at the end of the parent's disk, as far as a disk of another size still has it: its digest is another one,
+ * even if nobody wrote there. Empty where the sizes are equal, or the parent's disk ended with a whole block.
+ */
+export function endBlock(parent: DigestTree | undefined, sizeBytes: number): Extents {
+  if (parent === undefined || parent.sizeBytes === sizeBytes) return NO_EXTENTS;
+  const { blockBytes } = parent;
+  const end = Math.min(parent.sizeBytes, sizeBytes);
+  if (end % blockBytes === 0) return NO_EXTENTS;
+  const offset = Math.floor(end / blockBytes) * blockBytes;
+  return [{ offset, length: Math.min(blockBytes, sizeBytes - offset) }];
 }
 
 /** The numbers of the blocks that `aligned`, ranges of whole blocks, holds, ascending. */

@@ -25,7 +25,7 @@ export type OfferAnswer =
 
 /**
  * Whether a delta may be laid on the replica: only on top of the newest point, with the next sequence number, in the
- * current epoch, with the same disks. A delta that makes the newest point is a repetition and already taken. Pure.
+ * current epoch, with the same disks, each at least as large as it was. A delta that makes the newest point is a repetition and already taken. Pure.
  */
 export function answerOffer(
   header: DeltaHeader,
@@ -64,11 +64,15 @@ function diskDifference(
   header: DeltaHeader,
   disks: readonly { readonly diskId: string; readonly sizeBytes: number }[],
 ): string | undefined {
+  const isSame =
+    header.disks.length === disks.length &&
+    header.disks.every(({ diskId, sizeBytes }, index) => {
+      const known = disks[index]!;
+      return diskId === known.diskId && sizeBytes >= known.sizeBytes;
+    });
   const text = (list: readonly { diskId: string; sizeBytes: number }[]) =>
     list.map(({ diskId, sizeBytes }) => `${diskId} (${sizeBytes})`).join(', ');
-  return text(header.disks) === text(disks)
-    ? undefined
-    : `replica: ${text(disks)}; offered: ${text(header.disks)}`;
+  return isSame ? undefined : `replica: ${text(disks)}; offered: ${text(header.disks)}`;
 }
 
 function conflict(conflict: OfferConflict): OfferAnswer {

@@ -4,6 +4,7 @@ import {
   blocksIn,
   type DeltaHeader,
   DigestTree,
+  endBlock,
   inheritedBlocks,
   type LayerLeaves,
   leavesIn,
@@ -21,6 +22,7 @@ import {
   extentsOf,
   intersectionOf,
   NO_EXTENTS,
+  unionOf,
 } from '../lib/extents.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
@@ -161,12 +163,13 @@ export async function verifyDisk(
   const ranges = appliedRanges(session, index);
   const older = request.trees.get(diskId);
   const tree = older ? older.copy() : new DigestTree({ sizeBytes, blockBytes });
+  tree.resize(sizeBytes);
   const layer = { path: session.layerPath(diskId), format: 'qcow2' as const };
   await using reader = await images.open([...request.parentChain(diskId), layer], { fromDevice: true });
   const zero = session.applied.some((frame) => frame.disk === index && frame.kind === 'zero')
     ? alignInward((await reader.ownExtents(1)).zero, blockBytes, sizeBytes)
     : NO_EXTENTS;
-  const aligned = alignOutward(ranges, blockBytes, sizeBytes);
+  const aligned = alignOutward(unionOf(ranges, endBlock(older, sizeBytes)), blockBytes, sizeBytes);
   // Zeros are not stored: a reader makes them up from the same tables that it is asked about here.
   const isZero = intersectionOf(aligned, zero);
   for (const block of blocksIn(isZero, blockBytes))

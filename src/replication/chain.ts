@@ -1,5 +1,5 @@
-import type { ImageFile, MachineDisk } from '../hypervisor/index.ts';
-import type { CutRecord, ProtectedDisk } from './records.ts';
+import type { ImageFile, MachineConfiguration, MachineDisk } from '../hypervisor/index.ts';
+import type { CutRecord, MachineRecord, ProtectedDisk } from './records.ts';
 
 /**
  * The protected chain as plain data; pure. For every disk
@@ -43,6 +43,26 @@ export function chainAt(disk: ProtectedDisk, cuts: readonly CutRecord[], at: Cut
 export function chainUpTo(disk: ProtectedDisk, cuts: readonly CutRecord[], ordinal: number): ImageFile[] {
   const at = happened(cuts).findLast((cut) => cut.ordinal <= ordinal);
   return at ? chainAt(disk, cuts, at) : [...disk.chain];
+}
+
+/** The size of a disk at a cut. */
+export function sizeAt({ diskId, sizeBytes }: ProtectedDisk, cut: CutRecord | undefined): number {
+  return cut?.sizes?.[diskId] ?? sizeBytes;
+}
+
+/** The configuration of a machine with the disks as large as they were at a cut. */
+export function configurationAt(
+  { configuration, disks }: MachineRecord,
+  cut: CutRecord,
+): MachineConfiguration {
+  const sizeOf = (diskId: string) => {
+    const disk = disks.find((candidate) => candidate.diskId === diskId);
+    return disk && sizeAt(disk, cut);
+  };
+  return {
+    ...configuration,
+    disks: configuration.disks.map((disk) => ({ ...disk, sizeBytes: sizeOf(disk.diskId) ?? disk.sizeBytes })),
+  };
 }
 
 /** Whether a cut sealed a layer of our own, which can be committed and removed, and not the owner's file. */
@@ -96,4 +116,10 @@ export function staleDisks(
     const tip = actual.chain.at(-1)?.path;
     return tip === expected ? [] : [`${disk.diskId} runs on ${tip ?? 'nothing'}, not on ${expected}`];
   });
+}
+
+/** Disks of a running machine that are not protected, by the hypervisor's names. */
+export function strangersAmong(running: readonly MachineDisk[], disks: readonly ProtectedDisk[]): string[] {
+  const known = new Set(disks.map(({ deviceName }) => deviceName));
+  return running.map(({ deviceName }) => deviceName).filter((name) => !known.has(name));
 }

@@ -8,7 +8,7 @@ import { observed } from '../lib/streams.ts';
 import { throttled } from '../peer/index.ts';
 import { limitAt, type SignedStatement, statementDigest, type Zones } from '../recovery-point/index.ts';
 import type { Acknowledgement } from '../replica/index.ts';
-import { chainAt, chainUpTo, happened } from './chain.ts';
+import { chainAt, chainUpTo, configurationAt, happened, sizeAt } from './chain.ts';
 import { conflictFailure } from './conflict.ts';
 import { rebuildTree } from './delta-source.ts';
 import { DigestStore } from './digests.ts';
@@ -343,7 +343,7 @@ export class Delivery {
     const { images, signer, siteId } = this.#tools;
     const { cut, sequence, parent } = plan;
     const { record: machine, cuts } = this.#machine();
-    const { machineId, name, epoch, configuration, disks } = machine;
+    const { machineId, name, epoch, disks } = machine;
     const { copyType, aim, consistency, degraded, cutAtMs, pauseMs, frozenMs, missed, group } = cut;
     return SendSession.open({
       images,
@@ -362,7 +362,8 @@ export class Delivery {
           epoch,
           parent,
         },
-        ...{ copyType, consistency, cutAtMs, pauseMs, missed, configuration },
+        ...{ copyType, consistency, cutAtMs, pauseMs, missed },
+        configuration: configurationAt(machine, cut),
         ...(aim === undefined ? {} : { aim }),
         ...(degraded === undefined ? {} : { degraded }),
         ...(frozenMs === undefined ? {} : { frozenMs }),
@@ -383,7 +384,7 @@ export class Delivery {
       sequence: plan.sequence,
       epoch,
       parent: plan.parent,
-      disks: disks.map(({ diskId, sizeBytes }) => ({ diskId, sizeBytes })),
+      disks: disks.map((disk) => ({ diskId: disk.diskId, sizeBytes: sizeAt(disk, plan.cut) })),
       ...HEADER_DEFAULTS,
       // What lies upon a base that has not come can be proven only by whole blocks.
       ...(isWhole ? { granularityBytes: HEADER_DEFAULTS.blockBytes } : {}),

@@ -16,6 +16,12 @@ export const REPLICATION_ERRORS = {
     retry: 'never',
     remedy: 'Protect the machine first: `warmsite vm protect`.',
   },
+  PROTECTION_DISK_SHRUNK: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'No copy is made, and every point stays. Grow the disk to its old size again; to replicate it at its new size, `warmsite vm unprotect` and `vm protect` the machine.',
+  },
   PROTECTION_STALE_BASE: {
     kind: 'refused',
     retry: 'never',

@@ -17,6 +17,7 @@
  * acknowledgement is durable.
  */
 
+export { sizeAt } from './chain.ts';
 export { cutGroup, type GroupCutOutcome, type GroupMember } from './cut-group.ts';
 export type { CutTogether } from './cut-together.ts';
 export type { ReplicateOutcome } from './delivery.ts';

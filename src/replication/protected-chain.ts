@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import type { DiskImages, ImageFile, RunningMachine } from '../hypervisor/index.ts';
+import type { DiskImages, ImageFile, MachineDisk, RunningMachine } from '../hypervisor/index.ts';
 import { assert } from '../lib/assert.ts';
 import type { Clock } from '../lib/clock.ts';
 import { messageOf } from '../lib/errors.ts';
@@ -7,9 +7,18 @@ import { type FileSystem, removeUnwaited } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { newId, type Random } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
-import { createEmptyLayer } from '../qcow2/index.ts';
+import { createEmptyLayer, readHeader } from '../qcow2/index.ts';
 import { aimOf, type CopyType } from '../recovery-point/index.ts';
-import { chainOf, happened, hasOwnLayer, nextToCompact, nextToMerge, staleDisks } from './chain.ts';
+import {
+  chainOf,
+  happened,
+  hasOwnLayer,
+  nextToCompact,
+  nextToMerge,
+  sizeAt,
+  staleDisks,
+  strangersAmong,
+} from './chain.ts';
 import type { CutTogether, SealedCut } from './cut-together.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
@@ -24,6 +33,8 @@ export interface ChainTools {
   readonly random: Random;
   readonly log: Log;
 }
+
+const SECTOR_BYTES = 512;
 
 /** So many sealed layers wait for a target that does not acknowledge; more are committed into each other. */
 const UNSENT_LAYERS_MAX = 8;
@@ -183,6 +194,9 @@ export class ProtectedChain {
     // A cut is laid on the recorded tips: an earlier one of unknown outcome, or a machine that has been given other
     // disks meanwhile, would make the record wrong.
     await this.reconcile(running);
+    const found = (await running?.disks()) ?? [];
+    const sizes = await this.#sizes(found);
+    const leftOut = strangersAmong(found, this.#disks);
     const cutId = newId(clock, random);
     const intended: CutRecord = {
       cutId,
@@ -200,6 +214,8 @@ export class ProtectedChain {
           { path: this.#layout.layer(diskId, cutId), format: 'qcow2' },
         ]),
       ),
+      sizes,
+      ...(leftOut.length > 0 ? { leftOut } : {}),
       merged: false,
       missed: [],
     };
@@ -217,10 +233,44 @@ export class ProtectedChain {
     }
   }
 
+  /**
+   * How large the disks are now, by what a running machine says of them: their owner may have grown them since the last cut. A
+   * tip must be as large, or the guest would lose its end. Throws PROTECTION_DISK_SHRUNK.
+   */
+  async #sizes(found: readonly MachineDisk[]): Promise<Record<string, number>> {
+    const sizes: Record<string, number> = {};
+    for (const disk of this.#disks) {
+      const { diskId, deviceName } = disk;
+      const before = sizeAt(disk, happened(this.#cuts).at(-1));
+      const there = found.find((candidate) => candidate.deviceName === deviceName);
+      const now = there?.sizeBytes ?? (await this.#sizeAtRest(disk)) ?? before;
+      if (now < before) {
+        throw replicationFailure(
+          'PROTECTION_DISK_SHRUNK',
+          `${diskId} had ${before} bytes at the last copy and has ${now} now`,
+          { context: { diskId, before, now } },
+        );
+      }
+      sizes[diskId] = now;
+    }
+    return sizes;
+  }
+
+  /** Undefined for what does not tell: a raw file that is no file, such as a volume. */
+  async #sizeAtRest({ diskId }: ProtectedDisk): Promise<number | undefined> {
+    const { files } = this.#tools;
+    const { path, format } = this.chain(diskId).at(-1)!;
+    if (format === 'qcow2') return (await readHeader(files, path, { allowVersion2: true })).sizeBytes;
+    // As QEMU has it: a part of a sector at the end counts as a whole one.
+    const fileBytes = Math.ceil(((await files.sizeOf(path)) ?? 0) / SECTOR_BYTES) * SECTOR_BYTES;
+    return fileBytes === 0 ? undefined : fileBytes;
+  }
+
   async #createTips(cut: CutRecord): Promise<void> {
-    for (const { diskId, sizeBytes } of this.#disks) {
+    for (const disk of this.#disks) {
+      const { diskId } = disk;
       const below = cut.sealed[diskId]!;
-      const shape = { sizeBytes, backing: { name: below.path, format: below.format } };
+      const shape = { sizeBytes: sizeAt(disk, cut), backing: { name: below.path, format: below.format } };
       await this.#makeDiskDirectory(diskId);
       await createEmptyLayer(this.#tools.files, cut.tips[diskId]!.path, shape, { sync: true });
     }

@@ -5,7 +5,7 @@ import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { copyTypeOf } from '../recovery-point/index.ts';
-import { happened } from './chain.ts';
+import { happened, sizeAt } from './chain.ts';
 import type { CutTogether } from './cut-together.ts';
 import { type Delivered, Delivery, type DeliveryTools, type ReplicateOutcome } from './delivery.ts';
 import { replicationFailure } from './errors.ts';
@@ -367,10 +367,11 @@ export class ProtectedMachine {
 
   /** Whether the guest has written anything since the last cut; for a machine that does not run. */
   async hasUncutChanges(): Promise<boolean> {
-    for (const { diskId } of this.#record.disks) {
-      await using reader = await this.#tools.images.open(this.chain(diskId));
+    for (const disk of this.#record.disks) {
+      await using reader = await this.#tools.images.open(this.chain(disk.diskId));
       const { data, zero } = await reader.ownExtents(1);
-      if (data.length + zero.length > 0) return true;
+      const hasGrown = reader.sizeBytes !== sizeAt(disk, happened(this.cuts).at(-1));
+      if (hasGrown || data.length + zero.length > 0) return true;
     }
     return false;
   }

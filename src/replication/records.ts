@@ -55,6 +55,7 @@ const MachineRecordSchema = Type.Object({
       deviceName: Type.String(),
       /** The owner's own files, the oldest first; the last one, the origin, took the writes before the first cut. */
       chain: Type.Array(Image, { minItems: 1 }),
+      /** When the machine was added; cuts tell what it has become since. */
       sizeBytes: Type.Integer({ minimum: 512 }),
     }),
     { minItems: 1 },
@@ -153,6 +154,10 @@ const CutSchema = Type.Object({
   sealed: Type.Record(Type.String(), Image),
   /** By disk: the file that took the writes afterwards. */
   tips: Type.Record(Type.String(), Image),
+  /** By disk: its size at the cut. Absent in records of old: as the machine's record has it. */
+  sizes: Type.Optional(Type.Record(Type.String(), Type.Integer({ minimum: 512 }))),
+  /** Disks that the machine had at the cut and that are none of its protected ones, as its hypervisor names them. */
+  leftOut: Type.Optional(Type.Array(Type.String())),
   /** The sealed layer has been committed into the file below it and is gone. */
   merged: Type.Boolean(),
   /** Layers whose content has been committed into `sealed` since; they are being removed. */

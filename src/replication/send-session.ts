@@ -5,9 +5,10 @@ import {
   type DeltaProgress,
   DigestTree,
   encodeDelta,
+  endBlock,
 } from '../delta/index.ts';
 import type { DiskImages, ImageFile, ImageReader } from '../hypervisor/index.ts';
-import { type Extents, totalLength, unionOf } from '../lib/extents.ts';
+import { differenceOf, type Extents, totalLength, unionOf } from '../lib/extents.ts';
 import {
   type PointStatement,
   type SignedStatement,
@@ -86,7 +87,10 @@ export class SendSession implements AsyncDisposable {
         const reader = await request.images.open(request.chains[diskId]!);
         readers.push(reader);
         const isComplete = request.header.parent === null;
-        const changed = isComplete ? await reader.contentExtents() : await reader.ownExtents(1);
+        const { data, zero } = isComplete ? await reader.contentExtents() : await reader.ownExtents(1);
+        // A block that the old end of a grown disk cut short is longer now, whether the guest wrote there or not.
+        const border = endBlock(request.trees.get(diskId), reader.sizeBytes);
+        const changed = { data: unionOf(data, border), zero: differenceOf(zero, border) };
         changes.push(onGranularity(changed, reader.sizeBytes, request.header.granularityBytes));
       }
       return new SendSession(request, readers, changes);
@@ -165,10 +169,12 @@ export class SendSession implements AsyncDisposable {
   #freshTrees(): Map<string, DigestTree> {
     const { header, trees } = this.#request;
     return new Map(
-      header.disks.map(({ diskId, sizeBytes }) => [
-        diskId,
-        trees.get(diskId)?.copy() ?? new DigestTree({ sizeBytes, blockBytes: BLOCK_BYTES_DEFAULT }),
-      ]),
+      header.disks.map(({ diskId, sizeBytes }) => {
+        const tree =
+          trees.get(diskId)?.copy() ?? new DigestTree({ sizeBytes, blockBytes: BLOCK_BYTES_DEFAULT });
+        tree.resize(sizeBytes);
+        return [diskId, tree];
+      }),
     );
   }
 

@@ -52,8 +52,13 @@ describe('S0.10 a delta is taken only on top of the point that it names', () => 
     ['that is complete, upon points', { ...NEXT, parent: null }, 'parent'],
     ['that leaves a number out', { ...NEXT, sequence: 6 }, 'sequence'],
     ['with a disk less', { ...NEXT, disks: [{ diskId: 'data', sizeBytes: 512 }] }, 'disks'],
-    ['with a disk of another size', { ...NEXT, disks: [{ diskId: 'root', sizeBytes: 512 }] }, 'disks'],
+    ['with a smaller disk', { ...NEXT, disks: [{ diskId: 'root', sizeBytes: 512 }] }, 'disks'],
   ];
+  test('one with a disk that has grown is accepted', () => {
+    const [disk, ...others] = DISKS;
+    const header = { ...NEXT, disks: [{ ...disk!, sizeBytes: disk!.sizeBytes + 512 }, ...others] };
+    assert.equal(answerOffer(header, REPLICA, DISKS).kind, 'accept');
+  });
   for (const [what, header, why] of refusals) {
     test(`one ${what} is refused`, () => {
       const answer = answerOffer(header, REPLICA, DISKS);
