@@ -316,6 +316,18 @@ export const PointView = Type.Object({
   hold: Type.Optional(
     Type.Object({ reason: Type.String(), sinceMs: WallTime, untilMs: Type.Optional(WallTime) }),
   ),
+  /** The cut of several machines that it belongs to; docs/consistency.md, «Groups». */
+  group: Type.Optional(
+    Type.Object({
+      groupId: Id,
+      name: Type.String(),
+      cutId: Id,
+      pauseMs: Type.Number(),
+      machines: Count,
+      /** At the recovery site: the points of all of them are there. */
+      whole: Type.Optional(Type.Boolean()),
+    }),
+  ),
   /** Why retention keeps it; empty: it may go. At the recovery site only. */
   keptFor: Type.Optional(Type.Array(Type.String())),
   disks: Type.Optional(

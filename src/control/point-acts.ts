@@ -4,6 +4,7 @@ import { checkRetention, POINT_ERRORS } from '../recovery-point/index.ts';
 import { holdPoint, type Replica, type ReplicaTools, verifyPoint } from '../replica/index.ts';
 import { type PeerTarget, REPLICATION_ERRORS } from '../replication/index.ts';
 import type { Audit } from './audit.ts';
+import type { GroupPoints } from './group-points.ts';
 import type { Inventory } from './inventory.ts';
 import type { JobHandler, Jobs } from './jobs.ts';
 import type { Machines } from './machines.ts';
@@ -18,6 +19,7 @@ interface PointTools {
   readonly keeper: ReplicaKeeper;
   readonly audit: Audit;
   readonly replicaTools: ReplicaTools;
+  readonly groupPoints: GroupPoints;
   /** Another site, as it is now; throws while it is not paired. */
   readonly target: (siteId: string) => Pick<PeerTarget, 'preview'>;
 }
@@ -41,22 +43,34 @@ export class PointActs {
 
   async show(reference: string, point: string): Promise<PointView> {
     const points = await this.list(reference);
-    return meant(points, point, reference);
+    const { replica } = this.#o.inventory.find(reference);
+    return meant(points, (replica && this.#ofGroup(replica, point)) ?? point, reference);
   }
 
-  /** The id of a published point that a person names by id, sequence number or `latest`. */
+  /** The id of a published point that a person names by id, sequence number or `latest`, or by a cut of its group. */
   publishedPoint(replica: Replica, point: string): string {
     const points = replica.points.map(({ statement }) => statement);
-    return meant(points, point, replica.record.machineName).pointId;
+    return meant(points, this.#ofGroup(replica, point) ?? point, replica.record.machineName).pointId;
+  }
+
+  /** The point that a machine has of a whole cut, or of the latest one: the others have theirs. */
+  #ofGroup(replica: Replica, reference: string): string | undefined {
+    const points = this.#o.groupPoints
+      .all()
+      .flatMap((cut) => cut.points.filter((point) => point.replica === replica));
+    const found =
+      reference === 'latest-group' ? points.at(-1) : points.find(({ group }) => group?.cutId === reference);
+    return found?.pointId;
   }
 
   async #published(replica: Replica): Promise<PointView[]> {
     const reasons = await this.#o.keeper.reasons(replica);
+    const wholeCuts = new Set(this.#o.groupPoints.all().map(({ group }) => group.cutId));
     const views: PointView[] = [];
     for (const point of replica.points) {
       const { pointId } = point.statement;
       const proofs = await this.#o.keeper.proofs(replica, pointId);
-      views.push(replicaPointView(point, replica, proofs, reasons.get(pointId) ?? []));
+      views.push(replicaPointView(point, replica, proofs, reasons.get(pointId) ?? [], wholeCuts));
     }
     return views;
   }

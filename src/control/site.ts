@@ -129,12 +129,12 @@ export class Site {
     this.events = events;
     this.alerts = alerts;
     this.audit = audit;
-    this.machines = new MachineActs({ machines, inventory, links, audit, alerts, groups });
     const groupPoints = new GroupPoints(ground.replicas);
+    this.machines = new MachineActs({ machines, inventory, links, audit, alerts, groups });
     this.groups = new GroupActs({ groups, inventory, links, audit, keeper, points: groupPoints });
     this.points = new PointActs({
       ...{ machines, inventory, keeper, audit, jobs },
-      replicaTools: ground.replicaTools,
+      ...{ replicaTools: ground.replicaTools, groupPoints },
       target: (siteId) => new PeerTarget({ siteId, client: links.client(siteId), clock: ground.tools.clock }),
     });
     const { points } = this;

@@ -1,6 +1,6 @@
 import type { MachineView, PeerView, PointView } from '../api/index.ts';
 import type { BootProof } from '../failover/index.ts';
-import { BUILT_IN_TYPES } from '../recovery-point/index.ts';
+import { BUILT_IN_TYPES, type GroupCut } from '../recovery-point/index.ts';
 import type { ContentProof, Replica, ReplicaPoint } from '../replica/index.ts';
 import {
   type CutRecord,
@@ -151,6 +151,7 @@ export function replicaPointView(
   { awaitsSeed }: Pick<Replica, 'awaitsSeed'>,
   proofs: PointProofs,
   keptFor: KeepReasons,
+  wholeCuts: ReadonlySet<string>,
 ): PointView {
   const { statement, manifest, statementDigest } = point;
   const { content, boot } = proofs;
@@ -176,12 +177,19 @@ export function replicaPointView(
       ...(content ? { content: { verifiedAtMs: content.verifiedAtMs } } : {}),
       ...(boot ? { boot: bootView(boot) } : {}),
     },
+    ...(statement.group
+      ? { group: { ...groupView(statement.group), whole: wholeCuts.has(statement.group.cutId) } }
+      : {}),
     ...(manifest.hold ? { hold: manifest.hold } : {}),
     keptFor: [...keptFor],
     disks: statement.disks.map(({ diskId, sizeBytes, changedBytes, root }) => ({
       ...{ diskId, sizeBytes, changedBytes, root },
     })),
   };
+}
+
+function groupView({ groupId, groupName: name, cutId, pauseMs, members }: GroupCut) {
+  return { groupId, name, cutId, pauseMs, machines: members.length };
 }
 
 function bootView(boot: BootProof): NonNullable<PointView['proofs']['boot']> {
@@ -211,6 +219,7 @@ export function cutView(machine: ProtectedMachine, cut: CutRecord): PointView {
     ...(cut.frozenMs === undefined ? {} : { frozenMs: cut.frozenMs }),
     ...(cut.hooks ? { hooks: cut.hooks } : {}),
     missed: cut.missed.length,
+    ...(cut.group ? { group: groupView(cut.group) } : {}),
     proofs: {},
   };
 }

@@ -68,8 +68,22 @@ const CONNECT_OPTION = [
   listed('--connect', parseConnection),
 ] as const;
 
+const GROUP_POINT_OPTION = [
+  '--group-point <cut>',
+  'the point that belongs to this cut of a group, as `warmsite group points` shows it; or latest',
+] as const;
+
+function pointOf({ point, groupPoint }: { readonly point?: string; readonly groupPoint?: string }) {
+  if (point !== undefined && groupPoint !== undefined) {
+    throw cliFailure('CLI_USAGE', 'give either --point or --group-point');
+  }
+  const named = groupPoint === 'latest' ? 'latest-group' : (groupPoint ?? point);
+  return named === undefined ? {} : { point: named };
+}
+
 interface TestOptions extends WaitOption {
   readonly point?: string;
+  readonly groupPoint?: string;
   readonly keep?: boolean;
   readonly probe?: readonly ProbeRequest[];
 }
@@ -80,6 +94,7 @@ function addTest(failover: Command, runner: Runner): void {
     .description('boot a point in an isolated network and see whether it runs; replication goes on')
     .argument('<vm>', 'name or id')
     .option('--point <point>', 'number, id or latest; the best one if absent')
+    .option(...GROUP_POINT_OPTION)
     .option('--keep', 'leave the machine running afterwards, until `warmsite failover cleanup`')
     .option('--probe <probe>', PROBE_HELP, listed('--probe', parseProbe))
     .option(...WAIT_FLAGS.wait)
@@ -95,7 +110,7 @@ The exit code is 1 when the machine was booted and its probes failed.`,
     .action(
       runner.run(async (context, machine: string, o: TestOptions) => {
         const body = {
-          ...(o.point === undefined ? {} : { point: o.point }),
+          ...pointOf(o),
           ...(o.keep === undefined ? {} : { keep: o.keep }),
           ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
         };
@@ -107,6 +122,7 @@ The exit code is 1 when the machine was booted and its probes failed.`,
 
 interface StartOptions extends WaitOption {
   readonly point?: string;
+  readonly groupPoint?: string;
   readonly atLeast?: (typeof CONSISTENCIES)[number];
   readonly confirmOtherSideDown?: boolean;
   readonly connect?: ReturnType<typeof parseConnection>[];
@@ -120,6 +136,7 @@ function addStart(failover: Command, runner: Runner): void {
     .description('unplanned failover: bring the machine up here for good, without the other site')
     .argument('<vm>', 'name or id')
     .option('--point <point>', 'number, id or latest; the best one if absent')
+    .option(...GROUP_POINT_OPTION)
     .option('--at-least <consistency>', CONSISTENCIES.join(', '), atLeast)
     .option('--probe <probe>', PROBE_HELP, listed('--probe', parseProbe))
     .option(...CONNECT_OPTION)
@@ -184,7 +201,7 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
     });
   }
   const body: FailoverRequest = {
-    ...(o.point === undefined ? {} : { point: o.point }),
+    ...pointOf(o),
     ...(o.atLeast === undefined ? {} : { atLeast: o.atLeast }),
     ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
     ...(o.connect === undefined ? {} : { networks: Object.fromEntries(o.connect) }),

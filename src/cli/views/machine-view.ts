@@ -205,6 +205,10 @@ function printReplica(page: Page, replica: NonNullable<MachineView['replica']>, 
   ]);
 }
 
+function groupOf({ name, whole }: NonNullable<PointView['group']>): string {
+  return whole === false ? `${name} (not whole)` : name;
+}
+
 const POINT_COLUMNS: readonly Column[] = [
   { head: 'NO', align: 'right' },
   { head: 'CUT AT' },
@@ -229,7 +233,7 @@ export function printPoints(page: Page, points: readonly PointView[], nowMs: num
       point.sequence === undefined ? '–' : String(point.sequence),
       formatTime(point.cutAtMs),
       formatDuration(Math.max(0, nowMs - point.cutAtMs)),
-      point.copyType,
+      point.group ? `${point.copyType}, ${groupOf(point.group)}` : point.copyType,
       consistencyOf(point),
       stateOf(point),
       point.changedBytes === undefined ? '' : formatBytes(point.changedBytes),
@@ -253,6 +257,9 @@ export function printPoint(page: Page, point: PointView, nowMs: number): void {
       ['degraded', point.degraded],
       ['cut', `${formatTime(point.cutAtMs)} (${formatAge(point.cutAtMs, nowMs)})`],
       ['published', point.publishedAtMs === undefined ? undefined : formatTime(point.publishedAtMs)],
+      ['group', point.group && `${groupOf(point.group)}, of ${point.group.machines} machines`],
+      ['cut of the group', point.group?.cutId],
+      ['pause of the group', point.group && formatDuration(point.group.pauseMs)],
       ['pause', formatDuration(point.pauseMs)],
       ['frozen', point.frozenMs === undefined ? undefined : formatDuration(point.frozenMs)],
       ...(point.hooks ?? []).map((report): [string, Cell] => [`hook: ${report.hook}`, hookCell(report)]),

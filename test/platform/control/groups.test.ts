@@ -1,0 +1,140 @@
+/** A group from one site to the other, by the API alone. QEMU without guests: what they would write is not looked at here. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import { sleep, systemClock } from '../../../src/lib/clock.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import type { TestApi } from '../../support/api.ts';
+import { lastFirst } from '../../support/last-first.ts';
+import { TestSite } from '../../support/served-sites.ts';
+import { socketListens, startedProcess } from '../../support/started.ts';
+import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+
+const DISK_BYTES = 1024 * 1024;
+
+/** A QEMU of two disks that does nothing, added to the site and protected. */
+async function addMachine(t: CleanUp, directory: string, api: TestApi, name: string, crashPoints: number) {
+  const qmpPath = join(directory, `${name}.qmp`);
+  const drives: string[] = [];
+  for (const disk of ['a', 'b']) {
+    const path = join(directory, `${name}-${disk}.qcow2`);
+    await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, String(DISK_BYTES)]);
+    const node = {
+      driver: 'qcow2',
+      'node-name': disk,
+      discard: 'unmap',
+      file: { driver: 'file', filename: path },
+    };
+    drives.push('-blockdev', JSON.stringify(node), '-device', `virtio-blk-pci,id=disk-${disk},drive=${disk}`);
+  }
+  const child = await startedProcess(t, 'qemu-system-x86_64', [
+    ...[
+      '-name',
+      name,
+      '-nodefaults',
+      '-no-user-config',
+      '-display',
+      'none',
+      '-machine',
+      'q35,accel=tcg',
+      '-m',
+      '16',
+    ],
+    ...['-qmp', `unix:${qmpPath},server=on,wait=off`, ...drives],
+  ]);
+  await socketListens(qmpPath);
+  await api.call('vm.add', { body: { attach: { qmpPath, name } } });
+  const retention = { types: { crash: crashPoints } };
+  await api.call('vm.protect', { params: { machine: name }, body: { schedules: [], retention } });
+  return child;
+}
+
+it('S0.28 a group is set up, cut, and found whole at the recovery site', {
+  timeout: 180_000,
+}, async (context) => {
+  const t = lastFirst(context);
+  const directory = await temporaryDirectory(t);
+  const north = await TestSite.init(t, directory, 'north');
+  const south = await TestSite.init(t, directory, 'south');
+  const api = await north.serve();
+  const there = await south.serve();
+  const { token } = await there.call('site.token', { body: { host: '127.0.0.1' } });
+  await api.call('site.pair', { body: { token, host: '127.0.0.1' } });
+  await addMachine(t, directory, api, 'web', 3);
+  const db = await addMachine(t, directory, api, 'db', 1);
+  const shop = { params: { group: 'shop' } };
+
+  await assert.rejects(there.call('group.points', shop), /holds no points of a group shop/);
+  const made = await api.call('group.create', {
+    body: { name: 'shop', members: ['web', 'db'], limitMs: 10_000 },
+  });
+  assert.deepEqual([made.role, made.members.map(({ name }) => name)], ['protected', ['web', 'db']]);
+  await assert.rejects(
+    api.call('vm.unprotect', { params: { machine: 'db' }, body: {} }),
+    /db is in the group shop/,
+  );
+
+  /** Cuts the group; resolves when the points of all its members are at the other site. */
+  const cutAndWait = async () => {
+    const cut = await api.call('group.cut', { ...shop, body: {} });
+    assert.equal(cut.reason, undefined);
+    assert.equal(cut.together, true);
+    for (;;) {
+      const points = await there.call('group.points', shop).catch(() => []);
+      const found = points.find(({ cutId }) => cutId === cut.cutId);
+      if (found) return { cut, found };
+      await sleep(systemClock, 50);
+    }
+  };
+  const first = await cutAndWait();
+  assert.deepEqual(
+    first.found.members.map(({ machineId, pointId }) => ({ machineId, pointId })),
+    first.cut.members
+      .map(({ machineId, pointId }) => ({ machineId, pointId }))
+      .sort((a, b) => (a.machineId < b.machineId ? -1 : 1)),
+  );
+  assert.ok(first.found.pauseMs > 0 && first.found.pauseMs === first.cut.pauseMs);
+
+  // The policy of `db` alone would keep one point; `web` keeps three.
+  for (let round = 0; round < 3; round++) await cutAndWait();
+  const points = await there.call('group.points', shop);
+  for (const { members } of points.slice(-3)) {
+    assert.deepEqual(
+      members.map(({ keptFor }) => keptFor.includes('group')),
+      [true, true],
+    );
+  }
+  const list = await there.call('point.list', { params: { machine: 'db' } });
+  assert.deepEqual(list.at(-1)!.group!.whole, true);
+
+  const [view] = await there.call('group.list');
+  assert.deepEqual([view!.role, view!.newest!.cutId], ['replica', points.at(-1)!.cutId]);
+  const held = await there.call('point.hold', {
+    params: { machine: 'web', point: points.at(-2)!.cutId },
+    body: { reason: 'a cut of all' },
+  });
+  assert.ok(points.at(-2)!.members.some(({ pointId }) => pointId === held.pointId));
+  const latest = await there.call('point.show', { params: { machine: 'db', point: 'latest-group' } });
+  assert.equal(latest.group!.cutId, points.at(-1)!.cutId);
+
+  // A member that is off: the other one's copy is its own.
+  const stopped = north.next((event) => event.event === 'machine' && event.state === 'stopped');
+  db.kill('SIGKILL');
+  await stopped;
+  const apart = await api.call('group.cut', { ...shop, body: {} });
+  assert.deepEqual(
+    [apart.together, apart.members.find(({ name }) => name === 'web')!.pointId?.length],
+    [false, 26],
+  );
+  assert.match(apart.reason!, /no cut of the whole group: db: /);
+  const alerts = await api.call('alert.list');
+  assert.ok(alerts.some(({ code }) => code === 'GROUP_CUT_APART'));
+
+  // Its record outlives the process of the site.
+  await north.close();
+  const again = await north.serve();
+  assert.deepEqual((await again.call('group.show', shop)).groupId, made.groupId);
+  await again.call('group.remove', shop);
+  assert.deepEqual(await again.call('group.list'), []);
+  assert.ok((await there.call('group.points', shop)).length > 0);
+});
