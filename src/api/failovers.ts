@@ -28,7 +28,10 @@ const ProbeRequest = Type.Union([
 export type ProbeRequest = Type.Static<typeof ProbeRequest>;
 const Probes = Type.Array(ProbeRequest, { maxItems: 32 });
 
-/** A point by id, sequence number or `latest`; or by the id of a group's cut, or `latest-group`: this machine's point of it. */
+/**
+ * A point by id, sequence number, `latest`, `latest-crash` (the same) or `latest-application`; or by the id of a group's cut, or
+ * `latest-group`: this machine's point of it.
+ */
 const PointReference = Type.String({ minLength: 1, maxLength: 32 });
 
 export const TestFailoverRequest = Type.Object(

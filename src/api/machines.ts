@@ -279,6 +279,10 @@ export const PointView = Type.Object({
   consistency: ConsistencyName,
   /** Why the copy is less consistent than its type strives for. */
   degraded: Type.Optional(Type.String()),
+  /** An assertion failed: it counts as crash-consistent, whatever `consistency` says that was reached. */
+  demoted: Type.Optional(Type.Literal(true)),
+  /** What its copy type claims of it, by the names of the assertions. */
+  claims: Type.Optional(Type.Array(Type.String())),
   /** When it was cut, on the answering site's clock. */
   cutAtMs: WallTime,
   publishedAtMs: Type.Optional(WallTime),
@@ -310,6 +314,23 @@ export const PointView = Type.Object({
     content: Type.Optional(Type.Object({ verifiedAtMs: WallTime })),
     boot: Type.Optional(
       Type.Object({ passed: Type.Boolean(), atMs: WallTime, rtoMs: Type.Optional(Type.Number()) }),
+    ),
+    /** What the assertions of its copy type said when it was last booted in isolation. */
+    application: Type.Optional(
+      Type.Object({
+        held: Type.Boolean(),
+        atMs: WallTime,
+        assertions: Type.Array(
+          Type.Object({
+            name: Type.String(),
+            outcome: Type.Union([Type.Literal('held'), Type.Literal('failed'), Type.Literal('not-run')]),
+            exitCode: Type.Optional(Type.Integer()),
+            /** The beginning of what it printed: a stranger's words. */
+            output: Type.Optional(Type.String()),
+            reason: Type.Optional(Type.String()),
+          }),
+        ),
+      }),
     ),
   }),
   /** A person holds it: it stays whatever retention says. */

@@ -43,6 +43,12 @@ export const CopyTypeShape = Type.Object(
         strict,
       ),
     ),
+    /** What must hold in a guest that is booted from a point of this type: the program ends with exit code 0. */
+    assertions: Type.Optional(
+      Type.Array(Type.Object({ name: CopyTypeName, ...GuestProgramShape.properties }, strict), {
+        maxItems: 8,
+      }),
+    ),
   },
   strict,
 );

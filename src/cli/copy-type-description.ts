@@ -13,6 +13,7 @@ export interface CopyTypeOptions {
   readonly before?: readonly string[];
   readonly after?: readonly string[];
   readonly onFailure?: readonly string[];
+  readonly assert?: readonly (readonly [name: string, program: readonly string[]])[];
   readonly limit: number;
 }
 
@@ -40,8 +41,15 @@ export function parseProgram(text: string): readonly string[] {
   return words;
 }
 
+/** `rows=/usr/local/bin/count-rows`. */
+export function parseAssertion(text: string): readonly [string, readonly string[]] {
+  const at = text.indexOf('=');
+  if (at < 0) throw invalid(text, `a name, «=» and ${FORM}`);
+  return [parseName(text.slice(0, at)), parseProgram(text.slice(at + 1))];
+}
+
 export function copyTypeFromOptions(name: string, o: CopyTypeOptions): CopyTypeShape {
-  const { before, after, onFailure } = o;
+  const { before, after, onFailure, assert = [] } = o;
   const program = ([command, ...rest]: readonly string[]) => ({
     command: command!,
     arguments: rest,
@@ -57,6 +65,9 @@ export function copyTypeFromOptions(name: string, o: CopyTypeOptions): CopyTypeS
     aim: o.aim ?? 'application',
     ...(o.description === undefined ? {} : { description: o.description }),
     ...(Object.keys(hooks).length > 0 ? { hooks } : {}),
+    ...(assert.length > 0
+      ? { assertions: assert.map(([name, words]) => ({ name, ...program(words) })) }
+      : {}),
   };
 }
 

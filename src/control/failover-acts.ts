@@ -44,22 +44,22 @@ export class FailoverActs {
     });
   }
 
-  test(actor: string, reference: string, request: TestFailoverRequest): JobView {
+  async test(actor: string, reference: string, request: TestFailoverRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
     const { keep, probes } = request;
     const args = {
-      ...this.#pointOf(replica, request.point),
+      ...(await this.#pointOf(replica, request.point)),
       ...(probes ? { probes } : {}),
       keep: keep ?? false,
     };
     return this.#start('failover.test', actor, replica, args);
   }
 
-  start(actor: string, reference: string, request: FailoverRequest): JobView {
+  async start(actor: string, reference: string, request: FailoverRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
     const { atLeast, probes, networks, confirmOtherSideDown } = request;
     const args = {
-      ...this.#pointOf(replica, request.point),
+      ...(await this.#pointOf(replica, request.point)),
       ...(atLeast ? { atLeast } : {}),
       ...(probes ? { probes } : {}),
       ...(networks ? { networks } : {}),
@@ -92,8 +92,8 @@ export class FailoverActs {
   }
 
   /** Decided when the person asks, not when the job begins: `latest` means the latest that the person saw. */
-  #pointOf(replica: Replica, point: string | undefined): { pointId?: string } {
-    return point === undefined ? {} : { pointId: this.#o.points.publishedPoint(replica, point) };
+  async #pointOf(replica: Replica, point: string | undefined): Promise<{ pointId?: string }> {
+    return point === undefined ? {} : { pointId: await this.#o.points.publishedPoint(replica, point) };
   }
 
   readonly testing: JobHandler = {

@@ -1,6 +1,6 @@
 import type { HoldRequest, JobView, PointView, PreviewAnswer, PreviewRequest } from '../api/index.ts';
 import { failuresOf } from '../lib/errors.ts';
-import { checkRetention, POINT_ERRORS } from '../recovery-point/index.ts';
+import { type Consistency, checkRetention, latestOf, POINT_ERRORS } from '../recovery-point/index.ts';
 import { holdPoint, type Replica, type ReplicaTools, verifyPoint } from '../replica/index.ts';
 import { type PeerTarget, REPLICATION_ERRORS } from '../replication/index.ts';
 import type { Audit } from './audit.ts';
@@ -47,9 +47,12 @@ export class PointActs {
     return meant(points, (replica && this.#ofGroup(replica, point)) ?? point, reference);
   }
 
-  /** The id of a published point that a person names by id, sequence number or `latest`, or by a cut of its group. */
-  publishedPoint(replica: Replica, point: string): string {
-    const points = replica.points.map(({ statement }) => statement);
+  /**
+   * The id of a published point that a person names by id, sequence number, `latest`, `latest-application` and the like, or by a
+   * cut of its group.
+   */
+  async publishedPoint(replica: Replica, point: string): Promise<string> {
+    const points = await this.#published(replica);
     return meant(points, this.#ofGroup(replica, point) ?? point, replica.record.machineName).pointId;
   }
 
@@ -101,7 +104,7 @@ export class PointActs {
     return this.#hold(actor, 'point.release', reference, point, undefined);
   }
 
-  #hold(
+  async #hold(
     actor: string,
     act: string,
     reference: string,
@@ -109,7 +112,7 @@ export class PointActs {
     hold: Parameters<typeof holdPoint>[3],
   ): Promise<PointView> {
     const replica = this.#o.inventory.replica(reference);
-    const pointId = this.publishedPoint(replica, point);
+    const pointId = await this.publishedPoint(replica, point);
     const subject = replica.record.machineId;
     return this.#o.audit.acting({ actor, act, subject, details: { pointId, ...hold } }, async () => {
       await holdPoint(this.#o.replicaTools.files, replica, pointId, hold);
@@ -132,9 +135,9 @@ export class PointActs {
     throw failuresOf(REPLICATION_ERRORS)('PROTECTION_NOT_PROTECTED', `${name} is not protected`);
   }
 
-  verify(actor: string, reference: string, point: string): JobView {
+  async verify(actor: string, reference: string, point: string): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const pointId = this.publishedPoint(replica, point);
+    const pointId = await this.publishedPoint(replica, point);
     const { machineId } = replica.record;
     return this.#jobs().start({ kind: 'point.verify', args: { pointId }, actor, machineId });
   }
@@ -164,15 +167,23 @@ export class PointActs {
   };
 }
 
-function meant<P extends { pointId: string; sequence?: number }>(
-  points: readonly P[],
-  reference: string,
-  machine: string,
-): P {
+/** References by consistency: the newest point that counts as one of it. */
+const LATEST: Readonly<Record<string, Consistency>> = {
+  latest: 'crash',
+  'latest-crash': 'crash',
+  'latest-application': 'application',
+};
+
+/** `points` in ascending order. A point whose claim was refuted counts as crash-consistent. */
+function meant(points: readonly PointView[], reference: string, machine: string): PointView {
+  const atLeast = LATEST[reference];
   const found =
-    reference === 'latest'
-      ? points.at(-1)
-      : points.find(({ pointId, sequence }) => pointId === reference || String(sequence) === reference);
+    atLeast === undefined
+      ? points.find(({ pointId, sequence }) => pointId === reference || String(sequence) === reference)
+      : latestOf(
+          points.map((point) => ({ point, consistency: point.demoted ? 'crash' : point.consistency })),
+          atLeast,
+        )?.point;
   if (found) return found;
   throw pointFailure('POINT_NOT_FOUND', `${machine} has no point ${reference}`, {
     context: { machine, point: reference },

@@ -1,6 +1,12 @@
 import { join } from 'node:path';
 import type { PreviewAnswer } from '../api/index.ts';
-import { type BootProof, loadBootProof, provenPoints } from '../failover/index.ts';
+import {
+  type ApplicationProof,
+  type BootProof,
+  loadApplicationProof,
+  loadBootProof,
+  provenPoints,
+} from '../failover/index.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { loadRecord } from '../lib/records.ts';
@@ -23,6 +29,13 @@ import type { EventHub } from './event-hub.ts';
 import type { PointIndex } from './point-index.ts';
 
 export type KeepReasons = readonly KeepReason[];
+
+/** What there is of evidence beside a point. */
+export interface PointProofs {
+  readonly content: ContentProof | undefined;
+  readonly boot: BootProof | undefined;
+  readonly application: ApplicationProof | undefined;
+}
 
 /**
  * Looks after the replicas of the site: after each publication, and when a branch or a proof has come or gone, it brings
@@ -162,14 +175,12 @@ export class ReplicaKeeper {
     };
   }
 
-  async proofs(
-    replica: Replica,
-    pointId: string,
-  ): Promise<{ content: ContentProof | undefined; boot: BootProof | undefined }> {
+  async proofs(replica: Replica, pointId: string): Promise<PointProofs> {
     const path = join(replica.layout.proofs(pointId), 'content.json');
     return {
       content: await loadRecord(this.#files, path, CONTENT_PROOF),
       boot: (await loadBootProof(this.#files, replica, pointId))?.proof,
+      application: (await loadApplicationProof(this.#files, replica, pointId))?.proof,
     };
   }
 

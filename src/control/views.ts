@@ -1,7 +1,7 @@
 import type { MachineView, PeerView, PointView } from '../api/index.ts';
-import type { BootProof } from '../failover/index.ts';
+import type { ApplicationProof, BootProof } from '../failover/index.ts';
 import { BUILT_IN_TYPES, type GroupCut } from '../recovery-point/index.ts';
-import type { ContentProof, Replica, ReplicaPoint } from '../replica/index.ts';
+import type { Replica, ReplicaPoint } from '../replica/index.ts';
 import {
   type CutRecord,
   type MachinePresence,
@@ -11,7 +11,7 @@ import {
 } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import type { HomeMachine } from './machines.ts';
-import type { KeepReasons } from './replica-keeper.ts';
+import type { KeepReasons, PointProofs } from './replica-keeper.ts';
 
 /** What the site tells of its things; pure, from plain data. */
 
@@ -141,11 +141,6 @@ export function recordOf(error: unknown): NonNullable<MachineView['broken']> {
   return JSON.parse(JSON.stringify(failureOf(error).toJSON()));
 }
 
-export interface PointProofs {
-  readonly content: ContentProof | undefined;
-  readonly boot: BootProof | undefined;
-}
-
 export function replicaPointView(
   point: ReplicaPoint,
   { awaitsSeed }: Pick<Replica, 'awaitsSeed'>,
@@ -154,7 +149,7 @@ export function replicaPointView(
   wholeCuts: ReadonlySet<string>,
 ): PointView {
   const { statement, manifest, statementDigest } = point;
-  const { content, boot } = proofs;
+  const { content, boot, application } = proofs;
   return {
     pointId: statement.pointId,
     machineId: statement.machineId,
@@ -163,6 +158,8 @@ export function replicaPointView(
     copyType: statement.copyType,
     consistency: statement.consistency,
     ...(statement.degraded === undefined ? {} : { degraded: statement.degraded }),
+    ...(application?.verdict === 'failed' ? { demoted: true as const } : {}),
+    ...(statement.assertions ? { claims: statement.assertions.map(({ name }) => name) } : {}),
     cutAtMs: Math.round(manifest.cutAtHereMs),
     publishedAtMs: manifest.publishedAtMs,
     pauseMs: statement.pauseMs,
@@ -176,6 +173,7 @@ export function replicaPointView(
     proofs: {
       ...(content ? { content: { verifiedAtMs: content.verifiedAtMs } } : {}),
       ...(boot ? { boot: bootView(boot) } : {}),
+      ...(application ? { application: applicationView(application) } : {}),
     },
     ...(statement.group
       ? { group: { ...groupView(statement.group), whole: wholeCuts.has(statement.group.cutId) } }
@@ -190,6 +188,11 @@ export function replicaPointView(
 
 function groupView({ groupId, groupName: name, cutId, pauseMs, members }: GroupCut) {
   return { groupId, name, cutId, pauseMs, machines: members.length };
+}
+
+function applicationView(proof: ApplicationProof): NonNullable<PointView['proofs']['application']> {
+  const assertions = proof.assertions.map(({ tookMs: _, ...assertion }) => assertion);
+  return { held: proof.verdict === 'held', atMs: proof.startedAtMs, assertions };
 }
 
 function bootView(boot: BootProof): NonNullable<PointView['proofs']['boot']> {

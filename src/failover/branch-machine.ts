@@ -3,6 +3,7 @@ import { checkMachineConfiguration, endRun, type RunningMachine } from '../hyper
 import { throwIfAborted } from '../lib/clock.ts';
 import { type BranchRecord, branchChain, type Replica } from '../replica/index.ts';
 import { AgentPort } from './agent-port.ts';
+import { type AssertionReport, runAssertions } from './assertions.ts';
 import { storeState } from './branch-state.ts';
 import { proveScreen, type Screen, takePicture } from './console.ts';
 import { type BranchNetwork, branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
@@ -32,6 +33,8 @@ export interface BootRequest {
 export interface Boot {
   readonly network: NetworkReport;
   readonly probes: readonly ProbeResult[];
+  /** What became of the claims of the point; nothing where it makes none, or where the guest did not come up. */
+  readonly assertions: readonly AssertionReport[];
   readonly screen: { readonly picture: Screen['picture']; readonly nonce: NonceVerdict | 'not-asked' };
   /** When the last probe that passed did so, monotonic; undefined if none did. */
   readonly lastPassedMs: number | undefined;
@@ -48,7 +51,8 @@ export function runDirectoryOf(tools: Pick<FailoverTools, 'runDirectory'>, branc
 export async function bootBranch(tools: FailoverTools, request: BootRequest): Promise<Boot> {
   const { replica, branch, keep, hasRun, watch, signal } = request;
   const { branchId, pointId } = branch;
-  const configuration = checkMachineConfiguration(replica.point(pointId).statement.configuration);
+  const { statement } = replica.point(pointId);
+  const configuration = checkMachineConfiguration(statement.configuration);
   await storeState(tools, replica, branchId, { phase: 'network', keep, hasRun });
   const network = await watch.time('network', () => makeNetwork(request, configuration.nics));
   throwIfAborted(signal);
@@ -82,9 +86,13 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
     const screen = await watch.time('picture', () =>
       look(tools, machine, { ...request, runDirectory, withAgent: agentPort.isOpen }),
     );
+    const isUp = probes.length > 0 && probes.every((probe) => probe.passed);
+    const claims = request.network === 'isolated' && isUp && !hasRun ? (statement.assertions ?? []) : [];
+    const ask = () => runAssertions(machine, claims, tools.clock, signal);
+    const assertions = claims.length === 0 ? [] : await watch.time('assertions', ask);
     const passed = probes.filter((probe) => probe.passed).map(({ durationMs }) => durationMs);
     const lastPassedMs = passed.length > 0 ? runningSinceMs + Math.max(...passed) : undefined;
-    return { network: network.report, probes, screen, lastPassedMs };
+    return { network: network.report, probes, screen, assertions, lastPassedMs };
   } finally {
     agentPort.close();
   }

@@ -1,5 +1,14 @@
-import { DEFAULT_WISH, ranked, type SelectionWish } from '../recovery-point/index.ts';
+import type { FileSystem } from '../lib/files.ts';
+import {
+  type Consistency,
+  DEFAULT_WISH,
+  ranked,
+  type SelectionCandidate,
+  type SelectionWish,
+} from '../recovery-point/index.ts';
 import type { Replica } from '../replica/index.ts';
+import { demotedPoints } from './application-proof.ts';
+import { provenPoints } from './boot-proof.ts';
 import { failoverFailure } from './errors.ts';
 
 /** Which point: a certain one, or the best by a wish. */
@@ -8,6 +17,26 @@ export type PointChoice = { readonly pointId: string } | { readonly wish?: Parti
 export interface Candidate {
   readonly pointId: string;
   readonly reason: string;
+}
+
+/** What the proofs say of the points of a replica, by id. */
+export interface PointProofs {
+  /** The last isolated boot passed. */
+  readonly proven: ReadonlySet<string>;
+  /** The claim of the point was refuted: it counts as crash-consistent. */
+  readonly demoted: ReadonlySet<string>;
+}
+
+export async function pointProofs(files: FileSystem, replica: Replica): Promise<PointProofs> {
+  return { proven: await provenPoints(files, replica), demoted: await demotedPoints(files, replica) };
+}
+
+/** The points of a replica as selection looks at them. Pure. */
+function selectable(replica: Replica, { proven, demoted }: PointProofs): SelectionCandidate[] {
+  return replica.points.map(({ statement: { pointId, sequence, consistency }, manifest }) => ({
+    ...{ pointId, sequence, cutAtMs: manifest.cutAtHereMs, proven: proven.has(pointId) },
+    consistency: demoted.has(pointId) ? ('crash' satisfies Consistency) : consistency,
+  }));
 }
 
 /** So many points are tried before a person is asked again. */
@@ -20,20 +49,14 @@ const ATTEMPTS_MAX = 3;
 export function candidatesOf(
   replica: Replica,
   choice: PointChoice,
-  proven: ReadonlySet<string>,
+  proofs: PointProofs,
 ): readonly Candidate[] {
   replica.checkUsable();
   if ('pointId' in choice) {
     return [{ pointId: replica.point(choice.pointId).statement.pointId, reason: 'named by a person' }];
   }
   const wish: SelectionWish = { ...DEFAULT_WISH, ...choice.wish };
-  const points = replica.points.map(({ statement, manifest }) => ({
-    pointId: statement.pointId,
-    sequence: statement.sequence,
-    consistency: statement.consistency,
-    cutAtMs: manifest.cutAtHereMs,
-    proven: proven.has(statement.pointId),
-  }));
+  const points = selectable(replica, proofs);
   const choices = ranked(points, wish).slice(0, ATTEMPTS_MAX);
   if (choices.length > 0) return choices;
   throw failoverFailure(

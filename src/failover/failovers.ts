@@ -1,18 +1,15 @@
-import { join } from 'node:path';
 import type { MachineSockets, RunningMachine } from '../hypervisor/index.ts';
 import { processesOfRun, runPaths } from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
-import { publishFile } from '../lib/files.ts';
 import { isId, newId } from '../lib/random.ts';
 import { type BranchRecord, createBranch, findBranch, type Replica, removeBranch } from '../replica/index.ts';
-import { provenPoints, storeBootProof } from './boot-proof.ts';
 import { type Boot, bootBranch, endBranchMachine, runDirectoryOf } from './branch-machine.ts';
 import { loadState, recoveryOf, storeState } from './branch-state.ts';
-import { type Candidate, candidatesOf, type PointChoice } from './candidates.ts';
+import { type Candidate, candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
 import { failoverFailure } from './errors.ts';
+import { keepEvidence } from './evidence.ts';
 import { checkNicsNamed, type NicMapping } from './network.ts';
-import { encodePng } from './picture.ts';
 import { checkProbes, type Probe } from './probe.ts';
 import type { BranchPhase } from './records.ts';
 import { type AttemptReport, type FailoverReport, Stopwatch } from './report.ts';
@@ -90,7 +87,7 @@ export class Failovers {
   async test(replica: Replica, choice: PointChoice, options: TestOptions = {}): Promise<FailoverReport> {
     checkProbes(options.probes ?? []);
     const run = new RunUnderWay(this.#tools);
-    const candidates = candidatesOf(replica, choice, await provenPoints(this.#tools.files, replica));
+    const candidates = candidatesOf(replica, choice, await pointProofs(this.#tools.files, replica));
     for (const candidate of candidates) {
       const attempt = await this.#attempt({
         ...{ replica, candidate, purpose: 'test', networks: {}, commandMs: run.startMs },
@@ -121,8 +118,8 @@ export class Failovers {
     await this.#checkNoneRuns(replica);
     this.#startingMachines.add(machineId);
     try {
-      const proven = await provenPoints(this.#tools.files, replica);
-      const chosen = candidatesOf(replica, choice, proven);
+      const proofs = await pointProofs(this.#tools.files, replica);
+      const chosen = candidatesOf(replica, choice, proofs);
       checkNicsNamed(
         options.networks ?? {},
         chosen.map(({ pointId }) => replica.point(pointId).statement.configuration),
@@ -130,7 +127,7 @@ export class Failovers {
       await run.watch.time('fence', () => replica.update({ epoch: replica.record.epoch + 1 }));
       this.#tools.log.info('failover.fenced', { machineId, epoch: replica.record.epoch });
       // Chosen again: a point may have arrived in the meantime; from here on none does.
-      for (const candidate of candidatesOf(replica, choice, proven)) {
+      for (const candidate of candidatesOf(replica, choice, proofs)) {
         const attempt = await this.#attempt({
           ...{ replica, candidate, purpose: 'failover', keep: true, commandMs: run.startMs },
           ...{ networks: options.networks ?? {}, probes: options.probes, signal: options.signal },
@@ -247,7 +244,8 @@ export class Failovers {
     }
     const failed = judged.verdict === 'failed';
     const rtoMs = failed || boot?.lastPassedMs === undefined ? null : boot.lastPassedMs - request.commandMs;
-    const picturePath = boot ? await this.#keepPicture(request, branch, { boot, judged, rtoMs }) : null;
+    const seen = boot && { replica, purpose, branch, boot, judged, rtoMs };
+    const picturePath = seen ? await keepEvidence(this.#tools, seen) : null;
     const runsOn = purpose === 'test' ? keep && boot !== undefined : !failed;
     await watch.time('clean-up', async () => {
       if (!runsOn) await this.#settle(request, branch, { reason: judged.reasons.join('; ') });
@@ -260,7 +258,7 @@ export class Failovers {
       ...{ point: summaryOf(replica.point(branch.pointId)), reason: request.candidate.reason },
       ...{ branchId, kept: runsOn || staysAnyway(request), verdict: judged.verdict },
       ...{ reasons: judged.reasons, probes: boot?.probes ?? [], nonce: boot?.screen.nonce ?? 'not-asked' },
-      ...{ picturePath, steps: watch.steps },
+      ...{ picturePath, steps: watch.steps, assertions: boot?.assertions ?? [] },
       network: boot?.network ?? { kind: 'unplugged', reason: 'the machine was not started' },
     };
     return { report, rtoMs, runs: runsOn };
@@ -298,32 +296,6 @@ export class Failovers {
       await this.#end(branchId);
       await removeBranch(this.#tools.files, replica, branchId);
     }
-  }
-
-  async #keepPicture(
-    { replica, purpose }: AttemptRequest,
-    branch: BranchRecord,
-    seen: { readonly boot: Boot; readonly judged: BootVerdict; readonly rtoMs: number | null },
-  ): Promise<string | null> {
-    const { files, hypervisor, clock } = this.#tools;
-    const { boot, judged, rtoMs } = seen;
-    const { picture, nonce } = boot.screen;
-    if (purpose === 'test' && judged.verdict !== 'unproven' && nonce !== 'not-asked') {
-      const { statementDigest } = replica.point(branch.pointId);
-      const { picturePath } = await storeBootProof(this.#tools, replica, {
-        ...{ pointId: branch.pointId, statementDigest, verdict: judged.verdict, rtoMs, nonce, picture },
-        reasons: [...judged.reasons],
-        startedAtMs: Math.min(branch.createdAtMs, clock.wallMs()),
-        accelerator: (await hypervisor.acceleration()).accelerator,
-        network: boot.network.kind === 'isolated' ? 'isolated' : 'unplugged',
-        probes: boot.probes.map((result) => ({ ...result })),
-      });
-      return picturePath;
-    }
-    if (!picture) return null;
-    const path = join(replica.layout.branch(branch.branchId), 'console.png');
-    await publishFile(files, path, encodePng(picture));
-    return path;
   }
 
   /**

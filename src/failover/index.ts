@@ -7,7 +7,9 @@
  * fresh random word that a guest is asked to draw on its text console; reading it off the picture proves that this
  * very guest, in this very boot, runs far enough to answer its agent and to draw. *Glyphs* are learned from the picture
  * itself, so that no font is assumed. A *boot proof* is the signed record of how an isolated boot went. An *attempt* is
- * one point tried; a *failover report* tells them all.
+ * one point tried; a *failover report* tells them all. An *assertion* is a claim of a point about its applications, asked of
+ * the guest that a test has booted; an *application proof* is the signed record of the answers, and one that failed
+ * *demotes* the point: it counts as crash-consistent.
  *
  * Promises. A test touches neither the point nor the outside and leaves nothing behind. An unplanned failover raises
  * the epoch before anything else, so that the old source is refused from then on; it says that both sites may be
@@ -21,6 +23,8 @@
  * stay unplugged and the report says so. Sources: PPM (netpbm), PNG (RFC 2083), Linux console escapes
  * (console_codes(4)).
  */
+export { isApplicationProofOf, loadApplicationProof } from './application-proof.ts';
+export type { AssertionReport } from './assertions.ts';
 export { isBootProofOf, loadBootProof, provenPoints } from './boot-proof.ts';
 export type { PointChoice } from './candidates.ts';
 export { consoleCommand, consoleScript, readNonce, readNonceOf } from './console-picture.ts';
@@ -29,6 +33,6 @@ export { type BranchView, Failovers, type StartOptions, type TestOptions } from 
 export type { NetworkReport, NicMapping } from './network.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
 export type { Probe, ProbeResult } from './probe.ts';
-export type { BootProof, SignedBootProof } from './records.ts';
+export type { ApplicationProof, BootProof, SignedBootProof } from './records.ts';
 export type { AttemptReport, FailoverReport, PointSummary, StepReport } from './report.ts';
 export type { FailoverTools } from './tools.ts';

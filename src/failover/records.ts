@@ -65,3 +65,32 @@ const BootProofSchema = Type.Object({
 export type SignedBootProof = Type.Static<typeof BootProofSchema>;
 export type BootProof = SignedBootProof['proof'];
 export const BOOT_PROOF = recordKind('boot-proof', 1, BootProofSchema);
+
+const ApplicationProofSchema = Type.Object({
+  proof: Type.Object({
+    pointId: Type.String(),
+    /** Digest of the signed statement of the point that was booted; the assertions stand in it. */
+    statementDigest: Hash,
+    verdict: Type.Union([Type.Literal('held'), Type.Literal('failed')]),
+    startedAtMs: Time,
+    /** How each assertion ended, in their order. */
+    assertions: Type.Array(
+      Type.Object({
+        name: Type.String(),
+        outcome: Type.Union([Type.Literal('held'), Type.Literal('failed'), Type.Literal('not-run')]),
+        tookMs: Type.Number({ minimum: 0 }),
+        exitCode: Type.Optional(Type.Integer()),
+        output: Type.Optional(Type.String()),
+        reason: Type.Optional(Type.String()),
+      }),
+      { minItems: 1 },
+    ),
+  }),
+  keyId: Type.String({ maxLength: 64 }),
+  /** Ed25519 over `applicationProofBytes`, base64. */
+  signature: Type.String({ maxLength: 200 }),
+});
+/** `proofs/<point>/application.json`: what the assertions of a point said when it was last booted in isolation. */
+export type SignedApplicationProof = Type.Static<typeof ApplicationProofSchema>;
+export type ApplicationProof = SignedApplicationProof['proof'];
+export const APPLICATION_PROOF = recordKind('application-proof', 1, ApplicationProofSchema);

@@ -1,10 +1,11 @@
+import type { AssertionReport } from './assertions.ts';
 import type { NetworkReport } from './network.ts';
 import type { ProbeResult } from './probe.ts';
 import type { NonceVerdict } from './verdict.ts';
 
 /** One act of a failover and how long it took. */
 export interface StepReport {
-  readonly name: 'fence' | 'branch' | 'network' | 'start' | 'probes' | 'picture' | 'clean-up';
+  readonly name: 'fence' | 'branch' | 'network' | 'start' | 'probes' | 'picture' | 'assertions' | 'clean-up';
   readonly durationMs: number;
 }
 
@@ -30,6 +31,8 @@ export interface AttemptReport {
   readonly reasons: readonly string[];
   readonly probes: readonly ProbeResult[];
   readonly nonce: NonceVerdict | 'not-asked';
+  /** What became of the claims of the point; only a test asks. */
+  readonly assertions: readonly AssertionReport[];
   /** Path of the console picture (PNG), as long as the branch or the proof is kept. */
   readonly picturePath: string | null;
   readonly network: NetworkReport;

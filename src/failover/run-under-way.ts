@@ -1,4 +1,5 @@
 import type { ReplicaPoint } from '../replica/index.ts';
+import { claimVerdictOf } from './assertions.ts';
 import { type AttemptReport, type FailoverReport, type PointSummary, Stopwatch } from './report.ts';
 import type { FailoverTools } from './tools.ts';
 
@@ -60,6 +61,11 @@ function warningsOf(
   }
   if (last.verdict === 'unproven')
     warnings.push('Nothing was asked of the guest: that it works is not known.');
+  const claim = claimVerdictOf(last.assertions);
+  if (claim === 'failed')
+    warnings.push('An assertion failed: the point counts as crash-consistent from now on.');
+  if (claim === 'open')
+    warnings.push('An assertion could not be run: what the point claims is not known to hold.');
   if (last.network.kind === 'unplugged') warnings.push(`No NIC is connected: ${last.network.reason}.`);
   if (last.network.kind === 'connected' && last.network.unplugged.length > 0) {
     warnings.push(`Not connected, because nothing says to what: ${last.network.unplugged.join(', ')}.`);

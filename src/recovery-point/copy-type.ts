@@ -25,6 +25,17 @@ export const Hooks = Type.Object({
 });
 export type Hooks = Type.Static<typeof Hooks>;
 
+/** What must hold in a guest that is booted from a point: the program ends with exit code 0. docs/consistency.md, «Assertions». */
+export const Assertion = Type.Object({
+  name: Type.String({ pattern: COPY_TYPE_NAME }),
+  ...GuestProgram.properties,
+});
+export type Assertion = Type.Static<typeof Assertion>;
+export const ASSERTIONS_MAX = 8;
+
+/** Definition of a type, as JSON: its assertions are part of every statement of its points. */
+export const COPY_TYPE_CHARACTERS_MAX = 65_536;
+
 /** A class of copy: one of the two that every machine has, or one of its own. docs/consistency.md, «Copy types». */
 export const CopyType = Type.Object({
   name: Type.String({ pattern: COPY_TYPE_NAME }),
@@ -33,6 +44,7 @@ export const CopyType = Type.Object({
   /** For people. */
   description: Type.Optional(Type.String({ maxLength: 200 })),
   hooks: Type.Optional(Hooks),
+  assertions: Type.Optional(Type.Array(Assertion, { maxItems: ASSERTIONS_MAX })),
 });
 export type CopyType = Type.Static<typeof CopyType>;
 

@@ -49,6 +49,12 @@ export const POINT_ERRORS = {
     retry: 'never',
     remedy: 'Keep fewer points: fewer of a type, or days and weeks in place of many hours.',
   },
+  COPY_TYPE_TOO_LARGE: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Put long scripts into files of the guest and name them: a copy type has at most 65,536 characters as JSON, because its assertions travel with every point.',
+  },
   COPY_TYPE_UNKNOWN: {
     kind: 'input',
     retry: 'never',

@@ -1,6 +1,6 @@
 import type { LimitWindow } from './bandwidth.ts';
 import type { CopyPlan, Trigger } from './copy-schedule.ts';
-import { BUILT_IN_TYPES, type CopyType } from './copy-type.ts';
+import { BUILT_IN_TYPES, COPY_TYPE_CHARACTERS_MAX, type CopyType } from './copy-type.ts';
 import { pointFailure } from './errors.ts';
 import { FixedTimes } from './fixed-times.ts';
 import { POINTS_MAX, placesOf, type RetentionPolicy } from './retention-policy.ts';
@@ -57,6 +57,7 @@ function checkTypes({ schedules, retention }: CheckedPolicy, own: readonly CopyT
       context: { copyType: twice },
     });
   }
+  for (const type of own) checkType(type);
   const kept = Object.entries(retention.types).flatMap(([name, places]) => (places > 0 ? name : []));
   const used = [
     ...schedules.map(({ copyType }) => ({ copyType, by: 'a schedule makes copies' })),
@@ -67,6 +68,22 @@ function checkTypes({ schedules, retention }: CheckedPolicy, own: readonly CopyT
   const { copyType, by } = unknown;
   throw pointFailure('COPY_TYPE_UNKNOWN', `${by} of type «${copyType}», and there is no such type`, {
     context: { type: copyType },
+  });
+}
+
+function checkType(type: CopyType): void {
+  const { name, assertions = [] } = type;
+  const asserted = assertions.map((assertion) => assertion.name);
+  const twice = asserted.find((one, index) => asserted.indexOf(one) !== index);
+  if (twice !== undefined) {
+    throw pointFailure('POLICY_CONTRADICTS', `the copy type ${name} has two assertions ${twice}`, {
+      context: { copyType: name },
+    });
+  }
+  const characters = JSON.stringify(type).length;
+  if (characters <= COPY_TYPE_CHARACTERS_MAX) return;
+  throw pointFailure('COPY_TYPE_TOO_LARGE', `the copy type ${name} has ${characters} characters`, {
+    context: { copyType: name, characters, maximum: COPY_TYPE_CHARACTERS_MAX },
   });
 }
 

@@ -3,23 +3,28 @@ import { type Consistency, satisfies } from './copy-type.ts';
 export interface SelectionCandidate {
   readonly pointId: string;
   readonly sequence: number;
+  /** What it counts as: less than its statement says where its claim was refuted. */
   readonly consistency: Consistency;
   /** When the point was cut, on the clock of the site that chooses. */
   readonly cutAtMs: number;
+  /** The last boot in isolation passed. */
   readonly proven: boolean;
 }
 
 export interface SelectionWish {
   /** Only points of at least this consistency. */
   readonly atLeast: Consistency;
-  /**
-   * How much younger a crash-consistent point may be before it is preferred to an application-consistent one.
-   * 0: always the newest.
-   */
+  /** How much older an application-consistent point may be and still be preferred to one that is not. 0: age alone counts. */
   readonly applicationWorthMs: number;
+  /** The same for a point whose boot has been proven. */
+  readonly provenWorthMs: number;
 }
 
-export const DEFAULT_WISH: SelectionWish = { atLeast: 'crash', applicationWorthMs: 10_000 };
+export const DEFAULT_WISH: SelectionWish = {
+  atLeast: 'crash',
+  applicationWorthMs: 10_000,
+  provenWorthMs: 30_000,
+};
 
 export interface SelectionChoice {
   readonly pointId: string;
@@ -27,29 +32,52 @@ export interface SelectionChoice {
   readonly reason: string;
 }
 
+/** The newest point that counts as one of this consistency, of points in ascending order. Pure. */
+export function latestOf<P extends Pick<SelectionCandidate, 'consistency'>>(
+  points: readonly P[],
+  atLeast: Consistency,
+): P | undefined {
+  return points.findLast(({ consistency }) => satisfies(consistency, atLeast));
+}
+
 /**
- * Candidates for a failover, the best first. Pure. The newest point leads, unless an application-consistent one is
- * at most `applicationWorthMs` older; the rest follow by age, so that a revival that fails has a next try.
+ * Candidates for a failover, the best first, so that a revival that fails has a next try. Pure. Of each point its age behind the
+ * newest is taken, less what its consistency and its proof are worth; the smallest leads, and of equals the one with more of
+ * both. docs/consistency.md, «Which point a failover takes».
  */
 export function ranked(
   candidates: readonly SelectionCandidate[],
   wish: SelectionWish,
 ): readonly SelectionChoice[] {
-  const newestFirst = candidates
-    .filter((point) => satisfies(point.consistency, wish.atLeast))
-    .sort((a, b) => b.sequence - a.sequence);
-  const newest = newestFirst[0];
+  const points = newestFirst(candidates).filter((point) => satisfies(point.consistency, wish.atLeast));
+  const [newest] = points;
   if (!newest) return [];
-  const consistent = newestFirst.find((point) => satisfies(point.consistency, 'application'));
-  const ageGapMs = consistent ? newest.cutAtMs - consistent.cutAtMs : Number.POSITIVE_INFINITY;
-  const first = consistent && ageGapMs <= wish.applicationWorthMs ? consistent : newest;
-  const why =
-    first === newest
-      ? 'the newest point'
-      : `application-consistent and only ${(ageGapMs / 1000).toFixed(1)} s older than the newest`;
-  const rest = newestFirst.filter((point) => point !== first);
-  return [
-    { pointId: first.pointId, reason: why },
-    ...rest.map((point) => ({ pointId: point.pointId, reason: 'the next by age' })),
+  const worthOf = (point: SelectionCandidate) =>
+    (satisfies(point.consistency, 'application') ? wish.applicationWorthMs : 0) +
+    (point.proven ? wish.provenWorthMs : 0);
+  const byRank = points
+    .map((point) => ({ point, worthMs: worthOf(point), ageMs: ageMs(point, newest) }))
+    // The sort is stable: of equals in everything the newer one stays ahead.
+    .sort((a, b) => a.ageMs - a.worthMs - (b.ageMs - b.worthMs) || b.worthMs - a.worthMs);
+  return byRank.map(({ point, ageMs: gapMs }, index) => ({
+    pointId: point.pointId,
+    reason: index > 0 ? 'the next in rank' : point === newest ? 'the newest point' : merits(point, gapMs),
+  }));
+}
+
+/** A clock that was put back between the two makes no point younger than the newest. */
+function ageMs(point: SelectionCandidate, newest: SelectionCandidate): number {
+  return Math.max(0, newest.cutAtMs - point.cutAtMs);
+}
+
+function merits({ consistency, proven }: SelectionCandidate, gapMs: number): string {
+  const said = [
+    ...(satisfies(consistency, 'application') ? ['application-consistent'] : []),
+    ...(proven ? ['proven to boot'] : []),
   ];
+  return `${said.join(', ')} and only ${(gapMs / 1000).toFixed(1)} s older than the newest`;
+}
+
+function newestFirst<P extends { readonly sequence: number }>(points: readonly P[]): P[] {
+  return [...points].sort((a, b) => b.sequence - a.sequence);
 }

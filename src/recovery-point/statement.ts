@@ -2,6 +2,7 @@ import { createHash } from 'node:crypto';
 import Type from 'typebox';
 import { Value } from 'typebox/value';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
+import { ASSERTIONS_MAX, Assertion } from './copy-type.ts';
 import { pointFailure } from './errors.ts';
 import { GroupCut } from './group-cut.ts';
 
@@ -32,6 +33,8 @@ export const PointStatement = Type.Object({
   copyType: Type.String({ minLength: 1, maxLength: 32 }),
   /** What the type strives for; absent for types that every machine has. */
   aim: Type.Optional(ConsistencyName),
+  /** What is claimed to hold in a guest that is booted from this point. */
+  assertions: Type.Optional(Type.Array(Assertion, { maxItems: ASSERTIONS_MAX })),
   /** What was reached, from evidence; less than the type strives for when `degraded` says why. */
   consistency: ConsistencyName,
   degraded: Type.Optional(Type.String({ maxLength: 1000 })),

@@ -344,7 +344,8 @@ export class Delivery {
     const { cut, sequence, parent } = plan;
     const { record: machine, cuts } = this.#machine();
     const { machineId, name, epoch, disks } = machine;
-    const { copyType, aim, consistency, degraded, cutAtMs, pauseMs, frozenMs, missed, group } = cut;
+    const { copyType, aim, assertions, consistency, degraded, cutAtMs, pauseMs, frozenMs, missed, group } =
+      cut;
     return SendSession.open({
       images,
       signer,
@@ -365,6 +366,7 @@ export class Delivery {
         ...{ copyType, consistency, cutAtMs, pauseMs, missed },
         configuration: configurationAt(machine, cut),
         ...(aim === undefined ? {} : { aim }),
+        ...(assertions ? { assertions } : {}),
         ...(degraded === undefined ? {} : { degraded }),
         ...(frozenMs === undefined ? {} : { frozenMs }),
         ...(group ? { group } : {}),

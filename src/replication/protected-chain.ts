@@ -204,6 +204,7 @@ export class ProtectedChain {
       state: 'intended',
       copyType: type.name,
       ...(aimOf({ copyType: type.name }) === type.aim ? {} : { aim: type.aim }),
+      ...(type.assertions?.length ? { assertions: type.assertions } : {}),
       consistency: 'crash',
       cutAtMs: clock.wallMs(),
       pauseMs: 0,

@@ -3,6 +3,8 @@ import { Value } from 'typebox/value';
 import { MachineConfiguration } from '../hypervisor/index.ts';
 import { recordKind } from '../lib/records.ts';
 import {
+  ASSERTIONS_MAX,
+  Assertion,
   COPY_TYPES_MAX,
   CopySchedule,
   CopyType,
@@ -141,6 +143,8 @@ const CutSchema = Type.Object({
   copyType: Type.String(),
   /** What its type strives for; absent for types that every machine has. */
   aim: Type.Optional(ConsistencyName),
+  /** What its type claims of its points. */
+  assertions: Type.Optional(Type.Array(Assertion, { maxItems: ASSERTIONS_MAX })),
   consistency: ConsistencyName,
   degraded: Type.Optional(Type.String()),
   cutAtMs: Time,

@@ -5,10 +5,11 @@ import {
   type CopyTypeOptions,
   copyTypeFromFile,
   copyTypeFromOptions,
+  parseAssertion,
   parseProgram,
 } from '../copy-type-description.ts';
 import { cliFailure } from '../errors.ts';
-import { named, parseDuration, parseWord } from '../values.ts';
+import { listed, named, parseDuration, parseWord } from '../values.ts';
 import { printCopyTypes } from '../views/copy-type-view.ts';
 import { examples, type Runner } from './runner.ts';
 
@@ -52,7 +53,17 @@ export function addCopyTypeCommands(vm: Command, runner: Runner): void {
       'hook: run last if anything failed',
       named('--on-failure', parseProgram),
     )
-    .option('--limit <duration>', 'how long each hook may take', named('--limit', parseDuration), LIMIT_MS)
+    .option(
+      '--assert <NAME=program>',
+      'must end with exit code 0 in a test of a point; repeatable',
+      listed('--assert', parseAssertion),
+    )
+    .option(
+      '--limit <duration>',
+      'how long each of these programs may take',
+      named('--limit', parseDuration),
+      LIMIT_MS,
+    )
     .option('--from <file>', 'take all of it but the name from a JSON file')
     .option('--replace', 'redefine the type if there is one of this name')
     .addHelpText(

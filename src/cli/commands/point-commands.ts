@@ -26,7 +26,7 @@ export function addPointCommands(program: Command, runner: Runner): void {
     .command('show')
     .description('show one point with its proofs and disks')
     .argument('<vm>', 'name or id')
-    .argument('<point>', 'number, id or latest')
+    .argument('<point>', 'number, id, latest or latest-application')
     .addHelpText('after', examples('warmsite point show web latest', 'warmsite point show web 17'))
     .action(
       runner.run(async (context, machine: string, which: string) => {
@@ -44,7 +44,7 @@ function addHold(point: Command, runner: Runner): void {
     .command('hold')
     .description('keep a point whatever retention says; at the recovery site')
     .argument('<vm>', 'name or id')
-    .argument('<point>', 'number, id or latest')
+    .argument('<point>', 'number, id, latest or latest-application')
     .requiredOption('--reason <text>', 'why; it is shown with the point')
     .option(
       '--for <duration>',
@@ -70,7 +70,7 @@ function addHold(point: Command, runner: Runner): void {
     .command('release')
     .description('end the hold of a point: retention decides about it again')
     .argument('<vm>', 'name or id')
-    .argument('<point>', 'number, id or latest')
+    .argument('<point>', 'number, id, latest or latest-application')
     .addHelpText('after', examples('warmsite point release web 17'))
     .action(
       runner.run(async (context, machine: string, which: string) => {
@@ -128,7 +128,7 @@ function addVerify(point: Command, runner: Runner): void {
     .command('verify')
     .description('read every block of a point and compare it with what was signed; at the recovery site')
     .argument('<vm>', 'name or id')
-    .argument('[point]', 'number, id or latest', 'latest')
+    .argument('[point]', 'number, id, latest or latest-application', 'latest')
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText('after', examples('warmsite point verify web', 'warmsite point verify web 17 --no-wait'))

@@ -36,6 +36,18 @@ const FailoverReport = Type.Object({
       reasons: Type.Array(Type.String()),
       kept: Type.Boolean(),
       branchId: Type.String(),
+      assertions: Type.Optional(
+        Type.Array(
+          Type.Object({
+            name: Type.String(),
+            outcome: Type.String(),
+            tookMs: Type.Number(),
+            exitCode: Type.Optional(Type.Integer()),
+            output: Type.Optional(Type.String()),
+            reason: Type.Optional(Type.String()),
+          }),
+        ),
+      ),
       picturePath: Type.Union([Type.String(), Type.Null()]),
       network: Type.Object({
         kind: Type.String(),
@@ -62,7 +74,7 @@ const TONES: Readonly<Record<FailoverReport['verdict'], Tone>> = {
   unproven: 'warning',
 };
 
-/** The report of a failover or of a test; a verdict of `failed` ends the command with EXIT_FOUND_BAD. */
+/** The report of a failover or of a test; a verdict of `failed`, or a failed assertion, ends the command with EXIT_FOUND_BAD. */
 export function failoverReport(job: JobView, nowMs: number): Report {
   const { result } = job;
   if (!Value.Check(FailoverReport, result)) {
@@ -74,8 +86,15 @@ export function failoverReport(job: JobView, nowMs: number): Report {
   return {
     document: job,
     print: (page) => printReport(page, result, nowMs),
-    ...(result.verdict === 'failed' ? { exitCode: EXIT_FOUND_BAD } : {}),
+    ...(isBad(result) ? { exitCode: EXIT_FOUND_BAD } : {}),
   };
+}
+
+function isBad({ verdict, attempts }: FailoverReport): boolean {
+  return (
+    verdict === 'failed' ||
+    attempts.some(({ assertions = [] }) => assertions.some(({ outcome }) => outcome === 'failed'))
+  );
 }
 
 function printReport(page: Page, report: FailoverReport, nowMs: number): void {
@@ -114,6 +133,22 @@ function printAttempt(page: Page, attempt: Attempt, number: number, nowMs: numbe
     const text = `  probe ${probe.kind}: ${passed ? 'passed' : 'failed'} after ${formatDuration(durationMs)}`;
     page.line({ text, tone: passed ? 'good' : 'bad' }, reason === undefined || passed ? '' : `, ${reason}`);
   }
+  for (const assertion of attempt.assertions ?? []) page.line(...assertionLine(assertion));
+}
+
+function assertionLine({
+  name,
+  outcome,
+  tookMs,
+  exitCode,
+  output = '',
+  reason,
+}: NonNullable<Attempt['assertions']>[number]) {
+  const why = reason ?? (exitCode === undefined || exitCode === 0 ? '' : `exit code ${exitCode}`);
+  const said = [why, output.trim()].filter((part) => part !== '').join(': ');
+  const text = `  assertion ${name}: ${outcome} after ${formatDuration(tookMs)}`;
+  const tone: Tone = outcome === 'held' ? 'good' : outcome === 'failed' ? 'bad' : 'warning';
+  return [{ text, tone }, said === '' ? '' : `, ${said}`] as const;
 }
 
 /** A machine that came up without its networks is found by the one who looks for it: say so. */

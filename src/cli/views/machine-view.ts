@@ -271,6 +271,8 @@ export function printPoint(page: Page, point: PointView, nowMs: number): void {
       ['missed before it', point.missed === 0 ? undefined : String(point.missed)],
       ['content proof', proofs.content && formatTime(proofs.content.verifiedAtMs)],
       ['boot proof', proofs.boot && bootProofOf(proofs.boot)],
+      ['claims', point.claims?.join(', ')],
+      ['application proof', proofs.application && applicationProofOf(proofs.application)],
       ['held', point.hold && holdLine(point.hold)],
       ['kept for', point.keptFor && (point.keptFor.join(', ') || 'nothing: it may go')],
     ]);
@@ -291,6 +293,20 @@ export function printPoint(page: Page, point: PointView, nowMs: number): void {
   );
 }
 
+function applicationProofOf({
+  held,
+  atMs,
+  assertions,
+}: NonNullable<PointView['proofs']['application']>): Cell {
+  const failed = assertions
+    .filter(({ outcome }) => outcome === 'failed')
+    .map(({ name, exitCode, output = '', reason }) => {
+      return `${name}: ${reason ?? `exit code ${exitCode}`}${output.trim() === '' ? '' : `, ${output.trim()}`}`;
+    });
+  const text = `${held ? 'held' : 'failed'} ${formatTime(atMs)}`;
+  return { text: [text, ...failed].join('; '), tone: held ? 'good' : 'bad' };
+}
+
 function hookCell({ exitCode, output = '', failure, tookMs }: NonNullable<PointView['hooks']>[number]): Cell {
   const ended = failure ?? `exit code ${exitCode}`;
   const said = output.trim() === '' ? '' : `: ${output.trim()}`;
@@ -309,7 +325,8 @@ function holdLine({ reason, untilMs }: NonNullable<PointView['hold']>): string {
   return untilMs === undefined ? reason : `until ${formatTime(untilMs)}: ${reason}`;
 }
 
-function consistencyOf({ consistency, degraded }: PointView): Cell {
+function consistencyOf({ consistency, degraded, demoted }: PointView): Cell {
+  if (demoted) return { text: `crash (${consistency} refuted)`, tone: 'bad' };
   return degraded === undefined ? consistency : { text: `${consistency} (degraded)`, tone: 'warning' };
 }
 

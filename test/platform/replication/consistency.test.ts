@@ -94,10 +94,16 @@ describe('consistency of copies', { timeout: 240_000 }, () => {
         const points = lab.replica().points.map(({ statement }) => ({ ...statement, proven: false }));
         const newest = points.at(-1)!.pointId;
         assert.equal(points.at(-1)!.consistency, 'application');
-        assert.equal(ranked(points, { atLeast: 'crash', applicationWorthMs: 0 })[0]!.pointId, newest);
+        assert.equal(
+          ranked(points, { atLeast: 'crash', applicationWorthMs: 0, provenWorthMs: 0 })[0]!.pointId,
+          newest,
+        );
         await copyAndSend(machine, sites.target);
         const again = lab.replica().points.map(({ statement }) => ({ ...statement, proven: false }));
-        assert.equal(ranked(again, { atLeast: 'application', applicationWorthMs: 0 })[0]!.pointId, newest);
+        assert.equal(
+          ranked(again, { atLeast: 'application', applicationWorthMs: 0, provenWorthMs: 0 })[0]!.pointId,
+          newest,
+        );
       },
     );
 

@@ -87,6 +87,13 @@ describe('command line: copy types', { timeout: 60_000 }, () => {
       assert.equal((await vm('add', 'erp', 'more', '--before', wrong)).exitCode, 2);
     }
 
+    assert.equal(
+      (await vm('add', 'erp', 'checked', '--assert', 'rows=/bin/count "a b"', '--limit', '5s')).exitCode,
+      0,
+    );
+    assert.deepEqual(types.pop()!.assertions, [{ name: 'rows', ...program('/bin/count', 'a b') }]);
+    assert.equal((await vm('add', 'erp', 'more', '--assert', '/bin/count')).exitCode, 2);
+
     const path = join(await temporaryDirectory(t), 'type.json');
     const described = { aim: 'application', hooks: { after: { ...program('/bin/cat'), input: 'a\nb' } } };
     await writeFile(path, JSON.stringify(described));

@@ -2,6 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import {
   DEFAULT_WISH,
+  latestOf,
   ranked,
   type SelectionCandidate,
   satisfies,
@@ -11,8 +12,9 @@ function candidate(
   sequence: number,
   consistency: 'crash' | 'application',
   cutAtMs: number,
+  proven = false,
 ): SelectionCandidate {
-  return { pointId: `p${sequence}`, sequence, consistency, cutAtMs, proven: false };
+  return { pointId: `p${sequence}`, sequence, consistency, cutAtMs, proven };
 }
 
 test('S0.7 an application-consistent point counts also as a crash-consistent one, not the other way round', () => {
@@ -34,6 +36,39 @@ test('S0.18 the newest point leads, unless an application-consistent one is only
   const far = [candidate(1, 'application', 0), candidate(2, 'crash', 55_000)];
   assert.deepEqual(
     ranked(far, DEFAULT_WISH).map(({ pointId }) => pointId),
+    ['p2', 'p1'],
+  );
+});
+
+test('S0.7 the latest crash-consistent point is the newest of either type', () => {
+  const list = [candidate(1, 'crash', 0), candidate(2, 'application', 1), candidate(3, 'crash', 2)];
+  assert.equal(latestOf(list, 'crash')?.pointId, 'p3');
+  assert.equal(latestOf(list.slice(0, 2), 'crash')?.pointId, 'p2');
+  assert.equal(latestOf(list, 'application')?.pointId, 'p2');
+  assert.equal(latestOf(list.slice(0, 1), 'application'), undefined);
+});
+
+test('S0.18 a point that is proven to boot leads while the newer ones hold little more, and says why', () => {
+  const list = [
+    candidate(1, 'application', 0, true),
+    candidate(2, 'crash', 20_000, true),
+    candidate(3, 'application', 30_000),
+    candidate(4, 'crash', 45_000),
+  ];
+  const order = (points: SelectionCandidate[]) => ranked(points, DEFAULT_WISH).map(({ pointId }) => pointId);
+  assert.deepEqual(order(list), ['p2', 'p4', 'p1', 'p3']);
+  assert.equal(ranked(list, DEFAULT_WISH)[0]!.reason, 'proven to boot and only 25.0 s older than the newest');
+  assert.deepEqual(order([...list, candidate(5, 'crash', 51_000)])[0], 'p5', 'too much would be lost');
+  assert.deepEqual(order([candidate(1, 'application', 0, true), candidate(2, 'crash', 40_000)]), [
+    'p1',
+    'p2',
+  ]);
+});
+
+test('S0.18 order is by sequence: a clock that was put back makes no older point lead by its age', () => {
+  const list = [candidate(1, 'crash', 90_000_000), candidate(2, 'crash', 1000)];
+  assert.deepEqual(
+    ranked(list, DEFAULT_WISH).map(({ pointId }) => pointId),
     ['p2', 'p1'],
   );
 });

@@ -50,6 +50,17 @@ test('S0.4 a name means one type', () => {
   }
 });
 
+test('S0.4 a type whose definition would weigh on every point is refused, and so is an assertion named twice', () => {
+  const assertion = { name: 'rows', command: '/bin/true', arguments: [], limitMs: 1000 };
+  const withAssertions = (...assertions: (typeof assertion & { input?: string })[]) =>
+    check({ copyTypes: [{ ...NIGHTLY, assertions }] });
+  withAssertions(assertion);
+  assert.throws(() => withAssertions(assertion, assertion), { code: 'POLICY_CONTRADICTS' });
+  assert.throws(() => withAssertions({ ...assertion, input: 'x'.repeat(66_000) }), {
+    code: 'COPY_TYPE_TOO_LARGE',
+  });
+});
+
 test('S0.4 retention that is only tried out needs no definitions: the recovery site has none', () => {
   checkRetention({ types: { nightly: 7 } }, zones);
   assert.throws(() => checkRetention({ types: { nightly: 100, crash: 29 } }, zones), {

@@ -1,0 +1,65 @@
+import { dirname, join } from 'node:path';
+import { canonicalJson, type Json } from '../lib/canonical-json.ts';
+import type { FileSystem } from '../lib/files.ts';
+import { loadRecord, storeRecord } from '../lib/records.ts';
+import { type Signer, verifySignature } from '../peer/index.ts';
+import type { Replica } from '../replica/index.ts';
+import { APPLICATION_PROOF, type ApplicationProof, type SignedApplicationProof } from './records.ts';
+
+/** The bytes that are signed: a domain string and the canonical JSON. */
+function applicationProofBytes(proof: ApplicationProof): Buffer {
+  return Buffer.from(`warmsite application proof v1\n${canonicalJson(proof as Json)}`);
+}
+
+/** Stores what the assertions of a point said when it was booted in isolation, in place of an older proof; durable on return. */
+export async function storeApplicationProof(
+  { files, signer }: { readonly files: FileSystem; readonly signer: Signer },
+  replica: Replica,
+  proof: ApplicationProof,
+): Promise<SignedApplicationProof> {
+  const directory = replica.layout.proofs(proof.pointId);
+  await files.makeDirectory(directory);
+  const signature = signer.sign(applicationProofBytes(proof)).toString('base64');
+  const signed = { proof, keyId: signer.keyId, signature };
+  await storeRecord(files, proofPath(replica, proof.pointId), APPLICATION_PROOF, signed);
+  await files.syncDirectory(dirname(directory));
+  await files.syncDirectory(replica.layout.directory);
+  return signed;
+}
+
+/** What the assertions of a point said last; undefined also for a proof of another statement. */
+export async function loadApplicationProof(
+  files: FileSystem,
+  replica: Replica,
+  pointId: string,
+): Promise<SignedApplicationProof | undefined> {
+  const signed = await loadRecord(files, proofPath(replica, pointId), APPLICATION_PROOF);
+  return signed?.proof.statementDigest === replica.point(pointId).statementDigest ? signed : undefined;
+}
+
+/** Whether a proof was signed by the key (PEM) and is of this statement. Says nothing about its verdict. */
+export function isApplicationProofOf(
+  signed: SignedApplicationProof,
+  o: { readonly statementDigest: string; readonly publicKey: string },
+): boolean {
+  const signature = Buffer.from(signed.signature, 'base64');
+  return (
+    signed.proof.statementDigest === o.statementDigest &&
+    verifySignature(o.publicKey, applicationProofBytes(signed.proof), signature)
+  );
+}
+
+/** The points whose claim was refuted when it was last asked for: they count as crash-consistent. */
+export async function demotedPoints(files: FileSystem, replica: Replica): Promise<ReadonlySet<string>> {
+  const demoted = new Set<string>();
+  for (const { statement } of replica.points) {
+    if (statement.assertions === undefined) continue;
+    const signed = await loadApplicationProof(files, replica, statement.pointId);
+    if (signed?.proof.verdict === 'failed') demoted.add(statement.pointId);
+  }
+  return demoted;
+}
+
+function proofPath(replica: Replica, pointId: string): string {
+  return join(replica.layout.proofs(pointId), 'application.json');
+}

@@ -1,0 +1,56 @@
+import { join } from 'node:path';
+import { publishFile } from '../lib/files.ts';
+import type { BranchRecord, Replica } from '../replica/index.ts';
+import { storeApplicationProof } from './application-proof.ts';
+import { claimVerdictOf } from './assertions.ts';
+import { storeBootProof } from './boot-proof.ts';
+import type { Boot } from './branch-machine.ts';
+import { encodePng } from './picture.ts';
+import type { FailoverTools } from './tools.ts';
+import type { BootVerdict } from './verdict.ts';
+
+/** A boot that has been seen and judged. */
+export interface Seen {
+  readonly replica: Replica;
+  readonly purpose: 'test' | 'failover';
+  readonly branch: BranchRecord;
+  readonly boot: Boot;
+  readonly judged: BootVerdict;
+  readonly rtoMs: number | null;
+}
+
+/**
+ * Keeps what a boot has shown: of a test the signed proofs of boot and application beside the point, of all else the picture
+ * beside the branch. Returns the path of the picture, if there is one.
+ */
+export async function keepEvidence(tools: FailoverTools, seen: Seen): Promise<string | null> {
+  await keepClaim(tools, seen);
+  const { replica, purpose, branch, boot, judged, rtoMs } = seen;
+  const { picture, nonce } = boot.screen;
+  if (purpose === 'test' && judged.verdict !== 'unproven' && nonce !== 'not-asked') {
+    const { statementDigest } = replica.point(branch.pointId);
+    const { picturePath } = await storeBootProof(tools, replica, {
+      ...{ pointId: branch.pointId, statementDigest, verdict: judged.verdict, rtoMs, nonce, picture },
+      reasons: [...judged.reasons],
+      startedAtMs: Math.min(branch.createdAtMs, tools.clock.wallMs()),
+      accelerator: (await tools.hypervisor.acceleration()).accelerator,
+      network: boot.network.kind === 'isolated' ? 'isolated' : 'unplugged',
+      probes: boot.probes.map((result) => ({ ...result })),
+    });
+    return picturePath;
+  }
+  if (!picture) return null;
+  const path = join(replica.layout.branch(branch.branchId), 'console.png');
+  await publishFile(tools.files, path, encodePng(picture));
+  return path;
+}
+
+/** A claim that has been checked, with either end, is proven to everybody who trusts this site. */
+async function keepClaim(tools: FailoverTools, { replica, branch, boot }: Seen): Promise<void> {
+  const { pointId, createdAtMs } = branch;
+  const verdict = claimVerdictOf(boot.assertions);
+  if (verdict === undefined || verdict === 'open') return;
+  const { statementDigest } = replica.point(pointId);
+  const about = { pointId, statementDigest, verdict, startedAtMs: createdAtMs };
+  await storeApplicationProof(tools, replica, { ...about, assertions: [...boot.assertions] });
+}
