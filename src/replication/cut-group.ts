@@ -7,8 +7,10 @@ import type { CutTogether, ReadyCut, SealedCut } from './cut-together.ts';
 import { type Absence, apartFor, groupCutOf, reasonApart } from './group-plan.ts';
 import type { CutRecord } from './records.ts';
 
-/** A machine that is not ready by then is not waited for any longer: the others hold their guests for it. */
+/** A machine that is not ready by then is not waited for any longer. */
 const ARRIVAL_LIMIT_MS = 15_000;
+/** A guest that is not held by then (frozen, its hooks run) is not waited for: the others are. */
+const HOLDING_LIMIT_MS = 5_000;
 
 export interface GroupCutTools {
   readonly hypervisor: Pick<Hypervisor, 'whilePaused'>;
@@ -70,10 +72,14 @@ export async function cutGroup(tools: GroupCutTools, request: GroupCutRequest): 
 interface Arrival {
   readonly ready: ReadyCut;
   readonly prepared: PreparedCut;
+  /** Settled when nobody is waited for any more, and guests may be held. */
+  readonly called: PromiseWithResolvers<void>;
   readonly sealed: PromiseWithResolvers<SealedCut>;
+  /** Its guest is held as it wants it; what is left is the instant. */
+  isHeld: boolean;
 }
 
-/** Where the members of one cut wait for each other. */
+/** Where the members of one cut wait for each other: first until all are ready, then until all guests are held. */
 class Meeting {
   readonly cutId: string;
   /** How it ended, for all. */
@@ -83,7 +89,8 @@ class Meeting {
   readonly #arrived = new Map<string, Arrival>();
   readonly #absent = new Map<string, Absence>();
   readonly #outcome = Promise.withResolvers<{ apart: string | undefined; pauseMs: number }>();
-  readonly #disarm: () => void;
+  #disarm: () => void;
+  #isCalled = false;
   /** Why latecomers are alone; undefined while all are waited for. */
   #closed: string | undefined;
 
@@ -94,12 +101,13 @@ class Meeting {
     this.ended = this.#outcome.promise;
     // A member gets it too, and may be the first.
     this.ended.catch(() => undefined);
-    this.#disarm = tools.clock.after(ARRIVAL_LIMIT_MS, () => this.#waitNoLonger());
+    this.#disarm = this.#waitAtMost(ARRIVAL_LIMIT_MS, 'it was not ready');
   }
 
   placeOf(member: GroupMember): CutTogether {
     return {
-      seal: (ready) => this.#seal(member, ready),
+      ready: (ready) => this.#ready(member, ready),
+      seal: () => this.#seal(member),
       stopped: () => {
         this.absent(member, 'it does not run');
         return this.#closed ?? reasonApart([...this.#absent.values()])!;
@@ -107,41 +115,67 @@ class Meeting {
     };
   }
 
-  /** The member does not come. Said again, or of one that has been there, it changes nothing. */
+  /** The member does not come. Said again, or of one that waits already, it changes nothing. */
   absent({ machineId, name }: GroupMember, reason: string): void {
-    if (this.#arrived.has(machineId) || this.#absent.has(machineId)) return;
+    if (this.#isWaiting(machineId) || this.#absent.has(machineId)) return;
     this.#absent.set(machineId, { name, reason });
-    this.#meetIfAllSpoke();
+    this.#goOn();
   }
 
-  async #seal({ machineId }: GroupMember, ready: ReadyCut): Promise<SealedCut> {
-    const prepared = await ready.running.prepareCut(ready.disks);
-    if (this.#closed !== undefined) return this.#alone(prepared.seal(), this.#closed);
-    const sealed = Promise.withResolvers<SealedCut>();
-    this.#arrived.set(machineId, { ready, prepared, sealed });
-    this.#meetIfAllSpoke();
-    return sealed.promise;
+  /** It is as far as it can come at this stage. */
+  #isWaiting(machineId: string): boolean {
+    const arrival = this.#arrived.get(machineId);
+    return arrival !== undefined && (arrival.isHeld || !this.#isCalled);
   }
 
-  #waitNoLonger(): void {
-    for (const member of this.#request.members) {
-      this.absent(member, `it was not ready in ${ARRIVAL_LIMIT_MS / 1000} s`);
-    }
-  }
-
-  #meetIfAllSpoke(): void {
-    if (this.#closed !== undefined) return;
-    if (this.#arrived.size + this.#absent.size < this.#request.members.length) return;
-    this.#disarm();
-    this.#closed = reasonApart([...this.#absent.values()]) ?? apartFor('the others have been cut');
-    this.#meet().then(this.#outcome.resolve, (bug) => {
-      this.#outcome.reject(bug);
-      for (const { sealed } of this.#arrived.values()) sealed.reject(bug);
+  #waitAtMost(limitMs: number, what: string): () => void {
+    return this.#tools.clock.after(limitMs, () => {
+      for (const member of this.#request.members) this.absent(member, `${what} in ${limitMs / 1000} s`);
     });
   }
 
+  async #ready({ machineId }: GroupMember, ready: ReadyCut): Promise<void> {
+    const prepared = await ready.running.prepareCut(ready.disks);
+    const [called, sealed] = [Promise.withResolvers<void>(), Promise.withResolvers<SealedCut>()];
+    // Of a copy that fails before its instant nobody asks for that.
+    sealed.promise.catch(() => undefined);
+    const arrival: Arrival = { ready, prepared, called, sealed, isHeld: false };
+    this.#arrived.set(machineId, arrival);
+    this.#goOn();
+    if (this.#closed === undefined) await called.promise;
+  }
+
+  async #seal({ machineId }: GroupMember): Promise<SealedCut> {
+    const arrival = this.#arrived.get(machineId);
+    assert(arrival !== undefined, 'a machine is ready before it is sealed');
+    if (this.#closed !== undefined) return this.#alone(arrival.prepared.seal(), this.#closed);
+    arrival.isHeld = true;
+    this.#goOn();
+    return arrival.sealed.promise;
+  }
+
+  /** The next stage, if nobody is waited for at this one. */
+  #goOn(): void {
+    if (this.#closed !== undefined) return;
+    const { members } = this.#request;
+    if (!members.every(({ machineId }) => this.#absent.has(machineId) || this.#isWaiting(machineId))) return;
+    this.#disarm();
+    const apart = reasonApart([...this.#absent.values()]);
+    if (apart === undefined && !this.#isCalled) {
+      this.#isCalled = true;
+      this.#disarm = this.#waitAtMost(HOLDING_LIMIT_MS, 'its guest was not held');
+    } else {
+      this.#closed = apart ?? apartFor('the others have been cut');
+      this.#meet().then(this.#outcome.resolve, (bug) => {
+        this.#outcome.reject(bug);
+        for (const { sealed } of this.#arrived.values()) sealed.reject(bug);
+      });
+    }
+    for (const { called } of this.#arrived.values()) called.resolve();
+  }
+
   async #meet(): Promise<{ apart: string | undefined; pauseMs: number }> {
-    const arrivals = [...this.#arrived.values()];
+    const arrivals = [...this.#arrived.values()].filter(({ isHeld }) => isHeld);
     const seals: Promise<CutReport>[] = [];
     const cutAtMs = { value: this.#tools.clock.wallMs() };
     const pause = await this.#pause(arrivals, async () => {

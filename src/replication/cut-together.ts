@@ -1,7 +1,7 @@
 import type { DiskCut, RunningMachine } from '../hypervisor/index.ts';
 import type { CutRecord } from './records.ts';
 
-/** A machine that is ready to be cut: its layers are made, its guest is frozen if the copy type asks for it. */
+/** A machine that is ready to be cut: its layers are made. */
 export interface ReadyCut {
   readonly running: RunningMachine;
   readonly pointId: string;
@@ -16,8 +16,10 @@ export interface SealedCut extends Pick<CutRecord, 'cutAtMs' | 'pauseMs' | 'grou
 
 /** The part of a cut that several machines share: its instant. */
 export interface CutTogether {
-  /** Seals the disks, when all the others are ready as well. Throws as `RunningMachine.cut`. */
-  seal(ready: ReadyCut): Promise<SealedCut>;
+  /** Prepares the cut and waits until the others are as far: no guest is held for a machine that is busy. */
+  ready(ready: ReadyCut): Promise<void>;
+  /** Once, after `ready`: seals the disks when the guests of the others are held as well. Throws as `RunningMachine.cut`. */
+  seal(): Promise<SealedCut>;
   /** The machine does not run, and is copied as it lies there. Returns why it is so alone. */
   stopped(): string;
 }

@@ -301,11 +301,12 @@ export class ProtectedChain {
       const degraded = together?.stopped();
       return { consistency: 'crash', ...(degraded ? { degraded } : {}), cutAtMs: clock.wallMs(), pauseMs: 0 };
     }
+    const disks = this.#disks.map(({ deviceName, diskId }) => ({ deviceName, overlay: cut.tips[diskId]! }));
     // What has been written out before is not waited for while several machines stand still.
     if (together) await this.#syncSealed(cut);
-    const disks = this.#disks.map(({ deviceName, diskId }) => ({ deviceName, overlay: cut.tips[diskId]! }));
+    await together?.ready({ running, pointId: cut.cutId, disks });
     const act = async (): Promise<SealedCut> => {
-      if (together) return together.seal({ running, pointId: cut.cutId, disks });
+      if (together) return together.seal();
       const cutAtMs = clock.wallMs();
       return { cutAtMs, ...(await running.cut(disks)) };
     };

@@ -7,7 +7,6 @@ import { Zones } from '../../src/recovery-point/index.ts';
 import {
   cutGroup,
   type GroupCutOutcome,
-  type GroupMember,
   ProtectedLayout,
   ProtectedMachine,
 } from '../../src/replication/index.ts';
@@ -25,7 +24,6 @@ const RECORD_BYTES = 4096;
 /** A protected machine of two disks on memory, and what goes wrong with its commands. */
 export interface FakeMember {
   readonly machine: ProtectedMachine;
-  readonly member: GroupMember;
   readonly fake: () => FakeMachine;
   /** Somebody starts it on its owner's files, as if there were no layers. */
   readonly runOnOrigins: () => Promise<void>;
@@ -36,7 +34,7 @@ export interface FakeMember {
 export interface FakeGroup {
   readonly members: readonly FakeMember[];
   readonly files: SimFiles;
-  cut(limitMs?: number, hypervisor?: Pick<FakeHypervisor, 'whilePaused'>): Promise<GroupCutOutcome>;
+  cut(o?: { copyType?: string; hypervisor?: Pick<FakeHypervisor, 'whilePaused'> }): Promise<GroupCutOutcome>;
   /** One writer for all disks of all machines: the next record is written when the one before is durable. */
   write(count: number): Promise<void>;
   /** The records that the points of one cut hold, ascending. */
@@ -98,7 +96,6 @@ export async function fakeGroup(
       targetSiteId: o.sameTarget === false ? newId(systemClock, systemRandom) : targetSiteId,
       ...{ retention: { types: { crash: 4 } }, compression: false },
     });
-    const member: GroupMember = { machineId, name, cut: (together) => machine.cut('crash', together) };
     const fake = () => host.machines.get(sockets.qmpPath)!;
     const runOnOrigins = async () => {
       const { gone } = machine.running!;
@@ -106,7 +103,7 @@ export async function fakeGroup(
       await gone;
       await host.start(sockets, disks);
     };
-    return Object.assign(self, { machine, member, fake, runOnOrigins });
+    return Object.assign(self, { machine, fake, runOnOrigins });
   };
   for (const name of names) members.push(await makeMember(name));
   const places = members.flatMap((member) => ['one', 'two'].map((diskId) => ({ member, diskId })));
@@ -118,10 +115,17 @@ export async function fakeGroup(
   return {
     members,
     files,
-    cut: (limitMs = 5_000, hypervisor = new FakeHypervisor({ host, actor: AT_ONCE })) =>
+    cut: ({ copyType = 'crash', hypervisor = new FakeHypervisor({ host, actor: AT_ONCE }) } = {}) =>
       cutGroup(
         { hypervisor, clock: systemClock, random: systemRandom },
-        { group, limitMs, members: members.map(({ member }) => member) },
+        {
+          ...{ group, limitMs: 5_000 },
+          members: members.map(({ machine }) => ({
+            machineId: machine.record.machineId,
+            name: machine.record.name,
+            cut: (together) => machine.cut(copyType, together),
+          })),
+        },
       ),
     async write(count) {
       for (const end = written + count; written < end; written++) {
@@ -136,7 +140,9 @@ export async function fakeGroup(
       const opened = new Map<string, ImageReader>();
       for (let record = 0; record < written; record++) {
         const { member, diskId, offset } = placeOf(record);
-        const { cut } = outcome.members.find(({ machineId }) => machineId === member.member.machineId)!;
+        const { cut } = outcome.members.find(
+          ({ machineId }) => machineId === member.machine.record.machineId,
+        )!;
         const { path } = cut!.sealed[diskId]!;
         if (!opened.has(path)) {
           const chain = member.machine.chain(diskId);

@@ -37,12 +37,13 @@ it('S0.28 the disks of several machines are cut at one instant, under a writer o
   for (let count = 0; count < cuts; count++) {
     while (ledger.last < before + 20) await sleep(systemClock, 10);
     const promised = ledger.last;
+    const copyType = count % 4 === 2 ? 'app' : 'crash';
     const outcome = await cutGroup(tools, {
       ...{ group, limitMs: LIMIT_MS },
       members: labs.map(({ machine }) => ({
         machineId: machine.record.machineId,
         name: machine.record.name,
-        cut: (together) => machine.cut('crash', together),
+        cut: (together) => machine.cut(copyType, together),
       })),
     });
     const written = ledger.last + 1;
@@ -53,6 +54,7 @@ it('S0.28 the disks of several machines are cut at one instant, under a writer o
       assert.deepEqual(statement.group, points[0]!.statement.group);
       assert.equal(statement.group!.pauseMs, outcome.pauseMs);
       assert.ok(statement.group!.members.some(({ pointId }) => pointId === statement.pointId));
+      assert.equal(statement.consistency, copyType === 'app' ? 'application' : 'crash', statement.degraded);
       assert.ok(statement.pauseMs > 0 && statement.pauseMs <= outcome.pauseMs);
     }
     const chains = labs.map(

@@ -59,7 +59,7 @@ describe('S0.28 a cut of a group', () => {
     let holes = 0;
     for (let round = 0; round < 5 && holes === 0; round++) {
       const writing = write(60);
-      const outcome = await cut(5_000, NOT_STOPPING);
+      const outcome = await cut({ hypervisor: NOT_STOPPING });
       await writing;
       const records = await recordsAt(outcome);
       if (records.some((record, index) => record !== index)) holes += 1;
@@ -107,35 +107,84 @@ describe('S0.28 a cut of a group', () => {
     });
   }
 
-  test('S0.28 a member that is not ready in time is not waited for, and is copied when it is', async () => {
+  test('S0.28 of frozen guests: every point is application-consistent and one of the group', async () => {
+    const { members, cut } = await fakeGroup(['web', 'db']);
+    const outcome = await cut({ copyType: 'app' });
+    for (const { cut: made } of outcome.members) {
+      assert.deepEqual([made!.consistency, made!.degraded], ['application', undefined]);
+      assert.equal(made!.group!.cutId, outcome.cutId);
+    }
+    members[1]!.mishaps = { freeze: 'refused' };
+    const [web, db] = (await cut({ copyType: 'app' })).members;
+    assert.deepEqual([web!.cut!.consistency, db!.cut!.consistency], ['application', 'crash']);
+    assert.ok(web!.cut!.group && db!.cut!.group, 'one instant it is all the same');
+  });
+
+  /** Two members whose steps a test takes. */
+  function steps() {
     const clock = new FakeClock();
-    const sealed: string[] = [];
-    const late = Promise.withResolvers<void>();
-    const running = {
-      prepareCut: async () => ({ seal: async () => ({ pauseMs: 1 }) }),
-    };
-    const member = (name: string, ready: Promise<void>) => ({
+    const log: string[] = [];
+    const running = { prepareCut: async () => ({ seal: async () => ({ pauseMs: 1 }) }) };
+    const member = (name: string, ready: Promise<void>, held: Promise<void>) => ({
       ...{ machineId: newId(clock, systemRandom), name },
       cut: async (together: CutTogether) => {
         await ready;
-        const { apart } = await together.seal({ running, pointId: name, disks: [] } as never);
-        sealed.push(`${name}: ${apart}`);
+        await together.ready({ running, pointId: name, disks: [] } as never);
+        log.push(`${name} freezes`);
+        await held;
+        const { apart } = await together.seal();
+        log.push(`${name}: ${apart}`);
         return {} as never;
       },
     });
-    const members = [member('web', Promise.resolve()), member('db', late.promise)];
+    const ready = Promise.withResolvers<void>();
+    const held = Promise.withResolvers<void>();
+    const at = Promise.resolve();
+    const members = [member('web', at, at), member('db', ready.promise, held.promise)];
+    const group = { groupId: newId(clock, systemRandom), name: 'shop' };
     const done = cutGroup(
       { hypervisor: NOT_STOPPING, clock, random: systemRandom },
-      { group: { groupId: newId(clock, systemRandom), name: 'shop' }, limitMs: 1_000, members },
+      { group, limitMs: 1_000, members },
     );
+    return { clock, log, ready, held, done };
+  }
+
+  test('S0.28 no guest is held before the last machine is ready', async () => {
+    const { clock, log, ready, held, done } = steps();
+    held.resolve();
+    await clock.turn(14_000);
+    assert.deepEqual(log, []);
+    ready.resolve();
+    assert.equal((await done).apart, undefined);
+    assert.deepEqual(log, ['web freezes', 'db freezes', 'web: undefined', 'db: undefined']);
+    assert.equal(clock.pending, 0);
+  });
+
+  test('S0.28 a member that is not ready in time is not waited for, and is copied when it is', async () => {
+    const { clock, log, ready, held, done } = steps();
+    held.resolve();
     await clock.turn(14_999);
-    assert.deepEqual(sealed, []);
+    assert.deepEqual(log, []);
     await clock.turn(1);
     const reason = 'no cut of the whole group: db: it was not ready in 15 s';
-    assert.deepEqual(sealed, [`web: ${reason}`]);
-    late.resolve();
+    assert.deepEqual(log, ['web freezes', `web: ${reason}`]);
+    ready.resolve();
     assert.equal((await done).apart, reason);
-    assert.deepEqual(sealed, [`web: ${reason}`, `db: ${reason}`]);
+    assert.deepEqual(log.slice(2), ['db freezes', `db: ${reason}`]);
+    assert.equal(clock.pending, 0);
+  });
+
+  test('S0.28 a guest that is not held in time is not waited for by those that are', async () => {
+    const { clock, log, ready, held, done } = steps();
+    ready.resolve();
+    await clock.turn(4_999);
+    assert.deepEqual(log, ['web freezes', 'db freezes']);
+    await clock.turn(1);
+    const reason = 'no cut of the whole group: db: its guest was not held in 5 s';
+    assert.deepEqual(log.slice(2), [`web: ${reason}`]);
+    held.resolve();
+    assert.equal((await done).apart, reason);
+    assert.deepEqual(log.slice(3), [`db: ${reason}`]);
     assert.equal(clock.pending, 0);
   });
 });
