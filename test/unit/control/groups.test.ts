@@ -1,18 +1,21 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import { GroupLoop } from '../../../src/control/group-loop.ts';
-import type { GroupRecord } from '../../../src/control/group-record.ts';
+import { GROUP_RECORD, type GroupRecord, groupPath } from '../../../src/control/group-record.ts';
 import { Groups, type GroupsTools } from '../../../src/control/groups.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
+import { storeRecord } from '../../../src/lib/records.ts';
+import type { PeerClient } from '../../../src/peer/index.ts';
 import { Zones } from '../../../src/recovery-point/index.ts';
-import type { GroupCutOutcome, ProtectedMachine } from '../../../src/replication/index.ts';
+import { type GroupCutOutcome, PeerTarget, type ProtectedMachine } from '../../../src/replication/index.ts';
 import { AT_ONCE } from '../../support/actor.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { fakeGroup } from '../../support/fake-group.ts';
 import { FakeHypervisor } from '../../support/fake-hypervisor.ts';
+import { failure } from './fake-machine.ts';
 
 const ID = '01hzzzzzzzzzzzzzzzzzzzzzzz';
 
@@ -107,6 +110,31 @@ describe('S0.28 groups of a site', () => {
     assert.equal((await loop.cutNow('crash')).together, true);
     assert.equal(alerts.standing.has(key), false);
   });
+});
+
+it('S0.28 a group of a newer version is left as it is, with an alert, and hinders no other', async () => {
+  const { groups, members, tools, alerts } = await site(['web', 'db']);
+  const { record } = await groups.create({ name: 'shop', members: [] }, members.slice(0, 1));
+  const newer = await groups.create({ name: 'newer', members: [] }, members.slice(1));
+  await groups.close();
+  const { groupId } = newer.record;
+  await storeRecord(tools.files, groupPath('/data', groupId), { ...GROUP_RECORD, version: 2 }, newer.record);
+  const again = await Groups.open(tools);
+  assert.deepEqual(
+    again.list().map((loop) => loop.record.groupId),
+    [record.groupId],
+  );
+  assert.equal(alerts.standing.get(`group-record:${groupId}`)!.code, 'RECORD_NEWER');
+});
+
+it('S0.28 a site that does not know the call keeps no groups; one that is away says nothing of it', async () => {
+  const target = (code: string) =>
+    new PeerTarget({
+      ...{ siteId: ID, clock: systemClock },
+      client: { call: () => Promise.reject(failure(code, 'never')) } as unknown as PeerClient,
+    });
+  assert.equal(await target('PEER_CALL_UNKNOWN').knowsGroups(), false);
+  await assert.rejects(target('PEER_UNREACHABLE').knowsGroups(), { code: 'PEER_UNREACHABLE' });
 });
 
 describe('S0.28 the schedule of a group', () => {
