@@ -97,6 +97,8 @@ class FakeConnection implements RunningMachine {
   readonly #actor: Actor;
   readonly #mishap: (command: MachineCommand) => Mishap | undefined;
   #end: () => void;
+  /** Nothing that is said reaches the machine any more. */
+  #hasEnded = false;
 
   constructor(
     machine: FakeMachine,
@@ -109,9 +111,12 @@ class FakeConnection implements RunningMachine {
     this.#actor = actor;
     this.#mishap = mishap;
     const { promise, resolve } = Promise.withResolvers<void>();
-    this.#end = resolve;
-    const forget = machine.onGone(resolve);
-    if (!machine.isAlive) resolve();
+    this.#end = () => {
+      this.#hasEnded = true;
+      resolve();
+    };
+    const forget = machine.onGone(this.#end);
+    if (!machine.isAlive) this.#end();
     this.gone = promise.then(() => {
       forget();
       return actor.turn('machine gone', () => undefined);
@@ -126,7 +131,7 @@ class FakeConnection implements RunningMachine {
     const gone = this.gone.then((): never => {
       throw new Failure('QMP_DISCONNECTED', QMP_ERRORS.QMP_DISCONNECTED, `${name}: the machine has gone`);
     });
-    const result = this.#machine.isAlive ? work() : gone;
+    const result = this.#hasEnded ? gone : work();
     const answered = Promise.race([result, gone]);
     // Each of the three may fail while another one is waited for.
     for (const promise of [gone, result, answered]) promise.catch(() => undefined);

@@ -107,6 +107,26 @@ describe('S0.28 a cut of a group', () => {
     });
   }
 
+  for (const command of ['pause', 'cut'] as const) {
+    test(`S0.28 a member whose answer to «${command}» is lost: single copies, and its own is found again`, async () => {
+      const { members, cut } = await fakeGroup(['web', 'db']);
+      members[1]!.mishaps = { [command]: 'answer-lost' };
+      const outcome = await cut();
+      assert.notEqual(outcome.apart, undefined);
+      const [web, db] = outcome.members;
+      assert.equal(web!.cut!.group, undefined);
+      assert.equal((db!.error as Failure).code, 'QMP_DISCONNECTED');
+      for (const { fake } of members) assert.equal(fake().isPaused, false);
+      members[1]!.mishaps = {};
+      await members[1]!.machine.attach();
+      // Whether it was cut or not, it is no part of a group.
+      for (const { state, group } of members[1]!.machine.cuts) {
+        assert.deepEqual([state, group], ['sealed', undefined]);
+      }
+      assert.equal((await cut()).apart, undefined);
+    });
+  }
+
   test('S0.28 of frozen guests: every point is application-consistent and one of the group', async () => {
     const { members, cut } = await fakeGroup(['web', 'db']);
     const outcome = await cut({ copyType: 'app' });
