@@ -128,6 +128,8 @@ export interface RunningMachine extends AsyncDisposable {
   cut(disks: readonly DiskCut[]): Promise<CutReport>;
   /** Does of a cut what takes time and is not noticed by the guest. Throws as `cut`; nothing has changed then. */
   prepareCut(disks: readonly DiskCut[]): Promise<PreparedCut>;
+  /** Makes a disk larger, as its guest sees it; durable on return. One that is as large already stays as it is. */
+  growDisk(deviceName: string, sizeBytes: number): Promise<void>;
   /**
    * Commits a sealed layer of the disk into the file below it and takes it out of the chain. On return the
    * data and the new backing name of the layer above are durable; removing the file is the caller's.

@@ -27,13 +27,18 @@ export interface DiskImages {
    * Throws IMAGE_UNREADABLE or a failure of the tool.
    */
   open(chain: readonly ImageFile[], options?: { readonly fromDevice?: boolean }): Promise<ImageReader>;
-  /** Writes everything that `top` holds into `base`, in place. `top` itself is left as it is. */
-  commit(base: ImageFile, top: ImageFile): Promise<void>;
+  /**
+   * Writes everything that the last file of a chain holds into the one below it, in place. The chain is given from the oldest
+   * file on: what is written in units larger than what changed must be filled up from below. The top itself is left as it is.
+   */
+  commit(chain: readonly ImageFile[]): Promise<void>;
   /**
    * Writes another backing file into the header of `image`, without looking at content: for an image whose old
    * backing file has been committed into `backing`. Durable on return; may be repeated.
    */
   reparent(image: ImageFile, backing: ImageFile): Promise<void>;
+  /** Makes the disk that an image holds larger; what is new reads as zeros. Durable on return; may be repeated. */
+  grow(image: ImageFile, sizeBytes: number): Promise<void>;
 }
 
 /** A chain opened for reading. Reads may be issued in parallel. */

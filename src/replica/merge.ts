@@ -137,7 +137,7 @@ async function foldOldest(tools: MergeTools, intent: MergeIntent): Promise<void>
     if ((await files.sizeOf(base.path)) !== undefined) {
       const leaves = await mergedLeaves(tools, diskId, [oldest, intent.into]);
       await files.setReadOnly(base.path, false);
-      await images.commit(base, top);
+      await images.commit([base, top]);
       {
         await using changed = await images.open([top]);
         const { data, zero } = await changed.ownExtents(1);

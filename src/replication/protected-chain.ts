@@ -1,5 +1,5 @@
 import { basename } from 'node:path';
-import type { DiskImages, ImageFile, MachineDisk, RunningMachine } from '../hypervisor/index.ts';
+import type { DiskImages, ImageFile, RunningMachine } from '../hypervisor/index.ts';
 import { assert } from '../lib/assert.ts';
 import type { Clock } from '../lib/clock.ts';
 import { messageOf } from '../lib/errors.ts';
@@ -7,7 +7,7 @@ import { type FileSystem, removeUnwaited } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { newId, type Random } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
-import { createEmptyLayer, readHeader } from '../qcow2/index.ts';
+import { createEmptyLayer } from '../qcow2/index.ts';
 import { aimOf, type CopyType } from '../recovery-point/index.ts';
 import {
   chainOf,
@@ -20,6 +20,7 @@ import {
   strangersAmong,
 } from './chain.ts';
 import type { CutTogether, SealedCut } from './cut-together.ts';
+import { followGrowth, sizesNow } from './disk-sizes.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { OwedHooks } from './owed-hooks.ts';
@@ -33,8 +34,6 @@ export interface ChainTools {
   readonly random: Random;
   readonly log: Log;
 }
-
-const SECTOR_BYTES = 512;
 
 /** So many sealed layers wait for a target that does not acknowledge; more are committed into each other. */
 const UNSENT_LAYERS_MAX = 8;
@@ -122,6 +121,7 @@ export class ProtectedChain {
         if (!running) await this.#syncSealed(cut);
         await this.#store({
           ...cut,
+          sizes: await followGrowth(this.#tools, this.#disks, cut, running),
           state: 'sealed',
           degraded: 'the site process ended during the cut',
           consistency: 'crash',
@@ -195,7 +195,7 @@ export class ProtectedChain {
     // disks meanwhile, would make the record wrong.
     await this.reconcile(running);
     const found = (await running?.disks()) ?? [];
-    const sizes = await this.#sizes(found);
+    const sizes = await sizesNow(this.#tools.files, this.#disks, this.#cuts, found);
     const leftOut = strangersAmong(found, this.#disks);
     const cutId = newId(clock, random);
     const intended: CutRecord = {
@@ -224,7 +224,8 @@ export class ProtectedChain {
     try {
       await this.#createTips(intended);
       const reached = await this.#seal(intended, type, freezeLimitMs, running, together);
-      const sealed: CutRecord = { ...intended, ...reached, state: 'sealed' };
+      const grown = await followGrowth(this.#tools, this.#disks, intended, running);
+      const sealed: CutRecord = { ...intended, ...reached, sizes: grown, state: 'sealed' };
       await this.#store(sealed);
       return sealed;
     } catch (error) {
@@ -232,39 +233,6 @@ export class ProtectedChain {
       if (!running || (await this.#isCertainlyNotCut(intended, running))) await this.#forget(intended);
       throw error;
     }
-  }
-
-  /**
-   * How large the disks are now, by what a running machine says of them: their owner may have grown them since the last cut. A
-   * tip must be as large, or the guest would lose its end. Throws PROTECTION_DISK_SHRUNK.
-   */
-  async #sizes(found: readonly MachineDisk[]): Promise<Record<string, number>> {
-    const sizes: Record<string, number> = {};
-    for (const disk of this.#disks) {
-      const { diskId, deviceName } = disk;
-      const before = sizeAt(disk, happened(this.#cuts).at(-1));
-      const there = found.find((candidate) => candidate.deviceName === deviceName);
-      const now = there?.sizeBytes ?? (await this.#sizeAtRest(disk)) ?? before;
-      if (now < before) {
-        throw replicationFailure(
-          'PROTECTION_DISK_SHRUNK',
-          `${diskId} had ${before} bytes at the last copy and has ${now} now`,
-          { context: { diskId, before, now } },
-        );
-      }
-      sizes[diskId] = now;
-    }
-    return sizes;
-  }
-
-  /** Undefined for what does not tell: a raw file that is no file, such as a volume. */
-  async #sizeAtRest({ diskId }: ProtectedDisk): Promise<number | undefined> {
-    const { files } = this.#tools;
-    const { path, format } = this.chain(diskId).at(-1)!;
-    if (format === 'qcow2') return (await readHeader(files, path, { allowVersion2: true })).sizeBytes;
-    // As QEMU has it: a part of a sector at the end counts as a whole one.
-    const fileBytes = Math.ceil(((await files.sizeOf(path)) ?? 0) / SECTOR_BYTES) * SECTOR_BYTES;
-    return fileBytes === 0 ? undefined : fileBytes;
   }
 
   async #createTips(cut: CutRecord): Promise<void> {
@@ -405,8 +373,9 @@ export class ProtectedChain {
     if (running) return running.commit(disk.deviceName, layer);
     const { files, images } = this.#tools;
     if ((await files.sizeOf(layer.path)) === undefined) return; // An earlier try had come this far.
-    await images.commit(below, layer);
     const chain = this.chain(disk.diskId);
+    const base = chain.findIndex(({ path }) => path === below.path);
+    await images.commit([...chain.slice(0, base + 1), layer]);
     const above = chain[chain.findIndex(({ path }) => path === layer.path) + 1];
     assert(above !== undefined, 'a sealed layer has another one above it');
     await images.reparent(above, below);
@@ -435,7 +404,7 @@ export class ProtectedChain {
         await running.commitAll(disk.deviceName, origin);
       } else {
         for (const layer of layers) {
-          if ((await files.sizeOf(layer.path)) !== undefined) await images.commit(origin, layer);
+          if ((await files.sizeOf(layer.path)) !== undefined) await images.commit([...disk.chain, layer]);
         }
       }
     }

@@ -77,7 +77,7 @@ export function diskImagesContract(name: string, make: (t: CleanUp) => Promise<I
       const it = await make(t);
       const [base, middle, top] = await threeLayers(it);
       for (let i = 0; i < 2; i++) {
-        await it.images.commit(base!, middle!);
+        await it.images.commit([base!, middle!]);
         await using through = await it.images.open([base!, middle!, top!]);
         assert.ok((await readAll(through)).equals(expected(3)));
       }
@@ -90,7 +90,7 @@ export function diskImagesContract(name: string, make: (t: CleanUp) => Promise<I
       const [, middle] = await threeLayers(it);
       const base: ImageFile = { path: join(it.root, 'empty.qcow2'), format: 'qcow2' };
       await createEmptyLayer(it.files, base.path, { sizeBytes: SIZE, backing: null }, { sync: true });
-      await it.images.commit(base, middle!);
+      await it.images.commit([base, middle!]);
       await using alone = await it.images.open([base]);
       const bytes = await readAll(alone);
       assert.ok(bytes.subarray(CLUSTER, CLUSTER + 4096).equals(contentOf(2, CLUSTER, 4096)));
@@ -107,7 +107,7 @@ export function diskImagesContract(name: string, make: (t: CleanUp) => Promise<I
         await using through = await it.images.open([raw, middle!]);
         assert.ok((await readAll(through)).equals(expected(2)));
       }
-      await it.images.commit(raw, middle!);
+      await it.images.commit([raw, middle!]);
       await using alone = await it.images.open([raw]);
       assert.ok((await readAll(alone)).equals(expected(2)));
     });
@@ -115,10 +115,40 @@ export function diskImagesContract(name: string, make: (t: CleanUp) => Promise<I
     test('reparent changes the name in the header and nothing else', async (t) => {
       const it = await make(t);
       const [base, middle, top] = await threeLayers(it);
-      await it.images.commit(base!, middle!);
+      await it.images.commit([base!, middle!]);
       for (let i = 0; i < 2; i++) await it.images.reparent(top!, base!);
       await using reader = await it.images.open([base!, top!]);
       assert.ok((await readAll(reader)).equals(expected(3)));
+    });
+
+    test('S0.14 a commit into a layer in the middle hides nothing of what lies below it', async (t) => {
+      const it = await make(t);
+      const [base, middle, top] = await threeLayers(it);
+      await it.images.commit([base!, middle!, top!]);
+      {
+        await using joined = await it.images.open([base!, middle!]);
+        assert.ok((await readAll(joined)).equals(expected(3)));
+      }
+      await it.images.commit([base!, middle!]);
+      await using alone = await it.images.open([base!]);
+      assert.ok((await readAll(alone)).equals(expected(3)));
+    });
+
+    test('S0.2 a tip grows for itself; a commit takes its size down', async (t) => {
+      const it = await make(t);
+      const [base, middle, top] = await threeLayers(it);
+      const grown = Buffer.concat([expected(3), Buffer.alloc(CLUSTER)]);
+      for (let i = 0; i < 2; i++) await it.images.grow(top!, grown.length);
+      {
+        await using below = await it.images.open([base!, middle!]);
+        assert.equal(below.sizeBytes, SIZE);
+        await using through = await it.images.open([base!, middle!, top!]);
+        assert.ok((await readAll(through)).equals(grown));
+      }
+      await it.images.commit([base!, middle!, top!]);
+      await it.images.commit([base!, middle!]);
+      await using alone = await it.images.open([base!]);
+      assert.ok((await readAll(alone)).equals(grown));
     });
 
     test('a file that is missing or no image is refused with a code', async (t) => {

@@ -137,6 +137,26 @@ export function hypervisorContract(name: string, make: (t: CleanUp) => Promise<M
       assert.deepEqual(await bytesAt(it, chain!, [CLUSTER, 2 * CLUSTER, 3 * CLUSTER]), [3, 4, 5]);
     });
 
+    test('S0.2 a disk that is grown is larger for the guest at once; a commit takes its size down', async (t) => {
+      const it = await make(t);
+      const sizeNow = async () =>
+        (await it.running.disks()).find(({ deviceName }) => deviceName === it.one)!.sizeBytes;
+      const before = await sizeNow();
+      const [origin] = (await chains(it))[0]!;
+      const [layer] = await cut(it);
+      for (let i = 0; i < 2; i++) await it.running.growDisk(it.one, before + 2 * CLUSTER);
+      assert.equal(await sizeNow(), before + 2 * CLUSTER);
+      await it.running.growDisk(it.one, before);
+      await it.write(it.one, before + CLUSTER, 4096, 6);
+      // An overlay that is too small takes the end away from the guest, until it grows as well.
+      await cut(it);
+      assert.equal(await sizeNow(), before);
+      await it.running.growDisk(it.one, before + 2 * CLUSTER);
+      assert.equal(await sizeNow(), before + 2 * CLUSTER);
+      await it.running.commit(it.one, layer!);
+      assert.deepEqual(await bytesAt(it, [origin!], [before + CLUSTER]), [6]);
+    });
+
     test('the tip, and what lies on nothing, is never committed as a layer', async (t) => {
       const it = await make(t);
       const [origin] = await chains(it);

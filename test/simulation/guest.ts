@@ -55,15 +55,22 @@ export class GuestMemory {
     data.copy(content, offset);
   }
 
+  /** The owner makes the disk larger. */
+  grow(diskId: string, sizeBytes: number): void {
+    const content = this.content(diskId);
+    this.#content.set(diskId, Buffer.concat([content, Buffer.alloc(sizeBytes - content.length)]));
+  }
+
   flush(): void {
     for (const sectors of this.#unflushed.values()) sectors.clear();
   }
 
   /** What is wrong with a disk after a power cut, if it is neither what was flushed nor anything written since. */
-  misfit(diskId: string, found: Buffer): string | undefined {
+  misfit(diskId: string, found: Buffer, mayBeShort: boolean): string | undefined {
     const content = this.content(diskId);
-    if (found.length !== content.length) return `${diskId} has ${found.length} bytes`;
-    for (let at = 0; at < content.length; at += SECTOR) {
+    const isShort = mayBeShort && found.length < content.length;
+    if (found.length !== content.length && !isShort) return `${diskId} has ${found.length} bytes`;
+    for (let at = 0; at < found.length; at += SECTOR) {
       const now = found.subarray(at, at + SECTOR);
       if (now.equals(content.subarray(at, at + SECTOR))) continue;
       const versions = this.#unflushed.get(diskId)!.get(at / SECTOR) ?? [];

@@ -55,9 +55,10 @@ function targetWith(target: ReplicationTarget, changed: Partial<ReplicationTarge
 
 function imagesWith(images: DiskImages, changed: Partial<DiskImages>): DiskImages {
   return {
-    open: (chain) => images.open(chain),
-    commit: (base, top) => images.commit(base, top),
+    open: (chain, options) => images.open(chain, options),
+    commit: (chain) => images.commit(chain),
     reparent: (image, backing) => images.reparent(image, backing),
+    grow: (image, sizeBytes) => images.grow(image, sizeBytes),
     ...changed,
   };
 }
@@ -113,7 +114,9 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a commit goes into the wrong file',
-    wrap: { images: (images) => imagesWith(images, { commit: (base, top) => images.commit(top, base) }) },
+    wrap: {
+      images: (images) => imagesWith(images, { commit: (chain) => images.commit([...chain].reverse()) }),
+    },
   },
   {
     name: 'the zeros of a layer are forgotten',

@@ -33,6 +33,8 @@ export const MACHINE_ID = `${'0'.repeat(25)}m`;
 export const PROTECTED_SITE = `${'0'.repeat(25)}p`;
 export const RECOVERY_SITE = `${'0'.repeat(25)}r`;
 const SOCKETS = { qmpPath: '/run/machine/qmp' };
+/** Disks stay small, so that every point can be read again and again. */
+const GUEST_BYTES_MAX = 1024 * 1024;
 
 /** Ways to replace what a site process works with, from outside of it: planted bugs. */
 export interface Wrappers {
@@ -44,6 +46,8 @@ export interface Wrappers {
 export interface ProtectedSiteOptions {
   readonly turns: Turns;
   readonly random: SimRandom;
+  /** Chance of its own for disks that grow: a life in which none does is what it would be without. */
+  readonly growth: SimRandom;
   readonly swarm: Swarm;
   readonly guest: GuestMemory;
   readonly wrap: Wrappers;
@@ -242,13 +246,25 @@ export class ProtectedSite {
     return fake;
   }
 
+  async #growDisk(fake: FakeMachine): Promise<void> {
+    const { guest, growth, swarm } = this.#o;
+    const { diskId } = growth.pick(swarm.disks);
+    const sizeBytes = guest.content(diskId).length + growth.pick([512, 4096, 40_960, 131_072]);
+    if (sizeBytes > GUEST_BYTES_MAX) return;
+    await fake.grow(`drive-${diskId}`, sizeBytes);
+    guest.grow(diskId, sizeBytes);
+  }
+
   async #runGuest(process: SimProcess, fake: FakeMachine): Promise<never> {
-    const { random, swarm, guest } = this.#o;
+    const { random, growth, swarm, guest } = this.#o;
     for (;;) {
       await process.sleep(random.between(1, 2 * swarm.writeEveryMs));
       await process.turn('guest', () => undefined);
       if (!this.isBusy) continue;
-      const { diskId, sizeBytes } = random.pick(swarm.disks);
+      if (growth.chance(swarm.growth)) await this.#growDisk(fake);
+      const { diskId } = random.pick(swarm.disks);
+      // A disk that has grown in the moment of a cut is smaller for the guest until its tip has followed.
+      const sizeBytes = Math.min(guest.content(diskId).length, fake.sizeOf(`drive-${diskId}`));
       const kind = random.below(10);
       if (kind < 6) {
         const sectors = random.pick([1, 3, 8, 16, 40]);

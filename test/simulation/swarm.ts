@@ -16,6 +16,8 @@ export interface Swarm {
   readonly rates: Readonly<Record<WorldEvent, number>>;
   /** Probability that a command to the machine goes wrong. */
   readonly mishaps: number;
+  /** Probability that a disk is made larger before the guest's next act. */
+  readonly growth: number;
 }
 
 export const WORLD_EVENTS = [
@@ -65,5 +67,6 @@ export function chooseSwarm(random: SimRandom): Swarm {
     writeEveryMs: random.pick([3, 8, 25]),
     rates,
     mishaps: random.pick([0, 0, 0.02, 0.1]),
+    growth: random.pick([0, 0, 0, 0.02]),
   };
 }

@@ -96,6 +96,7 @@ export class World {
     this.#protected = new ProtectedSite({
       ...common,
       random: new SimRandom(seed, 6),
+      growth: new SimRandom(seed, 7),
       guest: this.#guest,
       targetFor: (process) => new SimTarget({ siteId: RECOVERY_SITE, net: this.#net, process }),
       onCut: (cutId) => this.#oracle.onCut(cutId),

@@ -25,7 +25,7 @@ import type { FakeDisk, FakeMachine } from './fake-machine.ts';
 
 /** What goes wrong with one command: refused without effect, or done and its answer lost with the connection. */
 export type Mishap = 'refused' | 'answer-lost';
-export type MachineCommand = 'attach' | 'start' | 'cut' | 'commit' | 'disks' | 'freeze' | 'pause';
+export type MachineCommand = 'attach' | 'start' | 'cut' | 'commit' | 'disks' | 'freeze' | 'pause' | 'grow';
 
 /** The machines of one host, by the path of their sockets. They outlive the processes that talk to them. */
 export interface FakeHost {
@@ -173,6 +173,14 @@ class FakeConnection implements RunningMachine {
   async prepareCut(cuts: readonly DiskCut[]): Promise<PreparedCut> {
     await this.disks();
     return { seal: () => this.cut(cuts) };
+  }
+
+  growDisk(deviceName: string, sizeBytes: number): Promise<void> {
+    return this.#command(
+      'grow',
+      () => this.#machine.grow(deviceName, sizeBytes),
+      () => failure('DISK_UNSUPPORTED', 'the machine refused'),
+    );
   }
 
   commit(deviceName: string, layer: ImageFile): Promise<void> {

@@ -81,7 +81,8 @@ export class FakeImages implements DiskImages {
     }
   }
 
-  async commit(base: ImageFile, top: ImageFile): Promise<void> {
+  async commit(chain: readonly ImageFile[]): Promise<void> {
+    const [base, top] = chain.slice(-2) as [ImageFile, ImageFile];
     const owner = {};
     const releases: (() => void)[] = [];
     try {
@@ -93,6 +94,16 @@ export class FakeImages implements DiskImages {
       throw imageFailure('COMMIT_FAILED', `cannot commit ${top.path}: ${messageOf(error)}`, error);
     } finally {
       for (const release of releases) release();
+    }
+  }
+
+  async grow(image: ImageFile, sizeBytes: number): Promise<void> {
+    const release = this.#locks.take({}, image.path, true, this.#owner);
+    try {
+      await using opened = await openWritable(this.#files, image);
+      if (opened.sizeBytes < sizeBytes) await opened.grow(sizeBytes);
+    } finally {
+      release();
     }
   }
 
@@ -115,6 +126,7 @@ export async function commitLayer(
 ): Promise<void> {
   await using layer = await openLayer(files, top.path, { leaks: 'allowed' });
   await using target = await openWritable(files, base);
+  if (layer.sizeBytes > target.sizeBytes) await target.grow(layer.sizeBytes);
   for (const { kind, offset, length } of layer.map()) {
     for (let at = offset; at < offset + length; ) {
       const part = Math.min(65_536 - (at % 65_536), offset + length - at);

@@ -8,7 +8,7 @@ const SUBCLUSTER = 4096;
 
 export interface FakeDisk {
   readonly deviceName: string;
-  readonly sizeBytes: number;
+  sizeBytes: number;
   chain: readonly ImageFile[];
 }
 
@@ -57,11 +57,13 @@ export class FakeMachine {
   }): Promise<FakeMachine> {
     const machine = new FakeMachine(o);
     try {
-      for (const { chain } of o.disks) {
+      for (const disk of o.disks) {
+        const { chain } = disk;
         chain.forEach(({ path }, index) => {
           o.locks.take(machine, path, index === chain.length - 1);
         });
         const { reader } = await openFiles(o.files, chain);
+        disk.sizeBytes = reader.sizeBytes;
         await reader[Symbol.asyncDispose]();
       }
     } catch (error) {
@@ -95,6 +97,10 @@ export class FakeMachine {
       chain,
       tipNode: chain.at(-1)!.path,
     }));
+  }
+
+  sizeOf(deviceName: string): number {
+    return this.#disk(deviceName).sizeBytes;
   }
 
   /** Ends the process at once, as SIGKILL does. What was written is in the page cache. */
@@ -137,6 +143,15 @@ export class FakeMachine {
     await tip.zero(offset, length);
   }
 
+  /** The owner makes a disk larger, or we do: the tip alone grows, durably. */
+  async grow(deviceName: string, sizeBytes: number): Promise<void> {
+    const disk = this.#disk(deviceName);
+    if (disk.sizeBytes >= sizeBytes) return;
+    await using tip = await openWritable(this.#files, disk.chain.at(-1)!);
+    await tip.grow(sizeBytes);
+    disk.sizeBytes = sizeBytes;
+  }
+
   async guestFlush(): Promise<void> {
     for (const { chain } of this.#disks) await this.#flush(chain.at(-1)!);
   }
@@ -148,14 +163,19 @@ export class FakeMachine {
 
   /** All disks at one instant; the old tips are flushed first. */
   async cut(cuts: readonly DiskCut[]): Promise<void> {
+    const sizes = new Map<string, number>();
     for (const { deviceName, overlay } of cuts) {
       this.#disk(deviceName);
-      await openFiles(this.#files, [overlay]).then(({ reader }) => reader[Symbol.asyncDispose]());
+      const { reader } = await openFiles(this.#files, [overlay]);
+      // The guest sees what the tip says, be it less than before.
+      sizes.set(deviceName, reader.sizeBytes);
+      await reader[Symbol.asyncDispose]();
     }
     await this.guestFlush();
     for (const { deviceName, overlay } of cuts) {
       const disk = this.#disk(deviceName);
       disk.chain = [...disk.chain, overlay];
+      disk.sizeBytes = sizes.get(deviceName)!;
       this.#relock();
     }
     this.#observer?.onCut(cuts);

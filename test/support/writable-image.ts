@@ -18,12 +18,15 @@ export interface WritableImage extends AsyncDisposable {
   write(offset: number, data: Buffer): Promise<void>;
   zero(offset: number, length: number): Promise<void>;
   sync(): Promise<void>;
+  readonly sizeBytes: number;
+  /** Makes the disk larger, durably; what is new reads as zeros. */
+  grow(sizeBytes: number): Promise<void>;
 }
 
 export async function openWritable(files: FileSystem, image: ImageFile): Promise<WritableImage> {
   const file = await files.open(image.path, 'update');
   try {
-    return image.format === 'raw' ? new RawImage(file) : await QcowImage.open(file);
+    return image.format === 'raw' ? new RawImage(file, await file.sizeBytes()) : await QcowImage.open(file);
   } catch (error) {
     await file.close();
     throw error;
@@ -32,9 +35,16 @@ export async function openWritable(files: FileSystem, image: ImageFile): Promise
 
 class RawImage implements WritableImage {
   readonly #file: FileHandle;
+  sizeBytes: number;
 
-  constructor(file: FileHandle) {
+  constructor(file: FileHandle, sizeBytes: number) {
     this.#file = file;
+    this.sizeBytes = sizeBytes;
+  }
+  async grow(sizeBytes: number): Promise<void> {
+    await this.#file.truncate(sizeBytes);
+    await this.#file.sync();
+    this.sizeBytes = sizeBytes;
   }
   write(offset: number, data: Buffer): Promise<void> {
     return this.#file.write(data, offset);
@@ -52,13 +62,13 @@ class RawImage implements WritableImage {
 
 class QcowImage implements WritableImage {
   readonly #file: FileHandle;
-  readonly #sizeBytes: number;
+  sizeBytes: number;
   readonly #l1Offset: number;
   readonly #refcountsOffset: number;
 
   private constructor(file: FileHandle, sizeBytes: number, l1Offset: number, refcountsOffset: number) {
     this.#file = file;
-    this.#sizeBytes = sizeBytes;
+    this.sizeBytes = sizeBytes;
     this.#l1Offset = l1Offset;
     this.#refcountsOffset = refcountsOffset;
   }
@@ -114,10 +124,19 @@ class QcowImage implements WritableImage {
     }
   }
 
+  /** Within what the present L1 table reaches, which is a GiB for each entry. */
+  async grow(sizeBytes: number): Promise<void> {
+    const bytes = Buffer.alloc(8);
+    bytes.writeBigUInt64BE(BigInt(sizeBytes));
+    await this.#file.write(bytes, 24);
+    await this.#file.sync();
+    this.sizeBytes = sizeBytes;
+  }
+
   /** Where the L2 entry of a guest offset lies; makes its table if there is none. */
   async #entryFor(offset: number): Promise<number> {
     const index = Math.floor(offset / CLUSTER);
-    if (offset >= this.#sizeBytes) throw new RangeError(`${offset} lies behind the end of the disk`);
+    if (offset >= this.sizeBytes) throw new RangeError(`${offset} lies behind the end of the disk`);
     const l1At = this.#l1Offset + Math.floor(index / PER_TABLE) * 8;
     let table = placeOf(await bytesAt(this.#file, l1At, 8));
     if (table === 0) {

@@ -1,6 +1,7 @@
 import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { assert } from '../../lib/assert.ts';
 import { type Clock, sleep } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
 import { contentExtents, depthExtents, NbdClient } from '../../nbd/index.ts';
@@ -98,13 +99,15 @@ export class QemuImages implements DiskImages {
     }
   }
 
-  async commit(base: ImageFile, top: ImageFile): Promise<void> {
+  async commit(chain: readonly ImageFile[]): Promise<void> {
+    const [base, top] = chain.slice(-2);
+    assert(base !== undefined && top !== undefined, 'a commit has two files at the least');
     const deadlineMs = this.#clock.monotonicMs() + LOCK_PATIENCE_MS;
     let cacheMode = 'none';
     for (;;) {
       try {
         // -d: do not empty the top afterwards; it stays a whole layer until its file is removed.
-        const images = chainFileName([base, top], { 'read-only': false });
+        const images = chainFileName(chain, { 'read-only': false });
         await runBound('qemu-img', ['commit', '-q', '-d', '-t', cacheMode, images]);
         break;
       } catch (error) {
@@ -135,6 +138,11 @@ export class QemuImages implements DiskImages {
       ...['-F', backing.format, '-b', backing.path, image.path],
     ]);
     await syncFile(image.path);
+  }
+
+  async grow({ path, format }: ImageFile, sizeBytes: number): Promise<void> {
+    await runBound('qemu-img', ['resize', '-q', '-f', format, path, String(sizeBytes)]);
+    await syncFile(path);
   }
 }
 

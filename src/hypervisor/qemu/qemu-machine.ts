@@ -119,6 +119,12 @@ export class QemuMachine implements RunningMachine {
     return { seal };
   }
 
+  async growDisk(deviceName: string, sizeBytes: number): Promise<void> {
+    const disk = findDisk(await this.disks(), deviceName);
+    if (disk.sizeBytes >= sizeBytes) return;
+    await this.#qmp.execute('block_resize', { 'node-name': disk.tipNode, size: sizeBytes });
+  }
+
   async commit(deviceName: string, layer: ImageFile): Promise<void> {
     await this.#endEarlierCommit(deviceName);
     const disk = findDisk(await this.disks(), deviceName);

@@ -80,7 +80,7 @@ test('S0.14 a commit goes past the page cache: what it leaves there is next to n
     format: 'qcow2' as const,
   }));
   for (const { path } of [base!, top!]) await writeLayer(nodeFiles, path);
-  await new QemuImages({ clock: systemClock }).commit(base!, top!);
+  await new QemuImages({ clock: systemClock }).commit([base!, top!]);
   const { stdout } = await runCommand('fincore', ['--bytes', '--noheadings', '--output', 'RES', base!.path]);
   assert.ok(Number(stdout) < SIZE / 8, `${stdout.trim()} of ${SIZE} bytes lie in the cache`);
 });

@@ -54,9 +54,10 @@ function failing(tools: ReplicaTools) {
     images: {
       open: images.open.bind(images),
       reparent: images.reparent.bind(images),
-      commit: async (base, top) => {
-        change(base.path);
-        await images.commit(base, top);
+      grow: images.grow.bind(images),
+      commit: async (chain) => {
+        change(chain.at(-2)!.path);
+        await images.commit(chain);
       },
     },
   };

@@ -43,7 +43,7 @@ async function survives(failing: number, believesCache: boolean): Promise<boolea
   let failures = 0;
   for (;;) {
     try {
-      await images.commit(base, top);
+      await images.commit([base, top]);
       break;
     } catch {
       failures += 1;

@@ -1,0 +1,74 @@
+import type { DiskImages, ImageFile, MachineDisk, RunningMachine } from '../hypervisor/index.ts';
+import { messageOf } from '../lib/errors.ts';
+import type { FileSystem } from '../lib/files.ts';
+import type { Log } from '../lib/log.ts';
+import { readHeader } from '../qcow2/index.ts';
+import { chainOf, happened, sizeAt } from './chain.ts';
+import { replicationFailure } from './errors.ts';
+import type { CutRecord, ProtectedDisk } from './records.ts';
+
+const SECTOR_BYTES = 512;
+
+/**
+ * How large the disks are now, by their ids: their owner may have grown them since the last cut. `found` is what a running
+ * machine says of them. A new tip must be as large, or the guest would lose its end. Throws PROTECTION_DISK_SHRUNK.
+ */
+export async function sizesNow(
+  files: FileSystem,
+  disks: readonly ProtectedDisk[],
+  cuts: readonly CutRecord[],
+  found: readonly MachineDisk[],
+): Promise<Record<string, number>> {
+  const sizes: Record<string, number> = {};
+  for (const disk of disks) {
+    const { diskId, deviceName } = disk;
+    const before = sizeAt(disk, happened(cuts).at(-1));
+    const there = found.find((candidate) => candidate.deviceName === deviceName);
+    const now = there?.sizeBytes ?? (await sizeOf(files, chainOf(disk, cuts).at(-1)!)) ?? before;
+    if (now < before) {
+      throw replicationFailure(
+        'PROTECTION_DISK_SHRUNK',
+        `${diskId} had ${before} bytes at the last copy and has ${now} now`,
+        { context: { diskId, before, now } },
+      );
+    }
+    sizes[diskId] = now;
+  }
+  return sizes;
+}
+
+/**
+ * A disk may have been grown between the look at its size and the cut: its tip is then grown as well, in the machine if it
+ * runs, else in its file. Returns the sizes that the cut has sealed. Never throws for a tip that does not grow: the next cut
+ * finds it too small and says so.
+ */
+export async function followGrowth(
+  { files, images, log }: { readonly files: FileSystem; readonly images: DiskImages; readonly log: Log },
+  disks: readonly ProtectedDisk[],
+  cut: CutRecord,
+  running: RunningMachine | undefined,
+): Promise<Record<string, number>> {
+  const sizes: Record<string, number> = {};
+  for (const disk of disks) {
+    const { diskId, deviceName } = disk;
+    const looked = sizeAt(disk, cut);
+    const sealed = (await sizeOf(files, cut.sealed[diskId]!)) ?? looked;
+    sizes[diskId] = Math.max(looked, sealed);
+    if (sealed <= looked) continue;
+    try {
+      if (running) await running.growDisk(deviceName, sealed);
+      else await images.grow(cut.tips[diskId]!, sealed);
+    } catch (error) {
+      log.error('disk.tip-too-small', { diskId, sizeBytes: sealed, reason: messageOf(error) });
+    }
+  }
+  return sizes;
+}
+
+/** Undefined for what does not tell: a raw file that is no file, such as a volume. */
+async function sizeOf(files: FileSystem, { path, format }: ImageFile): Promise<number | undefined> {
+  if (format === 'qcow2') return (await readHeader(files, path, { allowVersion2: true })).sizeBytes;
+  // As QEMU has it: a part of a sector at the end counts as a whole one.
+  const fileBytes = Math.ceil(((await files.sizeOf(path)) ?? 0) / SECTOR_BYTES) * SECTOR_BYTES;
+  return fileBytes === 0 ? undefined : fileBytes;
+}
