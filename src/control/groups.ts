@@ -7,7 +7,13 @@ import type { Log } from '../lib/log.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { isId, newId, type Random } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
-import { copyTypeOf, POINTS_MAX, placesOf, type Zones } from '../recovery-point/index.ts';
+import {
+  copyTypeOf,
+  POINTS_MAX,
+  placesOf,
+  type RetentionPolicy,
+  type Zones,
+} from '../recovery-point/index.ts';
 import {
   cutGroup,
   type GroupCutOutcome,
@@ -158,10 +164,21 @@ export class Groups {
         throw unsuitable(`${record.name} is in the group ${other.name}`);
       for (const copyType of Object.keys(every)) copyTypeOf(copyType, protection.copyTypes ?? []);
     }
-    const places = members.reduce((sum, { record }) => sum + placesOf(record.protection!.retention), 0);
-    if (places <= POINTS_MAX) return;
-    const said = `the members of ${name} could keep ${places} points for each other; at most ${POINTS_MAX} are kept of a machine`;
-    throw controlFailure('GROUP_TOO_DEEP', said, { context: { places, maximum: POINTS_MAX } });
+    checkPlaces(
+      name,
+      members.map(({ record }) => record.protection!.retention),
+    );
+  }
+
+  /** Throws GROUP_TOO_DEEP if a member's group could keep too many points with this retention of the member. */
+  checkRetention(machineId: string, retention: RetentionPolicy): void {
+    const group = this.of(machineId);
+    if (!group) return;
+    const others = group.members.flatMap((id) => {
+      const protection = this.#tools.machines.get(id)?.machine.record.protection;
+      return id === machineId || !protection ? [] : [protection.retention];
+    });
+    checkPlaces(group.name, [retention, ...others]);
   }
 
   /** Points that there are stay. */
@@ -196,4 +213,12 @@ export class Groups {
       },
     };
   }
+}
+
+/** The members keep points for each other: in the worst case each all those that the others keep. */
+function checkPlaces(name: string, retentions: readonly RetentionPolicy[]): void {
+  const places = retentions.reduce((sum, retention) => sum + placesOf(retention), 0);
+  if (places <= POINTS_MAX) return;
+  const said = `the members of ${name} could keep ${places} points for each other; at most ${POINTS_MAX} are kept of a machine`;
+  throw controlFailure('GROUP_TOO_DEEP', said, { context: { places, maximum: POINTS_MAX } });
 }

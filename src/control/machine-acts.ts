@@ -15,7 +15,7 @@ export class MachineActs {
   readonly #links: PeerLinks;
   readonly #audit: Audit;
   readonly #alerts: Alerts;
-  readonly #groups: Pick<Groups, 'of'>;
+  readonly #groups: Pick<Groups, 'of' | 'checkRetention'>;
 
   constructor(o: {
     machines: Machines;
@@ -23,7 +23,7 @@ export class MachineActs {
     links: PeerLinks;
     audit: Audit;
     alerts: Alerts;
-    groups: Pick<Groups, 'of'>;
+    groups: Pick<Groups, 'of' | 'checkRetention'>;
   }) {
     this.#machines = o.machines;
     this.#inventory = o.inventory;
@@ -85,9 +85,10 @@ export class MachineActs {
   }
 
   changePolicy(actor: string, reference: string, request: PolicyRequest): Promise<MachineView> {
-    return this.#act(actor, 'vm.policy', reference, request, (machine) =>
-      this.#machines.changePolicy(machine, request),
-    );
+    return this.#act(actor, 'vm.policy', reference, request, async (machine) => {
+      if (request.retention) this.#groups.checkRetention(machine.record.machineId, request.retention);
+      await this.#machines.changePolicy(machine, request);
+    });
   }
 
   /** Pulls a trigger of the copy policy; the copies that it asks for are made as soon as they may. */
