@@ -319,7 +319,7 @@ async function buildRoot(root: string, kernel: Kernel, programs: Programs): Prom
 }
 
 /** The shared libraries of some programs and the loader, by the paths under which they look for them. */
-async function librariesOf(programs: readonly string[]): Promise<string[]> {
+export async function librariesOf(programs: readonly string[]): Promise<string[]> {
   const { stdout } = await runCommand('ldd', programs);
   const paths = [...stdout.matchAll(/(?:=> |^\s+)(\/\S+) \(0x/gm)].map((match) => match[1]!);
   return [...new Set(paths)].sort();

@@ -13,7 +13,7 @@
  * waited for by QEMU's own events, never by sleeping; it leaves QMP, agent and ledger sockets free for others.
  *
  * Relies on Debian's packages busybox-static, qemu-guest-agent, qemu-system-x86, qemu-utils, sqlite3, tcc,
- * libc6-dev, syslinux, syslinux-common, mtools, dosfstools, fdisk, e2fsprogs and cpio, on `apt-get download` for a
+ * libc6-dev, postgresql-15 (for the disk with a database alone), syslinux, syslinux-common, mtools, dosfstools, fdisk, e2fsprogs and cpio, on `apt-get download` for a
  * kernel, and on `src/lib`.
  */
 
@@ -27,4 +27,5 @@ export {
 } from './build-guest.ts';
 export { type AreaReader, checkLedger, checkLedgerDisks, type LedgerCheck, partitionArea } from './ledger.ts';
 export { LedgerPort, type LedgerReport } from './ledger-port.ts';
+export { buildPostgresDisk, type PostgresDisk } from './postgres-disk.ts';
 export { type LabDisk, LabMachine, type LabMachineOptions, startLabMachine } from './qemu.ts';
