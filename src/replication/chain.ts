@@ -18,13 +18,17 @@ export function happened(cuts: readonly CutRecord[]): CutRecord[] {
   return cuts.filter(({ state }) => state !== 'intended');
 }
 
-/** Own layers that lie between origin and tip, with the cut that sealed each. */
+/**
+ * Own layers that lie between origin and tip, with the cut that sealed each. While a cut takes in a younger one, both name the
+ * same layer for a moment: it is one file of the chain, and the younger one's.
+ */
 function ownLayers(disk: ProtectedDisk, cuts: readonly CutRecord[]): { cut: CutRecord; layer: ImageFile }[] {
   const origin = disk.chain.at(-1)!;
   return happened(cuts)
     .filter(({ merged }) => !merged)
     .map((cut) => ({ cut, layer: cut.sealed[disk.diskId]! }))
-    .filter(({ layer }) => layer.path !== origin.path);
+    .filter(({ layer }) => layer.path !== origin.path)
+    .filter(({ layer }, index, all) => layer.path !== all[index + 1]?.layer.path);
 }
 
 /** The whole chain of a disk, the tip last. */

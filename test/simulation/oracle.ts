@@ -113,7 +113,7 @@ export class Oracle {
         fake.disks.map(({ deviceName, chain }) => [deviceName.slice('drive-'.length), chain]),
       );
     } else if (machine && !machine.cuts.some(({ state }) => state === 'intended')) {
-      this.#truth = new Map(this.#swarm.disks.map(({ diskId }) => [diskId, unique(machine.chain(diskId))]));
+      this.#truth = new Map(this.#swarm.disks.map(({ diskId }) => [diskId, machine.chain(diskId)]));
     }
   }
 
@@ -239,7 +239,7 @@ export class Oracle {
     for (const { diskId } of this.#swarm.disks) {
       const what = `the guest's ${diskId} after a power cut`;
       // Opened and attached again, so that every cut has been settled.
-      const found = await this.#read(content, unique(chainOf(diskId)), what);
+      const found = await this.#read(content, chainOf(diskId), what);
       const misfit = this.#guest.misfit(diskId, found, false);
       if (misfit) throw new Violation(`after a power cut: ${misfit}`);
     }

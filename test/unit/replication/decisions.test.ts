@@ -64,6 +64,13 @@ describe('the chain of a disk', () => {
   });
 });
 
+test('S0.14 a layer that two cuts name, because the one has just taken in the other, is one file of the chain', () => {
+  const layer = { path: '/l1', format: 'qcow2' as const };
+  const taken = cuts(3, { 2: { state: 'absorbing' }, 3: { sealed: { root: layer } } });
+  assert.equal(paths(chainOf(DISK, taken)), '/origin /l1 /l3');
+  assert.equal(paths(chainAt(DISK, taken, taken[2]!)), '/origin /l1');
+});
+
 describe('S0.14 merging at the protected side', () => {
   test('only what is acknowledged goes down, the oldest first', () => {
     assert.equal(nextToMerge([DISK], cuts(3), 1), undefined);
