@@ -3,7 +3,7 @@ import { test } from 'node:test';
 import { PLANTED_BUGS } from './planted-bugs.ts';
 import { World } from './world.ts';
 
-const SEEDS_MAX = 20;
+const SEEDS_MAX = 60;
 const STEPS = 3000;
 
 for (const { name, wrap } of PLANTED_BUGS) {
