@@ -10,7 +10,8 @@ export function reportCopy(
 ): void {
   const degraded = `degraded:${machineId}`;
   if (cut.degraded !== undefined) {
-    const said = `a copy of ${name} is crash-consistent only: ${cut.degraded}`;
+    const less = cut.consistency === 'crash' ? 'crash-consistent only' : 'less than was asked for';
+    const said = `a copy of ${name} is ${less}: ${cut.degraded}`;
     alerts.raise(degraded, 'warning', controlFailure('COPY_DEGRADED', said), machineId);
   } else if (cut.consistency !== 'crash') {
     alerts.clear(degraded);

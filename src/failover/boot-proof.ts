@@ -59,16 +59,23 @@ export function isBootProofOf(
   );
 }
 
-/** The points whose last isolated boot passed: what retention and selection call proven. */
-export async function provenPoints(files: FileSystem, replica: Replica): Promise<ReadonlySet<string>> {
-  const proven = new Set<string>();
+/** How the last isolated boot of each point ended, of those that were tried. */
+export async function bootVerdicts(
+  files: FileSystem,
+  replica: Replica,
+): Promise<ReadonlyMap<string, 'passed' | 'failed'>> {
+  const verdicts = new Map<string, 'passed' | 'failed'>();
   for (const { statement, statementDigest } of replica.points) {
     const proof = (await loadBootProof(files, replica, statement.pointId))?.proof;
-    if (proof?.verdict === 'passed' && proof.statementDigest === statementDigest) {
-      proven.add(statement.pointId);
-    }
+    if (proof?.statementDigest === statementDigest) verdicts.set(statement.pointId, proof.verdict);
   }
-  return proven;
+  return verdicts;
+}
+
+/** The points whose last isolated boot passed: what retention calls proven. */
+export async function provenPoints(files: FileSystem, replica: Replica): Promise<ReadonlySet<string>> {
+  const verdicts = await bootVerdicts(files, replica);
+  return new Set([...verdicts].filter(([, verdict]) => verdict === 'passed').map(([pointId]) => pointId));
 }
 
 function proofPath(replica: Replica, pointId: string): string {

@@ -8,7 +8,7 @@ import {
 } from '../recovery-point/index.ts';
 import type { Replica } from '../replica/index.ts';
 import { demotedPoints } from './application-proof.ts';
-import { provenPoints } from './boot-proof.ts';
+import { bootVerdicts } from './boot-proof.ts';
 import { failoverFailure } from './errors.ts';
 
 /** Which point: a certain one, or the best by a wish. */
@@ -21,20 +21,20 @@ export interface Candidate {
 
 /** What the proofs say of the points of a replica, by id. */
 export interface PointProofs {
-  /** The last isolated boot passed. */
-  readonly proven: ReadonlySet<string>;
+  /** How the last isolated boot ended, where there was one. */
+  readonly boots: ReadonlyMap<string, 'passed' | 'failed'>;
   /** The claim of the point was refuted: it counts as crash-consistent. */
   readonly demoted: ReadonlySet<string>;
 }
 
 export async function pointProofs(files: FileSystem, replica: Replica): Promise<PointProofs> {
-  return { proven: await provenPoints(files, replica), demoted: await demotedPoints(files, replica) };
+  return { boots: await bootVerdicts(files, replica), demoted: await demotedPoints(files, replica) };
 }
 
 /** The points of a replica as selection looks at them. Pure. */
-function selectable(replica: Replica, { proven, demoted }: PointProofs): SelectionCandidate[] {
+function selectable(replica: Replica, { boots, demoted }: PointProofs): SelectionCandidate[] {
   return replica.points.map(({ statement: { pointId, sequence, consistency }, manifest }) => ({
-    ...{ pointId, sequence, cutAtMs: manifest.cutAtHereMs, proven: proven.has(pointId) },
+    ...{ pointId, sequence, cutAtMs: manifest.cutAtHereMs, boot: boots.get(pointId) ?? 'not-tried' },
     consistency: demoted.has(pointId) ? ('crash' satisfies Consistency) : consistency,
   }));
 }

@@ -7,8 +7,8 @@ export interface SelectionCandidate {
   readonly consistency: Consistency;
   /** When the point was cut, on the clock of the site that chooses. */
   readonly cutAtMs: number;
-  /** The last boot in isolation passed. */
-  readonly proven: boolean;
+  /** How its last boot in isolation ended. */
+  readonly boot: 'passed' | 'failed' | 'not-tried';
 }
 
 export interface SelectionWish {
@@ -43,7 +43,7 @@ export function latestOf<P extends Pick<SelectionCandidate, 'consistency'>>(
 /**
  * Candidates for a failover, the best first, so that a revival that fails has a next try. Pure. Of each point its age behind the
  * newest is taken, less what its consistency and its proof are worth; the smallest leads, and of equals the one with more of
- * both. docs/consistency.md, «Which point a failover takes».
+ * both. What has failed to boot comes after everything else. docs/consistency.md, «Which point a failover takes».
  */
 export function ranked(
   candidates: readonly SelectionCandidate[],
@@ -54,11 +54,17 @@ export function ranked(
   if (!newest) return [];
   const worthOf = (point: SelectionCandidate) =>
     (satisfies(point.consistency, 'application') ? wish.applicationWorthMs : 0) +
-    (point.proven ? wish.provenWorthMs : 0);
+    (point.boot === 'passed' ? wish.provenWorthMs : 0);
+  const hasFailed = ({ boot }: SelectionCandidate) => Number(boot === 'failed');
   const byRank = points
     .map((point) => ({ point, worthMs: worthOf(point), ageMs: ageMs(point, newest) }))
     // The sort is stable: of equals in everything the newer one stays ahead.
-    .sort((a, b) => a.ageMs - a.worthMs - (b.ageMs - b.worthMs) || b.worthMs - a.worthMs);
+    .sort(
+      (a, b) =>
+        hasFailed(a.point) - hasFailed(b.point) ||
+        a.ageMs - a.worthMs - (b.ageMs - b.worthMs) ||
+        b.worthMs - a.worthMs,
+    );
   return byRank.map(({ point, ageMs: gapMs }, index) => ({
     pointId: point.pointId,
     reason: index > 0 ? 'the next in rank' : point === newest ? 'the newest point' : merits(point, gapMs),
@@ -70,11 +76,12 @@ function ageMs(point: SelectionCandidate, newest: SelectionCandidate): number {
   return Math.max(0, newest.cutAtMs - point.cutAtMs);
 }
 
-function merits({ consistency, proven }: SelectionCandidate, gapMs: number): string {
+function merits({ consistency, boot }: SelectionCandidate, gapMs: number): string {
   const said = [
     ...(satisfies(consistency, 'application') ? ['application-consistent'] : []),
-    ...(proven ? ['proven to boot'] : []),
+    ...(boot === 'passed' ? ['proven to boot'] : []),
   ];
+  if (said.length === 0) return 'the newest of which no boot has failed';
   return `${said.join(', ')} and only ${(gapMs / 1000).toFixed(1)} s older than the newest`;
 }
 

@@ -91,7 +91,10 @@ describe('consistency of copies', { timeout: 240_000 }, () => {
     await t.test(
       'S0.7 the newest application-consistent point counts as a crash-consistent one',
       async () => {
-        const points = lab.replica().points.map(({ statement }) => ({ ...statement, proven: false }));
+        const points = lab.replica().points.map(({ statement }) => ({
+          ...statement,
+          boot: 'not-tried' as const,
+        }));
         const newest = points.at(-1)!.pointId;
         assert.equal(points.at(-1)!.consistency, 'application');
         assert.equal(
@@ -99,7 +102,10 @@ describe('consistency of copies', { timeout: 240_000 }, () => {
           newest,
         );
         await copyAndSend(machine, sites.target);
-        const again = lab.replica().points.map(({ statement }) => ({ ...statement, proven: false }));
+        const again = lab.replica().points.map(({ statement }) => ({
+          ...statement,
+          boot: 'not-tried' as const,
+        }));
         assert.equal(
           ranked(again, { atLeast: 'application', applicationWorthMs: 0, provenWorthMs: 0 })[0]!.pointId,
           newest,

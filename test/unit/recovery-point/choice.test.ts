@@ -14,7 +14,7 @@ function candidate(
   cutAtMs: number,
   proven = false,
 ): SelectionCandidate {
-  return { pointId: `p${sequence}`, sequence, consistency, cutAtMs, proven };
+  return { pointId: `p${sequence}`, sequence, consistency, cutAtMs, boot: proven ? 'passed' : 'not-tried' };
 }
 
 test('S0.7 an application-consistent point counts also as a crash-consistent one, not the other way round', () => {
@@ -63,6 +63,18 @@ test('S0.18 a point that is proven to boot leads while the newer ones hold littl
     'p1',
     'p2',
   ]);
+});
+
+test('S0.18 a point that failed to boot is tried after all the others', () => {
+  const failed = { ...candidate(3, 'application', 50_000), boot: 'failed' as const };
+  const list = [candidate(1, 'crash', 0), candidate(2, 'crash', 5_000), failed];
+  const choices = ranked(list, DEFAULT_WISH);
+  assert.deepEqual(
+    choices.map(({ pointId }) => pointId),
+    ['p2', 'p1', 'p3'],
+  );
+  assert.match(choices[0]!.reason, /no boot has failed/);
+  assert.equal(ranked([failed], DEFAULT_WISH)[0]?.pointId, 'p3', 'better than none');
 });
 
 test('S0.18 order is by sequence: a clock that was put back makes no older point lead by its age', () => {
