@@ -1,9 +1,10 @@
 /** Machines that somebody else started, in the ways in which people start them. */
 import assert from 'node:assert/strict';
-import { rename } from 'node:fs/promises';
+import { readFile, rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { buildLabGuest, type LabMachine, LedgerPort, startLabMachine } from '../../../lab/index.ts';
+import type { ImageFile } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { QmpClient } from '../../../src/qmp/index.ts';
@@ -107,6 +108,64 @@ for (const way of ['blockdev qcow2', 'drive qcow2', 'drive raw'] as const) {
     );
   });
 }
+
+test('S0.2 S0.14 a disk upon a base image: while the machine is off, its own file alone is merged into', async (t) => {
+  const sizeBytes = 4 * 1024 * 1024;
+  const sites = await twoSites(t);
+  const { images } = sites.protectedTools;
+  const [base, own] = ['base', 'own'].map((name) => join(sites.directory, `${name}.qcow2`)) as [
+    string,
+    string,
+  ];
+  const expected = Buffer.alloc(sizeBytes);
+  const write = async (path: string, offset: number, length: number, pattern: number) => {
+    const command = `write -P ${pattern} ${offset} ${length}`;
+    await runCommand('qemu-io', ['-f', 'qcow2', '-c', command, path]);
+    expected.fill(pattern, offset, offset + length);
+  };
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', base, String(sizeBytes)]);
+  await write(base, 0, sizeBytes, 1);
+  const baseBytes = await readFile(base);
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', '-F', 'qcow2', '-b', base, own]);
+  await write(own, 1_000_000 - (1_000_000 % 4096), 12_288, 2);
+
+  const extraArgs = ['-drive', `if=virtio,format=qcow2,file=${own}`];
+  const lab = await startLabMachine({ directory: sites.directory, disks: [], extraArgs });
+  t.after(() => lab.stop());
+  const machine = await sites.adoptMachine(socketsOf(lab));
+  assert.equal((await machine.attach()).state, 'running');
+  await machine.protect({ ...BY_HAND, targetSiteId: sites.target.siteId });
+  await copyAndSend(machine, sites.target);
+  await lab.stop();
+  assert.equal((await machine.attach()).state, 'stopped');
+  const assertReads = async (chain: readonly ImageFile[]) => {
+    await using reader = await images.open(chain);
+    const found = Buffer.alloc(sizeBytes);
+    await reader.readInto(found, 0);
+    assert.ok(found.equals(expected), 'the chain does not read as it was written');
+  };
+  for (let i = 0; i < 4; i++) {
+    await write(machine.chain('disk0').at(-1)!.path, i * 401_408, 4096, i + 3);
+    const { pointId } = await copyAndSend(machine, sites.target);
+    await assertReads(machine.chain('disk0'));
+    await assertReads(sites.replicas.need(machine.record.machineId).chain(pointId, 'disk0'));
+  }
+  assert.deepEqual(
+    machine
+      .chain('disk0')
+      .map(({ path }) => path)
+      .slice(0, -1),
+    [base, own],
+  );
+  await machine.unprotect();
+  const given = machine.chain('disk0');
+  assert.deepEqual(
+    given.map(({ path }) => path),
+    [base, own],
+  );
+  await assertReads(given);
+  assert.ok((await readFile(base)).equals(baseBytes), 'the base image is not ours to write to');
+});
 
 test('a monitor that another client holds is said to be so, after two seconds', async (t) => {
   const sites = await twoSites(t);
