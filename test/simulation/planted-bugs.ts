@@ -113,6 +113,10 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     wrap: { images: (images) => imagesWith(images, { commit: async () => undefined }) },
   },
   {
+    name: 'a commit is not shown what lies below the two files',
+    wrap: { images: (images) => imagesWith(images, { commit: (chain) => images.commit(chain.slice(-2)) }) },
+  },
+  {
     name: 'a commit goes into the wrong file',
     wrap: {
       images: (images) => imagesWith(images, { commit: (chain) => images.commit([...chain].reverse()) }),

@@ -7,7 +7,7 @@ import { World } from './world.ts';
 const STEPS = 3000;
 
 test('S0.10 S0.11 whatever fails, nothing acknowledged is lost, nothing unfinished is shown, and all comes to rest', async (t) => {
-  const seeds = sized({ what: 'S0.10: simulated lives of two sites', normal: 8, full: 1000 });
+  const seeds = sized({ what: 'S0.10: simulated lives of two sites', normal: 8, full: 500 });
   const totals = { steps: 0, points: 0, pointsChecked: 0, faults: 0 };
   for (let seed = 1; seed <= seeds; seed++) {
     const report = await new World(seed).run(STEPS);

@@ -89,7 +89,7 @@ export class FakeImages implements DiskImages {
       releases.push(this.#locks.take(owner, base.path, true, this.#owner));
       releases.push(this.#locks.take(owner, top.path, true, this.#owner));
       for (const { path } of [base, top]) this.#dropCache(path);
-      await commitLayer(this.#files, base, top);
+      await commitFiles(this.#files, chain);
     } catch (error) {
       throw imageFailure('COMMIT_FAILED', `cannot commit ${top.path}: ${messageOf(error)}`, error);
     } finally {
@@ -139,6 +139,29 @@ export async function commitLayer(
       }
       at += part;
       await between();
+    }
+  }
+  await target.sync();
+}
+
+/** `qemu-img commit` copies in units of this size, and takes what it fills them up with from the chain that it was given. */
+const UNIT_BYTES = 65_536;
+
+async function commitFiles(files: FileSystem, chain: readonly ImageFile[]): Promise<void> {
+  const [base, top] = chain.slice(-2) as [ImageFile, ImageFile];
+  await using layer = await openLayer(files, top.path, { leaks: 'allowed' });
+  const { reader } = await openFiles(files, chain);
+  await using _closed = reader;
+  await using target = await openWritable(files, base);
+  if (layer.sizeBytes > target.sizeBytes) await target.grow(layer.sizeBytes);
+  for (const { kind, offset, length } of layer.map()) {
+    if (kind === 'zero') {
+      await target.zero(offset, length);
+      continue;
+    }
+    const end = Math.min(Math.ceil((offset + length) / UNIT_BYTES) * UNIT_BYTES, reader.sizeBytes);
+    for (let at = Math.floor(offset / UNIT_BYTES) * UNIT_BYTES; at < end; at += UNIT_BYTES) {
+      await target.write(at, await reader.read(at, Math.min(UNIT_BYTES, end - at)));
     }
   }
   await target.sync();
