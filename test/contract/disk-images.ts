@@ -4,6 +4,7 @@ import { describe, test } from 'node:test';
 import type { DiskImages, ImageFile } from '../../src/hypervisor/index.ts';
 import type { FileSystem } from '../../src/lib/files.ts';
 import { createEmptyLayer, type LayerOperation, LayerWriter } from '../../src/qcow2/index.ts';
+import { allBytes } from '../support/image-bytes.ts';
 import { contentOf } from '../support/layer-operations.ts';
 import type { CleanUp } from '../support/temporary.ts';
 
@@ -25,16 +26,16 @@ export function diskImagesContract(name: string, make: (t: CleanUp) => Promise<I
       const chain = await threeLayers(it);
       await using reader = await it.images.open(chain);
       assert.equal(reader.sizeBytes, SIZE);
-      assert.ok((await readAll(reader)).equals(expected(3)));
+      assert.ok((await allBytes(reader)).equals(expected(3)));
       await using below = await it.images.open(chain.slice(0, 2));
-      assert.ok((await readAll(below)).equals(expected(2)));
+      assert.ok((await allBytes(below)).equals(expected(2)));
     });
 
     test('files are taken as named, whatever the headers say', async (t) => {
       const it = await make(t);
       const [base, , top] = await threeLayers(it);
       await using reader = await it.images.open([base!, top!]);
-      const bytes = await readAll(reader);
+      const bytes = await allBytes(reader);
       // The middle layer's data at 128 KiB is not seen.
       assert.ok(bytes.subarray(CLUSTER, CLUSTER + 4096).equals(contentOf(1, CLUSTER, 4096)));
     });
@@ -79,10 +80,10 @@ export function diskImagesContract(name: string, make: (t: CleanUp) => Promise<I
       for (let i = 0; i < 2; i++) {
         await it.images.commit([base!, middle!]);
         await using through = await it.images.open([base!, middle!, top!]);
-        assert.ok((await readAll(through)).equals(expected(3)));
+        assert.ok((await allBytes(through)).equals(expected(3)));
       }
       await using alone = await it.images.open([base!]);
-      assert.ok((await readAll(alone)).equals(expected(2)));
+      assert.ok((await allBytes(alone)).equals(expected(2)));
     });
 
     test('a commit into an empty layer makes its tables', async (t) => {
@@ -92,7 +93,7 @@ export function diskImagesContract(name: string, make: (t: CleanUp) => Promise<I
       await createEmptyLayer(it.files, base.path, { sizeBytes: SIZE, backing: null }, { sync: true });
       await it.images.commit([base, middle!]);
       await using alone = await it.images.open([base]);
-      const bytes = await readAll(alone);
+      const bytes = await allBytes(alone);
       assert.ok(bytes.subarray(CLUSTER, CLUSTER + 4096).equals(contentOf(2, CLUSTER, 4096)));
     });
 
@@ -105,11 +106,11 @@ export function diskImagesContract(name: string, make: (t: CleanUp) => Promise<I
       await file.close();
       {
         await using through = await it.images.open([raw, middle!]);
-        assert.ok((await readAll(through)).equals(expected(2)));
+        assert.ok((await allBytes(through)).equals(expected(2)));
       }
       await it.images.commit([raw, middle!]);
       await using alone = await it.images.open([raw]);
-      assert.ok((await readAll(alone)).equals(expected(2)));
+      assert.ok((await allBytes(alone)).equals(expected(2)));
     });
 
     test('reparent changes the name in the header and nothing else', async (t) => {
@@ -118,7 +119,7 @@ export function diskImagesContract(name: string, make: (t: CleanUp) => Promise<I
       await it.images.commit([base!, middle!]);
       for (let i = 0; i < 2; i++) await it.images.reparent(top!, base!);
       await using reader = await it.images.open([base!, top!]);
-      assert.ok((await readAll(reader)).equals(expected(3)));
+      assert.ok((await allBytes(reader)).equals(expected(3)));
     });
 
     test('S0.14 a commit into a layer in the middle hides nothing of what lies below it', async (t) => {
@@ -127,11 +128,11 @@ export function diskImagesContract(name: string, make: (t: CleanUp) => Promise<I
       await it.images.commit([base!, middle!, top!]);
       {
         await using joined = await it.images.open([base!, middle!]);
-        assert.ok((await readAll(joined)).equals(expected(3)));
+        assert.ok((await allBytes(joined)).equals(expected(3)));
       }
       await it.images.commit([base!, middle!]);
       await using alone = await it.images.open([base!]);
-      assert.ok((await readAll(alone)).equals(expected(3)));
+      assert.ok((await allBytes(alone)).equals(expected(3)));
     });
 
     test('S0.2 a tip grows for itself; a commit takes its size down', async (t) => {
@@ -143,12 +144,12 @@ export function diskImagesContract(name: string, make: (t: CleanUp) => Promise<I
         await using below = await it.images.open([base!, middle!]);
         assert.equal(below.sizeBytes, SIZE);
         await using through = await it.images.open([base!, middle!, top!]);
-        assert.ok((await readAll(through)).equals(grown));
+        assert.ok((await allBytes(through)).equals(grown));
       }
       await it.images.commit([base!, middle!, top!]);
       await it.images.commit([base!, middle!]);
       await using alone = await it.images.open([base!]);
-      assert.ok((await readAll(alone)).equals(grown));
+      assert.ok((await allBytes(alone)).equals(grown));
     });
 
     test('a file that is missing or no image is refused with a code', async (t) => {
@@ -199,14 +200,5 @@ function expected(layers: number): Buffer {
       else bytes.fill(0, offset, offset + length);
     }
   }
-  return bytes;
-}
-
-async function readAll(reader: {
-  readonly sizeBytes: number;
-  readInto: (target: Uint8Array, offset: number) => Promise<void>;
-}): Promise<Buffer> {
-  const bytes = Buffer.alloc(reader.sizeBytes);
-  await reader.readInto(bytes, 0);
   return bytes;
 }

@@ -17,6 +17,7 @@ import { systemRandom } from '../../src/lib/random.ts';
 import { GuestAgent } from '../../src/qmp/index.ts';
 import { type Replica, readAhead, verifyPoint } from '../../src/replica/index.ts';
 import type { ProtectedMachine, Protection } from '../../src/replication/index.ts';
+import { areaOf } from './image-bytes.ts';
 import type { CleanUp } from './temporary.ts';
 import { type LabDiskFile, type TestTools, type TwoSites, twoSites } from './two-sites.ts';
 
@@ -122,12 +123,7 @@ export async function ledgerOf(
   const disks = [];
   for (const { disk, partition } of LEDGER_AREAS) {
     const reader = stack.use(await images.open(chainOf(disk)));
-    const read = async (offset: number, length: number) => {
-      const bytes = Buffer.alloc(length);
-      await reader.readInto(bytes, offset);
-      return bytes;
-    };
-    disks.push({ read, partition });
+    disks.push({ ...areaOf(reader), partition });
   }
   return await checkLedgerDisks(disks);
 }

@@ -2,6 +2,7 @@ import { connect, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { checkLedgerDisks, LEDGER_AREAS, type LedgerCheck } from '../../lab/index.ts';
 import type { DiskImages, ImageFile } from '../../src/hypervisor/index.ts';
+import { areaOf } from './image-bytes.ts';
 import type { CleanUp } from './temporary.ts';
 
 const DISKS_EACH = LEDGER_AREAS.length;
@@ -87,12 +88,7 @@ export async function stripedLedgerAt(
   for (const chainOf of machines) {
     for (const { disk, partition } of LEDGER_AREAS) {
       const reader = stack.use(await images.open(chainOf(disk)));
-      const read = async (offset: number, length: number) => {
-        const bytes = Buffer.alloc(length);
-        await reader.readInto(bytes, offset);
-        return bytes;
-      };
-      disks.push({ read, partition });
+      disks.push({ ...areaOf(reader), partition });
     }
   }
   return await checkLedgerDisks(disks);

@@ -14,6 +14,7 @@ import { systemRandom } from '../../../src/lib/random.ts';
 import { GuestAgent } from '../../../src/qmp/index.ts';
 import { ranked } from '../../../src/recovery-point/index.ts';
 import { readAhead } from '../../../src/replica/index.ts';
+import { areaOf } from '../../support/image-bytes.ts';
 import { copyAndSend, inGuest, labSites, sendAll } from '../../support/lab-sites.ts';
 
 describe('consistency of copies', { timeout: 240_000 }, () => {
@@ -171,11 +172,7 @@ describe('consistency of copies', { timeout: 240_000 }, () => {
 /** Where the ext4 file system of a lab disk begins: the second partition of both. */
 async function fileSystemArea(images: DiskImages, chain: readonly ImageFile[]) {
   await using reader = await images.open(chain);
-  const area = await partitionArea(async (offset, length) => {
-    const bytes = Buffer.alloc(length);
-    await reader.readInto(bytes, offset);
-    return bytes;
-  }, 2);
+  const area = await partitionArea(areaOf(reader).read, 2);
   return area!;
 }
 

@@ -7,6 +7,7 @@ import { systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { QmpClient } from '../../../src/qmp/index.ts';
 import { Replicas, verifyPoint } from '../../../src/replica/index.ts';
+import { bytesOf } from '../../support/image-bytes.ts';
 import { BY_HAND, copyAndSend, sendAll, virtualSizeOf } from '../../support/lab-sites.ts';
 import type { CleanUp } from '../../support/temporary.ts';
 import { twoSites } from '../../support/two-sites.ts';
@@ -66,10 +67,7 @@ async function growing(t: CleanUp, moreArguments: readonly string[] = []) {
     /** Proves the point, and compares what it reads as with what the guest has written. */
     assertPoint: async (pointId: string, expected: Buffer) => {
       await verifyPoint(sites.replicaTools, replica(), pointId);
-      await using reader = await sites.protectedTools.images.open(replica().chain(pointId, 'disk'));
-      assert.equal(reader.sizeBytes, expected.length);
-      const found = Buffer.alloc(expected.length);
-      await reader.readInto(found, 0);
+      const found = await bytesOf(sites.protectedTools.images, replica().chain(pointId, 'disk'));
       assert.ok(found.equals(expected), `point ${pointId} does not read as the guest wrote it`);
       const { statement } = replica().point(pointId);
       assert.deepEqual(

@@ -6,6 +6,7 @@ import { it } from 'node:test';
 import { type AreaReader, checkLedger } from '../../../lab/index.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { verifyPoint } from '../../../src/replica/index.ts';
+import { areaOf } from '../../support/image-bytes.ts';
 import { copyAndSend, inGuest, labSites } from '../../support/lab-sites.ts';
 
 /** None of them is a multiple of 64 KiB, the last two none of 4 KiB. */
@@ -43,13 +44,7 @@ it('S0.28 all disks of a machine are cut at one instant, whatever their sizes', 
     for (const { diskId, sizeBytes } of extraDisks) {
       const reader = stack.use(await images.open(replica().chain(pointId, diskId)));
       assert.equal(reader.sizeBytes, sizeBytes);
-      readers.push({
-        read: async (offset, length) => {
-          const bytes = Buffer.alloc(length);
-          await reader.readInto(bytes, offset);
-          return bytes;
-        },
-      });
+      readers.push(areaOf(reader));
     }
     const check = await checkLedger(readers, Math.min(...Object.values(SIZES)));
     assert.ok(check.contiguous, JSON.stringify(check));

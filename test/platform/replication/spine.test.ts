@@ -11,6 +11,7 @@ import {
 import { systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { verifyPoint } from '../../../src/replica/index.ts';
+import { areaOf } from '../../support/image-bytes.ts';
 import { reopenMachine, twoSites } from '../../support/two-sites.ts';
 
 const PROTECTION = {
@@ -72,12 +73,7 @@ describe('replication of a running machine', { timeout: 120_000 }, () => {
       for (const [index, diskId] of ['data', 'system'].entries()) {
         const reader = await sites.protectedTools.images.open(replica.chain(statement.pointId, diskId));
         t.after(() => reader.close());
-        const read = async (offset: number, length: number) => {
-          const bytes = Buffer.alloc(length);
-          await reader.readInto(bytes, offset);
-          return bytes;
-        };
-        readers.push({ read, partition: LEDGER_AREAS[index]!.partition });
+        readers.push({ ...areaOf(reader), partition: LEDGER_AREAS[index]!.partition });
       }
       const check = await checkLedgerDisks(readers);
       assert.ok(check.contiguous, JSON.stringify(check.firstBad));

@@ -7,6 +7,7 @@ import { SimFiles } from '../../simulation/sim-files.ts';
 import { SimRandom } from '../../simulation/sim-random.ts';
 import { AT_ONCE } from '../../support/actor.ts';
 import { FakeImages, ImageLocks } from '../../support/fake-images.ts';
+import { bytesOf } from '../../support/image-bytes.ts';
 
 const SIZE_BYTES = 4 * 1024 * 1024;
 const NOTHING_KEPT = { names: 'ordered', pagesKept: 0, metadataFirst: false } as const;
@@ -51,10 +52,7 @@ async function survives(failing: number, believesCache: boolean): Promise<boolea
   }
   if (failures === 0) return undefined;
   disk.crash(new SimRandom(failing, 0), NOTHING_KEPT);
-  await using reader = await new FakeImages({ files, locks: new ImageLocks() }).open([base]);
-  const found = Buffer.alloc(SIZE_BYTES);
-  await reader.readInto(found, 0);
-  return found.equals(content);
+  return (await bytesOf(new FakeImages({ files, locks: new ImageLocks() }), [base])).equals(content);
 }
 
 test('S0.14 a commit that is repeated after a failed sync is whole on the disk, and not only in the cache', async () => {
