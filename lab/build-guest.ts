@@ -97,7 +97,7 @@ export const LAB_CACHE = join(HERE, '..', '.cache', 'lab');
  * `kernelDirectory` is an unpacked kernel package; without it one is downloaded once (see `findKernel`).
  *
  * Throws TOOL_MISSING or PROCESS_FAILED when this host lacks a tool or one fails, LAB_KERNEL_UNAVAILABLE,
- * LAB_KERNEL_UNSUITABLE.
+ * LAB_KERNEL_UNSUITABLE, LAB_LIBRARY_MISSING.
  */
 export async function buildLabGuest(
   options: { directory?: string; kernelDirectory?: string } = {},
@@ -318,9 +318,20 @@ async function buildRoot(root: string, kernel: Kernel, programs: Programs): Prom
   }
 }
 
-/** The shared libraries of some programs and the loader, by the paths under which they look for them. */
-export async function librariesOf(programs: readonly string[]): Promise<string[]> {
-  const { stdout } = await runCommand('ldd', programs);
+/**
+ * The shared libraries of some programs and the loader, by the paths under which they look for them: in the
+ * directories of `searchFirst`, then where this host has them. LAB_LIBRARY_MISSING when one is in neither.
+ */
+export async function librariesOf(
+  programs: readonly string[],
+  searchFirst: readonly string[] = [],
+): Promise<string[]> {
+  const search = `LD_LIBRARY_PATH=${searchFirst.join(':')}`;
+  const { stdout } = await runCommand('env', [search, 'ldd', ...programs]);
+  const missing = /(\S+) => not found/.exec(stdout)?.[1];
+  if (missing !== undefined) {
+    throw labFailure('LAB_LIBRARY_MISSING', `${missing} is needed by one of ${programs.join(', ')}`);
+  }
   const paths = [...stdout.matchAll(/(?:=> |^\s+)(\/\S+) \(0x/gm)].map((match) => match[1]!);
   return [...new Set(paths)].sort();
 }

@@ -12,6 +12,18 @@ export const LAB_ERRORS = {
     retry: 'never',
     remedy: 'Use the kernel of Debian 12 (linux-image-6.1.0-*-cloud-amd64), for which the lab guest is made.',
   },
+  LAB_PACKAGES_UNAVAILABLE: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'Run `apt-get update` as root and try again. Without a network, unpack the same packages of this Debian with `dpkg-deb -x` into the directory that the message names.',
+  },
+  LAB_LIBRARY_MISSING: {
+    kind: 'environment',
+    retry: 'never',
+    remedy:
+      'Install the Debian package of this library. If the program is one of those unpacked below `.cache/lab`, delete its directory there instead: it is fetched again with what this host lacks now.',
+  },
   LAB_MACHINE_FAILED: {
     kind: 'environment',
     retry: 'later',

@@ -13,8 +13,8 @@
  * waited for by QEMU's own events, never by sleeping; it leaves QMP, agent and ledger sockets free for others.
  *
  * Relies on Debian's packages busybox-static, qemu-guest-agent, qemu-system-x86, qemu-utils, sqlite3, tcc,
- * libc6-dev, postgresql-15 (for the disk with a database alone), syslinux, syslinux-common, mtools, dosfstools, fdisk, e2fsprogs and cpio, on `apt-get download` for a
- * kernel, and on `src/lib`.
+ * libc6-dev, syslinux, syslinux-common, mtools, dosfstools, fdisk, e2fsprogs and cpio, on `apt-get download` for a
+ * kernel and, for the disk with a database alone, PostgreSQL, and on `src/lib`.
  */
 
 export {

@@ -6,6 +6,7 @@ import { zstdDecompressSync } from 'node:zlib';
 import { messageOf, systemCodeOf } from '../src/lib/errors.ts';
 import { runCommand } from '../src/lib/processes.ts';
 import { labFailure } from './errors.ts';
+import { unpackPackages } from './packages.ts';
 
 /** A kernel for the lab guest: an unpacked Debian package. */
 export interface Kernel {
@@ -34,16 +35,12 @@ export async function findKernel(directory: string): Promise<Kernel> {
   try {
     const name = await newestPackage();
     try {
-      // Debian's archives delete superseded packages: an old list names what is no longer there.
-      await runCommand('apt-get', ['-q', 'download', name], { cwd: aside });
+      await unpackPackages([name], aside, join(aside, 'tree'));
     } catch (error) {
       throw labFailure('LAB_KERNEL_UNAVAILABLE', `${name} could not be downloaded: ${messageOf(error)}`, {
         cause: error,
       });
     }
-    const archive = (await readdir(aside)).find((file) => file.endsWith('.deb'));
-    if (!archive) throw labFailure('LAB_KERNEL_UNAVAILABLE', `apt-get left no package for ${name}`);
-    await runCommand('dpkg', ['-x', archive, 'tree'], { cwd: aside });
     await publishDirectory(join(aside, 'tree'), unpacked);
   } finally {
     await rm(aside, { recursive: true, force: true });
@@ -142,7 +139,8 @@ function byVersion(a: string, b: string): number {
   return PACKAGE.exec(a)![1]!.localeCompare(PACKAGE.exec(b)![1]!, 'en', { numeric: true });
 }
 
-async function namesIn(path: string): Promise<string[]> {
+/** The sorted names in a directory; none if it does not exist. */
+export async function namesIn(path: string): Promise<string[]> {
   try {
     return (await readdir(path)).sort();
   } catch (error) {
