@@ -165,6 +165,23 @@ export async function readHeader(
   }
 }
 
+/**
+ * How large the disk in an image is, and nothing else of it: also of images that `readHeader` refuses, which their owner may have
+ * made in any way that QEMU knows. Undefined for a file that is no qcow2 image. Throws FILE_UNREADABLE.
+ */
+export async function readVirtualSize(files: FileSystem, path: string): Promise<number | undefined> {
+  const file = await files.open(path, 'read');
+  try {
+    const header = Buffer.alloc(32);
+    const got = await file.read(header, 0);
+    if (got < header.length || header.readUInt32BE(0) !== MAGIC) return undefined;
+    const sizeBytes = Number(header.readBigUInt64BE(24));
+    return Number.isSafeInteger(sizeBytes) ? sizeBytes : undefined;
+  } finally {
+    await file.close();
+  }
+}
+
 type Refuse = (code: keyof typeof QCOW2_ERRORS, field: string, what: string) => never;
 type Require = (condition: boolean, field: string, what: string) => void;
 

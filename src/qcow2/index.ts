@@ -25,7 +25,7 @@
  */
 export { createEmptyLayer } from './empty-layer.ts';
 export { QCOW2_ERRORS } from './errors.ts';
-export { type HeaderContext, parseHeader, type Qcow2Header, readHeader } from './header.ts';
+export { type HeaderContext, parseHeader, type Qcow2Header, readHeader, readVirtualSize } from './header.ts';
 export type { LayerOperation } from './layer-allocation.ts';
 export {
   CLUSTER_BYTES,

@@ -2,7 +2,7 @@ import type { DiskImages, ImageFile, MachineDisk, RunningMachine } from '../hype
 import { messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
-import { readHeader } from '../qcow2/index.ts';
+import { readVirtualSize } from '../qcow2/index.ts';
 import { chainOf, happened, sizeAt } from './chain.ts';
 import { replicationFailure } from './errors.ts';
 import type { CutRecord, ProtectedDisk } from './records.ts';
@@ -65,9 +65,9 @@ export async function followGrowth(
   return sizes;
 }
 
-/** Undefined for what does not tell: a raw file that is no file, such as a volume. */
+/** Undefined for what does not tell: something raw that is no file, such as a volume. */
 async function sizeOf(files: FileSystem, { path, format }: ImageFile): Promise<number | undefined> {
-  if (format === 'qcow2') return (await readHeader(files, path, { allowVersion2: true })).sizeBytes;
+  if (format === 'qcow2') return await readVirtualSize(files, path);
   // As QEMU has it: a part of a sector at the end counts as a whole one.
   const fileBytes = Math.ceil(((await files.sizeOf(path)) ?? 0) / SECTOR_BYTES) * SECTOR_BYTES;
   return fileBytes === 0 ? undefined : fileBytes;

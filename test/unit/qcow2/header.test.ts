@@ -2,7 +2,13 @@ import assert from 'node:assert/strict';
 import test from 'node:test';
 import fc from 'fast-check';
 import { Failure } from '../../../src/lib/errors.ts';
-import { createEmptyLayer, parseHeader, type Qcow2Header, readHeader } from '../../../src/qcow2/index.ts';
+import {
+  createEmptyLayer,
+  parseHeader,
+  type Qcow2Header,
+  readHeader,
+  readVirtualSize,
+} from '../../../src/qcow2/index.ts';
 import { MemoryFiles } from './memory-files.ts';
 
 const FILE_BYTES = 2 ** 20;
@@ -234,4 +240,20 @@ test('an image that names itself as its backing file is refused', async () => {
     await files.remove('/d/loop');
   }
   assert.equal(files.openHandles, 0);
+});
+
+test('the size of a disk can be read of images whose header is refused otherwise, and of no other file', async () => {
+  const files = new MemoryFiles();
+  const put = async (path: string, bytes: Buffer) => {
+    const file = await files.open(path, 'create');
+    await file.write(bytes, 0);
+    await file.close();
+  };
+  const unknown = ordinary((header) => header.writeBigUInt64BE(2n ** 40n, 72));
+  await put('/unknown', unknown);
+  await assert.rejects(readHeader(files, '/unknown'), Failure);
+  assert.equal(await readVirtualSize(files, '/unknown'), 2 ** 30);
+  await put('/text', Buffer.alloc(100, 'no image '));
+  await put('/short', ordinary().subarray(0, 20));
+  for (const path of ['/text', '/short']) assert.equal(await readVirtualSize(files, path), undefined);
 });
