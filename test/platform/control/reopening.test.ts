@@ -57,7 +57,7 @@ test('S0.30 a replica whose files could not be read is taken up again by itself'
   await failedAgain;
   isAway = false;
   // The next pause begins when the round has quite ended.
-  while (replicas.broken.length > 0) await clock.advance(60_000);
+  while (replicas.broken.length > 0) await clock.turn(60_000);
   const replica = await opened;
   assert.deepEqual([prepared, replicas.broken, replicas.need(machineId)], [[replica], [], replica]);
   await verifyPoint(tools, replica, pointId);
