@@ -1,8 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { candidatesOf, pointProofs } from '../../../src/failover/candidates.ts';
 import type { FailoverReport } from '../../../src/failover/index.ts';
 import { runPaths } from '../../../src/hypervisor/index.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { verifyPoint } from '../../../src/replica/index.ts';
 import { type FailoverSite, failoverSite, inGuest, layerDigests } from '../../support/failover-site.ts';
@@ -66,11 +68,6 @@ test('S0.18 a point that does not boot is given up for the next one, and both at
   const { replica } = site;
 
   const probes = [{ kind: 'agent', limitMs: 15_000 }] as const;
-  const short = [{ kind: 'agent', limitMs: 3_000 }] as const;
-  const tested = await failovers.test(replica, { pointId: bad }, { probes: short });
-  assert.equal(tested.verdict, 'failed', 'a boot that fails has no proof');
-  assert.equal(tested.branchId, null);
-
   const report = await failovers.start(replica, {}, { ...CONFIRMED, probes });
   const branchId = running(report);
   assert.deepEqual(
@@ -91,6 +88,24 @@ test('S0.18 a point that does not boot is given up for the next one, and both at
     ],
     'the files of the failed attempt are kept, its machine is not',
   );
+});
+
+test('S0.18 a point that failed to boot in a rehearsal is tried last', async (t) => {
+  const site = await failoverSite(t);
+  const { failovers, machine } = site;
+  const good = await site.point();
+  const tip = machine.chain('system').at(-1)!;
+  await runCommand('qemu-io', ['-f', 'qcow2', '-c', 'write -P 0 0 512', tip.path]);
+  const bad = await site.point();
+  const { replica } = site;
+  const order = async () =>
+    candidatesOf(replica, {}, await pointProofs(nodeFiles, replica)).map(({ pointId }) => pointId);
+  assert.deepEqual(await order(), [bad, good]);
+  const probes = [{ kind: 'agent', limitMs: 3_000 }] as const;
+  const tested = await failovers.test(replica, { pointId: bad }, { probes });
+  assert.equal(tested.verdict, 'failed', 'a boot that fails has no proof');
+  assert.equal(tested.branchId, null);
+  assert.deepEqual(await order(), [good, bad]);
 });
 
 test('a failover is refused without the word that the other side is down', async (t) => {
