@@ -50,6 +50,20 @@ export class DirectTarget implements ReplicationTarget {
   }
 }
 
+/** The same target with another way to upload. */
+export function uploadingBy(
+  target: ReplicationTarget,
+  upload: ReplicationTarget['upload'],
+): ReplicationTarget {
+  return {
+    siteId: target.siteId,
+    seeds: target.seeds,
+    describe: (machineId) => target.describe(machineId),
+    offer: (header, details) => target.offer(header, details),
+    upload,
+  };
+}
+
 /** Copies, as a network does: the memory of a chunk is the sender's again when the next one is asked for. */
 async function* flat(stream: AsyncIterable<UploadChunk>): AsyncGenerator<Uint8Array> {
   for await (const chunk of stream) {

@@ -1,5 +1,5 @@
 import { createHash, generateKeyPairSync, sign } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
+import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildLabGuest, copyLabGuest } from '../../lab/index.ts';
 import { endBranchMachine } from '../../src/failover/branch-machine.ts';
@@ -38,25 +38,10 @@ export interface FailoverSite {
 export async function failoverSite(t: CleanUp): Promise<FailoverSite> {
   const sites = await twoSites(t);
   const machine = await labMachine(t, sites);
-  const { publicKey, privateKey } = generateKeyPairSync('ed25519');
-  const tools: FailoverTools = {
-    ...{ files: nodeFiles, clock: systemClock, random: systemRandom, log: sites.log },
-    hypervisor: new QemuHypervisor({ clock: systemClock }),
-    signer: { keyId: 'ed25519:test', sign: (bytes) => sign(null, bytes, privateKey) },
-    runDirectory: join(sites.directory, 'b'),
-  };
-  const failovers = new Failovers(tools);
+  const { failovers, tools, publicKey } = await failoversOf(t, sites);
   await machine.protect({ ...PROTECTION, targetSiteId: sites.target.siteId });
-  t.after(async () => {
-    await failovers.close();
-    // By their processes and names alone: the directory may be gone already.
-    for (const { branchId } of sites.replicas.list().flatMap((replica) => replica.branches)) {
-      await endBranchMachine(tools, branchId);
-    }
-  });
   return {
-    ...{ sites, machine, failovers, tools },
-    publicKey: publicKey.export({ format: 'pem', type: 'spki' }).toString(),
+    ...{ sites, machine, failovers, tools, publicKey },
     get replica() {
       return sites.replicas.list()[0]!;
     },
@@ -73,6 +58,30 @@ export async function failoverSite(t: CleanUp): Promise<FailoverSite> {
       return said;
     },
   };
+}
+
+/** Failovers of the recovery site with a signing key of their own; their machines end with the test. */
+export async function failoversOf(
+  t: CleanUp,
+  sites: TwoSites,
+): Promise<Pick<FailoverSite, 'failovers' | 'tools' | 'publicKey'>> {
+  const { publicKey, privateKey } = generateKeyPairSync('ed25519');
+  const tools: FailoverTools = {
+    ...{ files: nodeFiles, clock: systemClock, random: systemRandom, log: sites.log },
+    hypervisor: new QemuHypervisor({ clock: systemClock }),
+    signer: { keyId: 'ed25519:test', sign: (bytes) => sign(null, bytes, privateKey) },
+    runDirectory: join(sites.directory, 'b'),
+  };
+  await mkdir(tools.runDirectory, { recursive: true });
+  const failovers = new Failovers(tools);
+  t.after(async () => {
+    await failovers.close();
+    // By their processes and names alone: the directory may be gone already.
+    for (const { branchId } of sites.replicas.list().flatMap((replica) => replica.branches)) {
+      await endBranchMachine(tools, branchId);
+    }
+  });
+  return { failovers, tools, publicKey: publicKey.export({ format: 'pem', type: 'spki' }).toString() };
 }
 
 async function labMachine(t: CleanUp, sites: TwoSites): Promise<ProtectedMachine> {

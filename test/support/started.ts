@@ -4,6 +4,12 @@ import { sleep, systemClock } from '../../src/lib/clock.ts';
 import { exitOf, spawnFailure } from '../../src/lib/processes.ts';
 import type { CleanUp } from './temporary.ts';
 
+/** Arguments of a QEMU that runs no guest. */
+export const EMPTY_MACHINE: readonly string[] = [
+  ...['-nodefaults', '-no-user-config', '-display', 'none'],
+  ...['-machine', 'q35,accel=tcg', '-m', '16'],
+];
+
 /** Starts a program that is ended when the test ends, passed or failed. A missing one fails with TOOL_MISSING. */
 export async function startedProcess(
   t: CleanUp,

@@ -1,33 +1,19 @@
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { buildLabGuest, startLabMachine } from '../../../lab/index.ts';
 import type { JobView, PointView } from '../../../src/api/index.ts';
 import { siteFiles } from '../../../src/control/site-files.ts';
 import type { FailoverReport } from '../../../src/failover/index.ts';
 import { endRun } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import type { TestApi } from '../../support/api.ts';
-import { lastFirst } from '../../support/last-first.ts';
-import { TestSite } from '../../support/served-sites.ts';
-import { temporaryDirectory } from '../../support/temporary.ts';
+import { ended, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
+import type { TestSite } from '../../support/served-sites.ts';
 
 const BOX = { params: { machine: 'box' } };
-/** Guests run by translation where there is no KVM. */
-const BOOT_LIMIT_MS = 90_000;
-
-async function ended(api: TestApi, { jobId }: JobView): Promise<JobView> {
-  for (;;) {
-    const job = await api.call('job.show', { params: { job: jobId }, query: { waitMs: '60000' } });
-    if (job.state !== 'running' && job.state !== 'queued') return job;
-  }
-}
 
 async function reportOf(api: TestApi, begun: JobView): Promise<FailoverReport> {
-  const job = await ended(api, begun);
-  assert.equal(job.state, 'done', JSON.stringify(job.failure));
-  return job.result as FailoverReport;
+  return (await resultOf(api, begun)) as FailoverReport;
 }
 
 /** Resolves when the recovery site holds a point that `wanted` accepts. */
@@ -48,23 +34,9 @@ async function published(
 
 describe('a disaster, over the API', { timeout: 300_000 }, () => {
   it('S0.17 S0.26 a machine that was attached to fails over, its old site is fenced, and clean-up leaves nothing', async (context) => {
-    const t = lastFirst(context);
-    const directory = await temporaryDirectory(t);
-    const home = await TestSite.init(t, directory, 'home');
-    const away = await TestSite.init(t, directory, 'away');
-    const homeApi = await home.serve();
-    const awayApi = await away.serve();
-    const { token } = await awayApi.call('site.token', { body: { host: '127.0.0.1' } });
-    await homeApi.call('site.pair', { body: { token } });
-
-    const labDirectory = join(directory, 'lab');
-    await mkdir(labDirectory);
-    const lab = await startLabMachine({ directory: labDirectory, guest: await buildLabGuest() });
-    t.after(() => lab.stop());
-    await lab.agentReady(BOOT_LIMIT_MS);
-    const added = await homeApi.call('vm.add', {
-      body: { attach: { name: 'box', qmpPath: lab.qmpPath, agentPath: lab.agentPath } },
-    });
+    const { t, directory, home, away, homeApi, awayApi } = await pairedSites(context);
+    const { lab, attach } = await someonesMachine(t, directory);
+    const added = await homeApi.call('vm.add', { body: { attach } });
     assert.deepEqual(
       added.protected!.disks.map(({ chain }) => chain.length),
       [1, 1],

@@ -5,10 +5,9 @@ import { it } from 'node:test';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import type { TestApi } from '../../support/api.ts';
-import { lastFirst } from '../../support/last-first.ts';
-import { TestSite } from '../../support/served-sites.ts';
-import { socketListens, startedProcess } from '../../support/started.ts';
-import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+import { pairedSites } from '../../support/paired-sites.ts';
+import { EMPTY_MACHINE, socketListens, startedProcess } from '../../support/started.ts';
+import type { CleanUp } from '../../support/temporary.ts';
 
 const DISK_BYTES = 1024 * 1024;
 
@@ -28,18 +27,7 @@ async function addMachine(t: CleanUp, directory: string, api: TestApi, name: str
     drives.push('-blockdev', JSON.stringify(node), '-device', `virtio-blk-pci,id=disk-${disk},drive=${disk}`);
   }
   const child = await startedProcess(t, 'qemu-system-x86_64', [
-    ...[
-      '-name',
-      name,
-      '-nodefaults',
-      '-no-user-config',
-      '-display',
-      'none',
-      '-machine',
-      'q35,accel=tcg',
-      '-m',
-      '16',
-    ],
+    ...['-name', name, ...EMPTY_MACHINE],
     ...['-qmp', `unix:${qmpPath},server=on,wait=off`, ...drives],
   ]);
   await socketListens(qmpPath);
@@ -52,14 +40,7 @@ async function addMachine(t: CleanUp, directory: string, api: TestApi, name: str
 it('S0.28 a group is set up, cut, and found whole at the recovery site', {
   timeout: 180_000,
 }, async (context) => {
-  const t = lastFirst(context);
-  const directory = await temporaryDirectory(t);
-  const north = await TestSite.init(t, directory, 'north');
-  const south = await TestSite.init(t, directory, 'south');
-  const api = await north.serve();
-  const there = await south.serve();
-  const { token } = await there.call('site.token', { body: { host: '127.0.0.1' } });
-  await api.call('site.pair', { body: { token, host: '127.0.0.1' } });
+  const { t, directory, home, homeApi: api, awayApi: there } = await pairedSites(context);
   await addMachine(t, directory, api, 'web', 3);
   const db = await addMachine(t, directory, api, 'db', 1);
   const shop = { params: { group: 'shop' } };
@@ -118,7 +99,7 @@ it('S0.28 a group is set up, cut, and found whole at the recovery site', {
   assert.equal(latest.group!.cutId, points.at(-1)!.cutId);
 
   // A member that is off: the other one's copy is its own.
-  const stopped = north.next((event) => event.event === 'machine' && event.state === 'stopped');
+  const stopped = home.next((event) => event.event === 'machine' && event.state === 'stopped');
   db.kill('SIGKILL');
   await stopped;
   const apart = await api.call('group.cut', { ...shop, body: {} });
@@ -131,8 +112,8 @@ it('S0.28 a group is set up, cut, and found whole at the recovery site', {
   assert.ok(alerts.some(({ code }) => code === 'GROUP_CUT_APART'));
 
   // Its record outlives the process of the site.
-  await north.close();
-  const again = await north.serve();
+  await home.close();
+  const again = await home.serve();
   assert.deepEqual((await again.call('group.show', shop)).groupId, made.groupId);
   await again.call('group.remove', shop);
   assert.deepEqual(await again.call('group.list'), []);

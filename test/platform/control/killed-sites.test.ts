@@ -1,11 +1,10 @@
 /** Two sites as processes of their own, paired over the wire; one of them at a time is killed at any instant. */
 import assert from 'node:assert/strict';
 import { type ChildProcess, spawn } from 'node:child_process';
-import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { freePorts } from '../../../demo/free-ports.ts';
-import { buildLabGuest, LedgerPort, startLabMachine } from '../../../lab/index.ts';
+import { LedgerPort } from '../../../lab/index.ts';
 import { initSite } from '../../../src/control/index.ts';
 import { QemuImages } from '../../../src/hypervisor/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
@@ -18,13 +17,13 @@ import { Replicas, verifyPoint } from '../../../src/replica/index.ts';
 import { TestApi } from '../../support/api.ts';
 import { assertLedger, INCREMENT_BYTES_MAX } from '../../support/lab-sites.ts';
 import { lastFirst } from '../../support/last-first.ts';
+import { pair, someonesMachine } from '../../support/paired-sites.ts';
 import { SITE_TOOLS } from '../../support/served-sites.ts';
 import { sized, sizedLimitMs } from '../../support/size.ts';
 import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
 
 const WARMSITE = join(import.meta.dirname, '..', '..', '..', 'bin', 'warmsite.mjs');
 const BOX = { params: { machine: 'box' } };
-const BOOT_LIMIT_MS = 90_000;
 const LIFE_MS_MAX = 2500;
 const POINT_LIMIT_MS = 60_000;
 
@@ -95,17 +94,11 @@ test(
     const away = await SiteProcess.init(t, directory, 'away', awayPort!);
     let homeApi = await home.serve();
     let awayApi = await away.serve();
-    const { token } = await awayApi.call('site.token', { body: { host: '127.0.0.1' } });
-    await homeApi.call('site.pair', { body: { token } });
+    await pair(homeApi, awayApi);
 
-    const labDirectory = join(directory, 'lab');
-    await mkdir(labDirectory);
-    const lab = await startLabMachine({ directory: labDirectory, guest: await buildLabGuest() });
-    t.after(() => lab.stop());
-    await lab.agentReady(BOOT_LIMIT_MS);
+    const { lab, attach } = await someonesMachine(t, directory);
     const ledger = await LedgerPort.connect({ path: lab.ledgerPath, clock: systemClock });
     t.after(() => ledger.close());
-    const attach = { name: 'box', qmpPath: lab.qmpPath, agentPath: lab.agentPath };
     await homeApi.call('vm.add', { body: { attach } });
     const retention = { types: { crash: 6, app: 2 } };
     await homeApi.call('vm.protect', { ...BOX, body: { every: { crash: 500 }, retention } });

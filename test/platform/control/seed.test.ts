@@ -2,16 +2,14 @@ import assert from 'node:assert/strict';
 import { readdir, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import type { JobView } from '../../../src/api/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { retrying } from '../../../src/lib/retry.ts';
 import type { TestApi } from '../../support/api.ts';
-import { lastFirst } from '../../support/last-first.ts';
-import { TestSite } from '../../support/served-sites.ts';
-import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+import { ended, machineThatIsOff, pairedSites, resultOf } from '../../support/paired-sites.ts';
+import type { CleanUp } from '../../support/temporary.ts';
 
 const MIB = 1024 * 1024;
 const DISK_BYTES = 64 * MIB;
@@ -20,51 +18,20 @@ const BOX = { params: { machine: 'box' } };
 
 /** Two paired sites, a machine of the first that is off, and a medium. */
 async function sitesWithMachine(context: CleanUp) {
-  const t = lastFirst(context);
-  const directory = await temporaryDirectory(t);
-  const home = await TestSite.init(t, directory, 'home');
-  const away = await TestSite.init(t, directory, 'away');
-  const homeApi = await home.serve();
-  const awayApi = await away.serve();
-  const { token } = await awayApi.call('site.token', { body: { host: '127.0.0.1' } });
-  await homeApi.call('site.pair', { body: { token } });
+  const sites = await pairedSites(context);
+  const { directory, homeApi } = sites;
   const disk = join(directory, 'disk.raw');
   await writeFile(disk, systemRandom.bytes(BASE_BYTES));
   await truncate(disk, DISK_BYTES);
   const medium = join(directory, 'medium');
   await nodeFiles.makeDirectory(medium);
-  await homeApi.call('vm.add', {
-    body: {
-      configuration: {
-        name: 'box',
-        uuid: '6f1f2c3e-0d2a-4b5e-8f7a-0123456789ab',
-        architecture: 'x86_64',
-        chipset: 'q35',
-        firmware: 'bios',
-        cpus: 1,
-        memoryBytes: 64 * MIB,
-        disks: [{ diskId: 'disk0', bus: 'virtio-blk', sizeBytes: DISK_BYTES }],
-        nics: [],
-        guestAgent: false,
-      },
-      disks: [{ diskId: 'disk0', path: disk, format: 'raw' }],
-    },
-  });
+  const body = machineThatIsOff({ path: disk, sizeBytes: DISK_BYTES, format: 'raw' });
+  await homeApi.call('vm.add', { body });
   await homeApi.call('vm.protect', {
     ...BOX,
     body: { every: {}, retention: { types: { crash: 100, app: 0 } }, compression: false, seed: true },
   });
-  return { home, away, homeApi, awayApi, medium };
-}
-
-async function ended(api: TestApi, { jobId }: JobView): Promise<JobView> {
-  return api.call('job.show', { params: { job: jobId }, query: { waitMs: '60000' } });
-}
-
-async function done(api: TestApi, job: JobView): Promise<unknown> {
-  const { state, failure, result } = await ended(api, job);
-  assert.equal(state, 'done', JSON.stringify(failure));
-  return result;
+  return { ...sites, medium };
 }
 
 async function copy(api: TestApi, pattern: number): Promise<void> {
@@ -76,14 +43,14 @@ async function copy(api: TestApi, pattern: number): Promise<void> {
   await retrying({ clock: systemClock, random: systemRandom }, backoff, () => runCommand('qemu-io', write));
   const created = await api.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
   assert.ok('job' in created);
-  await done(api, created.job);
+  await resultOf(api, created.job);
 }
 
 describe('a seed by courier, over the API', { timeout: 180_000 }, () => {
   it('S0.27 five copies cross the wire before the base does; it is imported, and every point verified', async (t) => {
     const { homeApi, away, awayApi: before, medium } = await sitesWithMachine(t);
     const exported = await homeApi.call('seed.export', { ...BOX, body: { path: medium } });
-    assert.ok(Number(((await done(homeApi, exported)) as { bytes: number }).bytes) > BASE_BYTES);
+    assert.ok(Number(((await resultOf(homeApi, exported)) as { bytes: number }).bytes) > BASE_BYTES);
     for (let pattern = 101; pattern <= 105; pattern++) await copy(homeApi, pattern);
     const { protected: protectedView } = await homeApi.call('vm.show', BOX);
     assert.equal(protectedView!.replication!.seed, 'awaited');
@@ -118,16 +85,19 @@ describe('a seed by courier, over the API', { timeout: 180_000 }, () => {
     assert.ok((await awayApi.call('alert.list')).some(({ code }) => code === 'REPLICA_AWAITING_SEED'));
 
     const imported = await awayApi.call('seed.import', { body: { path: medium } });
-    assert.deepEqual(((await done(awayApi, imported)) as { kind: string }).kind, 'imported');
+    assert.deepEqual(((await resultOf(awayApi, imported)) as { kind: string }).kind, 'imported');
     const again = await awayApi.call('seed.import', { body: { path: medium } });
-    assert.deepEqual(((await done(awayApi, again)) as { kind: string }).kind, 'already');
+    assert.deepEqual(((await resultOf(awayApi, again)) as { kind: string }).kind, 'already');
     const usable = await awayApi.call('point.list', BOX);
     assert.deepEqual(
       usable.map(({ state, pointId }) => [state, pointId]),
       points.map(({ pointId }) => ['verified', pointId]),
     );
     for (const { pointId } of usable) {
-      await done(awayApi, await awayApi.call('point.verify', { params: { machine: 'box', point: pointId } }));
+      await resultOf(
+        awayApi,
+        await awayApi.call('point.verify', { params: { machine: 'box', point: pointId } }),
+      );
     }
     await copy(homeApi, 106);
     const { protected: whole } = await homeApi.call('vm.show', BOX);

@@ -2,15 +2,14 @@ import assert from 'node:assert/strict';
 import { rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import type { JobView, SiteEvent } from '../../../src/api/index.ts';
+import type { SiteEvent } from '../../../src/api/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { retrying } from '../../../src/lib/retry.ts';
 import type { TestApi } from '../../support/api.ts';
-import { lastFirst } from '../../support/last-first.ts';
-import { TestSite } from '../../support/served-sites.ts';
-import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+import { machineThatIsOff, pairedSites, resultOf } from '../../support/paired-sites.ts';
+import type { CleanUp } from '../../support/temporary.ts';
 
 const MIB = 1024 * 1024;
 const DISK_BYTES = 32 * MIB;
@@ -18,37 +17,15 @@ const BOX = { params: { machine: 'box' } };
 /** No schedule: copies are made on our word alone. */
 const BY_HAND = { every: {}, retention: { types: { crash: 3, app: 0 } } };
 
-/** Two sites of this process, paired over the loopback, and a machine of the first that does not run. */
-async function twoPairedSites(context: CleanUp) {
-  const t = lastFirst(context);
-  const directory = await temporaryDirectory(t);
-  const home = await TestSite.init(t, directory, 'home');
-  const away = await TestSite.init(t, directory, 'away');
-  const homeApi = await home.serve();
-  const awayApi = await away.serve();
-  const { token } = await awayApi.call('site.token', { body: { host: '127.0.0.1' } });
-  await homeApi.call('site.pair', { body: { token } });
-  const disk = join(directory, 'disk.qcow2');
+/** Two paired sites, and a machine of the first that does not run. */
+async function sitesWithMachine(context: CleanUp) {
+  const sites = await pairedSites(context);
+  const disk = join(sites.directory, 'disk.qcow2');
   await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', disk, String(DISK_BYTES)]);
   await write(disk, 1, 0, 4 * MIB);
-  await homeApi.call('vm.add', {
-    body: {
-      configuration: {
-        name: 'box',
-        uuid: '6f1f2c3e-0d2a-4b5e-8f7a-0123456789ab',
-        architecture: 'x86_64',
-        chipset: 'q35',
-        firmware: 'bios',
-        cpus: 1,
-        memoryBytes: 64 * MIB,
-        disks: [{ diskId: 'disk0', bus: 'virtio-blk', sizeBytes: DISK_BYTES }],
-        nics: [],
-        guestAgent: false,
-      },
-      disks: [{ diskId: 'disk0', path: disk, format: 'qcow2' }],
-    },
-  });
-  return { directory, disk, home, away, homeApi, awayApi };
+  const body = machineThatIsOff({ path: disk, sizeBytes: DISK_BYTES, format: 'qcow2' });
+  await sites.homeApi.call('vm.add', { body });
+  return { ...sites, disk };
 }
 
 /** Writes as the guest would: to the file that the machine would be started from. */
@@ -66,17 +43,11 @@ async function writeToTip(api: TestApi, pattern: number, offset: number): Promis
   );
 }
 
-async function ended(api: TestApi, { jobId }: JobView): Promise<JobView> {
-  const job = await api.call('job.show', { params: { job: jobId }, query: { waitMs: '30000' } });
-  assert.equal(job.state, 'done', JSON.stringify(job.failure));
-  return job;
-}
-
 /** Makes a copy and waits until the recovery site has it verified. */
 async function verifiedCopy(api: TestApi): Promise<{ pointId: string; sequence: number }> {
   const created = await api.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
   assert.ok('job' in created);
-  return (await ended(api, created.job)).result as { pointId: string; sequence: number };
+  return (await resultOf(api, created.job)) as { pointId: string; sequence: number };
 }
 
 const retired = (event: SiteEvent) => event.event === 'point' && event.change === 'retired';
@@ -84,7 +55,7 @@ const acknowledged = (event: SiteEvent) => event.event === 'point' && event.chan
 
 describe('two sites over the API', { timeout: 120_000 }, () => {
   it('S0.16 copies arrive verified; retention keeps what the policy says, with the reason, and merges the rest', async (t) => {
-    const { homeApi, away, awayApi } = await twoPairedSites(t);
+    const { homeApi, away, awayApi } = await sitesWithMachine(t);
     const shown = await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
     assert.equal(shown.protected!.protection!.targetName, 'away');
     for (const pattern of [11, 12, 13, 14, 15]) {
@@ -104,7 +75,7 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
     );
     for (const { pointId } of points) {
       const job = await awayApi.call('point.verify', { params: { machine: 'box', point: pointId } });
-      await ended(awayApi, job);
+      await resultOf(awayApi, job);
     }
     const latest = await awayApi.call('point.show', { params: { machine: 'box', point: 'latest' } });
     assert.ok(latest.proofs.content);
@@ -114,7 +85,7 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
   });
 
   it('S0.16 a preview changes nothing and is told at both sites; a held point stays until it is released', async (t) => {
-    const { homeApi, away, awayApi } = await twoPairedSites(t);
+    const { homeApi, away, awayApi } = await sitesWithMachine(t);
     await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
     await verifiedCopy(homeApi);
     const first = { params: { machine: 'box', point: '1' } };
@@ -150,7 +121,7 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
   });
 
   it('S0.8 copies are made on schedule and when a trigger is called; what cannot be kept is refused and changes nothing', async (t) => {
-    const { home, homeApi, awayApi } = await twoPairedSites(t);
+    const { home, homeApi, awayApi } = await sitesWithMachine(t);
     const schedules = [
       { copyType: 'crash', triggers: [{ kind: 'interval' as const, everyMs: 3_600_000 }] },
       { copyType: 'app', triggers: [{ kind: 'call' as const, name: 'deploy' }] },
@@ -182,7 +153,7 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
   });
 
   it('copies on schedule; a stopped machine is copied once after it was written to, and not again', async (t) => {
-    const { home, homeApi, awayApi } = await twoPairedSites(t);
+    const { home, homeApi, awayApi } = await sitesWithMachine(t);
     const first = home.next(acknowledged);
     await homeApi.call('vm.protect', { ...BOX, body: { ...BY_HAND, every: { crash: 500 } } });
     await first;
@@ -198,7 +169,7 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
   });
 
   it('S0.11 sites that end and start again go on with differences; a lost database costs no point', async (t) => {
-    const { home, away, homeApi, awayApi } = await twoPairedSites(t);
+    const { home, away, homeApi, awayApi } = await sitesWithMachine(t);
     await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
     await verifiedCopy(homeApi);
     const before = await awayApi.call('point.list', BOX);
@@ -225,7 +196,7 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
     );
     assert.ok(points[1]!.receivedBytes! < 2 * MIB, `${points[1]!.receivedBytes} bytes for 1 MiB of changes`);
     assert.equal(points[1]!.pointId, unsent.point.pointId);
-    await ended(
+    await resultOf(
       awayAgain,
       await awayAgain.call('point.verify', { params: { machine: 'box', point: 'latest' } }),
     );
@@ -234,7 +205,7 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
   });
 
   it('a replica that is damaged is shown as broken, with an alert, and not taken for none', async (t) => {
-    const { away, homeApi, awayApi } = await twoPairedSites(t);
+    const { away, homeApi, awayApi } = await sitesWithMachine(t);
     await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
     await verifiedCopy(homeApi);
     const [machine] = await awayApi.call('vm.list');
@@ -252,7 +223,7 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
   });
 
   it('a managed machine is started, copied while it runs, asked to stop and unplugged; then it is the owner’s again', async (t) => {
-    const { home, disk, homeApi, awayApi } = await twoPairedSites(t);
+    const { home, disk, homeApi, awayApi } = await sitesWithMachine(t);
     const started = await homeApi.call('vm.start', BOX);
     assert.equal(started.protected!.presence.state, 'running');
     const first = home.next(acknowledged);
@@ -277,7 +248,7 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
   });
 
   it('a disk that is not what it is said to be is refused before anything is written', async (t) => {
-    const { directory, homeApi } = await twoPairedSites(t);
+    const { directory, homeApi } = await sitesWithMachine(t);
     const [machine] = await homeApi.call('vm.list');
     const other = join(directory, 'other.qcow2');
     await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', other, String(DISK_BYTES)]);
@@ -294,7 +265,7 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
   });
 
   it('doctor looks at everything and says what to do about what it found', async (t) => {
-    const { homeApi } = await twoPairedSites(t);
+    const { homeApi } = await sitesWithMachine(t);
     const { checks } = await homeApi.call('doctor');
     for (const { check, verdict, remedy } of checks) {
       assert.equal(verdict === 'ok', remedy === undefined, check);

@@ -21,6 +21,13 @@ function running(report: FailoverReport): string {
   return report.branchId;
 }
 
+/** A point of a machine that does not start from its disk. */
+async function pointWithoutBootSector(site: FailoverSite): Promise<string> {
+  const tip = site.machine.chain('system').at(-1)!;
+  await runCommand('qemu-io', ['-f', 'qcow2', '-c', 'write -P 0 0 512', tip.path]);
+  return site.point();
+}
+
 test('S0.17 S0.19 S0.22 a chosen point runs, stays as it was, and can be exchanged for another', async (t) => {
   const site = await failoverSite(t);
   const { failovers, machine, sites } = site;
@@ -60,11 +67,9 @@ test('S0.17 S0.19 S0.22 a chosen point runs, stays as it was, and can be exchang
 
 test('S0.18 a point that does not boot is given up for the next one, and both attempts are told', async (t) => {
   const site = await failoverSite(t);
-  const { failovers, machine } = site;
+  const { failovers } = site;
   const good = await site.point();
-  const tip = machine.chain('system').at(-1)!;
-  await runCommand('qemu-io', ['-f', 'qcow2', '-c', 'write -P 0 0 512', tip.path]);
-  const bad = await site.point();
+  const bad = await pointWithoutBootSector(site);
   const { replica } = site;
 
   const probes = [{ kind: 'agent', limitMs: 15_000 }] as const;
@@ -92,11 +97,9 @@ test('S0.18 a point that does not boot is given up for the next one, and both at
 
 test('S0.18 a point that failed to boot in a rehearsal is tried last', async (t) => {
   const site = await failoverSite(t);
-  const { failovers, machine } = site;
+  const { failovers } = site;
   const good = await site.point();
-  const tip = machine.chain('system').at(-1)!;
-  await runCommand('qemu-io', ['-f', 'qcow2', '-c', 'write -P 0 0 512', tip.path]);
-  const bad = await site.point();
+  const bad = await pointWithoutBootSector(site);
   const { replica } = site;
   const order = async () =>
     candidatesOf(replica, {}, await pointProofs(nodeFiles, replica)).map(({ pointId }) => pointId);

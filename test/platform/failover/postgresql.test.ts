@@ -1,17 +1,11 @@
 /** The PostgreSQL recipe in a real guest whose server is written all the time. */
 import assert from 'node:assert/strict';
-import { generateKeyPairSync, sign } from 'node:crypto';
-import { mkdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { buildPostgresDisk } from '../../../lab/index.ts';
-import { endBranchMachine } from '../../../src/failover/branch-machine.ts';
-import { Failovers, type FailoverTools } from '../../../src/failover/index.ts';
-import { QemuHypervisor } from '../../../src/hypervisor/index.ts';
-import { systemClock } from '../../../src/lib/clock.ts';
-import { nodeFiles } from '../../../src/lib/node-files.ts';
-import { systemRandom } from '../../../src/lib/random.ts';
 import type { Assertion, CopyType, GuestProgram } from '../../../src/recovery-point/index.ts';
+import { failoversOf } from '../../support/failover-site.ts';
 import { copyAndSend, inGuest, labSites } from '../../support/lab-sites.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
@@ -82,19 +76,7 @@ test('S0.6 PostgreSQL: redo starts at the checkpoint that the hook made, and its
   const rows = Number(await psql('SELECT count(*) FROM orders'));
   await machine.running!.quit();
 
-  const { privateKey } = generateKeyPairSync('ed25519');
-  const tools: FailoverTools = {
-    ...{ files: nodeFiles, clock: systemClock, random: systemRandom, log: sites.log },
-    hypervisor: new QemuHypervisor({ clock: systemClock }),
-    signer: { keyId: 'ed25519:test', sign: (bytes) => sign(null, bytes, privateKey) },
-    runDirectory: join(sites.directory, 'b'),
-  };
-  await mkdir(tools.runDirectory, { recursive: true });
-  const failovers = new Failovers(tools);
-  t.after(async () => {
-    await failovers.close();
-    for (const { branchId } of lab.replica().branches) await endBranchMachine(tools, branchId);
-  });
+  const { failovers } = await failoversOf(t, sites);
   const report = await failovers.test(lab.replica(), { pointId });
   const [{ assertions }] = report.attempts as [(typeof report.attempts)[number]];
   assert.deepEqual(

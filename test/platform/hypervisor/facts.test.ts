@@ -7,6 +7,7 @@ import { type LabMachine, startLabMachine } from '../../../lab/index.ts';
 import { QemuImages } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
+import { EMPTY_MACHINE } from '../../support/started.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
 const BASE_BYTES = 8 * 1024 * 1024;
@@ -120,20 +121,7 @@ test('-daemonize ends at once when the sandbox denies fork or setsid', async (t)
   const start = (sandbox: string) =>
     runCommand(
       'qemu-system-x86_64',
-      [
-        ...[
-          '-nodefaults',
-          '-no-user-config',
-          '-display',
-          'none',
-          '-machine',
-          'q35,accel=tcg',
-          '-m',
-          '16',
-          '-S',
-        ],
-        ...['-sandbox', sandbox, '-daemonize', '-pidfile', pidFile],
-      ],
+      [...EMPTY_MACHINE, '-S', ...['-sandbox', sandbox, '-daemonize', '-pidfile', pidFile]],
       { allowExit: [1, 128, 159] },
     );
   for (const denied of ['spawn=deny', 'elevateprivileges=deny']) {

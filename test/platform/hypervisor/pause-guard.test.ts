@@ -8,14 +8,14 @@ import { systemClock as clock, sleep } from '../../../src/lib/clock.ts';
 import { exitOf } from '../../../src/lib/processes.ts';
 import { QmpClient } from '../../../src/qmp/index.ts';
 import { PAUSE_PARENT } from '../../support/pause-parent.ts';
-import { socketListens, startedProcess } from '../../support/started.ts';
+import { EMPTY_MACHINE, socketListens, startedProcess } from '../../support/started.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
 /** A QEMU without disks and without a guest, with a monitor for the code under test and one for the test. */
 async function machine(t: TestContext, directory: string, name: string) {
   const [qmpPath, otherPath] = ['qmp', 'other'].map((kind) => join(directory, `${name}-${kind}`));
   const child = await startedProcess(t, 'qemu-system-x86_64', [
-    ...['-nodefaults', '-no-user-config', '-display', 'none', '-accel', 'tcg', '-m', '16'],
+    ...EMPTY_MACHINE,
     ...['-qmp', `unix:${qmpPath},server=on,wait=off`, '-qmp', `unix:${otherPath},server=on,wait=off`],
   ]);
   await socketListens(qmpPath!);

@@ -6,6 +6,7 @@ import { runCommand } from '../../../src/lib/processes.ts';
 import type { UploadChunk } from '../../../src/peer/index.ts';
 import { verifyPoint } from '../../../src/replica/index.ts';
 import type { ReplicationTarget } from '../../../src/replication/index.ts';
+import { uploadingBy } from '../../support/direct-target.ts';
 import { BY_HAND } from '../../support/lab-sites.ts';
 import { twoSites } from '../../support/two-sites.ts';
 
@@ -22,13 +23,7 @@ async function withOneCut(t: TestContext) {
   await machine.protect({ ...BY_HAND, targetSiteId: sites.target.siteId });
   const { cutId } = await machine.cut('crash');
   const { target } = sites;
-  const through = (upload: ReplicationTarget['upload']): ReplicationTarget => ({
-    siteId: target.siteId,
-    seeds: target.seeds,
-    describe: (machineId) => target.describe(machineId),
-    offer: (header, details) => target.offer(header, details),
-    upload,
-  });
+  const through = (upload: ReplicationTarget['upload']) => uploadingBy(target, upload);
   return { sites, machine, target, cutId, through };
 }
 

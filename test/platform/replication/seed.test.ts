@@ -1,43 +1,19 @@
 import assert from 'node:assert/strict';
-import { generateKeyPairSync, sign } from 'node:crypto';
 import { rm, stat } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { endBranchMachine } from '../../../src/failover/branch-machine.ts';
-import { Failovers, type FailoverTools } from '../../../src/failover/index.ts';
-import { QemuHypervisor } from '../../../src/hypervisor/index.ts';
-import { systemClock } from '../../../src/lib/clock.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
-import { systemRandom } from '../../../src/lib/random.ts';
 import { SeedFile, verifyPoint } from '../../../src/replica/index.ts';
-import { assertLedger, copyAndSend, type LabSites, labSites } from '../../support/lab-sites.ts';
-import type { CleanUp } from '../../support/temporary.ts';
+import { failoversOf } from '../../support/failover-site.ts';
+import { assertLedger, copyAndSend, labSites } from '../../support/lab-sites.ts';
 
 const MIB = 1024 * 1024;
-
-function failoversOf(t: CleanUp, { sites }: LabSites): Failovers {
-  const { privateKey } = generateKeyPairSync('ed25519');
-  const tools: FailoverTools = {
-    ...{ files: nodeFiles, clock: systemClock, random: systemRandom, log: sites.log },
-    hypervisor: new QemuHypervisor({ clock: systemClock }),
-    signer: { keyId: 'ed25519:test', sign: (bytes) => sign(null, bytes, privateKey) },
-    runDirectory: join(sites.directory, 'b'),
-  };
-  const failovers = new Failovers(tools);
-  t.after(async () => {
-    await failovers.close();
-    for (const { branchId } of sites.replicas.list().flatMap((replica) => replica.branches)) {
-      await endBranchMachine(tools, branchId);
-    }
-  });
-  return failovers;
-}
 
 describe('a running machine seeded by courier', { timeout: 300_000 }, () => {
   it('S0.27 deltas of a writing guest come before the base; lost seed, second seed, chain verified, it boots', async (t) => {
     const lab = await labSites(t);
     const { sites, machine } = lab;
-    const failovers = failoversOf(t, lab);
+    const { failovers } = await failoversOf(t, sites);
     const ledger = await lab.ledger();
     await ledger.reached(10, 60_000);
     const target = () => sites.target;

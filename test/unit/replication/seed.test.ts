@@ -9,6 +9,7 @@ import type { Window } from '../../../src/recovery-point/index.ts';
 import type { Replica } from '../../../src/replica/index.ts';
 import { createBranch, encodeSeedEnd, SeedFile } from '../../../src/replica/index.ts';
 import type { ReplicationTarget } from '../../../src/replication/index.ts';
+import { uploadingBy } from '../../support/direct-target.ts';
 import {
   dyingFiles,
   readChain,
@@ -442,16 +443,9 @@ test('S0.27 a lost acknowledgement and a broken upload before the seed, and the 
   const sites = await exported(t);
   const { box, target, seedPath } = sites;
   await send(sites, box.machine);
-  const through = (upload: ReplicationTarget['upload']): ReplicationTarget => ({
-    siteId: target.siteId,
-    seeds: target.seeds,
-    describe: (machineId) => target.describe(machineId),
-    offer: (header, details) => target.offer(header, details),
-    upload,
-  });
   await box.write(4096, 3 * MIB);
   await box.machine.cut('crash');
-  const losing = through(async (...upload) => {
+  const losing = uploadingBy(target, async (...upload) => {
     await target.upload(...upload);
     throw new Error('the answer is lost');
   });
@@ -460,7 +454,7 @@ test('S0.27 a lost acknowledgement and a broken upload before the seed, and the 
 
   await box.write(1_000 * 4096, 3 * MIB);
   await box.machine.cut('crash');
-  const breaking = through(async (machineId, session, stream) => {
+  const breaking = uploadingBy(target, async (machineId, session, stream) => {
     async function* half() {
       let bytes = 0;
       for await (const chunk of stream) {

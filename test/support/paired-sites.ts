@@ -1,0 +1,86 @@
+import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
+import { join } from 'node:path';
+import { buildLabGuest, type LabMachine, startLabMachine } from '../../lab/index.ts';
+import type { JobView, RouteBody } from '../../src/api/index.ts';
+import type { TestApi } from './api.ts';
+import { lastFirst } from './last-first.ts';
+import { TestSite } from './served-sites.ts';
+import { type CleanUp, temporaryDirectory } from './temporary.ts';
+
+/** Guests run by translation where there is no KVM. */
+const BOOT_LIMIT_MS = 90_000;
+
+/** Two sites of this process, served and paired over the loopback: machines of `home` can be protected to `away`. */
+export async function pairedSites(context: CleanUp) {
+  const t = lastFirst(context);
+  const directory = await temporaryDirectory(t);
+  const home = await TestSite.init(t, directory, 'home');
+  const away = await TestSite.init(t, directory, 'away');
+  const homeApi = await home.serve();
+  const awayApi = await away.serve();
+  await pair(homeApi, awayApi);
+  return { t, directory, home, away, homeApi, awayApi };
+}
+
+/** Pairs two served sites as their operators would: with a token of the one that takes in. */
+export async function pair(api: TestApi, target: TestApi): Promise<void> {
+  const { token } = await target.call('site.token', { body: { host: '127.0.0.1' } });
+  await api.call('site.pair', { body: { token, host: '127.0.0.1' } });
+}
+
+/** The job as soon as it has ended, in whatever way. */
+export async function ended(api: TestApi, { jobId }: JobView): Promise<JobView> {
+  for (;;) {
+    const job = await api.call('job.show', { params: { job: jobId }, query: { waitMs: '60000' } });
+    if (job.state !== 'running' && job.state !== 'queued') return job;
+  }
+}
+
+/** What the job came to; fails when it failed. */
+export async function resultOf(api: TestApi, begun: JobView): Promise<unknown> {
+  const { state, failure, result } = await ended(api, begun);
+  assert.equal(state, 'done', JSON.stringify(failure));
+  return result;
+}
+
+/** The request that adds «box», a machine of one disk which does not run. */
+export function machineThatIsOff(disk: {
+  readonly path: string;
+  readonly sizeBytes: number;
+  readonly format: 'qcow2' | 'raw';
+}): RouteBody<'vm.add'> {
+  const { path, sizeBytes, format } = disk;
+  return {
+    configuration: {
+      name: 'box',
+      uuid: '6f1f2c3e-0d2a-4b5e-8f7a-0123456789ab',
+      architecture: 'x86_64',
+      chipset: 'q35',
+      firmware: 'bios',
+      cpus: 1,
+      memoryBytes: 64 * 1024 * 1024,
+      disks: [{ diskId: 'disk0', bus: 'virtio-blk', sizeBytes }],
+      nics: [],
+      guestAgent: false,
+    },
+    disks: [{ diskId: 'disk0', path, format }],
+  };
+}
+
+/** A lab machine whose agent answers and that runs until the test ends, as one that somebody else has started. */
+export async function someonesMachine(
+  t: CleanUp,
+  directory: string,
+): Promise<{
+  readonly lab: LabMachine;
+  /** What `vm add` takes to attach to it, as «box». */
+  readonly attach: { readonly name: string; readonly qmpPath: string; readonly agentPath: string };
+}> {
+  const ownDirectory = join(directory, 'lab');
+  await mkdir(ownDirectory);
+  const lab = await startLabMachine({ directory: ownDirectory, guest: await buildLabGuest() });
+  t.after(() => lab.stop());
+  await lab.agentReady(BOOT_LIMIT_MS);
+  return { lab, attach: { name: 'box', qmpPath: lab.qmpPath, agentPath: lab.agentPath } };
+}
