@@ -7,6 +7,7 @@ import { spec, type TestEvent } from 'node:test/reporters';
 import { systemClock } from '../src/lib/clock.ts';
 import { runChecks } from './check.ts';
 import { commitLine, describeCommit, describeMachine, machineLine } from './machine.ts';
+import { RunDirectory } from './run-directory.ts';
 import {
   type FileResult,
   type FullResults,
@@ -66,7 +67,10 @@ async function main(args: readonly string[]): Promise<number> {
     earlier === undefined
       ? undefined
       : new ResultKeeper(earlier, log, { commit: commitLine(commit), machine });
-  const passed = files.length === 0 || (await runTests({ files, filters, size, startedMs, checked, keeper }));
+  const directory = RunDirectory.make();
+  process.env.TMPDIR = directory.path;
+  const passed =
+    files.length === 0 || (await runTests({ files, filters, size, startedMs, checked, keeper, directory }));
   if (keeper !== undefined) await writeFile(join(ROOT, DOCUMENT), resultsDocument(keeper.results, all));
   await rm(log, { force: true });
   return passed && checked ? 0 : 1;
@@ -113,6 +117,7 @@ interface Runs {
   readonly startedMs: number;
   readonly checked: boolean;
   readonly keeper: ResultKeeper | undefined;
+  readonly directory: RunDirectory;
 }
 
 /** Runs the files under Node's test runner, whose closing lines are the last that is printed. */
@@ -148,6 +153,8 @@ async function runTests(runs: Runs): Promise<boolean> {
       if (!closing && event.type === 'test:diagnostic' && event.data.file === undefined) {
         closing = true;
         if (testsRun === 0 && !failed) objections.push('no test ran');
+        for (const left of await runs.directory.clear())
+          objections.push(`left running, and ended now: ${left}`);
         const wallSeconds = (systemClock.monotonicMs() - runs.startedMs) / 1000;
         for (const message of [...objections, `wall time with checks ${wallSeconds.toFixed(1)} s`]) {
           yield { type: 'test:diagnostic', data: { nesting: 0, message, level: 'info' } };
@@ -156,7 +163,12 @@ async function runTests(runs: Runs): Promise<boolean> {
       yield event;
     }
   }
-  for await (const text of Readable.from(watched(events)).compose(new spec())) process.stdout.write(text);
+  try {
+    for await (const text of Readable.from(watched(events)).compose(new spec())) process.stdout.write(text);
+  } finally {
+    // A run that was broken off comes to no closing lines.
+    for (const left of await runs.directory.clear()) console.error(`left running, and ended now: ${left}`);
+  }
   return !failed && objections.length === 0 && !stop.signal.aborted;
 }
 

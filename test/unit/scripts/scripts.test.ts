@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
+import { stat } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { isAllowed } from '../../../scripts/licences.ts';
+import { RunDirectory } from '../../../scripts/run-directory.ts';
 import { hasPassed, resultsDocument } from '../../../scripts/test-results.ts';
+import { exitOf } from '../../../src/lib/processes.ts';
 import { sizeLine } from '../../support/size.ts';
+import { startedProcess } from '../../support/started.ts';
 
 test('a licence expression is allowed when allowed licences alone satisfy it', () => {
   for (const allowed of [
@@ -63,4 +68,20 @@ test('a file is run again at full size unless it has passed on the very commit',
   assert.ok(!hasPassed(RESULT, { id: 'abd', modified: false }));
   assert.ok(!hasPassed(RESULT, { id: 'abc', modified: true }));
   assert.ok(!hasPassed({ ...RESULT, passed: false }, { id: 'abc', modified: false }));
+});
+
+test('what still runs out of the directory of a test run is ended and named; the directory goes', async (t) => {
+  const directory = RunDirectory.make();
+  t.after(() => directory.clear(0));
+  const forever = ['-e', 'setInterval(() => undefined, 1000)', '--', join(directory.path, 'socket')];
+  const left = await startedProcess(t, process.execPath, forever);
+  const other = await startedProcess(t, process.execPath, [
+    ...forever.slice(0, 3),
+    `${directory.path}er/socket`,
+  ]);
+  assert.deepEqual(await directory.clear(0), [`${process.execPath} (${left.pid})`]);
+  assert.equal((await exitOf(left)).signal, 'SIGKILL');
+  assert.equal(other.exitCode ?? other.signalCode, null, 'whoever names another directory is left alone');
+  await assert.rejects(stat(directory.path), { code: 'ENOENT' });
+  assert.deepEqual(await directory.clear(), []);
 });
