@@ -6,13 +6,20 @@ import { type CommandResult, runCommand, spawnFailure } from '../../lib/processe
 const TOOL_NICENESS = 10;
 
 /**
- * Tools that work for this process alone must not outlive it: what they hold locked, the next process of ours needs.
- * `setpriv` (util-linux) has the kernel kill them when their parent dies, whatever it dies of (prctl(2),
- * PR_SET_PDEATHSIG). They work beside guests, which have the processors first: a copy may wait, a guest's write may not.
+ * Begins only as a child of the process it is told. The kernel's promise holds from prctl(2) on: a parent that died between
+ * fork and prctl is not noticed by it, and the tool would hold its files until somebody finds it.
+ */
+const AS_CHILD_OF = 'test "$PPID" = "$0" && exec "$@"';
+
+/**
+ * The command line of a tool that works for `parentId` alone and must not outlive it: what it holds locked, the next process
+ * of ours needs. `setpriv` (util-linux) has the kernel kill it when its parent dies, whatever that dies of (prctl(2),
+ * PR_SET_PDEATHSIG). Tools work beside guests, which have the processors first: a copy may wait, a guest's write may not.
  * Both of it outlives the exec of one program by the other, and the process id stays the same.
  */
-function bound(command: string, args: readonly string[]): string[] {
-  return ['--pdeathsig', 'KILL', '--', 'nice', '-n', String(TOOL_NICENESS), command, ...args];
+export function boundTo(parentId: number, command: string, args: readonly string[]): string[] {
+  const tool = ['nice', '-n', String(TOOL_NICENESS), command, ...args];
+  return ['--pdeathsig', 'KILL', '--', 'sh', '-c', AS_CHILD_OF, String(parentId), ...tool];
 }
 
 /** What `setpriv` and `nice` end with when there is no such program. */
@@ -20,7 +27,7 @@ const NOT_FOUND = 127;
 
 /** As `runCommand`, for a program that ends with this process. */
 export async function runBound(command: string, args: readonly string[]): Promise<CommandResult> {
-  const result = await runCommand('setpriv', bound(command, args), { allowExit: [NOT_FOUND] });
+  const result = await runCommand('setpriv', boundTo(process.pid, command, args), { allowExit: [NOT_FOUND] });
   if (result.exitCode !== NOT_FOUND) return result;
   throw libFailure('TOOL_MISSING', `${command} is not installed or not on the path`, {
     context: { command },
@@ -29,7 +36,9 @@ export async function runBound(command: string, args: readonly string[]): Promis
 
 /** A server that ends with this process. */
 export async function startBound(command: string, args: readonly string[]): Promise<BoundServer> {
-  const child = spawn('setpriv', bound(command, args), { stdio: ['ignore', 'ignore', 'pipe'] });
+  const child = spawn('setpriv', boundTo(process.pid, command, args), {
+    stdio: ['ignore', 'ignore', 'pipe'],
+  });
   await new Promise<void>((resolve, reject) => {
     child.once('spawn', resolve);
     child.once('error', (error) => reject(spawnFailure('setpriv', error)));

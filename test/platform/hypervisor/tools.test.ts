@@ -1,13 +1,16 @@
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { access, readdir } from 'node:fs/promises';
+import { spawn } from 'node:child_process';
+import { existsSync, readFileSync } from 'node:fs';
+import { access, readdir, readFile, writeFile } from 'node:fs/promises';
 import { constants, getPriority } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { QemuImages } from '../../../src/hypervisor/index.ts';
-import { systemClock } from '../../../src/lib/clock.ts';
-import { runCommand } from '../../../src/lib/processes.ts';
+import { sleep, systemClock } from '../../../src/lib/clock.ts';
+import { exitOf, runCommand } from '../../../src/lib/processes.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
+
+const OPENER = join(import.meta.dirname, '..', '..', 'support', 'image-opener.ts');
 
 test('what reads an image for us leaves the processors to the guests', async (t) => {
   const path = join(await temporaryDirectory(t), 'disk.qcow2');
@@ -29,6 +32,39 @@ test('an image that is open has no socket that a killed process could leave behi
   await assert.rejects(access(dirname(socket)), { code: 'ENOENT' });
   await reader.readInto(Buffer.alloc(4096), 0);
 });
+
+test('a tool whose parent was killed before the kernel had been told to end it with that does not begin', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const path = join(directory, 'disk.qcow2');
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, '1M']);
+  const [begun, go] = [join(directory, 'begun'), join(directory, 'go')];
+  await runCommand('mkfifo', [begun, go]);
+  const { stdout } = await runCommand('sh', ['-c', 'command -v setpriv']);
+  const late = `#!/bin/sh\necho $$ >${begun}\nread -r word <${go}\nexec ${stdout.trim()} "$@"\n`;
+  await writeFile(join(directory, 'setpriv'), late, { mode: 0o755 });
+
+  const parent = spawn(process.execPath, [OPENER, path], {
+    env: { ...process.env, PATH: `${directory}:${process.env.PATH}` },
+    stdio: ['ignore', 'ignore', 'inherit'],
+  });
+  t.after(() => parent.kill('SIGKILL'));
+  const tool = Number(await readFile(begun, 'utf8'));
+  t.after(() => {
+    if (isThere(tool)) process.kill(tool, 'SIGKILL');
+  });
+  parent.kill('SIGKILL');
+  await exitOf(parent);
+  await writeFile(go, 'go\n');
+  const deadlineMs = systemClock.monotonicMs() + 10_000;
+  while (isThere(tool)) {
+    assert.ok(systemClock.monotonicMs() < deadlineMs, 'it runs on, and holds the file locked');
+    await sleep(systemClock, 20);
+  }
+});
+
+function isThere(pid: number): boolean {
+  return existsSync(`/proc/${pid}`);
+}
 
 /** Ids of our own children that run a program of this name (proc(5), /proc/PID/stat). */
 async function childrenCalled(name: string): Promise<number[]> {
