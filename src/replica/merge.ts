@@ -37,10 +37,13 @@ export async function runMerge(tools: MergeTools, intent: MergeIntent): Promise<
   await carryOut(tools, intent);
 }
 
-/** Ends a merge that was under way when the process died, if there was one. */
+/**
+ * Ends a merge that failed on its way, or was under way when the process died, if there is one. Its intent is stored once more:
+ * that it can be read does not say that it is durable, for storing it may be what failed.
+ */
 export async function redoMerge(tools: MergeTools): Promise<MergeIntent | undefined> {
   const intent = await pendingMerge(tools);
-  if (intent) await carryOut(tools, intent);
+  if (intent) await runMerge(tools, intent);
   return intent;
 }
 
