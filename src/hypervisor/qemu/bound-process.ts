@@ -17,7 +17,7 @@ const AS_CHILD_OF = 'test "$PPID" = "$0" && exec "$@"';
  * PR_SET_PDEATHSIG). Tools work beside guests, which have the processors first: a copy may wait, a guest's write may not.
  * Both of it outlives the exec of one program by the other, and the process id stays the same.
  */
-export function boundTo(parentId: number, command: string, args: readonly string[]): string[] {
+function boundTo(parentId: number, command: string, args: readonly string[]): string[] {
   const tool = ['nice', '-n', String(TOOL_NICENESS), command, ...args];
   return ['--pdeathsig', 'KILL', '--', 'sh', '-c', AS_CHILD_OF, String(parentId), ...tool];
 }
