@@ -3,7 +3,7 @@ import type { CopyPlan, Trigger } from './copy-schedule.ts';
 import { BUILT_IN_TYPES, COPY_TYPE_CHARACTERS_MAX, type CopyType } from './copy-type.ts';
 import { pointFailure } from './errors.ts';
 import { FixedTimes } from './fixed-times.ts';
-import { POINTS_MAX, placesOf, type RetentionPolicy } from './retention-policy.ts';
+import { calendarPlaces, POINTS_MAX, placesOf, type RetentionPolicy } from './retention-policy.ts';
 import { endOfWindows } from './windows.ts';
 import type { Zones } from './zones.ts';
 
@@ -120,8 +120,7 @@ function checkTrigger(copyType: string, trigger: Trigger, nowMs: number, zones: 
 }
 
 function checkKeeps({ schedules, retention }: CheckedPolicy): void {
-  const { zone: _zone, ...periods } = retention.calendar ?? { zone: '' };
-  const keepsByTime = Object.values(periods).some((number) => number > 0);
+  const keepsByTime = calendarPlaces(retention.calendar).some((places) => places > 0);
   for (const { copyType, triggers } of schedules) {
     if (triggers.length === 0 || keepsByTime || (retention.types[copyType] ?? 0) > 0) continue;
     throw pointFailure(

@@ -50,6 +50,11 @@ export function oldRetentionOf({ types, calendar, maximumAgeMs }: RetentionPolic
 
 /** How many points the policy may keep at the most, besides those that stay in any case. */
 export function placesOf({ types, calendar }: RetentionPolicy): number {
+  return [...Object.values(types), ...calendarPlaces(calendar)].reduce((sum, places) => sum + places, 0);
+}
+
+/** How many points each period of a calendar keeps. */
+export function calendarPlaces(calendar: RetentionPolicy['calendar']): number[] {
   const { zone: _zone, ...periods } = calendar ?? { zone: '' };
-  return [...Object.values(types), ...Object.values(periods)].reduce((sum, places) => sum + places, 0);
+  return Object.values(periods);
 }
