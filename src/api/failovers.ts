@@ -1,5 +1,5 @@
 import Type from 'typebox';
-import { ConsistencyName, Count, Id, WallTime } from './common.ts';
+import { Bytes, ConsistencyName, Count, Id, WallTime } from './common.ts';
 
 /** What a revived machine is asked for; each probe has `limitMs` to succeed. */
 const ProbeRequest = Type.Union([
@@ -34,8 +34,12 @@ const Probes = Type.Array(ProbeRequest, { maxItems: 32 });
  */
 const PointReference = Type.String({ minLength: 1, maxLength: 32 });
 
+/** What a person calls a branch; it can stand for the id everywhere. No two branches of a machine have one name. */
+const BranchName = Type.String({ pattern: '^[a-z][a-z0-9-]{0,31}$' });
+
 export const TestFailoverRequest = Type.Object(
   {
+    name: Type.Optional(BranchName),
     /** The best by selection if absent. */
     point: Type.Optional(PointReference),
     /** Leave the machine running after its probes, until `failover cleanup`. */
@@ -60,6 +64,7 @@ const Networks = Type.Record(Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,23}$' 
 
 export const FailoverRequest = Type.Object(
   {
+    name: Type.Optional(BranchName),
     point: Type.Optional(PointReference),
     /** Only points of at least this consistency. */
     atLeast: Type.Optional(ConsistencyName),
@@ -79,8 +84,38 @@ export const RestartRequest = Type.Object(
 );
 export type RestartRequest = Type.Static<typeof RestartRequest>;
 
+/** Ends the machine of a branch and keeps its files. */
+export const StopBranchRequest = Type.Object(
+  {
+    /** How long the guest may take to shut down before its power is cut; 0: at once. A minute if absent. */
+    graceMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 3_600_000 })),
+  },
+  { additionalProperties: false },
+);
+export type StopBranchRequest = Type.Static<typeof StopBranchRequest>;
+
+/** Goes from the point of a branch forward to a later one, which gets a new branch. */
+export const ForwardRequest = Type.Object(
+  {
+    /** The very next point if absent. */
+    to: Type.Optional(PointReference),
+    /**
+     * Whether the old branch stays, stopped, beside the new one; `discard` removes it as soon as the new one has come up. A
+     * test is discarded and a failover kept if absent.
+     */
+    oldBranch: Type.Optional(Type.Union([Type.Literal('keep'), Type.Literal('discard')])),
+    /** What the new branch is called. */
+    name: Type.Optional(BranchName),
+    probes: Type.Optional(Probes),
+    networks: Type.Optional(Networks),
+  },
+  { additionalProperties: false },
+);
+export type ForwardRequest = Type.Static<typeof ForwardRequest>;
+
 export const BranchView = Type.Object({
   branchId: Id,
+  name: Type.Optional(Type.String()),
   machineId: Id,
   pointId: Id,
   sequence: Type.Optional(Count),
@@ -90,5 +125,7 @@ export const BranchView = Type.Object({
   state: Type.String(),
   running: Type.Boolean(),
   processId: Type.Optional(Type.Integer()),
+  /** What its own writes take on the disk of this host. */
+  ownBytes: Bytes,
 });
 export type BranchView = Type.Static<typeof BranchView>;

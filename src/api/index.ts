@@ -28,9 +28,11 @@ export { SiteEvent } from './events.ts';
 export type {
   BranchView,
   FailoverRequest,
+  ForwardRequest,
   NicConnection,
   ProbeRequest,
   RestartRequest,
+  StopBranchRequest,
   TestFailoverRequest,
 } from './failovers.ts';
 export type {

@@ -1,6 +1,13 @@
 import Type from 'typebox';
 import { Done } from './common.ts';
-import { BranchView, FailoverRequest, RestartRequest, TestFailoverRequest } from './failovers.ts';
+import {
+  BranchView,
+  FailoverRequest,
+  ForwardRequest,
+  RestartRequest,
+  StopBranchRequest,
+  TestFailoverRequest,
+} from './failovers.ts';
 import {
   ChangeGroupRequest,
   CreateGroupRequest,
@@ -56,7 +63,8 @@ const MachinePoint = Type.Object({
 });
 const MachineBranch = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
-  branch: Type.String({ minLength: 26, maxLength: 26 }),
+  /** Name or id. */
+  branch: Type.String({ minLength: 1, maxLength: 32 }),
 });
 const MachineTrigger = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
@@ -280,6 +288,22 @@ export const ROUTES = {
     path: '/machines/:machine/branches/:branch/start',
     params: MachineBranch,
     body: RestartRequest,
+    answer: JobView,
+  },
+  'failover.stop': {
+    ...plain,
+    method: 'POST',
+    path: '/machines/:machine/branches/:branch/stop',
+    params: MachineBranch,
+    body: StopBranchRequest,
+    answer: JobView,
+  },
+  'failover.forward': {
+    ...plain,
+    method: 'POST',
+    path: '/machines/:machine/branches/:branch/forward',
+    params: MachineBranch,
+    body: ForwardRequest,
     answer: JobView,
   },
   'failover.cleanup': {

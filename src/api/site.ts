@@ -154,6 +154,8 @@ export const JobView = Type.Object({
     Type.Literal('failover.test'),
     Type.Literal('failover.start'),
     Type.Literal('failover.restart'),
+    Type.Literal('failover.stop'),
+    Type.Literal('failover.forward'),
     Type.Literal('failover.cleanup'),
     Type.Literal('seed.export'),
     Type.Literal('seed.import'),

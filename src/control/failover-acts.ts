@@ -1,9 +1,11 @@
 import type {
   BranchView,
   FailoverRequest,
+  ForwardRequest,
   JobView,
   ProbeRequest,
   RestartRequest,
+  StopBranchRequest,
   TestFailoverRequest,
 } from '../api/index.ts';
 import type { Failovers, PointChoice } from '../failover/index.ts';
@@ -20,6 +22,9 @@ interface FailoverTools {
   readonly keeper: ReplicaKeeper;
 }
 
+/** So long a guest may take to shut down before its power is cut. */
+const GRACE_MS = 60_000;
+
 /** What a person does with branches. Everything that boots or ends a machine is a job; its result is the report. */
 export class FailoverActs {
   readonly #o: FailoverTools;
@@ -33,21 +38,25 @@ export class FailoverActs {
   async list(reference: string): Promise<BranchView[]> {
     const replica = this.#o.inventory.replica(reference);
     const branches = await this.#o.failovers.list(replica);
-    return branches.map(({ branchId, pointId, purpose, createdAtMs, phase, running, processId }) => {
-      const point = replica.points.find(({ statement }) => statement.pointId === pointId);
-      return {
-        ...{ branchId, pointId, purpose, createdAtMs, running, state: phase },
-        machineId: replica.record.machineId,
-        ...(point ? { sequence: point.statement.sequence } : {}),
-        ...(processId === undefined ? {} : { processId }),
-      };
-    });
+    return branches.map(
+      ({ branchId, name, pointId, purpose, createdAtMs, phase, running, processId, ownBytes }) => {
+        const point = replica.points.find(({ statement }) => statement.pointId === pointId);
+        return {
+          ...{ branchId, pointId, purpose, createdAtMs, running, state: phase, ownBytes },
+          ...(name === undefined ? {} : { name }),
+          machineId: replica.record.machineId,
+          ...(point ? { sequence: point.statement.sequence } : {}),
+          ...(processId === undefined ? {} : { processId }),
+        };
+      },
+    );
   }
 
   async test(actor: string, reference: string, request: TestFailoverRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { keep, probes } = request;
+    const { keep, name, probes } = request;
     const args = {
+      ...(name ? { name } : {}),
       ...(await this.#pointOf(replica, request.point)),
       ...(probes ? { probes } : {}),
       keep: keep ?? false,
@@ -57,8 +66,9 @@ export class FailoverActs {
 
   async start(actor: string, reference: string, request: FailoverRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { atLeast, probes, networks, confirmOtherSideDown } = request;
+    const { atLeast, name, probes, networks, confirmOtherSideDown } = request;
     const args = {
+      ...(name ? { name } : {}),
       ...(await this.#pointOf(replica, request.point)),
       ...(atLeast ? { atLeast } : {}),
       ...(probes ? { probes } : {}),
@@ -68,22 +78,43 @@ export class FailoverActs {
     return this.#start('failover.start', actor, replica, args);
   }
 
-  restart(actor: string, reference: string, branchId: string, request: RestartRequest): JobView {
+  restart(actor: string, reference: string, branch: string, request: RestartRequest): JobView {
     const replica = this.#o.inventory.replica(reference);
-    findBranch(replica, branchId);
+    const { branchId } = findBranch(replica, branch);
     const { probes, networks } = request;
     const args = { branchId, ...(probes ? { probes } : {}), ...(networks ? { networks } : {}) };
     return this.#start('failover.restart', actor, replica, args);
   }
 
-  cleanup(actor: string, reference: string, branchId: string): JobView {
+  stop(actor: string, reference: string, branch: string, request: StopBranchRequest): JobView {
     const replica = this.#o.inventory.replica(reference);
-    findBranch(replica, branchId);
+    const { branchId } = findBranch(replica, branch);
+    return this.#start('failover.stop', actor, replica, { branchId, graceMs: request.graceMs ?? GRACE_MS });
+  }
+
+  async forward(actor: string, reference: string, branch: string, request: ForwardRequest): Promise<JobView> {
+    const replica = this.#o.inventory.replica(reference);
+    const { branchId, purpose } = findBranch(replica, branch);
+    const { to, name, probes, networks, oldBranch } = request;
+    const { pointId } = await this.#pointOf(replica, to);
+    const args = {
+      ...{ branchId, oldBranch: oldBranch ?? (purpose === 'failover' ? 'keep' : 'discard') },
+      ...(pointId ? { to: pointId } : {}),
+      ...(name ? { name } : {}),
+      ...(probes ? { probes } : {}),
+      ...(networks ? { networks } : {}),
+    };
+    return this.#start('failover.forward', actor, replica, args);
+  }
+
+  cleanup(actor: string, reference: string, branch: string): JobView {
+    const replica = this.#o.inventory.replica(reference);
+    const { branchId } = findBranch(replica, branch);
     return this.#start('failover.cleanup', actor, replica, { branchId });
   }
 
   #start(
-    kind: 'failover.test' | 'failover.start' | 'failover.restart' | 'failover.cleanup',
+    kind: Extract<JobView['kind'], `failover.${string}`>,
     actor: string,
     replica: Replica,
     args: JobArgs,
@@ -104,6 +135,7 @@ export class FailoverActs {
         progress({ step: 'booting in isolation' });
         return this.#o.failovers.test(replica, choiceOf(args), {
           ...probesOf(args),
+          ...nameOf(args),
           keep: args.keep === true,
           signal,
         });
@@ -119,6 +151,7 @@ export class FailoverActs {
         return this.#o.failovers.start(replica, choiceOf(args), {
           ...probesOf(args),
           ...networksOf(args),
+          ...nameOf(args),
           // The request's schema admits nothing but true; the failover looks again.
           confirmedOtherSideDown: args.confirmOtherSideDown as true,
           signal,
@@ -135,6 +168,34 @@ export class FailoverActs {
         return this.#o.failovers.restart(replica, String(args.branchId), {
           ...probesOf(args),
           ...networksOf(args),
+          signal,
+        });
+      }),
+  };
+
+  readonly stopping: JobHandler = {
+    repeatable: true,
+    run: ({ machineId, args, signal, progress }) =>
+      this.#tended(machineId, async (replica) => {
+        progress({ step: 'ending the machine' });
+        const graceMs = Number(args.graceMs);
+        return { ended: await this.#o.failovers.stop(replica, String(args.branchId), { graceMs, signal }) };
+      }),
+  };
+
+  readonly forwarding: JobHandler = {
+    // As with a failover, a person looks first.
+    repeatable: false,
+    run: ({ machineId, args, signal, progress }) =>
+      this.#tended(machineId, (replica) => {
+        progress({ step: 'going forward to a later point' });
+        const oldBranch = args.oldBranch === 'discard' ? 'discard' : 'keep';
+        return this.#o.failovers.forward(replica, String(args.branchId), {
+          ...{ oldBranch, graceMs: oldBranch === 'keep' ? GRACE_MS : 0 },
+          ...(typeof args.to === 'string' ? { to: args.to } : {}),
+          ...probesOf(args),
+          ...networksOf(args),
+          ...nameOf(args),
           signal,
         });
       }),
@@ -165,6 +226,10 @@ function choiceOf(args: JobArgs): PointChoice {
   return args.atLeast === undefined
     ? {}
     : { wish: { atLeast: args.atLeast as NonNullable<FailoverRequest['atLeast']> } };
+}
+
+function nameOf({ name }: JobArgs): { name?: string } {
+  return typeof name === 'string' ? { name } : {};
 }
 
 function probesOf(args: JobArgs): { probes?: readonly ProbeRequest[] } {

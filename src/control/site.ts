@@ -156,6 +156,8 @@ export class Site {
         'failover.test': this.failovers.testing,
         'failover.start': this.failovers.starting,
         'failover.restart': this.failovers.restarting,
+        'failover.stop': this.failovers.stopping,
+        'failover.forward': this.failovers.forwarding,
         'failover.cleanup': this.failovers.cleaning,
         'seed.export': this.seeds.exporting,
         'seed.import': this.seeds.importing,

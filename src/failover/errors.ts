@@ -32,6 +32,18 @@ export const FAILOVER_ERRORS = {
     retry: 'never',
     remedy: 'Name the NICs by the ids that the message lists; nothing has been changed.',
   },
+  FAILOVER_ADDRESS_TAKEN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Connect the NIC to another bridge, or clean up the branch that has its address there; nothing has been changed.',
+  },
+  FAILOVER_NOT_FORWARD: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Name a point that is later than the one of the branch; `warmsite point list` shows them in order. To go back, start a branch on the earlier point.',
+  },
   FAILOVER_PROBE_INVALID: {
     kind: 'input',
     retry: 'never',

@@ -1,27 +1,37 @@
-import type { MachineSockets, RunningMachine } from '../hypervisor/index.ts';
 import { processesOfRun, runPaths } from '../hypervisor/index.ts';
-import { throwIfAborted } from '../lib/clock.ts';
-import { isFailure, messageOf } from '../lib/errors.ts';
-import { isId, newId } from '../lib/random.ts';
-import { type BranchRecord, createBranch, findBranch, type Replica, removeBranch } from '../replica/index.ts';
-import { type Boot, bootBranch, endBranchMachine, runDirectoryOf } from './branch-machine.ts';
+import { isFailure } from '../lib/errors.ts';
+import { isId } from '../lib/random.ts';
+import {
+  type BranchRecord,
+  checkBranchName,
+  findBranch,
+  freeBranchName,
+  type Replica,
+  removeBranch,
+} from '../replica/index.ts';
+import { runDirectoryOf } from './branch-machine.ts';
 import { loadState, recoveryOf, storeState } from './branch-state.ts';
-import { type Candidate, candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
+import { type BranchView, viewOf } from './branch-view.ts';
+import { type AttemptRequest, BringUp } from './bring-up.ts';
+import { candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
 import { failoverFailure } from './errors.ts';
-import { keepEvidence } from './evidence.ts';
-import { checkNicsNamed, type NicMapping } from './network.ts';
+import { LiveBranches, recordEnd } from './live-branches.ts';
+import type { NicMapping } from './network.ts';
+import { checkAddressesFree, checkNicsNamed } from './nic-checks.ts';
+import { shutsDown } from './power-off.ts';
 import { checkProbes, type Probe } from './probe.ts';
-import type { BranchPhase } from './records.ts';
-import { type AttemptReport, type FailoverReport, Stopwatch } from './report.ts';
-import { type Attempt, RunUnderWay, summaryOf } from './run-under-way.ts';
+import { type FailoverReport, Stopwatch } from './report.ts';
+import { rollForward } from './roll-forward.ts';
+import { RunUnderWay } from './run-under-way.ts';
 import type { FailoverTools } from './tools.ts';
-import { type BootVerdict, verdictOf } from './verdict.ts';
 
 export interface TestOptions {
   /** Absent: the guest agent, where the machine has one. */
   readonly probes?: readonly Probe[];
   /** Leave the machine running in its isolated network, also if it failed, until `cleanup`. */
   readonly keep?: boolean;
+  /** What people call the branch. */
+  readonly name?: string;
   readonly signal?: AbortSignal;
 }
 
@@ -31,51 +41,40 @@ export interface StartOptions {
   readonly networks?: Readonly<Record<string, NicMapping>>;
   /** The word of a person that the machine no longer runs at the other site. */
   readonly confirmedOtherSideDown: true;
+  /** What people call the branch; points tried later get it with a number. */
+  readonly name?: string;
   readonly signal?: AbortSignal;
 }
 
-/** A branch as it is now. */
-export interface BranchView {
-  readonly branchId: string;
-  readonly pointId: string;
-  readonly purpose: BranchRecord['purpose'];
-  readonly createdAtMs: number;
-  readonly phase: BranchPhase;
-  readonly reason?: string;
-  readonly running: boolean;
-  readonly processId?: number;
-  readonly sockets?: MachineSockets;
+export type RestartOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'name'>;
+
+export interface ForwardOptions extends RestartOptions, StopOptions {
+  /** Up to which point; the very next one if absent. */
+  readonly to?: string;
+  /** Whether the writes of the branch stay beside the new one, as a future of their own. */
+  readonly oldBranch: 'keep' | 'discard';
+  /** What people call the new branch. */
+  readonly name?: string;
 }
 
-interface Live {
-  readonly machine: RunningMachine;
-  readonly releaseLayers: () => void;
-}
-
-interface AttemptRequest {
-  readonly replica: Replica;
-  readonly candidate: Candidate;
-  readonly purpose: 'test' | 'failover';
-  readonly keep: boolean;
-  /** The branch was there before: its files hold somebody's work, and stay whatever becomes of this attempt. */
-  readonly hasRun?: boolean;
-  readonly probes?: readonly Probe[] | undefined;
-  readonly networks: Readonly<Record<string, NicMapping>>;
-  readonly commandMs: number;
-  readonly signal?: AbortSignal | undefined;
+export interface StopOptions {
+  /** How long the guest may take to shut down after its power button was pressed; 0: it is not asked. */
+  readonly graceMs: number;
+  readonly signal?: AbortSignal;
 }
 
 /** The branches of a site that are, or are being, brought to life. One object per site process. */
 export class Failovers {
   readonly #tools: FailoverTools;
-  readonly #live = new Map<string, Live>();
-  /** Branches on which an act is under way, with its end. */
-  readonly #busy = new Map<string, Promise<void>>();
+  readonly #live: LiveBranches;
+  readonly #bringUp: BringUp;
   /** Machines that are being failed over. */
   readonly #startingMachines = new Set<string>();
 
   constructor(tools: FailoverTools) {
     this.#tools = tools;
+    this.#live = new LiveBranches(tools);
+    this.#bringUp = new BringUp(tools, this.#live);
   }
 
   /**
@@ -85,13 +84,15 @@ export class Failovers {
    * the report.
    */
   async test(replica: Replica, choice: PointChoice, options: TestOptions = {}): Promise<FailoverReport> {
-    checkProbes(options.probes ?? []);
+    const { keep = false, name, probes, signal } = options;
+    checkProbes(probes ?? []);
+    checkBranchName(replica, name);
     const run = new RunUnderWay(this.#tools);
     const candidates = candidatesOf(replica, choice, await pointProofs(this.#tools.files, replica));
     for (const candidate of candidates) {
-      const attempt = await this.#attempt({
+      const attempt = await this.#bringUp.onNewBranch({
         ...{ replica, candidate, purpose: 'test', networks: {}, commandMs: run.startMs },
-        ...{ keep: options.keep ?? false, probes: options.probes, signal: options.signal },
+        ...{ name: name && freeBranchName(replica, name), keep, probes, signal },
       });
       if (run.add(attempt)) break;
     }
@@ -112,31 +113,29 @@ export class Failovers {
     if (options.confirmedOtherSideDown !== true) {
       throw failoverFailure('FAILOVER_UNCONFIRMED', 'nobody has confirmed that the other side is down');
     }
-    checkProbes(options.probes ?? []);
+    const { name, networks = {}, probes, signal } = options;
+    checkProbes(probes ?? []);
+    checkBranchName(replica, name);
     const { machineId } = replica.record;
     const run = new RunUnderWay(this.#tools);
-    await this.#checkNoneRuns(replica);
-    this.#startingMachines.add(machineId);
-    try {
+    await this.#aloneIf(true, replica, async () => {
       const proofs = await pointProofs(this.#tools.files, replica);
       const chosen = candidatesOf(replica, choice, proofs);
-      checkNicsNamed(
-        options.networks ?? {},
+      await this.#checkNetworks(
+        networks,
         chosen.map(({ pointId }) => replica.point(pointId).statement.configuration),
       );
       await run.watch.time('fence', () => replica.update({ epoch: replica.record.epoch + 1 }));
       this.#tools.log.info('failover.fenced', { machineId, epoch: replica.record.epoch });
       // Chosen again: a point may have arrived in the meantime; from here on none does.
       for (const candidate of candidatesOf(replica, choice, proofs)) {
-        const attempt = await this.#attempt({
+        const attempt = await this.#bringUp.onNewBranch({
           ...{ replica, candidate, purpose: 'failover', keep: true, commandMs: run.startMs },
-          ...{ networks: options.networks ?? {}, probes: options.probes, signal: options.signal },
+          ...{ name: name && freeBranchName(replica, name), networks, probes, signal },
         });
         if (run.add(attempt)) break;
       }
-    } finally {
-      this.#startingMachines.delete(machineId);
-    }
+    });
     return run.report(await this.#about(replica, 'unplanned', choice));
   }
 
@@ -148,39 +147,129 @@ export class Failovers {
    * Throws BRANCH_UNKNOWN, FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID, FAILOVER_BRANCH_BUSY before
    * anything is changed.
    */
-  async restart(
-    replica: Replica,
-    branchId: string,
-    options: Omit<StartOptions, 'confirmedOtherSideDown'> = {},
-  ): Promise<FailoverReport> {
-    checkProbes(options.probes ?? []);
+  async restart(replica: Replica, branchId: string, options: RestartOptions = {}): Promise<FailoverReport> {
+    const { networks = {}, probes, signal } = options;
+    checkProbes(probes ?? []);
     const branch = findBranch(replica, branchId);
     const { pointId } = branch;
-    const purpose = branch.purpose === 'failover' ? 'failover' : 'test';
-    const { machineId } = replica.record;
+    const purpose = purposeOf(branch);
     const run = new RunUnderWay(this.#tools);
-    const { configuration } = replica.point(pointId).statement;
-    checkNicsNamed(options.networks ?? {}, [configuration]);
-    if (purpose === 'failover') {
-      await this.#checkNoneRuns(replica);
-      this.#startingMachines.add(machineId);
-    }
-    try {
-      const attempt = await this.#exclusively(branchId, async () => {
-        await this.#checkEnded(replica, branchId);
-        await this.#end(branchId);
+    await this.#checkNetworks(networks, [replica.point(pointId).statement.configuration]);
+    await this.#aloneIf(purpose === 'failover', replica, async () => {
+      const attempt = await this.#live.exclusively(branch.branchId, async () => {
+        await this.#checkEnded(replica, branch.branchId);
+        await this.#live.end(branch.branchId);
         const request: AttemptRequest = {
           ...{ replica, purpose, keep: true, hasRun: true, commandMs: run.startMs },
           candidate: { pointId, reason: 'restarted by a person' },
-          ...{ networks: options.networks ?? {}, probes: options.probes, signal: options.signal },
+          ...{ networks, probes, signal },
         };
-        return this.#bringUp(request, branch, new Stopwatch(this.#tools.clock));
+        return this.#bringUp.onBranch(request, branch, new Stopwatch(this.#tools.clock));
       });
       run.add(attempt);
-    } finally {
-      if (purpose === 'failover') this.#startingMachines.delete(machineId);
-    }
+    });
     return run.report(await this.#about(replica, purpose === 'test' ? 'test' : 'unplanned', { pointId }));
+  }
+
+  /**
+   * Ends the machine of a branch and keeps everything that was written in it: `restart` boots it on its files again. The guest
+   * is asked to shut down first; one that does not in time loses its power. `not-running`: there was nothing to end.
+   * Throws BRANCH_UNKNOWN, FAILOVER_BRANCH_BUSY, MACHINE_END_FAILED.
+   */
+  async stop(
+    replica: Replica,
+    branchId: string,
+    options: StopOptions,
+  ): Promise<'shut-down' | 'powered-off' | 'not-running'> {
+    const branch = findBranch(replica, branchId);
+    return this.#live.exclusively(branch.branchId, () => this.#stop(replica, branch, options));
+  }
+
+  async #stop(
+    replica: Replica,
+    { branchId }: BranchRecord,
+    { graceMs, signal }: StopOptions,
+  ): Promise<'shut-down' | 'powered-off' | 'not-running'> {
+    const isRunning = async () => (await processesOfRun(runDirectoryOf(this.#tools, branchId))).length > 0;
+    if (!(await isRunning())) return 'not-running';
+    const live = this.#live.get(branchId);
+    const hasShutDown = live !== undefined && (await shutsDown(this.#tools, live.machine, graceMs, signal));
+    await this.#live.end(branchId);
+    await recordEnd(this.#tools, replica, branchId);
+    return hasShutDown ? 'shut-down' : 'powered-off';
+  }
+
+  /**
+   * Lets a branch go forward to a later point of its replica, without a byte over the wire: its machine is ended, and a new child
+   * of the later point is booted. What was written in the branch does not go along. It is kept as another future or
+   * discarded; that only once the new machine has come up, so that a later point that does not boot costs nothing.
+   *
+   * Throws BRANCH_UNKNOWN, BRANCH_NAME_TAKEN, FAILOVER_NOT_FORWARD, FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN,
+   * FAILOVER_PROBE_INVALID, FAILOVER_BRANCH_BUSY before anything is changed.
+   */
+  async forward(replica: Replica, branchId: string, options: ForwardOptions): Promise<FailoverReport> {
+    const { to, networks = {}, probes, name, oldBranch, graceMs, signal } = options;
+    checkProbes(probes ?? []);
+    checkBranchName(replica, name);
+    replica.checkUsable();
+    const branch = findBranch(replica, branchId);
+    const way = rollForward(replica, branch, to);
+    const purpose = purposeOf(branch);
+    const { pointId } = way.following.at(-1)!;
+    const candidate = { pointId, reason: `follows point ${way.from.sequence} of branch ${branch.branchId}` };
+    await this.#checkNetworks(networks, [replica.point(pointId).statement.configuration], branch.branchId);
+    const run = new RunUnderWay(this.#tools);
+    const remaining = await this.#live.exclusively(branch.branchId, () =>
+      this.#aloneIf(
+        purpose === 'failover',
+        replica,
+        async () => {
+          await this.#stop(replica, branch, { graceMs, ...(signal ? { signal } : {}) });
+          const attempt = await this.#bringUp.onNewBranch({
+            ...{ replica, candidate, purpose, keep: true, commandMs: run.startMs },
+            ...{ name, networks, probes, signal },
+          });
+          const goes = run.add(attempt) && oldBranch === 'discard';
+          if (goes) await removeBranch(this.#tools.files, replica, branch.branchId);
+          return goes ? ('discarded' as const) : ('kept' as const);
+        },
+        branch.branchId,
+      ),
+    );
+    const kind = purpose === 'test' ? 'test' : 'unplanned';
+    const report = run.report(await this.#about(replica, kind, to === undefined ? {} : { pointId }));
+    return { ...report, forward: { ...way, branchId: branch.branchId, oldBranch: remaining } };
+  }
+
+  /** No two machines of one replica's failovers run at a time; `except` is the branch that gives way. */
+  async #aloneIf<T>(applies: boolean, replica: Replica, work: () => Promise<T>, except?: string): Promise<T> {
+    if (!applies) return work();
+    const { machineId } = replica.record;
+    await this.#checkNoneRuns(replica, except);
+    this.#startingMachines.add(machineId);
+    try {
+      return await work();
+    } finally {
+      this.#startingMachines.delete(machineId);
+    }
+  }
+
+  /** Every NIC that is to be connected is one of the machine, and its address is nobody else's where it goes. */
+  async #checkNetworks(
+    networks: Readonly<Record<string, NicMapping>>,
+    configurations: readonly unknown[],
+    except?: string,
+  ): Promise<void> {
+    checkNicsNamed(networks, configurations);
+    const others = this.#live.all.filter(({ branch }) => branch.branchId !== except);
+    await checkAddressesFree(
+      networks,
+      configurations,
+      others.map(({ replica, branch: { branchId, pointId } }) => {
+        const { machineName } = replica.record;
+        return { branchId, machineName, configuration: replica.point(pointId).statement.configuration };
+      }),
+    );
   }
 
   async #checkEnded(replica: Replica, branchId: string): Promise<void> {
@@ -190,112 +279,15 @@ export class Failovers {
     throw failoverFailure('FAILOVER_RUNS_ALREADY', said, { context: { branchId, processId } });
   }
 
-  async #checkNoneRuns(replica: Replica): Promise<void> {
+  async #checkNoneRuns(replica: Replica, except?: string): Promise<void> {
     const { machineId, machineName } = replica.record;
-    const running = (await this.list(replica)).find((view) => view.purpose === 'failover' && view.running);
+    const running = (await this.list(replica)).find(
+      (view) => view.purpose === 'failover' && view.running && view.branchId !== except,
+    );
     if (!running && !this.#startingMachines.has(machineId)) return;
     throw failoverFailure('FAILOVER_RUNS_ALREADY', `${machineName} has failed over to this site already`, {
       context: { machineId, branchId: running?.branchId },
     });
-  }
-
-  async #attempt(request: AttemptRequest): Promise<Attempt> {
-    const { replica, candidate, purpose, keep, signal } = request;
-    throwIfAborted(signal);
-    const { clock, random, files } = this.#tools;
-    const branchId = newId(clock, random);
-    return this.#exclusively(branchId, async () => {
-      const watch = new Stopwatch(clock);
-      const branch = await watch.time('branch', async () => {
-        const about = { branchId, pointId: candidate.pointId, purpose, createdAtMs: clock.wallMs() };
-        try {
-          const made = await createBranch(files, replica, about);
-          await storeState(this.#tools, replica, branchId, { phase: 'created', keep });
-          return made;
-        } catch (error) {
-          await removeBranch(files, replica, branchId);
-          throw error;
-        }
-      });
-      return this.#bringUp(request, branch, watch);
-    });
-  }
-
-  /** Boots a branch and judges it; what happens to it then depends on the verdict and on what it is for. */
-  async #bringUp(request: AttemptRequest, branch: BranchRecord, watch: Stopwatch): Promise<Attempt> {
-    const { replica, purpose, keep } = request;
-    const { branchId } = branch;
-    let boot: Boot | undefined;
-    let judged: BootVerdict;
-    try {
-      boot = await this.#boot(request, branch, watch);
-      const { picture, nonce } = boot.screen;
-      judged = verdictOf({
-        probes: boot.probes,
-        ...(nonce === 'not-asked' ? {} : { screen: { picture, nonce } }),
-      });
-    } catch (error) {
-      if (!isFailure(error) || error.kind === 'cancelled' || request.signal?.aborted) {
-        await this.#settle(request, branch, { reason: messageOf(error) });
-        throw error;
-      }
-      // What hinders one point (a file that cannot be opened, say) may not hinder the next.
-      judged = { verdict: 'failed', reasons: [messageOf(error)] };
-    }
-    const failed = judged.verdict === 'failed';
-    const rtoMs = failed || boot?.lastPassedMs === undefined ? null : boot.lastPassedMs - request.commandMs;
-    const seen = boot && { replica, purpose, branch, boot, judged, rtoMs };
-    const picturePath = seen ? await keepEvidence(this.#tools, seen) : null;
-    const runsOn = purpose === 'test' ? keep && boot !== undefined : !failed;
-    await watch.time('clean-up', async () => {
-      if (!runsOn) await this.#settle(request, branch, { reason: judged.reasons.join('; ') });
-      else {
-        const phase = failed ? 'failed' : 'probed';
-        await storeState(this.#tools, replica, branchId, { phase, keep, ...reasonOf(judged.reasons) });
-      }
-    });
-    const report: AttemptReport = {
-      ...{ point: summaryOf(replica.point(branch.pointId)), reason: request.candidate.reason },
-      ...{ branchId, kept: runsOn || staysAnyway(request), verdict: judged.verdict },
-      ...{ reasons: judged.reasons, probes: boot?.probes ?? [], nonce: boot?.screen.nonce ?? 'not-asked' },
-      ...{ picturePath, steps: watch.steps, assertions: boot?.assertions ?? [] },
-      network: boot?.network ?? { kind: 'unplugged', reason: 'the machine was not started' },
-    };
-    return { report, rtoMs, runs: runsOn };
-  }
-
-  async #boot(request: AttemptRequest, branch: BranchRecord, watch: Stopwatch): Promise<Boot> {
-    const { replica, purpose, keep, hasRun = false, probes, networks, signal } = request;
-    const releaseLayers = await replica.holdLayers();
-    let started = false;
-    try {
-      return await bootBranch(this.#tools, {
-        ...{ replica, branch, keep, hasRun, probes, watch, signal },
-        network: purpose === 'test' ? 'isolated' : networks,
-        onStarted: (machine) => {
-          started = true;
-          this.#adopt(replica, branch.branchId, { machine, releaseLayers });
-        },
-      });
-    } finally {
-      if (!started) releaseLayers();
-    }
-  }
-
-  /** Ends what was brought up: a test that is new is removed, of all else the files stay. */
-  async #settle(
-    request: AttemptRequest,
-    { branchId }: BranchRecord,
-    { reason }: { readonly reason: string },
-  ): Promise<void> {
-    const { replica } = request;
-    if (staysAnyway(request)) {
-      await storeState(this.#tools, replica, branchId, { phase: 'failed', keep: true, reason });
-      await this.#end(branchId);
-    } else {
-      await this.#end(branchId);
-      await removeBranch(this.#tools.files, replica, branchId);
-    }
   }
 
   /**
@@ -305,32 +297,16 @@ export class Failovers {
    */
   async cleanup(replica: Replica, branchId: string): Promise<boolean> {
     if (!isId(branchId)) return false;
-    return this.#exclusively(branchId, async () => {
-      await this.#end(branchId);
+    return this.#live.exclusively(branchId, async () => {
+      await this.#live.end(branchId);
       if ((await this.#tools.files.list(replica.layout.branch(branchId))) === undefined) return false;
       await removeBranch(this.#tools.files, replica, branchId);
       return true;
     });
   }
 
-  async list(replica: Replica): Promise<readonly BranchView[]> {
-    const views: BranchView[] = [];
-    for (const { branchId, pointId, purpose, createdAtMs } of replica.branches) {
-      const state = await loadState(this.#tools, replica, branchId);
-      const runDirectory = runDirectoryOf(this.#tools, branchId);
-      const [processId] = await processesOfRun(runDirectory);
-      const paths = runPaths(runDirectory);
-      views.push({
-        ...{ branchId, pointId, purpose, createdAtMs, phase: state?.phase ?? 'created' },
-        ...(state?.reason === undefined ? {} : { reason: state.reason }),
-        running: processId !== undefined,
-        ...(processId === undefined ? {} : { processId }),
-        ...(processId === undefined
-          ? {}
-          : { sockets: { qmpPath: paths.qmpPath, agentPath: paths.agentPath } }),
-      });
-    }
-    return views;
+  list(replica: Replica): Promise<readonly BranchView[]> {
+    return Promise.all(replica.branches.map((branch) => viewOf(this.#tools, replica, branch)));
   }
 
   /**
@@ -353,7 +329,8 @@ export class Failovers {
     }
   }
 
-  async #recoverBranch(replica: Replica, { branchId, purpose }: BranchRecord): Promise<void> {
+  async #recoverBranch(replica: Replica, branch: BranchRecord): Promise<void> {
+    const { branchId, purpose } = branch;
     const state = await loadState(this.#tools, replica, branchId);
     const runDirectory = runDirectoryOf(this.#tools, branchId);
     const running = (await processesOfRun(runDirectory)).length > 0;
@@ -367,7 +344,7 @@ export class Failovers {
       return;
     }
     if (recovery === 'keep-files') {
-      await this.#end(branchId);
+      await this.#live.end(branchId);
       if (state && state.phase !== 'failed') {
         await storeState(this.#tools, replica, branchId, { phase: 'stopped', keep });
       }
@@ -377,55 +354,7 @@ export class Failovers {
     const releaseLayers = await replica.holdLayers();
     const { qmpPath, agentPath } = runPaths(runDirectory);
     const machine = await this.#tools.hypervisor.attach({ qmpPath, agentPath });
-    this.#adopt(replica, branchId, { machine, releaseLayers });
-  }
-
-  #adopt(replica: Replica, branchId: string, live: Live): void {
-    this.#live.set(branchId, live);
-    void live.machine.gone.then(() => this.#onGone(replica, branchId, live));
-  }
-
-  /** A machine has ended by itself: a guest that shut down, or a QEMU that died. */
-  async #onGone(replica: Replica, branchId: string, live: Live): Promise<void> {
-    // An act under way sees to the end by itself, or leaves the machine as one that runs.
-    await this.#busy.get(branchId);
-    if (this.#live.get(branchId) !== live) return;
-    try {
-      await this.#exclusively(branchId, async () => {
-        await this.#end(branchId);
-        const state = await loadState(this.#tools, replica, branchId);
-        if (!state) return;
-        const phase = state.phase === 'failed' ? 'failed' : 'stopped';
-        await storeState(this.#tools, replica, branchId, { ...state, phase });
-      });
-    } catch (error) {
-      this.#tools.log.error('branch.end-not-recorded', { branchId, reason: messageOf(error) });
-    }
-  }
-
-  /** Ends the branch's machine, if there is one, and lets go of the layers that it read. */
-  async #end(branchId: string): Promise<void> {
-    const live = this.#live.get(branchId);
-    this.#live.delete(branchId);
-    await live?.machine.disconnect();
-    await endBranchMachine(this.#tools, branchId);
-    live?.releaseLayers();
-  }
-
-  async #exclusively<T>(branchId: string, work: () => Promise<T>): Promise<T> {
-    if (this.#busy.has(branchId)) {
-      throw failoverFailure('FAILOVER_BRANCH_BUSY', `something is being done with branch ${branchId}`, {
-        context: { branchId },
-      });
-    }
-    const ended = Promise.withResolvers<void>();
-    this.#busy.set(branchId, ended.promise);
-    try {
-      return await work();
-    } finally {
-      this.#busy.delete(branchId);
-      ended.resolve();
-    }
+    this.#live.adopt({ replica, branch, machine, releaseLayers });
   }
 
   async #about(replica: Replica, kind: FailoverReport['kind'], choice: PointChoice) {
@@ -439,21 +368,12 @@ export class Failovers {
   }
 
   /** Lets go of all machines; they run on, and `recover` finds them again. */
-  async close(): Promise<void> {
-    const all = [...this.#live.values()];
-    this.#live.clear();
-    for (const { machine, releaseLayers } of all) {
-      await machine.disconnect();
-      releaseLayers();
-    }
+  close(): Promise<void> {
+    return this.#live.close();
   }
 }
 
-/** Whether the files of a branch outlive a machine that does not come up. */
-function staysAnyway({ purpose, hasRun }: AttemptRequest): boolean {
-  return purpose === 'failover' || hasRun === true;
-}
-
-function reasonOf(reasons: readonly string[]): { reason?: string } {
-  return reasons.length === 0 ? {} : { reason: reasons.join('; ') };
+/** A branch that was made to prove something is looked at as a test is. */
+function purposeOf({ purpose }: BranchRecord): 'test' | 'failover' {
+  return purpose === 'failover' ? 'failover' : 'test';
 }

@@ -26,10 +26,11 @@
 export { isApplicationProofOf, loadApplicationProof } from './application-proof.ts';
 export type { AssertionReport } from './assertions.ts';
 export { isBootProofOf, loadBootProof, provenPoints } from './boot-proof.ts';
+export type { BranchView } from './branch-view.ts';
 export type { PointChoice } from './candidates.ts';
 export { consoleCommand, consoleScript, readNonce, readNonceOf } from './console-picture.ts';
 export { FAILOVER_ERRORS } from './errors.ts';
-export { type BranchView, Failovers, type StartOptions, type TestOptions } from './failovers.ts';
+export { Failovers, type StartOptions, type TestOptions } from './failovers.ts';
 export type { NetworkReport, NicMapping } from './network.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
 export type { Probe, ProbeResult } from './probe.ts';

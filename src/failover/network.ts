@@ -1,9 +1,5 @@
 import { createHash } from 'node:crypto';
-import {
-  checkMachineConfiguration,
-  type NetworkAttachment,
-  type NicConfiguration,
-} from '../hypervisor/index.ts';
+import type { NetworkAttachment, NicConfiguration } from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { runCommand } from '../lib/processes.ts';
 import { failoverFailure } from './errors.ts';
@@ -71,7 +67,7 @@ export const branchNetworks = {
       checkInterfaceName(mapping.kind === 'tap' ? mapping.interfaceName : mapping.bridge);
       if (mapping.kind === 'tap') attachments[nicId] = mapping;
       else {
-        const interfaceName = `${tapPrefixOf(branchId)}${index}`;
+        const interfaceName = tapOf(branchId, index);
         await removeTaps(tapPrefixOf(branchId), interfaceName);
         await batch([
           `tuntap add dev ${interfaceName} mode tap`,
@@ -98,34 +94,6 @@ export const branchNetworks = {
     await removeTaps(tapPrefixOf(branchId));
   },
 };
-
-/**
- * Every NIC that is to be connected is one of the machine, as some of `configurations` describes it. A slip of the pen would
- * leave the machine unplugged on the day it is needed. Throws FAILOVER_NIC_UNKNOWN.
- */
-export function checkNicsNamed(
-  mappings: Readonly<Record<string, NicMapping>>,
-  configurations: readonly unknown[],
-): void {
-  const known = new Set(configurations.flatMap(nicIdsOf));
-  const unknown = Object.keys(mappings).filter((nicId) => !known.has(nicId));
-  if (unknown.length === 0) return;
-  const there = known.size === 0 ? 'it has none' : `it has ${[...known].join(', ')}`;
-  const said = `the machine has no NIC ${unknown.join(', ')}; ${there}`;
-  throw failoverFailure('FAILOVER_NIC_UNKNOWN', said, {
-    context: { unknown: unknown.join(', '), nics: [...known].join(', ') },
-  });
-}
-
-/** A point whose configuration cannot be used says so when it is tried, and hinders no other. */
-function nicIdsOf(configuration: unknown): string[] {
-  try {
-    return checkMachineConfiguration(configuration).nics.map(({ nicId }) => nicId);
-  } catch (error) {
-    if (isFailure(error)) return [];
-    throw error;
-  }
-}
 
 /** Names go into commands: nothing but what the kernel takes for an interface's name gets there. */
 function checkInterfaceName(name: string): void {
@@ -176,6 +144,20 @@ function tapPrefixOf(branchId: string): string {
   return `ws${createHash('sha256').update(branchId).digest('hex').slice(0, 9)}-`;
 }
 
+/** The interfaces that a bridge of this host has for its ports; none where there is no such bridge. */
+export async function portsOf(bridge: string): Promise<ReadonlySet<string>> {
+  checkInterfaceName(bridge);
+  const { stdout } = await orNothing(
+    runCommand('ip', ['-j', 'link', 'show', 'master', bridge], { allowExit: [1, 255] }),
+  );
+  return new Set(interfaceNames(stdout));
+}
+
+/** The tap on a bridge of this host that a branch's NIC has, by its place in the machine's configuration. */
+export function tapOf(branchId: string, index: number): string {
+  return `${tapPrefixOf(branchId)}${index}`;
+}
+
 async function namespaces(): Promise<string[]> {
   const { stdout } = await orNothing(runCommand('ip', ['netns', 'list']));
   return stdout.split('\n').map((line) => line.split(' ')[0]!);
@@ -183,11 +165,16 @@ async function namespaces(): Promise<string[]> {
 
 async function removeTaps(prefix: string, only?: string): Promise<void> {
   const { stdout } = await orNothing(runCommand('ip', ['-j', 'link', 'show']));
-  const links: unknown = JSON.parse(stdout.trim() || '[]');
-  for (const { ifname } of links as { ifname?: unknown }[]) {
-    if (typeof ifname !== 'string' || !ifname.startsWith(prefix)) continue;
+  for (const ifname of interfaceNames(stdout)) {
+    if (!ifname.startsWith(prefix)) continue;
     if (only === undefined || ifname === only) await runCommand('ip', ['link', 'delete', 'dev', ifname]);
   }
+}
+
+/** The names in what `ip -j link` prints, which is nothing where there are none. */
+function interfaceNames(printed: string): string[] {
+  const links = JSON.parse(printed.trim() || '[]') as { ifname?: unknown }[];
+  return links.map(({ ifname }) => ifname).filter((name) => typeof name === 'string');
 }
 
 /** Where `ip` is not installed, nothing can have been made with it. */

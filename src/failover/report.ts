@@ -1,6 +1,7 @@
 import type { AssertionReport } from './assertions.ts';
 import type { NetworkReport } from './network.ts';
 import type { ProbeResult } from './probe.ts';
+import type { RollForward } from './roll-forward.ts';
 import type { NonceVerdict } from './verdict.ts';
 
 /** One act of a failover and how long it took. */
@@ -56,6 +57,11 @@ export interface FailoverReport {
   readonly accelerator: 'kvm' | 'tcg';
   readonly steps: readonly StepReport[];
   readonly warnings: readonly string[];
+  /** Of a branch that went forward: from where and through which points, and what became of its own writes. */
+  readonly forward?: RollForward & {
+    readonly branchId: string;
+    readonly oldBranch: 'kept' | 'discarded';
+  };
   /** In the order in which they were made. */
   readonly attempts: readonly AttemptReport[];
 }

@@ -11,11 +11,12 @@ import type { Replica } from './replica.ts';
 /**
  * Makes a writable child of a point: an empty layer for each disk, whose backing file is the point's own. The point
  * stays as long as the branch does. The record is written first, so that a half-made branch is found and removed.
+ * Throws BRANCH_NAME_TAKEN; of two that take one name at the same time, neither may get it.
  */
 export async function createBranch(
   files: FileSystem,
   replica: Replica,
-  branch: Pick<BranchRecord, 'branchId' | 'pointId' | 'purpose' | 'createdAtMs'>,
+  branch: Pick<BranchRecord, 'branchId' | 'name' | 'pointId' | 'purpose' | 'createdAtMs'>,
 ): Promise<BranchRecord> {
   const { layout } = replica;
   replica.checkUsable();
@@ -28,6 +29,7 @@ export async function createBranch(
     await replica.refreshBranches();
     // From here on the point stays; retention may have taken it just before.
     replica.point(branch.pointId);
+    checkBranchName(replica, branch.name, branch.branchId);
     for (const { diskId, sizeBytes } of disks) {
       const name = join('..', '..', 'disks', diskId, layerName(branch.pointId));
       const shape = { sizeBytes, backing: { name, format: 'qcow2' as const } };
@@ -74,15 +76,34 @@ export async function listBranches(files: FileSystem, layout: ReplicaLayout): Pr
   return branches;
 }
 
-export function findBranch(replica: Replica, branchId: string): BranchRecord {
-  const branch = replica.branches.find((candidate) => candidate.branchId === branchId);
+/** By id, or by the name that a person gave it. */
+export function findBranch(replica: Replica, reference: string): BranchRecord {
+  const branch = replica.branches.find(({ branchId, name }) => branchId === reference || name === reference);
   if (branch) return branch;
-  throw replicaFailure('BRANCH_UNKNOWN', `${replica.record.machineName} has no branch ${branchId}`, {
-    context: { branchId },
+  throw replicaFailure('BRANCH_UNKNOWN', `${replica.record.machineName} has no branch ${reference}`, {
+    context: { branch: reference },
   });
 }
 
-function branchLayer(layout: ReplicaLayout, branchId: string, diskId: string): string {
+/** `name`, or the first of `name-2`, `name-3` … that no branch of the replica has. */
+export function freeBranchName(replica: Replica, name: string): string {
+  const taken = new Set(replica.branches.map((branch) => branch.name));
+  for (let number = 1; ; number++) {
+    const candidate = number === 1 ? name : `${name}-${number}`;
+    if (!taken.has(candidate)) return candidate;
+  }
+}
+
+/** No branch but `own` has the name. Throws BRANCH_NAME_TAKEN. */
+export function checkBranchName(replica: Replica, name: string | undefined, own?: string): void {
+  const other = replica.branches.find((branch) => branch.name === name && branch.branchId !== own);
+  if (name === undefined || !other) return;
+  const said = `branch ${other.branchId} of ${replica.record.machineName} has the name «${name}»`;
+  throw replicaFailure('BRANCH_NAME_TAKEN', said, { context: { branchId: other.branchId, name } });
+}
+
+/** The writable layer of a branch. */
+export function branchLayer(layout: ReplicaLayout, branchId: string, diskId: string): string {
   return join(layout.branch(branchId), `${diskId}.qcow2`);
 }
 

@@ -100,6 +100,11 @@ export const REPLICA_ERRORS = {
     retry: 'never',
     remedy: 'List the branches with `warmsite failover list`.',
   },
+  BRANCH_NAME_TAKEN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Choose another name; `warmsite failover list` shows those that are taken.',
+  },
 } as const satisfies ErrorCatalogue;
 
 export const replicaFailure = failuresOf(REPLICA_ERRORS);

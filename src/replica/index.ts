@@ -17,7 +17,15 @@
  * Relied on: `FileSystem` for durability, `DiskImages` for reading chains and folding, the delta decoder for order and
  * limits. Layout and formats: docs/format.md. No database is needed to open a replica.
  */
-export { branchChain, createBranch, findBranch, removeBranch } from './branch.ts';
+export {
+  branchChain,
+  branchLayer,
+  checkBranchName,
+  createBranch,
+  findBranch,
+  freeBranchName,
+  removeBranch,
+} from './branch.ts';
 export { digestsOf, readAhead } from './content.ts';
 export type { Acknowledgement, Incoming, ReplicaDescription, ReplicaPoint } from './description.ts';
 export { REPLICA_ERRORS } from './errors.ts';

@@ -109,6 +109,8 @@ export const CONTENT_PROOF = recordKind('content-proof', 1, ContentProofSchema);
 
 const BranchSchema = Type.Object({
   branchId: Type.String(),
+  /** What a person calls it; no two branches of a replica have one name. */
+  name: Type.Optional(Type.String()),
   pointId: Type.String(),
   purpose: Type.Union([Type.Literal('test'), Type.Literal('failover'), Type.Literal('proof')]),
   createdAtMs: Time,

@@ -83,6 +83,10 @@ export const HANDLERS: Handlers = {
   'failover.list': ({ site, params }) => site.failovers.list(params.machine),
   'failover.restart': ({ site, actor, params, body }) =>
     site.failovers.restart(actor, params.machine, params.branch, body),
+  'failover.stop': ({ site, actor, params, body }) =>
+    site.failovers.stop(actor, params.machine, params.branch, body),
+  'failover.forward': ({ site, actor, params, body }) =>
+    site.failovers.forward(actor, params.machine, params.branch, body),
   'failover.cleanup': ({ site, actor, params }) =>
     site.failovers.cleanup(actor, params.machine, params.branch),
   'seed.export': ({ site, actor, params, body }) => site.seeds.export(actor, params.machine, body.path),

@@ -1,12 +1,20 @@
+import assert from 'node:assert/strict';
 import { createHash, generateKeyPairSync, sign } from 'node:crypto';
 import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildLabGuest, copyLabGuest } from '../../lab/index.ts';
 import { endBranchMachine } from '../../src/failover/branch-machine.ts';
-import { Failovers, type FailoverTools } from '../../src/failover/index.ts';
-import { connectGuest, endRun, type MachineSockets, QemuHypervisor } from '../../src/hypervisor/index.ts';
+import { type FailoverReport, Failovers, type FailoverTools } from '../../src/failover/index.ts';
+import {
+  connectGuest,
+  endRun,
+  type MachineSockets,
+  QemuHypervisor,
+  runPaths,
+} from '../../src/hypervisor/index.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
+import { runCommand } from '../../src/lib/processes.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
 import type { Replica } from '../../src/replica/index.ts';
 import { ProtectedLayout, ProtectedMachine } from '../../src/replication/index.ts';
@@ -132,6 +140,25 @@ export async function inGuest(sockets: MachineSockets, script: string): Promise<
   const { exitCode, stdout, stderr } = await guest.exec('/bin/sh', ['-c', script]);
   if (exitCode !== 0) throw new Error(`«${script}» ended with ${exitCode}: ${stdout}${stderr}`);
   return stdout.trim();
+}
+
+/** What a shell script said in the guest of a branch. */
+export function inBranch(site: FailoverSite, branchId: string, script: string): Promise<string> {
+  return inGuest(runPaths(join(site.tools.runDirectory, branchId)), script);
+}
+
+/** The branch that a report says runs, and that it came up. */
+export function running(report: FailoverReport): string {
+  assert.equal(report.verdict, 'passed', JSON.stringify(report, null, 1));
+  assert.ok(report.branchId);
+  return report.branchId;
+}
+
+/** A point of a machine that does not start from its disk. */
+export async function pointWithoutBootSector(site: FailoverSite): Promise<string> {
+  const tip = site.machine.chain('system').at(-1)!;
+  await runCommand('qemu-io', ['-f', 'qcow2', '-c', 'write -P 0 0 512', tip.path]);
+  return site.point();
 }
 
 /** SHA-256 of every layer of a point, by disk. */

@@ -1,15 +1,21 @@
 import type { Command } from 'commander';
-import type { FailoverRequest, NicConnection, ProbeRequest, RestartRequest } from '../../api/index.ts';
+import type { FailoverRequest } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
-import { invalid, listed, named, parseCount, parseDuration, parseWord } from '../values.ts';
+import { named, parseWord } from '../values.ts';
 import { failoverReport } from '../views/failover-report.ts';
-import { printBranches } from '../views/job-view.ts';
 import { reportJob } from '../watch.ts';
+import { addBranchCommands } from './branch-commands.ts';
+import {
+  CONNECT_OPTION,
+  type ConnectOption,
+  NAME_OPTION,
+  PROBE_OPTION,
+  type ProbeOption,
+} from './failover-options.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 
 const CONSISTENCIES = ['crash', 'file-system', 'application'] as const;
-const PROBE_HELP = 'agent, serial:REGEX or tcp:HOST:PORT, with @LIMIT if you like (agent@2m); repeatable';
 
 export function addFailoverCommands(program: Command, runner: Runner): void {
   const failover = program
@@ -17,56 +23,8 @@ export function addFailoverCommands(program: Command, runner: Runner): void {
     .description('bring machines up from their points, at the recovery site');
   addTest(failover, runner);
   addStart(failover, runner);
-  addRestart(failover, runner);
-  failover
-    .command('list')
-    .description('list the branches of a machine: tests and failovers')
-    .argument('<vm>', 'name or id')
-    .addHelpText('after', examples('warmsite failover list web'))
-    .action(
-      runner.run(async (context, machine: string) => {
-        const branches = await (await context.api()).call('failover.list', { params: { machine } });
-        return { document: branches, print: (page) => printBranches(page, branches, context.nowMs) };
-      }),
-    );
-  failover
-    .command('cleanup')
-    .description('end a branch: its machine, its network and everything that was written in it')
-    .argument('<vm>', 'name or id')
-    .argument('<branch>', 'id, as `warmsite failover list` shows it')
-    .option('--discard-writes', 'also when it is a real failover: its writes are gone for good')
-    .option(...WAIT_FLAGS.wait)
-    .option(...WAIT_FLAGS.noWait)
-    .addHelpText('after', examples('warmsite failover cleanup web 01jh2v0m8v7d6e5f4g3h2j1k0m'))
-    .action(runner.run(cleanup));
+  addBranchCommands(failover, runner);
 }
-
-/** `agent`, `serial:REGEX`, `tcp:HOST:PORT`, each with `@LIMIT`. */
-function parseProbe(text: string): ProbeRequest {
-  const [, body = text, limit] = /^(.*)@(\d[\d.]*[a-z]+)$/.exec(text) ?? [];
-  const limitMs = limit === undefined ? {} : { limitMs: parseDuration(limit) };
-  if (body === 'agent') return { kind: 'agent', ...limitMs };
-  const [, pattern] = /^serial:(.+)$/.exec(body) ?? [];
-  if (pattern !== undefined) return { kind: 'serial', pattern, ...limitMs };
-  const [, host, port] = /^tcp:(.+):(\d+)$/.exec(body) ?? [];
-  if (host !== undefined) return { kind: 'tcp', host, port: parseCount(port!, 1, 65_535), ...limitMs };
-  throw invalid(text, 'a probe such as agent, serial:login: or tcp:192.0.2.10:443, with @LIMIT if you like');
-}
-
-/** `NIC=bridge:NAME` or `NIC=tap:NAME`. */
-function parseConnection(text: string): readonly [nicId: string, NicConnection] {
-  const [, nicId, kind, name] = /^([a-z0-9][a-z0-9-]*)=(bridge|tap):([A-Za-z0-9._-]{1,15})$/.exec(text) ?? [];
-  if (nicId === undefined || name === undefined) {
-    throw invalid(text, 'NIC=bridge:NAME or NIC=tap:NAME, such as lan=bridge:br0');
-  }
-  return [nicId, kind === 'tap' ? { kind, interfaceName: name } : { kind: 'bridge', bridge: name }];
-}
-
-const CONNECT_OPTION = [
-  '--connect <NIC=bridge:NAME>',
-  'plug a NIC into a bridge of this host, or NIC=tap:NAME; others stay unplugged; repeatable',
-  listed('--connect', parseConnection),
-] as const;
 
 const GROUP_POINT_OPTION = [
   '--group-point <cut>',
@@ -81,11 +39,11 @@ function pointOf({ point, groupPoint }: { readonly point?: string; readonly grou
   return named === undefined ? {} : { point: named };
 }
 
-interface TestOptions extends WaitOption {
+interface TestOptions extends WaitOption, ProbeOption {
+  readonly name?: string;
   readonly point?: string;
   readonly groupPoint?: string;
   readonly keep?: boolean;
-  readonly probe?: readonly ProbeRequest[];
 }
 
 function addTest(failover: Command, runner: Runner): void {
@@ -96,7 +54,8 @@ function addTest(failover: Command, runner: Runner): void {
     .option('--point <point>', 'number, id, latest or latest-application; the best one if absent')
     .option(...GROUP_POINT_OPTION)
     .option('--keep', 'leave the machine running afterwards, until `warmsite failover cleanup`')
-    .option('--probe <probe>', PROBE_HELP, listed('--probe', parseProbe))
+    .option(...PROBE_OPTION)
+    .option(...NAME_OPTION)
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText(
@@ -111,6 +70,7 @@ The exit code is 1 when the machine was booted and its probes failed.`,
       runner.run(async (context, machine: string, o: TestOptions) => {
         const body = {
           ...pointOf(o),
+          ...(o.name === undefined ? {} : { name: o.name }),
           ...(o.keep === undefined ? {} : { keep: o.keep }),
           ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
         };
@@ -120,13 +80,12 @@ The exit code is 1 when the machine was booted and its probes failed.`,
     );
 }
 
-interface StartOptions extends WaitOption {
+interface StartOptions extends WaitOption, ProbeOption, ConnectOption {
+  readonly name?: string;
   readonly point?: string;
   readonly groupPoint?: string;
   readonly atLeast?: (typeof CONSISTENCIES)[number];
   readonly confirmOtherSideDown?: boolean;
-  readonly connect?: ReturnType<typeof parseConnection>[];
-  readonly probe?: readonly ProbeRequest[];
 }
 
 function addStart(failover: Command, runner: Runner): void {
@@ -138,7 +97,8 @@ function addStart(failover: Command, runner: Runner): void {
     .option('--point <point>', 'number, id, latest or latest-application; the best one if absent')
     .option(...GROUP_POINT_OPTION)
     .option('--at-least <consistency>', CONSISTENCIES.join(', '), atLeast)
-    .option('--probe <probe>', PROBE_HELP, listed('--probe', parseProbe))
+    .option(...PROBE_OPTION)
+    .option(...NAME_OPTION)
     .option(...CONNECT_OPTION)
     .option('--confirm-other-side-down', 'your word that the machine no longer runs at the other site')
     .option(...WAIT_FLAGS.wait)
@@ -155,41 +115,6 @@ diverge. From this moment on the other site's copies of this machine are refused
     .action(runner.run(start));
 }
 
-interface RestartOptions extends WaitOption {
-  readonly connect?: ReturnType<typeof parseConnection>[];
-  readonly probe?: readonly ProbeRequest[];
-}
-
-function addRestart(failover: Command, runner: Runner): void {
-  failover
-    .command('restart')
-    .description('boot a branch that has ended again, on its own files: after a restart of this host, say')
-    .argument('<vm>', 'name or id')
-    .argument('<branch>', 'id, as `warmsite failover list` shows it')
-    .option('--probe <probe>', PROBE_HELP, listed('--probe', parseProbe))
-    .option(...CONNECT_OPTION)
-    .option(...WAIT_FLAGS.wait)
-    .option(...WAIT_FLAGS.noWait)
-    .addHelpText(
-      'after',
-      `${examples('warmsite failover restart web 01jh2v0m8v7d6e5f4g3h2j1k0m --connect lan=bridge:br0')}
-A test boots in its isolated network; of a failover, name the NICs again: none is plugged in unasked.`,
-    )
-    .action(
-      runner.run(async (context, machine: string, branch: string, o: RestartOptions) => {
-        const body: RestartRequest = {
-          ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
-          ...(o.connect === undefined ? {} : { networks: Object.fromEntries(o.connect) }),
-        };
-        const job = await (await context.api()).call('failover.restart', {
-          params: { machine, branch },
-          body,
-        });
-        return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
-      }),
-    );
-}
-
 async function start(context: Context, machine: string, o: StartOptions): Promise<Report> {
   const api = await context.api();
   if (!o.confirmOtherSideDown) {
@@ -202,6 +127,7 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
   }
   const body: FailoverRequest = {
     ...pointOf(o),
+    ...(o.name === undefined ? {} : { name: o.name }),
     ...(o.atLeast === undefined ? {} : { atLeast: o.atLeast }),
     ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
     ...(o.connect === undefined ? {} : { networks: Object.fromEntries(o.connect) }),
@@ -209,33 +135,4 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
   };
   const job = await api.call('failover.start', { params: { machine }, body });
   return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
-}
-
-async function cleanup(
-  context: Context,
-  machine: string,
-  branch: string,
-  o: WaitOption & { discardWrites?: boolean },
-): Promise<Report> {
-  const api = await context.api();
-  const found = (await api.call('failover.list', { params: { machine } })).find(
-    ({ branchId }) => branchId === branch,
-  );
-  if (!found) {
-    throw cliFailure('CLI_USAGE', `${machine} has no branch ${branch}`, {
-      hint: `List the branches: warmsite failover list ${machine}`,
-    });
-  }
-  if (found.purpose === 'failover' && !o.discardWrites) {
-    await context.confirm({
-      question: `${branch} is a failover, not a test: everything written in it since would be gone for good.`,
-      word: 'discard',
-      option: '--discard-writes',
-    });
-  }
-  const job = await api.call('failover.cleanup', { params: { machine, branch } });
-  return reportJob(context, job, o.wait, (ended) => ({
-    document: ended,
-    print: (page) => page.line(`Branch ${branch} is gone, with its machine, network and writes.`),
-  }));
 }

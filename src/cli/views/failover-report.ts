@@ -28,6 +28,14 @@ const FailoverReport = Type.Object({
   accelerator: Type.String(),
   steps: Type.Array(Step),
   warnings: Type.Array(Type.String()),
+  forward: Type.Optional(
+    Type.Object({
+      branchId: Type.String(),
+      from: Point,
+      following: Type.Array(Point),
+      oldBranch: Type.String(),
+    }),
+  ),
   attempts: Type.Array(
     Type.Object({
       point: Point,
@@ -102,6 +110,7 @@ function printReport(page: Page, report: FailoverReport, nowMs: number): void {
   page.title(`${kind === 'test' ? 'Test failover' : 'Failover'} of ${machine.name}`).fields([
     ['verdict', { text: verdict, tone: TONES[verdict] }],
     ['point', describe(point, nowMs)],
+    ['forward', report.forward && wayOf(report.forward)],
     ['RTO measured', rtoMs === null ? undefined : formatDuration(rtoMs)],
     ['epoch', String(report.epoch)],
     ['accelerator', accelerator],
@@ -117,6 +126,11 @@ function printReport(page: Page, report: FailoverReport, nowMs: number): void {
       .line('')
       .line(`Clean up when you have seen enough: warmsite failover cleanup ${machine.name} ${branchId}`);
   }
+}
+
+function wayOf({ branchId, from, following, oldBranch }: NonNullable<FailoverReport['forward']>): string {
+  const way = [from, ...following].map(({ sequence }) => sequence).join(' → ');
+  return `points ${way}; branch ${branchId} ${oldBranch}`;
 }
 
 function printAttempt(page: Page, attempt: Attempt, number: number, nowMs: number): void {

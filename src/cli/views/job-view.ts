@@ -1,5 +1,5 @@
 import type { BranchView, JobView } from '../../api/index.ts';
-import { formatAge, formatDuration, formatTime } from '../format.ts';
+import { formatAge, formatBytes, formatDuration, formatTime } from '../format.ts';
 import type { Cell, Page, Tone } from '../page.ts';
 
 const STATE_TONES: Readonly<Record<JobView['state'], Tone>> = {
@@ -67,18 +67,22 @@ export function printBranches(page: Page, branches: readonly BranchView[], nowMs
   page.table(
     [
       { head: 'BRANCH' },
+      { head: 'NAME' },
       { head: 'PURPOSE' },
       { head: 'POINT', align: 'right' },
       { head: 'STATE' },
       { head: 'PROCESS' },
+      { head: 'WRITES', align: 'right' },
       { head: 'AGE', align: 'right' },
     ],
     branches.map((branch) => [
       branch.branchId,
+      branch.name ?? '',
       branch.purpose,
       branch.sequence === undefined ? branch.pointId : String(branch.sequence),
       branch.state,
       processOf(branch),
+      formatBytes(branch.ownBytes),
       formatDuration(Math.max(0, nowMs - branch.createdAtMs)),
     ]),
   );

@@ -1,32 +1,18 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { candidatesOf, pointProofs } from '../../../src/failover/candidates.ts';
-import type { FailoverReport } from '../../../src/failover/index.ts';
-import { runPaths } from '../../../src/hypervisor/index.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
-import { runCommand } from '../../../src/lib/processes.ts';
 import { verifyPoint } from '../../../src/replica/index.ts';
-import { type FailoverSite, failoverSite, inGuest, layerDigests } from '../../support/failover-site.ts';
+import {
+  failoverSite,
+  inBranch,
+  layerDigests,
+  pointWithoutBootSector,
+  running,
+} from '../../support/failover-site.ts';
 
 const CONFIRMED = { confirmedOtherSideDown: true } as const;
-
-function inBranch(site: FailoverSite, branchId: string, script: string): Promise<string> {
-  return inGuest(runPaths(`${site.tools.runDirectory}/${branchId}`), script);
-}
-
-function running(report: FailoverReport): string {
-  assert.equal(report.verdict, 'passed', JSON.stringify(report, null, 1));
-  assert.ok(report.branchId);
-  return report.branchId;
-}
-
-/** A point of a machine that does not start from its disk. */
-async function pointWithoutBootSector(site: FailoverSite): Promise<string> {
-  const tip = site.machine.chain('system').at(-1)!;
-  await runCommand('qemu-io', ['-f', 'qcow2', '-c', 'write -P 0 0 512', tip.path]);
-  return site.point();
-}
 
 test('S0.17 S0.19 S0.22 a chosen point runs, stays as it was, and can be exchanged for another', async (t) => {
   const site = await failoverSite(t);

@@ -1,43 +1,21 @@
 import assert from 'node:assert/strict';
-import { mkdir, readdir, stat, writeFile } from 'node:fs/promises';
+import { mkdir, stat, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { Failovers } from '../../../src/failover/index.ts';
 import { branchNetworks, namespaceOf } from '../../../src/failover/network.ts';
-import { endRun, processesOfRun, runPaths } from '../../../src/hypervisor/index.ts';
+import { endRun, runPaths } from '../../../src/hypervisor/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { totalLength } from '../../../src/lib/extents.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { branchChain, createBranch, findBranch } from '../../../src/replica/index.ts';
+import { leftOf, linkNames, namespacesOf } from '../../support/branch-traces.ts';
 import { type FailoverSite, failoverSite, inGuest, layerDigests } from '../../support/failover-site.ts';
 
 const ADDRESS = '10.9.0.2';
 const MIB = 1024 * 1024;
-
-/** Everything of a branch that a host could be left with. */
-async function leftOf(site: FailoverSite, branchId: string): Promise<string[]> {
-  const left: string[] = [];
-  const runDirectory = join(site.tools.runDirectory, branchId);
-  for (const pid of await processesOfRun(runDirectory)) left.push(`process ${pid}`);
-  if ((await namespacesOf()).includes(namespaceOf(branchId))) left.push('namespace');
-  for (const directory of [site.tools.runDirectory, site.replica.layout.branches]) {
-    for (const name of await readdir(directory)) {
-      if (name === branchId) left.push(join(directory, name));
-    }
-  }
-  return left;
-}
-
-async function namespacesOf(): Promise<string> {
-  return (await runCommand('ip', ['netns', 'list'])).stdout;
-}
-
-async function linkNames(): Promise<string[]> {
-  const { stdout } = await runCommand('ip', ['-j', 'link', 'show']);
-  return (JSON.parse(stdout) as { ifname: string }[]).map(({ ifname }) => ifname).sort();
-}
 
 test('S0.25 S0.26 a test runs in isolation while points arrive, and its clean-up leaves nothing', async (t) => {
   const site = await failoverSite(t);

@@ -48,6 +48,8 @@ async function jobsIn(t: CleanUp) {
         'failover.test': handler('failover.test', false),
         'failover.start': handler('failover.start', false),
         'failover.restart': handler('failover.restart', false),
+        'failover.stop': handler('failover.stop', true),
+        'failover.forward': handler('failover.forward', false),
         'failover.cleanup': handler('failover.cleanup', true),
         'seed.export': handler('seed.export', true),
         'seed.import': handler('seed.import', true),

@@ -1,0 +1,194 @@
+import type { Command } from 'commander';
+import type { ForwardRequest, RestartRequest } from '../../api/index.ts';
+import type { Context, Report } from '../context.ts';
+import { cliFailure } from '../errors.ts';
+import { named, parseDuration } from '../values.ts';
+import { failoverReport } from '../views/failover-report.ts';
+import { printBranches } from '../views/job-view.ts';
+import { reportJob } from '../watch.ts';
+import {
+  CONNECT_OPTION,
+  type ConnectOption,
+  NAME_OPTION,
+  PROBE_OPTION,
+  type ProbeOption,
+} from './failover-options.ts';
+import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
+
+const BRANCH = 'name or id, as `warmsite failover list` shows it';
+
+/** What is done with branches that are there. */
+export function addBranchCommands(failover: Command, runner: Runner): void {
+  addRestart(failover, runner);
+  addStop(failover, runner);
+  addForward(failover, runner);
+  failover
+    .command('list')
+    .description('list the branches of a machine: tests and failovers')
+    .argument('<vm>', 'name or id')
+    .addHelpText('after', examples('warmsite failover list web'))
+    .action(
+      runner.run(async (context, machine: string) => {
+        const branches = await (await context.api()).call('failover.list', { params: { machine } });
+        return { document: branches, print: (page) => printBranches(page, branches, context.nowMs) };
+      }),
+    );
+  failover
+    .command('cleanup')
+    .description('end a branch: its machine, its network and everything that was written in it')
+    .argument('<vm>', 'name or id')
+    .argument('<branch>', BRANCH)
+    .option('--discard-writes', 'also when it is a real failover: its writes are gone for good')
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText('after', examples('warmsite failover cleanup web 01jh2v0m8v7d6e5f4g3h2j1k0m'))
+    .action(runner.run(cleanup));
+}
+
+type RestartOptions = WaitOption & ConnectOption & ProbeOption;
+
+function addRestart(failover: Command, runner: Runner): void {
+  failover
+    .command('restart')
+    .description('boot a branch that has ended again, on its own files: after a restart of this host, say')
+    .argument('<vm>', 'name or id')
+    .argument('<branch>', BRANCH)
+    .option(...PROBE_OPTION)
+    .option(...CONNECT_OPTION)
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText(
+      'after',
+      `${examples('warmsite failover restart web 01jh2v0m8v7d6e5f4g3h2j1k0m --connect lan=bridge:br0')}
+A test boots in its isolated network; of a failover, name the NICs again: none is plugged in unasked.`,
+    )
+    .action(
+      runner.run(async (context, machine: string, branch: string, o: RestartOptions) => {
+        const body: RestartRequest = {
+          ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
+          ...(o.connect === undefined ? {} : { networks: Object.fromEntries(o.connect) }),
+        };
+        const job = await (await context.api()).call('failover.restart', {
+          params: { machine, branch },
+          body,
+        });
+        return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
+      }),
+    );
+}
+
+interface StopOptions extends WaitOption {
+  readonly grace?: number;
+  readonly now?: boolean;
+}
+
+function addStop(failover: Command, runner: Runner): void {
+  failover
+    .command('stop')
+    .description('end the machine of a branch and keep what was written in it')
+    .argument('<vm>', 'name or id')
+    .argument('<branch>', BRANCH)
+    .option('--grace <time>', 'cut the power after this time; 1m if absent', named('--grace', parseDuration))
+    .option('--now', 'cut the power at once')
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText(
+      'after',
+      `${examples('warmsite failover stop web friday', 'warmsite failover stop web friday --now')}
+Boot it again with warmsite failover restart.`,
+    )
+    .action(
+      runner.run(async (context, machine: string, branch: string, o: StopOptions) => {
+        const graceMs = o.now ? 0 : o.grace;
+        const body = graceMs === undefined ? {} : { graceMs };
+        const job = await (await context.api()).call('failover.stop', { params: { machine, branch }, body });
+        return reportJob(context, job, o.wait, (ended) => ({
+          document: ended,
+          print: (page) => page.line(`Branch ${branch}: ${endOf(ended.result)}. Its writes are kept.`),
+        }));
+      }),
+    );
+}
+
+function endOf(result: unknown): string {
+  const { ended } = (result ?? {}) as { ended?: unknown };
+  if (ended === 'not-running') return 'it was not running';
+  return ended === 'shut-down' ? 'the guest has shut down' : 'its power was cut';
+}
+
+interface ForwardOptions extends WaitOption, ConnectOption, ProbeOption {
+  readonly to?: string;
+  readonly keep?: boolean;
+  readonly discardWrites?: boolean;
+  readonly name?: string;
+}
+
+function addForward(failover: Command, runner: Runner): void {
+  failover
+    .command('forward')
+    .description('go from the point of a branch to a later one that is here already; nothing is sent for it')
+    .argument('<vm>', 'name or id')
+    .argument('<branch>', BRANCH)
+    .option('--to <point>', 'number, id or latest; the very next point if absent')
+    .option('--keep', 'keep the old branch, stopped, beside the new one (a failover is kept anyway)')
+    .option('--discard-writes', 'also of a real failover: its writes are gone for good once the new one runs')
+    .option(...NAME_OPTION)
+    .option(...PROBE_OPTION)
+    .option(...CONNECT_OPTION)
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText(
+      'after',
+      `${examples(
+        'warmsite failover forward web friday',
+        'warmsite failover forward web friday --to 19 --keep --name friday-noon',
+      )}
+What was written in the old branch does not go along: the later point is run as it was cut.`,
+    )
+    .action(
+      runner.run(async (context, machine: string, branch: string, o: ForwardOptions) => {
+        if (o.keep && o.discardWrites)
+          throw cliFailure('CLI_USAGE', 'give either --keep or --discard-writes');
+        const body: ForwardRequest = {
+          ...(o.to === undefined ? {} : { to: o.to }),
+          ...(o.keep ? { oldBranch: 'keep' } : {}),
+          ...(o.discardWrites ? { oldBranch: 'discard' } : {}),
+          ...(o.name === undefined ? {} : { name: o.name }),
+          ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
+          ...(o.connect === undefined ? {} : { networks: Object.fromEntries(o.connect) }),
+        };
+        const api = await context.api();
+        const job = await api.call('failover.forward', { params: { machine, branch }, body });
+        return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
+      }),
+    );
+}
+
+async function cleanup(
+  context: Context,
+  machine: string,
+  branch: string,
+  o: WaitOption & { discardWrites?: boolean },
+): Promise<Report> {
+  const api = await context.api();
+  const found = (await api.call('failover.list', { params: { machine } })).find(
+    ({ branchId, name }) => branchId === branch || name === branch,
+  );
+  if (!found) {
+    throw cliFailure('CLI_USAGE', `${machine} has no branch ${branch}`, {
+      hint: `List the branches: warmsite failover list ${machine}`,
+    });
+  }
+  if (found.purpose === 'failover' && !o.discardWrites) {
+    await context.confirm({
+      question: `${branch} is a failover, not a test: everything written in it since would be gone for good.`,
+      word: 'discard',
+      option: '--discard-writes',
+    });
+  }
+  const job = await api.call('failover.cleanup', { params: { machine, branch } });
+  return reportJob(context, job, o.wait, (ended) => ({
+    document: ended,
+    print: (page) => page.line(`Branch ${branch} is gone, with its machine, network and writes.`),
+  }));
+}

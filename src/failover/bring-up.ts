@@ -1,0 +1,151 @@
+import { throwIfAborted } from '../lib/clock.ts';
+import { isFailure, messageOf } from '../lib/errors.ts';
+import { newId } from '../lib/random.ts';
+import { type BranchRecord, createBranch, type Replica, removeBranch } from '../replica/index.ts';
+import { type Boot, bootBranch } from './branch-machine.ts';
+import { storeState } from './branch-state.ts';
+import type { Candidate } from './candidates.ts';
+import { keepEvidence } from './evidence.ts';
+import type { LiveBranches } from './live-branches.ts';
+import type { NicMapping } from './network.ts';
+import type { Probe } from './probe.ts';
+import { type AttemptReport, Stopwatch } from './report.ts';
+import { type Attempt, summaryOf } from './run-under-way.ts';
+import type { FailoverTools } from './tools.ts';
+import { type BootVerdict, verdictOf } from './verdict.ts';
+
+export interface AttemptRequest {
+  readonly replica: Replica;
+  readonly candidate: Candidate;
+  readonly purpose: 'test' | 'failover';
+  readonly keep: boolean;
+  /** What people call the branch, if it is a new one. */
+  readonly name?: string | undefined;
+  /** The branch was there before: its files hold somebody's work, and stay whatever becomes of this attempt. */
+  readonly hasRun?: boolean;
+  readonly probes?: readonly Probe[] | undefined;
+  readonly networks: Readonly<Record<string, NicMapping>>;
+  readonly commandMs: number;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** Brings branches up, one attempt at a time: made, booted, judged, and left as the verdict demands. */
+export class BringUp {
+  readonly #tools: FailoverTools;
+  readonly #live: LiveBranches;
+
+  constructor(tools: FailoverTools, live: LiveBranches) {
+    this.#tools = tools;
+    this.#live = live;
+  }
+
+  /** Makes a branch of the candidate and brings it up. */
+  async onNewBranch(request: AttemptRequest): Promise<Attempt> {
+    const { replica, candidate, purpose, keep, name, signal } = request;
+    throwIfAborted(signal);
+    const { clock, random, files } = this.#tools;
+    const branchId = newId(clock, random);
+    return this.#live.exclusively(branchId, async () => {
+      const watch = new Stopwatch(clock);
+      const branch = await watch.time('branch', async () => {
+        const { pointId } = candidate;
+        const about = { branchId, pointId, purpose, createdAtMs: clock.wallMs(), ...(name ? { name } : {}) };
+        try {
+          const made = await createBranch(files, replica, about);
+          await storeState(this.#tools, replica, branchId, { phase: 'created', keep });
+          return made;
+        } catch (error) {
+          await removeBranch(files, replica, branchId);
+          throw error;
+        }
+      });
+      return this.onBranch(request, branch, watch);
+    });
+  }
+
+  /** Boots a branch and judges it; what happens to it then depends on the verdict and on what it is for. */
+  async onBranch(request: AttemptRequest, branch: BranchRecord, watch: Stopwatch): Promise<Attempt> {
+    const { replica, purpose, keep } = request;
+    const { branchId } = branch;
+    let boot: Boot | undefined;
+    let judged: BootVerdict;
+    try {
+      boot = await this.#boot(request, branch, watch);
+      const { picture, nonce } = boot.screen;
+      judged = verdictOf({
+        probes: boot.probes,
+        ...(nonce === 'not-asked' ? {} : { screen: { picture, nonce } }),
+      });
+    } catch (error) {
+      if (!isFailure(error) || error.kind === 'cancelled' || request.signal?.aborted) {
+        await this.#settle(request, branch, { reason: messageOf(error) });
+        throw error;
+      }
+      // What hinders one point (a file that cannot be opened, say) may not hinder the next.
+      judged = { verdict: 'failed', reasons: [messageOf(error)] };
+    }
+    const failed = judged.verdict === 'failed';
+    const rtoMs = failed || boot?.lastPassedMs === undefined ? null : boot.lastPassedMs - request.commandMs;
+    const seen = boot && { replica, purpose, branch, boot, judged, rtoMs };
+    const picturePath = seen ? await keepEvidence(this.#tools, seen) : null;
+    const runsOn = purpose === 'test' ? keep && boot !== undefined : !failed;
+    await watch.time('clean-up', async () => {
+      if (!runsOn) await this.#settle(request, branch, { reason: judged.reasons.join('; ') });
+      else {
+        const phase = failed ? 'failed' : 'probed';
+        await storeState(this.#tools, replica, branchId, { phase, keep, ...reasonOf(judged.reasons) });
+      }
+    });
+    const report: AttemptReport = {
+      ...{ point: summaryOf(replica.point(branch.pointId)), reason: request.candidate.reason },
+      ...{ branchId, kept: runsOn || staysAnyway(request), verdict: judged.verdict },
+      ...{ reasons: judged.reasons, probes: boot?.probes ?? [], nonce: boot?.screen.nonce ?? 'not-asked' },
+      ...{ picturePath, steps: watch.steps, assertions: boot?.assertions ?? [] },
+      network: boot?.network ?? { kind: 'unplugged', reason: 'the machine was not started' },
+    };
+    return { report, rtoMs, runs: runsOn };
+  }
+
+  async #boot(request: AttemptRequest, branch: BranchRecord, watch: Stopwatch): Promise<Boot> {
+    const { replica, purpose, keep, hasRun = false, probes, networks, signal } = request;
+    const releaseLayers = await replica.holdLayers();
+    let started = false;
+    try {
+      return await bootBranch(this.#tools, {
+        ...{ replica, branch, keep, hasRun, probes, watch, signal },
+        network: purpose === 'test' ? 'isolated' : networks,
+        onStarted: (machine) => {
+          started = true;
+          this.#live.adopt({ replica, branch, machine, releaseLayers });
+        },
+      });
+    } finally {
+      if (!started) releaseLayers();
+    }
+  }
+
+  /** Ends what was brought up: a test that is new is removed, of all else the files stay. */
+  async #settle(
+    request: AttemptRequest,
+    { branchId }: BranchRecord,
+    { reason }: { readonly reason: string },
+  ): Promise<void> {
+    const { replica } = request;
+    if (staysAnyway(request)) {
+      await storeState(this.#tools, replica, branchId, { phase: 'failed', keep: true, reason });
+      await this.#live.end(branchId);
+    } else {
+      await this.#live.end(branchId);
+      await removeBranch(this.#tools.files, replica, branchId);
+    }
+  }
+}
+
+/** Whether the files of a branch outlive a machine that does not come up. */
+function staysAnyway({ purpose, hasRun }: AttemptRequest): boolean {
+  return purpose === 'failover' || hasRun === true;
+}
+
+function reasonOf(reasons: readonly string[]): { reason?: string } {
+  return reasons.length === 0 ? {} : { reason: reasons.join('; ') };
+}

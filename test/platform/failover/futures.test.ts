@@ -1,0 +1,202 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { branchNetworks, namespaceOf } from '../../../src/failover/network.ts';
+import { checkAddressesFree } from '../../../src/failover/nic-checks.ts';
+import { isFailure } from '../../../src/lib/errors.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import { leftOf, linkNames, namespacesOf } from '../../support/branch-traces.ts';
+import {
+  failoverSite,
+  inBranch,
+  layerDigests,
+  pointWithoutBootSector,
+  running,
+} from '../../support/failover-site.ts';
+
+const MIB = 1024 * 1024;
+const GRACE = { graceMs: 60_000 };
+const POWER_OFF = { graceMs: 0 };
+const CONFIRMED = { confirmedOtherSideDown: true } as const;
+
+test('S0.23 futures of one point and of another live side by side, each with its own writes', async (t) => {
+  const site = await failoverSite(t);
+  const { failovers } = site;
+  await site.change('echo D2 > /data/marker');
+  const d2 = await site.point();
+  await site.change('echo D3 > /data/marker');
+  const d3 = await site.point();
+  const { replica } = site;
+  const before = await layerDigests(replica, d3);
+  const links = await linkNames();
+  const future = async (pointId: string, name: string) =>
+    running(await failovers.test(replica, { pointId }, { keep: true, name }));
+
+  const [c1, c2, other] = await Promise.all([future(d2, 'c1'), future(d2, 'c2'), future(d3, 'other')]);
+  await assert.rejects(future(d3, 'c1'), (error) => isFailure(error, 'BRANCH_NAME_TAKEN'));
+  const namespaces = await namespacesOf();
+  for (const branchId of [c1, c2, other]) assert.ok(namespaces.includes(namespaceOf(branchId)));
+  assert.deepEqual(await linkNames(), links, 'three machines with one address are nowhere on one bridge');
+  await inBranch(site, c1, 'echo one > /data/mine; dd if=/dev/urandom of=/data/much bs=1M count=16; sync');
+  await inBranch(site, c2, 'echo two > /data/mine; sync');
+  assert.equal(await inBranch(site, other, 'cat /data/marker; ls /data/mine 2>/dev/null || true'), 'D3');
+
+  assert.equal(await failovers.stop(replica, 'c1', GRACE), 'shut-down');
+  assert.equal(await failovers.stop(replica, c1, GRACE), 'not-running');
+  assert.equal(await failovers.stop(replica, 'c2', POWER_OFF), 'powered-off');
+  const views = new Map((await failovers.list(replica)).map((view) => [view.name, view]));
+  t.diagnostic([...views].map(([name, { ownBytes }]) => `${name}: ${ownBytes} bytes`).join(', '));
+  assert.ok(views.get('c1')!.ownBytes >= 16 * MIB);
+  assert.ok(views.get('c2')!.ownBytes < 8 * MIB);
+  assert.deepEqual(
+    ['c1', 'c2', 'other'].map((name) => [views.get(name)!.phase, views.get(name)!.running]),
+    [
+      ['stopped', false],
+      ['stopped', false],
+      ['probed', true],
+    ],
+  );
+
+  for (const [name, mine] of [
+    ['c1', 'one'],
+    ['c2', 'two'],
+    ['c1', 'one'],
+  ] as const) {
+    const branchId = running(await failovers.restart(replica, name));
+    assert.equal(await inBranch(site, branchId, 'cat /data/marker /data/mine'), `D2\n${mine}`);
+    await failovers.stop(replica, name, POWER_OFF);
+  }
+
+  const production = running(await failovers.start(replica, { pointId: d2 }, { ...CONFIRMED, name: 'live' }));
+  assert.equal(await inBranch(site, production, 'cat /data/marker; ls /data/mine 2>/dev/null || true'), 'D2');
+  await assert.rejects(failovers.start(replica, { pointId: d3 }, CONFIRMED), (error) =>
+    isFailure(error, 'FAILOVER_RUNS_ALREADY'),
+  );
+  assert.equal((await failovers.list(replica)).find(({ name }) => name === 'other')?.running, true);
+  assert.deepEqual(await layerDigests(replica, d3), before, 'no future has changed what they come from');
+  for (const { branchId } of await failovers.list(replica)) {
+    await failovers.cleanup(replica, branchId);
+    assert.deepEqual(await leftOf(site, branchId), []);
+  }
+});
+
+test('S0.24 a branch goes forward through the copies that followed its point', async (t) => {
+  const site = await failoverSite(t);
+  const { failovers } = site;
+  const points: string[] = [];
+  for (const copy of ['k', 'k+1', 'k+2']) {
+    await site.change(`echo ${copy} > /data/marker`);
+    points.push(await site.point());
+  }
+  const { replica } = site;
+  const [k, next, last] = points as [string, string, string];
+  const before = await layerDigests(replica, last);
+  const discard = { oldBranch: 'discard', ...POWER_OFF } as const;
+
+  const first = running(await failovers.test(replica, { pointId: k }, { keep: true }));
+  await inBranch(site, first, 'echo stray > /data/mine; sync');
+  const step = await failovers.forward(replica, first, discard);
+  const second = running(step);
+  assert.deepEqual(
+    [step.forward?.from.sequence, step.forward?.following.map(({ sequence }) => sequence)],
+    [1, [2]],
+  );
+  assert.equal(await inBranch(site, second, 'cat /data/marker; ls /data/mine 2>/dev/null || true'), 'k+1');
+  assert.deepEqual(await leftOf(site, first), [], 'its writes were to be discarded');
+
+  const far = await failovers.forward(replica, second, {
+    ...discard,
+    to: last,
+    oldBranch: 'keep',
+    name: 'far',
+  });
+  assert.equal(await inBranch(site, running(far), 'cat /data/marker'), 'k+2');
+  assert.equal(far.forward?.oldBranch, 'kept');
+  for (const to of [undefined, k, last]) {
+    const options = { ...discard, ...(to ? { to } : {}) };
+    await assert.rejects(failovers.forward(replica, 'far', options), (error) =>
+      isFailure(error, 'FAILOVER_NOT_FORWARD'),
+    );
+  }
+  assert.equal((await failovers.list(replica)).length, 2);
+  assert.equal(
+    await inBranch(site, far.branchId!, 'cat /data/marker'),
+    'k+2',
+    'what was refused changes nothing',
+  );
+  assert.equal(running(await failovers.restart(replica, second)), second);
+  assert.equal(await inBranch(site, second, 'cat /data/marker'), 'k+1');
+
+  // A later point that does not boot costs the branch nothing but its machine's power.
+  await failovers.stop(replica, 'far', POWER_OFF);
+  const bad = await pointWithoutBootSector(site);
+  const probes = [{ kind: 'agent', limitMs: 3000 }] as const;
+  const failed = await failovers.forward(replica, second, { ...discard, to: bad, probes });
+  assert.equal(failed.verdict, 'failed');
+  assert.equal(failed.forward?.oldBranch, 'kept');
+  assert.equal(running(await failovers.restart(replica, second)), second);
+  assert.deepEqual(await layerDigests(replica, last), before, 'no point has changed');
+  assert.equal(next, far.forward?.from.pointId);
+});
+
+test('S0.24 a failover goes forward alone: never two of its machines run', async (t) => {
+  const site = await failoverSite(t);
+  const { failovers } = site;
+  const k = await site.point();
+  await site.change('echo later > /data/marker');
+  await site.point();
+  const { replica } = site;
+  const bridge = `wsf${process.pid}`;
+  await runCommand('ip', ['link', 'add', bridge, 'type', 'bridge']);
+  t.after(async () => {
+    await runCommand('ip', ['link', 'delete', 'dev', bridge]);
+  });
+  const networks = { lan: { kind: 'bridge', bridge } } as const;
+  const first = running(
+    await failovers.start(replica, { pointId: k }, { ...CONFIRMED, networks, name: 'live' }),
+  );
+  const { epoch } = replica.record;
+  await inBranch(site, first, 'echo people > /data/mine; sync');
+  const forward = await failovers.forward(replica, 'live', { oldBranch: 'keep', networks, ...GRACE });
+  assert.equal(await inBranch(site, running(forward), 'cat /data/marker'), 'later');
+  assert.equal(forward.kind, 'unplanned');
+  assert.deepEqual(forward.attempts[0]?.network, { kind: 'connected', unplugged: [] });
+  assert.equal(replica.record.epoch, epoch, 'the old source is fenced already');
+  const views = await failovers.list(replica);
+  assert.deepEqual(
+    views.map(({ branchId, running, phase }) => [branchId, running, phase]),
+    [
+      [first, false, 'stopped'],
+      [forward.branchId, true, 'probed'],
+    ],
+  );
+  await assert.rejects(failovers.restart(replica, first), (error) =>
+    isFailure(error, 'FAILOVER_RUNS_ALREADY'),
+  );
+});
+
+test('S0.23 an address that another branch has on a bridge is refused there, and nowhere else', async (t) => {
+  const bridges = [`wsa${process.pid}`, `wsb${process.pid}`] as const;
+  for (const bridge of bridges) {
+    await runCommand('ip', ['link', 'add', bridge, 'type', 'bridge']);
+    t.after(async () => {
+      await runCommand('ip', ['link', 'delete', 'dev', bridge]);
+    });
+  }
+  const branchId = '0123456789abcdefghjkmnpqrv';
+  const nic = { nicId: 'lan', model: 'virtio-net-pci', mac: '52:54:00:aa:00:01', network: 'office' } as const;
+  const configuration = {
+    ...{ name: 'lab', uuid: '6a1c5a5e-0000-4000-8000-00000000000b', architecture: 'x86_64', chipset: 'q35' },
+    ...{ firmware: 'bios', cpus: 1, memoryBytes: 256 * MIB, guestAgent: true },
+    disks: [{ diskId: 'system', bus: 'virtio-blk', sizeBytes: MIB }],
+    nics: [{ ...nic, nicId: 'wan', mac: '52:54:00:aa:00:02' }, nic],
+  };
+  t.after(() => branchNetworks.remove(branchId));
+  await branchNetworks.connect(branchId, configuration.nics, { lan: { kind: 'bridge', bridge: bridges[0] } });
+  const neighbours = [{ branchId, machineName: 'clone', configuration }];
+  const to = (bridge: string, nicId: string) =>
+    checkAddressesFree({ [nicId]: { kind: 'bridge', bridge } }, [configuration], neighbours);
+  await assert.rejects(to(bridges[0], 'lan'), (error) => isFailure(error, 'FAILOVER_ADDRESS_TAKEN'));
+  await to(bridges[0], 'wan');
+  await to(bridges[1], 'lan');
+  await to('no-such-bridge', 'lan');
+});
