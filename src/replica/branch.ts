@@ -11,7 +11,7 @@ import type { Replica } from './replica.ts';
 /**
  * Makes a writable child of a point: an empty layer for each disk, whose backing file is the point's own. The point
  * stays as long as the branch does. The record is written first, so that a half-made branch is found and removed.
- * Throws BRANCH_NAME_TAKEN; of two that take one name at the same time, neither may get it.
+ * Throws BRANCH_NAME_TAKEN.
  */
 export async function createBranch(
   files: FileSystem,
@@ -24,12 +24,13 @@ export async function createBranch(
   const record: BranchRecord = { ...branch, diskIds: disks.map(({ diskId }) => diskId) };
   const directory = layout.branch(branch.branchId);
   try {
-    await files.makeDirectory(directory);
-    await storeRecord(files, recordPath(layout, branch.branchId), BRANCH_RECORD, record);
-    await replica.refreshBranches();
+    await replica.refreshBranches(async () => {
+      checkBranchName(replica, branch.name);
+      await files.makeDirectory(directory);
+      await storeRecord(files, recordPath(layout, branch.branchId), BRANCH_RECORD, record);
+    });
     // From here on the point stays; retention may have taken it just before.
     replica.point(branch.pointId);
-    checkBranchName(replica, branch.name, branch.branchId);
     for (const { diskId, sizeBytes } of disks) {
       const name = join('..', '..', 'disks', diskId, layerName(branch.pointId));
       const shape = { sizeBytes, backing: { name, format: 'qcow2' as const } };
@@ -94,9 +95,9 @@ export function freeBranchName(replica: Replica, name: string): string {
   }
 }
 
-/** No branch but `own` has the name. Throws BRANCH_NAME_TAKEN. */
-export function checkBranchName(replica: Replica, name: string | undefined, own?: string): void {
-  const other = replica.branches.find((branch) => branch.name === name && branch.branchId !== own);
+/** No branch has the name. Throws BRANCH_NAME_TAKEN. */
+export function checkBranchName(replica: Replica, name: string | undefined): void {
+  const other = replica.branches.find((branch) => branch.name === name);
   if (name === undefined || !other) return;
   const said = `branch ${other.branchId} of ${replica.record.machineName} has the name «${name}»`;
   throw replicaFailure('BRANCH_NAME_TAKEN', said, { context: { branchId: other.branchId, name } });

@@ -53,3 +53,13 @@ export async function openSession(
     throw error;
   }
 }
+
+/**
+ * Whether what is durable of a delta cannot be trusted after a failure: after a failed sync, for damage, and where the delta
+ * was refused or its source is fenced off. Pure.
+ */
+export function isLost(error: unknown, isFenced: boolean): boolean {
+  // A stream that broke the rules says nothing against the frames before it, which were checked one by one.
+  if (isFailure(error, 'DELTA_CORRUPT', 'DELTA_INVALID', 'DELTA_TRUNCATED')) return false;
+  return isFenced || !isFailure(error) || error.kind === 'corrupt' || error.kind === 'refused';
+}

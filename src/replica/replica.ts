@@ -29,7 +29,7 @@ import { answerOffer, type Offer, type OfferAnswer } from './offer.ts';
 import { PointList } from './point-list.ts';
 import { discardSession, publishReceived } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
-import { openSession, takeStream } from './receive-stream.ts';
+import { isLost, openSession, takeStream } from './receive-stream.ts';
 import { type BranchRecord, type MergeIntent, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
 import { type Others, type Proven, verdictsOf } from './retention-facts.ts';
 import { areAwaitingSeed, awaitingSeed, Seeding } from './seeding.ts';
@@ -282,18 +282,11 @@ export class Replica {
     }
   }
 
-  /**
-   * Leaves a session after a failure. What is durable stays to be gone on with, unless it cannot be trusted: after a
-   * failed sync, for damage, and where the delta was refused or its source is fenced off.
-   */
+  /** Leaves a session after a failure. What is durable stays to be gone on with, unless it is lost. */
   async #breakOff(session: ReceiveSession, error: unknown): Promise<void> {
     const { header, durable: progress } = session;
     await session.release();
-    const isFenced = header.epoch !== this.#record.epoch;
-    const isLost = isFenced || !isFailure(error) || error.kind === 'corrupt' || error.kind === 'refused';
-    // A stream that broke the rules says nothing against the frames before it, which were checked one by one.
-    const isOfStream = isFailure(error, 'DELTA_CORRUPT', 'DELTA_INVALID', 'DELTA_TRUNCATED');
-    if (isLost && !isOfStream) {
+    if (isLost(error, header.epoch !== this.#record.epoch)) {
       this.#incoming = null;
       await discardSession(this.#tools.files, this.layout, header.session);
     } else {
@@ -477,9 +470,13 @@ export class Replica {
     return this.#branches;
   }
 
-  /** Tells the replica which branches there are, after one was made or removed; their points stay. */
-  refreshBranches(): Promise<void> {
+  /**
+   * Tells the replica which branches there are, after one was made or removed; their points stay. `making` writes the record
+   * of a new one: beside no look at them, which would take a directory without a record for what is left of one.
+   */
+  refreshBranches(making?: () => Promise<void>): Promise<void> {
     return this.#write(async () => {
+      await making?.();
       this.#branches = await listBranches(this.#tools.files, this.layout);
     });
   }
