@@ -7,6 +7,7 @@ import { failoverReport } from '../views/failover-report.ts';
 import { printBranches } from '../views/job-view.ts';
 import { reportJob } from '../watch.ts';
 import {
+  askedOf,
   CONNECT_OPTION,
   type ConnectOption,
   NAME_OPTION,
@@ -65,8 +66,7 @@ A test boots in its isolated network; of a failover, name the NICs again: none i
     .action(
       runner.run(async (context, machine: string, branch: string, o: RestartOptions) => {
         const body: RestartRequest = {
-          ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
-          ...(o.connect === undefined ? {} : { networks: Object.fromEntries(o.connect) }),
+          ...askedOf(o),
         };
         const job = await (await context.api()).call('failover.restart', {
           params: { machine, branch },
@@ -153,9 +153,7 @@ What was written in the old branch does not go along: the later point is run as 
           ...(o.to === undefined ? {} : { to: o.to }),
           ...(o.keep ? { oldBranch: 'keep' } : {}),
           ...(o.discardWrites ? { oldBranch: 'discard' } : {}),
-          ...(o.name === undefined ? {} : { name: o.name }),
-          ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
-          ...(o.connect === undefined ? {} : { networks: Object.fromEntries(o.connect) }),
+          ...askedOf(o),
         };
         const api = await context.api();
         const job = await api.call('failover.forward', { params: { machine, branch }, body });

@@ -7,6 +7,7 @@ import { failoverReport } from '../views/failover-report.ts';
 import { reportJob } from '../watch.ts';
 import { addBranchCommands } from './branch-commands.ts';
 import {
+  askedOf,
   CONNECT_OPTION,
   type ConnectOption,
   NAME_OPTION,
@@ -70,9 +71,8 @@ The exit code is 1 when the machine was booted and its probes failed.`,
       runner.run(async (context, machine: string, o: TestOptions) => {
         const body = {
           ...pointOf(o),
-          ...(o.name === undefined ? {} : { name: o.name }),
           ...(o.keep === undefined ? {} : { keep: o.keep }),
-          ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
+          ...askedOf(o),
         };
         const job = await (await context.api()).call('failover.test', { params: { machine }, body });
         return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
@@ -127,10 +127,8 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
   }
   const body: FailoverRequest = {
     ...pointOf(o),
-    ...(o.name === undefined ? {} : { name: o.name }),
     ...(o.atLeast === undefined ? {} : { atLeast: o.atLeast }),
-    ...(o.probe === undefined ? {} : { probes: [...o.probe] }),
-    ...(o.connect === undefined ? {} : { networks: Object.fromEntries(o.connect) }),
+    ...askedOf(o),
     confirmOtherSideDown: true,
   };
   const job = await api.call('failover.start', { params: { machine }, body });

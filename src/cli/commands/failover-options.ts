@@ -47,3 +47,16 @@ export const NAME_OPTION = [
   'what you call the branch; it can stand for its id',
   named('--name', parseName),
 ] as const;
+
+/** What the options say, as the site takes it. */
+export function askedOf({ name, probe, connect }: { readonly name?: string } & ProbeOption & ConnectOption): {
+  name?: string;
+  probes?: ProbeRequest[];
+  networks?: Record<string, NicConnection>;
+} {
+  return {
+    ...(name === undefined ? {} : { name }),
+    ...(probe === undefined ? {} : { probes: [...probe] }),
+    ...(connect === undefined ? {} : { networks: Object.fromEntries(connect) }),
+  };
+}
