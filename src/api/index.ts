@@ -43,6 +43,7 @@ export type {
   GroupView,
 } from './groups.ts';
 export type {
+  AddDiskRequest,
   AddMachineRequest,
   HoldRequest,
   MachineView,

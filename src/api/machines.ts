@@ -34,6 +34,33 @@ const AddManaged = Type.Object(
   { additionalProperties: false },
 );
 
+/**
+ * A disk that the machine has got. One that runs is asked for it: `device`, `file`, or the only one that is not protected. Of one that is
+ * off, and started by this site, `file` is the disk.
+ */
+export const AddDiskRequest = Type.Object(
+  {
+    /** `disk1`, `disk2` … if absent. */
+    diskId: Type.Optional(Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,23}$' })),
+    /** The hypervisor's name of the device, as the alert MACHINE_DISK_LEFT_OUT tells it. */
+    device: Type.Optional(Type.String({ minLength: 1, maxLength: 256 })),
+    file: Type.Optional(
+      Type.Object({ path: AbsolutePath, format: ImageFormat }, { additionalProperties: false }),
+    ),
+    /** Of a machine that is off; as its first disk if absent. */
+    bus: Type.Optional(
+      Type.Union([
+        Type.Literal('virtio-blk'),
+        Type.Literal('virtio-scsi'),
+        Type.Literal('ide'),
+        Type.Literal('sata'),
+      ]),
+    ),
+  },
+  { additionalProperties: false },
+);
+export type AddDiskRequest = Type.Static<typeof AddDiskRequest>;
+
 /** A machine that somebody else started; its disks and configuration are asked of it. */
 const AddAttached = Type.Object(
   {
@@ -211,6 +238,8 @@ const ProtectedView = Type.Object({
     Type.Object({
       diskId: Type.String(),
       sizeBytes: Bytes,
+      /** No copy has it yet; the next one is the first. */
+      isNew: Type.Optional(Type.Literal(true)),
       /** The oldest file first; the last one, the tip, is what the machine must be started from. */
       chain: Type.Array(Image),
     }),

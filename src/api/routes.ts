@@ -17,6 +17,7 @@ import {
   GroupView,
 } from './groups.ts';
 import {
+  AddDiskRequest,
   AddMachineRequest,
   CreatePointRequest,
   HoldRequest,
@@ -161,6 +162,13 @@ export const ROUTES = {
     method: 'POST',
     path: '/machines/:machine/protection',
     body: ProtectRequest,
+    answer: MachineView,
+  },
+  'vm.disk.add': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/disks',
+    body: AddDiskRequest,
     answer: MachineView,
   },
   'vm.unprotect': {

@@ -27,6 +27,11 @@ const FORMAT_BY_NAME: Readonly<Record<string, ImageFormat>> = {
 };
 
 /** `ID=PATH[:format]`. Without a format the file's name says it; the file's content is never asked. */
+export function parseDiskId(text: string): string {
+  if (ID_FORM.test(text)) return text;
+  throw invalid(text, 'an id of at most 24 lower-case letters, digits and hyphens');
+}
+
 export function parseDisk(text: string): DiskOption {
   const [, diskId, rest] = /^([^=]+)=(.+)$/.exec(text) ?? [];
   if (diskId === undefined || rest === undefined || !ID_FORM.test(diskId)) {

@@ -176,11 +176,15 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'Take it out of the group first: `warmsite group change --members`, or `warmsite group remove`.',
   },
+  MACHINE_DISK_UNCLEAR: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Say which disk is meant: by its device, `--device NAME`, or by its file, `--disk ID=PATH`.',
+  },
   MACHINE_DISK_LEFT_OUT: {
     kind: 'refused',
     retry: 'never',
-    remedy:
-      'Replicate the machine with all its disks: `warmsite vm unprotect`, `vm remove`, then add and protect it again. Or detach the disk.',
+    remedy: 'Take the disk into the protection: `warmsite vm disk add`. Or unplug it.',
   },
   COPY_DEGRADED: {
     kind: 'unavailable',

@@ -1,4 +1,10 @@
-import type { AddMachineRequest, MachineView, PolicyRequest, ProtectRequest } from '../api/index.ts';
+import type {
+  AddDiskRequest,
+  AddMachineRequest,
+  MachineView,
+  PolicyRequest,
+  ProtectRequest,
+} from '../api/index.ts';
 import type { Alerts } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
@@ -68,6 +74,12 @@ export class MachineActs {
   stop(actor: string, reference: string, o: { force?: boolean; limitMs?: number }): Promise<MachineView> {
     const how = { force: o.force ?? false, ...(o.limitMs === undefined ? {} : { limitMs: o.limitMs }) };
     return this.#act(actor, 'vm.stop', reference, how, (machine) => this.#machines.stop(machine, how));
+  }
+
+  addDisk(actor: string, reference: string, request: AddDiskRequest): Promise<MachineView> {
+    return this.#act(actor, 'vm.disk.add', reference, request, (machine) =>
+      this.#machines.addDisk(machine, request),
+    );
   }
 
   protect(actor: string, reference: string, request: ProtectRequest): Promise<MachineView> {

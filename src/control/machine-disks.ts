@@ -1,7 +1,8 @@
-import type { ImageFile, MachineConfiguration } from '../hypervisor/index.ts';
+import type { AddDiskRequest } from '../api/index.ts';
+import type { ImageFile, MachineConfiguration, MachineDisk, RunningMachine } from '../hypervisor/index.ts';
 import { messageOf } from '../lib/errors.ts';
 import { runCommand } from '../lib/processes.ts';
-import type { ProtectedDisk } from '../replication/index.ts';
+import type { MachineRecord, NewDisk, ProtectedDisk } from '../replication/index.ts';
 import { controlFailure } from './errors.ts';
 
 /**
@@ -27,6 +28,97 @@ export async function managedDisks(
     disks.push({ diskId, deviceName: deviceNameOf(diskId, bus), chain: [image], sizeBytes });
   }
   return disks;
+}
+
+/** A disk of a running machine as a protected one. Throws MACHINE_DISK_UNSUITABLE: half a machine is no copy. */
+export function attachedDisk(disk: MachineDisk, diskId: string): ProtectedDisk {
+  if (disk.unsupported) {
+    throw controlFailure('MACHINE_DISK_UNSUITABLE', `${disk.deviceName}: ${disk.unsupported}`, {
+      hint: 'Give the disk a writable qcow2 or raw file on a local file system.',
+    });
+  }
+  const { deviceName, sizeBytes } = disk;
+  return { diskId, deviceName, chain: disk.chain.map((image) => ({ ...image })), sizeBytes };
+}
+
+/**
+ * The disk that a person means: of a running machine one that it has and that is not protected, by the name of its device or
+ * as the only one; of one that this site starts and that is off, a file. Throws MACHINE_DISK_UNCLEAR, MACHINE_DISK_UNSUITABLE.
+ */
+export function newDisk(
+  record: MachineRecord,
+  running: RunningMachine | undefined,
+  request: AddDiskRequest,
+): Promise<NewDisk> {
+  if (running) return pluggedDisk(record, running, request);
+  if (record.kind === 'managed') return diskOfFile(record, request);
+  throw controlFailure(
+    'MACHINE_DISK_UNCLEAR',
+    `${record.name} does not run and cannot be asked for its disks`,
+    {
+      hint: 'Start it with the new disk first: a machine that somebody else starts tells itself what it has.',
+    },
+  );
+}
+
+async function pluggedDisk(
+  { name, kind, disks }: MachineRecord,
+  running: RunningMachine,
+  { diskId, device, file }: AddDiskRequest,
+): Promise<NewDisk> {
+  const known = new Set(disks.map(({ deviceName }) => deviceName));
+  const strangers = (await running.disks()).filter(({ deviceName }) => !known.has(deviceName));
+  const meant = strangers.filter(
+    ({ deviceName, chain }) =>
+      (device === undefined || deviceName === device) &&
+      (file === undefined || chain.at(-1)?.path === file.path),
+  );
+  const [found, second] = meant;
+  if (!found || second) {
+    const names = strangers.map(({ deviceName }) => deviceName).join(', ');
+    const said = found ? `${name} has more than one disk that may be meant` : `${name} has no such disk`;
+    throw controlFailure('MACHINE_DISK_UNCLEAR', `${said}; not protected are: ${names || 'none'}`, {
+      context: { name, devices: names },
+    });
+  }
+  const id = diskId ?? freeDiskId(disks);
+  const disk = attachedDisk(found, id);
+  const { disks: described } = await running.configuration({ [found.deviceName]: id });
+  const configuration = described[0]!;
+  const nameAtStart = deviceNameOf(id, configuration.bus);
+  if (kind === 'managed' && nameAtStart !== found.deviceName) {
+    throw unsuitable(
+      `${found.deviceName} will be ${nameAtStart} when this site starts the machine`,
+      found.chain.at(-1)?.path ?? '',
+      `Plug it in with the device id dev-${id}, or stop the machine and name its file: \`--disk ID=PATH\`.`,
+    );
+  }
+  return { disk, configuration };
+}
+
+async function diskOfFile(
+  { name, disks, configuration }: MachineRecord,
+  { diskId = freeDiskId(disks), file, bus = configuration.disks[0]!.bus }: AddDiskRequest,
+): Promise<NewDisk> {
+  if (!file) {
+    throw controlFailure(
+      'MACHINE_DISK_UNCLEAR',
+      `${name} is off, and nothing says which file its new disk is`,
+      {
+        hint: 'Name it: `warmsite vm disk add VM --disk ID=PATH`.',
+      },
+    );
+  }
+  const sizeBytes = await virtualSize(file);
+  const disk = { diskId, deviceName: deviceNameOf(diskId, bus), chain: [{ ...file }], sizeBytes };
+  return { disk, configuration: { diskId, bus, sizeBytes } };
+}
+
+/** As disks are named that a person has not named: `disk0`, `disk1` … */
+function freeDiskId(disks: readonly ProtectedDisk[]): string {
+  for (let number = disks.length; ; number++) {
+    if (!disks.some(({ diskId }) => diskId === `disk${number}`)) return `disk${number}`;
+  }
 }
 
 /** What QEMU calls the device that our command line makes for a disk: `query-block`, member `qdev`. */

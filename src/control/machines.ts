@@ -1,12 +1,11 @@
 import { join } from 'node:path';
-import type { AddMachineRequest, PolicyRequest, ProtectRequest } from '../api/index.ts';
+import type { AddDiskRequest, AddMachineRequest, PolicyRequest, ProtectRequest } from '../api/index.ts';
 import {
   checkMachineConfiguration,
   connectGuest,
   HYPERVISOR_ERRORS,
   type Hypervisor,
   type MachineConfiguration,
-  type MachineDisk,
   type MachineSockets,
 } from '../hypervisor/index.ts';
 import { withTimeout } from '../lib/clock.ts';
@@ -25,7 +24,7 @@ import {
 } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
-import { managedDisks } from './machine-disks.ts';
+import { attachedDisk, managedDisks, newDisk } from './machine-disks.ts';
 import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
 
 export interface MachinesTools extends ProtectedTools {
@@ -186,7 +185,7 @@ export class Machines {
     const sockets = { qmpPath: attach.qmpPath, ...(attach.agentPath ? { agentPath: attach.agentPath } : {}) };
     await using running = await this.#tools.hypervisor.attach(sockets);
     const found = await running.disks();
-    const disks = found.map(attachedDisk);
+    const disks = found.map((disk, index) => attachedDisk(disk, `disk${index}`));
     this.#refuseSharedFiles(disks);
     const diskIds = Object.fromEntries(disks.map(({ deviceName, diskId }) => [deviceName, diskId]));
     const asked: MachineConfiguration = await running.configuration(diskIds);
@@ -205,6 +204,23 @@ export class Machines {
       disks,
       protection: null,
     };
+  }
+
+  /** Takes a disk into the machine; a protected one has it from its next copy on, which is asked for at once. */
+  async addDisk(machine: ProtectedMachine, request: AddDiskRequest): Promise<void> {
+    const { state } = await machine.attach();
+    if (state === 'stale' || state === 'unreachable') {
+      const said = `${machine.record.name} is ${state}: which disks it has is not known`;
+      throw controlFailure('MACHINE_DISK_UNCLEAR', said, { hint: 'See to that first: `warmsite vm show`.' });
+    }
+    const added = await newDisk(machine.record, machine.running, request);
+    checkMachineConfiguration({
+      ...machine.record.configuration,
+      disks: [...machine.record.configuration.disks, added.configuration],
+    });
+    this.#refuseSharedFiles([added.disk]);
+    await machine.addDisk(added);
+    this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
   /** Two machines on one file would destroy each other's chain. */
@@ -388,14 +404,4 @@ function schedulesOf(every: Readonly<Record<string, number>>): Protection['sched
     copyType,
     triggers: [{ kind: 'interval', everyMs }],
   }));
-}
-
-function attachedDisk(disk: MachineDisk, index: number): ProtectedDisk {
-  if (disk.unsupported) {
-    throw controlFailure('MACHINE_DISK_UNSUITABLE', `${disk.deviceName}: ${disk.unsupported}`, {
-      hint: 'Give the disk a writable qcow2 or raw file on a local file system.',
-    });
-  }
-  const { deviceName, sizeBytes } = disk;
-  return { diskId: `disk${index}`, deviceName, chain: disk.chain.map((image) => ({ ...image })), sizeBytes };
 }

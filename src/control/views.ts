@@ -5,6 +5,7 @@ import type { Replica, ReplicaPoint } from '../replica/index.ts';
 import {
   type CutRecord,
   type MachinePresence,
+  type ProtectedDisk,
   type ProtectedMachine,
   type Protection,
   sizeAt,
@@ -39,6 +40,7 @@ export function homeView(
       disks: disks.map((disk) => ({
         diskId: disk.diskId,
         sizeBytes: sizeAt(disk, machine.cuts.at(-1)),
+        ...(isNew(disk, machine) ? { isNew: true as const } : {}),
         chain: machine.chain(disk.diskId).map(({ path, format }) => ({ path, format })),
       })),
       protection: protection && {
@@ -49,6 +51,12 @@ export function homeView(
       replication: protection && loop ? loop.report() : null,
     },
   };
+}
+
+/** Taken in while the others have been copied already. */
+function isNew({ sinceOrdinal = 1 }: ProtectedDisk, { cuts }: Pick<ProtectedMachine, 'cuts'>): boolean {
+  const last = cuts.at(-1);
+  return last !== undefined && last.ordinal < sinceOrdinal;
 }
 
 function policyView(protection: Protection, limitNow: (protection: Protection) => number | undefined) {

@@ -22,7 +22,7 @@ import { shutsDown } from './power-off.ts';
 import { checkProbes, type Probe } from './probe.ts';
 import { type FailoverReport, Stopwatch } from './report.ts';
 import { rollForward } from './roll-forward.ts';
-import { RunUnderWay } from './run-under-way.ts';
+import { otherDisksAt, RunUnderWay } from './run-under-way.ts';
 import type { FailoverTools } from './tools.ts';
 
 export interface TestOptions {
@@ -364,6 +364,7 @@ export class Failovers {
       ...{ kind, machine: { machineId, name: machineName }, epoch, accelerator },
       chosenBy: 'pointId' in choice ? ('person' as const) : ('selection' as const),
       slow: accelerator === 'tcg' ? (reason ?? 'no KVM') : undefined,
+      otherDisks: (pointId: string) => otherDisksAt(replica, pointId),
     };
   }
 

@@ -1,4 +1,4 @@
-import type { ReplicaPoint } from '../replica/index.ts';
+import type { Replica, ReplicaPoint } from '../replica/index.ts';
 import { claimVerdictOf } from './assertions.ts';
 import { type AttemptReport, type FailoverReport, type PointSummary, Stopwatch } from './report.ts';
 import type { FailoverTools } from './tools.ts';
@@ -33,16 +33,18 @@ export class RunUnderWay {
   report(
     about: Pick<FailoverReport, 'kind' | 'machine' | 'epoch' | 'accelerator' | 'chosenBy'> & {
       readonly slow: string | undefined;
+      /** How the disks of a point differ from those that the machine has now. */
+      readonly otherDisks: (pointId: string) => readonly string[];
     },
   ): FailoverReport {
-    const { slow, ...head } = about;
+    const { slow, otherDisks, ...head } = about;
     const { report: last, rtoMs, runs } = this.#attempts.at(-1)!;
     return {
       ...head,
       ...{ verdict: last.verdict, branchId: runs ? last.branchId : null, point: last.point, rtoMs },
       startedAtMs: this.#startedAtMs,
       steps: [...this.watch.steps, ...this.#attempts.flatMap(({ report }) => report.steps)],
-      warnings: warningsOf(about.kind, last, slow),
+      warnings: [...warningsOf(about.kind, last, slow), ...otherDisks(last.point.pointId)],
       attempts: this.#attempts.map(({ report }) => report),
     };
   }
@@ -72,6 +74,31 @@ function warningsOf(
   }
   if (slow !== undefined) warnings.push(`The guest runs without hardware acceleration (${slow}).`);
   return warnings;
+}
+
+/** What a person must know who expects the disks that the machine had last. */
+export function otherDisksAt(
+  { points, newest }: Pick<Replica, 'points' | 'newest'>,
+  pointId: string,
+): string[] {
+  const point = points.find(({ statement }) => statement.pointId === pointId);
+  if (!point || !newest || point === newest) return [];
+  const without = (there: ReplicaPoint, than: ReplicaPoint) => {
+    const ids = new Set(there.statement.disks.map(({ diskId }) => diskId));
+    return than.statement.disks.map(({ diskId }) => diskId).filter((diskId) => !ids.has(diskId));
+  };
+  const missing = without(point, newest);
+  const former = without(newest, point);
+  return [
+    ...(missing.length > 0
+      ? [`The machine got these disks after this point, and has none of them here: ${missing.join(', ')}.`]
+      : []),
+    ...(former.length > 0
+      ? [
+          `These disks were taken from the machine after this point, and are here as they were: ${former.join(', ')}.`,
+        ]
+      : []),
+  ];
 }
 
 export function summaryOf({ statement, manifest }: ReplicaPoint): PointSummary {

@@ -11,6 +11,15 @@ export interface ReplicaPoint {
   readonly manifest: PointManifest;
 }
 
+/** A disk that came to its machine later is not in the points before, one that was taken away not in those after. */
+export function hasDisk({ statement }: ReplicaPoint, diskId: string): boolean {
+  return statement.disks.some((disk) => disk.diskId === diskId);
+}
+
+export function diskIdsOf({ statement }: ReplicaPoint): string[] {
+  return statement.disks.map(({ diskId }) => diskId);
+}
+
 /** The receiver's word that a point is durable here, read back and equal to what was signed. */
 export interface Acknowledgement {
   /** `awaiting-seed`: all of that but the base, which comes by courier: before it nothing can be recovered. */

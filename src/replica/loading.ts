@@ -144,8 +144,8 @@ async function setStraysAside(
 
 /** Every layer is there and names the one below it. Throws REPLICA_LAYER_MISSING, REPLICA_CHAIN_BROKEN. */
 async function checkLayers(files: FileSystem, layout: ReplicaLayout, points: PointList): Promise<void> {
-  for (const { diskId } of points.newest?.statement.disks ?? []) {
-    const layers = points.layers(diskId);
+  for (const diskId of points.diskIds) {
+    const layers = points.upToLastOf(diskId).layers(diskId);
     for (const [index, pointId] of layers.entries()) {
       const path = layout.layer(diskId, pointId);
       if ((await files.sizeOf(path)) === undefined) {
@@ -171,7 +171,7 @@ export async function loadTree(
   const { pointId, disks } = points.newest!.statement;
   const leaving = points.unmerged?.intent.remove ?? [];
   let tree: DigestTree | undefined;
-  for (const layer of points.layersAtMost()) {
+  for (const layer of points.layersAtMost(diskId)) {
     const path = layout.leaves(diskId, layer);
     // Where the leaves of a leaving point have been merged into those above already, they may be gone; if they are not,
     // applying them first changes nothing.

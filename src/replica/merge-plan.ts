@@ -11,17 +11,13 @@ const RUN_MAX = 16;
  */
 export function planMerge(
   verdicts: readonly RetentionVerdict[],
-  diskIds: readonly string[],
+  diskIdsOf: (pointId: string) => readonly string[],
   mayFold: boolean,
 ): MergeIntent | undefined {
   const goes = (index: number) => verdicts[index] !== undefined && verdicts[index].reasons.length === 0;
   if (goes(0) && mayFold) {
-    return {
-      kind: 'fold',
-      remove: [verdicts[0]!.pointId],
-      into: verdicts[1]!.pointId,
-      diskIds: [...diskIds],
-    };
+    const intent = { kind: 'fold' as const, remove: [verdicts[0]!.pointId], into: verdicts[1]!.pointId };
+    return { ...intent, ...disksIn(intent, diskIdsOf) };
   }
   // While the oldest may not be touched it stays, and with it everything is in the middle.
   for (let index = 1; index < verdicts.length; index++) {
@@ -30,7 +26,44 @@ export function planMerge(
     while (goes(index) && remove.length < RUN_MAX) remove.push(verdicts[index++]!.pointId);
     const into = verdicts[index]!.pointId;
     const below = verdicts[index - remove.length - 1]!.pointId;
-    return { kind: 'middle', remove, into, below, diskIds: [...diskIds] };
+    const intent = { kind: 'middle' as const, remove, into, below };
+    return { ...intent, ...disksIn(intent, diskIdsOf) };
   }
   return undefined;
+}
+
+function disksIn(
+  intent: Pick<MergeIntent, 'remove' | 'into' | 'below'>,
+  diskIdsOf: (pointId: string) => readonly string[],
+): Pick<MergeIntent, 'diskIds' | 'having'> {
+  const pointIds = [...(intent.below === undefined ? [] : [intent.below]), ...intent.remove, intent.into];
+  const having = new Map<string, string[]>();
+  for (const pointId of pointIds) {
+    for (const diskId of diskIdsOf(pointId)) having.set(diskId, [...(having.get(diskId) ?? []), pointId]);
+  }
+  const partial = [...having].filter(([, those]) => those.length < pointIds.length);
+  return {
+    diskIds: [...having.keys()],
+    ...(partial.length > 0 ? { having: Object.fromEntries(partial) } : {}),
+  };
+}
+
+/** What a merge is for one disk: which of the points have it. */
+export interface MergePart {
+  /** Points that go and have the disk, the oldest first. */
+  readonly remove: readonly string[];
+  /** The point above takes their content; if it does not have the disk, their layers only go. */
+  readonly hasInto: boolean;
+  /** The layer that the result lies upon; undefined: it is complete. */
+  readonly below: string | undefined;
+}
+
+export function partOf({ remove, into, below, having }: MergeIntent, diskId: string): MergePart {
+  const those = having?.[diskId];
+  const has = (pointId: string) => those?.includes(pointId) ?? true;
+  return {
+    remove: remove.filter(has),
+    hasInto: has(into),
+    below: below !== undefined && has(below) ? below : undefined,
+  };
 }

@@ -9,7 +9,8 @@ import { LayerWriter, readHeader } from '../qcow2/index.ts';
 import { differenceFrom, readAhead } from './content.ts';
 import { replicaFailure } from './errors.ts';
 import { layerName, type ReplicaLayout } from './layout.ts';
-import { MERGE_INTENT, type MergeIntent } from './records.ts';
+import { partOf } from './merge-plan.ts';
+import { MERGE_INTENT, type MergeIntent, mergeKind } from './records.ts';
 
 export interface MergeTools {
   readonly files: FileSystem;
@@ -26,14 +27,15 @@ export interface MergeTools {
  *   fold     k ← l ← m         retire k, commit l into k in place, check it, rename k over l
  * ```
  *
- * The intent is durable before the first act, and every act may be repeated, so a merge that was killed is done
+ * A disk that begins among these points is merged from its first layer on, into one that is complete; of one that ends
+ * among them the layers only go. The intent is durable before the first act, and every act may be repeated, so a merge that was killed is done
  * again from its intent until that is gone. Readers: a middle merge disturbs nobody, since who has the old files
  * open keeps them; a fold writes into the oldest layer and needs it for itself alone.
  */
 export async function runMerge(tools: MergeTools, intent: MergeIntent): Promise<void> {
   const { files, layout } = tools;
   await files.makeDirectory(layout.intents);
-  await storeRecord(files, intentPath(layout), MERGE_INTENT, intent);
+  await storeRecord(files, intentPath(layout), mergeKind(intent), intent);
   await carryOut(tools, intent);
 }
 
@@ -67,7 +69,7 @@ async function carryOut(tools: MergeTools, intent: MergeIntent): Promise<void> {
 
 async function mergeMiddle(tools: MergeTools, intent: MergeIntent): Promise<void> {
   const { files, layout } = tools;
-  assert(intent.below !== undefined, 'a merge in the middle has a layer below');
+  assert(intent.below !== undefined, 'a merge in the middle has a point below');
   const oldestManifest = layout.manifest(intent.remove[0]!);
   if ((await files.sizeOf(oldestManifest)) !== undefined) {
     // Nothing has been retired yet: whatever stands aside may be half written and is made anew.
@@ -96,12 +98,14 @@ async function retire({ files, layout }: MergeTools, pointIds: readonly string[]
 
 async function writeMergedAside(tools: MergeTools, intent: MergeIntent, diskId: string): Promise<void> {
   const { files, images, layout, blockBytes } = tools;
-  const merged = [...intent.remove, intent.into];
+  const { remove, hasInto, below } = partOf(intent, diskId);
+  if (remove.length === 0 || !hasInto) return;
+  const merged = [...remove, intent.into];
   const aside = asidePath(layout, diskId, intent.into);
   await files.remove(aside);
   await using source = await images.open(merged.map((pointId) => layerFile(layout, diskId, pointId)));
   const { data, zero } = await source.ownExtents(merged.length);
-  const backing = { name: layerName(intent.below!), format: 'qcow2' as const };
+  const backing = below === undefined ? null : { name: layerName(below), format: 'qcow2' as const };
   const writer = await LayerWriter.create(files, aside, { sizeBytes: source.sizeBytes, backing });
   try {
     const zeros = zero[Symbol.iterator]();
@@ -121,7 +125,7 @@ async function writeMergedAside(tools: MergeTools, intent: MergeIntent, diskId: 
     await writer[Symbol.asyncDispose]();
   }
   const leaves = await mergedLeaves(tools, diskId, merged);
-  const chain = await chainBelow(tools, diskId, intent.below!);
+  const chain = below === undefined ? [] : await chainBelow(tools, diskId, below);
   await using result = await images.open([...chain, { path: aside, format: 'qcow2' }], { fromDevice: true });
   await expectContent(result, leaves, unionOf(data, zero), blockBytes, `${diskId} of ${intent.into}`);
   await writeLeaves(files, asideLeaves(layout, diskId, intent.into), leaves);
@@ -137,7 +141,9 @@ async function foldOldest(tools: MergeTools, intent: MergeIntent): Promise<void>
   for (const diskId of intent.diskIds) {
     const base = layerFile(layout, diskId, oldest);
     const top = layerFile(layout, diskId, intent.into);
-    if ((await files.sizeOf(base.path)) !== undefined) {
+    if (!partOf(intent, diskId).hasInto) {
+      await files.remove(base.path);
+    } else if ((await files.sizeOf(base.path)) !== undefined) {
       const leaves = await mergedLeaves(tools, diskId, [oldest, intent.into]);
       await files.setReadOnly(base.path, false);
       await images.commit([base, top]);

@@ -1,6 +1,6 @@
 import { type DeltaHeader, type DeltaProgress, NOTHING_RECEIVED } from '../delta/index.ts';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
-import type { ReplicaDescription } from './description.ts';
+import { hasDisk, type ReplicaDescription, type ReplicaPoint } from './description.ts';
 import { replicaFailure } from './errors.ts';
 
 export interface Offer {
@@ -25,12 +25,13 @@ export type OfferAnswer =
 
 /**
  * Whether a delta may be laid on the replica: only on top of the newest point, with the next sequence number, in the
- * current epoch, with the same disks, each at least as large as it was. A delta that makes the newest point is a repetition and already taken. Pure.
+ * current epoch, with no disk smaller than it was. Disks may come and go, but none comes again: its layers would be taken for
+ * those of the one before. A delta that makes the newest point is a repetition and already taken. Pure.
  */
 export function answerOffer(
   header: DeltaHeader,
   replica: ReplicaDescription,
-  disks: readonly { readonly diskId: string; readonly sizeBytes: number }[] | null,
+  disks: KnownDisks | undefined,
 ): OfferAnswer {
   const { newest, epoch, incoming } = replica;
   if (header.epoch !== epoch) return conflict({ why: 'epoch', held: epoch, offered: header.epoch });
@@ -60,19 +61,31 @@ export function answerOffer(
   };
 }
 
-function diskDifference(
-  header: DeltaHeader,
-  disks: readonly { readonly diskId: string; readonly sizeBytes: number }[],
-): string | undefined {
-  const isSame =
-    header.disks.length === disks.length &&
-    header.disks.every(({ diskId, sizeBytes }, index) => {
-      const known = disks[index]!;
-      return diskId === known.diskId && sizeBytes >= known.sizeBytes;
-    });
-  const text = (list: readonly { diskId: string; sizeBytes: number }[]) =>
-    list.map(({ diskId, sizeBytes }) => `${diskId} (${sizeBytes})`).join(', ');
-  return isSame ? undefined : `replica: ${text(disks)}; offered: ${text(header.disks)}`;
+interface DiskSize {
+  readonly diskId: string;
+  readonly sizeBytes: number;
+}
+
+/** The disks of the newest point, and the ids of those that any point has. */
+interface KnownDisks {
+  readonly now: readonly DiskSize[];
+  readonly ever: readonly string[];
+}
+
+function diskDifference({ disks }: DeltaHeader, { now, ever }: KnownDisks): string | undefined {
+  for (const { diskId, sizeBytes } of disks) {
+    const known = now.find((disk) => disk.diskId === diskId);
+    if (!known && ever.includes(diskId)) return `${diskId} is the id of a disk that was taken away`;
+    if (known && sizeBytes < known.sizeBytes)
+      return `${diskId} has ${known.sizeBytes} bytes here, and ${sizeBytes} are offered`;
+  }
+  return undefined;
+}
+
+/** The disks of a delta that the point below it does not have. */
+export function beginning({ parent, disks }: DeltaHeader, newest: ReplicaPoint | undefined): string[] {
+  if (parent === null || !newest) return [];
+  return disks.map(({ diskId }) => diskId).filter((diskId) => !hasDisk(newest, diskId));
 }
 
 function conflict(conflict: OfferConflict): OfferAnswer {

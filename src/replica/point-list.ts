@@ -1,4 +1,5 @@
-import type { ReplicaPoint } from './description.ts';
+import { diskIdsOf, hasDisk, type ReplicaPoint } from './description.ts';
+import { partOf } from './merge-plan.ts';
 import type { MergeIntent } from './records.ts';
 import type { Unmerged } from './unmerged.ts';
 
@@ -80,20 +81,34 @@ export class PointList {
     return new PointList(points, [...this.#leaving], this.#unmerged);
   }
 
-  /** The points whose layers make up a disk at the newest point, the oldest first. */
+  /** The list as it is up to the last point that has a disk. */
+  upToLastOf(diskId: string): PointList {
+    return this.upTo(this.#points.findLast((point) => hasDisk(point, diskId))!);
+  }
+
+  /** The disks that any of the points has. */
+  get diskIds(): string[] {
+    return [...new Set(this.#points.flatMap(diskIdsOf))];
+  }
+
+  /** The points whose layers make up a disk at the newest point, the oldest first; none if that has no such disk. */
   layers(diskId: string): string[] {
-    return this.#withUnmerged((unmerged) => unmerged.layers.get(diskId) ?? []);
+    return this.#withUnmerged(diskId, (unmerged) => unmerged.layers.get(diskId) ?? []);
   }
 
   /** As `layers`, but with every point whose layer there may still be something of. */
-  layersAtMost(): string[] {
-    return this.#withUnmerged(({ intent }) => intent.remove);
+  layersAtMost(diskId: string): string[] {
+    return this.#withUnmerged(diskId, ({ intent }) => partOf(intent, diskId).remove);
   }
 
-  #withUnmerged(left: (unmerged: Unmerged) => readonly string[]): string[] {
+  #withUnmerged(diskId: string, left: (unmerged: Unmerged) => readonly string[]): string[] {
+    const { newest } = this;
+    if (!newest || !hasDisk(newest, diskId)) return [];
     const unmerged = this.#unmerged;
-    return this.#points.flatMap(({ statement: { pointId } }) =>
-      unmerged && pointId === unmerged.intent.into ? [...left(unmerged), pointId] : [pointId],
-    );
+    return this.#points
+      .filter((point) => hasDisk(point, diskId))
+      .flatMap(({ statement: { pointId } }) =>
+        unmerged && pointId === unmerged.intent.into ? [...left(unmerged), pointId] : [pointId],
+      );
   }
 }

@@ -6,7 +6,7 @@ import { LayerWriter } from '../qcow2/index.ts';
 import { replicaFailure } from './errors.ts';
 import { type AppliedFrame, FrameLog, progressOf } from './frame-log.ts';
 import { layerName } from './layout.ts';
-import { INCOMING_RECORD } from './records.ts';
+import { INCOMING_RECORD, incomingKind } from './records.ts';
 
 /** Frames are made durable after this much data at the latest; what comes after is sent again when a process dies. */
 const CHECKPOINT_BYTES = 256 * 1024 * 1024;
@@ -57,14 +57,18 @@ export class ReceiveSession {
     header: DeltaHeader;
     nowMs: number;
     skewMs: number;
+    /** Disks that the parent does not have. */
+    begins?: readonly string[];
   }): Promise<ReceiveSession> {
-    const { files, directory, header } = o;
+    const { files, directory, header, begins } = o;
     await files.makeDirectory(directory);
-    await storeRecord(files, join(directory, 'session.json'), INCOMING_RECORD, {
+    const record = {
       header: { ...header, firstFrame: 0 },
       createdAtMs: o.nowMs,
       skewMs: o.skewMs,
-    });
+      ...(begins?.length ? { begins: [...begins] } : {}),
+    };
+    await storeRecord(files, join(directory, 'session.json'), incomingKind(record), record);
     await files.syncDirectory(dirname(directory));
     return ReceiveSession.open({ files, directory });
   }
@@ -82,9 +86,10 @@ export class ReceiveSession {
         const path = layerPath(directory, disk.diskId);
         const shape = {
           sizeBytes: disk.sizeBytes,
-          backing: header.parent
-            ? { name: layerName(header.parent.pointId), format: 'qcow2' as const }
-            : null,
+          backing:
+            header.parent && !record.begins?.includes(disk.diskId)
+              ? { name: layerName(header.parent.pointId), format: 'qcow2' as const }
+              : null,
         };
         const own = applied.filter((frame) => frame.disk === index);
         if (own.length > 0) {

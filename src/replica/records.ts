@@ -59,9 +59,17 @@ const IncomingSchema = Type.Object({
   header: Type.Unknown(),
   createdAtMs: Time,
   skewMs: Type.Number(),
+  /** Disks that the parent does not have: their layers are complete by themselves. */
+  begins: Type.Optional(Type.Array(Type.String(), { minItems: 1 })),
 });
 /** `incoming/<session>/session.json`: a receive in progress. */
-export const INCOMING_RECORD = recordKind('incoming', 1, IncomingSchema);
+export const INCOMING_RECORD = recordKind('incoming', 2, IncomingSchema);
+const INCOMING_RECORD_1 = recordKind('incoming', 1, IncomingSchema);
+
+/** A program that lays every layer upon one of the parent must not go on with a delta that brings a new disk. */
+export function incomingKind({ begins }: Type.Static<typeof IncomingSchema>): typeof INCOMING_RECORD {
+  return begins === undefined ? INCOMING_RECORD_1 : INCOMING_RECORD;
+}
 
 /** `incoming/<session>/verified.json`: everything is durable and verified; only renames are left to do. */
 export const VERIFIED_RECORD = recordKind('verified', 2, PointManifestSchema);
@@ -90,11 +98,20 @@ const MergeIntentSchema = Type.Object({
   into: Type.String(),
   /** The point right below them; absent when the oldest goes. */
   below: Type.Optional(Type.String()),
+  /** Disks of any of these points. */
   diskIds: Type.Array(Type.String(), { minItems: 1 }),
+  /** By disk, where not every one of the points has it: those that do. */
+  having: Type.Optional(Type.Record(Type.String(), Type.Array(Type.String()))),
 });
 /** `intents/merge.json`: a merge under way, written before its first act. */
 export type MergeIntent = Type.Static<typeof MergeIntentSchema>;
-export const MERGE_INTENT = recordKind('merge-intent', 1, MergeIntentSchema);
+export const MERGE_INTENT = recordKind('merge-intent', 2, MergeIntentSchema);
+const MERGE_INTENT_1 = recordKind('merge-intent', 1, MergeIntentSchema);
+
+/** A merge of points with different disks must not be ended by a program that takes them for the same. */
+export function mergeKind({ having }: MergeIntent): typeof MERGE_INTENT {
+  return having === undefined ? MERGE_INTENT_1 : MERGE_INTENT;
+}
 
 const ContentProofSchema = Type.Object({
   pointId: Type.String(),

@@ -15,6 +15,7 @@ import {
   type Acknowledgement,
   acknowledgementOf,
   checkNotNeeded,
+  diskIdsOf,
   type Incoming,
   type ReplicaDescription,
   type ReplicaPoint,
@@ -25,7 +26,7 @@ import type { ReplicaLayout } from './layout.ts';
 import { loadPoints, loadState, loadTree, mergeTools, type ReplicaState } from './loading.ts';
 import { type MergeTools, pendingMerge, redoMerge, runMerge } from './merge.ts';
 import { planMerge } from './merge-plan.ts';
-import { answerOffer, type Offer, type OfferAnswer } from './offer.ts';
+import { answerOffer, beginning, type Offer, type OfferAnswer } from './offer.ts';
 import { PointList } from './point-list.ts';
 import { discardSession, publishReceived } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
@@ -149,7 +150,9 @@ export class Replica {
     return this.#receiving.run(async () => {
       this.#checkThere();
       await this.#catchUp();
-      const answer = answerOffer(offer.header, this.describe(), this.newest?.statement.disks ?? null);
+      const { newest } = this;
+      const known = newest && { now: newest.statement.disks, ever: this.#points.diskIds };
+      const answer = answerOffer(offer.header, this.describe(), known);
       if (answer.kind !== 'accept') return answer;
       if (this.#incoming && this.#incoming.session !== offer.header.session) {
         await discardSession(this.#tools.files, this.layout, this.#incoming.session);
@@ -159,7 +162,7 @@ export class Replica {
         // Should this fail, what there is of it is found and used or swept at the next offer.
         this.#isOutdated = true;
         const session = await ReceiveSession.create({
-          ...{ files: this.#tools.files, header: offer.header },
+          ...{ files: this.#tools.files, header: offer.header, begins: beginning(offer.header, newest) },
           directory: this.layout.session(offer.header.session),
           nowMs: this.#tools.clock.wallMs(),
           skewMs: offer.skewMs,
@@ -310,7 +313,7 @@ export class Replica {
       for (;;) {
         const verdicts = this.retention(policy, proven, await others?.());
         const mayFold = this.#readers === 0 && !this.awaitsSeed;
-        const intent = planMerge(verdicts, this.#diskIds(), mayFold);
+        const intent = planMerge(verdicts, (pointId) => diskIdsOf(this.point(pointId)), mayFold);
         if (!intent) return retired;
         this.#points = this.#points.losing(intent);
         retired += await this.#merging(intent, (tools) => runMerge(tools, intent));
@@ -341,10 +344,6 @@ export class Replica {
     }
     this.#points = this.#points.without(intent);
     return intent.remove.length;
-  }
-
-  #diskIds(): string[] {
-    return (this.newest?.statement.disks ?? []).map(({ diskId }) => diskId);
   }
 
   /** Keeps the oldest layer from being folded into while `work` has chains of this replica open. */

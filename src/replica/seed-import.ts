@@ -188,20 +188,19 @@ async function discardSeed(files: FileSystem, layout: ReplicaLayout): Promise<vo
 
 /**
  * Proves a point on the base that has been read into `seed/` before that is put under it: its whole chain is read through
- * QEMU, and must make the signed roots. `layersAbove` are those of the points between the seed's and this one, and its own.
+ * QEMU, and must make the signed roots. `chainOf` gives what a disk is then, the base first.
  */
 export async function proveOnSeed(
-  { images, layout }: ImportTools,
+  { images }: Pick<ImportTools, 'images'>,
   statement: PointStatement,
-  layersAbove: (diskId: string) => readonly ImageFile[],
+  chainOf: (diskId: string) => readonly ImageFile[],
   o: ImportOptions,
 ): Promise<void> {
   const { blockBytes, disks } = statement;
   const bytesTotal = disks.reduce((sum, { sizeBytes }) => sum + sizeBytes, 0);
   let before = 0;
   for (const { diskId, sizeBytes, root } of disks) {
-    const base: ImageFile = { path: layerPath(layout.seed, diskId), format: 'qcow2' };
-    await using reader = await images.open([base, ...layersAbove(diskId)], { fromDevice: true });
+    await using reader = await images.open(chainOf(diskId), { fromDevice: true });
     const tree = new DigestTree({ sizeBytes, blockBytes });
     const { data } = await reader.contentExtents();
     for await (const { index, digest } of digestsOf(reader, data, blockBytes, o.signal)) {

@@ -3,8 +3,9 @@ import type { Failure } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { storeRecord } from '../lib/records.ts';
 import { type SignedStatement, statementDigest } from '../recovery-point/index.ts';
-import { type Acknowledgement, acknowledgementOf, type ReplicaPoint } from './description.ts';
+import { type Acknowledgement, acknowledgementOf, diskIdsOf, type ReplicaPoint } from './description.ts';
 import { replicaFailure } from './errors.ts';
+import { layerPath } from './receive-session.ts';
 import { manifestKind, type ReplicaRecord } from './records.ts';
 import type { Replica } from './replica.ts';
 import type { SeedFile } from './seed-file.ts';
@@ -163,18 +164,21 @@ export class Seeding {
     const { pointId } = awaited.statement;
     const newest = replica.points.at(-1)!.statement;
     if (newest.pointId === pointId) return;
-    const layersAbove = (diskId: string): ImageFile[] => {
-      const base = layout.layer(diskId, pointId);
+    const chainOf = (diskId: string): ImageFile[] => {
+      const standIn = layout.layer(diskId, pointId);
       const files = replica.chain(newest.pointId, diskId);
-      return files.slice(files.findIndex(({ path }) => path === base) + 1);
+      const at = files.findIndex(({ path }) => path === standIn);
+      // A disk that came later has all of its layers here.
+      if (at < 0) return files;
+      return [{ path: layerPath(layout.seed, diskId), format: 'qcow2' }, ...files.slice(at + 1)];
     };
-    await proveOnSeed({ ...tools, layout }, newest, layersAbove, o);
+    await proveOnSeed(tools, newest, chainOf, o);
   }
 
   async #rebase(seed: SeedFile, awaited: ReplicaPoint): Promise<void> {
     const { tools, replica } = this.#o;
     const { layout, points } = replica;
-    const { pointId, disks } = awaited.statement;
+    const { pointId } = awaited.statement;
     const below = points.slice(
       0,
       points.findIndex(({ statement }) => statement.pointId === pointId),
@@ -186,7 +190,7 @@ export class Seeding {
       {
         pointId,
         remove: below.map(({ statement }) => statement.pointId),
-        diskIds: disks.map(({ diskId }) => diskId),
+        diskIds: [...new Set([...below, awaited].flatMap(diskIdsOf))],
       },
     );
   }

@@ -1,6 +1,7 @@
 import type { FileSystem } from '../lib/files.ts';
 import { readHeader } from '../qcow2/index.ts';
 import { pointOfLayer, type ReplicaLayout } from './layout.ts';
+import { partOf } from './merge-plan.ts';
 import type { MergeIntent } from './records.ts';
 
 /**
@@ -23,6 +24,7 @@ export async function findUnmerged(
   const layers = new Map<string, readonly string[]>();
   for (const diskId of intent.diskIds) {
     const under: string[] = [];
+    if (!partOf(intent, diskId).hasInto) continue;
     for (let at = intent.into; ; ) {
       const { backing } = await readHeader(files, layout.layer(diskId, at));
       const below = backing ? pointOfLayer(backing.name) : undefined;

@@ -9,13 +9,23 @@ import type { CutRecord, MachineRecord, ProtectedDisk } from './records.ts';
  *                              cut 2   cut 3       takes the guest's writes
  * ```
  *
- * where the first cut seals the origin itself and each later one the layer that the cut before had made. Cuts are in
- * ascending order of their ordinals everywhere here.
+ * where the first cut seals the origin itself and each later one the layer that the cut before had made. A disk that came
+ * later has its first cut then; the cuts before do not name it. Cuts are in ascending order of their ordinals everywhere here.
  */
 
 /** Cuts that have happened, in order; one of which that is not known is not among them. */
 export function happened(cuts: readonly CutRecord[]): CutRecord[] {
   return cuts.filter(({ state }) => state !== 'intended');
+}
+
+/** The disks that a cut has, in the order of the machine's. */
+export function disksOf(disks: readonly ProtectedDisk[], cut: CutRecord): ProtectedDisk[] {
+  return disks.filter(({ diskId }) => cut.sealed[diskId] !== undefined);
+}
+
+/** Whether the youngest cut up to an ordinal has a disk. */
+export function isThereAt({ sinceOrdinal }: ProtectedDisk, ordinal: number): boolean {
+  return sinceOrdinal === undefined || sinceOrdinal <= ordinal;
 }
 
 /**
@@ -26,8 +36,10 @@ function ownLayers(disk: ProtectedDisk, cuts: readonly CutRecord[]): { cut: CutR
   const origin = disk.chain.at(-1)!;
   return happened(cuts)
     .filter(({ merged }) => !merged)
-    .map((cut) => ({ cut, layer: cut.sealed[disk.diskId]! }))
-    .filter(({ layer }) => layer.path !== origin.path)
+    .flatMap((cut) => {
+      const layer = cut.sealed[disk.diskId];
+      return layer && layer.path !== origin.path ? [{ cut, layer }] : [];
+    })
     .filter(({ layer }, index, all) => layer.path !== all[index + 1]?.layer.path);
 }
 
@@ -54,24 +66,33 @@ export function sizeAt({ diskId, sizeBytes }: ProtectedDisk, cut: CutRecord | un
   return cut?.sizes?.[diskId] ?? sizeBytes;
 }
 
-/** The configuration of a machine with the disks as large as they were at a cut. */
+/** The configuration of a machine with the disks that it had at a cut, as large as they were. */
 export function configurationAt(
   { configuration, disks }: MachineRecord,
   cut: CutRecord,
 ): MachineConfiguration {
-  const sizeOf = (diskId: string) => {
-    const disk = disks.find((candidate) => candidate.diskId === diskId);
-    return disk && sizeAt(disk, cut);
-  };
+  const known = new Map(disksOf(disks, cut).map((disk) => [disk.diskId, sizeAt(disk, cut)]));
   return {
     ...configuration,
-    disks: configuration.disks.map((disk) => ({ ...disk, sizeBytes: sizeOf(disk.diskId) ?? disk.sizeBytes })),
+    disks: configuration.disks.flatMap((disk) => {
+      const sizeBytes = known.get(disk.diskId);
+      return sizeBytes === undefined ? [] : [{ ...disk, sizeBytes }];
+    }),
   };
 }
 
-/** Whether a cut sealed a layer of our own, which can be committed and removed, and not the owner's file. */
+/** The disks of which a cut sealed a layer of our own, which can be committed and removed, and not the owner's file. */
+export function ownLayersOf(
+  disks: readonly ProtectedDisk[],
+  cut: CutRecord,
+): { readonly disk: ProtectedDisk; readonly layer: ImageFile }[] {
+  return disksOf(disks, cut)
+    .map((disk) => ({ disk, layer: cut.sealed[disk.diskId]! }))
+    .filter(({ disk, layer }) => layer.path !== disk.chain.at(-1)!.path);
+}
+
 export function hasOwnLayer(disks: readonly ProtectedDisk[], cut: CutRecord): boolean {
-  return disks.every((disk) => cut.sealed[disk.diskId]!.path !== disk.chain.at(-1)!.path);
+  return ownLayersOf(disks, cut).length > 0;
 }
 
 /** The oldest cut whose layer every target holds and which is still a file of its own: the next to commit down. */
@@ -98,9 +119,9 @@ export function nextToCompact(
     const younger = happened(cuts).find(({ ordinal }) => ordinal > interrupted.ordinal);
     return younger ? { older: interrupted, younger } : undefined;
   }
-  const unsent = happened(cuts).filter(
-    (cut) => !cut.merged && cut.ordinal > o.acknowledgedOrdinal && hasOwnLayer(disks, cut),
-  );
+  const waiting = happened(cuts).filter(({ merged, ordinal }) => !merged && ordinal > o.acknowledgedOrdinal);
+  // The first cut of all has sealed nothing of ours.
+  const unsent = waiting.filter((cut, index) => index > 0 || hasOwnLayer(disks, cut));
   if (unsent.length <= o.unsentMax) return undefined;
   const older = unsent.at(-2)!;
   const younger = unsent.at(-1)!;

@@ -48,7 +48,11 @@ function explained(
         said: `the copy has number ${evidence.offered}, and the other site expects ${evidence.expected}`,
       };
     case 'disks':
-      return { said: evidence.detail };
+      return {
+        said: evidence.detail,
+        wayOut:
+          'If disks came or went here, the other site may run a version that keeps to the disks of the first copy: upgrade it; nothing is lost meanwhile.',
+      };
     case 'seed':
       return {
         said: 'the other site awaits the base of the machine, and cannot prove a copy that does not come in whole blocks',

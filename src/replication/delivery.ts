@@ -8,14 +8,20 @@ import { observed } from '../lib/streams.ts';
 import { throttled } from '../peer/index.ts';
 import { limitAt, type SignedStatement, statementDigest, type Zones } from '../recovery-point/index.ts';
 import type { Acknowledgement } from '../replica/index.ts';
-import { chainAt, chainUpTo, configurationAt, happened, sizeAt } from './chain.ts';
+import { chainAt, chainUpTo, disksOf, happened, isThereAt, sizeAt } from './chain.ts';
 import { conflictFailure } from './conflict.ts';
 import { rebuildTree } from './delta-source.ts';
 import { DigestStore } from './digests.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
 import type { ChainTools } from './protected-chain.ts';
-import { type CutRecord, type MachineRecord, TARGET_RECORD, type TargetRecord } from './records.ts';
+import {
+  type CutRecord,
+  type MachineRecord,
+  type ProtectedDisk,
+  TARGET_RECORD,
+  type TargetRecord,
+} from './records.ts';
 import {
   exportedAs,
   leavesStream,
@@ -31,6 +37,7 @@ import {
   SendSession,
   type SentDelta,
   type StatementSigner,
+  saidOf,
 } from './send-session.ts';
 import { planSession, type SessionPlan } from './session-plan.ts';
 import type { ReplicationTarget } from './target.ts';
@@ -217,8 +224,8 @@ export class Delivery {
 
   /** Digests first, then the word that the seed is there. */
   async #recordExport(cut: CutRecord, sent: SentDelta): Promise<void> {
-    for (const { diskId } of this.#machine().record.disks) {
-      await this.#digests.save(diskId, 1, sent.trees.get(diskId)!, undefined, sent.changed.get(diskId)!);
+    for (const [diskId, tree] of sent.trees) {
+      await this.#digests.save(diskId, 1, tree, undefined, sent.changed.get(diskId)!);
     }
     this.#trees = sent.trees;
     await this.#store({ seed: { state: 'exported', cutId: cut.cutId, signed: sent.signed } });
@@ -231,9 +238,9 @@ export class Delivery {
     signal?: AbortSignal,
   ): Promise<ReplicateOutcome> {
     const { clock, random, files } = this.#tools;
-    const { name, protection, disks } = this.#machine().record;
+    const { name, protection } = this.#machine().record;
     assert(protection !== null, 'only a protected machine is delivered');
-    const paths = disks.map(({ diskId }) => this.#digests.path(diskId, 1));
+    const paths = signed.statement.disks.map(({ diskId }) => this.#digests.path(diskId, 1));
     let wireBytes = 0;
     const counted = observed(leavesStream(files, paths), ({ length }) => {
       wireBytes += length;
@@ -261,7 +268,7 @@ export class Delivery {
   async doubtOfAcknowledged(): Promise<string | undefined> {
     const { acknowledged } = this.#record;
     if (!acknowledged) return 'nothing was acknowledged that its files could be compared with';
-    for (const { diskId } of this.#machine().record.disks) {
+    for (const { diskId } of this.#acknowledgedDisks()) {
       const was = await this.#digestsOf(diskId, acknowledged.sequence);
       if (!was) return 'the digests that its files could be compared with are lost';
       const is = await this.#rebuild(diskId, acknowledged.ordinal);
@@ -343,9 +350,7 @@ export class Delivery {
     const { images, signer, siteId } = this.#tools;
     const { cut, sequence, parent } = plan;
     const { record: machine, cuts } = this.#machine();
-    const { machineId, name, epoch, disks } = machine;
-    const { copyType, aim, assertions, consistency, degraded, cutAtMs, pauseMs, frozenMs, missed, group } =
-      cut;
+    const disks = disksOf(machine.disks, cut);
     return SendSession.open({
       images,
       signer,
@@ -353,24 +358,7 @@ export class Delivery {
       chains: Object.fromEntries(disks.map((disk) => [disk.diskId, chainAt(disk, cuts, cut)])),
       disks,
       trees: parent ? await this.#loadTrees() : new Map(),
-      about: {
-        ...{
-          machineId,
-          machineName: name,
-          sourceSiteId: siteId,
-          pointId: cut.cutId,
-          sequence,
-          epoch,
-          parent,
-        },
-        ...{ copyType, consistency, cutAtMs, pauseMs, missed },
-        configuration: configurationAt(machine, cut),
-        ...(aim === undefined ? {} : { aim }),
-        ...(assertions ? { assertions } : {}),
-        ...(degraded === undefined ? {} : { degraded }),
-        ...(frozenMs === undefined ? {} : { frozenMs }),
-        ...(group ? { group } : {}),
-      },
+      about: { ...saidOf(machine, cut), sourceSiteId: siteId, sequence, parent },
       ...(signal ? { signal } : {}),
     });
   }
@@ -386,7 +374,10 @@ export class Delivery {
       sequence: plan.sequence,
       epoch,
       parent: plan.parent,
-      disks: disks.map((disk) => ({ diskId: disk.diskId, sizeBytes: sizeAt(disk, plan.cut) })),
+      disks: disksOf(disks, plan.cut).map((disk) => ({
+        diskId: disk.diskId,
+        sizeBytes: sizeAt(disk, plan.cut),
+      })),
       ...HEADER_DEFAULTS,
       // What lies upon a base that has not come can be proven only by whole blocks.
       ...(isWhole ? { granularityBytes: HEADER_DEFAULTS.blockBytes } : {}),
@@ -401,9 +392,9 @@ export class Delivery {
   ): Promise<ReplicateOutcome> {
     checkAcknowledged(acknowledgement, cut, sent.statementDigest);
     const { sequence } = acknowledgement;
-    for (const { diskId } of this.#machine().record.disks) {
+    for (const [diskId, tree] of sent.trees) {
       const older = sequence > 1 ? this.#trees?.get(diskId) : undefined;
-      await this.#digests.save(diskId, sequence, sent.trees.get(diskId)!, older, sent.changed.get(diskId)!);
+      await this.#digests.save(diskId, sequence, tree, older, sent.changed.get(diskId)!);
     }
     this.#trees = sent.trees;
     await this.#recordAcknowledgement(cut, acknowledgement, sent.signed);
@@ -427,12 +418,18 @@ export class Delivery {
     if (this.#trees) return this.#trees;
     const acknowledged = this.#record.acknowledged!;
     const trees = new Map<string, DigestTree>();
-    for (const { diskId } of this.#machine().record.disks) {
+    for (const { diskId } of this.#acknowledgedDisks()) {
       const known = await this.#digestsOf(diskId, acknowledged.sequence);
       trees.set(diskId, known ?? (await this.#rebuild(diskId, acknowledged.ordinal)));
     }
     this.#trees = trees;
     return trees;
+  }
+
+  /** The disks of the point that was acknowledged last. */
+  #acknowledgedDisks(): ProtectedDisk[] {
+    const { ordinal } = this.#record.acknowledged!;
+    return this.#machine().record.disks.filter((disk) => isThereAt(disk, ordinal));
   }
 
   /** Undefined if the stored digests cannot be used. */

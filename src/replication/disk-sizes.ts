@@ -3,7 +3,7 @@ import { messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { readVirtualSize } from '../qcow2/index.ts';
-import { chainOf, happened, sizeAt } from './chain.ts';
+import { chainOf, disksOf, happened, sizeAt } from './chain.ts';
 import { replicationFailure } from './errors.ts';
 import type { CutRecord, ProtectedDisk } from './records.ts';
 
@@ -49,7 +49,7 @@ export async function followGrowth(
   running: RunningMachine | undefined,
 ): Promise<Record<string, number>> {
   const sizes: Record<string, number> = {};
-  for (const disk of disks) {
+  for (const disk of disksOf(disks, cut)) {
     const { diskId, deviceName } = disk;
     const looked = sizeAt(disk, cut);
     const sealed = (await sizeOf(files, cut.sealed[diskId]!)) ?? looked;

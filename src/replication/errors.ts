@@ -16,6 +16,11 @@ export const REPLICATION_ERRORS = {
     retry: 'never',
     remedy: 'Protect the machine first: `warmsite vm protect`.',
   },
+  PROTECTION_DISK_TAKEN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Look at the disks of the machine with `warmsite vm show`, and choose another id with `--disk`.',
+  },
   PROTECTION_DISK_SHRUNK: {
     kind: 'refused',
     retry: 'later',

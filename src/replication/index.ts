@@ -21,6 +21,7 @@ export { sizeAt } from './chain.ts';
 export { cutGroup, type GroupCutOutcome, type GroupMember } from './cut-group.ts';
 export type { CutTogether } from './cut-together.ts';
 export type { ReplicateOutcome } from './delivery.ts';
+export type { NewDisk } from './disk-changes.ts';
 export { REPLICATION_ERRORS } from './errors.ts';
 export { ProtectedLayout } from './layout.ts';
 export type { MachinePresence } from './machine-presence.ts';

@@ -1,4 +1,4 @@
-import { basename } from 'node:path';
+import { basename, dirname } from 'node:path';
 import type { DiskImages, ImageFile, RunningMachine } from '../hypervisor/index.ts';
 import { assert } from '../lib/assert.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -11,10 +11,12 @@ import { createEmptyLayer } from '../qcow2/index.ts';
 import { aimOf, type CopyType } from '../recovery-point/index.ts';
 import {
   chainOf,
+  disksOf,
   happened,
   hasOwnLayer,
   nextToCompact,
   nextToMerge,
+  ownLayersOf,
   sizeAt,
   staleDisks,
   strangersAmong,
@@ -48,7 +50,7 @@ const UNSENT_LAYERS_MAX = 8;
 export class ProtectedChain {
   readonly #tools: ChainTools;
   readonly #layout: ProtectedLayout;
-  readonly #disks: readonly ProtectedDisk[];
+  #disks: readonly ProtectedDisk[];
   /** What hooks of earlier copies must still run in the guest. */
   readonly owedHooks: OwedHooks;
   #cuts: readonly CutRecord[];
@@ -94,6 +96,18 @@ export class ProtectedChain {
 
   get cuts(): readonly CutRecord[] {
     return this.#cuts;
+  }
+
+  /**
+   * From the next cut on these are the machine's disks; its record says so durably. What was interrupted must have been ended,
+   * because it is ended with the disks of the record.
+   */
+  haveDisks(disks: readonly ProtectedDisk[]): void {
+    assert(
+      this.#cuts.every(({ state }) => state !== 'intended'),
+      'a cut that was begun has the disks of the record',
+    );
+    this.#disks = disks;
   }
 
   /** The chain that a disk's machine must be started on. */
@@ -155,8 +169,8 @@ export class ProtectedChain {
       const chain = new Set(this.chain(disk.diskId).map(({ path }) => path));
       const left = happened(this.#cuts)
         .flatMap(({ merged, sealed, leftovers }) => [...(merged ? [sealed] : []), ...(leftovers ?? [])])
-        .map((images) => images[disk.diskId]!.path)
-        .filter((path) => names.has(basename(path)) && !chain.has(path));
+        .flatMap((images) => images[disk.diskId]?.path ?? [])
+        .filter((path) => dirname(path) === directory && names.has(basename(path)) && !chain.has(path));
       if (left.length === 0) continue;
       await this.#freed;
       this.#freed = (await removeUnwaited(files, left)).freed;
@@ -316,8 +330,8 @@ export class ProtectedChain {
     for (;;) {
       const cut = nextToMerge(this.#disks, this.#cuts, acknowledgedOrdinal);
       if (!cut) break;
-      for (const disk of this.#disks) {
-        await this.#commitDown(disk, cut.sealed[disk.diskId]!, disk.chain.at(-1)!, running);
+      for (const { disk, layer } of ownLayersOf(this.#disks, cut)) {
+        await this.#commitDown(disk, layer, disk.chain.at(-1)!, running);
       }
       await this.#store({ ...cut, merged: true });
       merged += 1;
@@ -343,19 +357,21 @@ export class ProtectedChain {
 
   async #absorb(older: CutRecord, younger: CutRecord, running: RunningMachine | undefined): Promise<void> {
     await this.#store({ ...older, state: 'absorbing' });
-    const isDone = this.#disks.every(
-      ({ diskId }) => younger.sealed[diskId]!.path === older.sealed[diskId]!.path,
+    const isDone = younger.missed.some(({ pointId }) => pointId === older.cutId);
+    // Of a disk that came with the younger one there is nothing to take in.
+    const taken = disksOf(disksOf(this.#disks, younger), older).filter(
+      ({ diskId }) => younger.sealed[diskId]!.path !== older.sealed[diskId]!.path,
     );
     if (!isDone) {
-      for (const disk of this.#disks) {
+      for (const disk of taken) {
         await this.#commitDown(disk, younger.sealed[disk.diskId]!, older.sealed[disk.diskId]!, running);
       }
       const reason = 'no target acknowledged in time; its changes are part of the next point';
       const missed = { pointId: older.cutId, copyType: older.copyType, cutAtMs: older.cutAtMs, reason };
       await this.#store({
         ...younger,
-        sealed: older.sealed,
-        leftovers: [younger.sealed],
+        sealed: { ...younger.sealed, ...imagesOf(taken, older) },
+        leftovers: [imagesOf(taken, younger)],
         missed: [...older.missed, missed, ...younger.missed],
       });
     }
@@ -444,4 +460,8 @@ export class ProtectedChain {
     await this.#tools.files.syncDirectory(this.#layout.cuts);
     this.#cuts = this.#cuts.filter(({ cutId }) => cutId !== cut.cutId);
   }
+}
+
+function imagesOf(disks: readonly ProtectedDisk[], { sealed }: CutRecord): CutRecord['sealed'] {
+  return Object.fromEntries(disks.map(({ diskId }) => [diskId, sealed[diskId]!]));
 }

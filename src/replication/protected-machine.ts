@@ -5,9 +5,10 @@ import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { copyTypeOf } from '../recovery-point/index.ts';
-import { happened, sizeAt } from './chain.ts';
+import { happened, isThereAt, sizeAt } from './chain.ts';
 import type { CutTogether } from './cut-together.ts';
 import { type Delivered, Delivery, type DeliveryTools, type ReplicateOutcome } from './delivery.ts';
+import { checkRunsOn, type NewDisk, ofOneAge, withDisk } from './disk-changes.ts';
 import { replicationFailure } from './errors.ts';
 import { isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
 import type { ProtectedLayout } from './layout.ts';
@@ -333,9 +334,28 @@ export class ProtectedMachine {
     const isKept = phase === 'setting-aside' && last !== undefined;
     await this.#chain.remove(isKept ? this.layout.setAside(last.cutId) : undefined);
     await this.#delivery?.remove();
-    await this.#storeRecord({ ...record, protection: null });
+    await this.#storeRecord({ ...record, disks: ofOneAge(record.disks), protection: null });
+    this.#chain.haveDisks(this.#record.disks);
     this.#delivery = null;
     if (this.#presence.state === 'stale') this.#presence = presenceOf(this.#running);
+  }
+
+  /**
+   * Takes a disk in that the machine has got: the next copy is the first one with it, and brings it whole beside the
+   * differences of the others. Nothing is copied by this. Throws PROTECTION_DISK_TAKEN, PROTECTION_STALE_BASE.
+   */
+  addDisk(added: NewDisk): Promise<void> {
+    return this.#changing.run(async () => {
+      await this.#attach();
+      this.#needHealthy();
+      if (this.#running) await checkRunsOn(this.#running, added);
+      // A cut of unknown outcome is one of the disks that there were.
+      if (this.#record.protection)
+        await this.#watchingForStaleBase(() => this.#chain.reconcile(this.#running));
+      const record = withDisk(this.#record, this.cuts, added);
+      await this.#storeRecord(record);
+      this.#chain.haveDisks(record.disks);
+    });
   }
 
   /** Makes a copy of the given type, or its part of one of several machines. Throws COPY_TYPE_UNKNOWN, CUT_FAILED; nothing has changed then. */
@@ -367,10 +387,12 @@ export class ProtectedMachine {
 
   /** Whether the guest has written anything since the last cut; for a machine that does not run. */
   async hasUncutChanges(): Promise<boolean> {
+    const last = happened(this.cuts).at(-1);
     for (const disk of this.#record.disks) {
+      if (last && !isThereAt(disk, last.ordinal)) return true;
       await using reader = await this.#tools.images.open(this.chain(disk.diskId));
       const { data, zero } = await reader.ownExtents(1);
-      const hasGrown = reader.sizeBytes !== sizeAt(disk, happened(this.cuts).at(-1));
+      const hasGrown = reader.sizeBytes !== sizeAt(disk, last);
       if (hasGrown || data.length + zero.length > 0) return true;
     }
     return false;

@@ -204,6 +204,10 @@ function checkHeader(raw: unknown): DeltaHeader {
     digest: Type.Literal('sha256'),
     firstFrame: Type.Literal(0),
   });
-  if (Value.Check(Header, raw)) return raw;
+  if (Value.Check(Header, raw) && hasUniqueDisks(raw)) return raw;
   throw replicationFailure('REPLICATION_REQUEST_INVALID', 'the header of the offered delta is not valid');
+}
+
+function hasUniqueDisks({ disks }: Pick<DeltaHeader, 'disks'>): boolean {
+  return new Set(disks.map(({ diskId }) => diskId)).size === disks.length;
 }

@@ -59,6 +59,8 @@ const MachineRecordSchema = Type.Object({
       chain: Type.Array(Image, { minItems: 1 }),
       /** When the machine was added; cuts tell what it has become since. */
       sizeBytes: Type.Integer({ minimum: 512 }),
+      /** The first cut that has it, by its ordinal; absent: it was there from the beginning of the protection. */
+      sinceOrdinal: Type.Optional(Type.Integer({ minimum: 1 })),
     }),
     { minItems: 1 },
   ),
@@ -77,14 +79,19 @@ const MachineRecordSchema = Type.Object({
 /** `machine.json`: a machine of this site. */
 export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
 export type ProtectedDisk = MachineRecord['disks'][number];
-export const MACHINE_RECORD = recordKind('machine', 3, MachineRecordSchema, (value, version) =>
+export const MACHINE_RECORD = recordKind('machine', 4, MachineRecordSchema, (value, version) =>
   version === 1 ? ofVersion1(value) : value,
 );
+const MACHINE_RECORD_3 = recordKind('machine', 3, MachineRecordSchema);
 const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
 
-/** A machine with copy types of its own must not be copied by a program that would not know what they ask for. */
-export function machineKind({ protection }: MachineRecord): typeof MACHINE_RECORD {
-  return protection?.copyTypes?.length ? MACHINE_RECORD : MACHINE_RECORD_2;
+/**
+ * A machine with copy types of its own must not be copied by a program that would not know what they ask for, nor one whose
+ * cuts have different disks by a program that takes them for the same.
+ */
+export function machineKind({ protection, disks }: MachineRecord): typeof MACHINE_RECORD {
+  if (disks.some(({ sinceOrdinal }) => sinceOrdinal !== undefined)) return MACHINE_RECORD;
+  return protection?.copyTypes?.length ? MACHINE_RECORD_3 : MACHINE_RECORD_2;
 }
 
 /** Version 1 knew intervals alone, and two copy types. */

@@ -2,7 +2,7 @@ import { NOTHING_RECEIVED } from '../delta/index.ts';
 import { observed } from '../lib/streams.ts';
 import type { SignedStatement } from '../recovery-point/index.ts';
 import { seedHeader } from '../replica/index.ts';
-import { chainUpTo } from './chain.ts';
+import { chainUpTo, isThereAt } from './chain.ts';
 import type { Delivered, DeliveryTools } from './delivery.ts';
 import type { TargetRecord } from './records.ts';
 import { exportedAs, type SeedExported, type SeedExportOptions, seedPath, writeSeed } from './seed-export.ts';
@@ -25,11 +25,12 @@ export async function exportAgain(
   const { file, known } = await seedPath(tools.files, path, { machineName, sequence, pointId });
   await target.seeds.keep(machineId, pointId, o.signal);
   if (known) return exportedAs(file, known);
-  const chainOf = (disk: (typeof record.disks)[number]) => chainUpTo(disk, cuts, acknowledged!.ordinal);
+  const { ordinal } = acknowledged!;
+  const disks = record.disks.filter((disk) => isThereAt(disk, ordinal));
   await using sending = await SendSession.open({
-    ...{ images, signer, signed, disks: record.disks, trees: new Map(), about: signed.statement },
+    ...{ images, signer, signed, disks, trees: new Map(), about: signed.statement },
     header: { ...seedHeader({ signed }), granularityBytes: HEADER_DEFAULTS.granularityBytes },
-    chains: Object.fromEntries(record.disks.map((disk) => [disk.diskId, chainOf(disk)])),
+    chains: Object.fromEntries(disks.map((disk) => [disk.diskId, chainUpTo(disk, cuts, ordinal)])),
     ...(o.signal ? { signal: o.signal } : {}),
   });
   const { bytes } = await writeSeedOf(tools, sending, file, o);

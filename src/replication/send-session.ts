@@ -15,9 +15,10 @@ import {
   statementBytes,
   statementDigest,
 } from '../recovery-point/index.ts';
+import { configurationAt } from './chain.ts';
 import { type DiskDelta, GRANULARITY_BYTES, onGranularity, piecesOfDisk } from './delta-source.ts';
 import { replicationFailure } from './errors.ts';
-import type { ProtectedDisk } from './records.ts';
+import type { CutRecord, MachineRecord, ProtectedDisk } from './records.ts';
 
 /** Signs point statements in the name of this site. */
 export interface StatementSigner {
@@ -39,7 +40,7 @@ export interface SendRequest {
   /** By disk id: the chain as of the cut. */
   readonly chains: Readonly<Record<string, readonly ImageFile[]>>;
   readonly disks: readonly ProtectedDisk[];
-  /** By disk id: the tree of the parent; empty for a complete delta. */
+  /** By disk id: the tree of the parent; a disk without one is sent whole. */
   readonly trees: ReadonlyMap<string, DigestTree>;
   /** Everything of the statement that does not follow from the content. */
   readonly about: Omit<PointStatement, 'disks' | 'digest' | 'blockBytes' | 'version'>;
@@ -86,8 +87,9 @@ export class SendSession implements AsyncDisposable {
       for (const { diskId } of request.header.disks) {
         const reader = await request.images.open(request.chains[diskId]!);
         readers.push(reader);
-        const isComplete = request.header.parent === null;
-        const { data, zero } = isComplete ? await reader.contentExtents() : await reader.ownExtents(1);
+        const { data, zero } = request.trees.has(diskId)
+          ? await reader.ownExtents(1)
+          : await reader.contentExtents();
         // A block that the old end of a grown disk cut short is longer now, whether the guest wrote there or not.
         const border = endBlock(request.trees.get(diskId), reader.sizeBytes);
         const changed = { data: unionOf(data, border), zero: differenceOf(zero, border) };
@@ -187,7 +189,7 @@ export class SendSession implements AsyncDisposable {
         reader: this.#readers[diskIndex]!,
         ...this.#changes[diskIndex]!,
         tree: trees.get(diskId)!,
-        complete: header.parent === null,
+        complete: !this.#request.trees.has(diskId),
       };
       for await (const piece of piecesOfDisk(delta, signal)) {
         if (piece.type === 'data') this.#bytesDone += piece.data.length;
@@ -197,7 +199,7 @@ export class SendSession implements AsyncDisposable {
   }
 
   #sign(trees: ReadonlyMap<string, DigestTree>): SignedStatement {
-    const { about, header, signer, signed } = this.#request;
+    const { about, header, signer, signed, trees: parent } = this.#request;
     if (signed) return repeated(signed, trees);
     const statement: PointStatement = {
       ...about,
@@ -207,8 +209,8 @@ export class SendSession implements AsyncDisposable {
       disks: header.disks.map(({ diskId, sizeBytes }, index) => {
         const { data, zero } = this.#changes[index]!;
         const root = trees.get(diskId)!.root().toString('hex');
-        // In a complete delta zeros are what was always there.
-        const changed = header.parent === null ? data : unionOf(data, zero);
+        // Of a disk that is sent whole zeros are what was always there.
+        const changed = parent.has(diskId) ? unionOf(data, zero) : data;
         return { diskId, sizeBytes, root, changedBytes: totalLength(changed) };
       }),
     };
@@ -239,3 +241,22 @@ export const HEADER_DEFAULTS = {
   granularityBytes: GRANULARITY_BYTES,
   digest: 'sha256',
 } as const;
+
+/** What the statement of a cut says that neither its content tells nor the target. */
+export function saidOf(
+  machine: MachineRecord,
+  cut: CutRecord,
+): Omit<SendRequest['about'], 'sourceSiteId' | 'sequence' | 'parent'> {
+  const { machineId, name, epoch } = machine;
+  const { copyType, aim, assertions, consistency, degraded, cutAtMs, pauseMs, frozenMs, missed, group } = cut;
+  return {
+    ...{ machineId, machineName: name, pointId: cut.cutId, epoch },
+    ...{ copyType, consistency, cutAtMs, pauseMs, missed },
+    configuration: configurationAt(machine, cut),
+    ...(aim === undefined ? {} : { aim }),
+    ...(assertions ? { assertions } : {}),
+    ...(degraded === undefined ? {} : { degraded }),
+    ...(frozenMs === undefined ? {} : { frozenMs }),
+    ...(group ? { group } : {}),
+  };
+}

@@ -46,6 +46,7 @@ export const HANDLERS: Handlers = {
   'vm.start': ({ site, actor, params }) => site.machines.start(actor, params.machine),
   'vm.stop': ({ site, actor, params, body }) => site.machines.stop(actor, params.machine, body),
   'vm.protect': ({ site, actor, params, body }) => site.machines.protect(actor, params.machine, body),
+  'vm.disk.add': ({ site, actor, params, body }) => site.machines.addDisk(actor, params.machine, body),
   'vm.unprotect': ({ site, actor, params, body }) =>
     site.machines.unprotect(actor, params.machine, body.keepOrigin ?? false),
   'vm.policy': ({ site, actor, params, body }) => site.machines.changePolicy(actor, params.machine, body),

@@ -17,7 +17,17 @@ export class GuestMemory {
   #fillings = 0;
 
   constructor(disks: readonly GuestDisk[]) {
+    this.learn(disks);
+  }
+
+  get diskIds(): string[] {
+    return [...this.#content.keys()];
+  }
+
+  /** Its owner has put disks in; they are empty. Those that it knows stay as they are. */
+  learn(disks: readonly GuestDisk[]): void {
     for (const { diskId, sizeBytes } of disks) {
+      if (this.#content.has(diskId)) continue;
       this.#content.set(diskId, Buffer.alloc(sizeBytes));
       this.#unflushed.set(diskId, new Map());
     }

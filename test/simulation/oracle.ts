@@ -5,7 +5,7 @@ import type { PointManifest } from '../../src/replica/index.ts';
 import type { CutRecord } from '../../src/replication/index.ts';
 import { ChainContent } from './chain-content.ts';
 import type { DiskImage, GuestMemory } from './guest.ts';
-import { MACHINE_ID, type ProtectedSite } from './protected-site.ts';
+import { diskOf, MACHINE_ID, type ProtectedSite } from './protected-site.ts';
 import type { RecoverySite } from './recovery-site.ts';
 import type { SimDisk } from './sim-disk.ts';
 import { SimFiles } from './sim-files.ts';
@@ -90,10 +90,12 @@ export class Oracle {
     const { machine, fake } = this.#protected;
     if (!machine || machine.cuts === this.#cutsSeen) return;
     this.#cutsSeen = machine.cuts;
-    for (const { cutId, state } of machine.cuts) {
+    for (const { cutId, state, sealed } of machine.cuts) {
       if (state === 'intended' || this.#cuts.has(cutId)) continue;
       if (fake?.isAlive) throw new Violation(`cut ${cutId} is recorded, but the running machine made none`);
-      this.#cuts.set(cutId, this.#guest.snapshot());
+      this.#guest.learn(machine.record.disks);
+      const now = this.#guest.snapshot();
+      this.#cuts.set(cutId, new Map(Object.keys(sealed).map((diskId) => [diskId, now.get(diskId)!])));
     }
   }
 
@@ -109,11 +111,11 @@ export class Oracle {
   #locate(): void {
     const { machine, fake } = this.#protected;
     if (fake?.isAlive) {
-      this.#truth = new Map(
-        fake.disks.map(({ deviceName, chain }) => [deviceName.slice('drive-'.length), chain]),
-      );
+      this.#truth = new Map(fake.disks.map(({ deviceName, chain }) => [diskOf(deviceName), chain]));
     } else if (machine && !machine.cuts.some(({ state }) => state === 'intended')) {
-      this.#truth = new Map(this.#swarm.disks.map(({ diskId }) => [diskId, machine.chain(diskId)]));
+      const { disks } = machine.record;
+      this.#guest.learn(disks);
+      this.#truth = new Map(disks.map(({ diskId }) => [diskId, machine.chain(diskId)]));
     }
   }
 
@@ -150,11 +152,11 @@ export class Oracle {
     const acknowledged = machine.target?.acknowledged?.ordinal ?? 0;
     for (const cut of machine.cuts) {
       if (cut.state !== 'sealed' || cut.merged || cut.ordinal <= acknowledged) continue;
-      for (const { diskId } of this.#swarm.disks) {
+      for (const diskId of Object.keys(cut.sealed)) {
         const disk = machine.record.disks.find((candidate) => candidate.diskId === diskId)!;
         const below = machine.cuts
           .filter((other) => other.state !== 'intended' && !other.merged && other.ordinal <= cut.ordinal)
-          .map((other) => other.sealed[diskId]!);
+          .flatMap((other) => other.sealed[diskId] ?? []);
         const chain = unique([...disk.chain, ...below]);
         const what = `cut ${cut.ordinal} of ${diskId}`;
         const key = this.#protectedContent.keyOf(chain);
@@ -179,6 +181,9 @@ export class Oracle {
     if (disk === this.#recovery.disk) this.#listed = points;
     for (const { signed } of points) {
       const { pointId, sequence, disks } = signed.statement;
+      const ids = disks.map(({ diskId }) => diskId).join();
+      const had = [...(this.#cuts.get(pointId)?.keys() ?? [])].join();
+      if (had !== '' && ids !== had) throw new Violation(`point ${sequence} has ${ids}, and ${had} were cut`);
       for (const { diskId } of disks) {
         const what = `point ${sequence} of ${diskId}`;
         const chain = await attempt(what, () =>
@@ -236,7 +241,7 @@ export class Oracle {
   /** The same for a copy of the protected disk: where its records say the machine is, there its content is. */
   async checkProtectedCopy(disk: SimDisk, chainOf: (diskId: string) => readonly ImageFile[]): Promise<void> {
     const content = new ChainContent(disk);
-    for (const { diskId } of this.#swarm.disks) {
+    for (const diskId of this.#guest.diskIds) {
       const what = `the guest's ${diskId} after a power cut`;
       // Opened and attached again, so that every cut has been settled.
       const found = await this.#read(content, chainOf(diskId), what);
@@ -277,7 +282,7 @@ export class Oracle {
       'the newest cut is not at the recovery site',
     );
     wish(machine.target?.acknowledged?.pointId === newestCut?.cutId, 'the newest point is not acknowledged');
-    for (const { diskId } of this.#swarm.disks) {
+    for (const { diskId } of machine.record.disks) {
       const own = machine.chain(diskId).length - 1;
       wish(own <= 1, `${own} layers lie on ${diskId}`);
     }
@@ -298,7 +303,7 @@ export class Oracle {
 
   #surplusAtRecovery(): string[] {
     const points = this.#listed.map(({ signed }) => signed.statement.pointId);
-    return this.#swarm.disks.flatMap(({ diskId }) =>
+    return this.#guest.diskIds.flatMap((diskId) =>
       this.#recovery.disk
         .list(`${REPLICA}/disks/${diskId}`)
         .filter((name) => !points.includes(name.replace(/\.(qcow2|leaves)$/, '')))
@@ -308,7 +313,7 @@ export class Oracle {
 
   #surplusAtProtected(): string[] {
     const machine = this.#protected.machine!;
-    return this.#swarm.disks.flatMap(({ diskId }) => {
+    return machine.record.disks.flatMap(({ diskId }) => {
       const wanted = machine.chain(diskId).map(({ path }) => path);
       const own = wanted.at(-1)!;
       return this.#protected.disk

@@ -95,6 +95,10 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     wrap: { files: (files) => withoutSync(files, (path) => path.includes('/cuts/')) },
   },
   {
+    name: 'the record of a machine is renamed before it is synced, and forgets the disk that it has got',
+    wrap: { files: (files) => withoutSync(files, (path) => path.includes('/machine.json')) },
+  },
+  {
     name: 'tips are given to the machine before they are durable',
     wrap: { files: (files) => withoutSync(files, (path) => /\/protected\/.*\.qcow2/.test(path)) },
   },

@@ -21,7 +21,7 @@ import {
 import { FakeImages, ImageLocks } from '../support/fake-images.ts';
 import { FakeMachine } from '../support/fake-machine.ts';
 import { DiskFaults } from './faults.ts';
-import type { GuestMemory } from './guest.ts';
+import type { GuestDisk, GuestMemory } from './guest.ts';
 import { simSigner } from './signing.ts';
 import { chooseCutMode, SimDisk } from './sim-disk.ts';
 import { SimFiles } from './sim-files.ts';
@@ -35,6 +35,7 @@ export const RECOVERY_SITE = `${'0'.repeat(25)}r`;
 const SOCKETS = { qmpPath: '/run/machine/qmp' };
 /** Disks stay small, so that every point can be read again and again. */
 const GUEST_BYTES_MAX = 1024 * 1024;
+const DISKS_MAX = 4;
 
 /** Ways to replace what a site process works with, from outside of it: planted bugs. */
 export interface Wrappers {
@@ -48,6 +49,8 @@ export interface ProtectedSiteOptions {
   readonly random: SimRandom;
   /** Chance of its own for disks that grow: a life in which none does is what it would be without. */
   readonly growth: SimRandom;
+  /** As `growth`, for disks that come. */
+  readonly arrivals: SimRandom;
   readonly swarm: Swarm;
   readonly guest: GuestMemory;
   readonly wrap: Wrappers;
@@ -72,6 +75,7 @@ export class ProtectedSite {
   #guestProcess: SimProcess | undefined;
   #opened: SimFiles | undefined;
   mishaps = 0;
+  #arrived = 0;
   /** The guest writes, copies are made and the machine is stopped and started; else everything only comes to rest. */
   isBusy = true;
 
@@ -87,20 +91,7 @@ export class ProtectedSite {
     await files.syncDirectory('/');
     const { swarm } = this.#o;
     const disks = [];
-    for (const { diskId, sizeBytes } of swarm.disks) {
-      const path = `/owner/${diskId}.${swarm.originFormat}`;
-      if (swarm.originFormat === 'raw') {
-        const file = await files.open(path, 'create');
-        await file.truncate(sizeBytes);
-        await file.sync();
-        await file.close();
-        await files.syncDirectory(dirname(path));
-      } else {
-        await createEmptyLayer(files, path, { sizeBytes, backing: null }, { sync: true });
-      }
-      const chain = [{ path, format: swarm.originFormat }];
-      disks.push({ diskId, deviceName: `drive-${diskId}`, chain, sizeBytes });
-    }
+    for (const disk of swarm.disks) disks.push(await this.#makeDisk(disk));
     const process = new SimProcess(this.#o.turns, 'set-up');
     const tools = this.#tools(process, files);
     const machine = await ProtectedMachine.create(tools, this.#layout, machineRecord(disks, process));
@@ -111,6 +102,32 @@ export class ProtectedSite {
       freezeLimitMs: 1000,
       compression: false,
     });
+  }
+
+  /** A disk as its owner makes it, durable. */
+  async #makeDisk({ diskId, sizeBytes }: GuestDisk): Promise<MachineRecord['disks'][number]> {
+    const files = new SimFiles(this.disk);
+    const format = this.#o.swarm.originFormat;
+    const path = `/owner/${diskId}.${format}`;
+    if (format === 'raw') {
+      const file = await files.open(path, 'create');
+      await file.truncate(sizeBytes);
+      await file.sync();
+      await file.close();
+      await files.syncDirectory(dirname(path));
+    } else {
+      await createEmptyLayer(files, path, { sizeBytes, backing: null }, { sync: true });
+    }
+    return { diskId, deviceName: `drive-${diskId}`, chain: [{ path, format }], sizeBytes };
+  }
+
+  /** The owner of a machine that is off puts a disk in, and the site is told. */
+  async #putDiskIn(machine: ProtectedMachine): Promise<void> {
+    const { arrivals } = this.#o;
+    const diskId = `late${++this.#arrived}`;
+    const sizeBytes = arrivals.pick([135_680, 196_608]);
+    const disk = await this.#makeDisk({ diskId, sizeBytes });
+    await machine.addDisk({ disk, configuration: { diskId, sizeBytes, bus: 'virtio-blk' } });
   }
 
   #tools(process: SimProcess, files: FileSystem): ProtectedTools {
@@ -214,12 +231,14 @@ export class ProtectedSite {
 
   /** Looks at the machine as the real site does, starts it, and sometimes stops it. */
   async #keepRunning(process: SimProcess, machine: ProtectedMachine): Promise<never> {
-    const { random } = this.#o;
+    const { random, arrivals, swarm } = this.#o;
     for (;;) {
       await process.sleep(random.between(10, 150));
       try {
         if (this.isToEnd && machine.record.protection) await machine.unprotect();
         const presence = random.chance(0.5) ? await machine.attach() : await machine.look();
+        const comes = presence.state === 'stopped' && this.isBusy && arrivals.chance(swarm.arrivals);
+        if (comes && machine.record.disks.length < DISKS_MAX) await this.#putDiskIn(machine);
         const isToStop = this.isBusy ? random.chance(0.05) : this.restsStopped;
         if (presence.state === 'running' && isToStop) await machine.running?.quit();
         else if (presence.state === 'stopped' && !isToStop && random.chance(0.5)) await machine.start();
@@ -238,6 +257,8 @@ export class ProtectedSite {
       disks,
       observer: { onCut: ([first]) => this.#o.onCut(cutIdOf(first!.overlay.path)) },
     });
+    const found = fake.disks.map(({ deviceName, sizeBytes }) => ({ diskId: diskOf(deviceName), sizeBytes }));
+    this.#o.guest.learn(found);
     fake.onGone(() => process.kill());
     this.#host.machines.set(SOCKETS.qmpPath, fake);
     this.fake = fake;
@@ -247,8 +268,8 @@ export class ProtectedSite {
   }
 
   async #growDisk(fake: FakeMachine): Promise<void> {
-    const { guest, growth, swarm } = this.#o;
-    const { diskId } = growth.pick(swarm.disks);
+    const { guest, growth } = this.#o;
+    const diskId = growth.pick(disksOf(fake));
     const sizeBytes = guest.content(diskId).length + growth.pick([512, 4096, 40_960, 131_072]);
     if (sizeBytes > GUEST_BYTES_MAX) return;
     await fake.grow(`drive-${diskId}`, sizeBytes);
@@ -262,7 +283,7 @@ export class ProtectedSite {
       await process.turn('guest', () => undefined);
       if (!this.isBusy) continue;
       if (growth.chance(swarm.growth)) await this.#growDisk(fake);
-      const { diskId } = random.pick(swarm.disks);
+      const diskId = random.pick(disksOf(fake));
       // A disk that has grown in the moment of a cut is smaller for the guest until its tip has followed.
       const sizeBytes = Math.min(guest.content(diskId).length, fake.sizeOf(`drive-${diskId}`));
       const kind = random.below(10);
@@ -321,6 +342,14 @@ export class ProtectedSite {
   get openHandles(): string[] {
     return [...(this.#opened?.opened ?? [])].map(({ path }) => path);
   }
+}
+
+function disksOf(fake: FakeMachine): string[] {
+  return fake.disks.map(({ deviceName }) => diskOf(deviceName));
+}
+
+export function diskOf(deviceName: string): string {
+  return deviceName.slice('drive-'.length);
 }
 
 /** A cut's layers are named after it. */

@@ -18,6 +18,8 @@ export interface Swarm {
   readonly mishaps: number;
   /** Probability that a disk is made larger before the guest's next act. */
   readonly growth: number;
+  /** Probability that a machine that is off gets a disk more, whenever it is looked at. */
+  readonly arrivals: number;
 }
 
 export const WORLD_EVENTS = [
@@ -68,5 +70,6 @@ export function chooseSwarm(random: SimRandom): Swarm {
     rates,
     mishaps: random.pick([0, 0, 0.02, 0.1]),
     growth: random.pick([0, 0, 0, 0.02]),
+    arrivals: random.pick([0, 0, 0.1]),
   };
 }

@@ -97,6 +97,7 @@ export class World {
       ...common,
       random: new SimRandom(seed, 6),
       growth: new SimRandom(seed, 7),
+      arrivals: new SimRandom(seed, 8),
       guest: this.#guest,
       targetFor: (process) => new SimTarget({ siteId: RECOVERY_SITE, net: this.#net, process }),
       onCut: (cutId) => this.#oracle.onCut(cutId),

@@ -12,11 +12,13 @@ import {
 } from '../machine-description.ts';
 import { type PolicyOptions, policyOf, policyRetentionOf, withPolicyOptions } from '../policy-options.ts';
 import { listed, named, parseCount, parseDuration, parseSize } from '../values.ts';
-import { printMachine, printMachines } from '../views/machine-view.ts';
+import { printMachines } from '../views/machine-view.ts';
 import { printPreview } from '../views/policy-view.ts';
 import { followSeeding } from '../watch.ts';
 import { addCopyTypeCommands } from './copy-type-commands.ts';
+import { addDiskCommands } from './disk-commands.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
+import { shown } from './shown.ts';
 
 export function addMachineCommands(program: Command, runner: Runner): void {
   const vm = program.command('vm').description('machines: add, start, protect, look at');
@@ -38,6 +40,7 @@ export function addMachineCommands(program: Command, runner: Runner): void {
   addRunning(vm, runner);
   addProtection(vm, runner);
   addCopyTypeCommands(vm, runner);
+  addDiskCommands(vm, runner);
   vm.command('remove')
     .description('forget a machine that is not protected; its process and disks stay as they are')
     .argument('<vm>', 'name or id')
@@ -55,10 +58,6 @@ export function addMachineCommands(program: Command, runner: Runner): void {
 
 async function view(context: Context, machine: string): Promise<MachineView> {
   return (await context.api()).call('vm.show', { params: { machine } });
-}
-
-function shown(context: Context, machine: MachineView): Report {
-  return { document: machine, print: (page) => printMachine(page, machine, context.nowMs) };
 }
 
 interface AddOptions extends Partial<MachineOptions> {

@@ -5,51 +5,17 @@ import { describe, it } from 'node:test';
 import type { SiteEvent } from '../../../src/api/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
-import { systemRandom } from '../../../src/lib/random.ts';
-import { retrying } from '../../../src/lib/retry.ts';
-import type { TestApi } from '../../support/api.ts';
-import { machineThatIsOff, pairedSites, resultOf } from '../../support/paired-sites.ts';
-import type { CleanUp } from '../../support/temporary.ts';
+import { resultOf } from '../../support/paired-sites.ts';
+import {
+  BOX,
+  BY_HAND,
+  DISK_BYTES,
+  sitesWithMachine,
+  verifiedCopy,
+  writeToTip,
+} from '../../support/site-of-box.ts';
 
 const MIB = 1024 * 1024;
-const DISK_BYTES = 32 * MIB;
-const BOX = { params: { machine: 'box' } };
-/** No schedule: copies are made on our word alone. */
-const BY_HAND = { every: {}, retention: { types: { crash: 3, app: 0 } } };
-
-/** Two paired sites, and a machine of the first that does not run. */
-async function sitesWithMachine(context: CleanUp) {
-  const sites = await pairedSites(context);
-  const disk = join(sites.directory, 'disk.qcow2');
-  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', disk, String(DISK_BYTES)]);
-  await write(disk, 1, 0, 4 * MIB);
-  const body = machineThatIsOff({ path: disk, sizeBytes: DISK_BYTES, format: 'qcow2' });
-  await sites.homeApi.call('vm.add', { body });
-  return { ...sites, disk };
-}
-
-/** Writes as the guest would: to the file that the machine would be started from. */
-async function write(path: string, pattern: number, offset: number, length: number): Promise<void> {
-  await runCommand('qemu-io', ['-f', 'qcow2', '-c', `write -q -P ${pattern} ${offset} ${length}`, path]);
-}
-
-async function writeToTip(api: TestApi, pattern: number, offset: number): Promise<void> {
-  const { protected: home } = await api.call('vm.show', BOX);
-  const tip = home!.disks[0]!.chain.at(-1)!.path;
-  // The merge that follows an acknowledgement holds the lock of the file for a moment.
-  const backoff = { firstMs: 50, maximumMs: 200, triesMax: 50 };
-  await retrying({ clock: systemClock, random: systemRandom }, backoff, () =>
-    write(tip, pattern, offset, MIB),
-  );
-}
-
-/** Makes a copy and waits until the recovery site has it verified. */
-async function verifiedCopy(api: TestApi): Promise<{ pointId: string; sequence: number }> {
-  const created = await api.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
-  assert.ok('job' in created);
-  return (await resultOf(api, created.job)) as { pointId: string; sequence: number };
-}
-
 const retired = (event: SiteEvent) => event.event === 'point' && event.change === 'retired';
 const acknowledged = (event: SiteEvent) => event.event === 'point' && event.change === 'acknowledged';
 

@@ -1,0 +1,48 @@
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { systemClock } from '../../src/lib/clock.ts';
+import { runCommand } from '../../src/lib/processes.ts';
+import { systemRandom } from '../../src/lib/random.ts';
+import { retrying } from '../../src/lib/retry.ts';
+import type { TestApi } from './api.ts';
+import { machineThatIsOff, pairedSites, resultOf } from './paired-sites.ts';
+import type { CleanUp } from './temporary.ts';
+
+const MIB = 1024 * 1024;
+export const DISK_BYTES = 32 * MIB;
+export const BOX = { params: { machine: 'box' } };
+/** No schedule: copies are made on our word alone. */
+export const BY_HAND = { every: {}, retention: { types: { crash: 3, app: 0 } } };
+
+/** Two paired sites, and a machine of the first that does not run. */
+export async function sitesWithMachine(context: CleanUp) {
+  const sites = await pairedSites(context);
+  const disk = join(sites.directory, 'disk.qcow2');
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', disk, String(DISK_BYTES)]);
+  await write(disk, 1, 0, 4 * MIB);
+  const body = machineThatIsOff({ path: disk, sizeBytes: DISK_BYTES, format: 'qcow2' });
+  await sites.homeApi.call('vm.add', { body });
+  return { ...sites, disk };
+}
+
+/** Writes as the guest would: to the file that the machine would be started from. */
+export async function write(path: string, pattern: number, offset: number, length: number): Promise<void> {
+  await runCommand('qemu-io', ['-f', 'qcow2', '-c', `write -q -P ${pattern} ${offset} ${length}`, path]);
+}
+
+export async function writeToTip(api: TestApi, pattern: number, offset: number): Promise<void> {
+  const { protected: home } = await api.call('vm.show', BOX);
+  const tip = home!.disks[0]!.chain.at(-1)!.path;
+  // The merge that follows an acknowledgement holds the lock of the file for a moment.
+  const backoff = { firstMs: 50, maximumMs: 200, triesMax: 50 };
+  await retrying({ clock: systemClock, random: systemRandom }, backoff, () =>
+    write(tip, pattern, offset, MIB),
+  );
+}
+
+/** Makes a copy and waits until the recovery site has it verified. */
+export async function verifiedCopy(api: TestApi): Promise<{ pointId: string; sequence: number }> {
+  const created = await api.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
+  assert.ok('job' in created);
+  return (await resultOf(api, created.job)) as { pointId: string; sequence: number };
+}
