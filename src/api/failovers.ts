@@ -37,8 +37,52 @@ const PointReference = Type.String({ minLength: 1, maxLength: 32 });
 /** What a person calls a branch; it can stand for the id everywhere. No two branches of a machine have one name. */
 const BranchName = Type.String({ pattern: '^[a-z][a-z0-9-]{0,31}$' });
 
+/** What a test may take of the host that it runs on; what is not named is as at the protected machine, or not limited. */
+const TestLimits = Type.Object(
+  {
+    memoryBytes: Type.Optional(Type.Integer({ minimum: 16 * 1024 * 1024, maximum: 2 ** 46 })),
+    cpus: Type.Optional(Type.Integer({ minimum: 1, maximum: 1024 })),
+    /** Of the time of one CPU of the host; 200 are two. */
+    cpuPercent: Type.Optional(Type.Integer({ minimum: 1, maximum: 100_000 })),
+    /** Share of the CPUs while others want them too; 100 is what everybody has. */
+    cpuWeight: Type.Optional(Type.Integer({ minimum: 1, maximum: 10_000 })),
+    /** Of all its disks together, reads and writes. */
+    diskBytesPerSecond: Type.Optional(Type.Integer({ minimum: 4096, maximum: 2 ** 52 })),
+    diskOperationsPerSecond: Type.Optional(Type.Integer({ minimum: 1, maximum: 2 ** 32 })),
+  },
+  { additionalProperties: false },
+);
+
+const LifetimeMs = Type.Integer({ minimum: 1000, maximum: 366 * 24 * 3_600_000 });
+const MostRunning = Type.Integer({ minimum: 0, maximum: 10_000 });
+
+/** What the tests of a site may take together. */
+export const FailoverRules = Type.Object({
+  /** So many run at once. */
+  mostRunning: MostRunning,
+  /** With less free space than this below the data directory no test starts, and those that run stand still; failovers never do. */
+  freeFloorBytes: Bytes,
+  /** After this time a test is cleaned up by itself unless it was given another; never, if absent. */
+  lifetimeMs: Type.Optional(LifetimeMs),
+});
+export type FailoverRules = Type.Static<typeof FailoverRules>;
+
+/** What is not named stays as it is. */
+export const FailoverRulesRequest = Type.Object(
+  {
+    mostRunning: Type.Optional(MostRunning),
+    freeFloorBytes: Type.Optional(Bytes),
+    lifetimeMs: Type.Optional(Type.Union([LifetimeMs, Type.Null()])),
+  },
+  { additionalProperties: false },
+);
+export type FailoverRulesRequest = Type.Static<typeof FailoverRulesRequest>;
+
 export const TestFailoverRequest = Type.Object(
   {
+    limits: Type.Optional(TestLimits),
+    /** After this time it is cleaned up by itself, by the wall clock of the site; its rule if absent. */
+    lifetimeMs: Type.Optional(LifetimeMs),
     name: Type.Optional(BranchName),
     /** The best by selection if absent. */
     point: Type.Optional(PointReference),
@@ -127,5 +171,10 @@ export const BranchView = Type.Object({
   processId: Type.Optional(Type.Integer()),
   /** What its own writes take on the disk of this host. */
   ownBytes: Bytes,
+  limits: TestLimits,
+  /** When it is cleaned up by itself. */
+  endsAtMs: Type.Optional(WallTime),
+  /** It stands still, because the disk of the site is nearly full. */
+  paused: Type.Boolean(),
 });
 export type BranchView = Type.Static<typeof BranchView>;

@@ -28,6 +28,8 @@ export { SiteEvent } from './events.ts';
 export type {
   BranchView,
   FailoverRequest,
+  FailoverRules,
+  FailoverRulesRequest,
   ForwardRequest,
   NicConnection,
   ProbeRequest,

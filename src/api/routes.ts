@@ -3,6 +3,8 @@ import { Done } from './common.ts';
 import {
   BranchView,
   FailoverRequest,
+  FailoverRules,
+  FailoverRulesRequest,
   ForwardRequest,
   RestartRequest,
   StopBranchRequest,
@@ -283,6 +285,14 @@ export const ROUTES = {
     path: '/machines/:machine/failovers',
     body: FailoverRequest,
     answer: JobView,
+  },
+  'failover.rules': { ...plain, method: 'GET', path: '/failover-rules', answer: FailoverRules },
+  'failover.changeRules': {
+    ...plain,
+    method: 'PATCH',
+    path: '/failover-rules',
+    body: FailoverRulesRequest,
+    answer: FailoverRules,
   },
   'failover.list': {
     ...ofMachine,

@@ -1,6 +1,8 @@
 import type {
   BranchView,
   FailoverRequest,
+  FailoverRules,
+  FailoverRulesRequest,
   ForwardRequest,
   JobView,
   ProbeRequest,
@@ -10,16 +12,20 @@ import type {
 } from '../api/index.ts';
 import type { Failovers, PointChoice } from '../failover/index.ts';
 import { findBranch, type Replica } from '../replica/index.ts';
+import type { Audit } from './audit.ts';
 import type { Inventory } from './inventory.ts';
 import type { JobArgs, JobHandler, Jobs } from './jobs.ts';
 import type { PointActs } from './point-acts.ts';
 import type { ReplicaKeeper } from './replica-keeper.ts';
+import type { StoredTestRules } from './test-rules.ts';
 
 interface FailoverTools {
   readonly failovers: Failovers;
   readonly inventory: Inventory;
   readonly points: PointActs;
   readonly keeper: ReplicaKeeper;
+  readonly audit: Audit;
+  readonly testRules: StoredTestRules;
 }
 
 /** So long a guest may take to shut down before its power is cut. */
@@ -38,24 +44,23 @@ export class FailoverActs {
   async list(reference: string): Promise<BranchView[]> {
     const replica = this.#o.inventory.replica(reference);
     const branches = await this.#o.failovers.list(replica);
-    return branches.map(
-      ({ branchId, name, pointId, purpose, createdAtMs, phase, running, processId, ownBytes }) => {
-        const point = replica.points.find(({ statement }) => statement.pointId === pointId);
-        return {
-          ...{ branchId, pointId, purpose, createdAtMs, running, state: phase, ownBytes },
-          ...(name === undefined ? {} : { name }),
-          machineId: replica.record.machineId,
-          ...(point ? { sequence: point.statement.sequence } : {}),
-          ...(processId === undefined ? {} : { processId }),
-        };
-      },
-    );
+    return branches.map(({ phase, sockets: _here, reason: _why, limits, ...view }) => {
+      const point = replica.points.find(({ statement }) => statement.pointId === view.pointId);
+      const { endsAtMs, ...taken } = limits;
+      return {
+        ...{ ...view, state: phase, limits: taken, machineId: replica.record.machineId },
+        ...(endsAtMs === undefined ? {} : { endsAtMs }),
+        ...(point ? { sequence: point.statement.sequence } : {}),
+      };
+    });
   }
 
   async test(actor: string, reference: string, request: TestFailoverRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { keep, name, probes } = request;
+    const { keep, name, probes, limits, lifetimeMs } = request;
     const args = {
+      ...(limits ? { limits } : {}),
+      ...(lifetimeMs === undefined ? {} : { lifetimeMs }),
       ...(name ? { name } : {}),
       ...(await this.#pointOf(replica, request.point)),
       ...(probes ? { probes } : {}),
@@ -113,6 +118,14 @@ export class FailoverActs {
     return this.#start('failover.cleanup', actor, replica, { branchId });
   }
 
+  get rules(): FailoverRules {
+    return this.#o.testRules.view;
+  }
+
+  changeRules(actor: string, request: FailoverRulesRequest): Promise<FailoverRules> {
+    return this.#o.testRules.change(this.#o.audit, actor, request);
+  }
+
   #start(
     kind: Extract<JobView['kind'], `failover.${string}`>,
     actor: string,
@@ -136,6 +149,8 @@ export class FailoverActs {
         return this.#o.failovers.test(replica, choiceOf(args), {
           ...probesOf(args),
           ...nameOf(args),
+          ...(args.limits ? { limits: args.limits as NonNullable<TestFailoverRequest['limits']> } : {}),
+          ...(typeof args.lifetimeMs === 'number' ? { lifetimeMs: args.lifetimeMs } : {}),
           keep: args.keep === true,
           signal,
         });

@@ -1,9 +1,10 @@
 import type { DatabaseSync } from 'node:sqlite';
 import type { DoctorReport, RebuildReport, SiteView } from '../api/index.ts';
-import { Failovers } from '../failover/index.ts';
+import { CpuGroups, Failovers } from '../failover/index.ts';
 import type { DiskImages, Hypervisor } from '../hypervisor/index.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { FileSystem } from '../lib/files.ts';
+import { spaceAt } from '../lib/host-files.ts';
 import type { Log } from '../lib/log.ts';
 import type { Random } from '../lib/random.ts';
 import { loadRecord, WARMSITE_VERSION } from '../lib/records.ts';
@@ -44,6 +45,8 @@ import { SeedActs } from './seed-acts.ts';
 import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './site-files.ts';
 import { SiteLock } from './site-lock.ts';
 import { SpaceWatch } from './space-watch.ts';
+import { TestKeeper } from './test-keeper.ts';
+import { StoredTestRules } from './test-rules.ts';
 import { recordOf } from './views.ts';
 
 /** What a site needs of the world. */
@@ -66,6 +69,7 @@ interface Ground {
   readonly alerts: Alerts;
   readonly audit: Audit;
   readonly zones: Zones;
+  readonly testRules: StoredTestRules;
   readonly database: DatabaseSync;
   readonly peers: PeerDirectory;
   readonly replicaTools: ReplicaTools;
@@ -138,7 +142,10 @@ export class Site {
       target: (siteId) => new PeerTarget({ siteId, client: links.client(siteId), clock: ground.tools.clock }),
     });
     const { points } = this;
-    this.failovers = new FailoverActs({ failovers: works.failovers, inventory, points, keeper, jobs });
+    this.failovers = new FailoverActs({
+      ...{ failovers: works.failovers, inventory, points, keeper, jobs, audit },
+      testRules: ground.testRules,
+    });
     const { replicas } = ground;
     this.replicas = new ReplicaActs({ replicas, inventory, keeper, audit, alerts });
     this.seeds = new SeedActs({ files: tools.files, machines, inventory, replicas, keeper, jobs });
@@ -268,9 +275,10 @@ async function openGround(
   const replicaTools: ReplicaTools = { files, images, clock, log, zones, isSignedBySource };
   const replicas = await Replicas.open(replicaTools, dataDirectory);
   const audit = new Audit({ database, clock });
+  const testRules = await StoredTestRules.open(files, dataDirectory);
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
-    ...{ database, peers, replicaTools, replicas },
+    ...{ database, peers, replicaTools, replicas, testRules },
   };
 }
 
@@ -295,7 +303,12 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   keeper.rebuildIndex();
   const { signer, siteId } = identity;
   const runDirectory = siteFiles(dataDirectory).run;
-  const failovers = new Failovers({ files, hypervisor, clock, random, log, signer, runDirectory });
+  const failovers = new Failovers({
+    ...{ files, hypervisor, clock, random, log, signer, runDirectory },
+    testRules: () => ground.testRules.rules,
+    freeBytes: async () => (await spaceAt(dataDirectory)).freeBytes,
+    cpuGroups: new CpuGroups(),
+  });
   opening.defer(() => failovers.close());
   await failovers.recover(replicas.list());
   const broken = new BrokenReplicas({
@@ -354,6 +367,8 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     ...{ identity, peers, pairing, clock, random, log, calls: receiver.calls, upload: receiver.upload },
   });
   opening.defer(() => peerServer.close());
+  const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock });
+  opening.defer(() => tests.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());
   return { keeper, failovers, links, machines, groups, pairing, peerServer };

@@ -1,5 +1,10 @@
 import { join } from 'node:path';
-import { checkMachineConfiguration, endRun, type RunningMachine } from '../hypervisor/index.ts';
+import {
+  checkMachineConfiguration,
+  endRun,
+  processesOfRun,
+  type RunningMachine,
+} from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { type BranchRecord, branchChain, type Replica } from '../replica/index.ts';
 import { AgentPort } from './agent-port.ts';
@@ -10,6 +15,7 @@ import { type BranchNetwork, branchNetworks, type NetworkReport, type NicMapping
 import { defaultProbes, type Probe, type ProbeResult } from './probe.ts';
 import { runProbes } from './probing.ts';
 import type { Stopwatch } from './report.ts';
+import { limited, loadLimits, type TestLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
 import type { NonceVerdict } from './verdict.ts';
 
@@ -52,7 +58,8 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
   const { replica, branch, keep, hasRun, watch, signal } = request;
   const { branchId, pointId } = branch;
   const { statement } = replica.point(pointId);
-  const configuration = checkMachineConfiguration(statement.configuration);
+  const limits = await loadLimits(tools, replica, branchId);
+  const configuration = limited(checkMachineConfiguration(statement.configuration), limits);
   await storeState(tools, replica, branchId, { phase: 'network', keep, hasRun });
   const network = await watch.time('network', () => makeNetwork(request, configuration.nics));
   throwIfAborted(signal);
@@ -74,6 +81,7 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
   request.onStarted(machine);
   const agentPort = new AgentPort(machine);
   try {
+    await hold(tools, branchId, machine, limits);
     await machine.resume();
     const runningSinceMs = tools.clock.monotonicMs();
     const probes = await watch.time('probes', () =>
@@ -95,6 +103,26 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
     return { network: network.report, probes, screen, assertions, lastPassedMs };
   } finally {
     agentPort.close();
+  }
+}
+
+/** Puts a machine that stands still under its limits, before its guest can take more. */
+async function hold(
+  tools: FailoverTools,
+  branchId: string,
+  machine: RunningMachine,
+  limits: TestLimits,
+): Promise<void> {
+  const { cpuPercent, cpuWeight, diskBytesPerSecond, diskOperationsPerSecond } = limits;
+  if (cpuPercent !== undefined || cpuWeight !== undefined) {
+    await tools.cpuGroups.make(branchId, limits);
+    await tools.cpuGroups.enter(branchId, await processesOfRun(runDirectoryOf(tools, branchId)));
+  }
+  if (diskBytesPerSecond !== undefined || diskOperationsPerSecond !== undefined) {
+    await machine.limitDisks({
+      bytesPerSecond: diskBytesPerSecond,
+      operationsPerSecond: diskOperationsPerSecond,
+    });
   }
 }
 
@@ -130,5 +158,6 @@ export async function endBranchMachine(tools: FailoverTools, branchId: string): 
   const runDirectory = runDirectoryOf(tools, branchId);
   await endRun(runDirectory, tools.clock);
   await branchNetworks.remove(branchId);
+  await tools.cpuGroups.remove(branchId);
   await tools.files.removeDirectory(runDirectory);
 }

@@ -1,9 +1,11 @@
 import { type MachineSockets, processesOfRun, runPaths } from '../hypervisor/index.ts';
 import { allocatedBytes } from '../lib/host-files.ts';
+import type { RecordHead } from '../lib/records.ts';
 import { type BranchRecord, branchLayer, type Replica } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import { loadState } from './branch-state.ts';
 import type { BranchPhase } from './records.ts';
+import { loadLimits, type TestLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
 
 /** A branch as it is now. */
@@ -21,12 +23,17 @@ export interface BranchView {
   readonly sockets?: MachineSockets;
   /** What its own layers take on this host: its writes in whole clusters, and their tables. */
   readonly ownBytes: number;
+  /** What it may take, and until when it stays, where that was said. */
+  readonly limits: TestLimits;
+  /** It stands still, because the disk of the site is nearly full. */
+  readonly paused: boolean;
 }
 
 export async function viewOf(
   tools: Pick<FailoverTools, 'files' | 'runDirectory'>,
   replica: Replica,
   branch: BranchRecord,
+  paused: boolean,
 ): Promise<BranchView> {
   const { branchId, name, pointId, purpose, createdAtMs } = branch;
   const state = await loadState(tools, replica, branchId);
@@ -40,7 +47,20 @@ export async function viewOf(
     running: processId !== undefined,
     ...(processId === undefined ? {} : { processId, sockets: { qmpPath, agentPath } }),
     ownBytes: await ownBytes(replica, branch),
+    limits: withoutHead(await loadLimits(tools, replica, branchId)),
+    paused,
   };
+}
+
+/** A record that was read still has its head. */
+function withoutHead(limits: TestLimits): TestLimits {
+  const {
+    record: _kind,
+    version: _version,
+    warmsite: _program,
+    ...rest
+  } = limits as TestLimits & Partial<RecordHead>;
+  return rest;
 }
 
 async function ownBytes(replica: Replica, branch: BranchRecord): Promise<number> {

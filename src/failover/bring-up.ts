@@ -11,6 +11,7 @@ import type { NicMapping } from './network.ts';
 import type { Probe } from './probe.ts';
 import { type AttemptReport, Stopwatch } from './report.ts';
 import { type Attempt, summaryOf } from './run-under-way.ts';
+import { storeLimits, type TestLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
 import { type BootVerdict, verdictOf } from './verdict.ts';
 
@@ -21,6 +22,8 @@ export interface AttemptRequest {
   readonly keep: boolean;
   /** What people call the branch, if it is a new one. */
   readonly name?: string | undefined;
+  /** What a new branch may take of this host. */
+  readonly limits?: TestLimits | undefined;
   /** The branch was there before: its files hold somebody's work, and stay whatever becomes of this attempt. */
   readonly hasRun?: boolean;
   readonly probes?: readonly Probe[] | undefined;
@@ -41,7 +44,7 @@ export class BringUp {
 
   /** Makes a branch of the candidate and brings it up. */
   async onNewBranch(request: AttemptRequest): Promise<Attempt> {
-    const { replica, candidate, purpose, keep, name, signal } = request;
+    const { replica, candidate, purpose, keep, name, limits, signal } = request;
     throwIfAborted(signal);
     const { clock, random, files } = this.#tools;
     const branchId = newId(clock, random);
@@ -52,6 +55,7 @@ export class BringUp {
         const about = { branchId, pointId, purpose, createdAtMs: clock.wallMs(), ...(name ? { name } : {}) };
         try {
           const made = await createBranch(files, replica, about);
+          if (limits) await storeLimits(this.#tools, replica, branchId, limits);
           await storeState(this.#tools, replica, branchId, { phase: 'created', keep });
           return made;
         } catch (error) {

@@ -44,6 +44,24 @@ export const FAILOVER_ERRORS = {
     remedy:
       'Name a point that is later than the one of the branch; `warmsite point list` shows them in order. To go back, start a branch on the earlier point.',
   },
+  FAILOVER_LIMIT_UNAVAILABLE: {
+    kind: 'environment',
+    retry: 'never',
+    remedy:
+      'Give control groups with the CPU controller to the process of the site (as root, or delegated), or test without a limit of CPU time.',
+  },
+  FAILOVER_TESTS_TOO_MANY: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'Stop or clean up a test (`warmsite failover list`), or allow more with `warmsite failover rules --most-tests`.',
+  },
+  FAILOVER_SPACE_LOW: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'Free space on the file system of the data directory, clean up tests, or change the floor with `warmsite failover rules --free-floor`.',
+  },
   FAILOVER_PROBE_INVALID: {
     kind: 'input',
     retry: 'never',

@@ -1,5 +1,5 @@
 import { processesOfRun, runPaths } from '../hypervisor/index.ts';
-import { isFailure } from '../lib/errors.ts';
+import { type Failure, isFailure } from '../lib/errors.ts';
 import { isId } from '../lib/random.ts';
 import {
   type BranchRecord,
@@ -23,6 +23,8 @@ import { checkProbes, type Probe } from './probe.ts';
 import { type FailoverReport, Stopwatch } from './report.ts';
 import { rollForward } from './roll-forward.ts';
 import { otherDisksAt, RunUnderWay } from './run-under-way.ts';
+import { TestGuard } from './test-guard.ts';
+import { loadLimits, type TestLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
 
 export interface TestOptions {
@@ -32,6 +34,10 @@ export interface TestOptions {
   readonly keep?: boolean;
   /** What people call the branch. */
   readonly name?: string;
+  /** What it may take of this host. */
+  readonly limits?: Omit<TestLimits, 'endsAtMs'>;
+  /** After this time it is cleaned up by itself; the rule of the site if absent. */
+  readonly lifetimeMs?: number;
   readonly signal?: AbortSignal;
 }
 
@@ -68,6 +74,7 @@ export class Failovers {
   readonly #tools: FailoverTools;
   readonly #live: LiveBranches;
   readonly #bringUp: BringUp;
+  readonly #guard: TestGuard;
   /** Machines that are being failed over. */
   readonly #startingMachines = new Set<string>();
 
@@ -75,28 +82,41 @@ export class Failovers {
     this.#tools = tools;
     this.#live = new LiveBranches(tools);
     this.#bringUp = new BringUp(tools, this.#live);
+    this.#guard = new TestGuard(tools, this.#live);
   }
 
   /**
    * Boots a point in isolation and looks whether it runs, while replication goes on. Each point that was booted gets a
    * signed proof. Nothing is left behind unless `keep`. A cancelled test is cleaned up before the failure is thrown.
-   * Throws FAILOVER_NO_POINT, FAILOVER_PROBE_INVALID, REPLICA_UNKNOWN; everything that happens to the guest is told by
-   * the report.
+   * Throws FAILOVER_NO_POINT, FAILOVER_PROBE_INVALID, FAILOVER_TESTS_TOO_MANY, FAILOVER_SPACE_LOW, FAILOVER_LIMIT_UNAVAILABLE,
+   * REPLICA_UNKNOWN; everything that happens to the guest is told by the report.
    */
   async test(replica: Replica, choice: PointChoice, options: TestOptions = {}): Promise<FailoverReport> {
     const { keep = false, name, probes, signal } = options;
     checkProbes(probes ?? []);
     checkBranchName(replica, name);
+    const limits = await this.#limitsOf(options);
     const run = new RunUnderWay(this.#tools);
     const candidates = candidatesOf(replica, choice, await pointProofs(this.#tools.files, replica));
-    for (const candidate of candidates) {
-      const attempt = await this.#bringUp.onNewBranch({
-        ...{ replica, candidate, purpose: 'test', networks: {}, commandMs: run.startMs },
-        ...{ name: name && freeBranchName(replica, name), keep, probes, signal },
-      });
-      if (run.add(attempt)) break;
-    }
+    await this.#guard.admit(async () => {
+      for (const candidate of candidates) {
+        const attempt = await this.#bringUp.onNewBranch({
+          ...{ replica, candidate, purpose: 'test', networks: {}, commandMs: run.startMs },
+          ...{ name: name && freeBranchName(replica, name), keep, limits, probes, signal },
+        });
+        if (run.add(attempt)) break;
+      }
+    });
     return run.report(await this.#about(replica, 'test', choice));
+  }
+
+  /** Throws FAILOVER_LIMIT_UNAVAILABLE before there is anything to be limited. */
+  async #limitsOf({ limits, lifetimeMs }: TestOptions): Promise<TestLimits> {
+    const { clock, cpuGroups, testRules } = this.#tools;
+    const asked = limits?.cpuPercent !== undefined || limits?.cpuWeight !== undefined;
+    if (asked) await cpuGroups.check();
+    const lasting = lifetimeMs ?? testRules().lifetimeMs;
+    return { ...limits, ...(lasting === undefined ? {} : { endsAtMs: clock.wallMs() + lasting }) };
   }
 
   /**
@@ -118,7 +138,7 @@ export class Failovers {
     checkBranchName(replica, name);
     const { machineId } = replica.record;
     const run = new RunUnderWay(this.#tools);
-    await this.#aloneIf(true, replica, async () => {
+    await this.#alone(replica, async () => {
       const proofs = await pointProofs(this.#tools.files, replica);
       const chosen = candidatesOf(replica, choice, proofs);
       await this.#checkNetworks(
@@ -155,7 +175,7 @@ export class Failovers {
     const purpose = purposeOf(branch);
     const run = new RunUnderWay(this.#tools);
     await this.#checkNetworks(networks, [replica.point(pointId).statement.configuration]);
-    await this.#aloneIf(purpose === 'failover', replica, async () => {
+    await this.#admitted(purpose, replica, async () => {
       const attempt = await this.#live.exclusively(branch.branchId, async () => {
         await this.#checkEnded(replica, branch.branchId);
         await this.#live.end(branch.branchId);
@@ -218,16 +238,17 @@ export class Failovers {
     const { pointId } = way.following.at(-1)!;
     const candidate = { pointId, reason: `follows point ${way.from.sequence} of branch ${branch.branchId}` };
     await this.#checkNetworks(networks, [replica.point(pointId).statement.configuration], branch.branchId);
+    const limits = purpose === 'test' ? await loadLimits(this.#tools, replica, branch.branchId) : undefined;
     const run = new RunUnderWay(this.#tools);
     const remaining = await this.#live.exclusively(branch.branchId, () =>
-      this.#aloneIf(
-        purpose === 'failover',
+      this.#admitted(
+        purpose,
         replica,
         async () => {
           await this.#stop(replica, branch, { graceMs, ...(signal ? { signal } : {}) });
           const attempt = await this.#bringUp.onNewBranch({
             ...{ replica, candidate, purpose, keep: true, commandMs: run.startMs },
-            ...{ name, networks, probes, signal },
+            ...{ name, networks, probes, signal, limits },
           });
           const goes = run.add(attempt) && oldBranch === 'discard';
           if (goes) await removeBranch(this.#tools.files, replica, branch.branchId);
@@ -241,9 +262,18 @@ export class Failovers {
     return { ...report, forward: { ...way, branchId: branch.branchId, oldBranch: remaining } };
   }
 
-  /** No two machines of one replica's failovers run at a time; `except` is the branch that gives way. */
-  async #aloneIf<T>(applies: boolean, replica: Replica, work: () => Promise<T>, except?: string): Promise<T> {
-    if (!applies) return work();
+  /** Starts a machine within `work` as far as others let it; `except` is the branch that gives way to it. */
+  #admitted<T>(
+    purpose: 'test' | 'failover',
+    replica: Replica,
+    work: () => Promise<T>,
+    except?: string,
+  ): Promise<T> {
+    return purpose === 'test' ? this.#guard.admit(work, except) : this.#alone(replica, work, except);
+  }
+
+  /** No two machines of one replica's failovers run at a time. Throws FAILOVER_RUNS_ALREADY. */
+  async #alone<T>(replica: Replica, work: () => Promise<T>, except?: string): Promise<T> {
     const { machineId } = replica.record;
     await this.#checkNoneRuns(replica, except);
     this.#startingMachines.add(machineId);
@@ -306,7 +336,32 @@ export class Failovers {
   }
 
   list(replica: Replica): Promise<readonly BranchView[]> {
-    return Promise.all(replica.branches.map((branch) => viewOf(this.#tools, replica, branch)));
+    const isPaused = (branchId: string) => this.#guard.isPaused(branchId);
+    return Promise.all(
+      replica.branches.map((branch) => viewOf(this.#tools, replica, branch, isPaused(branch.branchId))),
+    );
+  }
+
+  /**
+   * To be called again and again: cleans up tests whose time has come, and holds those that run while there is too little space.
+   * Returns the failure that people are to be told of as long as tests stand still.
+   */
+  async tendTests(replicas: Iterable<Replica>): Promise<Failure | undefined> {
+    for (const replica of replicas) {
+      for (const { branchId, purpose } of replica.branches) {
+        if (purpose === 'failover' || this.#live.isBusy(branchId)) continue;
+        const { endsAtMs } = await loadLimits(this.#tools, replica, branchId);
+        if (endsAtMs === undefined || this.#tools.clock.wallMs() < endsAtMs) continue;
+        this.#tools.log.info('test.time-is-over', { branchId });
+        try {
+          await this.cleanup(replica, branchId);
+        } catch (error) {
+          if (!isFailure(error)) throw error;
+          this.#tools.log.error('test.not-cleaned-up', { branchId, reason: error.message });
+        }
+      }
+    }
+    return this.#guard.hold();
   }
 
   /**

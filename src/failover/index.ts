@@ -11,6 +11,8 @@
  * the guest that a test has booted; an *application proof* is the signed record of the answers, and one that failed
  * *demotes* the point: it counts as crash-consistent.
  *
+ * A test has *limits*, and all tests of a site together obey its *rules*: how many run at once, how much space they leave.
+ *
  * Promises. A test touches neither the point nor the outside and leaves nothing behind. An unplanned failover raises
  * the epoch before anything else, so that the old source is refused from then on; it says that both sites may be
  * running. No two machines of one replica's failovers run at a time. What is done to a branch is recorded before it is
@@ -29,6 +31,7 @@ export { isBootProofOf, loadBootProof, provenPoints } from './boot-proof.ts';
 export type { BranchView } from './branch-view.ts';
 export type { PointChoice } from './candidates.ts';
 export { consoleCommand, consoleScript, readNonce, readNonceOf } from './console-picture.ts';
+export { CpuGroups } from './cpu-groups.ts';
 export { FAILOVER_ERRORS } from './errors.ts';
 export { Failovers, type StartOptions, type TestOptions } from './failovers.ts';
 export type { NetworkReport, NicMapping } from './network.ts';
@@ -36,4 +39,6 @@ export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from
 export type { Probe, ProbeResult } from './probe.ts';
 export type { ApplicationProof, BootProof, SignedBootProof } from './records.ts';
 export type { AttemptReport, FailoverReport, PointSummary, StepReport } from './report.ts';
+export type { TestRules } from './test-guard.ts';
+export type { TestLimits } from './test-limits.ts';
 export type { FailoverTools } from './tools.ts';

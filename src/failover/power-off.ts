@@ -6,7 +6,7 @@ import type { FailoverTools } from './tools.ts';
 /** Presses the power button of a machine and waits for its end. False: it has not ended in time, or could not be asked. */
 export async function shutsDown(
   { clock }: Pick<FailoverTools, 'clock'>,
-  machine: Pick<RunningMachine, 'pressPowerButton' | 'gone'>,
+  machine: Pick<RunningMachine, 'pressPowerButton' | 'state' | 'gone'>,
   graceMs: number,
   signal?: AbortSignal,
 ): Promise<boolean> {
@@ -18,6 +18,8 @@ export async function shutsDown(
     // It is waited for below, unless the machine could not be asked; that ends the waiting.
   });
   try {
+    // A guest that stands still would not see its button pressed.
+    if ((await machine.state()) === 'paused') return false;
     await machine.pressPowerButton();
     return await Promise.race([machine.gone.then(() => true), late]);
   } catch (error) {

@@ -4,6 +4,8 @@ import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import type { Random } from '../lib/random.ts';
 import type { Signer } from '../peer/index.ts';
+import type { CpuGroups } from './cpu-groups.ts';
+import type { TestRules } from './test-guard.ts';
 
 export interface FailoverTools {
   readonly files: FileSystem;
@@ -13,6 +15,11 @@ export interface FailoverTools {
   readonly log: Log;
   /** Signs boot proofs in the name of this site. */
   readonly signer: Signer;
+  /** What tests may take together; asked anew each time. */
+  readonly testRules: () => TestRules;
+  /** Space that is left where branches lie. */
+  readonly freeBytes: () => Promise<number>;
+  readonly cpuGroups: CpuGroups;
   /** Below it lie sockets and logs of branches that run, each in a directory of its own; at most 70 bytes long. */
   readonly runDirectory: string;
 }

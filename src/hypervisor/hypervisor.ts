@@ -83,6 +83,12 @@ export interface QuiesceReport<T> {
   readonly frozenMs?: number;
 }
 
+/** What the disks of a machine may do together, reads and writes. */
+export interface DiskLimit {
+  readonly bytesPerSecond?: number | undefined;
+  readonly operationsPerSecond?: number | undefined;
+}
+
 /** A program of the guest, run without a shell. */
 export interface GuestCommand {
   readonly command: string;
@@ -130,6 +136,8 @@ export interface RunningMachine extends AsyncDisposable {
   prepareCut(disks: readonly DiskCut[]): Promise<PreparedCut>;
   /** Makes a disk larger, as its guest sees it; durable on return. One that is as large already stays as it is. */
   growDisk(deviceName: string, sizeBytes: number): Promise<void>;
+  /** Limits all disks together, from now on until the process ends; what is not named is not limited. */
+  limitDisks(limit: DiskLimit): Promise<void>;
   /**
    * Commits a sealed layer of the disk into the file below it and takes it out of the chain. On return the
    * data and the new backing name of the layer above are durable; removing the file is the caller's.

@@ -81,6 +81,8 @@ export const HANDLERS: Handlers = {
   },
   'failover.test': ({ site, actor, params, body }) => site.failovers.test(actor, params.machine, body),
   'failover.start': ({ site, actor, params, body }) => site.failovers.start(actor, params.machine, body),
+  'failover.rules': async ({ site }) => site.failovers.rules,
+  'failover.changeRules': ({ site, actor, body }) => site.failovers.changeRules(actor, body),
   'failover.list': ({ site, params }) => site.failovers.list(params.machine),
   'failover.restart': ({ site, actor, params, body }) =>
     site.failovers.restart(actor, params.machine, params.branch, body),

@@ -4,7 +4,7 @@ import { mkdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildLabGuest, copyLabGuest } from '../../lab/index.ts';
 import { endBranchMachine } from '../../src/failover/branch-machine.ts';
-import { type FailoverReport, Failovers, type FailoverTools } from '../../src/failover/index.ts';
+import { CpuGroups, type FailoverReport, Failovers, type FailoverTools } from '../../src/failover/index.ts';
 import {
   connectGuest,
   endRun,
@@ -78,6 +78,9 @@ export async function failoversOf(
     ...{ files: nodeFiles, clock: systemClock, random: systemRandom, log: sites.log },
     hypervisor: new QemuHypervisor({ clock: systemClock }),
     signer: { keyId: 'ed25519:test', sign: (bytes) => sign(null, bytes, privateKey) },
+    testRules: () => ({ mostRunning: 8, freeFloorBytes: 0 }),
+    freeBytes: async () => 2 ** 40,
+    cpuGroups: new CpuGroups(),
     runDirectory: join(sites.directory, 'b'),
   };
   await mkdir(tools.runDirectory, { recursive: true });

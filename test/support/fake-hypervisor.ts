@@ -183,6 +183,10 @@ class FakeConnection implements RunningMachine {
     );
   }
 
+  async limitDisks(): Promise<void> {
+    await this.#actor.turn('limit sent', () => undefined);
+  }
+
   commit(deviceName: string, layer: ImageFile): Promise<void> {
     return this.#commit(() => this.#machine.commit(deviceName, layer));
   }

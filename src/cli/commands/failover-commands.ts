@@ -7,13 +7,17 @@ import { failoverReport } from '../views/failover-report.ts';
 import { reportJob } from '../watch.ts';
 import { addBranchCommands } from './branch-commands.ts';
 import {
+  addLimitOptions,
   askedOf,
   CONNECT_OPTION,
   type ConnectOption,
+  type LimitOptions,
+  limitsOf,
   NAME_OPTION,
   PROBE_OPTION,
   type ProbeOption,
 } from './failover-options.ts';
+import { addRules } from './failover-rules.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 
 const CONSISTENCIES = ['crash', 'file-system', 'application'] as const;
@@ -25,6 +29,7 @@ export function addFailoverCommands(program: Command, runner: Runner): void {
   addTest(failover, runner);
   addStart(failover, runner);
   addBranchCommands(failover, runner);
+  addRules(failover, runner);
 }
 
 const GROUP_POINT_OPTION = [
@@ -40,7 +45,7 @@ function pointOf({ point, groupPoint }: { readonly point?: string; readonly grou
   return named === undefined ? {} : { point: named };
 }
 
-interface TestOptions extends WaitOption, ProbeOption {
+interface TestOptions extends WaitOption, ProbeOption, LimitOptions {
   readonly name?: string;
   readonly point?: string;
   readonly groupPoint?: string;
@@ -48,7 +53,7 @@ interface TestOptions extends WaitOption, ProbeOption {
 }
 
 function addTest(failover: Command, runner: Runner): void {
-  failover
+  const test = failover
     .command('test')
     .description('boot a point in an isolated network and see whether it runs; replication goes on')
     .argument('<vm>', 'name or id')
@@ -56,7 +61,8 @@ function addTest(failover: Command, runner: Runner): void {
     .option(...GROUP_POINT_OPTION)
     .option('--keep', 'leave the machine running afterwards, until `warmsite failover cleanup`')
     .option(...PROBE_OPTION)
-    .option(...NAME_OPTION)
+    .option(...NAME_OPTION);
+  addLimitOptions(test)
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText(
@@ -73,6 +79,7 @@ The exit code is 1 when the machine was booted and its probes failed.`,
           ...pointOf(o),
           ...(o.keep === undefined ? {} : { keep: o.keep }),
           ...askedOf(o),
+          ...limitsOf(o),
         };
         const job = await (await context.api()).call('failover.test', { params: { machine }, body });
         return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));

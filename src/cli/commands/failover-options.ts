@@ -1,5 +1,15 @@
-import type { NicConnection, ProbeRequest } from '../../api/index.ts';
-import { invalid, listed, named, parseCount, parseDuration, parseName } from '../values.ts';
+import type { Command } from 'commander';
+import type { NicConnection, ProbeRequest, TestFailoverRequest } from '../../api/index.ts';
+import {
+  invalid,
+  listed,
+  named,
+  parseCount,
+  parseDuration,
+  parseName,
+  parseRate,
+  parseSize,
+} from '../values.ts';
 
 export interface ProbeOption {
   readonly probe?: readonly ProbeRequest[];
@@ -47,6 +57,74 @@ export const NAME_OPTION = [
   'what you call the branch; it can stand for its id',
   named('--name', parseName),
 ] as const;
+
+export interface LimitOptions {
+  readonly memory?: number;
+  readonly cpus?: number;
+  readonly cpuLimit?: number;
+  readonly cpuWeight?: number;
+  readonly diskRate?: number;
+  readonly diskIops?: number;
+  readonly for?: number;
+}
+
+/** What a test may take of its host. */
+export function addLimitOptions(test: Command): Command {
+  return test
+    .option('--for <time>', 'clean it up by itself after this time', named('--for', parseDuration))
+    .option('--memory <size>', 'other memory than the machine has', named('--memory', parseSize))
+    .option('--cpus <count>', 'other CPUs than the machine has', count('--cpus', 1024))
+    .option(
+      '--cpu-limit <percent>',
+      'of one CPU of this host; 200% are two',
+      named('--cpu-limit', parsePercent),
+    )
+    .option(
+      '--cpu-weight <weight>',
+      'its share while others want the CPUs too; 100 is usual',
+      count('--cpu-weight', 10_000),
+    )
+    .option(
+      '--disk-rate <rate>',
+      'of all its disks together, such as 20M/s',
+      named('--disk-rate', parseDiskRate),
+    )
+    .option(
+      '--disk-iops <count>',
+      'operations a second of all its disks together',
+      count('--disk-iops', 2 ** 32),
+    );
+}
+
+function count(option: string, maximum: number): (text: string) => number {
+  return named(option, (text) => parseCount(text, 1, maximum));
+}
+
+function parsePercent(text: string): number {
+  return parseCount(text.replace(/%$/, ''), 1, 100_000);
+}
+
+function parseDiskRate(text: string): number {
+  const rate = parseRate(text);
+  if (rate !== 'unlimited' && rate >= 4096) return rate;
+  throw invalid(text, 'a rate of at least 4K/s, such as 20M/s');
+}
+
+/** What the limits say, as the site takes it. */
+export function limitsOf(o: LimitOptions): Pick<TestFailoverRequest, 'limits' | 'lifetimeMs'> {
+  const limits = {
+    ...(o.memory === undefined ? {} : { memoryBytes: o.memory }),
+    ...(o.cpus === undefined ? {} : { cpus: o.cpus }),
+    ...(o.cpuLimit === undefined ? {} : { cpuPercent: o.cpuLimit }),
+    ...(o.cpuWeight === undefined ? {} : { cpuWeight: o.cpuWeight }),
+    ...(o.diskRate === undefined ? {} : { diskBytesPerSecond: o.diskRate }),
+    ...(o.diskIops === undefined ? {} : { diskOperationsPerSecond: o.diskIops }),
+  };
+  return {
+    ...(Object.keys(limits).length === 0 ? {} : { limits }),
+    ...(o.for === undefined ? {} : { lifetimeMs: o.for }),
+  };
+}
 
 /** What the options say, as the site takes it. */
 export function askedOf({ name, probe, connect }: { readonly name?: string } & ProbeOption & ConnectOption): {

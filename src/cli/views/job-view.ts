@@ -74,6 +74,7 @@ export function printBranches(page: Page, branches: readonly BranchView[], nowMs
       { head: 'PROCESS' },
       { head: 'WRITES', align: 'right' },
       { head: 'AGE', align: 'right' },
+      { head: 'ENDS IN', align: 'right' },
     ],
     branches.map((branch) => [
       branch.branchId,
@@ -84,11 +85,13 @@ export function printBranches(page: Page, branches: readonly BranchView[], nowMs
       processOf(branch),
       formatBytes(branch.ownBytes),
       formatDuration(Math.max(0, nowMs - branch.createdAtMs)),
+      branch.endsAtMs === undefined ? '' : formatDuration(Math.max(0, branch.endsAtMs - nowMs)),
     ]),
   );
 }
 
-function processOf({ running, processId }: BranchView): Cell {
+function processOf({ running, processId, paused }: BranchView): Cell {
   if (!running) return 'stopped';
+  if (paused) return { text: 'stands still: the disk is nearly full', tone: 'warning' };
   return { text: processId === undefined ? 'running' : `running (${processId})`, tone: 'good' };
 }

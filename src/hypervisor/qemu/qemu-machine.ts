@@ -10,6 +10,7 @@ import { hypervisorFailure } from '../errors.ts';
 import type {
   CutReport,
   DiskCut,
+  DiskLimit,
   GuestCommand,
   GuestCommandReport,
   MachineDisk,
@@ -123,6 +124,18 @@ export class QemuMachine implements RunningMachine {
     const disk = findDisk(await this.disks(), deviceName);
     if (disk.sizeBytes >= sizeBytes) return;
     await this.#qmp.execute('block_resize', { 'node-name': disk.tipNode, size: sizeBytes });
+  }
+
+  async limitDisks({ bytesPerSecond = 0, operationsPerSecond = 0 }: DiskLimit): Promise<void> {
+    for (const { deviceName } of await this.disks()) {
+      await this.#qmp.execute('block_set_io_throttle', {
+        id: deviceName,
+        // Devices of one throttle group share what it allows (QEMU, docs/throttle.txt).
+        group: 'warmsite',
+        ...{ bps: bytesPerSecond, bps_rd: 0, bps_wr: 0 },
+        ...{ iops: operationsPerSecond, iops_rd: 0, iops_wr: 0 },
+      });
+    }
   }
 
   async commit(deviceName: string, layer: ImageFile): Promise<void> {

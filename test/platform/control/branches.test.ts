@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { machineThatIsOff, pairedSites, resultOf } from '../../support/paired-sites.ts';
 
@@ -12,7 +13,7 @@ const ofBranch = (branch: string) => ({ params: { machine: 'box', branch } });
 it('S0.23 S0.24 futures are named, listed, stopped, booted again and led forward by who operates them', {
   timeout: 180_000,
 }, async (context) => {
-  const { directory, home, homeApi, awayApi: api } = await pairedSites(context);
+  const { directory, home, away, homeApi, awayApi } = await pairedSites(context);
   const path = join(directory, 'box.qcow2');
   await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, String(SIZE_BYTES)]);
   await homeApi.call('vm.add', { body: machineThatIsOff({ path, sizeBytes: SIZE_BYTES, format: 'qcow2' }) });
@@ -25,12 +26,21 @@ it('S0.23 S0.24 futures are named, listed, stopped, booted again and led forward
   }
   // From here on nothing can come over the wire.
   await home.close();
+  const few = { mostRunning: 2, lifetimeMs: 3_600_000 };
+  const rules = await awayApi.call('failover.changeRules', { body: few });
+  await away.close();
+  const api = await away.serve();
+  assert.deepEqual(await api.call('failover.rules', {}), rules);
 
   const test = async (point: string, name: string) =>
     resultOf(api, await api.call('failover.test', { ...BOX, body: { point, name, keep: true } }));
   await test('1', 'c1');
   await test('1', 'c2');
   await assert.rejects(test('2', 'c1'), /has the name «c1»/);
+  await assert.rejects(test('2', 'c3'), /2 tests run or start/);
+  for (const { endsAtMs } of await api.call('failover.list', BOX))
+    assert.ok(endsAtMs! > systemClock.wallMs());
+  await api.call('failover.changeRules', { body: { mostRunning: 3, lifetimeMs: null } });
   const branches = async () =>
     (await api.call('failover.list', BOX)).map(({ name, sequence, running }) => [name, sequence, running]);
   assert.deepEqual(await branches(), [

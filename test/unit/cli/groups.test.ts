@@ -1,10 +1,9 @@
 import assert from 'node:assert/strict';
-import { it, type TestContext } from 'node:test';
+import { it } from 'node:test';
 import type { GroupCutView, GroupPointView, GroupView } from '../../../src/api/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { newId, systemRandom } from '../../../src/lib/random.ts';
-import { type Answer, fakeSite } from './fake-site.ts';
-import { run } from './fake-world.ts';
+import { asking } from './asking.ts';
 
 const ID = newId(systemClock, systemRandom);
 const GROUP: GroupView = {
@@ -25,20 +24,6 @@ const POINT: GroupPointView = {
   },
   members: [{ machineId: ID, name: 'web', pointId: ID, sequence: 7, receivedBytes: 1, keptFor: ['group'] }],
 };
-
-async function asking(
-  t: TestContext,
-  body: unknown,
-  answer: (body: unknown) => Answer = (all) => ({ body: all }),
-) {
-  const site = await fakeSite(t, () => answer(body));
-  const ask = async (...args: string[]) => {
-    const ran = await run(['--data', site.dataDirectory, ...args]);
-    const { method, path, body: sent } = site.asked.at(-1) ?? { method: '', path: '', body: '' };
-    return { ...ran, asked: `${method} ${path}`, sent: sent === '' ? {} : JSON.parse(sent) };
-  };
-  return { ask, site };
-}
 
 it('S0.28 a group is set up and changed with what is named, and nothing else', async (t) => {
   const { ask, site } = await asking(t, GROUP);

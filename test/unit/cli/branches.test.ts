@@ -1,0 +1,83 @@
+import assert from 'node:assert/strict';
+import { it } from 'node:test';
+import type { BranchView, FailoverRules, JobView } from '../../../src/api/index.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { newId, systemRandom } from '../../../src/lib/random.ts';
+import { asking } from './asking.ts';
+
+const ID = newId(systemClock, systemRandom);
+const JOB: JobView = {
+  ...{ jobId: ID, kind: 'failover.test', state: 'queued', machineId: ID, args: {}, actor: 'operator' },
+  ...{ createdAtMs: 0, progress: {} },
+};
+const BRANCH: BranchView = {
+  ...{ branchId: ID, name: 'friday', machineId: ID, pointId: ID, sequence: 17, purpose: 'test' },
+  ...{ createdAtMs: 0, state: 'probed', running: true, processId: 5, ownBytes: 3 * 2 ** 20, limits: {} },
+  paused: false,
+};
+
+it('S0.23 the limits of a test go to the site as they were meant', async (t) => {
+  const { ask } = await asking(t, JOB);
+  const limits = ['--memory', '1G', '--cpus', '2', '--cpu-limit', '150%', '--cpu-weight', '50'];
+  const ran = await ask(
+    ...['failover', 'test', 'web', '--point', '17', '--name', 'friday', '--keep', '--no-wait', '--for', '8h'],
+    ...[...limits, '--disk-rate', '20M/s', '--disk-iops', '500'],
+  );
+  assert.deepEqual([ran.exitCode, ran.asked], [0, 'POST /v1/machines/web/failover-tests']);
+  assert.deepEqual(ran.sent, {
+    ...{ point: '17', name: 'friday', keep: true, lifetimeMs: 28_800_000 },
+    limits: {
+      ...{ memoryBytes: 2 ** 30, cpus: 2, cpuPercent: 150, cpuWeight: 50 },
+      ...{ diskBytesPerSecond: 20 * 2 ** 20, diskOperationsPerSecond: 500 },
+    },
+  });
+  for (const wrong of [
+    ['--disk-rate', 'unlimited'],
+    ['--cpus', '0'],
+    ['--name', '17'],
+  ]) {
+    assert.equal((await ask('failover', 'test', 'web', '--no-wait', ...wrong)).exitCode, 2, wrong.join(' '));
+  }
+});
+
+it('S0.23 S0.24 a branch is stopped and led forward by the name that it has', async (t) => {
+  const { ask } = await asking(t, JOB);
+  const stop = await ask('failover', 'stop', 'web', 'friday', '--now', '--no-wait');
+  assert.deepEqual([stop.asked, stop.sent], ['POST /v1/machines/web/branches/friday/stop', { graceMs: 0 }]);
+  const forward = ['failover', 'forward', 'web', 'friday', '--no-wait'];
+  const step = await ask(...forward);
+  assert.deepEqual([step.asked, step.sent], ['POST /v1/machines/web/branches/friday/forward', {}]);
+  const far = await ask(
+    ...forward,
+    '--to',
+    'latest',
+    '--keep',
+    '--name',
+    'noon',
+    '--connect',
+    'lan=bridge:br0',
+  );
+  const networks = { lan: { kind: 'bridge', bridge: 'br0' } };
+  assert.deepEqual(far.sent, { to: 'latest', oldBranch: 'keep', name: 'noon', networks });
+  assert.equal((await ask(...forward, '--keep', '--discard-writes')).exitCode, 2);
+});
+
+it('S0.23 the list of branches shows names, own writes, and tests that stand still', async (t) => {
+  const { ask } = await asking(t, [BRANCH, { ...BRANCH, name: 'held', paused: true }]);
+  const { output } = await ask('failover', 'list', 'web');
+  assert.match(output, /friday +test +17 +probed +running \(5\) +3(\.0)? MiB/);
+  assert.match(output, /held .*the disk is nearly full/);
+});
+
+it('S0.23 the rules for tests are shown, and changed where an option says so', async (t) => {
+  const rules: FailoverRules = { mostRunning: 3, freeFloorBytes: 2 ** 30 };
+  const { ask } = await asking(t, rules);
+  const shown = await ask('failover', 'rules');
+  assert.equal(shown.asked, 'GET /v1/failover-rules');
+  assert.match(shown.output, /cleaned up after +never/);
+  const changed = await ask('failover', 'rules', '--most-tests', '0', '--lifetime', 'off');
+  assert.deepEqual(
+    [changed.asked, changed.sent],
+    ['PATCH /v1/failover-rules', { mostRunning: 0, lifetimeMs: null }],
+  );
+});
