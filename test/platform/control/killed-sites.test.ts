@@ -1,74 +1,28 @@
 /** Two sites as processes of their own, paired over the wire; one of them at a time is killed at any instant. */
 import assert from 'node:assert/strict';
-import { type ChildProcess, spawn } from 'node:child_process';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { freePorts } from '../../../demo/free-ports.ts';
 import { LedgerPort } from '../../../lab/index.ts';
-import { initSite } from '../../../src/control/index.ts';
 import { QemuImages } from '../../../src/hypervisor/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
-import { exitOf } from '../../../src/lib/processes.ts';
 import { randomBelow, systemRandom } from '../../../src/lib/random.ts';
 import { Zones } from '../../../src/recovery-point/index.ts';
 import { Replicas, verifyPoint } from '../../../src/replica/index.ts';
-import { TestApi } from '../../support/api.ts';
+import type { TestApi } from '../../support/api.ts';
+import { KillableSite } from '../../support/killable-site.ts';
 import { assertLedger, INCREMENT_BYTES_MAX } from '../../support/lab-sites.ts';
 import { lastFirst } from '../../support/last-first.ts';
 import { pair, someonesMachine } from '../../support/paired-sites.ts';
-import { SITE_TOOLS } from '../../support/served-sites.ts';
 import { sized, sizedLimitMs } from '../../support/size.ts';
-import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+import { temporaryDirectory } from '../../support/temporary.ts';
 
-const WARMSITE = join(import.meta.dirname, '..', '..', '..', 'bin', 'warmsite.mjs');
 const BOX = { params: { machine: 'box' } };
 const LIFE_MS_MAX = 2500;
 const POINT_LIMIT_MS = 60_000;
 
 const LIMIT = { timeout: sizedLimitMs({ normal: 300_000, full: 14_400_000 }) };
-
-class SiteProcess {
-  readonly dataDirectory: string;
-  #child: ChildProcess | undefined;
-
-  private constructor(dataDirectory: string) {
-    this.dataDirectory = dataDirectory;
-  }
-
-  static async init(t: CleanUp, directory: string, name: string, peerPort: number): Promise<SiteProcess> {
-    const dataDirectory = join(directory, name);
-    const settings = {
-      ...{ advertisedHost: '127.0.0.1', api: { host: '127.0.0.1', port: 0 } },
-      peer: { host: '127.0.0.1', port: peerPort },
-    };
-    await initSite(SITE_TOOLS, { dataDirectory, name, settings });
-    const site = new SiteProcess(dataDirectory);
-    t.after(() => site.end('SIGKILL'));
-    return site;
-  }
-
-  async serve(): Promise<TestApi> {
-    const args = [WARMSITE, '--data', this.dataDirectory, 'site', 'serve', '--log-level', 'error'];
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
-    this.#child = child;
-    await new Promise<void>((resolve, reject) => {
-      child.stdout.once('data', () => resolve());
-      child.once('exit', (code) => reject(new Error(`the site ended by itself with ${code}`)));
-    });
-    child.stdout.resume();
-    return TestApi.of(this.dataDirectory);
-  }
-
-  async end(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
-    const child = this.#child;
-    this.#child = undefined;
-    if (!child || child.exitCode !== null || child.signalCode !== null) return;
-    child.kill(signal);
-    await exitOf(child);
-  }
-}
 
 /** The newest point that a site lists, as soon as it is younger than `sequence`. */
 async function pointAfter(api: TestApi, sequence: number): Promise<number> {
@@ -90,8 +44,8 @@ test(
     const t = lastFirst(context);
     const directory = await temporaryDirectory(t);
     const [homePort, awayPort] = await freePorts(2);
-    const home = await SiteProcess.init(t, directory, 'home', homePort!);
-    const away = await SiteProcess.init(t, directory, 'away', awayPort!);
+    const home = await KillableSite.init(t, directory, 'home', homePort!);
+    const away = await KillableSite.init(t, directory, 'away', awayPort!);
     let homeApi = await home.serve();
     let awayApi = await away.serve();
     await pair(homeApi, awayApi);
