@@ -4,6 +4,7 @@ import { newId } from '../../src/lib/random.ts';
 import { Zones } from '../../src/recovery-point/index.ts';
 import {
   type Acknowledgement,
+  branchLayer,
   createBranch,
   type Replica,
   Replicas,
@@ -31,6 +32,9 @@ export interface RecoverySiteOptions {
   readonly onTrouble: (where: string, error: unknown) => void;
   readonly onPublished: (acknowledgement: Acknowledgement) => void;
 }
+
+/** So many branches are there at once at most. */
+const BRANCHES_MAX = 3;
 
 /** The recovery host: replicas, the receiver of deltas, retention, proofs and branches. */
 export class RecoverySite {
@@ -101,7 +105,10 @@ export class RecoverySite {
       this.server = { process, receiver };
       run('retention', () => this.#retire(process, replicas));
       run('proofs', () => this.#prove(process, tools, replicas));
-      run('branches', () => this.#branch(process, files, replicas));
+      const taken = new Set<string>();
+      for (let actor = 0; actor < BRANCHES_MAX; actor++) {
+        run('branches', () => this.#branch(process, files, replicas, taken));
+      }
     });
   }
 
@@ -153,32 +160,61 @@ export class RecoverySite {
     }
   }
 
-  /** A test failover without its machine: a branch is made, stays for a while, and goes. */
-  async #branch(process: SimProcess, files: FileSystem, replicas: Replicas): Promise<never> {
+  /**
+   * Test failovers without their machines: one branch after the other is made, stays for a while, and goes. Several do so at
+   * once; `taken` are the branches that somebody sees to. What an earlier process left is taken over.
+   */
+  async #branch(
+    process: SimProcess,
+    files: FileSystem,
+    replicas: Replicas,
+    taken: Set<string>,
+  ): Promise<never> {
     const { random } = this.#o;
+    let mine: string | undefined;
     for (;;) {
       await process.sleep(random.between(50, 500));
       const replica = replicas.get(MACHINE_ID);
       if (!replica || replica.points.length === 0) continue;
       try {
         await replica.refreshBranches();
-        const [old] = replica.branches;
-        if (old) await removeBranch(files, replica, old.branchId);
-        else if (this.isBusy) await this.#makeBranch(process, files, replica);
+        if (mine === undefined) mine = await this.#takeBranch(process, files, replica, taken);
+        else {
+          await checkBranch(files, replica, mine);
+          await removeBranch(files, replica, mine);
+          taken.delete(mine);
+          mine = undefined;
+        }
       } catch (error) {
         this.#o.onTrouble('R branch', error);
       }
     }
   }
 
-  async #makeBranch(process: SimProcess, files: FileSystem, replica: Replica): Promise<void> {
+  async #takeBranch(
+    process: SimProcess,
+    files: FileSystem,
+    replica: Replica,
+    taken: Set<string>,
+  ): Promise<string | undefined> {
     const { random } = this.#o;
-    await createBranch(files, replica, {
-      branchId: newId(process.clock, random),
-      pointId: random.pick(replica.points).statement.pointId,
-      purpose: 'test',
-      createdAtMs: process.clock.wallMs(),
-    });
+    const left = replica.branches.find(({ branchId }) => !taken.has(branchId))?.branchId;
+    if (left !== undefined || !this.isBusy) {
+      if (left !== undefined) await removeBranch(files, replica, left);
+      return undefined;
+    }
+    const branchId = newId(process.clock, random);
+    taken.add(branchId);
+    try {
+      await createBranch(files, replica, {
+        ...{ branchId, purpose: 'test', createdAtMs: process.clock.wallMs() },
+        pointId: random.pick(replica.points).statement.pointId,
+      });
+      return branchId;
+    } catch (error) {
+      taken.delete(branchId);
+      throw error;
+    }
   }
 
   killProcess(): void {
@@ -192,5 +228,18 @@ export class RecoverySite {
 
   get openHandles(): string[] {
     return [...(this.#opened?.opened ?? [])].map(({ path }) => path);
+  }
+}
+
+/** A branch that was made is there, with its point and all of its layers, until somebody removes it. */
+async function checkBranch(files: FileSystem, replica: Replica, branchId: string): Promise<void> {
+  const branch = replica.branches.find((candidate) => candidate.branchId === branchId);
+  if (!branch) throw new Error(`branch ${branchId} has gone by itself`);
+  if (!replica.points.some(({ statement }) => statement.pointId === branch.pointId)) {
+    throw new Error(`the point of branch ${branchId} has gone`);
+  }
+  for (const diskId of branch.diskIds) {
+    const layer = branchLayer(replica.layout, branchId, diskId);
+    if ((await files.sizeOf(layer)) === undefined) throw new Error(`${layer} has gone by itself`);
   }
 }

@@ -3,6 +3,7 @@ import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildLabGuest, type LabMachine, startLabMachine } from '../../lab/index.ts';
 import type { JobView, RouteBody } from '../../src/api/index.ts';
+import type { NicConfiguration } from '../../src/hypervisor/index.ts';
 import type { TestApi } from './api.ts';
 import { lastFirst } from './last-first.ts';
 import { TestSite } from './served-sites.ts';
@@ -45,11 +46,14 @@ export async function resultOf(api: TestApi, begun: JobView): Promise<unknown> {
 }
 
 /** The request that adds «box», a machine of one disk which does not run. */
-export function machineThatIsOff(disk: {
-  readonly path: string;
-  readonly sizeBytes: number;
-  readonly format: 'qcow2' | 'raw';
-}): RouteBody<'vm.add'> {
+export function machineThatIsOff(
+  disk: {
+    readonly path: string;
+    readonly sizeBytes: number;
+    readonly format: 'qcow2' | 'raw';
+  },
+  nics: readonly NicConfiguration[] = [],
+): RouteBody<'vm.add'> {
   const { path, sizeBytes, format } = disk;
   return {
     configuration: {
@@ -61,7 +65,7 @@ export function machineThatIsOff(disk: {
       cpus: 1,
       memoryBytes: 64 * 1024 * 1024,
       disks: [{ diskId: 'disk0', bus: 'virtio-blk', sizeBytes }],
-      nics: [],
+      nics: [...nics],
       guestAgent: false,
     },
     disks: [{ diskId: 'disk0', path, format }],

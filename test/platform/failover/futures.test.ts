@@ -1,9 +1,13 @@
 import assert from 'node:assert/strict';
+import { readdir } from 'node:fs/promises';
 import { test } from 'node:test';
 import { branchNetworks, namespaceOf } from '../../../src/failover/network.ts';
 import { checkAddressesFree } from '../../../src/failover/nic-checks.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
+import { totalLength } from '../../../src/lib/extents.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
+import { branchChain, findBranch, verifyPoint } from '../../../src/replica/index.ts';
 import { leftOf, linkNames, namespacesOf } from '../../support/branch-traces.ts';
 import {
   failoverSite,
@@ -199,4 +203,74 @@ test('S0.23 an address that another branch has on a bridge is refused there, and
   await to(bridges[0], 'wan');
   await to(bridges[1], 'lan');
   await to('no-such-bridge', 'lan');
+});
+
+test('S0.25 S0.26 copies arrive while many tests run, and their clean-up leaves what a site without tests has', async (t) => {
+  const site = await failoverSite(t);
+  const { failovers, sites } = site;
+  const first = await site.point();
+  await site.change('echo second > /data/marker');
+  const second = await site.point();
+  const { replica } = site;
+  const files = async () => (await readdir(replica.layout.directory, { recursive: true })).sort();
+  const future = async (pointId: string) =>
+    running(await failovers.test(replica, { pointId }, { keep: true }));
+  const branches = [await future(first), await future(first), await future(second)];
+
+  const keepOne = { types: { crash: 1 } };
+  const before = await layerDigests(replica, second);
+  const arrivals: number[] = [];
+  for (let arrived = 0; arrived < 5; arrived++) {
+    const sinceMs = systemClock.monotonicMs();
+    await site.point();
+    arrivals.push(Math.round(systemClock.monotonicMs() - sinceMs));
+    await replica.retire(keepOne, () => false);
+    const there = replica.points.map(({ statement }) => statement.sequence);
+    assert.deepEqual(
+      there,
+      [1, 2, 3 + arrived],
+      'what tests stand on stays, the newest is there, the rest goes',
+    );
+  }
+  t.diagnostic(`arrivals beside three tests took ${arrivals.join(', ')} ms`);
+  for (const branchId of branches) {
+    await inBranch(site, branchId, 'dd if=/dev/urandom of=/data/written bs=1M count=4 && sync');
+  }
+  assert.deepEqual(await layerDigests(replica, second), before);
+
+  let extraBytes = 0;
+  let writtenBytes = 0;
+  for (const branchId of branches) {
+    await failovers.stop(replica, branchId, POWER_OFF);
+    const branch = findBranch(replica, branchId);
+    for (const diskId of branch.diskIds) {
+      await using reader = await sites.protectedTools.images.open(branchChain(replica, branch, diskId));
+      writtenBytes += totalLength((await reader.ownExtents(1)).data);
+    }
+  }
+  for (const { ownBytes } of await failovers.list(replica)) extraBytes += ownBytes;
+  t.diagnostic(`written ${writtenBytes}, on disk ${extraBytes}`);
+  // For each of three tests, as for one: clusters taken whole for their first bytes, and the tables of two disks.
+  assert.ok(extraBytes < writtenBytes + 3 * 2 * MIB, `${extraBytes} bytes for ${writtenBytes} written`);
+
+  for (const branchId of branches) {
+    await failovers.cleanup(replica, branchId);
+    assert.deepEqual(await leftOf(site, branchId), []);
+  }
+  await replica.retire(keepOne, () => false);
+  const { pointId } = replica.newest!.statement;
+  await verifyPoint(sites.replicaTools, replica, pointId);
+  const layers = ['system', 'data'].flatMap((diskId) => [
+    `disks/${diskId}`,
+    `disks/${diskId}/${pointId}.leaves`,
+    `disks/${diskId}/${pointId}.qcow2`,
+  ]);
+  const left = (await files()).filter((name) => !name.startsWith('proofs'));
+  assert.deepEqual(
+    left,
+    [
+      ...['branches', 'disks', 'incoming', 'intents', 'points', `points/${pointId}.json`, 'replica.json'],
+      ...layers,
+    ].sort(),
+  );
 });
