@@ -1,3 +1,4 @@
+import { isFailure } from '../../src/lib/errors.ts';
 import type { FileSystem } from '../../src/lib/files.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { newId } from '../../src/lib/random.ts';
@@ -213,6 +214,9 @@ export class RecoverySite {
       return branchId;
     } catch (error) {
       taken.delete(branchId);
+      if (isFailure(error) && error.context.system === 'ENOENT') {
+        throw new Error(`branch ${branchId} was taken away while it was made: ${error.message}`);
+      }
       throw error;
     }
   }
