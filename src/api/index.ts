@@ -47,12 +47,15 @@ export type {
 export type {
   AddDiskRequest,
   AddMachineRequest,
+  AddTargetRequest,
+  ChangeTargetRequest,
   HoldRequest,
   MachineView,
   PointView,
   PolicyRequest,
   ProtectRequest,
   ReplicationView,
+  TargetReplicationView,
 } from './machines.ts';
 export type {
   LimitWindowShape,

@@ -105,12 +105,16 @@ const policyFields = {
   compression: Type.Optional(Type.Boolean()),
 };
 
+/** How far apart copies are that a target gets, at the least; every copy if absent. */
+const Spacing = Type.Integer({ minimum: 1000, maximum: 366 * 24 * 3600 * 1000 });
+
 export const ProtectRequest = Type.Object(
   {
     /** The recovery site, by name or id; the only paired one if absent. */
     target: Type.Optional(Reference),
     ...policyFields,
     bytesPerSecond: Type.Optional(Type.Integer({ minimum: 1024 })),
+    spacingMs: Type.Optional(Spacing),
     /** The base goes by courier: nothing is sent before a seed has been exported. */
     seed: Type.Optional(Type.Boolean()),
   },
@@ -131,10 +135,46 @@ export const PolicyRequest = Type.Object(
     ...policyFields,
     /** null takes the limit away. */
     bytesPerSecond: Type.Optional(Type.Union([Type.Integer({ minimum: 1024 }), Type.Null()])),
+    /** null: the first target gets every copy. */
+    spacingMs: Type.Optional(Type.Union([Spacing, Type.Null()])),
   },
   { additionalProperties: false },
 );
 export type PolicyRequest = Type.Static<typeof PolicyRequest>;
+
+const targetFields = {
+  retention: Type.Optional(Retention),
+  /** Other limits for some hours of the week; replaces those there are. */
+  limitWindows: Type.Optional(Type.Array(LimitWindowShape, { maxItems: 64 })),
+  compression: Type.Optional(Type.Boolean()),
+};
+
+/** Another site that a protected machine is replicated to. What is not said is as for the first target, but for limits. */
+export const AddTargetRequest = Type.Object(
+  {
+    /** By name or id. */
+    target: Reference,
+    ...targetFields,
+    bytesPerSecond: Type.Optional(Type.Integer({ minimum: 1024 })),
+    spacingMs: Type.Optional(Spacing),
+    /** The base goes by courier: nothing is sent before a seed has been exported. */
+    seed: Type.Optional(Type.Boolean()),
+  },
+  { additionalProperties: false },
+);
+export type AddTargetRequest = Type.Static<typeof AddTargetRequest>;
+
+export const ChangeTargetRequest = Type.Object(
+  {
+    ...targetFields,
+    /** null takes the limit away. */
+    bytesPerSecond: Type.Optional(Type.Union([Type.Integer({ minimum: 1024 }), Type.Null()])),
+    /** null: every copy. */
+    spacingMs: Type.Optional(Type.Union([Spacing, Type.Null()])),
+  },
+  { additionalProperties: false },
+);
+export type ChangeTargetRequest = Type.Static<typeof ChangeTargetRequest>;
 
 /** What the process of a machine of this site does, as far as the site can tell. */
 const Presence = Type.Object({
@@ -149,7 +189,23 @@ const Presence = Type.Object({
   processId: Type.Optional(Type.Integer()),
 });
 
+/** What one target gets of a machine. */
+const TargetView = Type.Object({
+  siteId: Type.String(),
+  name: Type.Optional(Type.String()),
+  retention: Retention,
+  bytesPerSecond: Type.Optional(Type.Integer()),
+  limitWindows: Type.Array(LimitWindowShape),
+  /** What holds now; absent: no limit. */
+  limitNow: Type.Optional(Type.Integer()),
+  compression: Type.Boolean(),
+  spacingMs: Type.Optional(Type.Integer()),
+});
+
+/** What is said of a target without `targets` is said of the first one. */
 const ProtectionView = Type.Object({
+  /** All of them, the first one first. */
+  targets: Type.Array(TargetView),
   targetSiteId: Type.String(),
   targetName: Type.Optional(Type.String()),
   /** The two that every machine has, then its own. */
@@ -174,44 +230,66 @@ const Rpo = Type.Object({
   actualMs: Type.Optional(Type.Number()),
 });
 
-/** What the replication of one machine is doing. */
-export const ReplicationView = Type.Object({
-  phase: Type.Union([
-    Type.Literal('idle'),
-    Type.Literal('cutting'),
-    Type.Literal('sending'),
-    /** A failure is being waited out; see `failure` and `retryInMs`. */
-    Type.Literal('retrying'),
-    /** A conflict or a stale base: a person decides. It is looked at again every now and then. */
-    Type.Literal('blocked'),
-  ]),
+const Acknowledged = Type.Object({
+  pointId: Id,
+  sequence: Count,
+  atMs: WallTime,
+  /** When the acknowledged copy was cut; absent if its record has been merged away. */
+  cutAtMs: Type.Optional(WallTime),
+});
+
+const SeedState = Type.Union([Type.Literal('wanted'), Type.Literal('exported'), Type.Literal('awaited')]);
+
+/** The delta on its way: guest bytes. A complete first copy (seeding) is one where `complete` is true. */
+const Transfer = Type.Object({
+  pointId: Id,
+  complete: Type.Boolean(),
+  bytesDone: Bytes,
+  bytesTotal: Bytes,
+  bytesPerSecond: Type.Optional(Type.Number()),
+});
+
+const TargetPhase = [
+  Type.Literal('idle'),
+  Type.Literal('sending'),
+  /** A failure is being waited out; see `failure` and `retryInMs`. */
+  Type.Literal('retrying'),
+  /** A conflict or a stale base: a person decides. It is looked at again every now and then. */
+  Type.Literal('blocked'),
+] as const;
+
+/** What the replication of one machine to one target is doing. */
+export const TargetReplicationView = Type.Object({
+  siteId: Type.String(),
+  name: Type.Optional(Type.String()),
+  phase: Type.Union([...TargetPhase]),
+  /** Copies that the target lacks; of those made while it was outrun it gets the changes only. */
   unsentCuts: Count,
-  acknowledged: Type.Optional(
-    Type.Object({
-      pointId: Id,
-      sequence: Count,
-      atMs: WallTime,
-      /** When the acknowledged copy was cut; absent if its record has been merged away. */
-      cutAtMs: Type.Optional(WallTime),
-    }),
-  ),
+  acknowledged: Type.Optional(Acknowledged),
   /**
    * The base goes by courier. `wanted`: nothing is sent before it has been exported; `exported`: the other site has not been
    * told; `awaited`: copies flow, and nothing can be recovered before it has been imported there.
    */
-  seed: Type.Optional(
-    Type.Union([Type.Literal('wanted'), Type.Literal('exported'), Type.Literal('awaited')]),
-  ),
-  /** The delta on its way: guest bytes. A complete first copy (seeding) is one where `complete` is true. */
-  transfer: Type.Optional(
-    Type.Object({
-      pointId: Id,
-      complete: Type.Boolean(),
-      bytesDone: Bytes,
-      bytesTotal: Bytes,
-      bytesPerSecond: Type.Optional(Type.Number()),
-    }),
-  ),
+  seed: Type.Optional(SeedState),
+  /** The others have left it behind: it gets all that changed in one step when it answers again. */
+  outrun: Type.Optional(Type.Literal(true)),
+  transfer: Type.Optional(Transfer),
+  failure: Type.Optional(FailureShape),
+  retryInMs: Type.Optional(Type.Number()),
+  rpo: Rpo,
+});
+export type TargetReplicationView = Type.Static<typeof TargetReplicationView>;
+
+/**
+ * What the replication of one machine is doing. Of several targets: phase and failure are those of the worst, what is
+ * acknowledged, not sent and lost (RPO) those of the best, because that is what outlives the loss of the protected site.
+ */
+export const ReplicationView = Type.Object({
+  phase: Type.Union([...TargetPhase, Type.Literal('cutting')]),
+  unsentCuts: Count,
+  acknowledged: Type.Optional(Acknowledged),
+  seed: Type.Optional(SeedState),
+  transfer: Type.Optional(Transfer),
   nextDue: Type.Optional(
     Type.Object({
       copyType: Type.String(),
@@ -225,6 +303,8 @@ export const ReplicationView = Type.Object({
   failure: Type.Optional(FailureShape),
   retryInMs: Type.Optional(Type.Number()),
   rpo: Rpo,
+  /** The worst first. */
+  targets: Type.Array(TargetReplicationView),
 });
 export type ReplicationView = Type.Static<typeof ReplicationView>;
 
@@ -409,3 +489,9 @@ export const CreatePointRequest = Type.Object(
 
 /** A file or directory of the site's host. */
 export const SeedRequest = Type.Object({ path: AbsolutePath }, { additionalProperties: false });
+
+/** `target`: the site that the seed is for, by name or id; the first target if absent. */
+export const ExportSeedRequest = Type.Object(
+  { path: AbsolutePath, target: Type.Optional(Reference) },
+  { additionalProperties: false },
+);

@@ -21,7 +21,10 @@ import {
 import {
   AddDiskRequest,
   AddMachineRequest,
+  AddTargetRequest,
+  ChangeTargetRequest,
   CreatePointRequest,
+  ExportSeedRequest,
   HoldRequest,
   MachineView,
   PointView,
@@ -73,6 +76,11 @@ const MachineTrigger = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
   trigger: Type.String({ minLength: 1, maxLength: 32 }),
 });
+/** A machine and a site that it is replicated to, by name or id. */
+const MachineTarget = Type.Object({
+  machine: Type.String({ minLength: 1, maxLength: 64 }),
+  target: Type.String({ minLength: 1, maxLength: 64 }),
+});
 /** A group by name or id. */
 const Group = Type.Object({ group: Type.String({ minLength: 1, maxLength: 64 }) });
 /** A paired site by name or id. */
@@ -113,6 +121,7 @@ interface Route {
 const plain = { params: Nothing, query: Nothing, body: Nothing };
 const ofMachine = { ...plain, params: Machine };
 const ofPoint = { ...plain, params: MachinePoint };
+const ofTarget = { ...plain, params: MachineTarget };
 const ofGroup = { ...plain, params: Group };
 const ofPeer = { ...plain, params: Peer };
 const ofJob = { ...plain, params: Job };
@@ -185,6 +194,27 @@ export const ROUTES = {
     method: 'PATCH',
     path: '/machines/:machine/protection',
     body: PolicyRequest,
+    answer: MachineView,
+  },
+  'target.add': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/targets',
+    body: AddTargetRequest,
+    answer: MachineView,
+  },
+  'target.change': {
+    ...ofTarget,
+    method: 'PATCH',
+    path: '/machines/:machine/targets/:target',
+    body: ChangeTargetRequest,
+    answer: MachineView,
+  },
+  /** The points there stay; what was kept for it here is let go of. */
+  'target.remove': {
+    ...ofTarget,
+    method: 'DELETE',
+    path: '/machines/:machine/targets/:target',
     answer: MachineView,
   },
   'trigger.call': {
@@ -335,7 +365,7 @@ export const ROUTES = {
     ...ofMachine,
     method: 'POST',
     path: '/machines/:machine/seeds',
-    body: SeedRequest,
+    body: ExportSeedRequest,
     answer: JobView,
   },
   /** The machine is told by the seed. */

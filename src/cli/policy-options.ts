@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import type {
+  ChangeTargetRequest,
   LimitWindowShape,
   MachineView,
   PolicyRequest,
@@ -18,26 +19,30 @@ import {
 } from './policy-values.ts';
 import { listed, named, parseCount, parseDuration, parseInterval, parseRate, parseWord } from './values.ts';
 
-/** The options of `vm protect` and `vm policy` that say when a machine is copied, what stays and how fast it is sent. */
-export interface PolicyOptions {
-  readonly crashEvery?: number | 'off';
-  readonly appEvery?: number | 'off';
-  readonly schedule?: readonly ScheduleShape[];
-  readonly blackout?: readonly (WindowShape | 'none')[];
+/** The options that say what a target gets, and how fast. */
+export interface TargetOptions {
   readonly keep?: Retention['types'];
   readonly keepCrash?: number;
   readonly keepApp?: number;
   readonly keepCalendar?: NonNullable<Retention['calendar']> | 'none';
   readonly keepFor?: number | 'forever';
-  readonly freezeLimit?: number;
   readonly rate?: number | 'unlimited';
   readonly rateWindow?: readonly (LimitWindowShape | 'none')[];
   readonly compression?: string;
+  readonly sendEvery?: number | 'copy';
+}
+
+/** The options of `vm protect` and `vm policy` that say when a machine is copied, what stays and how fast it is sent. */
+export interface PolicyOptions extends TargetOptions {
+  readonly crashEvery?: number | 'off';
+  readonly appEvery?: number | 'off';
+  readonly schedule?: readonly ScheduleShape[];
+  readonly blackout?: readonly (WindowShape | 'none')[];
+  readonly freezeLimit?: number;
 }
 
 export function withPolicyOptions(command: Command): Command {
-  const keep = (text: string) => parseCount(text, 0, 128);
-  return command
+  const withSchedules = command
     .option(
       '--crash-every <interval>',
       'crash-consistent copies, such as 10s; or off',
@@ -58,6 +63,17 @@ export function withPolicyOptions(command: Command): Command {
       "hours without copies, such as 'Mon-Fri 08:00-18:00 Europe/Berlin'; or none; repeatable",
       listed('--blackout', orNone(parseWindow)),
     )
+    .option(
+      '--freeze-limit <duration>',
+      'longest freeze of the guest, at most 10s',
+      named('--freeze-limit', parseDuration),
+    );
+  return withTargetOptions(withSchedules);
+}
+
+export function withTargetOptions(command: Command): Command {
+  const keep = (text: string) => parseCount(text, 0, 128);
+  return command
     .option('--keep <numbers>', 'points to keep of each type: crash:4,app:2', named('--keep', parseKeep))
     .option('--keep-crash <number>', 'crash-consistent points to keep', named('--keep-crash', keep))
     .option('--keep-app <number>', 'application-consistent points to keep', named('--keep-app', keep))
@@ -68,9 +84,9 @@ export function withPolicyOptions(command: Command): Command {
     )
     .option('--keep-for <age>', 'keep none longer, such as 90d; or forever', named('--keep-for', parseAge))
     .option(
-      '--freeze-limit <duration>',
-      'longest freeze of the guest, at most 10s',
-      named('--freeze-limit', parseDuration),
+      '--send-every <duration>',
+      'send the target no more than one copy in this time, such as 1h; or copy, for all of them',
+      named('--send-every', (text) => (text === 'copy' ? text : parseDuration(text))),
     )
     .option('--rate <rate>', 'such as 20M/s, 100Mbit/s or unlimited', named('--rate', parseRate))
     .option(
@@ -90,15 +106,33 @@ type Before = NonNullable<NonNullable<MachineView['protected']>['protection']>;
 /** The site takes schedules and retention as wholes: what is not named is filled in from before. */
 export function policyOf(o: PolicyOptions, before: Before | undefined): PolicyRequest {
   const schedules = schedulesOf(o, before?.schedules ?? []);
-  const retention = policyRetentionOf(o, before?.retention);
   return {
     ...(schedules ? { schedules } : {}),
     ...(o.blackout ? { blackouts: o.blackout.filter((window) => window !== 'none') } : {}),
-    ...(retention ? { retention } : {}),
     ...(o.freezeLimit === undefined ? {} : { freezeLimitMs: o.freezeLimit }),
+    ...targetChangeOf(o, before?.retention),
+  };
+}
+
+/** What is not named of its retention is filled in from before. */
+export function targetChangeOf(o: TargetOptions, before: Retention | undefined): ChangeTargetRequest {
+  const retention = policyRetentionOf(o, before);
+  return {
+    ...(retention ? { retention } : {}),
+    ...(o.sendEvery === undefined ? {} : { spacingMs: o.sendEvery === 'copy' ? null : o.sendEvery }),
     ...(o.rate === undefined ? {} : { bytesPerSecond: o.rate === 'unlimited' ? null : o.rate }),
     ...(o.rateWindow ? { limitWindows: o.rateWindow.filter((window) => window !== 'none') } : {}),
     ...(o.compression === undefined ? {} : { compression: o.compression === 'on' }),
+  };
+}
+
+/** The same for a target that is new: what would take a limit away says nothing. */
+export function newTargetOf<T extends ChangeTargetRequest>(change: T) {
+  const { bytesPerSecond, spacingMs, ...rest } = change;
+  return {
+    ...rest,
+    ...(typeof bytesPerSecond === 'number' ? { bytesPerSecond } : {}),
+    ...(typeof spacingMs === 'number' ? { spacingMs } : {}),
   };
 }
 
@@ -124,7 +158,7 @@ function intervalOf(copyType: string, every: number | 'off' | undefined): Schedu
 }
 
 /** Undefined if nothing is said of retention; what is not named stays as it was. */
-export function policyRetentionOf(o: PolicyOptions, before: Retention | undefined): Retention | undefined {
+export function policyRetentionOf(o: TargetOptions, before: Retention | undefined): Retention | undefined {
   const isNamed = [o.keep, o.keepCrash, o.keepApp, o.keepCalendar, o.keepFor].some(
     (one) => one !== undefined,
   );

@@ -165,6 +165,12 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'Upgrade the recovery site first: it would not keep the points of a group together.',
   },
+  TARGET_OUTRUN: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'See to that site and to the link. When it answers again it gets all that has changed meanwhile in one step, and never a whole copy; what it lacks now is missed there as points.',
+  },
   GROUP_CUT_APART: {
     kind: 'unavailable',
     retry: 'later',

@@ -19,6 +19,7 @@ import {
   type GroupCutOutcome,
   type GroupMember,
   type ProtectedMachine,
+  targetOf,
 } from '../replication/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
@@ -156,7 +157,7 @@ export class Groups {
     for (const { record } of members) {
       const { protection, machineId } = record;
       if (!protection) throw unsuitable(`${record.name} is not protected`);
-      if (protection.targetSiteId !== targetSiteId) throw unsuitable(`${record.name} has another target`);
+      if (!targetOf(protection, targetSiteId)) throw unsuitable(`${record.name} has another target`);
       if (ids.indexOf(machineId) !== ids.lastIndexOf(machineId))
         throw unsuitable(`${record.name} is named twice`);
       const other = this.of(machineId);
@@ -166,17 +167,17 @@ export class Groups {
     }
     checkPlaces(
       name,
-      members.map(({ record }) => record.protection!.retention),
+      members.map(({ record }) => targetOf(record.protection!, targetSiteId)!.retention),
     );
   }
 
-  /** Throws GROUP_TOO_DEEP if a member's group could keep too many points with this retention of the member. */
-  checkRetention(machineId: string, retention: RetentionPolicy): void {
+  /** Throws GROUP_TOO_DEEP if a member's group could keep too many points with this retention of the member at a target. */
+  checkRetention(machineId: string, siteId: string, retention: RetentionPolicy): void {
     const group = this.of(machineId);
-    if (!group) return;
+    if (group?.targetSiteId !== siteId) return;
     const others = group.members.flatMap((id) => {
       const protection = this.#tools.machines.get(id)?.machine.record.protection;
-      return id === machineId || !protection ? [] : [protection.retention];
+      return id === machineId || !protection ? [] : (targetOf(protection, siteId)?.retention ?? []);
     });
     checkPlaces(group.name, [retention, ...others]);
   }

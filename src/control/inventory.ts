@@ -1,8 +1,8 @@
 import type { MachineView } from '../api/index.ts';
 import type { Clock } from '../lib/clock.ts';
-import { limitAt, type Zones } from '../recovery-point/index.ts';
+import { type Bandwidth, limitAt, type Zones } from '../recovery-point/index.ts';
 import type { Replica, Replicas } from '../replica/index.ts';
-import type { ProtectedMachine, Protection } from '../replication/index.ts';
+import type { ProtectedMachine } from '../replication/index.ts';
 import { controlFailure } from './errors.ts';
 import type { Machines } from './machines.ts';
 import type { PeerLinks } from './peer-links.ts';
@@ -82,7 +82,7 @@ export class Inventory {
     const replica = found.replica && replicaView(found.replica, nameOf, this.#clock.wallMs());
     const home = this.#machines.get(found.machineId);
     if (!home) return replica!;
-    const limitNow = (protection: Protection) => limitAt(protection, this.#clock.wallMs(), this.#zones);
+    const limitNow = (limits: Bandwidth) => limitAt(limits, this.#clock.wallMs(), this.#zones);
     return { ...homeView(home, nameOf, limitNow), ...(replica?.replica ? { replica: replica.replica } : {}) };
   }
 

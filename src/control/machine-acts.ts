@@ -83,22 +83,19 @@ export class MachineActs {
   }
 
   protect(actor: string, reference: string, request: ProtectRequest): Promise<MachineView> {
-    const target = peerMeant(this.#links.views(), request.target);
-    if (!target) {
-      const said = request.target
-        ? `there is no paired site ${request.target}`
-        : 'there is not one paired site';
-      throw controlFailure(request.target ? 'SITE_PEER_UNKNOWN' : 'SITE_PEER_UNCLEAR', said);
-    }
-    const details = { ...request, target: target.siteId };
+    const { siteId } = peerMeant(this.#links.views(), request.target);
+    const details = { ...request, target: siteId };
     return this.#act(actor, 'vm.protect', reference, details, (machine) =>
-      this.#machines.protect(machine, target.siteId, request),
+      this.#machines.protect(machine, siteId, request),
     );
   }
 
   changePolicy(actor: string, reference: string, request: PolicyRequest): Promise<MachineView> {
     return this.#act(actor, 'vm.policy', reference, request, async (machine) => {
-      if (request.retention) this.#groups.checkRetention(machine.record.machineId, request.retention);
+      const { machineId, protection } = machine.record;
+      if (request.retention && protection) {
+        this.#groups.checkRetention(machineId, protection.targetSiteId, request.retention);
+      }
       await this.#machines.changePolicy(machine, request);
     });
   }

@@ -1,5 +1,12 @@
 import { join } from 'node:path';
-import type { AddDiskRequest, AddMachineRequest, PolicyRequest, ProtectRequest } from '../api/index.ts';
+import type {
+  AddDiskRequest,
+  AddMachineRequest,
+  AddTargetRequest,
+  ChangeTargetRequest,
+  PolicyRequest,
+  ProtectRequest,
+} from '../api/index.ts';
 import {
   checkMachineConfiguration,
   connectGuest,
@@ -21,11 +28,16 @@ import {
   type Protection,
   type SeedExported,
   type SeedExportOptions,
+  targetsOf,
+  withoutTarget,
+  withTarget,
+  withTargetChanged,
 } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
 import { attachedDisk, managedDisks, newDisk } from './machine-disks.ts';
 import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
+import { targetChangeIn, targetIn } from './target-requests.ts';
 
 export interface MachinesTools extends ProtectedTools {
   readonly hypervisor: Hypervisor;
@@ -101,11 +113,11 @@ export class Machines {
     entry.loop.start();
   }
 
-  async #unfollow(machineId: string): Promise<void> {
+  async #unfollow(machineId: string, o: { clearAlerts?: boolean } = {}): Promise<void> {
     const entry = this.#open.get(machineId)!;
     const { loop } = entry;
     entry.loop = undefined;
-    await loop?.stop();
+    await loop?.stop(o);
   }
 
   list(): readonly HomeMachine[] {
@@ -123,7 +135,7 @@ export class Machines {
   /** Every loop whose target is this site tries again at once. */
   kick(siteId: string): void {
     for (const { machine, loop } of this.#open.values()) {
-      if (machine.record.protection?.targetSiteId === siteId) loop?.kick();
+      if (machine.targets.some((target) => target.siteId === siteId)) loop?.kick();
     }
   }
 
@@ -296,7 +308,7 @@ export class Machines {
   }
 
   async protect(machine: ProtectedMachine, targetSiteId: string, request: ProtectRequest): Promise<void> {
-    const { copyTypes, blackouts, limitWindows, bytesPerSecond } = request;
+    const { copyTypes, blackouts, limitWindows, bytesPerSecond, spacingMs } = request;
     const protection: Protection = {
       targetSiteId,
       schedules: schedulesIn(request) ?? schedulesOf(DEFAULT_EVERY),
@@ -307,6 +319,7 @@ export class Machines {
       ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
       ...(limitWindows ? { limitWindows } : {}),
       compression: request.compression ?? true,
+      ...(spacingMs === undefined ? {} : { spacingMs }),
     };
     this.#check(protection);
     await machine.protect(protection, { seed: request.seed ?? false });
@@ -315,27 +328,56 @@ export class Machines {
   }
 
   async changePolicy(machine: ProtectedMachine, request: PolicyRequest): Promise<void> {
-    const { copyTypes, blackouts, retention, freezeLimitMs, compression, bytesPerSecond, limitWindows } =
-      request;
+    const { copyTypes, blackouts, freezeLimitMs } = request;
     const schedules = schedulesIn(request);
     const change = {
       ...(schedules ? { schedules } : {}),
       ...(copyTypes ? { copyTypes } : {}),
       ...(blackouts ? { blackouts } : {}),
-      ...(retention ? { retention } : {}),
       ...(freezeLimitMs === undefined ? {} : { freezeLimitMs }),
-      ...(compression === undefined ? {} : { compression }),
-      ...(bytesPerSecond === undefined ? {} : { bytesPerSecond: bytesPerSecond ?? undefined }),
-      ...(limitWindows ? { limitWindows } : {}),
+      ...targetChangeIn(request),
     };
     const { protection } = machine.record;
-    if (protection) this.#check({ ...protection, ...change });
+    if (protection) this.#check({ ...protection, ...change } as Protection);
     await machine.changeProtection(change);
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
+  /** What is not said of the new target is as for the first one, but for its limits. */
+  async addTarget(machine: ProtectedMachine, siteId: string, request: AddTargetRequest): Promise<void> {
+    const { protection } = machine.record;
+    if (protection) this.#check(withTarget(protection, targetIn(siteId, request, protection)));
+    await machine.addTarget(targetIn(siteId, request, protection), { seed: request.seed ?? false });
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  async changeTarget(machine: ProtectedMachine, siteId: string, request: ChangeTargetRequest): Promise<void> {
+    const change = targetChangeIn(request);
+    await machine.protectAs((protection) => {
+      const changed = withTargetChanged(protection, siteId, change);
+      this.#check(changed);
+      return changed;
+    });
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  async removeTarget(machine: ProtectedMachine, siteId: string): Promise<void> {
+    const { protection } = machine.record;
+    if (protection) withoutTarget(protection, siteId);
+    const loop = this.loopOf(machine);
+    // A transfer under way would be waited for.
+    await loop.stopSending(siteId);
+    try {
+      await machine.removeTarget(siteId);
+    } finally {
+      loop.kick();
+    }
+  }
+
   #check(protection: Protection): void {
-    checkPolicy(protection, this.#tools.clock.wallMs(), this.#tools.loop.zones);
+    for (const target of targetsOf(protection)) {
+      checkPolicy({ ...protection, ...target }, this.#tools.clock.wallMs(), this.#tools.loop.zones);
+    }
   }
 
   /** Its data is replicated all the same; that it cannot be started there must not be found out on the day it is needed. */
@@ -349,7 +391,11 @@ export class Machines {
   }
 
   /** Writes the base of a machine for a courier; copies made meanwhile are sent when it is done. */
-  async exportSeed(machine: ProtectedMachine, path: string, o: SeedExportOptions): Promise<SeedExported> {
+  async exportSeed(
+    machine: ProtectedMachine,
+    path: string,
+    o: SeedExportOptions & { readonly siteId?: string | undefined },
+  ): Promise<SeedExported> {
     const { machineId } = machine.record;
     const loop = this.loopOf(machine);
     this.#exporting.add(machineId);
@@ -370,10 +416,9 @@ export class Machines {
       });
     }
     // A transfer under way would be waited for; its part at the other side stays and may be thrown away there.
-    await this.#unfollow(machineId);
+    await this.#unfollow(machineId, { clearAlerts: true });
     try {
       await (keepOrigin ? machine.unprotectKeepingOrigin() : machine.unprotect());
-      this.#tools.loop.alerts.clear(`replication:${machineId}`);
       this.#tools.loop.alerts.clear(`firmware:${machineId}`);
     } finally {
       this.#follow(machineId);

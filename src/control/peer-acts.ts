@@ -11,6 +11,7 @@ import {
   TOKEN_LIFETIME_MAX_MS,
 } from '../peer/index.ts';
 import type { Replicas } from '../replica/index.ts';
+import { targetOf } from '../replication/index.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { Machines } from './machines.ts';
@@ -118,7 +119,7 @@ export class PeerActs {
     const sent = this.#o.machines
       .list()
       .map(({ machine }) => machine.record)
-      .filter(({ protection }) => protection?.targetSiteId === siteId)
+      .filter(({ protection }) => protection && targetOf(protection, siteId))
       .map((record) => record.name);
     const received = this.#o.replicas
       .list()

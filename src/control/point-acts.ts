@@ -2,7 +2,7 @@ import type { HoldRequest, JobView, PointView, PreviewAnswer, PreviewRequest } f
 import { failuresOf } from '../lib/errors.ts';
 import { type Consistency, checkRetention, latestOf, POINT_ERRORS } from '../recovery-point/index.ts';
 import { holdPoint, type Replica, type ReplicaTools, verifyPoint } from '../replica/index.ts';
-import { type PeerTarget, REPLICATION_ERRORS } from '../replication/index.ts';
+import { type PeerTarget, REPLICATION_ERRORS, type TargetProgress } from '../replication/index.ts';
 import type { Audit } from './audit.ts';
 import type { GroupPoints } from './group-points.ts';
 import type { Inventory } from './inventory.ts';
@@ -142,15 +142,17 @@ export class PointActs {
     return this.#jobs().start({ kind: 'point.verify', args: { pointId }, actor, machineId });
   }
 
-  /** Waits until a copy, or a younger one that holds its changes, is verified at the other side, or there and awaits its seed. */
+  /** Waits until a copy, or a younger one that holds its changes, is verified at one other side, or there and awaits its seed. */
   readonly waiting: JobHandler = {
     repeatable: true,
     run: async ({ machineId, args, signal }) => {
       const machine = this.#o.inventory.home(machineId);
       await this.#o.machines.loopOf(machine).acknowledged(Number(args.ordinal), signal);
-      const { acknowledged, seed } = machine.target!;
+      const isThere = ({ record }: TargetProgress) =>
+        (record.acknowledged?.ordinal ?? 0) >= Number(args.ordinal);
+      const { siteId, acknowledged, seed } = machine.targets.find(isThere)!.record;
       const { pointId, sequence } = acknowledged!;
-      return { pointId, sequence, ...(seed ? { awaitsSeed: true } : {}) };
+      return { pointId, sequence, siteId, ...(seed ? { awaitsSeed: true } : {}) };
     },
   };
 

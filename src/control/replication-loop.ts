@@ -1,26 +1,18 @@
 import type { ReplicationView } from '../api/index.ts';
 import type { MachineEvent } from '../hypervisor/index.ts';
-import { type Clock, cancelled } from '../lib/clock.ts';
-import { Failure, isFailure, messageOf } from '../lib/errors.ts';
+import { cancelled } from '../lib/clock.ts';
+import { isFailure } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
-import type { Log } from '../lib/log.ts';
-import type { Random } from '../lib/random.ts';
-import { type Backoff, pauseMs } from '../lib/retry.ts';
 import type { Trigger, Zones } from '../recovery-point/index.ts';
-import type {
-  CutRecord,
-  CutTogether,
-  ProtectedMachine,
-  Protection,
-  ReplicationTarget,
-} from '../replication/index.ts';
-import { type AlertSink, failureOf } from './alerts.ts';
+import type { CutRecord, CutTogether, ProtectedMachine } from '../replication/index.ts';
+import { failureOf } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import { reportCopy } from './copy-alerts.ts';
-import { CopyScheduler, rpoOf } from './copy-scheduler.ts';
+import { CopyScheduler } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
-import type { EventHub } from './event-hub.ts';
 import { presenceFailure } from './presence-failure.ts';
+import { replicationOf } from './replication-view.ts';
+import { type SenderTools, type SentCopy, TargetSender } from './target-sender.ts';
 import { Tips } from './tips.ts';
 import { Wakeup } from './wakeup.ts';
 
@@ -30,9 +22,7 @@ export type LoopMachine = Pick<
   | 'record'
   | 'presence'
   | 'cuts'
-  | 'target'
-  | 'unsent'
-  | 'sendProgress'
+  | 'targets'
   | 'chain'
   | 'look'
   | 'onEvent'
@@ -41,32 +31,17 @@ export type LoopMachine = Pick<
   | 'replicate'
 >;
 
-export interface LoopTools {
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Log;
+export interface LoopTools extends SenderTools {
   readonly files: Pick<FileSystem, 'sizeOf'>;
-  readonly alerts: AlertSink;
   readonly audit: Pick<Audit, 'note'>;
-  readonly events: EventHub;
   readonly zones: Zones;
-  /** The recovery site as it is now; throws while it is not paired. */
-  readonly target: (siteId: string) => ReplicationTarget;
 }
 
 /** A machine that is not running, or not to be reached, is looked for this often. */
 export const LOOK_EVERY_MS = 5_000;
-/** A conflict is not given up: it is looked at again this often, and when something has changed. */
-export const BLOCKED_PAUSE_MS = 30_000;
-const BACKOFF: Backoff = { firstMs: 500, maximumMs: 30_000, triesMax: Number.POSITIVE_INFINITY };
-/** Whether an awaited seed has been imported is asked this often; also with each copy. */
-const SEED_PAUSE_MS = 30_000;
-/** A sealed layer that cannot be sent yet, because it takes in a younger one, is looked at again after this. */
-const UNREADY_PAUSE_MS = 1_000;
-
 /**
- * Keeps one machine replicated: makes copies when they are due and sends what has been copied, each in its own turn, so
- * that a slow link delays no copy. It waits for events and for the clock, never in a circle, and it never gives up:
+ * Keeps one machine replicated: makes copies when they are due and sends what has been copied to every target, each in its
+ * own turn, so that a slow link delays no copy and no other target. It waits for events and for the clock, never in a circle, and it never gives up:
  * failures are waited out, conflicts are reported and looked at again.
  */
 export class ReplicationLoop {
@@ -74,9 +49,7 @@ export class ReplicationLoop {
   readonly #tools: LoopTools;
   readonly #scheduler: CopyScheduler;
   readonly #cutBell: Wakeup;
-  readonly #sendBell: Wakeup;
   readonly #lookBell: Wakeup;
-  readonly #retryBell: Wakeup;
   readonly #stop = new AbortController();
   /** What the machine's process does is known: before that, a machine that runs would be taken for one that does not. */
   readonly #looked = Promise.withResolvers<void>();
@@ -85,10 +58,7 @@ export class ReplicationLoop {
   #unlisten: () => void = () => undefined;
   #isCutting = false;
   #hasStopped = false;
-  #sending: { readonly sinceMs: number } | undefined;
-  #failure:
-    | { readonly failure: Failure; readonly isBlocked: boolean; readonly retryAtMs: number }
-    | undefined;
+  #senders: readonly TargetSender[] = [];
   #lastSkip: { readonly reason: string; readonly atMs: number } | undefined;
   readonly #tips: Tips;
 
@@ -101,23 +71,21 @@ export class ReplicationLoop {
       machine: {
         protection: () => machine.record.protection,
         lastCutAtMs: () => machine.cuts.at(-1)?.cutAtMs ?? this.#acknowledgedCutAtMs,
-        hasCopy: () => machine.cuts.length > 0 || Boolean(machine.target?.acknowledged),
-        isAcknowledged: () => machine.unsent.length === 0,
+        hasCopy: () => machine.cuts.length > 0 || machine.targets.some(({ record }) => record.acknowledged),
+        isAcknowledged: () => machine.targets.some(({ unsent }) => unsent.length === 0),
       },
     });
     this.#cutBell = new Wakeup(tools.clock);
-    this.#sendBell = new Wakeup(tools.clock);
     this.#lookBell = new Wakeup(tools.clock);
-    this.#retryBell = new Wakeup(tools.clock);
   }
 
   start(): void {
     this.#unlisten = this.#machine.onEvent((event) => this.#onEvent(event));
     const { signal } = this.#stop;
+    this.#followTargets();
     this.#work = Promise.all([
       this.#running('look', () => this.#keepLooking(signal)),
       this.#running('cut', () => this.#keepCutting(signal)),
-      this.#running('send', () => this.#keepSending(signal)),
     ]);
   }
 
@@ -148,18 +116,22 @@ export class ReplicationLoop {
   }
 
   /** Ends the loop; a transfer under way is broken off and resumed by the next one. */
-  async stop(): Promise<void> {
+  async stop({ clearAlerts = false } = {}): Promise<void> {
     this.#unlisten();
     this.#stop.abort();
-    await this.#work;
+    await Promise.all([this.#work, ...this.#senders.map((sender) => sender.stop())]);
+    if (clearAlerts) for (const sender of this.#senders) sender.clearAlerts();
   }
 
   /** Something has changed that may help: the peer answers again, the policy or the process of the machine is new. */
   kick(): void {
+    this.#followTargets();
     this.#lookBell.ring();
     this.#cutBell.ring();
-    this.#retryBell.ring();
-    this.#sendBell.ring();
+    for (const sender of this.#senders) {
+      sender.retry();
+      sender.ring();
+    }
   }
 
   /** Makes a copy now, on somebody's word. */
@@ -175,9 +147,10 @@ export class ReplicationLoop {
     throw controlFailure('COPY_NOT_DUE', reason, { context: { machine: this.#machine.record.name } });
   }
 
-  /** Resolves when the target has acknowledged the cut of this ordinal, or one above. */
+  /** Resolves when a target has acknowledged the cut of this ordinal, or one above. */
   async acknowledged(ordinal: number, signal: AbortSignal): Promise<void> {
-    const isDone = () => (this.#machine.target?.acknowledged?.ordinal ?? 0) >= ordinal;
+    const isDone = () =>
+      this.#machine.targets.some(({ record }) => (record.acknowledged?.ordinal ?? 0) >= ordinal);
     while (!isDone()) {
       if (signal.aborted) throw cancelled(signal);
       await new Promise<void>((resolve) => {
@@ -195,68 +168,18 @@ export class ReplicationLoop {
   report(): ReplicationView {
     const nowMs = this.#tools.clock.monotonicMs();
     const due = this.#scheduler.next();
-    const { acknowledged, seed } = this.#machine.target ?? {};
-    const cutAtMs = this.#acknowledgedCutAtMs;
-    const failure = this.#failure;
-    const transfer = this.#transfer();
+    const { presence } = this.#machine;
+    const isStill = presence.state === 'stopped' && this.#tips.areEmpty;
     return {
-      phase: this.#phase(),
-      unsentCuts: this.#machine.unsent.length,
-      ...(acknowledged
-        ? {
-            acknowledged: {
-              pointId: acknowledged.pointId,
-              sequence: acknowledged.sequence,
-              atMs: acknowledged.atMs,
-              ...(cutAtMs === undefined ? {} : { cutAtMs }),
-            },
-          }
-        : {}),
-      ...(seed ? { seed: seed.state } : {}),
-      ...(transfer ? { transfer } : {}),
+      ...replicationOf(
+        this.#senders.map((sender) => sender.report(isStill)),
+        this.#isCutting,
+      ),
       ...(due && Number.isFinite(due.dueAtMs)
         ? { nextDue: { copyType: due.copyType, why: due.why, inMs: Math.max(0, due.dueAtMs - nowMs) } }
         : {}),
       ...(this.#lastSkip ? { lastSkip: this.#lastSkip } : {}),
-      ...(failure
-        ? {
-            failure: failure.failure.toJSON() as ReplicationView['failure'],
-            retryInMs: Math.max(0, failure.retryAtMs - nowMs),
-          }
-        : {}),
-      rpo: this.#rpo(),
     };
-  }
-
-  #phase(): ReplicationView['phase'] {
-    if (this.#failure) return this.#failure.isBlocked ? 'blocked' : 'retrying';
-    if (this.#sending && this.#machine.unsent.length > 0) return 'sending';
-    return this.#isCutting ? 'cutting' : 'idle';
-  }
-
-  #transfer(): ReplicationView['transfer'] {
-    const progress = this.#machine.sendProgress;
-    if (!progress || !this.#sending) return undefined;
-    const elapsedMs = this.#tools.clock.monotonicMs() - this.#sending.sinceMs;
-    return {
-      ...progress,
-      complete: this.#machine.target?.acknowledged === null,
-      ...(elapsedMs > 0 ? { bytesPerSecond: (progress.bytesDone / elapsedMs) * 1000 } : {}),
-    };
-  }
-
-  #rpo(): ReplicationView['rpo'] {
-    const { presence, unsent, target } = this.#machine;
-    // Points whose base has not come save nothing.
-    const isWithoutBase = target?.seed !== undefined;
-    // A machine that does not run and whose every byte is there loses nothing.
-    const isStill = presence.state === 'stopped' && this.#tips.areEmpty && unsent.length === 0;
-    const cutAtMs = isWithoutBase ? undefined : isStill ? 'now' : this.#acknowledgedCutAtMs;
-    return rpoOf(this.#protection?.schedules ?? [], cutAtMs, this.#tools.clock.wallMs());
-  }
-
-  get #protection(): Protection | null {
-    return this.#machine.record.protection;
   }
 
   #happened(isMeant: (trigger: Trigger) => boolean): readonly string[] {
@@ -272,13 +195,13 @@ export class ReplicationLoop {
     throw controlFailure('TRIGGER_UNKNOWN', `${this.#machine.record.name} has no trigger ${name}`);
   }
 
-  /** Runs one of the three workers; a bug ends that worker, loudly, and no other machine's. */
-  async #running(worker: string, work: () => Promise<never>): Promise<void> {
+  /** Runs one of the workers; a bug ends that worker, loudly, and no other machine's. */
+  async #running(worker: string, work: () => Promise<never>, signal = this.#stop.signal): Promise<void> {
     try {
       this.#tools.alerts.clear(`worker-${worker}:${this.#machine.record.machineId}`);
       await work();
     } catch (error) {
-      if (this.#stop.signal.aborted) return;
+      if (signal.aborted) return;
       const { name, machineId } = this.#machine.record;
       this.#tools.log.error('replication.worker-broke', { machine: name, worker, error });
       this.#tools.alerts.raise(`worker-${worker}:${machineId}`, 'critical', failureOf(error), machineId);
@@ -315,7 +238,7 @@ export class ReplicationLoop {
     if (this.#machine.presence.state === before) return;
     this.#tellPresence();
     this.#cutBell.ring();
-    this.#retryBell.ring();
+    for (const sender of this.#senders) sender.retry();
   }
 
   #tellPresence(): void {
@@ -377,7 +300,7 @@ export class ReplicationLoop {
         pauseMs: cut.pauseMs,
       });
       events.emit({ event: 'point', change: 'cut', machineId, pointId: cut.cutId });
-      this.#sendBell.ring();
+      for (const sender of this.#senders) sender.ring();
       return cut;
     } finally {
       this.#isCutting = false;
@@ -391,90 +314,47 @@ export class ReplicationLoop {
     this.#lastSkip = { reason, atMs: this.#tools.clock.wallMs() };
   }
 
-  // Sending: what has been cut, oldest first.
+  // Sending: every target has its own sender.
 
-  async #keepSending(signal: AbortSignal): Promise<never> {
-    const { machineId } = this.#machine.record;
-    let attempt = 0;
-    for (;;) {
-      try {
-        await this.#sendAll(signal);
-        attempt = 0;
-        this.#failure = undefined;
-        this.#tools.alerts.clear(`replication:${machineId}`);
-        await this.#sendBell.wait(this.#idleMs(), signal);
-      } catch (error) {
-        if (signal.aborted) throw cancelled(signal);
-        attempt += 1;
-        await this.#waitOut(error, attempt, signal);
-      }
+  /** Senders for the targets that there are now. */
+  #followTargets(): void {
+    const wanted = this.#machine.targets.map(({ siteId }) => siteId);
+    for (const siteId of wanted) {
+      if (this.#senders.some((sender) => sender.siteId === siteId)) continue;
+      const sender = new TargetSender(this.#machine, siteId, this.#tools, (sent) => this.#onSent(sent));
+      this.#senders = [...this.#senders, sender];
+      sender.start((work, signal) => this.#running(`send-${siteId}`, () => work(signal), signal));
     }
   }
 
-  /** How long there is nothing to send: what waits for a seed to be exported is told when that has happened. */
-  #idleMs(): number {
-    const seed = this.#machine.target?.seed?.state;
-    if (this.#machine.unsent.length > 0 && seed !== 'wanted') return UNREADY_PAUSE_MS;
-    return seed === 'awaited' ? SEED_PAUSE_MS : Number.POSITIVE_INFINITY;
+  /** Ends the sending to one target, which is none any more or will not be one; a transfer under way is broken off. */
+  async stopSending(siteId: string): Promise<void> {
+    const sender = this.#senders.find((candidate) => candidate.siteId === siteId);
+    if (!sender) return;
+    await sender.stop();
+    sender.clearAlerts();
+    this.#senders = this.#senders.filter((candidate) => candidate !== sender);
   }
 
-  async #sendAll(signal: AbortSignal): Promise<void> {
-    const siteId = this.#protection?.targetSiteId;
-    if (siteId === undefined) return;
-    try {
-      for (;;) {
-        this.#sending = { sinceMs: this.#tools.clock.monotonicMs() };
-        const previousCutAtMs = this.#acknowledgedCutAtMs;
-        const outcome = await this.#machine.replicate(this.#tools.target(siteId), signal);
-        if (outcome.kind === 'nothing') return;
-        if (outcome.kind === 'sent') {
-          const { wireBytes: bytes } = outcome;
-          const tookMs = this.#tools.clock.monotonicMs() - this.#sending.sinceMs;
-          this.#scheduler.learn({ bytes, tookMs, previousCutAtMs, cutAtMs: this.#acknowledgedCutAtMs });
-        }
-        const { pointId, sequence } = outcome.acknowledgement;
-        this.#failure = undefined;
-        const { machineId, name } = this.#machine.record;
-        this.#tools.log.info('copy.acknowledged', {
-          ...{ machine: name, pointId, sequence, outcome: outcome.kind },
-          ...(outcome.kind === 'sent' ? { wireBytes: outcome.wireBytes } : {}),
-        });
-        this.#tools.events.emit({ event: 'point', change: 'acknowledged', machineId, pointId, sequence });
-        for (const told of [...this.#whenAcknowledged]) told();
-        // A variable interval waits for this.
-        this.#cutBell.ring();
-      }
-    } finally {
-      this.#sending = undefined;
-    }
+  #onSent({ siteId, transfer, previousCutAtMs }: SentCopy): void {
+    const { record } = this.#machine.targets.find((target) => target.siteId === siteId) ?? {};
+    const ordinal = record?.acknowledged?.ordinal ?? 0;
+    // What the first target to have a copy tells of change rate and link counts; a slow one holds nobody up.
+    const isFirst = this.#machine.targets.every(
+      ({ siteId: other, record: { acknowledged } }) =>
+        other === siteId || (acknowledged?.ordinal ?? 0) < ordinal,
+    );
+    const cutAtMs = this.#senders.find((sender) => sender.siteId === siteId)?.acknowledgedCutAtMs;
+    if (transfer && isFirst) this.#scheduler.learn({ ...transfer, previousCutAtMs, cutAtMs });
+    for (const sender of this.#senders) sender.tellOutrun();
+    for (const told of [...this.#whenAcknowledged]) told();
+    // A variable interval waits for this.
+    this.#cutBell.ring();
   }
 
-  /** Waits until it makes sense to try again: after a growing pause, or when somebody rings. */
-  async #waitOut(error: unknown, attempt: number, signal: AbortSignal): Promise<void> {
-    const { machineId, name } = this.#machine.record;
-    const { clock, random, alerts, log } = this.#tools;
-    const failure = failureOf(error);
-    const isBlocked = failure.retry === 'never' || !(error instanceof Failure);
-    const pause = isBlocked ? BLOCKED_PAUSE_MS : pauseMs(BACKOFF, attempt, random);
-    const isNew = this.#failure?.failure.code !== failure.code;
-    this.#failure = { failure, isBlocked, retryAtMs: clock.monotonicMs() + pause };
-    if (isNew)
-      log.warn('replication.failed', {
-        machine: name,
-        code: failure.code,
-        reason: messageOf(error),
-        pauseMs: pause,
-        ...(failure.code === 'INTERNAL' ? { error } : {}),
-      });
-    if (isBlocked) alerts.raise(`replication:${machineId}`, 'critical', failure, machineId);
-    await this.#retryBell.wait(pause, signal);
-  }
-
-  /** Undefined before the first acknowledgement, and after one that an earlier version recorded whose cut is merged away. */
+  /** When the newest copy was made that any target has. */
   get #acknowledgedCutAtMs(): number | undefined {
-    const acknowledged = this.#machine.target?.acknowledged;
-    if (!acknowledged) return undefined;
-    const { cutAtMs, pointId } = acknowledged;
-    return cutAtMs ?? this.#machine.cuts.find(({ cutId }) => cutId === pointId)?.cutAtMs;
+    const known = this.#senders.flatMap((sender) => sender.acknowledgedCutAtMs ?? []);
+    return known.length > 0 ? Math.max(...known) : undefined;
   }
 }

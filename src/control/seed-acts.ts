@@ -15,6 +15,8 @@ interface SeedTools {
   readonly inventory: Inventory;
   readonly replicas: Replicas;
   readonly keeper: ReplicaKeeper;
+  /** The id of a target that a person names. */
+  readonly targetMeant: (reference: string) => string;
 }
 
 /** What a person does with seeds: the base of a machine, carried by a courier. Paths are of the site's host. */
@@ -28,9 +30,11 @@ export class SeedActs {
   }
 
   /** At the site where the machine is at home: writes its base to a directory or a file. */
-  export(actor: string, reference: string, path: string): JobView {
+  export(actor: string, reference: string, o: { path: string; target?: string }): JobView {
     const { machineId } = this.#o.inventory.home(reference).record;
-    return this.#jobs().start({ kind: 'seed.export', args: { path }, actor, machineId });
+    const siteId = o.target === undefined ? undefined : this.#o.targetMeant(o.target);
+    const args = { path: o.path, ...(siteId === undefined ? {} : { siteId }) };
+    return this.#jobs().start({ kind: 'seed.export', args, actor, machineId });
   }
 
   /** At the recovery site. What cannot be a seed of a replica here is refused at once. */
@@ -63,6 +67,7 @@ export class SeedActs {
       const { machines, inventory } = this.#o;
       return machines.exportSeed(inventory.home(machineId), String(args.path), {
         signal,
+        siteId: args.siteId === undefined ? undefined : String(args.siteId),
         onProgress: ({ bytesDone, bytesTotal }) =>
           progress({ step: 'writing the seed', bytesDone, bytesTotal }),
       });

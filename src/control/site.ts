@@ -45,6 +45,7 @@ import { SeedActs } from './seed-acts.ts';
 import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './site-files.ts';
 import { SiteLock } from './site-lock.ts';
 import { SpaceWatch } from './space-watch.ts';
+import { TargetActs } from './target-acts.ts';
 import { TestKeeper } from './test-keeper.ts';
 import { StoredTestRules } from './test-rules.ts';
 import { recordOf } from './views.ts';
@@ -100,6 +101,7 @@ export class Site {
   readonly audit: Audit;
   readonly jobs: Jobs;
   readonly machines: MachineActs;
+  readonly targets: TargetActs;
   readonly groups: GroupActs;
   readonly points: PointActs;
   readonly failovers: FailoverActs;
@@ -135,6 +137,7 @@ export class Site {
     this.audit = audit;
     const groupPoints = new GroupPoints(ground.replicas);
     this.machines = new MachineActs({ machines, inventory, links, audit, alerts, groups });
+    this.targets = new TargetActs({ machines, inventory, links, audit, groups });
     this.groups = new GroupActs({ groups, inventory, links, audit, keeper, points: groupPoints });
     this.points = new PointActs({
       ...{ machines, inventory, keeper, audit, jobs },
@@ -148,7 +151,10 @@ export class Site {
     });
     const { replicas } = ground;
     this.replicas = new ReplicaActs({ replicas, inventory, keeper, audit, alerts });
-    this.seeds = new SeedActs({ files: tools.files, machines, inventory, replicas, keeper, jobs });
+    this.seeds = new SeedActs({
+      ...{ files: tools.files, machines, inventory, replicas, keeper, jobs },
+      targetMeant: (reference) => this.targets.meant(reference),
+    });
     this.peers = new PeerActs({
       ...{ identity, settings, pairing, links, machines, audit, clock, random },
       peers: ground.peers,

@@ -1,4 +1,4 @@
-import type { MachineView, PeerView, PointView } from '../api/index.ts';
+import type { MachineView, PeerView, PointView, ReplicationView } from '../api/index.ts';
 import type { ApplicationProof, BootProof } from '../failover/index.ts';
 import { BUILT_IN_TYPES, type GroupCut } from '../recovery-point/index.ts';
 import type { Replica, ReplicaPoint } from '../replica/index.ts';
@@ -9,8 +9,11 @@ import {
   type ProtectedMachine,
   type Protection,
   sizeAt,
+  type TargetPolicy,
+  targetsOf,
 } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
+import { controlFailure } from './errors.ts';
 import type { HomeMachine } from './machines.ts';
 import type { KeepReasons, PointProofs } from './replica-keeper.ts';
 
@@ -18,12 +21,10 @@ import type { KeepReasons, PointProofs } from './replica-keeper.ts';
 
 type NameOf = (siteId: string) => string | undefined;
 
-/** `limitNow` tells the bandwidth that holds at the moment. */
-export function homeView(
-  { machine, loop }: HomeMachine,
-  nameOf: NameOf,
-  limitNow: (protection: Protection) => number | undefined,
-): MachineView {
+/** The bandwidth that holds at the moment. */
+type LimitNow = (limits: Pick<TargetPolicy, 'bytesPerSecond' | 'limitWindows'>) => number | undefined;
+
+export function homeView({ machine, loop }: HomeMachine, nameOf: NameOf, limitNow: LimitNow): MachineView {
   const { machineId, name, epoch, configuration, kind, sockets, disks, protection } = machine.record;
   const targetName = protection && nameOf(protection.targetSiteId);
   return {
@@ -46,9 +47,10 @@ export function homeView(
       protection: protection && {
         targetSiteId: protection.targetSiteId,
         ...(targetName ? { targetName } : {}),
+        targets: targetsOf(protection).map((target) => targetView(target, nameOf, limitNow)),
         ...policyView(protection, limitNow),
       },
-      replication: protection && loop ? loop.report() : null,
+      replication: protection && loop ? withNames(loop.report(), nameOf) : null,
     },
   };
 }
@@ -59,7 +61,26 @@ function isNew({ sinceOrdinal = 1 }: ProtectedDisk, { cuts }: Pick<ProtectedMach
   return last !== undefined && last.ordinal < sinceOrdinal;
 }
 
-function policyView(protection: Protection, limitNow: (protection: Protection) => number | undefined) {
+function targetView(target: TargetPolicy, nameOf: NameOf, limitNow: LimitNow) {
+  const { siteId, limitWindows = [], ...policy } = target;
+  const name = nameOf(siteId);
+  const limit = limitNow(target);
+  return {
+    ...{ siteId, limitWindows, ...policy },
+    ...(name === undefined ? {} : { name }),
+    ...(limit === undefined ? {} : { limitNow: limit }),
+  };
+}
+
+function withNames(replication: ReplicationView, nameOf: NameOf): ReplicationView {
+  const targets = replication.targets.map((target) => {
+    const name = nameOf(target.siteId);
+    return name === undefined ? target : { ...target, name };
+  });
+  return { ...replication, targets };
+}
+
+function policyView(protection: Protection, limitNow: LimitNow) {
   const {
     copyTypes = [],
     schedules,
@@ -213,14 +234,16 @@ function bootView(boot: BootProof): NonNullable<PointView['proofs']['boot']> {
 
 /** A copy as the protected site knows it; what became of it at the other site is known there. */
 export function cutView(machine: ProtectedMachine, cut: CutRecord): PointView {
-  const acknowledged = machine.target?.acknowledged;
-  const isThere = cut.ordinal <= (acknowledged?.ordinal ?? 0);
-  const awaitsSeed = machine.target?.seed?.state === 'awaited';
-  const isSending = machine.sendProgress?.pointId === cut.cutId;
+  const holding = machine.targets.filter(({ record }) => cut.ordinal <= (record.acknowledged?.ordinal ?? 0));
+  const isThere = holding.length > 0;
+  const awaitsSeed = holding.every(({ record }) => record.seed?.state === 'awaited');
+  const isSending = machine.targets.some(({ sending }) => sending?.pointId === cut.cutId);
+  const acknowledged = holding.find(({ record }) => record.acknowledged?.pointId === cut.cutId)?.record
+    .acknowledged;
   return {
     pointId: cut.cutId,
     machineId: machine.record.machineId,
-    ...(acknowledged?.pointId === cut.cutId ? { sequence: acknowledged.sequence } : {}),
+    ...(acknowledged ? { sequence: acknowledged.sequence } : {}),
     state: isThere ? (awaitsSeed ? 'awaiting-seed' : 'verified') : isSending ? 'sending' : 'unsent',
     copyType: cut.copyType,
     consistency: cut.consistency,
@@ -235,12 +258,19 @@ export function cutView(machine: ProtectedMachine, cut: CutRecord): PointView {
   };
 }
 
-/** Which of the peers a person means: by id or name; the only one there is if nobody is named. */
-export function peerMeant(peers: readonly PeerView[], reference: string | undefined): PeerView | undefined {
+/**
+ * Which of the peers a person means: by id or name; the only one there is if nobody is named. Throws SITE_PEER_UNKNOWN,
+ * SITE_PEER_UNCLEAR.
+ */
+export function peerMeant(peers: readonly PeerView[], reference: string | undefined): PeerView {
   const paired = peers.filter(({ revokedAtMs }) => revokedAtMs === undefined);
   const meant =
     reference === undefined
       ? paired
       : paired.filter(({ siteId, name }) => siteId === reference || name === reference);
-  return meant.length === 1 ? meant[0] : undefined;
+  const [peer, another] = meant;
+  if (peer && !another) return peer;
+  throw reference === undefined
+    ? controlFailure('SITE_PEER_UNCLEAR', 'there is not one paired site')
+    : controlFailure('SITE_PEER_UNKNOWN', `there is no paired site ${reference}`);
 }

@@ -61,6 +61,22 @@ export function chainUpTo(disk: ProtectedDisk, cuts: readonly CutRecord[], ordin
   return at ? chainAt(disk, cuts, at) : [...disk.chain];
 }
 
+/** How many layers of a disk hold what changed after the cut of one ordinal and up to another cut. */
+export function layersSince(
+  disk: ProtectedDisk,
+  cuts: readonly CutRecord[],
+  ordinal: number,
+  at: CutRecord,
+): number {
+  return ownLayers(disk, cuts).filter(({ cut }) => cut.ordinal > ordinal && cut.ordinal <= at.ordinal).length;
+}
+
+/** Cuts whose state a chain of the files there are still reads as: none below one whose layer is merged. */
+export function readable(cuts: readonly CutRecord[]): CutRecord[] {
+  const merged = happened(cuts).findLast((cut) => cut.merged)?.ordinal ?? 0;
+  return happened(cuts).filter(({ ordinal }) => ordinal >= merged);
+}
+
 /** The size of a disk at a cut. */
 export function sizeAt({ diskId, sizeBytes }: ProtectedDisk, cut: CutRecord | undefined): number {
   return cut?.sizes?.[diskId] ?? sizeBytes;
@@ -103,29 +119,6 @@ export function nextToMerge(
 ): CutRecord | undefined {
   const oldest = happened(cuts).find((cut) => !cut.merged && hasOwnLayer(disks, cut));
   return oldest && oldest.state === 'sealed' && oldest.ordinal <= acknowledgedOrdinal ? oldest : undefined;
-}
-
-/**
- * The two youngest sealed layers, when more than `unsentMax` are waiting: the younger one is committed into the
- * older. Never one that is being sent, and never into the last acknowledged state.
- */
-export function nextToCompact(
-  disks: readonly ProtectedDisk[],
-  cuts: readonly CutRecord[],
-  o: { acknowledgedOrdinal: number; sendingCutId: string | undefined; unsentMax: number },
-): { older: CutRecord; younger: CutRecord } | undefined {
-  const interrupted = happened(cuts).find(({ state }) => state === 'absorbing');
-  if (interrupted) {
-    const younger = happened(cuts).find(({ ordinal }) => ordinal > interrupted.ordinal);
-    return younger ? { older: interrupted, younger } : undefined;
-  }
-  const waiting = happened(cuts).filter(({ merged, ordinal }) => !merged && ordinal > o.acknowledgedOrdinal);
-  // The first cut of all has sealed nothing of ours.
-  const unsent = waiting.filter((cut, index) => index > 0 || hasOwnLayer(disks, cut));
-  if (unsent.length <= o.unsentMax) return undefined;
-  const older = unsent.at(-2)!;
-  const younger = unsent.at(-1)!;
-  return older.cutId === o.sendingCutId ? undefined : { older, younger };
 }
 
 /** What differs between the disks that a running machine has and the chains that it must run on. */

@@ -1,26 +1,29 @@
-import type { DeltaHeader, DigestTree } from '../delta/index.ts';
 import { assert } from '../lib/assert.ts';
 import { isFailure } from '../lib/errors.ts';
+import type { Extents } from '../lib/extents.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { newId } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { observed } from '../lib/streams.ts';
 import { throttled } from '../peer/index.ts';
 import { limitAt, type SignedStatement, statementDigest, type Zones } from '../recovery-point/index.ts';
-import type { Acknowledgement } from '../replica/index.ts';
-import { chainAt, chainUpTo, disksOf, happened, isThereAt, sizeAt } from './chain.ts';
+import type { Acknowledgement, ReplicaDescription } from '../replica/index.ts';
+import { AcknowledgedDigests } from './acknowledged-digests.ts';
+import { readable } from './chain.ts';
 import { conflictFailure } from './conflict.ts';
-import { rebuildTree } from './delta-source.ts';
-import { DigestStore } from './digests.ts';
+import { deltaHeader, deltaRequest, type SendPlan } from './delta-request.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
+import { outrunBy, outrunSince } from './outrun.ts';
+import { placeOf, type TargetPlace } from './places.ts';
 import type { ChainTools } from './protected-chain.ts';
 import {
   type CutRecord,
   type MachineRecord,
-  type ProtectedDisk,
   TARGET_RECORD,
+  type TargetPolicy,
   type TargetRecord,
+  targetKind,
 } from './records.ts';
 import {
   exportedAs,
@@ -31,16 +34,10 @@ import {
   seedPath,
 } from './seed-export.ts';
 import { exportAgain, writeSeedOf } from './seed-sender.ts';
-import {
-  HEADER_DEFAULTS,
-  type SendProgress,
-  SendSession,
-  type SentDelta,
-  type StatementSigner,
-  saidOf,
-} from './send-session.ts';
-import { planSession, type SessionPlan } from './session-plan.ts';
+import { type SendProgress, SendSession, type SentDelta, type StatementSigner } from './send-session.ts';
+import { planSession, type SessionPlan, type UnsureCut } from './session-plan.ts';
 import type { ReplicationTarget } from './target.ts';
+import { targetOf } from './targets.ts';
 
 export interface DeliveryTools extends ChainTools {
   readonly signer: StatementSigner;
@@ -55,12 +52,20 @@ export interface Delivered {
   readonly cuts: readonly CutRecord[];
 }
 
+/** What a delivery looks at and takes its turns with. */
+export interface DeliveryGround {
+  readonly tools: DeliveryTools;
+  readonly layout: ProtectedLayout;
+  readonly delivered: () => Delivered;
+  /** While the work runs, the chain is neither cut nor merged nor joined. */
+  readonly alone: <T>(work: () => Promise<T>) => Promise<T>;
+}
+
 export type ReplicateOutcome =
-  | { readonly kind: 'nothing' }
+  /** With `isUnready` there will be something by itself. */
+  | { readonly kind: 'nothing'; readonly isUnready?: true }
   | { readonly kind: 'sent'; readonly acknowledgement: Acknowledgement; readonly wireBytes: number }
   | { readonly kind: 'acknowledged'; readonly acknowledgement: Acknowledgement };
-
-type SendPlan = Extract<SessionPlan, { kind: 'full' | 'incremental' }>;
 
 /**
  * The delivery of one machine to one target: how far the target is, the digests of what it has acknowledged, and the
@@ -69,62 +74,57 @@ type SendPlan = Extract<SessionPlan, { kind: 'full' | 'incremental' }>;
 export class Delivery {
   readonly #tools: DeliveryTools;
   readonly #layout: ProtectedLayout;
-  readonly #digests: DigestStore;
+  readonly #digests: AcknowledgedDigests;
   readonly #machine: () => Delivered;
+  readonly #alone: DeliveryGround['alone'];
+  /** One delta, or one seed, at a time. */
+  readonly sending = new Mutex();
   #record: TargetRecord;
-  #trees: ReadonlyMap<string, DigestTree> | undefined;
-  #sendingCutId: string | undefined;
+  #readingCutId: string | undefined;
   #send: SendSession | undefined;
   /** Ends the transfer of a complete copy. */
   #breakOff: AbortController | undefined;
   readonly #storing = new Mutex();
 
-  private constructor(
-    tools: DeliveryTools,
-    layout: ProtectedLayout,
-    record: TargetRecord,
-    machine: () => Delivered,
-  ) {
+  private constructor({ tools, layout, delivered, alone }: DeliveryGround, record: TargetRecord) {
     this.#tools = tools;
     this.#layout = layout;
-    this.#digests = new DigestStore(tools.files, layout);
-    this.#machine = machine;
+    this.#machine = delivered;
+    this.#alone = alone;
     this.#record = record;
+    const directory = record.ownLeaves ? layout.leavesOf(record.siteId) : layout.leaves;
+    this.#digests = new AcknowledgedDigests(tools, directory, delivered);
   }
 
   /** Begins with a target that has nothing of the machine yet. Durable on return. */
   static async begin(
-    tools: DeliveryTools,
-    layout: ProtectedLayout,
+    ground: DeliveryGround,
     siteId: string,
-    machine: () => Delivered,
-    o: { readonly seed: boolean } = { seed: false },
+    o: { readonly seed: boolean; readonly ownLeaves: boolean },
   ): Promise<Delivery> {
-    const record: TargetRecord = { siteId, acknowledged: null, session: null };
-    const delivery = new Delivery(tools, layout, record, machine);
+    const record: TargetRecord = {
+      ...{ siteId, acknowledged: null, session: null },
+      ...(o.ownLeaves ? { ownLeaves: true } : {}),
+    };
+    const delivery = new Delivery(ground, record);
     await delivery.#store(o.seed ? { seed: { state: 'wanted' } } : {});
     return delivery;
   }
 
   /** Goes on with what an earlier process has recorded. */
-  static async open(
-    tools: DeliveryTools,
-    layout: ProtectedLayout,
-    siteId: string,
-    machine: () => Delivered,
-  ): Promise<Delivery> {
-    const record = await loadRecord(tools.files, layout.target(siteId), TARGET_RECORD);
-    return new Delivery(tools, layout, record ?? { siteId, acknowledged: null, session: null }, machine);
+  static async open(ground: DeliveryGround, siteId: string): Promise<Delivery> {
+    const { files } = ground.tools;
+    const record = await loadRecord(files, ground.layout.target(siteId), TARGET_RECORD);
+    return new Delivery(ground, record ?? { siteId, acknowledged: null, session: null });
   }
 
   get record(): TargetRecord {
     return this.#record;
   }
 
-  /** The cut whose delta is being sent, or has been exported and not announced; its layer is not to be touched. */
-  get sendingCutId(): string | undefined {
-    const { seed } = this.#record;
-    return this.#sendingCutId ?? (seed?.state === 'exported' ? seed.cutId : undefined);
+  /** What the chain must heed of this target. */
+  get place(): TargetPlace {
+    return placeOf(this.#record, this.#readingCutId);
   }
 
   get progress(): SendProgress | undefined {
@@ -145,25 +145,55 @@ export class Delivery {
   }
 
   async #deliverNext(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome> {
-    const { record, cuts } = this.#machine();
+    const { record } = this.#machine();
     const replica = await target.describe(record.machineId, signal);
     if (this.#record.seed?.state === 'awaited' && replica?.newest?.level === 'verified') {
       // It has come: from here on the target's points are whole.
       await this.#store({ seed: undefined });
     }
-    const plan = planSession(record.epoch, cuts, this.#record, replica);
+    try {
+      const plan = await this.#alone(async () => this.#planned(replica));
+      return await this.#carryOut(target, plan, signal);
+    } finally {
+      this.#readingCutId = undefined;
+    }
+  }
+
+  /** From here on no file of the chain of the planned cut is written. */
+  #planned(replica: ReplicaDescription | null): SessionPlan {
+    const { record, cuts } = this.#machine();
+    const plan = planSession(record.epoch, cuts, this.#record, replica, this.#policy.spacingMs);
+    const isRead = plan.kind === 'full' || plan.kind === 'incremental' || plan.kind === 'acknowledged';
+    if (isRead) this.#readingCutId = plan.cut.cutId;
+    return plan;
+  }
+
+  async #carryOut(
+    target: ReplicationTarget,
+    plan: SessionPlan,
+    signal?: AbortSignal,
+  ): Promise<ReplicateOutcome> {
     switch (plan.kind) {
       case 'nothing':
         return plan;
       case 'conflict':
-        throw conflictFailure(record.name, plan.conflict);
+        throw conflictFailure(this.#machine().record.name, plan.conflict);
       case 'acknowledged':
         return this.#adoptAcknowledgement(plan.cut, plan.newest);
+      case 'caught':
+        return this.#adoptUnread(plan.cut, plan.newest);
       case 'announce':
         return this.#announce(target, plan, signal);
       default:
         return this.#transfer(target, plan, signal);
     }
+  }
+
+  get #policy(): TargetPolicy {
+    const { protection } = this.#machine().record;
+    const policy = protection && targetOf(protection, this.#record.siteId);
+    assert(policy, 'only a protected machine is delivered, and to its targets');
+    return policy;
   }
 
   /**
@@ -201,33 +231,44 @@ export class Delivery {
   }
 
   async #exportFirst(path: string, o: SeedExportOptions): Promise<SeedExported> {
-    const { cuts, record } = this.#machine();
-    const [cut] = happened(cuts);
-    assert(cut !== undefined, 'a machine that is seeded has a cut');
+    const cut = await this.#alone(async () => {
+      const { cuts } = this.#machine();
+      const exported = cuts.find(({ cutId }) => cutId === this.#exportedCutId);
+      const first = exported ?? readable(cuts)[0];
+      assert(first !== undefined, 'a machine that is seeded has a cut');
+      this.#readingCutId = first.cutId;
+      return first;
+    });
+    try {
+      return await this.#exportCut(cut, path, o);
+    } finally {
+      this.#readingCutId = undefined;
+    }
+  }
+
+  get #exportedCutId(): string | undefined {
+    const { seed } = this.#record;
+    return seed?.state === 'exported' ? seed.cutId : undefined;
+  }
+
+  async #exportCut(cut: CutRecord, path: string, o: SeedExportOptions): Promise<SeedExported> {
+    const { record } = this.#machine();
     const about = { machineName: record.name, sequence: 1, pointId: cut.cutId };
     const { file, known } = await seedPath(this.#tools.files, path, about);
     const { seed } = this.#record;
     if (known && seed?.state === 'exported') return exportedAs(file, known);
     // Its end was not recorded: what is there is gone on with.
     if (known) await this.#tools.files.rename(file, partialOf(file));
-    this.#sendingCutId = cut.cutId;
-    try {
-      const plan = { kind: 'full' as const, cut, sequence: 1, parent: null, resume: undefined };
-      await using sending = await this.#open(plan, cut.cutId, o.signal);
-      const { bytes, sent } = await writeSeedOf(this.#tools, sending, file, o);
-      await this.#recordExport(cut, sent);
-      return { path: file, pointId: cut.cutId, sequence: 1, bytes };
-    } finally {
-      this.#sendingCutId = undefined;
-    }
+    const plan = { kind: 'full' as const, cut, sequence: 1, parent: null, resume: undefined };
+    await using sending = await this.#open(plan, cut.cutId, o.signal);
+    const { bytes, sent } = await writeSeedOf(this.#tools, sending, file, o);
+    await this.#recordExport(cut, sent);
+    return { path: file, pointId: cut.cutId, sequence: 1, bytes };
   }
 
   /** Digests first, then the word that the seed is there. */
   async #recordExport(cut: CutRecord, sent: SentDelta): Promise<void> {
-    for (const [diskId, tree] of sent.trees) {
-      await this.#digests.save(diskId, 1, tree, undefined, sent.changed.get(diskId)!);
-    }
-    this.#trees = sent.trees;
+    await this.#digests.save(1, sent);
     await this.#store({ seed: { state: 'exported', cutId: cut.cutId, signed: sent.signed } });
   }
 
@@ -238,8 +279,7 @@ export class Delivery {
     signal?: AbortSignal,
   ): Promise<ReplicateOutcome> {
     const { clock, random, files } = this.#tools;
-    const { name, protection } = this.#machine().record;
-    assert(protection !== null, 'only a protected machine is delivered');
+    const { name } = this.#machine().record;
     const paths = signed.statement.disks.map(({ diskId }) => this.#digests.path(diskId, 1));
     let wireBytes = 0;
     const counted = observed(leavesStream(files, paths), ({ length }) => {
@@ -247,7 +287,7 @@ export class Delivery {
     });
     const leaves = this.#throttled(counted);
     const announcement = { session: newId(clock, random), signed };
-    const details = { machineName: name, retention: protection.retention };
+    const details = { machineName: name, retention: this.#policy.retention };
     const acknowledgement = await target.seeds.announce(announcement, details, leaves, signal);
     checkAcknowledged(acknowledgement, cut, statementDigest(signed.statement));
     await this.#recordAcknowledgement(cut, acknowledgement, signed);
@@ -257,43 +297,29 @@ export class Delivery {
   /** No faster than the policy allows at each moment. */
   #throttled(stream: AsyncIterable<Uint8Array>) {
     const { clock, zones } = this.#tools;
-    const limit = () => limitAt(this.#machine().record.protection ?? {}, clock.wallMs(), zones);
+    const limit = () => limitAt(this.#policy, clock.wallMs(), zones);
     return throttled(stream, { bytesPerSecond: limit, clock });
   }
 
-  /**
-   * Why the files here may not be what the target acknowledged; undefined if they read as it was. For a machine that ran on
-   * other disks in between.
-   */
-  async doubtOfAcknowledged(): Promise<string | undefined> {
-    const { acknowledged } = this.#record;
-    if (!acknowledged) return 'nothing was acknowledged that its files could be compared with';
-    for (const { diskId } of this.#acknowledgedDisks()) {
-      const was = await this.#digestsOf(diskId, acknowledged.sequence);
-      if (!was) return 'the digests that its files could be compared with are lost';
-      const is = await this.#rebuild(diskId, acknowledged.ordinal);
-      if (!was.root().equals(is.root())) return `the files of ${diskId} have been written since`;
-    }
-    return undefined;
+  /** Why the files here may not be what the target acknowledged, see `AcknowledgedDigests`. */
+  doubtOfAcknowledged(): Promise<string | undefined> {
+    return this.#digests.doubt(this.#record);
   }
 
   /** Removes every record of this delivery. The target keeps its points. */
   async remove(): Promise<void> {
     await this.#tools.files.remove(this.#layout.target(this.#record.siteId));
-    for (const { diskId } of this.#machine().record.disks) {
-      await this.#tools.files.removeDirectory(this.#layout.leaves(diskId));
-    }
+    await this.#digests.remove();
   }
 
   async #transfer(target: ReplicationTarget, plan: SendPlan, asked?: AbortSignal): Promise<ReplicateOutcome> {
     const { clock, random } = this.#tools;
-    const { machineId, name, protection } = this.#machine().record;
-    assert(protection !== null, 'only a protected machine is delivered');
+    const { machineId, name } = this.#machine().record;
+    const { retention, compression } = this.#policy;
     const session = plan.resume ?? newId(clock, random);
     const { cutId } = plan.cut;
     const breakOff = new AbortController();
     const signal = asked ? AbortSignal.any([asked, breakOff.signal]) : breakOff.signal;
-    this.#sendingCutId = cutId;
     // A complete copy gives way to a seed as soon as somebody wants that.
     if (plan.kind === 'full') this.#breakOff = breakOff;
     try {
@@ -303,17 +329,13 @@ export class Delivery {
       await this.#store({ session: { session, cutId, ...(wholeBlocks ? { wholeBlocks } : {}) } });
       await using sending = await this.#open(plan, session, signal);
       this.#send = sending;
-      const header = { ...this.#header(plan, session), firstFrame: 0 };
-      const answer = await target.offer(
-        header,
-        { machineName: name, retention: protection.retention },
-        signal,
-      );
+      const header = { ...deltaHeader(this.#machine(), this.#record, plan, session), firstFrame: 0 };
+      const answer = await target.offer(header, { machineName: name, retention }, signal);
       if (answer.kind === 'conflict') throw conflictFailure(name, answer.conflict);
       if (answer.kind === 'already') {
-        return this.#accept(plan.cut, answer.newest, await sending.readThrough());
+        return await this.#accept(plan.cut, answer.newest, await sending.readThrough());
       }
-      const stream = this.#throttled(sending.stream(answer.progress, protection.compression));
+      const stream = this.#throttled(sending.stream(answer.progress, compression));
       const acknowledgement = await target.upload(machineId, session, stream, signal);
       const { sent } = sending;
       if (!sent) {
@@ -322,14 +344,14 @@ export class Delivery {
           'an acknowledgement came before the delta had been sent',
         );
       }
-      return this.#accept(plan.cut, acknowledgement, sent);
+      // Awaited here: what fails must not fail unheard while the files are being closed.
+      return await this.#accept(plan.cut, acknowledgement, sent);
     } catch (error) {
       if (breakOff.signal.aborted && !asked?.aborted) return { kind: 'nothing' };
       throw error;
     } finally {
       this.#breakOff = undefined;
       this.#send = undefined;
-      this.#sendingCutId = undefined;
     }
   }
 
@@ -347,41 +369,9 @@ export class Delivery {
   }
 
   async #open(plan: SendPlan, session: string, signal: AbortSignal | undefined): Promise<SendSession> {
-    const { images, signer, siteId } = this.#tools;
-    const { cut, sequence, parent } = plan;
-    const { record: machine, cuts } = this.#machine();
-    const disks = disksOf(machine.disks, cut);
-    return SendSession.open({
-      images,
-      signer,
-      header: this.#header(plan, session),
-      chains: Object.fromEntries(disks.map((disk) => [disk.diskId, chainAt(disk, cuts, cut)])),
-      disks,
-      trees: parent ? await this.#loadTrees() : new Map(),
-      about: { ...saidOf(machine, cut), sourceSiteId: siteId, sequence, parent },
-      ...(signal ? { signal } : {}),
-    });
-  }
-
-  #header(plan: SendPlan, session: string): Omit<DeltaHeader, 'firstFrame'> {
-    const { machineId, epoch, disks } = this.#machine().record;
-    const begun = this.#record.session;
-    const isWhole = plan.parent !== null && begun?.cutId === plan.cut.cutId && begun.wholeBlocks === true;
-    return {
-      session,
-      machineId,
-      pointId: plan.cut.cutId,
-      sequence: plan.sequence,
-      epoch,
-      parent: plan.parent,
-      disks: disksOf(disks, plan.cut).map((disk) => ({
-        diskId: disk.diskId,
-        sizeBytes: sizeAt(disk, plan.cut),
-      })),
-      ...HEADER_DEFAULTS,
-      // What lies upon a base that has not come can be proven only by whole blocks.
-      ...(isWhole ? { granularityBytes: HEADER_DEFAULTS.blockBytes } : {}),
-    };
+    const trees = plan.parent ? await this.#digests.trees(this.#record, plan.cut) : new Map();
+    const request = deltaRequest(this.#tools, this.#machine(), this.#record, plan, session);
+    return SendSession.open({ ...request, trees, ...(signal ? { signal } : {}) });
   }
 
   /** Records an acknowledgement: digests first, then the word that layers may go, then the layers. */
@@ -391,77 +381,64 @@ export class Delivery {
     sent: SentDelta,
   ): Promise<ReplicateOutcome> {
     checkAcknowledged(acknowledgement, cut, sent.statementDigest);
-    const { sequence } = acknowledgement;
-    for (const [diskId, tree] of sent.trees) {
-      const older = sequence > 1 ? this.#trees?.get(diskId) : undefined;
-      await this.#digests.save(diskId, sequence, tree, older, sent.changed.get(diskId)!);
-    }
-    this.#trees = sent.trees;
+    await this.#digests.save(acknowledgement.sequence, sent);
     await this.#recordAcknowledgement(cut, acknowledgement, sent.signed);
     return { kind: 'sent', acknowledgement, wireBytes: sent.wireBytes };
   }
 
   async #recordAcknowledgement(
     cut: CutRecord,
-    { pointId, sequence, statementDigest, level }: Acknowledgement,
+    acknowledgement: Acknowledgement,
     signed: SignedStatement,
   ): Promise<void> {
-    const atMs = this.#tools.clock.wallMs();
     await this.#store({
-      acknowledged: { pointId, ordinal: cut.ordinal, sequence, statementDigest, atMs, cutAtMs: cut.cutAtMs },
+      acknowledged: this.#acknowledgedAs(cut, acknowledgement),
       session: null,
-      seed: level === 'awaiting-seed' ? { state: 'awaited', signed } : undefined,
+      outrun: undefined,
+      seed: acknowledgement.level === 'awaiting-seed' ? { state: 'awaited', signed } : undefined,
     });
   }
 
-  async #loadTrees(): Promise<ReadonlyMap<string, DigestTree>> {
-    if (this.#trees) return this.#trees;
-    const acknowledged = this.#record.acknowledged!;
-    const trees = new Map<string, DigestTree>();
-    for (const { diskId } of this.#acknowledgedDisks()) {
-      const known = await this.#digestsOf(diskId, acknowledged.sequence);
-      trees.set(diskId, known ?? (await this.#rebuild(diskId, acknowledged.ordinal)));
-    }
-    this.#trees = trees;
-    return trees;
+  #acknowledgedAs(
+    { ordinal, cutAtMs, sizes }: Pick<CutRecord, 'ordinal' | 'cutAtMs' | 'sizes'>,
+    { pointId, sequence, statementDigest }: Acknowledgement,
+  ): NonNullable<TargetRecord['acknowledged']> {
+    const atMs = this.#tools.clock.wallMs();
+    return { pointId, ordinal, sequence, statementDigest, atMs, cutAtMs, ...(sizes ? { sizes } : {}) };
   }
 
-  /** The disks of the point that was acknowledged last. */
-  #acknowledgedDisks(): ProtectedDisk[] {
-    const { ordinal } = this.#record.acknowledged!;
-    return this.#machine().record.disks.filter((disk) => isThereAt(disk, ordinal));
-  }
-
-  /** Undefined if the stored digests cannot be used. */
-  async #digestsOf(diskId: string, sequence: number): Promise<DigestTree | undefined> {
-    try {
-      return await this.#digests.load(diskId, sequence);
-    } catch (error) {
-      if (!isFailure(error, 'REPLICATION_DIGESTS_LOST')) throw error;
-      this.#tools.log.warn('digests.lost', {
-        machine: this.#machine().record.name,
-        diskId,
-        reason: error.message,
-      });
-      return undefined;
-    }
-  }
-
-  async #rebuild(diskId: string, acknowledgedOrdinal: number): Promise<DigestTree> {
+  /**
+   * The layers of these cuts are about to be merged: what of them the target lacks is recorded. Durable on return, and only
+   * then may the first of them be merged. A delta that had begun is another one afterwards.
+   */
+  async outrunBy(due: readonly CutRecord[]): Promise<void> {
     const { record, cuts } = this.#machine();
-    const disk = record.disks.find((candidate) => candidate.diskId === diskId)!;
-    const chain = chainUpTo(disk, cuts, acknowledgedOrdinal);
-    await using reader = await this.#tools.images.open(chain);
-    return await rebuildTree(reader);
+    const outrun = await outrunBy(this.#tools.images, record.disks, cuts, this.#record, due);
+    if (outrun) await this.#store({ outrun, session: null });
+  }
+
+  /** The target has a point whose layers are merged away. */
+  async #adoptUnread(cut: UnsureCut, newest: Acknowledgement): Promise<ReplicateOutcome> {
+    const { acknowledged, outrun } = this.#record;
+    assert(outrun !== undefined, 'only a target that was outrun is caught up with unread');
+    const borders = acknowledged
+      ? await this.#digests.carryOver(acknowledged.sequence, newest.sequence, cut.sizes)
+      : new Map<string, Extents>();
+    await this.#store({
+      acknowledged: this.#acknowledgedAs(cut, newest),
+      session: null,
+      outrun: outrunSince(outrun, borders),
+    });
+    return { kind: 'acknowledged', acknowledgement: newest };
   }
 
   /** One at a time, because a person may ask for a seed while a delta is on its way. */
   #store(change: { [K in keyof TargetRecord]?: TargetRecord[K] | undefined }): Promise<void> {
     return this.#storing.run(async () => {
-      const { seed, ...target } = { ...this.#record, ...change } as TargetRecord;
-      const record = { ...target, ...(seed ? { seed } : {}) };
+      const { seed, outrun, ...target } = { ...this.#record, ...change } as TargetRecord;
+      const record = { ...target, ...(seed ? { seed } : {}), ...(outrun ? { outrun } : {}) };
       await this.#tools.files.makeDirectory(this.#layout.targets);
-      await storeRecord(this.#tools.files, this.#layout.target(record.siteId), TARGET_RECORD, record);
+      await storeRecord(this.#tools.files, this.#layout.target(record.siteId), targetKind(record), record);
       this.#record = record;
     });
   }

@@ -14,7 +14,6 @@ import { isFailure } from '../lib/errors.ts';
 import { alignOutward, type Extents } from '../lib/extents.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { replicationFailure } from './errors.ts';
-import type { ProtectedLayout } from './layout.ts';
 
 /** So many files are read at a start at the most; then they are merged into one. */
 const FILES_MAX = 64;
@@ -26,11 +25,12 @@ const FILES_MAX = 64;
  */
 export class DigestStore {
   readonly #files: FileSystem;
-  readonly #layout: ProtectedLayout;
+  /** Has a directory for each disk. */
+  readonly #directory: string;
 
-  constructor(files: FileSystem, layout: ProtectedLayout) {
+  constructor(files: FileSystem, directory: string) {
     this.#files = files;
-    this.#layout = layout;
+    this.#directory = directory;
   }
 
   /** Durable on return. Written before the acknowledgement is recorded; a file without one is written over. */
@@ -41,8 +41,7 @@ export class DigestStore {
     older: DigestTree | undefined,
     changed: Extents,
   ) {
-    const directory = this.#layout.leaves(diskId);
-    await this.#files.makeDirectory(directory);
+    await this.#files.makeDirectory(join(this.#directory, diskId));
     const aligned = alignOutward(changed, tree.blockBytes, tree.sizeBytes);
     await writeLeaves(this.#files, this.path(diskId, sequence), {
       sizeBytes: tree.sizeBytes,
@@ -84,8 +83,12 @@ export class DigestStore {
     for (const one of known) if (one !== sequence) await this.#files.remove(this.path(diskId, one));
   }
 
+  async remove(diskId: string): Promise<void> {
+    await this.#files.removeDirectory(join(this.#directory, diskId));
+  }
+
   async #sequences(diskId: string): Promise<number[]> {
-    const names = (await this.#files.list(this.#layout.leaves(diskId))) ?? [];
+    const names = (await this.#files.list(join(this.#directory, diskId))) ?? [];
     return names
       .filter((name) => /^\d{16}\.leaves$/.test(name))
       .map((name) => Number.parseInt(name, 10))
@@ -94,7 +97,7 @@ export class DigestStore {
 
   /** The file with what changed up to the point with that sequence number; the first one is complete. */
   path(diskId: string, sequence: number): string {
-    return join(this.#layout.leaves(diskId), `${String(sequence).padStart(16, '0')}.leaves`);
+    return join(this.#directory, diskId, `${String(sequence).padStart(16, '0')}.leaves`);
   }
 }
 

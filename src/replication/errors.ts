@@ -21,6 +21,27 @@ export const REPLICATION_ERRORS = {
     retry: 'never',
     remedy: 'Look at the disks of the machine with `warmsite vm show`, and choose another id with `--disk`.',
   },
+  PROTECTION_TARGET_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy:
+      '`warmsite vm show` lists the sites that the machine is replicated to; `warmsite vm target add` adds one.',
+  },
+  PROTECTION_TARGET_EXISTS: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Change what the site gets with `warmsite vm target change`.',
+  },
+  PROTECTION_TARGETS_TOO_MANY: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Remove a target first: `warmsite vm target remove`.',
+  },
+  PROTECTION_TARGET_LAST: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Add another target first, or end the protection with `warmsite vm unprotect`.',
+  },
   PROTECTION_DISK_SHRUNK: {
     kind: 'refused',
     retry: 'later',

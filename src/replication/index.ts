@@ -8,9 +8,9 @@
  * the acknowledged state, so that making the next statement costs what has changed and not the disk.
  *
  * Promised: what changed since the last cut is what the sealed layer holds, so that no crash of host, process or link ever
- * leads to a full scan or a new seeding; a sealed layer is merged away only when the target has acknowledged its point
- * verified; while nothing is acknowledged the chain stays short (`UNSENT_LAYERS_MAX`), points are recorded as missed, and
- * the next one sent carries their changes; a machine that runs on another state than the recorded one is left alone and
+ * leads to a full scan or a new seeding; a sealed layer is merged away only when every target has acknowledged its point
+ * verified, or the ranges that it held are recorded for one that is far behind the others; while nothing is acknowledged the
+ * chain stays short (`places.ts`), points are recorded as missed, and the next one sent carries their changes; a machine that runs on another state than the recorded one is left alone and
  * reported.
  *
  * Relied on: `Hypervisor` and `DiskImages` for what they demand of their implementers; the target's word that an
@@ -20,6 +20,7 @@
 export { sizeAt } from './chain.ts';
 export { cutGroup, type GroupCutOutcome, type GroupMember } from './cut-group.ts';
 export type { CutTogether } from './cut-together.ts';
+export type { TargetProgress } from './deliveries.ts';
 export type { ReplicateOutcome } from './delivery.ts';
 export type { NewDisk } from './disk-changes.ts';
 export { REPLICATION_ERRORS } from './errors.ts';
@@ -35,9 +36,18 @@ export type {
   MachineRecord,
   ProtectedDisk,
   Protection,
+  TargetPolicy,
   TargetRecord,
 } from './records.ts';
 export type { SeedExported, SeedExportOptions } from './seed-export.ts';
 export type { SendProgress, StatementSigner } from './send-session.ts';
 export { planSession, type SessionConflict, type SessionPlan } from './session-plan.ts';
 export type { OfferDetails, ReplicationTarget, SeedTarget } from './target.ts';
+export {
+  type TargetChange,
+  targetOf,
+  targetsOf,
+  withoutTarget,
+  withTarget,
+  withTargetChanged,
+} from './targets.ts';

@@ -55,7 +55,13 @@ export class ProtectedLayout {
     return join(this.disk(diskId), `${cutId}.qcow2`);
   }
 
-  leaves(diskId: string): string {
-    return join(this.directory, 'leaves', diskId);
+  get leaves(): string {
+    return join(this.directory, 'leaves');
+  }
+
+  /** Digests of what one target has acknowledged. A disk id is shorter than the id of a site. */
+  leavesOf(siteId: string): string {
+    assert(isId(siteId), 'a site id names a directory');
+    return join(this.leaves, siteId);
   }
 }

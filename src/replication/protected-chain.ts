@@ -13,9 +13,7 @@ import {
   chainOf,
   disksOf,
   happened,
-  hasOwnLayer,
-  nextToCompact,
-  nextToMerge,
+  isThereAt,
   ownLayersOf,
   sizeAt,
   staleDisks,
@@ -26,6 +24,7 @@ import { followGrowth, sizesNow } from './disk-sizes.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { OwedHooks } from './owed-hooks.ts';
+import { cutsToMerge, nextToJoin, settledCuts, type TargetPlace } from './places.ts';
 import { quiesced } from './quiesce.ts';
 import { CUT_RECORD, type CutRecord, type ProtectedDisk } from './records.ts';
 
@@ -36,9 +35,6 @@ export interface ChainTools {
   readonly random: Random;
   readonly log: Log;
 }
-
-/** So many sealed layers wait for a target that does not acknowledge; more are committed into each other. */
-const UNSENT_LAYERS_MAX = 8;
 
 /**
  * The chain of a protected machine on disk: its cut records, layers and tips. Every change is described by a durable
@@ -324,31 +320,38 @@ export class ProtectedChain {
     }
   }
 
-  /** Commits down every layer that all targets hold, the oldest first. Returns how many layers went. */
-  async mergeAcknowledged(acknowledgedOrdinal: number, running: RunningMachine | undefined): Promise<number> {
-    let merged = 0;
-    for (;;) {
-      const cut = nextToMerge(this.#disks, this.#cuts, acknowledgedOrdinal);
-      if (!cut) break;
+  /** Commits down every layer that no target needs any more, the oldest first. Returns how many layers went. */
+  async merge(places: readonly TargetPlace[], running: RunningMachine | undefined): Promise<number> {
+    const due = cutsToMerge(this.#disks, this.#cuts, places);
+    for (const cut of due) {
       for (const { disk, layer } of ownLayersOf(this.#disks, cut)) {
         await this.#commitDown(disk, layer, disk.chain.at(-1)!, running);
       }
       await this.#store({ ...cut, merged: true });
-      merged += 1;
     }
     await this.#removeLeftovers();
-    await this.#prune(acknowledgedOrdinal);
-    return merged;
+    for (const cut of settledCuts(this.#disks, this.#cuts, places)) await this.#removeRecord(cut);
+    return due.length;
+  }
+
+  /** Whether the guest has written anything since the last cut; for a machine that does not run. */
+  async hasUncutChanges(): Promise<boolean> {
+    const last = happened(this.#cuts).at(-1);
+    for (const disk of this.#disks) {
+      if (last && !isThereAt(disk, last.ordinal)) return true;
+      await using reader = await this.#tools.images.open(this.chain(disk.diskId));
+      const { data, zero } = await reader.ownExtents(1);
+      const hasGrown = reader.sizeBytes !== sizeAt(disk, last);
+      if (hasGrown || data.length + zero.length > 0) return true;
+    }
+    return false;
   }
 
   /** Keeps the number of layers that wait within bounds while a target does not acknowledge. */
-  async compact(
-    o: { acknowledgedOrdinal: number; sendingCutId: string | undefined },
-    running: RunningMachine | undefined,
-  ): Promise<number> {
+  async compact(places: readonly TargetPlace[], running: RunningMachine | undefined): Promise<number> {
     let compacted = 0;
     for (;;) {
-      const pair = nextToCompact(this.#disks, this.#cuts, { ...o, unsentMax: UNSENT_LAYERS_MAX });
+      const pair = nextToJoin(this.#disks, this.#cuts, places);
       if (!pair) return compacted;
       await this.#absorb(pair.older, pair.younger, running);
       compacted += 1;
@@ -366,7 +369,7 @@ export class ProtectedChain {
       for (const disk of taken) {
         await this.#commitDown(disk, younger.sealed[disk.diskId]!, older.sealed[disk.diskId]!, running);
       }
-      const reason = 'no target acknowledged in time; its changes are part of the next point';
+      const reason = 'not acknowledged in time; its changes are part of the next point';
       const missed = { pointId: older.cutId, copyType: older.copyType, cutAtMs: older.cutAtMs, reason };
       await this.#store({
         ...younger,
@@ -395,15 +398,6 @@ export class ProtectedChain {
     const above = chain[chain.findIndex(({ path }) => path === layer.path) + 1];
     assert(above !== undefined, 'a sealed layer has another one above it');
     await images.reparent(above, below);
-  }
-
-  /** Records of cuts that are acknowledged and merged say nothing more, unless their tip is the machine's. */
-  async #prune(acknowledgedOrdinal: number): Promise<void> {
-    const last = happened(this.#cuts).at(-1);
-    for (const cut of happened(this.#cuts)) {
-      const isSettled = cut.merged || !hasOwnLayer(this.#disks, cut);
-      if (cut !== last && isSettled && cut.ordinal <= acknowledgedOrdinal) await this.#removeRecord(cut);
-    }
   }
 
   /**

@@ -5,15 +5,16 @@ import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { copyTypeOf } from '../recovery-point/index.ts';
-import { happened, isThereAt, sizeAt } from './chain.ts';
+import { happened } from './chain.ts';
 import type { CutTogether } from './cut-together.ts';
-import { type Delivered, Delivery, type DeliveryTools, type ReplicateOutcome } from './delivery.ts';
+import { Deliveries, type TargetProgress } from './deliveries.ts';
+import type { Delivery, DeliveryTools, ReplicateOutcome } from './delivery.ts';
 import { checkRunsOn, type NewDisk, ofOneAge, withDisk } from './disk-changes.ts';
 import { replicationFailure } from './errors.ts';
 import { isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { endLeftBehind } from './left-behind.ts';
-import { type MachinePresence, presenceOf } from './machine-presence.ts';
+import { checkHealthy, type MachinePresence, presenceOf, staleBase } from './machine-presence.ts';
 import { ProtectedChain } from './protected-chain.ts';
 import {
   type CutRecord,
@@ -21,47 +22,45 @@ import {
   type MachineRecord,
   machineKind,
   type Protection,
+  type TargetPolicy,
   type TargetRecord,
 } from './records.ts';
 import type { SeedExported, SeedExportOptions } from './seed-export.ts';
-import type { SendProgress } from './send-session.ts';
 import type { ReplicationTarget } from './target.ts';
+import { checkUnprotected, protectionOf, withoutTarget, withTarget } from './targets.ts';
 
 export interface ProtectedTools extends DeliveryTools {
   readonly hypervisor: Hypervisor;
 }
 
 /**
- * A machine of this site and its protection: its process, its chain and how far its target is. Cuts, merges and the
- * like exclude each other; a delta is read and sent beside them, because what it reads is sealed.
+ * A machine of this site and its protection: its process, its chain and how far its targets are. Cuts, merges and the
+ * like exclude each other; deltas are read and sent beside them, to every target one at a time, because what they read is
+ * sealed.
  */
 export class ProtectedMachine {
   readonly layout: ProtectedLayout;
   readonly #tools: ProtectedTools;
   readonly #chain: ProtectedChain;
   readonly #changing = new Mutex();
-  readonly #sending = new Mutex();
   readonly #listeners = new Set<(event: MachineEvent) => void>();
   #record: MachineRecord;
-  /** How far the target is; null while the machine is not protected. */
-  #delivery: Delivery | null;
+  #deliveries!: Deliveries;
   #running: RunningMachine | undefined;
   #presence: MachinePresence = { state: 'stopped' };
   /** It was found stopped, and what was left half done has been ended. */
   #isSettledStopped = false;
 
-  private constructor(o: {
-    layout: ProtectedLayout;
-    tools: ProtectedTools;
-    chain: ProtectedChain;
-    record: MachineRecord;
-    delivery: Delivery | null;
-  }) {
-    this.layout = o.layout;
-    this.#tools = o.tools;
-    this.#chain = o.chain;
-    this.#record = o.record;
-    this.#delivery = o.delivery;
+  private constructor(
+    tools: ProtectedTools,
+    layout: ProtectedLayout,
+    chain: ProtectedChain,
+    record: MachineRecord,
+  ) {
+    this.#tools = tools;
+    this.layout = layout;
+    this.#chain = chain;
+    this.#record = record;
   }
 
   static async create(
@@ -86,11 +85,12 @@ export class ProtectedMachine {
     await tools.files.makeDirectory(layout.targets);
     await tools.files.syncDirectory(layout.targets);
     await tools.files.syncDirectory(layout.directory);
-    const siteId = record.protection?.targetSiteId;
-    const machine: ProtectedMachine = new ProtectedMachine({
-      ...{ layout, tools, chain, record },
-      delivery: siteId ? await Delivery.open(tools, layout, siteId, () => machine.#delivered) : null,
-    });
+    const machine = new ProtectedMachine(tools, layout, chain, record);
+    const ground = {
+      ...{ tools, layout, delivered: () => ({ record: machine.#record, cuts: chain.cuts }) },
+      alone: <T>(work: () => Promise<T>) => machine.#changing.run(work),
+    };
+    machine.#deliveries = await Deliveries.open(ground, record.protection);
     return machine;
   }
 
@@ -106,18 +106,14 @@ export class ProtectedMachine {
     return this.#chain.cuts;
   }
 
+  /** How far the targets are, the first one first; none while the machine is not protected. */
+  get targets(): readonly TargetProgress[] {
+    return this.#deliveries.progress;
+  }
+
+  /** How far the first target is; null while the machine is not protected. */
   get target(): TargetRecord | null {
-    return this.#delivery?.record ?? null;
-  }
-
-  /** What a delivery looks at: the machine as it is at that moment. */
-  get #delivered(): Delivered {
-    return { record: this.#record, cuts: this.#chain.cuts };
-  }
-
-  /** The delta that is being sent right now. */
-  get sendProgress(): SendProgress | undefined {
-    return this.#delivery?.progress;
+    return this.targets[0]?.record ?? null;
   }
 
   /** The process of the machine, where it is attached. */
@@ -240,7 +236,7 @@ export class ProtectedMachine {
    * digests. Equal: whatever ran has written nothing below the tips. Throws PROTECTION_STALE_BASE.
    */
   async #clearSuspicion(why: string): Promise<void> {
-    const doubt = await this.#delivery!.doubtOfAcknowledged();
+    const doubt = await this.#deliveries.doubtOfAcknowledged();
     if (doubt !== undefined) throw staleBase(`${why}; ${doubt}`);
     const { suspect: _cleared, ...record } = this.#record;
     await this.#storeRecord(record);
@@ -262,30 +258,42 @@ export class ProtectedMachine {
       await this.#tools.files.makeDirectory(runDirectory);
       const { configuration, extraArguments } = this.#record;
       const disks = Object.fromEntries(this.#record.disks.map(({ diskId }) => [diskId, this.chain(diskId)]));
-      this.#adopt(
-        await this.#tools.hypervisor.start({
-          configuration,
-          disks,
-          runDirectory,
-          ...(extraArguments ? { extraArguments } : {}),
-        }),
-      );
+      const how = { configuration, disks, runDirectory, ...(extraArguments ? { extraArguments } : {}) };
+      this.#adopt(await this.#tools.hypervisor.start(how));
     });
   }
 
   /** Begins to protect the machine. The first cut seals the owner's own files. */
   protect(protection: Protection, o: { readonly seed: boolean } = { seed: false }): Promise<void> {
     return this.#changing.run(async () => {
-      if (this.#record.protection) {
-        throw replicationFailure('PROTECTION_EXISTS', `${this.#record.name} is protected already`, {
-          hint: 'Change its policy, or unprotect it first.',
-        });
-      }
-      const { targetSiteId } = protection;
-      const delivered = (): Delivered => this.#delivered;
-      this.#delivery = await Delivery.begin(this.#tools, this.layout, targetSiteId, delivered, o);
+      checkUnprotected(this.#record);
+      await this.#deliveries.beginAll(protection, o);
       await this.#storeRecord({ ...this.#record, protection });
     });
+  }
+
+  /** Replicates the machine to one more site from now on. Throws PROTECTION_TARGET_EXISTS, PROTECTION_TARGETS_TOO_MANY. */
+  addTarget(policy: TargetPolicy, o: { readonly seed: boolean } = { seed: false }): Promise<void> {
+    return this.#changing.run(async () => {
+      const protection = withTarget(this.#needProtection(), policy);
+      await this.#deliveries.begin(policy.siteId, { ...o, ownLeaves: true });
+      await this.#storeRecord({ ...this.#record, protection });
+    });
+  }
+
+  /**
+   * Ends the replication to one of several sites and lets go of what was kept for it. The points there stay. A delta on its
+   * way is waited for. Throws PROTECTION_TARGET_UNKNOWN, PROTECTION_TARGET_LAST.
+   */
+  async removeTarget(siteId: string): Promise<void> {
+    await this.#deliveries.need(siteId).sending.run(() =>
+      this.#changing.run(async () => {
+        const protection = withoutTarget(this.#needProtection(), siteId);
+        await this.#storeRecord({ ...this.#record, protection });
+        await this.#deliveries.remove(siteId);
+      }),
+    );
+    await this.#settle();
   }
 
   /**
@@ -293,7 +301,7 @@ export class ProtectedMachine {
    * stays at its site.
    */
   unprotect(): Promise<void> {
-    return this.#sending.run(() =>
+    return this.#deliveries.stillFor(() =>
       this.#changing.run(async () => {
         await this.#attach();
         this.#needHealthy();
@@ -308,7 +316,7 @@ export class ProtectedMachine {
    * them; the layers are kept in `set-aside-<cut>/`.
    */
   unprotectKeepingOrigin(): Promise<void> {
-    return this.#sending.run(() =>
+    return this.#deliveries.stillFor(() =>
       this.#changing.run(async () => {
         await this.#attach();
         if (await this.#mayRunOnLayers()) {
@@ -333,10 +341,9 @@ export class ProtectedMachine {
     const last = this.cuts.at(-1);
     const isKept = phase === 'setting-aside' && last !== undefined;
     await this.#chain.remove(isKept ? this.layout.setAside(last.cutId) : undefined);
-    await this.#delivery?.remove();
+    await this.#deliveries.remove();
     await this.#storeRecord({ ...record, disks: ofOneAge(record.disks), protection: null });
     this.#chain.haveDisks(this.#record.disks);
-    this.#delivery = null;
     if (this.#presence.state === 'stale') this.#presence = presenceOf(this.#running);
   }
 
@@ -374,108 +381,104 @@ export class ProtectedMachine {
     });
   }
 
-  /** Housekeeping as `settle`: the cut has been made, whatever becomes of this. */
-  async #compact(): Promise<void> {
-    const sendingCutId = this.#delivery?.sendingCutId;
-    const bounds = { acknowledgedOrdinal: this.#acknowledgedOrdinal, sendingCutId };
-    try {
-      await this.#chain.compact(bounds, this.#running);
-    } catch (error) {
-      this.#tools.log.warn('chain.compact-failed', { machine: this.#record.name, reason: messageOf(error) });
-    }
+  /** Keeps the chain short; housekeeping as `settle`. */
+  #compact(): Promise<void> {
+    return this.#tried('chain.compact-failed', () =>
+      this.#chain.compact(this.#deliveries.places, this.#running),
+    );
   }
 
   /** Whether the guest has written anything since the last cut; for a machine that does not run. */
-  async hasUncutChanges(): Promise<boolean> {
-    const last = happened(this.cuts).at(-1);
-    for (const disk of this.#record.disks) {
-      if (last && !isThereAt(disk, last.ordinal)) return true;
-      await using reader = await this.#tools.images.open(this.chain(disk.diskId));
-      const { data, zero } = await reader.ownExtents(1);
-      const hasGrown = reader.sizeBytes !== sizeAt(disk, last);
-      if (hasGrown || data.length + zero.length > 0) return true;
-    }
-    return false;
+  hasUncutChanges(): Promise<boolean> {
+    return this.#chain.hasUncutChanges();
   }
 
-  get #acknowledgedOrdinal(): number {
-    return this.#delivery?.record.acknowledged?.ordinal ?? 0;
-  }
-
-  /** Cuts that the target has not acknowledged. */
+  /** Cuts that the first target has not acknowledged. */
   get unsent(): readonly CutRecord[] {
-    return happened(this.#chain.cuts).filter(({ ordinal }) => ordinal > this.#acknowledgedOrdinal);
+    return this.targets[0]?.unsent ?? [];
   }
 
   /**
-   * Brings the target one point further, if there is one to send, and merges here what it has acknowledged. Throws
-   * REPLICATION_CONFLICT with the evidence; failures of the connection are the caller's to repeat.
+   * Brings one target one point further, if there is one to send, and merges here what none needs any more. Throws
+   * REPLICATION_CONFLICT with the evidence, PROTECTION_TARGET_UNKNOWN; failures of the connection are the caller's to repeat.
    */
   replicate(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome> {
-    return this.#sending.run(async () => {
-      this.#needProtection();
-      this.#needHealthy();
-      throwIfAborted(signal);
-      const outcome = await this.#delivery!.deliver(target, signal);
+    return this.#sendingTo(target.siteId, signal, async (delivery) => {
+      const outcome = await delivery.deliver(target, signal);
       await this.#settle();
       return outcome;
     });
   }
 
-  /** Writes the base for a courier, see `Delivery`. Nothing is sent meanwhile; a complete copy on its way is broken off. */
+  async #sendingTo<T>(
+    siteId: string,
+    signal: AbortSignal | undefined,
+    work: (delivery: Delivery) => Promise<T>,
+  ): Promise<T> {
+    this.#needProtection();
+    return this.#deliveries.need(siteId).sending.run(async () => {
+      this.#needProtection();
+      this.#needHealthy();
+      throwIfAborted(signal);
+      return work(this.#deliveries.need(siteId));
+    });
+  }
+
+  /**
+   * Writes the base for a courier, see `Delivery`: for the first target if none is named. Nothing is sent there meanwhile; a
+   * complete copy on its way is broken off.
+   */
   async exportSeed(
     target: (siteId: string) => ReplicationTarget,
     path: string,
-    o: SeedExportOptions = {},
+    o: SeedExportOptions & { readonly siteId?: string | undefined } = {},
   ): Promise<SeedExported> {
-    const { targetSiteId } = this.#needProtection();
-    await this.#delivery!.preferSeed();
+    const { siteId = this.#needProtection().targetSiteId, signal } = o;
+    await this.#deliveries.need(siteId).preferSeed();
     if (happened(this.cuts).length === 0) await this.cut('crash');
-    return this.#sending.run(async () => {
-      this.#needProtection();
-      this.#needHealthy();
-      throwIfAborted(o.signal);
-      return this.#delivery!.exportSeed(() => target(targetSiteId), path, o);
-    });
+    return this.#sendingTo(siteId, signal, (delivery) => delivery.exportSeed(() => target(siteId), path, o));
   }
 
-  /** Merging is housekeeping: a failure is reported and tried again after the next acknowledgement, not thrown. */
   #settle(): Promise<void> {
-    return this.#changing.run(async () => {
-      try {
+    return this.#changing.run(() =>
+      this.#tried('chain.merge-failed', async () => {
         await this.#attach();
         this.#needHealthy();
-        await this.#chain.mergeAcknowledged(this.#acknowledgedOrdinal, this.#running);
+        await this.#deliveries.recordOutrun();
+        await this.#chain.merge(this.#deliveries.places, this.#running);
         // A layer that an interrupted compaction has left absorbing cannot be sent before that has ended.
         await this.#compact();
-      } catch (error) {
-        this.#tools.log.warn('chain.merge-failed', { machine: this.#record.name, reason: messageOf(error) });
-      }
-    });
+      }),
+    );
   }
 
-  /** Changes bandwidth, schedules or retention. */
-  changeProtection(change: Partial<Omit<Protection, 'targetSiteId'>>): Promise<void> {
+  /** Housekeeping: a failure is reported and the work tried again at the next occasion; what came before stands. */
+  async #tried(event: string, work: () => Promise<unknown>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#tools.log.warn(event, { machine: this.#record.name, reason: messageOf(error) });
+    }
+  }
+
+  /** Changes schedules and the like, and what the first target gets. */
+  changeProtection(change: Partial<Omit<Protection, 'targetSiteId' | 'furtherTargets'>>): Promise<void> {
+    return this.protectAs((protection) => ({ ...protection, ...change }));
+  }
+
+  /** Changes the protection in whatever way, but for which targets there are. */
+  protectAs(changed: (protection: Protection) => Protection): Promise<void> {
     return this.#changing.run(async () => {
-      const protection = this.#needProtection();
-      await this.#storeRecord({ ...this.#record, protection: { ...protection, ...change } });
+      await this.#storeRecord({ ...this.#record, protection: changed(this.#needProtection()) });
     });
   }
 
   #needProtection(): Protection {
-    const { protection, name } = this.#record;
-    if (!protection) throw replicationFailure('PROTECTION_NOT_PROTECTED', `${name} is not protected`);
-    return protection;
+    return protectionOf(this.#record);
   }
 
   #needHealthy(): void {
-    const { name, suspect } = this.#record;
-    if (this.#presence.state === 'stale' || this.#presence.state === 'unreachable') {
-      throw replicationFailure('PROTECTION_STALE_BASE', `${name}: ${this.#presence.reason}`, {
-        context: { machine: name, state: this.#presence.state },
-      });
-    }
-    if (suspect !== undefined) throw staleBase(`${name}: ${suspect}`);
+    checkHealthy(this.#record, this.#presence);
   }
 
   async #storeRecord(record: MachineRecord): Promise<void> {
@@ -489,8 +492,4 @@ export class ProtectedMachine {
     this.#running = undefined;
     await running?.disconnect();
   }
-}
-
-function staleBase(message: string) {
-  return replicationFailure('PROTECTION_STALE_BASE', message);
 }

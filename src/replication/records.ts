@@ -23,20 +23,35 @@ const Image = Type.Object({
   format: Type.Union([Type.Literal('qcow2'), Type.Literal('raw')]),
 });
 
-const ProtectionSchema = Type.Object({
-  targetSiteId: Type.String(),
-  schedules: Type.Array(CopySchedule, { maxItems: 16 }),
-  /** Copy types of the machine's own. */
-  copyTypes: Type.Optional(Type.Array(CopyType, { maxItems: COPY_TYPES_MAX })),
-  /** Hours in which no copy is made by itself. */
-  blackouts: Type.Optional(Type.Array(Window, { maxItems: 64 })),
+const TargetPolicySchema = Type.Object({
+  siteId: Type.String(),
   retention: RetentionPolicy,
-  freezeLimitMs: Type.Integer({ minimum: 100, maximum: 10_000 }),
   /** Bytes a second on the wire; absent: as fast as it goes. */
   bytesPerSecond: Type.Optional(Type.Integer({ minimum: 1024 })),
   /** Other limits for some hours of the week; the first window that holds the time counts. */
   limitWindows: Type.Optional(Type.Array(LimitWindow, { maxItems: 64 })),
   compression: Type.Boolean(),
+  /** A copy is sent only if it was made so long after the last one that was; absent: every copy. */
+  spacingMs: Type.Optional(Type.Integer({ minimum: 1 })),
+});
+/** What one target gets of a machine, and how. */
+export type TargetPolicy = Type.Static<typeof TargetPolicySchema>;
+
+/** A machine has no more targets; every one costs reading its changes once more. */
+export const TARGETS_MAX = 8;
+
+const ProtectionSchema = Type.Object({
+  /** The first target; what it gets stands beside, so that a machine with one target reads as it always did. */
+  targetSiteId: Type.String(),
+  /** The others. */
+  furtherTargets: Type.Optional(Type.Array(TargetPolicySchema, { maxItems: TARGETS_MAX - 1 })),
+  schedules: Type.Array(CopySchedule, { maxItems: 16 }),
+  /** Copy types of the machine's own. */
+  copyTypes: Type.Optional(Type.Array(CopyType, { maxItems: COPY_TYPES_MAX })),
+  /** Hours in which no copy is made by itself. */
+  blackouts: Type.Optional(Type.Array(Window, { maxItems: 64 })),
+  freezeLimitMs: Type.Integer({ minimum: 100, maximum: 10_000 }),
+  ...Type.Omit(TargetPolicySchema, ['siteId']).properties,
 });
 /** How a machine is protected. */
 export type Protection = Type.Static<typeof ProtectionSchema>;
@@ -87,10 +102,12 @@ const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
 
 /**
  * A machine with copy types of its own must not be copied by a program that would not know what they ask for, nor one whose
- * cuts have different disks by a program that takes them for the same.
+ * cuts have different disks by a program that takes them for the same, nor one with several targets by one that would merge
+ * what the others still need.
  */
 export function machineKind({ protection, disks }: MachineRecord): typeof MACHINE_RECORD {
   if (disks.some(({ sinceOrdinal }) => sinceOrdinal !== undefined)) return MACHINE_RECORD;
+  if (protection?.furtherTargets?.length) return MACHINE_RECORD;
   return protection?.copyTypes?.length ? MACHINE_RECORD_3 : MACHINE_RECORD_2;
 }
 
@@ -138,6 +155,17 @@ const OwedHooksSchema = Type.Object({
 export type OwedHooksRecord = Type.Static<typeof OwedHooksSchema>;
 export const OWED_HOOKS_RECORD = recordKind('owed-hooks', 1, OwedHooksSchema);
 
+const DiskSizes = Type.Record(Type.String(), Type.Integer({ minimum: 512 }));
+
+const MissedCutSchema = Type.Object({
+  pointId: Type.String(),
+  copyType: Type.String(),
+  cutAtMs: Time,
+  reason: Type.String(),
+});
+/** A cut that a target never gets as a point of its own; its changes are part of the next one. */
+export type MissedCut = Type.Static<typeof MissedCutSchema>;
+
 const CutSchema = Type.Object({
   cutId: Type.String(),
   /** Counts the cuts of the machine. */
@@ -166,7 +194,7 @@ const CutSchema = Type.Object({
   /** By disk: the file that took the writes afterwards. */
   tips: Type.Record(Type.String(), Image),
   /** By disk: its size at the cut. Absent in records of old: as the machine's record has it. */
-  sizes: Type.Optional(Type.Record(Type.String(), Type.Integer({ minimum: 512 }))),
+  sizes: Type.Optional(DiskSizes),
   /** Disks that the machine had at the cut and that are none of its protected ones, as its hypervisor names them. */
   leftOut: Type.Optional(Type.Array(Type.String())),
   /** The sealed layer has been committed into the file below it and is gone. */
@@ -174,9 +202,7 @@ const CutSchema = Type.Object({
   /** Layers whose content has been committed into `sealed` since; they are being removed. */
   leftovers: Type.Optional(Type.Array(Type.Record(Type.String(), Image))),
   /** Older cuts whose own state was given up for this one. */
-  missed: Type.Array(
-    Type.Object({ pointId: Type.String(), copyType: Type.String(), cutAtMs: Time, reason: Type.String() }),
-  ),
+  missed: Type.Array(MissedCutSchema),
 });
 /** `cuts/<cut>.json`: one cut, from its intent until its layer has been merged and a younger one has its tip. */
 export type CutRecord = Type.Static<typeof CutSchema>;
@@ -191,8 +217,34 @@ const SeedSchema = Type.Union([
   Type.Object({ state: Type.Literal('awaited'), signed: SignedStatement }),
 ]);
 
+const OutrunSchema = Type.Object({
+  /** Layers up to this cut, as far as the target has not acknowledged them, may have been merged away. */
+  throughOrdinal: Type.Integer({ minimum: 1 }),
+  /** By disk, offset and length in turns: every range that these layers held; more than that is harmless. */
+  ranges: Type.Record(Type.String(), Type.Array(Type.Integer({ minimum: 0 }))),
+  /** The cuts whose own state is gone with them, the newest of them. */
+  missed: Type.Array(MissedCutSchema),
+  /** How many there are besides. */
+  unlisted: Type.Integer({ minimum: 0 }),
+  /** A delta was on its way, and its point is merged too: the target may turn out to have it. */
+  unsure: Type.Optional(
+    Type.Object({
+      pointId: Type.String(),
+      ordinal: Type.Integer(),
+      cutAtMs: Time,
+      sizes: Type.Optional(DiskSizes),
+    }),
+  ),
+});
+/** What changed since the acknowledged state of a target that the others have outrun, in the place of its layers. */
+export type Outrun = Type.Static<typeof OutrunSchema>;
+
 const TargetSchema = Type.Object({
   siteId: Type.String(),
+  /** The digests of what it acknowledged lie in a directory of its own. */
+  ownLeaves: Type.Optional(Type.Literal(true)),
+  /** Layers that it has not acknowledged were merged; absent again with the next acknowledgement. */
+  outrun: Type.Optional(OutrunSchema),
   /** The newest point that the target holds verified; its layers may be merged here. */
   acknowledged: Type.Union([
     Type.Object({
@@ -203,6 +255,8 @@ const TargetSchema = Type.Object({
       atMs: Time,
       /** When it was cut: what is lost if everything here is lost now. Records of earlier versions lack it. */
       cutAtMs: Type.Optional(Time),
+      /** By disk: its size at that cut. */
+      sizes: Type.Optional(DiskSizes),
     }),
     Type.Null(),
   ]),
@@ -221,4 +275,10 @@ const TargetSchema = Type.Object({
 });
 /** `targets/<site>.json`: how far one target is. */
 export type TargetRecord = Type.Static<typeof TargetSchema>;
-export const TARGET_RECORD = recordKind('target', 1, TargetSchema);
+export const TARGET_RECORD = recordKind('target', 2, TargetSchema);
+const TARGET_RECORD_1 = recordKind('target', 1, TargetSchema);
+
+/** A program that does not know of merged ranges would send the next delta without them: it is to refuse the record. */
+export function targetKind({ outrun }: TargetRecord): typeof TARGET_RECORD {
+  return outrun ? TARGET_RECORD : TARGET_RECORD_1;
+}

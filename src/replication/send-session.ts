@@ -7,8 +7,8 @@ import {
   encodeDelta,
   endBlock,
 } from '../delta/index.ts';
-import type { DiskImages, ImageFile, ImageReader } from '../hypervisor/index.ts';
-import { differenceOf, type Extents, totalLength, unionOf } from '../lib/extents.ts';
+import type { ContentExtents, DiskImages, ImageFile, ImageReader } from '../hypervisor/index.ts';
+import { differenceOf, type Extents, NO_EXTENTS, totalLength, unionOf } from '../lib/extents.ts';
 import {
   type PointStatement,
   type SignedStatement,
@@ -39,6 +39,10 @@ export interface SendRequest {
   readonly header: Omit<DeltaHeader, 'firstFrame'>;
   /** By disk id: the chain as of the cut. */
   readonly chains: Readonly<Record<string, readonly ImageFile[]>>;
+  /** By disk id, for a delta upon a parent: how many layers at the end of the chain hold what changed; absent: one. */
+  readonly layers?: Readonly<Record<string, number>>;
+  /** By disk id: what changed besides, in layers that are no more. */
+  readonly further?: Readonly<Record<string, Extents>>;
   readonly disks: readonly ProtectedDisk[];
   /** By disk id: the tree of the parent; a disk without one is sent whole. */
   readonly trees: ReadonlyMap<string, DigestTree>;
@@ -87,12 +91,13 @@ export class SendSession implements AsyncDisposable {
       for (const { diskId } of request.header.disks) {
         const reader = await request.images.open(request.chains[diskId]!);
         readers.push(reader);
-        const { data, zero } = request.trees.has(diskId)
-          ? await reader.ownExtents(1)
-          : await reader.contentExtents();
+        const isComplete = !request.trees.has(diskId);
+        const layers = request.layers?.[diskId] ?? 1;
+        const { data, zero } = isComplete ? await reader.contentExtents() : await ownExtents(reader, layers);
         // A block that the old end of a grown disk cut short is longer now, whether the guest wrote there or not.
         const border = endBlock(request.trees.get(diskId), reader.sizeBytes);
-        const changed = { data: unionOf(data, border), zero: differenceOf(zero, border) };
+        const read = unionOf(border, isComplete ? NO_EXTENTS : (request.further?.[diskId] ?? NO_EXTENTS));
+        const changed = { data: unionOf(data, read), zero: differenceOf(zero, read) };
         changes.push(onGranularity(changed, reader.sizeBytes, request.header.granularityBytes));
       }
       return new SendSession(request, readers, changes);
@@ -223,6 +228,10 @@ export class SendSession implements AsyncDisposable {
   }
 }
 
+async function ownExtents(reader: ImageReader, layers: number): Promise<ContentExtents> {
+  return layers === 0 ? { data: NO_EXTENTS, zero: NO_EXTENTS } : reader.ownExtents(layers);
+}
+
 /** Throws REPLICATION_SEED_CHANGED when the disks do not read as was signed. */
 function repeated(signed: SignedStatement, trees: ReadonlyMap<string, DigestTree>): SignedStatement {
   const { disks, pointId } = signed.statement;
@@ -246,12 +255,12 @@ export const HEADER_DEFAULTS = {
 export function saidOf(
   machine: MachineRecord,
   cut: CutRecord,
-): Omit<SendRequest['about'], 'sourceSiteId' | 'sequence' | 'parent'> {
+): Omit<SendRequest['about'], 'sourceSiteId' | 'sequence' | 'parent' | 'missed'> {
   const { machineId, name, epoch } = machine;
-  const { copyType, aim, assertions, consistency, degraded, cutAtMs, pauseMs, frozenMs, missed, group } = cut;
+  const { copyType, aim, assertions, consistency, degraded, cutAtMs, pauseMs, frozenMs, group } = cut;
   return {
     ...{ machineId, machineName: name, pointId: cut.cutId, epoch },
-    ...{ copyType, consistency, cutAtMs, pauseMs, missed },
+    ...{ copyType, consistency, cutAtMs, pauseMs },
     configuration: configurationAt(machine, cut),
     ...(aim === undefined ? {} : { aim }),
     ...(assertions ? { assertions } : {}),

@@ -1,7 +1,7 @@
 import type { SignedStatement } from '../recovery-point/index.ts';
 import type { Acknowledgement, ReplicaDescription } from '../replica/index.ts';
-import { happened } from './chain.ts';
-import type { CutRecord, TargetRecord } from './records.ts';
+import { happened, readable } from './chain.ts';
+import type { CutRecord, Outrun, TargetRecord } from './records.ts';
 
 /** The two histories do not fit; there is no automatic way out. */
 export type SessionConflict =
@@ -13,11 +13,14 @@ export type SessionConflict =
   | { readonly why: 'unknown-point'; readonly newest: string };
 
 export type SessionPlan =
-  | { readonly kind: 'nothing' }
+  /** With `isUnready` there is something, and it will be ready by itself. */
+  | { readonly kind: 'nothing'; readonly isUnready?: true }
   /** The base goes by courier: tell the target what it will be. */
   | { readonly kind: 'announce'; readonly cut: CutRecord; readonly signed: SignedStatement }
   /** The target has published a point whose acknowledgement was lost. */
   | { readonly kind: 'acknowledged'; readonly cut: CutRecord; readonly newest: Acknowledgement }
+  /** The same, and the layers of that point are merged away. */
+  | { readonly kind: 'caught'; readonly cut: UnsureCut; readonly newest: Acknowledgement }
   | {
       readonly kind: 'full' | 'incremental';
       readonly cut: CutRecord;
@@ -28,15 +31,18 @@ export type SessionPlan =
     }
   | { readonly kind: 'conflict'; readonly conflict: SessionConflict };
 
+export type UnsureCut = NonNullable<Outrun['unsure']>;
+
 /**
  * What to do next for one target. Pure: from what this site knows and what the target says of itself.
- * Cuts are sent one by one, the oldest first.
+ * Cuts are sent one by one, the oldest first; a target that wants its copies `spacingMs` apart gets the newest.
  */
 export function planSession(
   epoch: number,
   cuts: readonly CutRecord[],
   target: TargetRecord,
   replica: ReplicaDescription | null,
+  spacingMs = 0,
 ): SessionPlan {
   const acknowledged = target.acknowledged;
   if (replica && replica.epoch !== epoch) {
@@ -52,8 +58,11 @@ export function planSession(
   if ((newest?.pointId ?? null) !== (acknowledged?.pointId ?? null)) {
     return reconcile(cuts, target, newest);
   }
-  const cut = happened(cuts).find(({ ordinal }) => ordinal > (acknowledged?.ordinal ?? 0));
-  if (!cut || cut.state === 'absorbing') return { kind: 'nothing' };
+  const cut = nextCut(cuts, target, spacingMs);
+  if (!cut) return { kind: 'nothing' };
+  // What takes in another layer is being written.
+  const isAbsorbing = cuts.some(({ state, ordinal }) => state === 'absorbing' && ordinal <= cut.ordinal);
+  if (isAbsorbing) return { kind: 'nothing', isUnready: true };
   const incoming = replica?.incoming;
   const isOurs = incoming?.pointId === cut.cutId && incoming.session === target.session?.session;
   return {
@@ -67,18 +76,37 @@ export function planSession(
   };
 }
 
+/** What the target may get as its next point, the oldest first. */
+function unacknowledged(cuts: readonly CutRecord[], { acknowledged }: TargetRecord): CutRecord[] {
+  return readable(cuts).filter(({ ordinal }) => ordinal > (acknowledged?.ordinal ?? 0));
+}
+
+function nextCut(cuts: readonly CutRecord[], target: TargetRecord, spacingMs: number): CutRecord | undefined {
+  const waiting = unacknowledged(cuts, target);
+  const begun = waiting.find(({ cutId }) => cutId === target.session?.cutId);
+  if (begun) return begun;
+  const sinceMs = target.acknowledged?.cutAtMs;
+  if (spacingMs === 0 || sinceMs === undefined) return waiting[0];
+  const newest = waiting.at(-1);
+  if (!newest) return undefined;
+  const apartMs = newest.cutAtMs - sinceMs;
+  // A clock that was set back holds nothing up.
+  return apartMs >= spacingMs || apartMs < 0 ? newest : undefined;
+}
+
 function reconcile(
   cuts: readonly CutRecord[],
   target: TargetRecord,
   newest: Acknowledgement | null,
 ): SessionPlan {
   const acknowledged = target.acknowledged;
-  const next = happened(cuts).find(({ ordinal }) => ordinal > (acknowledged?.ordinal ?? 0));
-  const isNext =
-    newest !== null &&
-    newest.pointId === next?.cutId &&
-    newest.sequence === (acknowledged?.sequence ?? 0) + 1;
-  if (isNext) return { kind: 'acknowledged', cut: next, newest };
+  const isNext = newest !== null && newest.sequence === (acknowledged?.sequence ?? 0) + 1;
+  if (isNext) {
+    const cut = unacknowledged(cuts, target).find(({ cutId }) => cutId === newest.pointId);
+    if (cut) return { kind: 'acknowledged', cut, newest };
+    const unsure = target.outrun?.unsure;
+    if (unsure?.pointId === newest.pointId) return { kind: 'caught', cut: unsure, newest };
+  }
   const isBehind = newest === null || newest.sequence <= (acknowledged?.sequence ?? 0);
   return {
     kind: 'conflict',

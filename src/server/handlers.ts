@@ -50,6 +50,10 @@ export const HANDLERS: Handlers = {
   'vm.unprotect': ({ site, actor, params, body }) =>
     site.machines.unprotect(actor, params.machine, body.keepOrigin ?? false),
   'vm.policy': ({ site, actor, params, body }) => site.machines.changePolicy(actor, params.machine, body),
+  'target.add': ({ site, actor, params, body }) => site.targets.add(actor, params.machine, body),
+  'target.change': ({ site, actor, params, body }) =>
+    site.targets.change(actor, params.machine, params.target, body),
+  'target.remove': ({ site, actor, params }) => site.targets.remove(actor, params.machine, params.target),
   'trigger.call': async ({ site, actor, params }) => ({
     copyTypes: [...(await site.machines.callTrigger(actor, params.machine, params.trigger))],
   }),
@@ -92,7 +96,7 @@ export const HANDLERS: Handlers = {
     site.failovers.forward(actor, params.machine, params.branch, body),
   'failover.cleanup': ({ site, actor, params }) =>
     site.failovers.cleanup(actor, params.machine, params.branch),
-  'seed.export': ({ site, actor, params, body }) => site.seeds.export(actor, params.machine, body.path),
+  'seed.export': ({ site, actor, params, body }) => site.seeds.export(actor, params.machine, body),
   'seed.import': ({ site, actor, body }) => site.seeds.import(actor, body.path),
   'job.list': ({ site }) => site.jobs.list(),
   'job.show': ({ site, params, query, signal }) =>

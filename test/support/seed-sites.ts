@@ -26,6 +26,8 @@ export interface SeedSites {
   /** The recovery site as a process that has just started opens it. */
   openReplicas(files: FileSystem): Promise<Replicas>;
   targetOn(replicas: Replicas): DirectTarget;
+  /** One more recovery site. */
+  anotherSite(): Promise<{ readonly target: DirectTarget; readonly replicas: Replicas }>;
   /** A machine with two raw disks, protected so that its base goes by courier. */
   addMachine(o?: { seed?: boolean }): Promise<SeedMachine>;
   /** The replica as a process that has just started opens it, with other files if wished. */
@@ -69,7 +71,7 @@ export async function seedSitesOn(ground: SeedGround): Promise<SeedSites> {
     hypervisor: new QemuHypervisor({ clock: systemClock }),
     signer: { keyId: 'test', sign: (bytes) => sign(null, bytes, privateKey) },
   });
-  const openReplicas = (files: FileSystem): Promise<Replicas> =>
+  const openReplicas = (files: FileSystem, name = 'r'): Promise<Replicas> =>
     Replicas.open(
       {
         ...{ files, images: fakeImages(files), clock: systemClock, log: silentLog, zones },
@@ -77,7 +79,7 @@ export async function seedSitesOn(ground: SeedGround): Promise<SeedSites> {
           source === siteId &&
           verify(null, statementBytes(statement), publicKey, Buffer.from(signature, 'base64')),
       },
-      join(directory, 'r'),
+      join(directory, name),
     );
   const targetOn = (replicas: Replicas): DirectTarget =>
     new DirectTarget({ siteId: targetSiteId, sourceSiteId: siteId, replicas });
@@ -85,6 +87,14 @@ export async function seedSitesOn(ground: SeedGround): Promise<SeedSites> {
   return {
     ...{ directory, medium, replicas, zones, openReplicas, targetOn },
     target: targetOn(replicas),
+    anotherSite: async () => {
+      const other = newId(systemClock, systemRandom);
+      const theirs = await openReplicas(recoveryFiles, other);
+      return {
+        replicas: theirs,
+        target: new DirectTarget({ siteId: other, sourceSiteId: siteId, replicas: theirs }),
+      };
+    },
     addMachine: async ({ seed = true } = {}) => {
       const machine = await machineIn(ground, toolsOn);
       await machine.machine.protect(

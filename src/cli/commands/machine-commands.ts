@@ -10,7 +10,13 @@ import {
   parseDisk,
   parseNic,
 } from '../machine-description.ts';
-import { type PolicyOptions, policyOf, policyRetentionOf, withPolicyOptions } from '../policy-options.ts';
+import {
+  newTargetOf,
+  type PolicyOptions,
+  policyOf,
+  policyRetentionOf,
+  withPolicyOptions,
+} from '../policy-options.ts';
 import { listed, named, parseCount, parseDuration, parseSize } from '../values.ts';
 import { printMachines } from '../views/machine-view.ts';
 import { printPreview } from '../views/policy-view.ts';
@@ -19,6 +25,7 @@ import { addCopyTypeCommands } from './copy-type-commands.ts';
 import { addDiskCommands } from './disk-commands.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 import { shown } from './shown.ts';
+import { addTargetCommands } from './target-commands.ts';
 
 export function addMachineCommands(program: Command, runner: Runner): void {
   const vm = program.command('vm').description('machines: add, start, protect, look at');
@@ -39,6 +46,7 @@ export function addMachineCommands(program: Command, runner: Runner): void {
     .action(runner.run(async (context, machine: string) => shown(context, await view(context, machine))));
   addRunning(vm, runner);
   addProtection(vm, runner);
+  addTargetCommands(vm, runner);
   addCopyTypeCommands(vm, runner);
   addDiskCommands(vm, runner);
   vm.command('remove')
@@ -234,10 +242,8 @@ async function protect(
   machine: string,
   o: PolicyOptions & WaitOption & { to?: string; seed?: boolean },
 ): Promise<Report> {
-  const { bytesPerSecond, ...policy } = policyOf(o, undefined);
   const body = {
-    ...policy,
-    ...(typeof bytesPerSecond === 'number' ? { bytesPerSecond } : {}),
+    ...newTargetOf(policyOf(o, undefined)),
     ...(o.to === undefined ? {} : { target: o.to }),
     ...(o.seed ? { seed: true } : {}),
   };

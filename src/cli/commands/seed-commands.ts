@@ -12,6 +12,7 @@ export function addSeedCommands(program: Command, runner: Runner): void {
     .description('write the base of a protected machine to a medium, at the site where it is at home')
     .argument('<vm>', 'name or id')
     .argument('<path>', 'a directory of the medium, or a file that is not there yet')
+    .option('--to <site>', 'the site that it is for; the first target if absent')
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText(
@@ -34,9 +35,14 @@ It may be repeated, and goes on where it was interrupted. A wrong or damaged see
     .action(runner.run(importSeed));
 }
 
-async function exportSeed(context: Context, machine: string, path: string, o: WaitOption): Promise<Report> {
+async function exportSeed(
+  context: Context,
+  machine: string,
+  path: string,
+  o: WaitOption & { to?: string },
+): Promise<Report> {
   const api = await context.api();
-  const body = { path: context.path(path) };
+  const body = { path: context.path(path), ...(o.to === undefined ? {} : { target: o.to }) };
   const job = await api.call('seed.export', { params: { machine }, body });
   return reportJob(context, job, o.wait, (ended) => ({
     document: ended,

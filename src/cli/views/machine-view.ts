@@ -1,4 +1,4 @@
-import type { MachineView, PointView, ReplicationView } from '../../api/index.ts';
+import type { MachineView, PointView, ReplicationView, TargetReplicationView } from '../../api/index.ts';
 import { formatAge, formatBytes, formatDuration, formatRate, formatTime } from '../format.ts';
 import type { Cell, Column, Page, Tone } from '../page.ts';
 import { limitWords, retentionLine, scheduleLine, windowWords } from './policy-view.ts';
@@ -71,7 +71,7 @@ function rpoCell(rpo: Rpo | undefined): Cell | undefined {
   return { text: formatDuration(rpo.actualMs), tone: isLate ? 'bad' : 'plain' };
 }
 
-function phaseOf({ phase, transfer }: ReplicationView): Cell {
+function phaseOf({ phase, transfer }: Pick<ReplicationView, 'phase' | 'transfer'>): Cell {
   if (phase === 'sending' && transfer) {
     const percent =
       transfer.bytesTotal === 0 ? 100 : Math.floor((100 * transfer.bytesDone) / transfer.bytesTotal);
@@ -124,25 +124,79 @@ function printProtected(page: Page, atHome: NonNullable<MachineView['protected']
     page.line('None: warmsite vm protect begins one.');
     return;
   }
-  const { schedules, blackouts, retention, limitWindows, limitNow } = protection;
+  const { schedules, blackouts, targets } = protection;
+  const [first] = targets;
+  const isOne = targets.length === 1 && first !== undefined;
   page.fields([
-    ['target', protection.targetName ?? protection.targetSiteId],
+    ['target', isOne ? (first.name ?? first.siteId) : undefined],
     ...schedules.map((schedule): [string, string] => [
       `copies: ${schedule.copyType}`,
       scheduleLine(schedule),
     ]),
     ...blackouts.map((window): [string, string] => ['no copies', windowWords(window)]),
-    ['keep', retentionLine(retention)],
     ['freeze limit', formatDuration(protection.freezeLimitMs)],
-    ['rate', protection.bytesPerSecond === undefined ? 'unlimited' : formatRate(protection.bytesPerSecond)],
+    ...(isOne ? targetFields(first) : []),
+  ]);
+  if (!isOne) {
+    for (const target of targets) {
+      page.title(`Target ${target.name ?? target.siteId}`).fields(targetFields(target));
+    }
+  }
+  if (!replication) return;
+  printReplication(page, replication, nowMs);
+  if (!isOne) printTargets(page, replication.targets, nowMs);
+}
+
+type Target = NonNullable<NonNullable<MachineView['protected']>['protection']>['targets'][number];
+
+function targetFields(target: Target): [string, string | undefined][] {
+  const { retention, bytesPerSecond, limitWindows, limitNow, compression, spacingMs } = target;
+  return [
+    ['keep', retentionLine(retention)],
+    ['sent', spacingMs === undefined ? undefined : `one copy in ${formatDuration(spacingMs)} at the most`],
+    ['rate', bytesPerSecond === undefined ? 'unlimited' : formatRate(bytesPerSecond)],
     ...limitWindows.map((limit): [string, string] => ['rate in these hours', limitWords(limit)]),
     [
       'rate now',
       limitWindows.length === 0 ? undefined : limitNow === undefined ? 'unlimited' : formatRate(limitNow),
     ],
-    ['compression', protection.compression ? 'on' : 'off'],
-  ]);
-  if (replication) printReplication(page, replication, nowMs);
+    ['compression', compression ? 'on' : 'off'],
+  ];
+}
+
+/** One row a target, the worst first. */
+function printTargets(page: Page, targets: readonly TargetReplicationView[], nowMs: number): void {
+  page.title('Targets').table(
+    [
+      { head: 'SITE' },
+      { head: 'REPLICATION' },
+      { head: 'NEWEST POINT' },
+      { head: 'RPO', align: 'right' },
+      { head: 'TARGET', align: 'right' },
+      { head: 'LACKS', align: 'right' },
+      { head: 'WHY' },
+    ],
+    targets.map((target) => {
+      const { acknowledged, unsentCuts, failure, outrun, seed } = target;
+      const why = failure?.message ?? (seed && SEED_STATES[seed]);
+      return [
+        target.name ?? target.siteId,
+        outrun && target.phase !== 'sending'
+          ? { text: `${target.phase}, left behind`, tone: 'warning' }
+          : phaseOf(target),
+        acknowledged
+          ? `${acknowledged.sequence}, ${formatAge(acknowledged.cutAtMs ?? acknowledged.atMs, nowMs)}`
+          : 'nothing yet',
+        ...rpoCells(target.rpo),
+        unsentCuts === 0 ? '' : copies(unsentCuts),
+        why,
+      ];
+    }),
+  );
+}
+
+function copies(count: number): string {
+  return `${count} ${count === 1 ? 'copy' : 'copies'}`;
 }
 
 function printReplication(page: Page, replication: ReplicationView, nowMs: number): void {
@@ -162,7 +216,7 @@ function printReplication(page: Page, replication: ReplicationView, nowMs: numbe
         : 'nothing yet',
     ],
     ['seed', seed && { text: SEED_STATES[seed], tone: 'warning' }],
-    ['not sent yet', unsentCuts === 0 ? undefined : `${unsentCuts} ${unsentCuts === 1 ? 'copy' : 'copies'}`],
+    ['not sent yet', unsentCuts === 0 ? undefined : copies(unsentCuts)],
     ['next copy', nextDue && `${nextDue.copyType}, in ${formatDuration(Math.max(0, nextDue.inMs))}`],
     ['last skipped', lastSkip && `${formatAge(lastSkip.atMs, nowMs)}: ${lastSkip.reason}`],
     ['RPO', rpoLine(rpo)],

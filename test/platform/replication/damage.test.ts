@@ -116,7 +116,7 @@ describe('damage and conflict', { timeout: 240_000 }, () => {
     );
 
     await t.test('S0.11 lost digests of the sender are computed anew from its disks', async () => {
-      const directory = machine.layout.leaves('data');
+      const directory = join(machine.layout.leaves, 'data');
       await rename(directory, `${directory}.lost`);
       await machine.release();
       const again = await ProtectedMachine.open(sites.protectedTools, machine.layout);

@@ -38,7 +38,14 @@ function machineWith(types: readonly CopyTypeShape[]): MachineView {
         replication: null,
       },
       protection: {
-        ...{ targetSiteId: ID, schedules: [], blackouts: [], limitWindows: [], freezeLimitMs: 5000 },
+        ...{
+          targetSiteId: ID,
+          targets: [],
+          schedules: [],
+          blackouts: [],
+          limitWindows: [],
+          freezeLimitMs: 5000,
+        },
         ...{ retention: { types: { crash: 1 } }, compression: true },
         copyTypes: [
           ...BUILT_IN_TYPES.map((type) => ({ ...type, isBuiltIn: true })),

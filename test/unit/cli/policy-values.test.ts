@@ -72,7 +72,14 @@ test('S0.16 numbers of points are written by copy type and by period', () => {
 
 test('S0.8 what is named for a copy type takes the place of all that was said of it, the rest stays', () => {
   const before = {
-    ...{ targetSiteId: 's', blackouts: [], limitWindows: [], freezeLimitMs: 1, compression: true },
+    ...{
+      targetSiteId: 's',
+      targets: [],
+      blackouts: [],
+      limitWindows: [],
+      freezeLimitMs: 1,
+      compression: true,
+    },
     copyTypes: [],
     schedules: [
       { copyType: 'crash', triggers: [{ kind: 'interval' as const, everyMs: 1000 }] },

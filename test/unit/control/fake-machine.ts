@@ -8,6 +8,7 @@ import type {
   Protection,
   ReplicateOutcome,
   ReplicationTarget,
+  TargetProgress,
   TargetRecord,
 } from '../../../src/replication/index.ts';
 
@@ -22,7 +23,7 @@ export class FakeMachine implements LoopMachine {
   record: MachineRecord;
   cuts: CutRecord[] = [];
   target: TargetRecord = { siteId: SITE_ID, acknowledged: null, session: null };
-  sendProgress: LoopMachine['sendProgress'];
+  sending: TargetProgress['sending'];
   hasChanges = false;
   changeChecks = 0;
   looks = 0;
@@ -49,6 +50,10 @@ export class FakeMachine implements LoopMachine {
         ...protection,
       },
     } as unknown as MachineRecord;
+  }
+
+  get targets(): readonly TargetProgress[] {
+    return [{ siteId: SITE_ID, record: this.target, unsent: this.unsent, sending: this.sending }];
   }
 
   get unsent(): readonly CutRecord[] {

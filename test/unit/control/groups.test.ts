@@ -84,11 +84,14 @@ describe('S0.28 groups of a site', () => {
     await members[2]!.unprotect();
     await assert.rejects(create('other', members.slice(2)), unsuitable(/queue is not protected/));
     const tooDeep = { types: { crash: 125 } };
-    assert.throws(() => groups.checkRetention(members[0]!.record.machineId, tooDeep), {
+    const { machineId, protection } = members[0]!.record;
+    const { targetSiteId } = protection!;
+    assert.throws(() => groups.checkRetention(machineId, targetSiteId, tooDeep), {
       code: 'GROUP_TOO_DEEP',
     });
-    groups.checkRetention(members[0]!.record.machineId, { types: { crash: 124 } });
-    groups.checkRetention(members[2]!.record.machineId, tooDeep);
+    groups.checkRetention(machineId, targetSiteId, { types: { crash: 124 } });
+    groups.checkRetention(machineId, ID, tooDeep);
+    groups.checkRetention(members[2]!.record.machineId, targetSiteId, tooDeep);
     assert.equal(groups.list().length, 1);
     const elsewhere = await site(['web', 'db'], { sameTarget: false });
     await assert.rejects(

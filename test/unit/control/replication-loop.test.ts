@@ -3,7 +3,8 @@ import { describe, it, type TestContext } from 'node:test';
 import type { AlertView } from '../../../src/api/index.ts';
 import type { AuditedAct } from '../../../src/control/audit.ts';
 import { EventHub } from '../../../src/control/event-hub.ts';
-import { BLOCKED_PAUSE_MS, LOOK_EVERY_MS, ReplicationLoop } from '../../../src/control/replication-loop.ts';
+import { LOOK_EVERY_MS, ReplicationLoop } from '../../../src/control/replication-loop.ts';
+import { BLOCKED_PAUSE_MS } from '../../../src/control/target-sender.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
@@ -173,7 +174,7 @@ describe('replication loop', () => {
       fake.sendFailure = failure('REPLICATION_CONFLICT', 'never');
     });
     assert.equal(loop.report().phase, 'blocked');
-    assert.equal(alerts.get(`replication:${MACHINE_ID}`)!.severity, 'critical');
+    assert.equal(alerts.get(`replication:${MACHINE_ID}:${SITE_ID}`)!.severity, 'critical');
     const attempts = machine.sendAttempts;
     await clock.turn(10 * BLOCKED_PAUSE_MS);
     assert.equal(machine.sendAttempts, attempts + 10);
@@ -187,7 +188,7 @@ describe('replication loop', () => {
     const { clock, machine, alerts } = await looping(t, EVERY_5_S, (fake) => {
       fake.sendFailure = new Error('a bug');
     });
-    assert.equal(alerts.get(`replication:${MACHINE_ID}`)!.failure.code, 'INTERNAL');
+    assert.equal(alerts.get(`replication:${MACHINE_ID}:${SITE_ID}`)!.failure.code, 'INTERNAL');
     machine.sendFailure = undefined;
     await clock.turn(BLOCKED_PAUSE_MS);
     assert.equal(machine.unsent.length, 0);

@@ -4,8 +4,9 @@ import { describe, test } from 'node:test';
 import type { MachineDisk } from '../../../src/hypervisor/index.ts';
 import { decodeRecord, encodeRecord } from '../../../src/lib/records.ts';
 import type { ReplicaDescription } from '../../../src/replica/index.ts';
-import { chainAt, chainOf, nextToCompact, nextToMerge, staleDisks } from '../../../src/replication/chain.ts';
+import { chainAt, chainOf, nextToMerge, staleDisks } from '../../../src/replication/chain.ts';
 import type { CutRecord, ProtectedDisk, TargetRecord } from '../../../src/replication/index.ts';
+import { cutsToMerge, nextToJoin, settledCuts, type TargetPlace } from '../../../src/replication/places.ts';
 import { TARGET_RECORD } from '../../../src/replication/records.ts';
 import { planSession } from '../../../src/replication/session-plan.ts';
 
@@ -79,20 +80,80 @@ describe('S0.14 merging at the protected side', () => {
     assert.equal(nextToMerge([DISK], cuts(3, { 2: { merged: true } }), 2), undefined);
   });
   test('beyond the bound the two youngest waiting layers are joined, never the one that is being sent', () => {
-    const bounds = { acknowledgedOrdinal: 1, sendingCutId: undefined, unsentMax: 2 };
-    assert.equal(nextToCompact([DISK], cuts(3), bounds), undefined);
-    const pair = nextToCompact([DISK], cuts(5), bounds);
-    assert.deepEqual([pair?.older.cutId, pair?.younger.cutId], ['c4', 'c5']);
-    assert.equal(nextToCompact([DISK], cuts(5), { ...bounds, sendingCutId: 'c4' }), undefined);
+    assert.equal(joined(cuts(9), [at(1)]), undefined);
+    assert.equal(joined(cuts(10), [at(1)]), 'c9+c10');
+    assert.equal(joined(cuts(10), [at(1, { reading: 'c9' })]), undefined);
   });
   test('a joining that was interrupted comes first', () => {
-    const interrupted = cuts(4, { 2: { state: 'absorbing' } });
-    const pair = nextToCompact([DISK], interrupted, {
-      acknowledgedOrdinal: 1,
-      sendingCutId: undefined,
-      unsentMax: 8,
-    });
-    assert.deepEqual([pair?.older.cutId, pair?.younger.cutId], ['c2', 'c3']);
+    assert.equal(joined(cuts(4, { 2: { state: 'absorbing' } }), [at(1)]), 'c2+c3');
+  });
+});
+
+/** Where a target is that has acknowledged a cut. */
+function at(ordinal: number, change: Partial<TargetPlace> = {}): TargetPlace {
+  return {
+    ...{ siteId: 's', acknowledged: ordinal, outrunThrough: 0, needsLayers: false },
+    ...{ begun: undefined, reading: undefined, ...change },
+  };
+}
+
+function joined(all: readonly CutRecord[], places: readonly TargetPlace[]): string | undefined {
+  const pair = nextToJoin([DISK], all, places);
+  return pair && `${pair.older.cutId}+${pair.younger.cutId}`;
+}
+
+describe('S0.29 what the chain may do while one target is behind', () => {
+  const merged = (count: number, places: readonly TargetPlace[], change = {}) =>
+    cutsToMerge([DISK], cuts(count, change), places).map(({ cutId }) => cutId);
+  test('a layer goes down only when every target has it', () => {
+    assert.deepEqual(merged(6, [at(6), at(3)]), ['c2', 'c3']);
+    assert.deepEqual(merged(6, [at(6), at(1)]), []);
+  });
+  test('a target that is eight layers behind while another goes on holds nothing up any more', () => {
+    assert.deepEqual(merged(8, [at(8), at(1)]), []);
+    assert.deepEqual(merged(9, [at(9), at(1)]).length, 8);
+    assert.deepEqual(merged(9, [at(9), at(2)]), ['c2'], 'it is only seven layers behind');
+  });
+  test('where none goes on, nothing goes down, however much waits', () => {
+    assert.deepEqual(merged(30, [at(1), at(1)]), []);
+    assert.deepEqual(merged(30, [at(0), at(0)]), []);
+  });
+  test('a target that has nothing yet takes whatever comes; once it has begun, its copy stays what it is', () => {
+    assert.deepEqual(merged(4, [at(4), at(0)]), ['c2', 'c3', 'c4']);
+    assert.deepEqual(merged(4, [at(4), at(0, { begun: 'c1' })]), []);
+    assert.deepEqual(merged(9, [at(9), at(0, { begun: 'c1' })]).length, 8);
+    assert.deepEqual(merged(9, [at(9), at(0, { begun: 'c2' })]), []);
+  });
+  test('what is being read is not written, and a base that awaits its seed keeps its layers', () => {
+    assert.deepEqual(merged(30, [at(30), at(1, { reading: 'c2' })]), []);
+    assert.deepEqual(merged(30, [at(30), at(3, { needsLayers: true })]), ['c2', 'c3']);
+  });
+  test('what was outrun once goes down by eights', () => {
+    const before = Object.fromEntries([2, 3, 4, 5, 6, 7, 8, 9].map((ordinal) => [ordinal, { merged: true }]));
+    const behind = at(1, { outrunThrough: 9 });
+    assert.deepEqual(merged(16, [at(16), behind], before), []);
+    assert.deepEqual(merged(17, [at(17), behind], before).length, 8);
+  });
+  test('while one is read for, what lies above is joined, and no acknowledged state becomes another', () => {
+    const slow = at(1, { reading: 'c3' });
+    assert.equal(joined(cuts(9), [at(9), slow]), undefined);
+    assert.equal(joined(cuts(10), [at(10), slow]), 'c9+c10');
+    assert.equal(joined(cuts(10), [at(10), slow, at(9)]), 'c8+c9', 'the third has c9');
+    assert.equal(
+      joined(cuts(11), [at(10), slow]),
+      'c9+c10',
+      'c11 is at no target: that is counted by itself',
+    );
+    assert.equal(joined(cuts(10), [at(10, { begun: 'c10', acknowledged: 9 }), slow]), undefined);
+  });
+  test('the record of a cut goes when no target needs it, and the youngest stays', () => {
+    const all = cuts(4, { 2: { merged: true }, 3: { merged: true } });
+    const settled = (places: readonly TargetPlace[]) =>
+      settledCuts([DISK], all, places).map(({ cutId }) => cutId);
+    assert.deepEqual(settled([at(3)]), ['c1', 'c2', 'c3']);
+    assert.deepEqual(settled([at(3), at(1, { outrunThrough: 3 })]), ['c1', 'c2', 'c3']);
+    assert.deepEqual(settled([at(3), at(1, { outrunThrough: 3, begun: 'c3' })]), ['c1', 'c2']);
+    assert.deepEqual(settled([at(4), at(2)]), ['c1', 'c2']);
   });
 });
 
