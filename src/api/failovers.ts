@@ -1,5 +1,6 @@
 import Type from 'typebox';
 import { Bytes, ConsistencyName, Count, Id, WallTime } from './common.ts';
+import { AssertionShape } from './policies.ts';
 
 /** What a revived machine is asked for; each probe has `limitMs` to succeed. */
 const ProbeRequest = Type.Union([
@@ -94,6 +95,21 @@ export const TestFailoverRequest = Type.Object(
 );
 export type TestFailoverRequest = Type.Static<typeof TestFailoverRequest>;
 
+/** Does ahead what would else have to be done in the guest after a failover of a point. */
+export const PrepareRequest = Type.Object(
+  {
+    point: PointReference,
+    name: Type.Optional(BranchName),
+    /** Run in the guest, in isolation, one after the other; each must end with exit code 0, and then it shuts down. */
+    programs: Type.Array(AssertionShape, { minItems: 1, maxItems: 8 }),
+    probes: Type.Optional(Probes),
+    /** How long the guest may take to shut down; a minute if absent. */
+    graceMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 3_600_000 })),
+  },
+  { additionalProperties: false },
+);
+export type PrepareRequest = Type.Static<typeof PrepareRequest>;
+
 const InterfaceName = Type.String({ pattern: '^[A-Za-z0-9._-]{1,15}$' });
 
 /** What a NIC is connected to here: a bridge, which gets a tap of ours, or a tap that exists. */
@@ -163,7 +179,13 @@ export const BranchView = Type.Object({
   machineId: Id,
   pointId: Id,
   sequence: Type.Optional(Count),
-  purpose: Type.Union([Type.Literal('test'), Type.Literal('failover'), Type.Literal('proof')]),
+  /** `prepared`: tests and failovers of its point start from it. */
+  purpose: Type.Union([
+    Type.Literal('test'),
+    Type.Literal('failover'),
+    Type.Literal('proof'),
+    Type.Literal('prepared'),
+  ]),
   createdAtMs: WallTime,
   /** Where it stands: `created`, `network`, `started`, `probed`, `failed`, `removing` … */
   state: Type.String(),

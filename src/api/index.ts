@@ -32,6 +32,7 @@ export type {
   FailoverRulesRequest,
   ForwardRequest,
   NicConnection,
+  PrepareRequest,
   ProbeRequest,
   RestartRequest,
   StopBranchRequest,

@@ -25,6 +25,9 @@ const GuestProgramShape = Type.Object(
   strict,
 );
 
+/** A program of the guest with a name for its outcome. */
+export const AssertionShape = Type.Object({ name: CopyTypeName, ...GuestProgramShape.properties }, strict);
+
 /** A copy type of a machine's own; docs/consistency.md. */
 export const CopyTypeShape = Type.Object(
   {
@@ -44,11 +47,7 @@ export const CopyTypeShape = Type.Object(
       ),
     ),
     /** What must hold in a guest that is booted from a point of this type: the program ends with exit code 0. */
-    assertions: Type.Optional(
-      Type.Array(Type.Object({ name: CopyTypeName, ...GuestProgramShape.properties }, strict), {
-        maxItems: 8,
-      }),
-    ),
+    assertions: Type.Optional(Type.Array(AssertionShape, { maxItems: 8 })),
   },
   strict,
 );

@@ -6,6 +6,7 @@ import {
   FailoverRules,
   FailoverRulesRequest,
   ForwardRequest,
+  PrepareRequest,
   RestartRequest,
   StopBranchRequest,
   TestFailoverRequest,
@@ -307,6 +308,13 @@ export const ROUTES = {
     method: 'POST',
     path: '/machines/:machine/failover-tests',
     body: TestFailoverRequest,
+    answer: JobView,
+  },
+  'failover.prepare': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/preparations',
+    body: PrepareRequest,
     answer: JobView,
   },
   'failover.start': {

@@ -156,6 +156,7 @@ export const JobView = Type.Object({
     Type.Literal('failover.restart'),
     Type.Literal('failover.stop'),
     Type.Literal('failover.forward'),
+    Type.Literal('failover.prepare'),
     Type.Literal('failover.cleanup'),
     Type.Literal('seed.export'),
     Type.Literal('seed.import'),

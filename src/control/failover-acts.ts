@@ -5,6 +5,7 @@ import type {
   FailoverRulesRequest,
   ForwardRequest,
   JobView,
+  PrepareRequest,
   ProbeRequest,
   RestartRequest,
   StopBranchRequest,
@@ -81,6 +82,13 @@ export class FailoverActs {
       confirmOtherSideDown,
     };
     return this.#start('failover.start', actor, replica, args);
+  }
+
+  async prepare(actor: string, reference: string, request: PrepareRequest): Promise<JobView> {
+    const replica = this.#o.inventory.replica(reference);
+    const { point, graceMs = GRACE_MS, ...others } = request;
+    const args = { ...(await this.#pointOf(replica, point)), ...others, graceMs };
+    return this.#start('failover.prepare', actor, replica, args);
   }
 
   restart(actor: string, reference: string, branch: string, request: RestartRequest): JobView {
@@ -183,6 +191,22 @@ export class FailoverActs {
         return this.#o.failovers.restart(replica, String(args.branchId), {
           ...probesOf(args),
           ...networksOf(args),
+          signal,
+        });
+      }),
+  };
+
+  readonly preparing: JobHandler = {
+    // What is half prepared is removed when the site starts.
+    repeatable: false,
+    run: ({ machineId, args, signal, progress }) =>
+      this.#tended(machineId, (replica) => {
+        progress({ step: 'preparing the point' });
+        return this.#o.failovers.prepare(replica, String(args.pointId), {
+          programs: args.programs as PrepareRequest['programs'],
+          graceMs: Number(args.graceMs),
+          ...probesOf(args),
+          ...nameOf(args),
           signal,
         });
       }),

@@ -171,6 +171,7 @@ export class Site {
         'failover.restart': this.failovers.restarting,
         'failover.stop': this.failovers.stopping,
         'failover.forward': this.failovers.forwarding,
+        'failover.prepare': this.failovers.preparing,
         'failover.cleanup': this.failovers.cleaning,
         'seed.export': this.seeds.exporting,
         'seed.import': this.seeds.importing,

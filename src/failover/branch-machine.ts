@@ -6,6 +6,7 @@ import {
   type RunningMachine,
 } from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
+import type { Assertion } from '../recovery-point/index.ts';
 import { type BranchRecord, branchChain, type Replica } from '../replica/index.ts';
 import { AgentPort } from './agent-port.ts';
 import { type AssertionReport, runAssertions } from './assertions.ts';
@@ -29,6 +30,8 @@ export interface BootRequest {
   readonly probes?: readonly Probe[] | undefined;
   /** `isolated`: nothing of it reaches the outside. Else where each NIC goes; those not named stay unplugged. */
   readonly network: 'isolated' | Readonly<Record<string, NicMapping>>;
+  /** What is asked of the guest, in isolation, when its probes have passed; the claims of the point if absent. */
+  readonly programs?: readonly Assertion[];
   readonly watch: Stopwatch;
   /** Told of the machine as soon as there is one: whoever is told sees to its end. */
   readonly onStarted: (machine: RunningMachine) => void;
@@ -95,7 +98,10 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
       look(tools, machine, { ...request, runDirectory, withAgent: agentPort.isOpen }),
     );
     const isUp = probes.length > 0 && probes.every((probe) => probe.passed);
-    const claims = request.network === 'isolated' && isUp && !hasRun ? (statement.assertions ?? []) : [];
+    const claims =
+      request.network === 'isolated' && isUp && !hasRun
+        ? (request.programs ?? statement.assertions ?? [])
+        : [];
     const ask = () => runAssertions(machine, claims, tools.clock, signal);
     const assertions = claims.length === 0 ? [] : await watch.time('assertions', ask);
     const passed = probes.filter((probe) => probe.passed).map(({ durationMs }) => durationMs);

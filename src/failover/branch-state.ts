@@ -39,7 +39,7 @@ export type Recovery =
   | 'remove';
 
 /**
- * Pure. A test is removed unless it had ended and was to be kept. The machine of a failover that had been started is
+ * Pure. What was being prepared is removed unless it was ready. A test is removed unless it had ended and was to be kept. The machine of a failover that had been started is
  * left running even if nobody saw its probes, because people may be working on it; one that failed its probes is not.
  * Whatever had run before it was booted again is never removed.
  */
@@ -52,6 +52,7 @@ export function recoveryOf(o: {
   readonly hasRun: boolean;
 }): Recovery {
   const { purpose, phase, keep, running, hasRun } = o;
+  if (purpose === 'prepared') return phase === 'prepared' ? 'keep-files' : 'remove';
   if (hasRun) return running ? 'attach' : 'keep-files';
   if (phase === undefined || phase === 'created' || phase === 'network') return 'remove';
   if (purpose !== 'failover') {

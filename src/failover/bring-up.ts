@@ -8,6 +8,7 @@ import type { Candidate } from './candidates.ts';
 import { keepEvidence } from './evidence.ts';
 import type { LiveBranches } from './live-branches.ts';
 import type { NicMapping } from './network.ts';
+import { preparedBranch } from './prepared.ts';
 import type { Probe } from './probe.ts';
 import { type AttemptReport, Stopwatch } from './report.ts';
 import { type Attempt, summaryOf } from './run-under-way.ts';
@@ -46,13 +47,18 @@ export class BringUp {
   async onNewBranch(request: AttemptRequest): Promise<Attempt> {
     const { replica, candidate, purpose, keep, name, limits, signal } = request;
     throwIfAborted(signal);
+    const { pointId } = candidate;
+    const base = await preparedBranch(this.#tools, replica, pointId);
     const { clock, random, files } = this.#tools;
     const branchId = newId(clock, random);
     return this.#live.exclusively(branchId, async () => {
       const watch = new Stopwatch(clock);
       const branch = await watch.time('branch', async () => {
-        const { pointId } = candidate;
-        const about = { branchId, pointId, purpose, createdAtMs: clock.wallMs(), ...(name ? { name } : {}) };
+        const about = {
+          ...{ branchId, pointId, purpose, createdAtMs: clock.wallMs() },
+          ...(name ? { name } : {}),
+          ...(base ? { base } : {}),
+        };
         try {
           const made = await createBranch(files, replica, about);
           if (limits) await storeLimits(this.#tools, replica, branchId, limits);
@@ -105,6 +111,7 @@ export class BringUp {
       ...{ branchId, kept: runsOn || staysAnyway(request), verdict: judged.verdict },
       ...{ reasons: judged.reasons, probes: boot?.probes ?? [], nonce: boot?.screen.nonce ?? 'not-asked' },
       ...{ picturePath, steps: watch.steps, assertions: boot?.assertions ?? [] },
+      ...(branch.base === undefined ? {} : { preparedBranchId: branch.base }),
       network: boot?.network ?? { kind: 'unplugged', reason: 'the machine was not started' },
     };
     return { report, rtoMs, runs: runsOn };

@@ -22,6 +22,12 @@ export const FAILOVER_ERRORS = {
     retry: 'later',
     remedy: 'An act on this branch is under way: wait for its end, or cancel its job.',
   },
+  FAILOVER_BRANCH_PREPARED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Test or fail over its point: that starts from it. Clean it up to start from the point as it was cut.',
+  },
   FAILOVER_NETWORK_INVALID: {
     kind: 'input',
     retry: 'never',

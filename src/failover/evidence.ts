@@ -24,10 +24,12 @@ export interface Seen {
  * beside the branch. Returns the path of the picture, if there is one.
  */
 export async function keepEvidence(tools: FailoverTools, seen: Seen): Promise<string | null> {
-  await keepClaim(tools, seen);
   const { replica, purpose, branch, boot, judged, rtoMs } = seen;
   const { picture, nonce } = boot.screen;
-  if (purpose === 'test' && judged.verdict !== 'unproven' && nonce !== 'not-asked') {
+  // What was booted from a prepared branch proves nothing of the point itself.
+  const isOfPoint = branch.base === undefined;
+  if (isOfPoint) await keepClaim(tools, seen);
+  if (isOfPoint && purpose === 'test' && judged.verdict !== 'unproven' && nonce !== 'not-asked') {
     const { statementDigest } = replica.point(branch.pointId);
     const { picturePath } = await storeBootProof(tools, replica, {
       ...{ pointId: branch.pointId, statementDigest, verdict: judged.verdict, rtoMs, nonce, picture },

@@ -19,6 +19,7 @@ import { LiveBranches, recordEnd } from './live-branches.ts';
 import type { NicMapping } from './network.ts';
 import { checkAddressesFree, checkNicsNamed } from './nic-checks.ts';
 import { shutsDown } from './power-off.ts';
+import { checkNotPrepared, type PrepareOptions, prepareBranch } from './prepared.ts';
 import { checkProbes, type Probe } from './probe.ts';
 import { type FailoverReport, Stopwatch } from './report.ts';
 import { rollForward } from './roll-forward.ts';
@@ -110,6 +111,21 @@ export class Failovers {
     return run.report(await this.#about(replica, 'test', choice));
   }
 
+  /**
+   * Makes a branch of a point from which tests and failovers of it start from then on, instead of from the point itself. It is the
+   * guest's own work, done ahead: programs run in an isolated boot, which then shuts down. Throws as `test`.
+   */
+  async prepare(replica: Replica, pointId: string, options: PrepareOptions): Promise<FailoverReport> {
+    checkProbes(options.probes ?? []);
+    checkBranchName(replica, options.name);
+    replica.checkUsable();
+    replica.point(pointId);
+    const run = new RunUnderWay(this.#tools);
+    const { tools, live } = { tools: this.#tools, live: this.#live };
+    run.add(await this.#guard.admit(() => prepareBranch({ tools, live }, replica, pointId, options)));
+    return run.report(await this.#about(replica, 'prepare', { pointId }));
+  }
+
   /** Throws FAILOVER_LIMIT_UNAVAILABLE before there is anything to be limited. */
   async #limitsOf({ limits, lifetimeMs }: TestOptions): Promise<TestLimits> {
     const { clock, cpuGroups, testRules } = this.#tools;
@@ -171,6 +187,7 @@ export class Failovers {
     const { networks = {}, probes, signal } = options;
     checkProbes(probes ?? []);
     const branch = findBranch(replica, branchId);
+    checkNotPrepared(branch);
     const { pointId } = branch;
     const purpose = purposeOf(branch);
     const run = new RunUnderWay(this.#tools);
@@ -233,6 +250,7 @@ export class Failovers {
     checkBranchName(replica, name);
     replica.checkUsable();
     const branch = findBranch(replica, branchId);
+    checkNotPrepared(branch);
     const way = rollForward(replica, branch, to);
     const purpose = purposeOf(branch);
     const { pointId } = way.following.at(-1)!;
@@ -400,7 +418,7 @@ export class Failovers {
     }
     if (recovery === 'keep-files') {
       await this.#live.end(branchId);
-      if (state && state.phase !== 'failed') {
+      if (state && state.phase !== 'failed' && state.phase !== 'prepared') {
         await storeState(this.#tools, replica, branchId, { phase: 'stopped', keep });
       }
       return;

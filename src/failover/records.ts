@@ -7,7 +7,8 @@ const Hash = Type.String({ pattern: '^[0-9a-f]{64}$' });
 const BranchStateSchema = Type.Object({
   /**
    * Written before the act that it names: `network` before the network is made, `started` before the process is. `probed`
-   * and `failed` tell how the probes ended, `stopped` that the machine has ended since.
+   * and `failed` tell how the probes ended, `stopped` that the machine has ended since, `prepared` that it has ended for good and
+   * that others may start from what it has left.
    */
   phase: Type.Union([
     Type.Literal('created'),
@@ -16,6 +17,7 @@ const BranchStateSchema = Type.Object({
     Type.Literal('probed'),
     Type.Literal('failed'),
     Type.Literal('stopped'),
+    Type.Literal('prepared'),
   ]),
   /** A test that stays until it is cleaned up. */
   keep: Type.Boolean(),

@@ -6,7 +6,16 @@ import type { NonceVerdict } from './verdict.ts';
 
 /** One act of a failover and how long it took. */
 export interface StepReport {
-  readonly name: 'fence' | 'branch' | 'network' | 'start' | 'probes' | 'picture' | 'assertions' | 'clean-up';
+  readonly name:
+    | 'fence'
+    | 'branch'
+    | 'network'
+    | 'start'
+    | 'probes'
+    | 'picture'
+    | 'assertions'
+    | 'shut-down'
+    | 'clean-up';
   readonly durationMs: number;
 }
 
@@ -24,6 +33,8 @@ export interface AttemptReport {
   readonly point: PointSummary;
   /** Why this point. */
   readonly reason: string;
+  /** The prepared branch of the point that it started from, if there was one. */
+  readonly preparedBranchId?: string;
   /** The branch; it is gone unless `kept`. */
   readonly branchId: string;
   readonly kept: boolean;
@@ -42,7 +53,7 @@ export interface AttemptReport {
 
 /** What a failover did; plain JSON for API, command line and archive. */
 export interface FailoverReport {
-  readonly kind: 'test' | 'unplanned';
+  readonly kind: 'test' | 'unplanned' | 'prepare';
   readonly machine: { readonly machineId: string; readonly name: string };
   readonly verdict: AttemptReport['verdict'];
   /** The branch that runs now; null if none does. */

@@ -5,18 +5,19 @@ import { loadRecord, storeRecord } from '../lib/records.ts';
 import { createEmptyLayer } from '../qcow2/index.ts';
 import { replicaFailure } from './errors.ts';
 import { layerName, type ReplicaLayout } from './layout.ts';
-import { BRANCH_RECORD, type BranchRecord } from './records.ts';
+import { BRANCH_RECORD, type BranchRecord, branchKind } from './records.ts';
 import type { Replica } from './replica.ts';
 
 /**
- * Makes a writable child of a point: an empty layer for each disk, whose backing file is the point's own. The point
+ * Makes a writable child of a point: an empty layer for each disk, whose backing file is the point's own, or that of the
+ * prepared branch `base`. The point
  * stays as long as the branch does. The record is written first, so that a half-made branch is found and removed.
- * Throws BRANCH_NAME_TAKEN.
+ * Throws BRANCH_NAME_TAKEN, BRANCH_UNKNOWN when `base` has gone.
  */
 export async function createBranch(
   files: FileSystem,
   replica: Replica,
-  branch: Pick<BranchRecord, 'branchId' | 'name' | 'pointId' | 'purpose' | 'createdAtMs'>,
+  branch: Omit<BranchRecord, 'diskIds'>,
 ): Promise<BranchRecord> {
   const { layout } = replica;
   replica.checkUsable();
@@ -26,13 +27,17 @@ export async function createBranch(
   try {
     await replica.refreshBranches(async () => {
       checkBranchName(replica, branch.name);
+      if (branch.base !== undefined) findBranch(replica, branch.base);
       await files.makeDirectory(directory);
-      await storeRecord(files, recordPath(layout, branch.branchId), BRANCH_RECORD, record);
+      await storeRecord(files, recordPath(layout, branch.branchId), branchKind(record), record);
     });
     // From here on the point stays; retention may have taken it just before.
     replica.point(branch.pointId);
     for (const { diskId, sizeBytes } of disks) {
-      const name = join('..', '..', 'disks', diskId, layerName(branch.pointId));
+      const name =
+        branch.base === undefined
+          ? join('..', '..', 'disks', diskId, layerName(branch.pointId))
+          : join('..', branch.base, `${diskId}.qcow2`);
       const shape = { sizeBytes, backing: { name, format: 'qcow2' as const } };
       await createEmptyLayer(files, branchLayer(layout, branch.branchId, diskId), shape, { sync: true });
     }
@@ -49,22 +54,44 @@ export async function createBranch(
 
 /** The files of a disk as the branch's machine sees it, its own writable layer last. */
 export function branchChain(replica: Replica, branch: BranchRecord, diskId: string): ImageFile[] {
+  const own = branch.base === undefined ? [branch.branchId] : [branch.base, branch.branchId];
   return [
     ...replica.chain(branch.pointId, diskId),
-    { path: branchLayer(replica.layout, branch.branchId, diskId), format: 'qcow2' },
+    ...own.map((id) => ({ path: branchLayer(replica.layout, id, diskId), format: 'qcow2' as const })),
   ];
 }
 
-/** Removes a branch with everything in it; its record goes last, so that a removal that was cut short is repeated. */
+/**
+ * Removes a branch with everything in it; its record goes last, so that a removal that was cut short is repeated. Throws
+ * BRANCH_NEEDED for one that others lie on.
+ */
 export async function removeBranch(files: FileSystem, replica: Replica, branchId: string): Promise<void> {
   const { layout } = replica;
   const directory = layout.branch(branchId);
-  for (const name of (await files.list(directory)) ?? []) {
-    if (name !== 'branch.json') await files.removeDirectory(join(directory, name));
-  }
-  await files.removeDirectory(directory);
-  await files.syncDirectory(dirname(directory));
-  await replica.refreshBranches();
+  const remove = async () => {
+    for (const name of (await files.list(directory)) ?? []) {
+      if (name !== 'branch.json') await files.removeDirectory(join(directory, name));
+    }
+    await files.removeDirectory(directory);
+    await files.syncDirectory(dirname(directory));
+  };
+  const isPrepared = replica.branches.some(
+    (branch) => branch.branchId === branchId && branch.purpose === 'prepared',
+  );
+  if (!isPrepared) await remove();
+  // Beside the making of others: none may come to lie on what goes.
+  await replica.refreshBranches(async () => {
+    if (!isPrepared) return;
+    checkNothingAbove(replica, branchId);
+    await remove();
+  });
+}
+
+function checkNothingAbove(replica: Replica, branchId: string): void {
+  const above = replica.branches.filter(({ base }) => base === branchId).map((branch) => branch.branchId);
+  if (above.length === 0) return;
+  const said = `branches of ${replica.record.machineName} lie on ${branchId}: ${above.join(', ')}`;
+  throw replicaFailure('BRANCH_NEEDED', said, { context: { branchId, above: above.join(', ') } });
 }
 
 export async function listBranches(files: FileSystem, layout: ReplicaLayout): Promise<BranchRecord[]> {

@@ -100,6 +100,11 @@ export const REPLICA_ERRORS = {
     retry: 'never',
     remedy: 'List the branches with `warmsite failover list`.',
   },
+  BRANCH_NEEDED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Clean up the branches that the message names first.',
+  },
   BRANCH_NAME_TAKEN: {
     kind: 'refused',
     retry: 'never',

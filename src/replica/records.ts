@@ -129,10 +129,24 @@ const BranchSchema = Type.Object({
   /** What a person calls it; no two branches of a replica have one name. */
   name: Type.Optional(Type.String()),
   pointId: Type.String(),
-  purpose: Type.Union([Type.Literal('test'), Type.Literal('failover'), Type.Literal('proof')]),
+  /** `prepared`: what others of the point start from, instead of from the point itself. Its machine has ended for good. */
+  purpose: Type.Union([
+    Type.Literal('test'),
+    Type.Literal('failover'),
+    Type.Literal('proof'),
+    Type.Literal('prepared'),
+  ]),
+  /** The prepared branch whose layers lie between those of the point and its own. */
+  base: Type.Optional(Type.String()),
   createdAtMs: Time,
   diskIds: Type.Array(Type.String(), { minItems: 1 }),
 });
 /** `branches/<branch>/branch.json`: a writable child of a point. */
 export type BranchRecord = Type.Static<typeof BranchSchema>;
-export const BRANCH_RECORD = recordKind('branch', 1, BranchSchema);
+export const BRANCH_RECORD = recordKind('branch', 2, BranchSchema);
+const BRANCH_RECORD_1 = recordKind('branch', 1, BranchSchema);
+
+/** A program that knows nothing of prepared branches would boot one, or put a chain together without it. */
+export function branchKind({ purpose, base }: BranchRecord): typeof BRANCH_RECORD {
+  return purpose === 'prepared' || base !== undefined ? BRANCH_RECORD : BRANCH_RECORD_1;
+}

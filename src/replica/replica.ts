@@ -470,12 +470,12 @@ export class Replica {
   }
 
   /**
-   * Tells the replica which branches there are, after one was made or removed; their points stay. `making` writes the record
+   * Tells the replica which branches there are, after one was made or removed; their points stay. `change` writes the record
    * of a new one: beside no look at them, which would take a directory without a record for what is left of one.
    */
-  refreshBranches(making?: () => Promise<void>): Promise<void> {
+  refreshBranches(change?: () => Promise<void>): Promise<void> {
     return this.#write(async () => {
-      await making?.();
+      await change?.();
       this.#branches = await listBranches(this.#tools.files, this.layout);
     });
   }

@@ -84,6 +84,7 @@ export const HANDLERS: Handlers = {
     return done;
   },
   'failover.test': ({ site, actor, params, body }) => site.failovers.test(actor, params.machine, body),
+  'failover.prepare': ({ site, actor, params, body }) => site.failovers.prepare(actor, params.machine, body),
   'failover.start': ({ site, actor, params, body }) => site.failovers.start(actor, params.machine, body),
   'failover.rules': async ({ site }) => site.failovers.rules,
   'failover.changeRules': ({ site, actor, body }) => site.failovers.changeRules(actor, body),

@@ -17,6 +17,7 @@ import {
   PROBE_OPTION,
   type ProbeOption,
 } from './failover-options.ts';
+import { addPrepare } from './failover-prepare.ts';
 import { addRules } from './failover-rules.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 
@@ -29,6 +30,7 @@ export function addFailoverCommands(program: Command, runner: Runner): void {
   addTest(failover, runner);
   addStart(failover, runner);
   addBranchCommands(failover, runner);
+  addPrepare(failover, runner);
   addRules(failover, runner);
 }
 

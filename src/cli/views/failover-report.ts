@@ -44,6 +44,7 @@ const FailoverReport = Type.Object({
       reasons: Type.Array(Type.String()),
       kept: Type.Boolean(),
       branchId: Type.String(),
+      preparedBranchId: Type.Optional(Type.String()),
       assertions: Type.Optional(
         Type.Array(
           Type.Object({
@@ -98,6 +99,8 @@ export function failoverReport(job: JobView, nowMs: number): Report {
   };
 }
 
+const TITLES: Readonly<Record<string, string>> = { test: 'Test failover', prepare: 'Preparation' };
+
 function isBad({ verdict, attempts }: FailoverReport): boolean {
   return (
     verdict === 'failed' ||
@@ -107,7 +110,7 @@ function isBad({ verdict, attempts }: FailoverReport): boolean {
 
 function printReport(page: Page, report: FailoverReport, nowMs: number): void {
   const { kind, machine, verdict, branchId, point, rtoMs, accelerator, steps } = report;
-  page.title(`${kind === 'test' ? 'Test failover' : 'Failover'} of ${machine.name}`).fields([
+  page.title(`${TITLES[kind] ?? 'Failover'} of ${machine.name}`).fields([
     ['verdict', { text: verdict, tone: TONES[verdict] }],
     ['point', describe(point, nowMs)],
     ['forward', report.forward && wayOf(report.forward)],
@@ -141,6 +144,7 @@ function printAttempt(page: Page, attempt: Attempt, number: number, nowMs: numbe
     ['network', networkOf(attempt.network)],
     ['picture', attempt.picturePath ?? undefined],
     ['branch', attempt.kept ? attempt.branchId : undefined],
+    ['started from', attempt.preparedBranchId && `prepared branch ${attempt.preparedBranchId}`],
   ]);
   for (const reason of attempt.reasons) page.line({ text: `  ${reason}`, tone: 'bad' });
   for (const { probe, passed, durationMs, reason } of attempt.probes) {

@@ -81,3 +81,29 @@ it('S0.23 the rules for tests are shown, and changed where an option says so', a
     ['PATCH /v1/failover-rules', { mostRunning: 0, lifetimeMs: null }],
   );
 });
+
+it('S0.21 what the guest is to do ahead goes to the site word by word', async (t) => {
+  const { ask } = await asking(t, JOB);
+  const run = ['--run', "/bin/sh -c 'revert; sync'", '--run', '/sbin/check', '--limit', '5m'];
+  const ran = await ask(
+    'failover',
+    'prepare',
+    'web',
+    '--point',
+    '17',
+    '--no-wait',
+    '--name',
+    'ready',
+    ...run,
+  );
+  const limitMs = 300_000;
+  assert.deepEqual([ran.exitCode, ran.asked], [0, 'POST /v1/machines/web/preparations']);
+  assert.deepEqual(ran.sent, {
+    ...{ point: '17', name: 'ready' },
+    programs: [
+      { name: 'run-1', command: '/bin/sh', arguments: ['-c', 'revert; sync'], limitMs },
+      { name: 'run-2', command: '/sbin/check', arguments: [], limitMs },
+    ],
+  });
+  assert.equal((await ask('failover', 'prepare', 'web', '--point', '17')).exitCode, 2);
+});

@@ -50,6 +50,7 @@ async function jobsIn(t: CleanUp) {
         'failover.restart': handler('failover.restart', false),
         'failover.stop': handler('failover.stop', true),
         'failover.forward': handler('failover.forward', false),
+        'failover.prepare': handler('failover.prepare', false),
         'failover.cleanup': handler('failover.cleanup', true),
         'seed.export': handler('seed.export', true),
         'seed.import': handler('seed.import', true),

@@ -64,4 +64,10 @@ test('S0.26 what a restarted site does with a branch, for every state that it ca
     hasRun: false,
   } as const;
   assert.equal(recoveryOf(started), 'attach', 'a failover whose probes nobody saw runs on');
+  for (const phase of [...phases, 'prepared'] as const) {
+    for (const running of [false, true]) {
+      const recovery = recoveryOf({ purpose: 'prepared', phase, keep: true, running, hasRun: false });
+      assert.equal(recovery, phase === 'prepared' ? 'keep-files' : 'remove', `preparing, ${phase}`);
+    }
+  }
 });
