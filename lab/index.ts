@@ -14,9 +14,11 @@
  *
  * Relies on Debian's packages busybox-static, qemu-guest-agent, qemu-system-x86, qemu-utils, sqlite3, tcc,
  * libc6-dev, syslinux, syslinux-common, mtools, dosfstools, fdisk, e2fsprogs and cpio, on `apt-get download` for a
- * kernel and, for the disk with a database alone, PostgreSQL, and on `src/lib`.
+ * kernel and, for the disk with a database alone, PostgreSQL,
+ * for the one with snapshots btrfs-progs, and on `src/lib`.
  */
 
+export { type BtrfsDisks, buildBtrfsDisks } from './btrfs-disks.ts';
 export {
   buildLabGuest,
   copyLabGuest,
