@@ -186,7 +186,8 @@ export class TargetSender {
 
   /** A target that the others have left behind is told of, unless it wants its copies far apart; until it has caught up. */
   tellOutrun(): void {
-    const { record, protection } = { record: this.#progress?.record, ...this.#machine.record };
+    const record = this.#progress?.record;
+    const { protection } = this.#machine.record;
     const policy = protection && targetOf(protection, this.siteId);
     if (!record?.outrun || policy?.spacingMs !== undefined) {
       this.#tools.alerts.clear(this.#key('outrun'));

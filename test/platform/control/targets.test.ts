@@ -1,0 +1,131 @@
+/** One machine, two recovery sites, three site processes on one host; over the API. */
+import assert from 'node:assert/strict';
+import { truncate, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import { systemRandom } from '../../../src/lib/random.ts';
+import { retrying } from '../../../src/lib/retry.ts';
+import type { TestApi } from '../../support/api.ts';
+import { machineThatIsOff, pair, pairedSites, resultOf } from '../../support/paired-sites.ts';
+import { TestSite } from '../../support/served-sites.ts';
+
+const MIB = 1024 * 1024;
+const DISK_BYTES = 64 * MIB;
+const BASE_BYTES = 16 * MIB;
+const BOX = { params: { machine: 'box' } };
+
+async function copy(api: TestApi, round: number): Promise<void> {
+  const { protected: machine } = await api.call('vm.show', BOX);
+  const { path, format } = machine!.disks[0]!.chain.at(-1)!;
+  // The merge that follows an acknowledgement, or the sending to the other site, holds the lock of the file for a moment.
+  const backoff = { firstMs: 50, maximumMs: 200, triesMax: 100 };
+  const write = ['-f', format, '-c', `write -q -P ${round} ${(round % 7) * 900}k 20k`, path];
+  await retrying({ clock: systemClock, random: systemRandom }, backoff, () => runCommand('qemu-io', write));
+  const created = await api.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
+  assert.ok('job' in created);
+  await resultOf(api, created.job);
+}
+
+it('S0.29 one of two sites is down for many copies: the other goes on, the chain stays short, and the first catches up by what changed', {
+  timeout: 300_000,
+}, async (context) => {
+  const { t, directory, home, homeApi, awayApi } = await pairedSites(context);
+  const east = await TestSite.init(t, directory, 'east');
+  await pair(homeApi, await east.serve());
+  const path = join(directory, 'disk.raw');
+  await writeFile(path, systemRandom.bytes(BASE_BYTES));
+  await truncate(path, DISK_BYTES);
+  await homeApi.call('vm.add', { body: machineThatIsOff({ path, sizeBytes: DISK_BYTES, format: 'raw' }) });
+  const retention = { types: { crash: 100, app: 0 } };
+  const ofTarget = { machine: 'box', target: 'east' };
+  const stateOf = async (site: string) => {
+    const { protected: machine } = await homeApi.call('vm.show', BOX);
+    return machine!.replication!.targets.find(({ name }) => name === site)!;
+  };
+  /** Until the site has the newest copy. */
+  const caughtUp = async (site: string) => {
+    for (;;) {
+      const next = home.next((event) => event.event === 'point' && event.change === 'acknowledged');
+      // Whoever has caught up already sends no more of them.
+      next.catch(() => undefined);
+      const state = await stateOf(site);
+      if (state.acknowledged && state.unsentCuts === 0) return state;
+      await next;
+    }
+  };
+
+  await homeApi.call('vm.protect', {
+    ...BOX,
+    body: { target: 'away', every: {}, retention, compression: false },
+  });
+  await assert.rejects(homeApi.call('target.add', { ...BOX, body: { target: 'nowhere' } }), {
+    code: 'SITE_PEER_UNKNOWN',
+  });
+  await copy(homeApi, 1);
+  const added = await homeApi.call('target.add', {
+    ...BOX,
+    body: { target: 'east', retention: { types: { crash: 3, app: 0 } }, bytesPerSecond: 100 * MIB },
+  });
+  assert.deepEqual(
+    added.protected!.protection!.targets.map(({ name, retention: { types } }) => [name, types.crash]),
+    [
+      ['away', 100],
+      ['east', 3],
+    ],
+  );
+  await caughtUp('east');
+  for (let round = 2; round <= 4; round++) await copy(homeApi, round);
+  await caughtUp('east');
+
+  await east.close();
+  let files = 0;
+  for (let round = 5; round <= 24; round++) {
+    await copy(homeApi, round);
+    const { protected: machine } = await homeApi.call('vm.show', BOX);
+    files = Math.max(files, machine!.disks[0]!.chain.length);
+  }
+  assert.ok(files <= 12, `${files} files in the chain`);
+  const behind = await homeApi.call('vm.show', BOX);
+  const [worst, best] = behind.protected!.replication!.targets;
+  assert.deepEqual([worst!.name, worst!.outrun, best!.name, best!.unsentCuts], ['east', true, 'away', 0]);
+  assert.equal(worst!.unsentCuts, 20);
+  const alerts = async () =>
+    (await homeApi.call('alert.list', { query: {} })).filter(({ code }) => code === 'TARGET_OUTRUN');
+  assert.equal((await alerts()).length, 1);
+
+  const eastApi = await east.serve();
+  const { peerAddress } = await eastApi.call('site.show');
+  await homeApi.call('peer.address', {
+    params: { peer: 'east' },
+    body: { host: '127.0.0.1', port: peerAddress.port },
+  });
+  await caughtUp('east');
+  assert.equal((await alerts()).length, 0);
+  const [there, here] = [await eastApi.call('point.list', BOX), await awayApi.call('point.list', BOX)];
+  const bytes = there.slice(-3).reduce((sum, { receivedBytes = 0 }) => sum + receivedBytes, 0);
+  context.diagnostic(
+    `at most ${files} files in the chain; ${bytes} bytes to catch up with 20 copies, of a disk of ${DISK_BYTES}`,
+  );
+  assert.ok(bytes < 2 * MIB, `${bytes} bytes`);
+  assert.deepEqual([here.length, there.length], [24, 3], 'each keeps what its own policy says');
+  assert.equal(there.at(-1)!.pointId, here.at(-1)!.pointId);
+  assert.equal(there.at(-1)!.disks![0]!.root, here.at(-1)!.disks![0]!.root);
+  for (const api of [eastApi, awayApi]) {
+    await resultOf(api, await api.call('point.verify', { params: { machine: 'box', point: 'latest' } }));
+  }
+
+  await homeApi.call('target.change', {
+    params: ofTarget,
+    body: { spacingMs: 3_600_000, bytesPerSecond: null },
+  });
+  const left = await homeApi.call('target.remove', { params: ofTarget });
+  assert.deepEqual(
+    left.protected!.replication!.targets.map(({ name }) => name),
+    ['away'],
+  );
+  await copy(homeApi, 25);
+  assert.equal((await awayApi.call('point.list', BOX)).length, 25);
+  assert.equal((await eastApi.call('point.list', BOX)).length, 3, 'its points stay');
+});
