@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import type { FileSystem } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import type { Replicas } from '../../../src/replica/index.ts';
 import {
@@ -311,4 +312,36 @@ test('S0.29 records that an older program would misread have a version that it r
   await sendAll(box.machine, far.target);
   assert.equal(await versionOf(layout.target(far.target.siteId)), 1);
   assert.ok((await nodeFiles.list(join(layout.directory, 'leaves')))!.includes(far.target.siteId));
+});
+
+/** The bug that is planted: records of targets say that nothing changed in the layers that were merged without them. */
+const forgetful: FileSystem = {
+  ...nodeFiles,
+  open: async (path, how) => {
+    const handle = await nodeFiles.open(path, how);
+    if (!path.includes('/targets/') || how === 'read') return handle;
+    const real = handle.write.bind(handle);
+    const write = (data: Uint8Array, position: number) => {
+      const record = JSON.parse(Buffer.from(data).toString()) as { outrun?: { ranges: object } };
+      if (record.outrun) record.outrun.ranges = {};
+      return real(Buffer.from(JSON.stringify(record)), position);
+    };
+    return Object.assign(handle, { write });
+  },
+};
+
+test('S0.29 ranges that were left out would be found: the target does not read as the machine', async (t) => {
+  const { box, near, far } = await twoTargets(t);
+  await box.reopen(forgetful);
+  for (let round = 1; round <= 12; round++) {
+    await change(box, round % 5);
+    await sendAll(box.machine, near.target);
+  }
+  assert.deepEqual(recordOf(await box.reopen(), far.target).outrun?.ranges, {});
+  // By the digests where a block was written again since; else only by what the target reads as.
+  const sent = async () => {
+    await sendAll(box.machine, far.target);
+    await holdsAll(far.replicas, box);
+  };
+  await assert.rejects(sent(), /not what was signed|reads as the machine does/);
 });
