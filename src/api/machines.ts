@@ -320,6 +320,8 @@ const ProtectedView = Type.Object({
       sizeBytes: Bytes,
       /** No copy has it yet; the next one is the first. */
       isNew: Type.Optional(Type.Literal(true)),
+      /** Taken out: no further copy has it. Its files stay until a copy without it has arrived and the machine has let go of it. */
+      isLeaving: Type.Optional(Type.Literal(true)),
       /** The oldest file first; the last one, the tip, is what the machine must be started from. */
       chain: Type.Array(Image),
     }),

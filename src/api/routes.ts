@@ -68,6 +68,10 @@ const MachinePoint = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
   point: Type.String({ minLength: 1, maxLength: 32 }),
 });
+const MachineDisk = Type.Object({
+  machine: Type.String({ minLength: 1, maxLength: 64 }),
+  disk: Type.String({ minLength: 1, maxLength: 24 }),
+});
 const MachineBranch = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
   /** Name or id. */
@@ -181,6 +185,13 @@ export const ROUTES = {
     method: 'POST',
     path: '/machines/:machine/disks',
     body: AddDiskRequest,
+    answer: MachineView,
+  },
+  'vm.disk.remove': {
+    ...plain,
+    method: 'DELETE',
+    path: '/machines/:machine/disks/:disk',
+    params: MachineDisk,
     answer: MachineView,
   },
   'vm.unprotect': {

@@ -82,6 +82,12 @@ export class MachineActs {
     );
   }
 
+  removeDisk(actor: string, reference: string, diskId: string): Promise<MachineView> {
+    return this.#act(actor, 'vm.disk.remove', reference, { diskId }, (machine) =>
+      this.#machines.removeDisk(machine, diskId),
+    );
+  }
+
   protect(actor: string, reference: string, request: ProtectRequest): Promise<MachineView> {
     const { siteId } = peerMeant(this.#links.views(), request.target);
     const details = { ...request, target: siteId };

@@ -62,10 +62,11 @@ export function newDisk(
 }
 
 async function pluggedDisk(
-  { name, kind, disks }: MachineRecord,
+  record: MachineRecord,
   running: RunningMachine,
   { diskId, device, file }: AddDiskRequest,
 ): Promise<NewDisk> {
+  const { name, kind, disks } = record;
   const known = new Set(disks.map(({ deviceName }) => deviceName));
   const strangers = (await running.disks()).filter(({ deviceName }) => !known.has(deviceName));
   const meant = strangers.filter(
@@ -81,7 +82,7 @@ async function pluggedDisk(
       context: { name, devices: names },
     });
   }
-  const id = diskId ?? freeDiskId(disks);
+  const id = diskId ?? freeDiskId(record);
   const disk = attachedDisk(found, id);
   const { disks: described } = await running.configuration({ [found.deviceName]: id });
   const configuration = described[0]!;
@@ -97,9 +98,10 @@ async function pluggedDisk(
 }
 
 async function diskOfFile(
-  { name, disks, configuration }: MachineRecord,
-  { diskId = freeDiskId(disks), file, bus = configuration.disks[0]!.bus }: AddDiskRequest,
+  record: MachineRecord,
+  { diskId = freeDiskId(record), file, bus = record.configuration.disks[0]!.bus }: AddDiskRequest,
 ): Promise<NewDisk> {
+  const { name } = record;
   if (!file) {
     throw controlFailure(
       'MACHINE_DISK_UNCLEAR',
@@ -115,10 +117,9 @@ async function diskOfFile(
 }
 
 /** As disks are named that a person has not named: `disk0`, `disk1` … */
-function freeDiskId(disks: readonly ProtectedDisk[]): string {
-  for (let number = disks.length; ; number++) {
-    if (!disks.some(({ diskId }) => diskId === `disk${number}`)) return `disk${number}`;
-  }
+function freeDiskId({ disks, formerDisks = [] }: MachineRecord): string {
+  const taken = new Set([...disks, ...formerDisks].map(({ diskId }) => diskId));
+  for (let number = disks.length; ; number++) if (!taken.has(`disk${number}`)) return `disk${number}`;
 }
 
 /** What QEMU calls the device that our command line makes for a disk: `query-block`, member `qdev`. */

@@ -235,6 +235,12 @@ export class Machines {
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
+  /** Takes a disk out of the machine; a protected one has no copy with it from the next one on, which is asked for at once. */
+  async removeDisk(machine: ProtectedMachine, diskId: string): Promise<void> {
+    await machine.removeDisk(diskId);
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
   /** Two machines on one file would destroy each other's chain. */
   #refuseSharedFiles(disks: readonly ProtectedDisk[]): void {
     const paths = new Set(disks.flatMap(({ chain }) => chain.map(({ path }) => path)));

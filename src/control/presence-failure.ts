@@ -9,6 +9,6 @@ export function presenceFailure(
 ): Failure {
   const said = `${name}: ${presence.reason}`;
   return presence.state === 'stale'
-    ? failuresOf(REPLICATION_ERRORS)('PROTECTION_STALE_BASE', said)
+    ? failuresOf(REPLICATION_ERRORS)(presence.isGone ? 'PROTECTION_DISK_GONE' : 'PROTECTION_STALE_BASE', said)
     : controlFailure('MACHINE_UNREACHABLE', said);
 }

@@ -42,6 +42,7 @@ export function homeView({ machine, loop }: HomeMachine, nameOf: NameOf, limitNo
         diskId: disk.diskId,
         sizeBytes: sizeAt(disk, machine.cuts.at(-1)),
         ...(isNew(disk, machine) ? { isNew: true as const } : {}),
+        ...(disk.leaving ? { isLeaving: true as const } : {}),
         chain: machine.chain(disk.diskId).map(({ path, format }) => ({ path, format })),
       })),
       protection: protection && {

@@ -111,10 +111,14 @@ export class AcknowledgedDigests {
    * Why the files here may not be what the target acknowledged; undefined if they read as it was. For a machine that ran on
    * other disks in between.
    */
-  async doubt({ acknowledged, outrun }: TargetRecord): Promise<string | undefined> {
+  async doubt(
+    { acknowledged, outrun }: TargetRecord,
+    only: readonly string[] | undefined,
+  ): Promise<string | undefined> {
     if (!acknowledged || outrun) return 'nothing was acknowledged that its files could be compared with';
     const { cuts } = this.#machine();
     for (const disk of this.#disksAt(acknowledged.ordinal)) {
+      if (only && !only.includes(disk.diskId)) continue;
       const was = await this.#stored(disk.diskId, acknowledged.sequence);
       if (!was) return 'the digests that its files could be compared with are lost';
       const is = await this.#read(chainUpTo(disk, cuts, acknowledged.ordinal));

@@ -1,4 +1,5 @@
-import type { ImageFile, MachineConfiguration, MachineDisk } from '../hypervisor/index.ts';
+import { dirname } from 'node:path';
+import type { ImageFile, MachineConfiguration, MachineDisk, StartRequest } from '../hypervisor/index.ts';
 import type { CutRecord, MachineRecord, ProtectedDisk } from './records.ts';
 
 /**
@@ -18,14 +19,19 @@ export function happened(cuts: readonly CutRecord[]): CutRecord[] {
   return cuts.filter(({ state }) => state !== 'intended');
 }
 
+/** The disks that the next cut has. */
+export function presentOf(disks: readonly ProtectedDisk[]): ProtectedDisk[] {
+  return disks.filter(({ leaving }) => leaving === undefined);
+}
+
 /** The disks that a cut has, in the order of the machine's. */
 export function disksOf(disks: readonly ProtectedDisk[], cut: CutRecord): ProtectedDisk[] {
   return disks.filter(({ diskId }) => cut.sealed[diskId] !== undefined);
 }
 
 /** Whether the youngest cut up to an ordinal has a disk. */
-export function isThereAt({ sinceOrdinal }: ProtectedDisk, ordinal: number): boolean {
-  return sinceOrdinal === undefined || sinceOrdinal <= ordinal;
+export function isThereAt({ sinceOrdinal = 0, leaving }: ProtectedDisk, ordinal: number): boolean {
+  return sinceOrdinal <= ordinal && (leaving === undefined || ordinal <= leaving.untilOrdinal);
 }
 
 /**
@@ -45,12 +51,18 @@ function ownLayers(disk: ProtectedDisk, cuts: readonly CutRecord[]): { cut: CutR
 
 /** The whole chain of a disk, the tip last. */
 export function chainOf(disk: ProtectedDisk, cuts: readonly CutRecord[]): ImageFile[] {
+  if (disk.leaving) return [...disk.chain, ...disk.leaving.layers];
   const tip = happened(cuts).at(-1)?.tips[disk.diskId];
   return [...disk.chain, ...ownLayers(disk, cuts).map(({ layer }) => layer), ...(tip ? [tip] : [])];
 }
 
 /** The chain that reads as the disk was at a cut. */
 export function chainAt(disk: ProtectedDisk, cuts: readonly CutRecord[], at: CutRecord): ImageFile[] {
+  if (disk.leaving) {
+    const { layers } = disk.leaving;
+    const sealed = at.sealed[disk.diskId];
+    return [...disk.chain, ...layers.slice(0, layers.findIndex(({ path }) => path === sealed?.path) + 1)];
+  }
   const upTo = ownLayers(disk, cuts).filter(({ cut }) => cut.ordinal <= at.ordinal);
   return [...disk.chain, ...upTo.map(({ layer }) => layer)];
 }
@@ -97,12 +109,29 @@ export function configurationAt(
   };
 }
 
+/** How a managed machine is started: with the disks that are cut, on their tips. */
+export function startRequestOf(
+  { configuration, extraArguments, disks, sockets }: MachineRecord,
+  cuts: readonly CutRecord[],
+): StartRequest {
+  const present = new Map(presentOf(disks).map((disk) => [disk.diskId, chainOf(disk, cuts)]));
+  return {
+    configuration: {
+      ...configuration,
+      disks: configuration.disks.filter(({ diskId }) => present.has(diskId)),
+    },
+    disks: Object.fromEntries(present),
+    runDirectory: dirname(sockets.qmpPath),
+    ...(extraArguments ? { extraArguments } : {}),
+  };
+}
+
 /** The disks of which a cut sealed a layer of our own, which can be committed and removed, and not the owner's file. */
 export function ownLayersOf(
   disks: readonly ProtectedDisk[],
   cut: CutRecord,
 ): { readonly disk: ProtectedDisk; readonly layer: ImageFile }[] {
-  return disksOf(disks, cut)
+  return disksOf(presentOf(disks), cut)
     .map((disk) => ({ disk, layer: cut.sealed[disk.diskId]! }))
     .filter(({ disk, layer }) => layer.path !== disk.chain.at(-1)!.path);
 }
@@ -121,23 +150,41 @@ export function nextToMerge(
   return oldest && oldest.state === 'sealed' && oldest.ordinal <= acknowledgedOrdinal ? oldest : undefined;
 }
 
-/** What differs between the disks that a running machine has and the chains that it must run on. */
+/** A disk of a running machine that is not what it must be. */
+export interface StaleDisk {
+  readonly diskId: string;
+  /** The machine does not have it at all. */
+  readonly isGone: boolean;
+  readonly said: string;
+}
+
+/** What differs between the disks that a running machine has and the chains that it must run on. One that leaves may be gone. */
 export function staleDisks(
   disks: readonly ProtectedDisk[],
   cuts: readonly CutRecord[],
   running: readonly MachineDisk[],
-): string[] {
-  return disks.flatMap((disk) => {
+): StaleDisk[] {
+  return disks.flatMap((disk): StaleDisk[] => {
+    const { diskId, leaving } = disk;
     const actual = running.find(({ deviceName }) => deviceName === disk.deviceName);
-    if (!actual) return [`${disk.diskId} (${disk.deviceName}) is not there`];
+    if (!actual)
+      return leaving ? [] : [{ diskId, isGone: true, said: `${diskId} (${disk.deviceName}) is not there` }];
     const expected = chainOf(disk, cuts).at(-1)!.path;
     const tip = actual.chain.at(-1)?.path;
-    return tip === expected ? [] : [`${disk.diskId} runs on ${tip ?? 'nothing'}, not on ${expected}`];
+    const said = `${diskId} runs on ${tip ?? 'nothing'}, not on ${expected}`;
+    return tip === expected ? [] : [{ diskId, isGone: false, said }];
   });
 }
 
-/** Disks of a running machine that are not protected, by the hypervisor's names. */
-export function strangersAmong(running: readonly MachineDisk[], disks: readonly ProtectedDisk[]): string[] {
+/** Disks of a running machine that are not protected, by the hypervisor's names; those that a person took out are not told. */
+export function strangersAmong(
+  running: readonly MachineDisk[],
+  { disks, formerDisks = [] }: Pick<MachineRecord, 'disks' | 'formerDisks'>,
+): string[] {
   const known = new Set(disks.map(({ deviceName }) => deviceName));
-  return running.map(({ deviceName }) => deviceName).filter((name) => !known.has(name));
+  const isFormer = ({ deviceName, chain }: MachineDisk) =>
+    formerDisks.some((former) => former.deviceName === deviceName && former.path === chain.at(-1)?.path);
+  return running
+    .filter((disk) => !known.has(disk.deviceName) && !isFormer(disk))
+    .map(({ deviceName }) => deviceName);
 }

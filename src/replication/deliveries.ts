@@ -53,6 +53,12 @@ export class Deliveries {
     return this.all.map(({ place }) => place);
   }
 
+  /** Ordinal of the cut up to which every target has acknowledged; 0: none. */
+  get acknowledgedByAll(): number {
+    const { places } = this;
+    return places.length === 0 ? 0 : Math.min(...places.map(({ acknowledged }) => acknowledged));
+  }
+
   get progress(): readonly TargetProgress[] {
     const cuts = happened(this.#ground.delivered().cuts);
     return this.all.map(({ record, progress }) => ({
@@ -92,12 +98,12 @@ export class Deliveries {
 
   /**
    * Why the files here may not be what was acknowledged last; undefined if they read as it was. Of the targets the one that is
-   * furthest knows most.
+   * furthest knows most. `only` names disks by id.
    */
-  async doubtOfAcknowledged(): Promise<string | undefined> {
+  async doubtOfAcknowledged(only?: readonly string[]): Promise<string | undefined> {
     const ordinalOf = ({ record }: Delivery) => record.acknowledged?.ordinal ?? 0;
     const [furthest] = [...this.all].sort((a, b) => ordinalOf(b) - ordinalOf(a));
-    return furthest?.doubtOfAcknowledged();
+    return furthest?.doubtOfAcknowledged(only);
   }
 
   /** Removes every record of one delivery, or of all. The targets keep their points. */

@@ -3,7 +3,7 @@ import { messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { readVirtualSize } from '../qcow2/index.ts';
-import { chainOf, disksOf, happened, sizeAt } from './chain.ts';
+import { chainOf, disksOf, happened, isThereAt, sizeAt } from './chain.ts';
 import { replicationFailure } from './errors.ts';
 import type { CutRecord, ProtectedDisk } from './records.ts';
 
@@ -63,6 +63,26 @@ export async function followGrowth(
     }
   }
   return sizes;
+}
+
+/**
+ * Whether a copy would differ from the last one: something was written, a disk has grown, or disks have come or go. For a machine
+ * that does not run.
+ */
+export async function hasUncutChanges(
+  images: DiskImages,
+  disks: readonly ProtectedDisk[],
+  cuts: readonly CutRecord[],
+): Promise<boolean> {
+  const last = happened(cuts).at(-1);
+  for (const disk of disks) {
+    if (last && isThereAt(disk, last.ordinal) === (disk.leaving !== undefined)) return true;
+    if (disk.leaving) continue;
+    await using reader = await images.open(chainOf(disk, cuts));
+    const { data, zero } = await reader.ownExtents(1);
+    if (reader.sizeBytes !== sizeAt(disk, last) || data.length + zero.length > 0) return true;
+  }
+  return false;
 }
 
 /** Undefined for what does not tell: something raw that is no file, such as a volume. */

@@ -16,10 +16,27 @@ export const REPLICATION_ERRORS = {
     retry: 'never',
     remedy: 'Protect the machine first: `warmsite vm protect`.',
   },
+  PROTECTION_DISK_GONE: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'No copy is made, because a machine without this disk may be none, and every point stays. Plug the disk in again, as it was; if it was taken out for good, say so: `warmsite vm disk remove`. Then the copies go on without it.',
+  },
+  PROTECTION_DISK_LAST: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'End the protection of the machine instead: `warmsite vm unprotect`.',
+  },
+  PROTECTION_DISK_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'Look at the disks of the machine with `warmsite vm show`.',
+  },
   PROTECTION_DISK_TAKEN: {
     kind: 'refused',
     retry: 'never',
-    remedy: 'Look at the disks of the machine with `warmsite vm show`, and choose another id with `--disk`.',
+    remedy:
+      'Look at the disks of the machine with `warmsite vm show`, and choose another id with `--disk`; one that was removed is not used again.',
   },
   PROTECTION_TARGET_UNKNOWN: {
     kind: 'missing',

@@ -1,5 +1,7 @@
 import type { DiskImages, ImageFile, RunningMachine } from '../hypervisor/index.ts';
 import { isFailure } from '../lib/errors.ts';
+import { presentOf } from './chain.ts';
+import { goneFailure } from './disk-changes.ts';
 import type { ProtectedLayout } from './layout.ts';
 import type { ChainTools, ProtectedChain } from './protected-chain.ts';
 import type { ProtectedDisk } from './records.ts';
@@ -8,15 +10,19 @@ type LockTools = Pick<ChainTools, 'files' | 'images'>;
 
 /**
  * QEMU locks the images that it writes: a chain that can be opened for reading is written by nobody. A cut of unknown
- * outcome leaves two files that may be the one that is written.
+ * outcome leaves two files that may be the one that is written. Throws PROTECTION_DISK_GONE for files that are not there.
  */
 export async function isCertainlyStopped(
   tools: LockTools,
   disks: readonly ProtectedDisk[],
   protectedChain: ProtectedChain,
 ): Promise<boolean> {
-  for (const { diskId } of disks) {
+  for (const { diskId } of presentOf(disks)) {
     const chain = protectedChain.chain(diskId);
+    for (const { path } of chain) {
+      const isThere = (await tools.files.sizeOf(path)) !== undefined;
+      if (!isThere) throw goneFailure([{ diskId, said: `${path}, a file of ${diskId}, is not there` }]);
+    }
     if (await isLocked(tools.images, chain)) return false;
     for (const tip of protectedChain.intendedTips(diskId)) {
       if (
@@ -51,6 +57,23 @@ export async function mayRunOnLayers(
     }
   }
   return false;
+}
+
+/** Nobody can read the disk: its files are not there, or damaged. Of a machine that runs they are in use, and not looked into. */
+export async function isLost(
+  { images, files }: LockTools,
+  chain: readonly ImageFile[],
+  isRunning: boolean,
+): Promise<boolean> {
+  for (const { path } of chain) if ((await files.sizeOf(path)) === undefined) return true;
+  if (isRunning) return false;
+  try {
+    await isLocked(images, chain);
+    return false;
+  } catch (error) {
+    if (isFailure(error, 'IMAGE_UNREADABLE')) return true;
+    throw error;
+  }
 }
 
 async function isLocked(images: DiskImages, chain: readonly ImageFile[]): Promise<boolean> {

@@ -7,7 +7,12 @@ export type MachinePresence =
   | { readonly state: 'running'; readonly processId: number | undefined }
   | { readonly state: 'stopped' }
   /** It runs on other disks than the recorded tips: nothing is cut, sent or merged. */
-  | { readonly state: 'stale'; readonly reason: string }
+  | {
+      readonly state: 'stale';
+      readonly reason: string;
+      /** It lacks disks, and the others are what they must be. */
+      readonly isGone?: boolean;
+    }
   /** Its socket is held by another client, or does not answer sensibly. */
   | { readonly state: 'unreachable'; readonly reason: string };
 
@@ -15,16 +20,29 @@ export function presenceOf(running: RunningMachine | undefined): MachinePresence
   return running ? { state: 'running', processId: running.processId } : { state: 'stopped' };
 }
 
-/** Throws PROTECTION_STALE_BASE for a machine whose chain must be left alone, as far as is known. */
+/** Throws PROTECTION_STALE_BASE, PROTECTION_DISK_GONE for a machine whose chain must be left alone, as far as is known. */
 export function checkHealthy({ name, suspect }: MachineRecord, presence: MachinePresence): void {
   if (presence.state === 'stale' || presence.state === 'unreachable') {
-    throw replicationFailure('PROTECTION_STALE_BASE', `${name}: ${presence.reason}`, {
-      context: { machine: name, state: presence.state },
-    });
+    const isGone = presence.state === 'stale' && presence.isGone;
+    throw replicationFailure(
+      isGone ? 'PROTECTION_DISK_GONE' : 'PROTECTION_STALE_BASE',
+      `${name}: ${presence.reason}`,
+      { context: { machine: name, state: presence.state } },
+    );
   }
   if (suspect !== undefined) throw staleBase(`${name}: ${suspect}`);
 }
 
-export function staleBase(message: string) {
+function staleBase(message: string) {
   return replicationFailure('PROTECTION_STALE_BASE', message);
+}
+
+/** The machine lacked disks, and has them again: who has taken them out has plugged them in. */
+export async function hasComeBack(
+  { gone, disks }: Pick<MachineRecord, 'gone' | 'disks'>,
+  running: RunningMachine,
+): Promise<boolean> {
+  if (!gone) return false;
+  const there = new Set((await running.disks()).map(({ deviceName }) => deviceName));
+  return disks.every(({ diskId, deviceName }) => !gone.includes(diskId) || there.has(deviceName));
 }

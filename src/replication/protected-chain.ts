@@ -9,24 +9,16 @@ import { newId, type Random } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { createEmptyLayer } from '../qcow2/index.ts';
 import { aimOf, type CopyType } from '../recovery-point/index.ts';
-import {
-  chainOf,
-  disksOf,
-  happened,
-  isThereAt,
-  ownLayersOf,
-  sizeAt,
-  staleDisks,
-  strangersAmong,
-} from './chain.ts';
+import { chainOf, disksOf, happened, ownLayersOf, presentOf, sizeAt, strangersAmong } from './chain.ts';
 import type { CutTogether, SealedCut } from './cut-together.ts';
+import { checkTips } from './disk-changes.ts';
 import { followGrowth, sizesNow } from './disk-sizes.ts';
-import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
+import { commitFiles } from './leaving-disks.ts';
 import { OwedHooks } from './owed-hooks.ts';
 import { cutsToMerge, nextToJoin, settledCuts, type TargetPlace } from './places.ts';
 import { quiesced } from './quiesce.ts';
-import { CUT_RECORD, type CutRecord, type ProtectedDisk } from './records.ts';
+import { CUT_RECORD, type CutRecord, type MachineRecord, type ProtectedDisk } from './records.ts';
 
 export interface ChainTools {
   readonly files: FileSystem;
@@ -35,6 +27,9 @@ export interface ChainTools {
   readonly random: Random;
   readonly log: Log;
 }
+
+/** The machine whose chain it is, as far as its chain is concerned. */
+type ChainOwner = Pick<MachineRecord, 'disks' | 'formerDisks'>;
 
 /**
  * The chain of a protected machine on disk: its cut records, layers and tips. Every change is described by a durable
@@ -46,7 +41,7 @@ export interface ChainTools {
 export class ProtectedChain {
   readonly #tools: ChainTools;
   readonly #layout: ProtectedLayout;
-  #disks: readonly ProtectedDisk[];
+  #machine: ChainOwner;
   /** What hooks of earlier copies must still run in the guest. */
   readonly owedHooks: OwedHooks;
   #cuts: readonly CutRecord[];
@@ -56,13 +51,13 @@ export class ProtectedChain {
   private constructor(o: {
     tools: ChainTools;
     layout: ProtectedLayout;
-    disks: readonly ProtectedDisk[];
+    machine: ChainOwner;
     cuts: readonly CutRecord[];
     owedHooks: OwedHooks;
   }) {
     this.#tools = o.tools;
     this.#layout = o.layout;
-    this.#disks = o.disks;
+    this.#machine = o.machine;
     this.#cuts = o.cuts;
     this.owedHooks = o.owedHooks;
   }
@@ -70,9 +65,10 @@ export class ProtectedChain {
   static async open(
     tools: ChainTools,
     layout: ProtectedLayout,
-    disks: readonly ProtectedDisk[],
+    machine: ChainOwner,
   ): Promise<ProtectedChain> {
     const { files } = tools;
+    const { disks } = machine;
     await files.makeDirectory(layout.cuts);
     for (const { diskId } of disks) await files.makeDirectory(layout.disk(diskId));
     // A process that was killed may have left names that are in the page cache alone: what follows from them, such as the
@@ -87,7 +83,7 @@ export class ProtectedChain {
     }
     cuts.sort((a, b) => a.ordinal - b.ordinal);
     const owedHooks = await OwedHooks.open(files, layout.owedHooks, tools.log);
-    return new ProtectedChain({ tools, layout, disks, cuts, owedHooks });
+    return new ProtectedChain({ tools, layout, machine, cuts, owedHooks });
   }
 
   get cuts(): readonly CutRecord[] {
@@ -98,17 +94,22 @@ export class ProtectedChain {
    * From the next cut on these are the machine's disks; its record says so durably. What was interrupted must have been ended,
    * because it is ended with the disks of the record.
    */
-  haveDisks(disks: readonly ProtectedDisk[]): void {
+  haveDisksOf(machine: ChainOwner): void {
     assert(
       this.#cuts.every(({ state }) => state !== 'intended'),
       'a cut that was begun has the disks of the record',
     );
-    this.#disks = disks;
+    this.#machine = machine;
+  }
+
+  /** The disks that are cut. */
+  get #disks(): readonly ProtectedDisk[] {
+    return presentOf(this.#machine.disks);
   }
 
   /** The chain that a disk's machine must be started on. */
   chain(diskId: string): ImageFile[] {
-    return chainOf(this.#disks.find((disk) => disk.diskId === diskId)!, this.#cuts);
+    return chainOf(this.#machine.disks.find((disk) => disk.diskId === diskId)!, this.#cuts);
   }
 
   /** Tips that the machine has, if a cut of unknown outcome happened; their files may be missing. */
@@ -140,16 +141,7 @@ export class ProtectedChain {
         await this.#forget(cut);
       }
     }
-    const stale = running ? staleDisks(this.#disks, this.#cuts, await running.disks()) : [];
-    if (stale.length > 0) {
-      throw replicationFailure(
-        'PROTECTION_STALE_BASE',
-        `the machine runs on another state: ${stale.join('; ')}`,
-        {
-          context: { disks: stale.length },
-        },
-      );
-    }
+    if (running) checkTips(this.#machine.disks, this.#cuts, await running.disks());
     await this.#removeLeftovers();
   }
 
@@ -181,7 +173,8 @@ export class ProtectedChain {
   async #hasHappened(cut: CutRecord, running: RunningMachine | undefined): Promise<boolean> {
     if (running) {
       const tips = (await running.disks()).map(({ chain }) => chain.at(-1)?.path);
-      return Object.values(cut.tips).every(({ path }) => tips.includes(path));
+      // All of them have their tips or none; a disk may have been unplugged since.
+      return Object.values(cut.tips).some(({ path }) => tips.includes(path));
     }
     for (const { path } of Object.values(cut.tips)) {
       if ((await this.#tools.files.sizeOf(path)) === undefined) return false;
@@ -206,7 +199,7 @@ export class ProtectedChain {
     await this.reconcile(running);
     const found = (await running?.disks()) ?? [];
     const sizes = await sizesNow(this.#tools.files, this.#disks, this.#cuts, found);
-    const leftOut = strangersAmong(found, this.#disks);
+    const leftOut = strangersAmong(found, this.#machine);
     const cutId = newId(clock, random);
     const intended: CutRecord = {
       cutId,
@@ -334,19 +327,6 @@ export class ProtectedChain {
     return due.length;
   }
 
-  /** Whether the guest has written anything since the last cut; for a machine that does not run. */
-  async hasUncutChanges(): Promise<boolean> {
-    const last = happened(this.#cuts).at(-1);
-    for (const disk of this.#disks) {
-      if (last && !isThereAt(disk, last.ordinal)) return true;
-      await using reader = await this.#tools.images.open(this.chain(disk.diskId));
-      const { data, zero } = await reader.ownExtents(1);
-      const hasGrown = reader.sizeBytes !== sizeAt(disk, last);
-      if (hasGrown || data.length + zero.length > 0) return true;
-    }
-    return false;
-  }
-
   /** Keeps the number of layers that wait within bounds while a target does not acknowledge. */
   async compact(places: readonly TargetPlace[], running: RunningMachine | undefined): Promise<number> {
     let compacted = 0;
@@ -405,18 +385,28 @@ export class ProtectedChain {
    * repeated as long as `remove` has not begun, and not afterwards: an older layer would then go over a younger one.
    */
   async commitIntoOrigins(running: RunningMachine | undefined): Promise<void> {
-    const { files, images } = this.#tools;
-    for (const disk of this.#disks) {
-      const origin = disk.chain.at(-1)!;
+    const plugged = await running?.disks();
+    for (const disk of this.#machine.disks) {
       const layers = this.chain(disk.diskId).slice(disk.chain.length);
       if (layers.length === 0) continue;
-      if (running) {
-        await running.commitAll(disk.deviceName, origin);
+      if (running && plugged?.some(({ deviceName }) => deviceName === disk.deviceName)) {
+        await running.commitAll(disk.deviceName, disk.chain.at(-1)!);
       } else {
-        for (const layer of layers) {
-          if ((await files.sizeOf(layer.path)) !== undefined) await images.commit([...disk.chain, layer]);
-        }
+        await commitFiles(this.#tools, disk, layers);
       }
+    }
+  }
+
+  /** Takes a disk that cannot be read any more out of the copies that wait: they could never be sent with it. */
+  async dropFromUnsent(diskId: string, acknowledgedOrdinal: number): Promise<void> {
+    const waiting = this.#cuts.filter(
+      (cut) => cut.ordinal > acknowledgedOrdinal && cut.sealed[diskId] !== undefined,
+    );
+    for (const cut of waiting) {
+      const { [diskId]: _sealed, ...sealed } = cut.sealed;
+      const { [diskId]: _tip, ...tips } = cut.tips;
+      const lost = `${diskId} was lost before this copy was sent`;
+      await this.#store({ ...cut, sealed, tips, degraded: cut.degraded ?? lost });
     }
   }
 

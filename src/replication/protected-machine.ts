@@ -1,30 +1,23 @@
-import { dirname } from 'node:path';
 import type { Hypervisor, ImageFile, MachineEvent, RunningMachine } from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
-import { loadRecord, storeRecord } from '../lib/records.ts';
 import { copyTypeOf } from '../recovery-point/index.ts';
-import { happened } from './chain.ts';
+import { happened, startRequestOf } from './chain.ts';
 import type { CutTogether } from './cut-together.ts';
 import { Deliveries, type TargetProgress } from './deliveries.ts';
 import type { Delivery, DeliveryTools, ReplicateOutcome } from './delivery.ts';
-import { checkRunsOn, type NewDisk, ofOneAge, withDisk } from './disk-changes.ts';
+import { checkRunsOn, inDoubt, type NewDisk, ofOneAge, withDisk } from './disk-changes.ts';
+import { hasUncutChanges } from './disk-sizes.ts';
 import { replicationFailure } from './errors.ts';
 import { isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
 import type { ProtectedLayout } from './layout.ts';
+import { giveBack, reconciledWithout, removeFormer, takenOut } from './leaving-disks.ts';
 import { endLeftBehind } from './left-behind.ts';
-import { checkHealthy, type MachinePresence, presenceOf, staleBase } from './machine-presence.ts';
+import { createMachineFiles, Listeners, openMachineFiles, storeMachine } from './machine-files.ts';
+import { checkHealthy, hasComeBack, type MachinePresence, presenceOf } from './machine-presence.ts';
 import { ProtectedChain } from './protected-chain.ts';
-import {
-  type CutRecord,
-  MACHINE_RECORD,
-  type MachineRecord,
-  machineKind,
-  type Protection,
-  type TargetPolicy,
-  type TargetRecord,
-} from './records.ts';
+import type { CutRecord, MachineRecord, Protection, TargetPolicy, TargetRecord } from './records.ts';
 import type { SeedExported, SeedExportOptions } from './seed-export.ts';
 import type { ReplicationTarget } from './target.ts';
 import { checkUnprotected, protectionOf, withoutTarget, withTarget } from './targets.ts';
@@ -43,7 +36,7 @@ export class ProtectedMachine {
   readonly #tools: ProtectedTools;
   readonly #chain: ProtectedChain;
   readonly #changing = new Mutex();
-  readonly #listeners = new Set<(event: MachineEvent) => void>();
+  readonly #events = new Listeners();
   #record: MachineRecord;
   #deliveries!: Deliveries;
   #running: RunningMachine | undefined;
@@ -68,23 +61,14 @@ export class ProtectedMachine {
     layout: ProtectedLayout,
     record: MachineRecord,
   ): Promise<ProtectedMachine> {
-    const { files } = tools;
-    await files.makeDirectory(layout.targets);
-    await storeRecord(files, layout.record, machineKind(record), record);
-    await files.syncDirectory(dirname(layout.directory));
+    await createMachineFiles(tools.files, layout, record);
     return ProtectedMachine.open(tools, layout);
   }
 
   /** Opens a machine from its directory. Whether its process runs is not known before `attach`. */
   static async open(tools: ProtectedTools, layout: ProtectedLayout): Promise<ProtectedMachine> {
-    const record = await loadRecord(tools.files, layout.record, MACHINE_RECORD);
-    if (!record)
-      throw replicationFailure('PROTECTION_MACHINE_UNKNOWN', `there is no machine in ${layout.directory}`);
-    const chain = await ProtectedChain.open(tools, layout, record.disks);
-    // As with the cuts: layers are merged on the word of these records.
-    await tools.files.makeDirectory(layout.targets);
-    await tools.files.syncDirectory(layout.targets);
-    await tools.files.syncDirectory(layout.directory);
+    const record = await openMachineFiles(tools.files, layout);
+    const chain = await ProtectedChain.open(tools, layout, record);
     const machine = new ProtectedMachine(tools, layout, chain, record);
     const ground = {
       ...{ tools, layout, delivered: () => ({ record: machine.#record, cuts: chain.cuts }) },
@@ -130,8 +114,7 @@ export class ProtectedMachine {
    * guest was found left frozen and has been thawed; WARMSITE_LEFT_FROZEN, that could not be done, for `data.error`.
    */
   onEvent(listener: (event: MachineEvent) => void): () => void {
-    this.#listeners.add(listener);
-    return () => this.#listeners.delete(listener);
+    return this.#events.listen(listener);
   }
 
   /**
@@ -148,13 +131,10 @@ export class ProtectedMachine {
   }
 
   async #attach(isThorough = true): Promise<MachinePresence> {
-    if (this.#running) return this.#presence;
+    if (this.#running && !(await hasComeBack(this.#record, this.#running))) return this.#presence;
     try {
-      const running = await this.#tools.hypervisor.attach(this.#record.sockets);
-      this.#adopt(running);
-      void endLeftBehind(this.#tools.log, this.#record.name, this.#chain, running, (event) =>
-        this.#tell(event),
-      );
+      if (this.#running) this.#presence = presenceOf(this.#running);
+      else await this.#connect();
     } catch (error) {
       if (!isFailure(error)) throw error;
       this.#presence =
@@ -168,22 +148,25 @@ export class ProtectedMachine {
     return this.#presence;
   }
 
+  async #connect(): Promise<void> {
+    const running = await this.#tools.hypervisor.attach(this.#record.sockets);
+    this.#adopt(running);
+    const { log } = this.#tools;
+    void endLeftBehind(log, this.#record.name, this.#chain, running, (event) => this.#events.tell(event));
+  }
+
   #adopt(running: RunningMachine): void {
     this.#running = running;
     this.#isSettledStopped = false;
     this.#presence = presenceOf(running);
-    const end = running.onEvent((event) => this.#tell(event));
+    const end = running.onEvent((event) => this.#events.tell(event));
     void running.gone.then(() => {
       end();
       if (this.#running !== running) return;
       this.#running = undefined;
       this.#presence = { state: 'stopped' };
-      this.#tell({ name: 'WARMSITE_GONE', data: {} });
+      this.#events.tell({ name: 'WARMSITE_GONE', data: {} });
     });
-  }
-
-  #tell(event: MachineEvent): void {
-    for (const listener of this.#listeners) listener(event);
   }
 
   async #settleInterrupted(): Promise<void> {
@@ -199,21 +182,27 @@ export class ProtectedMachine {
       return;
     }
     if (!this.#record.protection) return;
-    if (!this.#running && !(await isCertainlyStopped(this.#tools, this.#record.disks, this.#chain))) {
-      this.#presence = {
-        state: 'unreachable',
-        reason: 'its disks are in use, but its QMP socket does not answer',
-      };
-      return;
-    }
     try {
       await this.#watchingForStaleBase(async () => {
+        if (!this.#running && !(await isCertainlyStopped(this.#tools, this.#record.disks, this.#chain))) {
+          const reason = 'its disks are in use, but its QMP socket does not answer';
+          this.#presence = { state: 'unreachable', reason };
+          return;
+        }
         await this.#chain.reconcile(this.#running);
         if (this.#record.suspect !== undefined) await this.#clearSuspicion(this.#record.suspect);
+        await this.#giveBack();
       });
     } catch (error) {
-      if (!isFailure(error, 'PROTECTION_STALE_BASE')) throw error;
+      if (!isFailure(error, 'PROTECTION_STALE_BASE', 'PROTECTION_DISK_GONE')) throw error;
     }
+  }
+
+  async #giveBack(): Promise<void> {
+    if (this.#running) return;
+    const given = await giveBack(this.#tools, this.#record, this.#deliveries.acknowledgedByAll);
+    if (given !== this.#record) await this.#storeDisks(given);
+    await removeFormer(this.#tools, this.layout, this.#record);
   }
 
   /** Whatever finds a stale base leaves its word in the record, so that it is not forgotten when the machine stops. */
@@ -221,24 +210,22 @@ export class ProtectedMachine {
     try {
       return await work();
     } catch (error) {
-      if (isFailure(error, 'PROTECTION_STALE_BASE')) {
-        this.#presence = { state: 'stale', reason: error.message };
+      if (isFailure(error, 'PROTECTION_STALE_BASE', 'PROTECTION_DISK_GONE')) {
+        const isGone = error.code === 'PROTECTION_DISK_GONE';
+        this.#presence = { state: 'stale', reason: error.message, ...(isGone ? { isGone } : {}) };
         this.#tools.log.error('machine.stale-base', { machine: this.#record.name, reason: error.message });
-        if (this.#record.suspect === undefined)
-          await this.#storeRecord({ ...this.#record, suspect: error.message });
+        const doubted = inDoubt(this.#record, error);
+        if (doubted !== this.#record) await this.#storeRecord(doubted);
       }
       throw error;
     }
   }
 
-  /**
-   * After the machine ran on other disks: reads what the target acknowledged from the files here and compares it with the
-   * digests. Equal: whatever ran has written nothing below the tips. Throws PROTECTION_STALE_BASE.
-   */
+  /** Throws PROTECTION_STALE_BASE while it is not known that whatever ran has written nothing below the tips. */
   async #clearSuspicion(why: string): Promise<void> {
-    const doubt = await this.#deliveries.doubtOfAcknowledged();
-    if (doubt !== undefined) throw staleBase(`${why}; ${doubt}`);
-    const { suspect: _cleared, ...record } = this.#record;
+    const { suspect: _cleared, gone, ...record } = this.#record;
+    const doubt = await this.#deliveries.doubtOfAcknowledged(gone);
+    if (doubt !== undefined) throw replicationFailure('PROTECTION_STALE_BASE', `${why}; ${doubt}`);
     await this.#storeRecord(record);
     this.#tools.log.info('machine.base-intact', { machine: this.#record.name });
   }
@@ -254,12 +241,9 @@ export class ProtectedMachine {
   start(): Promise<void> {
     return this.#changing.run(async () => {
       if ((await this.#attach()).state !== 'stopped') return;
-      const runDirectory = dirname(this.#record.sockets.qmpPath);
-      await this.#tools.files.makeDirectory(runDirectory);
-      const { configuration, extraArguments } = this.#record;
-      const disks = Object.fromEntries(this.#record.disks.map(({ diskId }) => [diskId, this.chain(diskId)]));
-      const how = { configuration, disks, runDirectory, ...(extraArguments ? { extraArguments } : {}) };
-      this.#adopt(await this.#tools.hypervisor.start(how));
+      const request = startRequestOf(this.#record, this.cuts);
+      await this.#tools.files.makeDirectory(request.runDirectory);
+      this.#adopt(await this.#tools.hypervisor.start(request));
     });
   }
 
@@ -333,7 +317,7 @@ export class ProtectedMachine {
   }
 
   async #dissolve(): Promise<void> {
-    const { dissolving: phase, suspect: _over, ...record } = this.#record;
+    const { dissolving: phase, suspect: _over, gone: _gone, ...record } = this.#record;
     if (phase === 'committing') {
       await this.#chain.commitIntoOrigins(this.#running);
       await this.#storeRecord({ ...this.#record, dissolving: 'removing' });
@@ -342,8 +326,7 @@ export class ProtectedMachine {
     const isKept = phase === 'setting-aside' && last !== undefined;
     await this.#chain.remove(isKept ? this.layout.setAside(last.cutId) : undefined);
     await this.#deliveries.remove();
-    await this.#storeRecord({ ...record, disks: ofOneAge(record.disks), protection: null });
-    this.#chain.haveDisks(this.#record.disks);
+    await this.#storeDisks({ ...record, ...ofOneAge(record), protection: null });
     if (this.#presence.state === 'stale') this.#presence = presenceOf(this.#running);
   }
 
@@ -356,12 +339,27 @@ export class ProtectedMachine {
       await this.#attach();
       this.#needHealthy();
       if (this.#running) await checkRunsOn(this.#running, added);
-      // A cut of unknown outcome is one of the disks that there were.
       if (this.#record.protection)
         await this.#watchingForStaleBase(() => this.#chain.reconcile(this.#running));
-      const record = withDisk(this.#record, this.cuts, added);
-      await this.#storeRecord(record);
-      this.#chain.haveDisks(record.disks);
+      await this.#storeDisks(withDisk(this.#record, this.cuts, added));
+    });
+  }
+
+  /**
+   * Takes a disk out, also one that is gone: the next copy does not have it. Its owner's file holds everything again when a
+   * copy without it has been acknowledged and the machine is off. Throws PROTECTION_DISK_UNKNOWN, PROTECTION_DISK_LAST, PROTECTION_STALE_BASE.
+   */
+  removeDisk(diskId: string): Promise<void> {
+    return this.#changing.run(async () => {
+      await this.#attach();
+      if (!this.#record.gone?.includes(diskId)) this.#needHealthy();
+      const acknowledgedOrdinal = this.#deliveries.acknowledgedByAll;
+      const o = { acknowledgedOrdinal, isRunning: this.#running !== undefined };
+      if (this.#record.protection) await reconciledWithout(this.#chain, this.#running);
+      await this.#storeDisks(await takenOut(this.#tools, this.#chain, this.#record, diskId, o));
+      this.#isSettledStopped = false;
+      if (this.#presence.state === 'stale') this.#presence = presenceOf(this.#running);
+      await this.#settleInterrupted();
     });
   }
 
@@ -388,9 +386,9 @@ export class ProtectedMachine {
     );
   }
 
-  /** Whether the guest has written anything since the last cut; for a machine that does not run. */
+  /** Whether a copy would be another one than the last; for a machine that does not run. */
   hasUncutChanges(): Promise<boolean> {
-    return this.#chain.hasUncutChanges();
+    return hasUncutChanges(this.#tools.images, this.#record.disks, this.cuts);
   }
 
   /** Cuts that the first target has not acknowledged. */
@@ -446,6 +444,7 @@ export class ProtectedMachine {
         this.#needHealthy();
         await this.#deliveries.recordOutrun();
         await this.#chain.merge(this.#deliveries.places, this.#running);
+        await this.#giveBack();
         // A layer that an interrupted compaction has left absorbing cannot be sent before that has ended.
         await this.#compact();
       }),
@@ -481,8 +480,13 @@ export class ProtectedMachine {
     checkHealthy(this.#record, this.#presence);
   }
 
+  async #storeDisks(record: MachineRecord): Promise<void> {
+    await this.#storeRecord(record);
+    this.#chain.haveDisksOf(record);
+  }
+
   async #storeRecord(record: MachineRecord): Promise<void> {
-    await storeRecord(this.#tools.files, this.layout.record, machineKind(record), record);
+    await storeMachine(this.#tools.files, this.layout, record);
     this.#record = record;
   }
 

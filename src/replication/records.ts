@@ -76,8 +76,21 @@ const MachineRecordSchema = Type.Object({
       sizeBytes: Type.Integer({ minimum: 512 }),
       /** The first cut that has it, by its ordinal; absent: it was there from the beginning of the protection. */
       sinceOrdinal: Type.Optional(Type.Integer({ minimum: 1 })),
+      /** No cut has it any more; its file is given back when no point that has it can be asked for again. */
+      leaving: Type.Optional(
+        Type.Object({
+          /** The last cut that has it. */
+          untilOrdinal: Type.Integer({ minimum: 0 }),
+          /** Its layers above the owner's files, the tip last. They stay as they are until they are given back. */
+          layers: Type.Array(Image),
+        }),
+      ),
     }),
     { minItems: 1 },
+  ),
+  /** Disks that were taken out of the protection: their ids are never used again, and nobody is told that they are not copied. */
+  formerDisks: Type.Optional(
+    Type.Array(Type.Object({ diskId: Type.String(), deviceName: Type.String(), path: Type.String() })),
   ),
   protection: Type.Union([ProtectionSchema, Type.Null()]),
   /** The protection is being ended: whatever happens, that is finished first. */
@@ -89,6 +102,8 @@ const MachineRecordSchema = Type.Object({
    * chain is left alone until their content has been compared with the digests of what was acknowledged.
    */
   suspect: Type.Optional(Type.String()),
+  /** The doubt is about these disks alone, by id: they were not there. */
+  gone: Type.Optional(Type.Array(Type.String(), { minItems: 1 })),
   extraArguments: Type.Optional(Type.Array(Type.String())),
 });
 /** `machine.json`: a machine of this site. */
@@ -105,8 +120,9 @@ const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
  * cuts have different disks by a program that takes them for the same, nor one with several targets by one that would merge
  * what the others still need.
  */
-export function machineKind({ protection, disks }: MachineRecord): typeof MACHINE_RECORD {
-  if (disks.some(({ sinceOrdinal }) => sinceOrdinal !== undefined)) return MACHINE_RECORD;
+export function machineKind({ protection, disks, formerDisks }: MachineRecord): typeof MACHINE_RECORD {
+  const isOfOneAge = disks.every(({ sinceOrdinal, leaving }) => sinceOrdinal === undefined && !leaving);
+  if (!isOfOneAge || formerDisks?.length) return MACHINE_RECORD;
   if (protection?.furtherTargets?.length) return MACHINE_RECORD;
   return protection?.copyTypes?.length ? MACHINE_RECORD_3 : MACHINE_RECORD_2;
 }

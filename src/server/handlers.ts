@@ -47,6 +47,7 @@ export const HANDLERS: Handlers = {
   'vm.stop': ({ site, actor, params, body }) => site.machines.stop(actor, params.machine, body),
   'vm.protect': ({ site, actor, params, body }) => site.machines.protect(actor, params.machine, body),
   'vm.disk.add': ({ site, actor, params, body }) => site.machines.addDisk(actor, params.machine, body),
+  'vm.disk.remove': ({ site, actor, params }) => site.machines.removeDisk(actor, params.machine, params.disk),
   'vm.unprotect': ({ site, actor, params, body }) =>
     site.machines.unprotect(actor, params.machine, body.keepOrigin ?? false),
   'vm.policy': ({ site, actor, params, body }) => site.machines.changePolicy(actor, params.machine, body),

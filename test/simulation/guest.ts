@@ -71,8 +71,8 @@ export class GuestMemory {
     this.#content.set(diskId, Buffer.concat([content, Buffer.alloc(sizeBytes - content.length)]));
   }
 
-  flush(): void {
-    for (const sectors of this.#unflushed.values()) sectors.clear();
+  flush(diskIds: readonly string[] = this.diskIds): void {
+    for (const diskId of diskIds) this.#unflushed.get(diskId)!.clear();
   }
 
   /** What is wrong with a disk after a power cut, if it is neither what was flushed nor anything written since. */

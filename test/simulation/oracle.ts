@@ -2,7 +2,7 @@ import { dirname } from 'node:path';
 import type { ImageFile } from '../../src/hypervisor/index.ts';
 import { messageOf } from '../../src/lib/errors.ts';
 import type { PointManifest } from '../../src/replica/index.ts';
-import type { CutRecord } from '../../src/replication/index.ts';
+import type { CutRecord, ProtectedMachine } from '../../src/replication/index.ts';
 import { ChainContent } from './chain-content.ts';
 import type { DiskImage, GuestMemory } from './guest.ts';
 import { diskOf, MACHINE_ID, type ProtectedSite } from './protected-site.ts';
@@ -63,9 +63,14 @@ export class Oracle {
   }
 
   /** The machine has cut its disks, now. */
-  onCut(cutId: string): void {
-    this.#guest.flush();
-    this.#cuts.set(cutId, this.#guest.snapshot());
+  onCut(cutId: string, diskIds: readonly string[]): void {
+    this.#guest.flush(diskIds);
+    this.#remember(cutId, diskIds);
+  }
+
+  #remember(cutId: string, diskIds: readonly string[]): void {
+    const now = this.#guest.snapshot();
+    this.#cuts.set(cutId, new Map(diskIds.map((diskId) => [diskId, now.get(diskId)!])));
   }
 
   /** The recovery site has given its word for a point, now. */
@@ -94,8 +99,7 @@ export class Oracle {
       if (state === 'intended' || this.#cuts.has(cutId)) continue;
       if (fake?.isAlive) throw new Violation(`cut ${cutId} is recorded, but the running machine made none`);
       this.#guest.learn(machine.record.disks);
-      const now = this.#guest.snapshot();
-      this.#cuts.set(cutId, new Map(Object.keys(sealed).map((diskId) => [diskId, now.get(diskId)!])));
+      this.#remember(cutId, Object.keys(sealed));
     }
   }
 
@@ -111,12 +115,26 @@ export class Oracle {
   #locate(): void {
     const { machine, fake } = this.#protected;
     if (fake?.isAlive) {
-      this.#truth = new Map(fake.disks.map(({ deviceName, chain }) => [diskOf(deviceName), chain]));
+      const outside = machine ? this.#chainsOf(machine) : this.#truth;
+      this.#truth = new Map([
+        ...outside,
+        ...fake.disks.map(({ deviceName, chain }) => [diskOf(deviceName), chain] as const),
+      ]);
     } else if (machine && !machine.cuts.some(({ state }) => state === 'intended')) {
-      const { disks } = machine.record;
-      this.#guest.learn(disks);
-      this.#truth = new Map(disks.map(({ diskId }) => [diskId, machine.chain(diskId)]));
+      this.#guest.learn(machine.record.disks);
+      this.#truth = this.#chainsOf(machine);
     }
+  }
+
+  /** Where the site says that the disks are; one that it has given back is in its owner's file. */
+  #chainsOf(machine: ProtectedMachine): Map<string, readonly ImageFile[]> {
+    const here = new Set(machine.record.disks.map(({ diskId }) => diskId));
+    return new Map(
+      this.#guest.diskIds.map((diskId) => [
+        diskId,
+        here.has(diskId) ? machine.chain(diskId) : [this.#protected.ownFile(diskId)],
+      ]),
+    );
   }
 
   /** The chain of the machine reads as the guest remembers, whoever moves layers about below it. */
@@ -154,10 +172,16 @@ export class Oracle {
       if (cut.state !== 'sealed' || cut.merged || cut.ordinal <= acknowledged) continue;
       for (const diskId of Object.keys(cut.sealed)) {
         const disk = machine.record.disks.find((candidate) => candidate.diskId === diskId)!;
+        // The layers of a disk that leaves are merged with no cut.
+        const layers = disk.leaving?.layers ?? [];
+        const leaving = layers.slice(
+          0,
+          layers.findIndex(({ path }) => path === cut.sealed[diskId]!.path) + 1,
+        );
         const below = machine.cuts
           .filter((other) => other.state !== 'intended' && !other.merged && other.ordinal <= cut.ordinal)
           .flatMap((other) => other.sealed[diskId] ?? []);
-        const chain = unique([...disk.chain, ...below]);
+        const chain = disk.leaving ? [...disk.chain, ...leaving] : unique([...disk.chain, ...below]);
         const what = `cut ${cut.ordinal} of ${diskId}`;
         const key = this.#protectedContent.keyOf(chain);
         if (this.#seen.get(`${cut.cutId} ${diskId}`) === key) continue;
@@ -239,12 +263,12 @@ export class Oracle {
   }
 
   /** The same for a copy of the protected disk: where its records say the machine is, there its content is. */
-  async checkProtectedCopy(disk: SimDisk, chainOf: (diskId: string) => readonly ImageFile[]): Promise<void> {
+  async checkProtectedCopy(disk: SimDisk, machine: ProtectedMachine): Promise<void> {
     const content = new ChainContent(disk);
-    for (const diskId of this.#guest.diskIds) {
+    for (const [diskId, chain] of this.#chainsOf(machine)) {
       const what = `the guest's ${diskId} after a power cut`;
       // Opened and attached again, so that every cut has been settled.
-      const found = await this.#read(content, chainOf(diskId), what);
+      const found = await this.#read(content, chain, what);
       const misfit = this.#guest.misfit(diskId, found, false);
       if (misfit) throw new Violation(`after a power cut: ${misfit}`);
     }
@@ -282,7 +306,8 @@ export class Oracle {
       'the newest cut is not at the recovery site',
     );
     wish(machine.target?.acknowledged?.pointId === newestCut?.cutId, 'the newest point is not acknowledged');
-    for (const { diskId } of machine.record.disks) {
+    for (const { diskId, leaving } of machine.record.disks) {
+      if (leaving) continue;
       const own = machine.chain(diskId).length - 1;
       wish(own <= 1, `${own} layers lie on ${diskId}`);
     }
@@ -313,6 +338,9 @@ export class Oracle {
 
   #surplusAtProtected(): string[] {
     const machine = this.#protected.machine!;
+    const known = new Set(machine.record.disks.map(({ diskId }) => diskId));
+    const strays = this.#protected.disk.list(machine.layout.disks).filter((diskId) => !known.has(diskId));
+    if (strays.length > 0) return [`P keeps layers of ${strays.join(' ')}`];
     return machine.record.disks.flatMap(({ diskId }) => {
       const wanted = machine.chain(diskId).map(({ path }) => path);
       const own = wanted.at(-1)!;

@@ -57,7 +57,7 @@ export interface ProtectedSiteOptions {
   readonly targetFor: (process: SimProcess) => ReplicationTarget;
   /** A task of a process failed in a way that no task should. */
   readonly onTrouble: (where: string, error: unknown) => void;
-  readonly onCut: (cutId: string) => void;
+  readonly onCut: (cutId: string, diskIds: readonly string[]) => void;
 }
 
 /** The protected host: a machine with its guest, and the site process that protects it. */
@@ -104,11 +104,16 @@ export class ProtectedSite {
     });
   }
 
+  /** The file of a disk as its owner has it. */
+  ownFile(diskId: string): ImageFile {
+    const format = this.#o.swarm.originFormat;
+    return { path: `/owner/${diskId}.${format}`, format };
+  }
+
   /** A disk as its owner makes it, durable. */
   async #makeDisk({ diskId, sizeBytes }: GuestDisk): Promise<MachineRecord['disks'][number]> {
     const files = new SimFiles(this.disk);
-    const format = this.#o.swarm.originFormat;
-    const path = `/owner/${diskId}.${format}`;
+    const { path, format } = this.ownFile(diskId);
     if (format === 'raw') {
       const file = await files.open(path, 'create');
       await file.truncate(sizeBytes);
@@ -238,7 +243,10 @@ export class ProtectedSite {
         if (this.isToEnd && machine.record.protection) await machine.unprotect();
         const presence = random.chance(0.5) ? await machine.attach() : await machine.look();
         const comes = presence.state === 'stopped' && this.isBusy && arrivals.chance(swarm.arrivals);
-        if (comes && machine.record.disks.length < DISKS_MAX) await this.#putDiskIn(machine);
+        const present = machine.record.disks.filter(({ leaving }) => !leaving);
+        if (comes && present.length > 1 && arrivals.chance(0.4))
+          await machine.removeDisk(arrivals.pick(present).diskId);
+        else if (comes && present.length < DISKS_MAX) await this.#putDiskIn(machine);
         const isToStop = this.isBusy ? random.chance(0.05) : this.restsStopped;
         if (presence.state === 'running' && isToStop) await machine.running?.quit();
         else if (presence.state === 'stopped' && !isToStop && random.chance(0.5)) await machine.start();
@@ -255,7 +263,13 @@ export class ProtectedSite {
       locks: this.locks,
       process,
       disks,
-      observer: { onCut: ([first]) => this.#o.onCut(cutIdOf(first!.overlay.path)) },
+      observer: {
+        onCut: (overlays) =>
+          this.#o.onCut(
+            cutIdOf(overlays[0]!.overlay.path),
+            overlays.map(({ deviceName }) => diskOf(deviceName)),
+          ),
+      },
     });
     const found = fake.disks.map(({ deviceName, sizeBytes }) => ({ diskId: diskOf(deviceName), sizeBytes }));
     this.#o.guest.learn(found);
@@ -300,7 +314,7 @@ export class ProtectedSite {
         await fake.guestZero(`drive-${diskId}`, offset, parts * 4096);
       } else {
         await fake.guestFlush();
-        guest.flush();
+        guest.flush(disksOf(fake));
       }
     }
   }
@@ -308,7 +322,7 @@ export class ProtectedSite {
   /** What a power cut now would leave, opened again by a new process with no machine running. */
   async probe(
     random: SimRandom,
-    look: (disk: SimDisk, chainOf: (diskId: string) => readonly ImageFile[]) => Promise<void>,
+    look: (disk: SimDisk, machine: ProtectedMachine) => Promise<void>,
   ): Promise<void> {
     const disk = this.disk.copy();
     disk.crash(random, chooseCutMode(random));
@@ -322,7 +336,7 @@ export class ProtectedSite {
     };
     const machine = await ProtectedMachine.open(tools, this.#layout);
     await machine.attach();
-    await look(disk, (diskId) => machine.chain(diskId));
+    await look(disk, machine);
   }
 
   killProcess(): void {

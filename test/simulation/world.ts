@@ -100,7 +100,7 @@ export class World {
       arrivals: new SimRandom(seed, 8),
       guest: this.#guest,
       targetFor: (process) => new SimTarget({ siteId: RECOVERY_SITE, net: this.#net, process }),
-      onCut: (cutId) => this.#oracle.onCut(cutId),
+      onCut: (cutId, diskIds) => this.#oracle.onCut(cutId, diskIds),
     });
     this.#oracle = new Oracle({
       swarm: this.#swarm,
@@ -253,8 +253,8 @@ export class World {
     const [broken] = replicas.broken;
     if (broken) throw new Violation(`after a power cut a replica does not open: ${broken.error.message}`);
     await this.#oracle.checkCopy(recovery);
-    await this.#protected.probe(this.#chance, (disk, chainOf) =>
-      this.#oracle.checkProtectedCopy(disk, chainOf),
+    await this.#protected.probe(this.#chance, (disk, machine) =>
+      this.#oracle.checkProtectedCopy(disk, machine),
     );
   }
 

@@ -2,9 +2,11 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import type { MachineConfiguration } from '../../src/hypervisor/index.ts';
 import { systemClock } from '../../src/lib/clock.ts';
+import { isFailure } from '../../src/lib/errors.ts';
 import { runCommand } from '../../src/lib/processes.ts';
 import { QmpClient } from '../../src/qmp/index.ts';
 import { verifyPoint } from '../../src/replica/index.ts';
+import type { NewDisk } from '../../src/replication/index.ts';
 import { bytesOf } from './image-bytes.ts';
 import { BY_HAND } from './lab-sites.ts';
 import type { CleanUp } from './temporary.ts';
@@ -77,28 +79,53 @@ export async function monitoredMachine(t: CleanUp, moreArguments: readonly strin
     },
     /** The disk is there from now on, as its owner's file or a chain of ours has it. */
     plugIn: async (diskId: string, path: string, sizeBytes: number) => {
-      const file = { driver: 'file', filename: path };
-      await monitor().execute('blockdev-add', { driver: 'qcow2', 'node-name': `plug-${diskId}`, file });
+      const nodes = await monitor().execute('query-named-block-nodes', { flat: true });
+      // A file whose disk was plugged out is open still.
+      const open = (nodes as { 'node-name': string; file: string; drv: string }[]).find(
+        (node) => node.file === path && node.drv === 'qcow2',
+      );
+      const drive = open?.['node-name'] ?? `plug-${diskId}`;
+      if (!open) {
+        const file = { driver: 'file', filename: path };
+        await monitor().execute('blockdev-add', { driver: 'qcow2', 'node-name': drive, file });
+      }
       await monitor().execute('device_add', {
-        ...{ driver: 'scsi-hd', id: `dev-${diskId}`, bus: 'plugs.0', drive: `plug-${diskId}` },
+        ...{ driver: 'scsi-hd', id: `dev-${diskId}`, bus: 'plugs.0', drive },
       });
       if (!contents.has(diskId)) contents.set(diskId, Buffer.alloc(sizeBytes));
     },
+    /** The disk as it is taken into the protection. */
+    plugged: async (diskId: string): Promise<NewDisk> => {
+      const running = machine.running!;
+      const found = (await running.disks()).find(({ deviceName }) => deviceName === `dev-${diskId}`)!;
+      const { disks } = await running.configuration({ [found.deviceName]: diskId });
+      const { deviceName, chain, sizeBytes } = found;
+      return { disk: { diskId, deviceName, chain: [...chain], sizeBytes }, configuration: disks[0]! };
+    },
     plugOut: async (diskId: string) => {
       await monitor().execute('device_del', { id: `dev-${diskId}` });
+      const isThere = async () =>
+        ((await monitor().execute('query-block')) as { qdev?: string }[]).some(
+          ({ qdev }) => qdev === `dev-${diskId}`,
+        );
+      while (await isThere()) await new Promise(setImmediate);
       contents.delete(diskId);
     },
     /** It came or went while the machine was off. */
     holds: (diskId: string, bytes: Buffer | undefined) =>
       bytes ? contents.set(diskId, bytes) : contents.delete(diskId),
     switchOff: async () => {
-      await monitor().execute('quit');
+      // Its end may come before its answer.
+      await monitor()
+        .execute('quit')
+        .catch((error: unknown) => assert.ok(isFailure(error, 'QMP_DISCONNECTED'), String(error)));
       await monitor().closed;
       while (machine.presence.state !== 'stopped') {
         // Its own connection ends in the same moment; it hears of that in a turn of its own.
         await new Promise(setImmediate);
         await machine.look();
       }
+      await machine.look();
     },
     /** Proves the point, and compares what its disks read as with what the guest has written. */
     assertPoint: async (pointId: string, expected: Contents) => {

@@ -15,6 +15,7 @@ interface AddOptions {
 
 export function addDiskCommands(vm: Command, runner: Runner): void {
   const disk = vm.command('disk').description('disks that a machine gets or loses while it is protected');
+  addRemove(disk, runner);
   disk
     .command('add')
     .description('take a disk in: the next copy brings it whole, and only what changed of the others')
@@ -52,6 +53,24 @@ export function addDiskCommands(vm: Command, runner: Runner): void {
         };
         const api = await context.api();
         return shown(context, await api.call('vm.disk.add', { params: { machine }, body }));
+      }),
+    );
+}
+
+function addRemove(disk: Command, runner: Runner): void {
+  disk
+    .command('remove')
+    .description(
+      'take a disk out: no further copy has it, older points keep it, its file is given back whole',
+    )
+    .argument('<vm>', 'name or id')
+    .requiredOption('--disk <id>', 'its id', named('--disk', parseDiskId))
+    .addHelpText('after', examples('warmsite vm disk remove db --disk logs'))
+    .action(
+      runner.run(async (context, machine: string, o: { disk: string }) => {
+        const api = await context.api();
+        const params = { machine, disk: o.disk };
+        return shown(context, await api.call('vm.disk.remove', { params }));
       }),
     );
 }

@@ -110,9 +110,9 @@ function printProtected(page: Page, atHome: NonNullable<MachineView['protected']
   page.title('Disks (files from oldest to tip; a machine starts from the tip)');
   page.table(
     [{ head: 'DISK' }, { head: 'SIZE', align: 'right' }, { head: 'FORMAT' }, { head: 'FILE' }],
-    disks.flatMap(({ diskId, sizeBytes, isNew, chain }) =>
+    disks.flatMap(({ diskId, sizeBytes, isNew, isLeaving, chain }) =>
       chain.map(({ path, format }, index) => [
-        index === 0 ? `${diskId}${isNew ? ' (from the next copy on)' : ''}` : '',
+        index === 0 ? `${diskId}${isNew ? ' (from the next copy on)' : isLeaving ? ' (leaving)' : ''}` : '',
         index === 0 ? formatBytes(sizeBytes) : '',
         format,
         index === chain.length - 1 ? { text: path, tone: 'strong' as const } : path,

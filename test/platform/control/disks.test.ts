@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { resultOf } from '../../support/paired-sites.ts';
 import {
@@ -16,7 +17,7 @@ import {
 const MIB = 1024 * 1024;
 
 describe('disks that come and go, over the API', { timeout: 120_000 }, () => {
-  it('S0.28 a disk put into a machine that is off is in the next point; a failover to an older one says that it lacks it', async (t) => {
+  it('S0.28 a disk put into a machine that is off is in the next point; a failover to an older one says that it lacks it; taken out, it is given back', async (t) => {
     const { homeApi, awayApi, directory, disk } = await sitesWithMachine(t);
     await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
     const first = await verifiedCopy(homeApi);
@@ -62,5 +63,23 @@ describe('disks that come and go, over the API', { timeout: 120_000 }, () => {
       warnings.some((said) => said.includes('late')),
       warnings.join('; '),
     );
+
+    // Taken out again: in no further point, and its own file holds everything.
+    const remove = { params: { machine: 'box', disk: 'late' } };
+    const removed = await homeApi.call('vm.disk.remove', remove);
+    assert.equal(removed.protected!.disks[1]!.isLeaving, true);
+    await assert.rejects(homeApi.call('vm.disk.remove', remove), { code: 'PROTECTION_DISK_UNKNOWN' });
+    await assert.rejects(homeApi.call('vm.disk.remove', { params: { machine: 'box', disk: 'disk0' } }), {
+      code: 'PROTECTION_DISK_LAST',
+    });
+    const third = await verifiedCopy(homeApi);
+    const last = await awayApi.call('point.show', params(third.pointId));
+    assert.deepEqual(
+      last.disks?.map(({ diskId }) => diskId),
+      ['disk0'],
+    );
+    while ((await homeApi.call('vm.show', BOX)).protected!.disks.length > 1) await sleep(systemClock, 20);
+    await runCommand('qemu-io', ['-f', 'qcow2', '-c', `read -q -P 5 0 ${2 * MIB}`, path]);
+    await resultOf(awayApi, await awayApi.call('point.verify', params(second.pointId)));
   });
 });

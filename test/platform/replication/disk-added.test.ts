@@ -2,9 +2,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import type { RunningMachine } from '../../../src/hypervisor/index.ts';
 import { Replicas, verifyPoint } from '../../../src/replica/index.ts';
-import type { NewDisk } from '../../../src/replication/index.ts';
 import { copyAndSend, sendAll } from '../../support/lab-sites.ts';
 import { monitoredMachine } from '../../support/monitored-machine.ts';
 import { reopenMachine } from '../../support/two-sites.ts';
@@ -12,13 +10,6 @@ import { reopenMachine } from '../../support/two-sites.ts';
 const KIB = 1024;
 const MIB = 1024 * KIB;
 const PROVEN = () => true;
-
-async function plugged(running: RunningMachine, diskId: string): Promise<NewDisk> {
-  const found = (await running.disks()).find(({ deviceName }) => deviceName === `dev-${diskId}`)!;
-  const { disks } = await running.configuration({ [found.deviceName]: diskId });
-  const { deviceName, chain, sizeBytes } = found;
-  return { disk: { diskId, deviceName, chain: [...chain], sizeBytes }, configuration: disks[0]! };
-}
 
 it('S0.28 a disk plugged into a running machine is in every point from the next one on, whole, beside the differences of the others', async (t) => {
   const { sites, machine, replica, ...box } = await monitoredMachine(t);
@@ -30,7 +21,7 @@ it('S0.28 a disk plugged into a running machine is in every point from the next 
   await box.plugIn('late', box.pathOf('late'), 2 * MIB);
   await box.write(7, MIB, 256 * KIB, 'late');
   assert.equal((await machine.cut('crash')).leftOut?.length, 1);
-  await machine.addDisk(await plugged(machine.running!, 'late'));
+  await machine.addDisk(await box.plugged('late'));
   const told = await machine.cut('crash');
   assert.equal(told.leftOut, undefined);
   await box.write(2, 300 * KIB, 4 * KIB);

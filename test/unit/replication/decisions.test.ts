@@ -221,6 +221,6 @@ test('S0.11 a machine is stale when a tip is another than the recorded one, or a
     { deviceName: 'dev', tipNode: 'n', sizeBytes: 512, chain: [{ path: tip, format: 'qcow2' }] },
   ];
   assert.deepEqual(staleDisks([DISK], cuts(2), running('/l2')), []);
-  assert.match(staleDisks([DISK], cuts(2), running('/origin'))[0]!, /runs on \/origin, not on \/l2/);
-  assert.match(staleDisks([DISK], cuts(2), [])[0]!, /is not there/);
+  assert.match(staleDisks([DISK], cuts(2), running('/origin'))[0]!.said, /runs on \/origin, not on \/l2/);
+  assert.match(staleDisks([DISK], cuts(2), [])[0]!.said, /is not there/);
 });

@@ -1,0 +1,52 @@
+import { dirname } from 'node:path';
+import type { MachineEvent } from '../hypervisor/index.ts';
+import type { FileSystem } from '../lib/files.ts';
+import { loadRecord, storeRecord } from '../lib/records.ts';
+import { replicationFailure } from './errors.ts';
+import type { ProtectedLayout } from './layout.ts';
+import { MACHINE_RECORD, type MachineRecord, machineKind } from './records.ts';
+
+/** Makes the directory of a machine. Durable on return. */
+export async function createMachineFiles(
+  files: FileSystem,
+  layout: ProtectedLayout,
+  record: MachineRecord,
+): Promise<void> {
+  await files.makeDirectory(layout.targets);
+  await storeMachine(files, layout, record);
+  await files.syncDirectory(dirname(layout.directory));
+}
+
+/** Throws PROTECTION_MACHINE_UNKNOWN. */
+export async function openMachineFiles(files: FileSystem, layout: ProtectedLayout): Promise<MachineRecord> {
+  const record = await loadRecord(files, layout.record, MACHINE_RECORD);
+  if (!record)
+    throw replicationFailure('PROTECTION_MACHINE_UNKNOWN', `there is no machine in ${layout.directory}`);
+  // As with the cuts: layers are merged on the word of these records.
+  await files.makeDirectory(layout.targets);
+  await files.syncDirectory(layout.targets);
+  await files.syncDirectory(layout.directory);
+  return record;
+}
+
+export function storeMachine(
+  files: FileSystem,
+  layout: ProtectedLayout,
+  record: MachineRecord,
+): Promise<void> {
+  return storeRecord(files, layout.record, machineKind(record), record);
+}
+
+/** Who wants to hear of a machine. */
+export class Listeners {
+  readonly #all = new Set<(event: MachineEvent) => void>();
+
+  listen(listener: (event: MachineEvent) => void): () => void {
+    this.#all.add(listener);
+    return () => this.#all.delete(listener);
+  }
+
+  tell(event: MachineEvent): void {
+    for (const listener of this.#all) listener(event);
+  }
+}
