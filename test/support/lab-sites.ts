@@ -24,6 +24,9 @@ import { type LabDiskFile, type TestTools, type TwoSites, twoSites } from './two
 /** Of the lab guest with its 448 MiB of disks and its ledger of 512-byte records, a copy that is not incremental is far above. */
 export const INCREMENT_BYTES_MAX = 8 * 1024 * 1024;
 
+/** What tests of many copies keep, so that the proof of each reads a chain of a few layers. */
+export const FEW_POINTS = { types: { crash: 6, app: 2 } };
+
 /** A policy for tests that cut and replicate by hand. */
 export const BY_HAND: Omit<Protection, 'targetSiteId'> = {
   schedules: [],

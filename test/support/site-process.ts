@@ -6,6 +6,7 @@
  * copies of a type without end.
  */
 import { readFile } from 'node:fs/promises';
+import { FEW_POINTS } from './lab-sites.ts';
 import { openTwoSites, reopenMachine } from './two-sites.ts';
 
 const [, , identityPath, mode, copyType] = process.argv;
@@ -37,5 +38,5 @@ for (;;) {
       wireBytes: 'wireBytes' in outcome ? outcome.wireBytes : 0,
     });
   }
-  await sites.replicas.list()[0]?.retire({ types: { crash: 6, app: 2 } }, () => false);
+  await sites.replicas.list()[0]?.retire(FEW_POINTS, () => false);
 }

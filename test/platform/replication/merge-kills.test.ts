@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { verifyPoint } from '../../../src/replica/index.ts';
-import { assertLedger, copyAndSend, labSites, sendAll } from '../../support/lab-sites.ts';
+import { assertLedger, copyAndSend, FEW_POINTS, labSites, sendAll } from '../../support/lab-sites.ts';
 import { sized, sizedLimitMs } from '../../support/size.ts';
 
 const LIMIT = { timeout: sizedLimitMs({ normal: 300_000, full: 14_400_000 }) };
@@ -40,6 +40,7 @@ test('S0.14 SIGKILL of QEMU in the middle of a merge costs nothing', LIMIT, asyn
     const { pointId } = await copyAndSend(machine, sites.target);
     await assertLedger(sites.protectedTools.images, (disk) => lab.replica().chain(pointId, disk), seq);
     await verifyPoint(sites.replicaTools, lab.replica(), pointId);
+    await lab.replica().retire(FEW_POINTS, () => false);
     for (const disk of await machine.running!.disks()) assert.ok(disk.chain.length <= 3);
   }
 });

@@ -7,6 +7,7 @@ import {
   assertLedger,
   assertWholeReplica,
   copyAndSend,
+  FEW_POINTS,
   INCREMENT_BYTES_MAX,
   labSites,
   sendAll,
@@ -46,6 +47,7 @@ test(
       const { pointId, wireBytes } = await copyAndSend(machine, sites.target);
       assert.ok(wireBytes < INCREMENT_BYTES_MAX, `${wireBytes} bytes after a crash`);
       await assertLedger(sites.protectedTools.images, (disk) => lab.replica().chain(pointId, disk), promised);
+      await lab.replica().retire(FEW_POINTS, () => false);
     }
     const port = await lab.ledger();
     await port.next(60_000);
