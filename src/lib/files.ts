@@ -133,7 +133,14 @@ export async function readSmallFile(
       context: { path, sizeBytes: size },
     });
   }
-  const handle = await files.open(path, 'read');
+  let handle: FileHandle;
+  try {
+    handle = await files.open(path, 'read');
+  } catch (error) {
+    // Removed since it was looked at.
+    if (error instanceof Failure && error.context.system === 'ENOENT') return undefined;
+    throw error;
+  }
   try {
     const bytes = Buffer.alloc(size);
     const got = await handle.read(bytes, 0);

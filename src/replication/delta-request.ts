@@ -1,7 +1,8 @@
 import type { DeltaHeader } from '../delta/index.ts';
 import { chainAt, disksOf, layersSince, sizeAt } from './chain.ts';
 import type { Delivered, DeliveryTools } from './delivery.ts';
-import { missedBy, rangesWithin } from './outrun.ts';
+import { missedBy } from './missed.ts';
+import { rangesWithin } from './outrun.ts';
 import type { ProtectedDisk, TargetRecord } from './records.ts';
 import { HEADER_DEFAULTS, type SendRequest, saidOf } from './send-session.ts';
 import type { SessionPlan } from './session-plan.ts';

@@ -2,7 +2,8 @@ import { BLOCK_BYTES_DEFAULT } from '../delta/index.ts';
 import type { DiskImages } from '../hypervisor/index.ts';
 import { alignOutward, type Extents, endOf, extentsOf, NO_EXTENTS, unionOf } from '../lib/extents.ts';
 import { chainAt, happened, layersSince, sizeAt } from './chain.ts';
-import type { CutRecord, MissedCut, Outrun, ProtectedDisk, TargetRecord } from './records.ts';
+import { MISSED_MAX, missedOf, unlistedOf } from './missed.ts';
+import type { CutRecord, Outrun, ProtectedDisk, TargetRecord } from './records.ts';
 
 /**
  * The durable record that takes the place of layers which a target lacks and the others do not: which ranges they held. It is
@@ -11,7 +12,6 @@ import type { CutRecord, MissedCut, Outrun, ProtectedDisk, TargetRecord } from '
 
 /** The record stays small: where the ranges are more, they are told in larger units. */
 const RANGES_MAX = 65_536;
-const MISSED_MAX = 1_000;
 const WHY_OUTRUN = 'its target was behind the others; its changes are part of the next point';
 
 /**
@@ -40,7 +40,10 @@ export async function outrunBy(
   }
   const since = Math.max(from, before?.throughOrdinal ?? 0);
   const lost = happened(cuts).filter(({ ordinal }) => ordinal > since && ordinal <= last.ordinal);
-  const missed = [...(before?.missed ?? []), ...lost.flatMap((cut) => [...cut.missed, missedOf(cut)])];
+  const missed = [
+    ...(before?.missed ?? []),
+    ...lost.flatMap((cut) => [...cut.missed, missedOf(cut, WHY_OUTRUN)]),
+  ];
   const unsure = begun
     ? {
         ...{ pointId: begun.cutId, ordinal: begun.ordinal, cutAtMs: begun.cutAtMs },
@@ -51,7 +54,7 @@ export async function outrunBy(
     throughOrdinal: last.ordinal,
     ranges,
     missed: missed.slice(-MISSED_MAX),
-    unlisted: (before?.unlisted ?? 0) + Math.max(0, missed.length - MISSED_MAX),
+    unlisted: (before?.unlisted ?? 0) + unlistedOf(lost) + Math.max(0, missed.length - MISSED_MAX),
     ...(unsure ? { unsure } : {}),
   };
 }
@@ -105,28 +108,4 @@ export function rangesWithin(outrun: Outrun | undefined, diskId: string, sizeByt
   return rangesOf(outrun, diskId)
     .filter(({ offset }) => offset < sizeBytes)
     .map((extent) => ({ ...extent, length: Math.min(endOf(extent), sizeBytes) - extent.offset }));
-}
-
-function missedOf({ cutId, copyType, cutAtMs }: CutRecord, reason = WHY_OUTRUN): MissedCut {
-  return { pointId: cutId, copyType, cutAtMs, reason };
-}
-
-/** The cuts between what a target has and the one that it gets now, which it never gets as points of their own. */
-export function missedBy(
-  { acknowledged, outrun }: TargetRecord,
-  cuts: readonly CutRecord[],
-  next: CutRecord,
-): MissedCut[] {
-  if (!acknowledged) return next.missed;
-  const since = Math.max(acknowledged.ordinal, outrun?.throughOrdinal ?? 0);
-  const skipped = happened(cuts)
-    .filter(({ ordinal }) => ordinal > since && ordinal < next.ordinal)
-    .flatMap((cut) => [...cut.missed, missedOf(cut, 'its target wants copies further apart')]);
-  const listed = (outrun?.missed ?? []).filter(({ pointId }) => pointId !== next.cutId);
-  const unlisted = outrun?.unlisted ?? 0;
-  const told = listed.map((cut, index) =>
-    index === 0 && unlisted > 0 ? { ...cut, reason: `${cut.reason} (as ${unlisted} before it)` } : cut,
-  );
-  const own = next.missed.filter(({ pointId }) => !listed.some((one) => one.pointId === pointId));
-  return [...told, ...skipped, ...own];
 }

@@ -15,6 +15,7 @@ import { checkTips } from './disk-changes.ts';
 import { followGrowth, sizesNow } from './disk-sizes.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { commitFiles } from './leaving-disks.ts';
+import { takingIn } from './missed.ts';
 import { OwedHooks } from './owed-hooks.ts';
 import { cutsToMerge, nextToJoin, settledCuts, type TargetPlace } from './places.ts';
 import { quiesced } from './quiesce.ts';
@@ -350,12 +351,11 @@ export class ProtectedChain {
         await this.#commitDown(disk, younger.sealed[disk.diskId]!, older.sealed[disk.diskId]!, running);
       }
       const reason = 'not acknowledged in time; its changes are part of the next point';
-      const missed = { pointId: older.cutId, copyType: older.copyType, cutAtMs: older.cutAtMs, reason };
       await this.#store({
         ...younger,
         sealed: { ...younger.sealed, ...imagesOf(taken, older) },
         leftovers: [imagesOf(taken, younger)],
-        missed: [...older.missed, missed, ...younger.missed],
+        ...takingIn(older, younger, reason),
       });
     }
     await this.#removeRecord(older);

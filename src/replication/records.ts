@@ -217,8 +217,10 @@ const CutSchema = Type.Object({
   merged: Type.Boolean(),
   /** Layers whose content has been committed into `sealed` since; they are being removed. */
   leftovers: Type.Optional(Type.Array(Type.Record(Type.String(), Image))),
-  /** Older cuts whose own state was given up for this one. */
+  /** Older cuts whose own state was given up for this one, the newest of them. */
   missed: Type.Array(MissedCutSchema),
+  /** How many there are besides. */
+  unlisted: Type.Optional(Type.Integer({ minimum: 1 })),
 });
 /** `cuts/<cut>.json`: one cut, from its intent until its layer has been merged and a younger one has its tip. */
 export type CutRecord = Type.Static<typeof CutSchema>;

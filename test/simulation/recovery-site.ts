@@ -181,10 +181,11 @@ export class RecoverySite {
         await replica.refreshBranches();
         if (mine === undefined) mine = await this.#takeBranch(process, files, replica, taken);
         else {
-          await checkBranch(files, replica, mine);
-          await removeBranch(files, replica, mine);
-          taken.delete(mine);
+          const leaving = mine;
+          await checkBranch(files, replica, leaving);
           mine = undefined;
+          // Should that fail half way: whoever comes next takes away what is left.
+          await removeBranch(files, replica, leaving).finally(() => taken.delete(leaving));
         }
       } catch (error) {
         this.#o.onTrouble('R branch', error);
