@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -22,7 +22,10 @@ export class RunDirectory {
 
   static make(): RunDirectory {
     // Short: names of sockets have 107 bytes, and tests make directories below this one.
-    return new RunDirectory(mkdtempSync(join(tmpdir(), 'wt-')));
+    const path = mkdtempSync(join(tmpdir(), 'wt-'));
+    // Programs that a test runs as another user find their way through, and see nothing.
+    chmodSync(path, 0o711);
+    return new RunDirectory(path);
   }
 
   /** Ends by force what was left running, and resolves with what it was. */

@@ -120,32 +120,41 @@ export async function removeUnwaited(
   return { freed };
 }
 
-/** The whole of a small file, or undefined if there is none; larger than `limitBytes` is RECORD_CORRUPT. */
+/**
+ * The whole of a small file, or undefined if there is none; larger than `limitBytes` is RECORD_CORRUPT. Of a file that is published
+ * anew meanwhile it is the old content or the new: size and content are asked of one open file.
+ */
 export async function readSmallFile(
   files: FileSystem,
   path: string,
   limitBytes: number,
 ): Promise<Buffer | undefined> {
-  const size = await files.sizeOf(path);
-  if (size === undefined) return undefined;
-  if (size > limitBytes) {
-    throw libFailure('RECORD_CORRUPT', `${path} has ${size} bytes, more than the ${limitBytes} allowed`, {
-      context: { path, sizeBytes: size },
-    });
-  }
-  let handle: FileHandle;
+  const handle = await openIfThere(files, path);
+  if (!handle) return undefined;
   try {
-    handle = await files.open(path, 'read');
-  } catch (error) {
-    // Removed since it was looked at.
-    if (error instanceof Failure && error.context.system === 'ENOENT') return undefined;
-    throw error;
-  }
-  try {
-    const bytes = Buffer.alloc(size);
+    const sizeBytes = await handle.sizeBytes();
+    if (sizeBytes > limitBytes) {
+      throw libFailure(
+        'RECORD_CORRUPT',
+        `${path} has ${sizeBytes} bytes, more than the ${limitBytes} allowed`,
+        {
+          context: { path, sizeBytes },
+        },
+      );
+    }
+    const bytes = Buffer.alloc(sizeBytes);
     const got = await handle.read(bytes, 0);
     return bytes.subarray(0, got);
   } finally {
     await handle.close();
+  }
+}
+
+async function openIfThere(files: FileSystem, path: string): Promise<FileHandle | undefined> {
+  try {
+    return await files.open(path, 'read');
+  } catch (error) {
+    if (error instanceof Failure && error.context.system === 'ENOENT') return undefined;
+    throw error;
   }
 }
