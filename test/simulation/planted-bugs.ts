@@ -105,12 +105,12 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'a sync that failed is tried again and believed',
     wrap: { files: (files) => withHandles(files, retryingSync) },
-    firstSeed: 20,
+    firstSeed: 35,
   },
   {
     name: 'a write that failed is not noticed',
     wrap: { files: (files) => withHandles(files, deafToWrites) },
-    firstSeed: 17,
+    firstSeed: 59,
   },
   {
     name: 'the name of the backing file is not rewritten after a commit',
