@@ -12,6 +12,8 @@ import {
   running,
 } from '../../support/failover-site.ts';
 
+/** Long for a boot, also by translation on a host that is busy; a point that does not boot costs as much. */
+const BOOT_LIMIT_MS = 30_000;
 const CONFIRMED = { confirmedOtherSideDown: true } as const;
 
 test('S0.17 S0.19 S0.22 a chosen point runs, stays as it was, and can be exchanged for another', async (t) => {
@@ -58,7 +60,7 @@ test('S0.18 a point that does not boot is given up for the next one, and both at
   const bad = await pointWithoutBootSector(site);
   const { replica } = site;
 
-  const probes = [{ kind: 'agent', limitMs: 15_000 }] as const;
+  const probes = [{ kind: 'agent', limitMs: BOOT_LIMIT_MS }] as const;
   const report = await failovers.start(replica, {}, { ...CONFIRMED, probes });
   const branchId = running(report);
   assert.deepEqual(
@@ -69,7 +71,7 @@ test('S0.18 a point that does not boot is given up for the next one, and both at
     ],
   );
   assert.equal(report.attempts[1]?.branchId, branchId);
-  assert.ok(report.rtoMs! > 15_000, 'the time of the failed attempt counts');
+  assert.ok(report.rtoMs! > BOOT_LIMIT_MS, 'the time of the failed attempt counts');
   const views = await failovers.list(replica);
   assert.deepEqual(
     views.map(({ phase, running }) => [phase, running]),
