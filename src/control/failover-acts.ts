@@ -127,7 +127,7 @@ export class FailoverActs {
   }
 
   get rules(): FailoverRules {
-    return this.#o.testRules.view;
+    return this.#o.testRules.rules;
   }
 
   changeRules(actor: string, request: FailoverRulesRequest): Promise<FailoverRules> {

@@ -1,7 +1,6 @@
 import { join } from 'node:path';
 import Type from 'typebox';
 import type { FailoverRules, FailoverRulesRequest } from '../api/index.ts';
-import type { TestRules } from '../failover/index.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { loadRecord, recordKind, storeRecord } from '../lib/records.ts';
@@ -18,16 +17,16 @@ const TEST_RULES = recordKind(
 );
 
 /** A host that runs replicas has room for a few machines, not for one more with each forgotten test. */
-const DEFAULT_RULES: TestRules = { mostRunning: 8, freeFloorBytes: 2 ** 30 };
+const DEFAULT_RULES: FailoverRules = { mostRunning: 8, freeFloorBytes: 2 ** 30 };
 
 /** `tests.json` of a site: what its test failovers may take together. */
 export class StoredTestRules {
   readonly #files: FileSystem;
   readonly #path: string;
   readonly #changing = new Mutex();
-  #rules: TestRules;
+  #rules: FailoverRules;
 
-  private constructor(files: FileSystem, path: string, rules: TestRules) {
+  private constructor(files: FileSystem, path: string, rules: FailoverRules) {
     this.#files = files;
     this.#path = path;
     this.#rules = rules;
@@ -38,13 +37,8 @@ export class StoredTestRules {
     return new StoredTestRules(files, path, (await loadRecord(files, path, TEST_RULES)) ?? DEFAULT_RULES);
   }
 
-  get rules(): TestRules {
+  get rules(): FailoverRules {
     return this.#rules;
-  }
-
-  get view(): FailoverRules {
-    const { mostRunning, freeFloorBytes, lifetimeMs } = this.#rules;
-    return { mostRunning, freeFloorBytes, ...(lifetimeMs === undefined ? {} : { lifetimeMs }) };
   }
 
   /** Durable on return; what is not named stays as it is, and `lifetimeMs: null` lets tests stay for ever. */
@@ -52,12 +46,12 @@ export class StoredTestRules {
     const details = { ...request };
     return audit.acting({ actor, act: 'failover.rules', details }, () =>
       this.#changing.run(async () => {
-        const { lifetimeMs, ...others } = { ...this.view, ...request };
+        const { lifetimeMs, ...others } = { ...this.#rules, ...request };
         const isLimited = lifetimeMs !== undefined && lifetimeMs !== null;
         const rules: FailoverRules = { ...others, ...(isLimited ? { lifetimeMs } : {}) };
         await storeRecord(this.#files, this.#path, TEST_RULES, rules);
         this.#rules = rules;
-        return this.view;
+        return rules;
       }),
     );
   }

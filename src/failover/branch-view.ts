@@ -1,6 +1,5 @@
 import { type MachineSockets, processesOfRun, runPaths } from '../hypervisor/index.ts';
 import { allocatedBytes } from '../lib/host-files.ts';
-import type { RecordHead } from '../lib/records.ts';
 import { type BranchRecord, branchLayer, type Replica } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import { loadState } from './branch-state.ts';
@@ -47,20 +46,9 @@ export async function viewOf(
     running: processId !== undefined,
     ...(processId === undefined ? {} : { processId, sockets: { qmpPath, agentPath } }),
     ownBytes: await ownBytes(replica, branch),
-    limits: withoutHead(await loadLimits(tools, replica, branchId)),
+    limits: await loadLimits(tools, replica, branchId),
     paused,
   };
-}
-
-/** A record that was read still has its head. */
-function withoutHead(limits: TestLimits): TestLimits {
-  const {
-    record: _kind,
-    version: _version,
-    warmsite: _program,
-    ...rest
-  } = limits as TestLimits & Partial<RecordHead>;
-  return rest;
 }
 
 async function ownBytes(replica: Replica, branch: BranchRecord): Promise<number> {

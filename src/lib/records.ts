@@ -44,13 +44,13 @@ const RECORD_BYTES_MAX = 16 * 1024 * 1024;
 
 export function encodeRecord<T extends object>(kind: RecordKind<T>, body: T): Buffer {
   const head: RecordHead = { record: kind.record, version: kind.version, warmsite: WARMSITE_VERSION };
-  // The head stands first and counts: a body that was read from a record still carries that record's own head.
+  // The head stands first, and counts whatever the body has.
   return Buffer.from(`${JSON.stringify({ ...head, ...body, ...head }, null, 2)}\n`);
 }
 
 /**
- * Throws RECORD_NEWER for a version above the known one (nothing may be rewritten then) and RECORD_CORRUPT
- * for anything that is not such a record. `source` names the file or peer in the message.
+ * The body of a record, without its head. Throws RECORD_NEWER for a version above the known one (nothing may be rewritten
+ * then) and RECORD_CORRUPT for anything that is not such a record. `source` names the file or peer in the message.
  */
 export function decodeRecord<T extends object>(kind: RecordKind<T>, bytes: Uint8Array, source: string): T {
   let value: unknown;
@@ -75,7 +75,16 @@ export function decodeRecord<T extends object>(kind: RecordKind<T>, bytes: Uint8
   const isOlder = kind.upgrade !== undefined && head.version < kind.version;
   const present: unknown = isOlder ? kind.upgrade(value, head.version) : value;
   if (!kind.accepts(present)) throw corrupt(kind, source, 'fields are missing or of the wrong type');
-  return present;
+  return withoutHead(present);
+}
+
+/** What is taken over from a record, or shown, must not carry a head that nobody asked for. */
+function withoutHead<T extends object>(record: T): T {
+  const body: T & { -readonly [Member in keyof RecordHead]?: RecordHead[Member] } = { ...record };
+  delete body.record;
+  delete body.version;
+  delete body.warmsite;
+  return body;
 }
 
 function corrupt(kind: { record: string }, source: string, why: string) {
