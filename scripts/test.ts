@@ -138,12 +138,15 @@ async function runTests(runs: Runs): Promise<boolean> {
 
   let failed = false;
   let testsRun = 0;
+  const fileTimes: { readonly file: string; readonly durationMs: number }[] = [];
   const objections: string[] = runs.checked ? [] : ['a check failed: see the head of this output'];
   async function* watched(source: AsyncIterable<TestEvent>): AsyncGenerator<TestEvent> {
     let closing = false;
     for await (const event of source) {
       await runs.keeper?.observe(event);
       if (event.type === 'test:fail') failed = true;
+      if (event.type === 'test:complete' && event.data.name === event.data.file)
+        fileTimes.push({ file: event.data.name, durationMs: event.data.details.duration_ms });
       if (event.type === 'test:pass') {
         const { name, file, skip, todo } = event.data;
         if (name === file) objections.push(`no test ran in ${relative(ROOT, name)}`);
@@ -156,7 +159,8 @@ async function runTests(runs: Runs): Promise<boolean> {
         for (const left of await runs.directory.clear())
           objections.push(`left running, and ended now: ${left}`);
         const wallSeconds = (systemClock.monotonicMs() - runs.startedMs) / 1000;
-        for (const message of [...objections, `wall time with checks ${wallSeconds.toFixed(1)} s`]) {
+        const wall = `wall time with checks ${wallSeconds.toFixed(1)} s`;
+        for (const message of [...objections, slowest(fileTimes), wall]) {
           yield { type: 'test:diagnostic', data: { nesting: 0, message, level: 'info' } };
         }
       }
@@ -170,6 +174,15 @@ async function runTests(runs: Runs): Promise<boolean> {
     for (const left of await runs.directory.clear()) console.error(`left running, and ended now: ${left}`);
   }
   return !failed && objections.length === 0 && !stop.signal.aborted;
+}
+
+/** Where the time of a run went: what to look at first when it has become too long. */
+function slowest(times: readonly { readonly file: string; readonly durationMs: number }[]): string {
+  const sorted = times.toSorted((a, b) => b.durationMs - a.durationMs).slice(0, 12);
+  const texts = sorted.map(
+    ({ file, durationMs }) => `${relative('test', relative(ROOT, file))} ${(durationMs / 1000).toFixed(0)} s`,
+  );
+  return `slowest files: ${texts.join(', ')}`;
 }
 
 /** Notes the result of each file as soon as the file has ended, so that nothing is lost by an interruption. */

@@ -1,10 +1,13 @@
 import { type ChildProcess, spawn } from 'node:child_process';
 import { join } from 'node:path';
+import { freePorts } from '../../demo/free-ports.ts';
 import { initSite } from '../../src/control/index.ts';
 import { exitOf } from '../../src/lib/processes.ts';
 import { TestApi } from './api.ts';
+import { lastFirst } from './last-first.ts';
+import { pair } from './paired-sites.ts';
 import { SITE_TOOLS } from './served-sites.ts';
-import type { CleanUp } from './temporary.ts';
+import { type CleanUp, temporaryDirectory } from './temporary.ts';
 
 const WARMSITE = join(import.meta.dirname, '..', '..', 'bin', 'warmsite.mjs');
 
@@ -48,4 +51,17 @@ export class KillableSite {
     child.kill(signal);
     await exitOf(child);
   }
+}
+
+/** Two sites as processes of their own, served and paired: machines of `home` can be protected to `away`. */
+export async function killablePair(context: CleanUp) {
+  const t = lastFirst(context);
+  const directory = await temporaryDirectory(t);
+  const [homePort, awayPort] = await freePorts(2);
+  const home = await KillableSite.init(t, directory, 'home', homePort!);
+  const away = await KillableSite.init(t, directory, 'away', awayPort!);
+  const homeApi = await home.serve();
+  const awayApi = await away.serve();
+  await pair(homeApi, awayApi);
+  return { t, directory, home, away, homeApi, awayApi };
 }

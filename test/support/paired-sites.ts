@@ -45,6 +45,9 @@ export async function resultOf(api: TestApi, begun: JobView): Promise<unknown> {
   return result;
 }
 
+/** The machine that the makers here add, as routes name it. */
+export const BOX = { params: { machine: 'box' } };
+
 /** The request that adds «box», a machine of one disk which does not run. */
 export function machineThatIsOff(
   disk: {

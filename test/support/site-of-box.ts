@@ -5,12 +5,11 @@ import { runCommand } from '../../src/lib/processes.ts';
 import { systemRandom } from '../../src/lib/random.ts';
 import { retrying } from '../../src/lib/retry.ts';
 import type { TestApi } from './api.ts';
-import { machineThatIsOff, pairedSites, resultOf } from './paired-sites.ts';
+import { BOX, machineThatIsOff, pairedSites, resultOf } from './paired-sites.ts';
 import type { CleanUp } from './temporary.ts';
 
 const MIB = 1024 * 1024;
 export const DISK_BYTES = 32 * MIB;
-export const BOX = { params: { machine: 'box' } };
 /** No schedule: copies are made on our word alone. */
 export const BY_HAND = { every: {}, retention: { types: { crash: 3, app: 0 } } };
 

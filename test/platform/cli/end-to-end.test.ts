@@ -19,6 +19,7 @@ import { type CommandResult, exitOf, runCommand } from '../../../src/lib/process
 import { systemRandom } from '../../../src/lib/random.ts';
 import { retrying } from '../../../src/lib/retry.ts';
 import { lastFirst } from '../../support/last-first.ts';
+import { machineThatIsOff } from '../../support/paired-sites.ts';
 import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
 
 const WARMSITE = join(import.meta.dirname, '..', '..', '..', 'bin', 'warmsite.mjs');
@@ -118,21 +119,9 @@ async function describeMachine(directory: string): Promise<string> {
   const sizeBytes = 16 * MIB;
   await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', disk, String(sizeBytes)]);
   await runCommand('qemu-io', ['-f', 'qcow2', '-c', `write -q -P 7 0 ${MIB}`, disk]);
-  const configuration = {
-    name: 'box',
-    uuid: '6f1f2c3e-0d2a-4b5e-8f7a-0123456789ab',
-    architecture: 'x86_64',
-    chipset: 'q35',
-    firmware: 'bios',
-    cpus: 1,
-    memoryBytes: 64 * MIB,
-    disks: [{ diskId: 'root', bus: 'virtio-blk', sizeBytes }],
-    nics: [],
-    guestAgent: false,
-  };
   const path = join(directory, 'box.json');
-  const disks = [{ diskId: 'root', path: 'box.qcow2', format: 'qcow2' }];
-  await writeFile(path, JSON.stringify({ configuration, disks }));
+  const description = machineThatIsOff({ path: 'box.qcow2', sizeBytes, format: 'qcow2' });
+  await writeFile(path, JSON.stringify(description));
   return path;
 }
 

@@ -4,19 +4,15 @@ import { watch } from 'node:fs';
 import { readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { freePorts } from '../../../demo/free-ports.ts';
 import { endRun } from '../../../src/hypervisor/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { isId, randomBelow, systemRandom } from '../../../src/lib/random.ts';
 import type { TestApi } from '../../support/api.ts';
 import { tracesOf } from '../../support/branch-traces.ts';
-import { KillableSite } from '../../support/killable-site.ts';
-import { lastFirst } from '../../support/last-first.ts';
-import { ended, machineThatIsOff, pair, resultOf } from '../../support/paired-sites.ts';
-import { BOX } from '../../support/site-of-box.ts';
+import { killablePair } from '../../support/killable-site.ts';
+import { BOX, ended, machineThatIsOff, resultOf } from '../../support/paired-sites.ts';
 import { sized, sizedLimitMs } from '../../support/size.ts';
-import { temporaryDirectory } from '../../support/temporary.ts';
 
 const SIZE_BYTES = 1024 * 1024;
 const LIFE_MS_MAX = 1500;
@@ -44,14 +40,8 @@ test(
   'S0.26 a site that is killed in the middle of tests and of their clean-up leaves nothing behind',
   LIMIT,
   async (context) => {
-    const t = lastFirst(context);
-    const directory = await temporaryDirectory(t);
-    const [homePort, awayPort] = await freePorts(2);
-    const home = await KillableSite.init(t, directory, 'home', homePort!);
-    const away = await KillableSite.init(t, directory, 'away', awayPort!);
-    const homeApi = await home.serve();
-    let api = await away.serve();
-    await pair(homeApi, api);
+    const { t, directory, home, away, homeApi, awayApi } = await killablePair(context);
+    let api = awayApi;
     const path = join(directory, 'box.qcow2');
     await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, String(SIZE_BYTES)]);
     const body = machineThatIsOff({ path, sizeBytes: SIZE_BYTES, format: 'qcow2' }, [NIC]);

@@ -4,10 +4,9 @@ import { join } from 'node:path';
 import { it } from 'node:test';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
-import { machineThatIsOff, pairedSites, resultOf } from '../../support/paired-sites.ts';
+import { BOX, machineThatIsOff, pairedSites, resultOf } from '../../support/paired-sites.ts';
 
 const SIZE_BYTES = 1024 * 1024;
-const BOX = { params: { machine: 'box' } };
 const ofBranch = (branch: string) => ({ params: { machine: 'box', branch } });
 
 it('S0.23 S0.24 futures are named, listed, stopped, booted again and led forward by who operates them', {

@@ -7,10 +7,8 @@ import type { FailoverReport } from '../../../src/failover/index.ts';
 import { endRun } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import type { TestApi } from '../../support/api.ts';
-import { ended, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
+import { BOX, ended, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
 import type { TestSite } from '../../support/served-sites.ts';
-
-const BOX = { params: { machine: 'box' } };
 
 async function reportOf(api: TestApi, begun: JobView): Promise<FailoverReport> {
   return (await resultOf(api, begun)) as FailoverReport;

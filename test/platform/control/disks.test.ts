@@ -4,15 +4,8 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
-import { resultOf } from '../../support/paired-sites.ts';
-import {
-  BOX,
-  BY_HAND,
-  sitesWithMachine,
-  verifiedCopy,
-  write,
-  writeToTip,
-} from '../../support/site-of-box.ts';
+import { BOX, resultOf } from '../../support/paired-sites.ts';
+import { BY_HAND, sitesWithMachine, verifiedCopy, write, writeToTip } from '../../support/site-of-box.ts';
 
 const MIB = 1024 * 1024;
 

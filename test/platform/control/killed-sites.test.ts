@@ -1,7 +1,6 @@
 /** Two sites as processes of their own, paired over the wire; one of them at a time is killed at any instant. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { freePorts } from '../../../demo/free-ports.ts';
 import { LedgerPort } from '../../../lab/index.ts';
 import { QemuImages } from '../../../src/hypervisor/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
@@ -11,14 +10,11 @@ import { randomBelow, systemRandom } from '../../../src/lib/random.ts';
 import { Zones } from '../../../src/recovery-point/index.ts';
 import { Replicas, verifyPoint } from '../../../src/replica/index.ts';
 import type { TestApi } from '../../support/api.ts';
-import { KillableSite } from '../../support/killable-site.ts';
+import { killablePair } from '../../support/killable-site.ts';
 import { assertLedger, INCREMENT_BYTES_MAX } from '../../support/lab-sites.ts';
-import { lastFirst } from '../../support/last-first.ts';
-import { pair, someonesMachine } from '../../support/paired-sites.ts';
+import { BOX, someonesMachine } from '../../support/paired-sites.ts';
 import { sized, sizedLimitMs } from '../../support/size.ts';
-import { temporaryDirectory } from '../../support/temporary.ts';
 
-const BOX = { params: { machine: 'box' } };
 const LIFE_MS_MAX = 2500;
 const POINT_LIMIT_MS = 60_000;
 
@@ -41,14 +37,8 @@ test(
   'S0.10 either site goes on where it was when its process alone is killed at any instant',
   LIMIT,
   async (context) => {
-    const t = lastFirst(context);
-    const directory = await temporaryDirectory(t);
-    const [homePort, awayPort] = await freePorts(2);
-    const home = await KillableSite.init(t, directory, 'home', homePort!);
-    const away = await KillableSite.init(t, directory, 'away', awayPort!);
-    let homeApi = await home.serve();
-    let awayApi = await away.serve();
-    await pair(homeApi, awayApi);
+    const { t, directory, home, away, ...apis } = await killablePair(context);
+    let { homeApi, awayApi } = apis;
 
     const { lab, attach } = await someonesMachine(t, directory);
     const ledger = await LedgerPort.connect({ path: lab.ledgerPath, clock: systemClock });

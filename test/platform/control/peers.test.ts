@@ -6,12 +6,11 @@ import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { loadIdentity, PeerClient, PeerDirectory } from '../../../src/peer/index.ts';
-import { machineThatIsOff, pair, pairedSites, resultOf } from '../../support/paired-sites.ts';
+import { BOX, machineThatIsOff, pair, pairedSites, resultOf } from '../../support/paired-sites.ts';
 import type { TestSite } from '../../support/served-sites.ts';
 import type { CleanUp } from '../../support/temporary.ts';
 
 const MIB = 1024 * 1024;
-const BOX = { params: { machine: 'box' } };
 
 /** A client of `to` as the site `from` has it, with a connection of its own. */
 async function clientOf(t: CleanUp, from: TestSite, to: TestSite): Promise<PeerClient> {

@@ -8,13 +8,12 @@ import { runCommand } from '../../../src/lib/processes.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { retrying } from '../../../src/lib/retry.ts';
 import type { TestApi } from '../../support/api.ts';
-import { ended, machineThatIsOff, pairedSites, resultOf } from '../../support/paired-sites.ts';
+import { BOX, ended, machineThatIsOff, pairedSites, resultOf } from '../../support/paired-sites.ts';
 import type { CleanUp } from '../../support/temporary.ts';
 
 const MIB = 1024 * 1024;
 const DISK_BYTES = 64 * MIB;
 const BASE_BYTES = 24 * MIB;
-const BOX = { params: { machine: 'box' } };
 
 /** Two paired sites, a machine of the first that is off, and a medium. */
 async function sitesWithMachine(context: CleanUp) {

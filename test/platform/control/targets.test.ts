@@ -8,13 +8,12 @@ import { runCommand } from '../../../src/lib/processes.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { retrying } from '../../../src/lib/retry.ts';
 import type { TestApi } from '../../support/api.ts';
-import { machineThatIsOff, pair, pairedSites, resultOf } from '../../support/paired-sites.ts';
+import { BOX, machineThatIsOff, pair, pairedSites, resultOf } from '../../support/paired-sites.ts';
 import { TestSite } from '../../support/served-sites.ts';
 
 const MIB = 1024 * 1024;
 const DISK_BYTES = 64 * MIB;
 const BASE_BYTES = 16 * MIB;
-const BOX = { params: { machine: 'box' } };
 
 async function copy(api: TestApi, round: number): Promise<void> {
   const { protected: machine } = await api.call('vm.show', BOX);

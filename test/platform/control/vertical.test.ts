@@ -5,9 +5,8 @@ import { describe, it } from 'node:test';
 import type { SiteEvent } from '../../../src/api/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
-import { resultOf } from '../../support/paired-sites.ts';
+import { BOX, resultOf } from '../../support/paired-sites.ts';
 import {
-  BOX,
   BY_HAND,
   DISK_BYTES,
   sitesWithMachine,
