@@ -60,6 +60,11 @@ export const TriggerShape = Type.Union([
   Type.Object({ kind: Type.Literal('variable'), minimumMs: Interval, maximumMs: Interval }, strict),
   Type.Object({ kind: Type.Literal('call'), name: Name }, strict),
   Type.Object({ kind: Type.Literal('guest'), port: Name }, strict),
+  /** When the guest has written so much since the last copy of the type. */
+  Type.Object(
+    { kind: Type.Literal('written'), bytes: Type.Integer({ minimum: 1024 * 1024, maximum: 2 ** 50 }) },
+    strict,
+  ),
 ]);
 export type TriggerShape = Type.Static<typeof TriggerShape>;
 

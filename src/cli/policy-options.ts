@@ -55,7 +55,7 @@ export function withPolicyOptions(command: Command): Command {
     )
     .option(
       '--schedule <type=when>',
-      "when copies of a type are made: 'app=at 0 2 * * * Europe/Berlin', 'crash=between 10s and 10m', 'app=on NAME', off; repeatable",
+      "when copies of a type are made: 'app=at 0 2 * * * Europe/Berlin', 'crash=between 10s and 10m', 'crash=after 256M', 'app=on NAME', off; repeatable",
       listed('--schedule', parseSchedule),
     )
     .option(

@@ -1,5 +1,5 @@
 import type { LimitWindowShape, Retention, ScheduleShape, TriggerShape, WindowShape } from '../api/index.ts';
-import { invalid, parseCount, parseDuration, parseRate } from './values.ts';
+import { invalid, parseCount, parseDuration, parseRate, parseSize } from './values.ts';
 
 /** How copy policies are written on the command line; docs/policies.md shows all forms. */
 
@@ -40,7 +40,7 @@ export function parseLimitWindow(text: string): LimitWindowShape {
 }
 
 const SCHEDULE_FORM =
-  'a copy type and when it is made, such as «app=every 15m», «app=at 0 2 * * * Europe/Berlin», «crash=between 10s and 10m», «app=on deploy», «app=port NAME» or «app=off»';
+  'a copy type and when it is made, such as «app=every 15m», «app=at 0 2 * * * Europe/Berlin», «crash=between 10s and 10m», «crash=after 256M», «app=on deploy», «app=port NAME» or «app=off»';
 
 /** One trigger of one copy type; `off` is a type without any. */
 export function parseSchedule(text: string): ScheduleShape {
@@ -65,6 +65,8 @@ function triggerOf(word: string, rest: string, text: string): TriggerShape {
         return { kind: 'variable', minimumMs, maximumMs };
       }
       break;
+    case 'after':
+      return { kind: 'written', bytes: parseSize(rest) };
     case 'on':
       if (words.length === 1) return { kind: 'call', name: rest };
       break;

@@ -78,7 +78,7 @@ export class CopyScheduler {
   }
 
   /** Something that a copy may be wanted for has happened. Returns the copy types that are due for it. */
-  happened(isMeant: (trigger: Trigger) => boolean): readonly string[] {
+  happened(isMeant: (trigger: Trigger, copyType: string) => boolean): readonly string[] {
     const schedule = this.#scheduleNow();
     const types = schedule.typesWith(isMeant);
     for (const copyType of types) {

@@ -15,6 +15,7 @@ import { replicationOf } from './replication-view.ts';
 import { type SenderTools, type SentCopy, TargetSender } from './target-sender.ts';
 import { Tips } from './tips.ts';
 import { Wakeup } from './wakeup.ts';
+import { WriteWatch } from './write-watch.ts';
 
 /** What the loop needs of a protected machine. */
 export type LoopMachine = Pick<
@@ -24,6 +25,7 @@ export type LoopMachine = Pick<
   | 'cuts'
   | 'targets'
   | 'chain'
+  | 'running'
   | 'look'
   | 'onEvent'
   | 'cut'
@@ -39,6 +41,9 @@ export interface LoopTools extends SenderTools {
 
 /** A machine that is not running, or not to be reached, is looked for this often. */
 export const LOOK_EVERY_MS = 5_000;
+/** How much a machine has written that does not tell it by itself is looked at this often. */
+const MEASURE_EVERY_MS = 30_000;
+
 /**
  * Keeps one machine replicated: makes copies when they are due and sends what has been copied to every target, each in its
  * own turn, so that a slow link delays no copy and no other target. It waits for events and for the clock, never in a circle, and it never gives up:
@@ -61,6 +66,8 @@ export class ReplicationLoop {
   #senders: readonly TargetSender[] = [];
   #lastSkip: { readonly reason: string; readonly atMs: number } | undefined;
   readonly #tips: Tips;
+  readonly #writes: WriteWatch;
+  readonly #writeBell: Wakeup;
 
   constructor(machine: LoopMachine, tools: LoopTools) {
     this.#machine = machine;
@@ -75,6 +82,12 @@ export class ReplicationLoop {
         isAcknowledged: () => machine.targets.some(({ unsent }) => unsent.length === 0),
       },
     });
+    this.#writes = new WriteWatch({
+      ...{ machine, files: tools.files },
+      reached: (copyType) =>
+        this.#happened((trigger, type) => trigger.kind === 'written' && type === copyType),
+    });
+    this.#writeBell = new Wakeup(tools.clock);
     this.#cutBell = new Wakeup(tools.clock);
     this.#lookBell = new Wakeup(tools.clock);
   }
@@ -83,9 +96,11 @@ export class ReplicationLoop {
     this.#unlisten = this.#machine.onEvent((event) => this.#onEvent(event));
     const { signal } = this.#stop;
     this.#followTargets();
+    this.#writes.begin();
     this.#work = Promise.all([
       this.#running('look', () => this.#keepLooking(signal)),
       this.#running('cut', () => this.#keepCutting(signal)),
+      this.#running('writes', () => this.#keepWatchingWrites(signal)),
     ]);
   }
 
@@ -109,6 +124,9 @@ export class ReplicationLoop {
         if (data.open === true)
           this.#happened((trigger) => trigger.kind === 'guest' && trigger.port === data.id);
         break;
+      case 'BLOCK_WRITE_THRESHOLD':
+        this.#writeBell.ring();
+        break;
       case 'WARMSITE_LEFT_FROZEN':
         alerts.raise(frozen, 'critical', failureOf(data.error), machineId);
         break;
@@ -128,6 +146,7 @@ export class ReplicationLoop {
     this.#followTargets();
     this.#lookBell.ring();
     this.#cutBell.ring();
+    this.#writeBell.ring();
     for (const sender of this.#senders) {
       sender.retry();
       sender.ring();
@@ -182,7 +201,7 @@ export class ReplicationLoop {
     };
   }
 
-  #happened(isMeant: (trigger: Trigger) => boolean): readonly string[] {
+  #happened(isMeant: (trigger: Trigger, copyType: string) => boolean): readonly string[] {
     const types = this.#scheduler.happened(isMeant);
     if (types.length > 0) this.#cutBell.ring();
     return types;
@@ -238,12 +257,38 @@ export class ReplicationLoop {
     if (this.#machine.presence.state === before) return;
     this.#tellPresence();
     this.#cutBell.ring();
+    this.#writeBell.ring();
     for (const sender of this.#senders) sender.retry();
   }
 
   #tellPresence(): void {
     const { machineId } = this.#machine.record;
     this.#tools.events.emit({ event: 'machine', machineId, state: this.#machine.presence.state });
+  }
+
+  // Watching: how much the guest writes.
+
+  async #keepWatchingWrites(signal: AbortSignal): Promise<never> {
+    await this.#looked.promise;
+    for (;;) {
+      const isWatched = await this.#watchWrites();
+      await this.#writeBell.wait(isWatched ? Number.POSITIVE_INFINITY : MEASURE_EVERY_MS, signal);
+    }
+  }
+
+  /** Whether the machine will tell when to look again. */
+  async #watchWrites(): Promise<boolean> {
+    try {
+      await this.#writes.look();
+      return true;
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#tools.log.warn('writes.unwatched', {
+        machine: this.#machine.record.name,
+        reason: error.message,
+      });
+      return false;
+    }
   }
 
   // Cutting: copies when they are due.
@@ -272,6 +317,7 @@ export class ReplicationLoop {
       else {
         this.#skip(copyType, reason);
         if (this.#machine.presence.state !== 'stopped') this.#scheduler.postpone(copyType);
+        else this.#writes.passed(copyType);
       }
     } catch (error) {
       if (!isFailure(error)) throw error;
@@ -288,6 +334,8 @@ export class ReplicationLoop {
     this.#isCutting = true;
     try {
       const cut = await this.#machine.cut(copyType, together);
+      this.#writes.copied(cut);
+      this.#writeBell.ring();
       await this.#tips.sealed();
       alerts.clear(`copy:${machineId}`);
       // Why a group was not cut at one instant is told once, of the group.

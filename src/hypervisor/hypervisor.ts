@@ -136,6 +136,12 @@ export interface RunningMachine extends AsyncDisposable {
   prepareCut(disks: readonly DiskCut[]): Promise<PreparedCut>;
   /** Makes a disk larger, as its guest sees it; durable on return. One that is as large already stays as it is. */
   growDisk(deviceName: string, sizeBytes: number): Promise<void>;
+  /**
+   * Has the event BLOCK_WRITE_THRESHOLD told once for each of these devices, when the file of its tip is written to beyond the
+   * offset given. A later call takes the place of an earlier one for the same tip; a new tip is not watched. Devices that the
+   * machine does not have are passed over.
+   */
+  watchTips(offsets: Readonly<Record<string, number>>): Promise<void>;
   /** Limits all disks together, from now on until the process ends; what is not named is not limited. */
   limitDisks(limit: DiskLimit): Promise<void>;
   /**

@@ -29,6 +29,7 @@ export { type HeaderContext, parseHeader, type Qcow2Header, readHeader, readVirt
 export type { LayerOperation } from './layer-allocation.ts';
 export {
   CLUSTER_BYTES,
+  emptyLayerBytes,
   LAYER_BYTES_MAX,
   type LayerBacking,
   type LayerShape,

@@ -54,6 +54,11 @@ export function firstFreeClusterOf(shape: LayerShape): number {
   return L1_CLUSTER + Math.ceil((l1EntriesOf(shape) * 8) / CLUSTER_BYTES);
 }
 
+/** Where the file of a layer for a disk of this size ends before anything has been written to it, at most. */
+export function emptyLayerBytes(sizeBytes: number): number {
+  return firstFreeClusterOf({ sizeBytes, backing: null }) * CLUSTER_BYTES;
+}
+
 /** Throws QCOW2_SHAPE_UNSUPPORTED or QCOW2_BACKING_REFUSED; sizes and names come from other machines. */
 export function checkShape(shape: LayerShape): void {
   const { sizeBytes, backing } = shape;

@@ -7,6 +7,9 @@ const Interval = Type.Integer({ minimum: 500, maximum: YEAR_MS });
 /** What a person calls an event, a copy type or a port of the guest. */
 const Name = Type.String({ pattern: '^[a-z][a-z0-9.-]{0,31}$' });
 
+/** Less is not worth a copy: a layer grows by 128 KiB for the smallest write. */
+const Written = Type.Integer({ minimum: 1024 * 1024, maximum: 2 ** 50 });
+
 /** What makes a copy due. docs/policies.md says of each when exactly. */
 export const Trigger = Type.Union([
   /** So long after the last copy. */
@@ -23,6 +26,8 @@ export const Trigger = Type.Union([
   Type.Object({ kind: Type.Literal('call'), name: Name }),
   /** When the guest opens this virtio-serial port; the id of its device. */
   Type.Object({ kind: Type.Literal('guest'), port: Name }),
+  /** When the guest has written so much since the last copy of the type. */
+  Type.Object({ kind: Type.Literal('written'), bytes: Written }),
 ]);
 export type Trigger = Type.Static<typeof Trigger>;
 

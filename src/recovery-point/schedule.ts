@@ -151,9 +151,9 @@ export class Schedule {
   }
 
   /** Copy types with a trigger that `isMeant` names. */
-  typesWith(isMeant: (trigger: Trigger) => boolean): readonly string[] {
+  typesWith(isMeant: (trigger: Trigger, copyType: string) => boolean): readonly string[] {
     return this.plan.schedules
-      .filter(({ triggers }) => triggers.some(isMeant))
+      .filter(({ copyType, triggers }) => triggers.some((trigger) => isMeant(trigger, copyType)))
       .map(({ copyType }) => copyType);
   }
 
@@ -258,7 +258,8 @@ export class Schedule {
 /** The copy type that every other one counts as too. */
 const LEAST = 'crash';
 
-function countsAs(made: string, wanted: string): boolean {
+/** Whether a copy of one type is one of another type too. */
+export function countsAs(made: string, wanted: string): boolean {
   return made === wanted || wanted === LEAST;
 }
 

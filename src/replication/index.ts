@@ -51,3 +51,4 @@ export {
   withTarget,
   withTargetChanged,
 } from './targets.ts';
+export { grownTogether, tipGrowth } from './tip-growth.ts';

@@ -20,6 +20,7 @@ import { OwedHooks } from './owed-hooks.ts';
 import { cutsToMerge, nextToJoin, settledCuts, type TargetPlace } from './places.ts';
 import { quiesced } from './quiesce.ts';
 import { CUT_RECORD, type CutRecord, type MachineRecord, type ProtectedDisk } from './records.ts';
+import { grownTogether, tipGrowth } from './tip-growth.ts';
 
 export interface ChainTools {
   readonly files: FileSystem;
@@ -201,6 +202,7 @@ export class ProtectedChain {
     const found = (await running?.disks()) ?? [];
     const sizes = await sizesNow(this.#tools.files, this.#disks, this.#cuts, found);
     const leftOut = strangersAmong(found, this.#machine);
+    const before = this.#cuts;
     const cutId = newId(clock, random);
     const intended: CutRecord = {
       cutId,
@@ -229,7 +231,8 @@ export class ProtectedChain {
       await this.#createTips(intended);
       const reached = await this.#seal(intended, type, freezeLimitMs, running, together);
       const grown = await followGrowth(this.#tools, this.#disks, intended, running);
-      const sealed: CutRecord = { ...intended, ...reached, sizes: grown, state: 'sealed' };
+      const grownBytes = grownTogether(await tipGrowth(this.#tools.files, this.#disks, before));
+      const sealed: CutRecord = { ...intended, ...reached, sizes: grown, grownBytes, state: 'sealed' };
       await this.#store(sealed);
       return sealed;
     } catch (error) {

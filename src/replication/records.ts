@@ -109,21 +109,24 @@ const MachineRecordSchema = Type.Object({
 /** `machine.json`: a machine of this site. */
 export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
 export type ProtectedDisk = MachineRecord['disks'][number];
-export const MACHINE_RECORD = recordKind('machine', 4, MachineRecordSchema, (value, version) =>
+export const MACHINE_RECORD = recordKind('machine', 5, MachineRecordSchema, (value, version) =>
   version === 1 ? ofVersion1(value) : value,
 );
+const MACHINE_RECORD_4 = recordKind('machine', 4, MachineRecordSchema);
 const MACHINE_RECORD_3 = recordKind('machine', 3, MachineRecordSchema);
 const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
 
 /**
  * A machine with copy types of its own must not be copied by a program that would not know what they ask for, nor one whose
  * cuts have different disks by a program that takes them for the same, nor one with several targets by one that would merge
- * what the others still need.
+ * what the others still need, nor one with a trigger by one that would not know it.
  */
 export function machineKind({ protection, disks, formerDisks }: MachineRecord): typeof MACHINE_RECORD {
   const isOfOneAge = disks.every(({ sinceOrdinal, leaving }) => sinceOrdinal === undefined && !leaving);
-  if (!isOfOneAge || formerDisks?.length) return MACHINE_RECORD;
-  if (protection?.furtherTargets?.length) return MACHINE_RECORD;
+  const triggers = protection?.schedules.flatMap((schedule) => schedule.triggers) ?? [];
+  if (triggers.some(({ kind }) => kind === 'written')) return MACHINE_RECORD;
+  if (!isOfOneAge || formerDisks?.length) return MACHINE_RECORD_4;
+  if (protection?.furtherTargets?.length) return MACHINE_RECORD_4;
   return protection?.copyTypes?.length ? MACHINE_RECORD_3 : MACHINE_RECORD_2;
 }
 
@@ -211,6 +214,8 @@ const CutSchema = Type.Object({
   tips: Type.Record(Type.String(), Image),
   /** By disk: its size at the cut. Absent in records of old: as the machine's record has it. */
   sizes: Type.Optional(DiskSizes),
+  /** How much the layers that it sealed had grown since the cut before; absent where nobody has looked. */
+  grownBytes: Type.Optional(Type.Integer({ minimum: 0 })),
   /** Disks that the machine had at the cut and that are none of its protected ones, as its hypervisor names them. */
   leftOut: Type.Optional(Type.Array(Type.String())),
   /** The sealed layer has been committed into the file below it and is gone. */

@@ -183,6 +183,10 @@ class FakeConnection implements RunningMachine {
     );
   }
 
+  async watchTips(): Promise<void> {
+    await this.#actor.turn('tips watched', () => undefined);
+  }
+
   async limitDisks(): Promise<void> {
     await this.#actor.turn('limit sent', () => undefined);
   }

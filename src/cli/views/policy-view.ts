@@ -6,7 +6,7 @@ import type {
   TriggerShape,
   WindowShape,
 } from '../../api/index.ts';
-import { formatDuration, formatRate } from '../format.ts';
+import { formatBytes, formatDuration, formatRate } from '../format.ts';
 import type { Page } from '../page.ts';
 
 /** What a retention policy would do with the points that there are. */
@@ -46,6 +46,8 @@ function triggerWords(trigger: TriggerShape): string {
       return `on ${trigger.name}`;
     case 'guest':
       return `when the guest opens port ${trigger.port}`;
+    case 'written':
+      return `after ${formatBytes(trigger.bytes)} written`;
   }
 }
 

@@ -80,6 +80,14 @@ export function nodeNameOf(queryNamedBlockNodes: unknown, image: ImageFile): str
   return undefined;
 }
 
+/** The nodes that have this file open itself, below those of its format, by `query-named-block-nodes`. */
+export function fileNodesOf(queryNamedBlockNodes: unknown, path: string): string[] {
+  return listOf(queryNamedBlockNodes, 'query-named-block-nodes')
+    .filter((node) => node.drv === 'file' && node.file === path)
+    .map((node) => textOf(node['node-name']))
+    .filter((name) => name !== '');
+}
+
 function listOf(reply: unknown, command: string): Reply[] {
   if (!Array.isArray(reply) || !reply.every(isRecord))
     throw unexpected(`the answer to ${command} is not a list`);

@@ -22,7 +22,7 @@ import type {
   RunningMachine,
 } from '../hypervisor.ts';
 import type { ImageFile } from '../images.ts';
-import { disksOf, nodeNameOf } from './block-graph.ts';
+import { disksOf, fileNodesOf, nodeNameOf } from './block-graph.ts';
 import { configurationOf } from './captured-configuration.ts';
 import { runInGuest } from './guest-command.ts';
 import { syncFile } from './qemu-images.ts';
@@ -124,6 +124,22 @@ export class QemuMachine implements RunningMachine {
     const disk = findDisk(await this.disks(), deviceName);
     if (disk.sizeBytes >= sizeBytes) return;
     await this.#qmp.execute('block_resize', { 'node-name': disk.tipNode, size: sizeBytes });
+  }
+
+  async watchTips(offsets: Readonly<Record<string, number>>): Promise<void> {
+    const disks = await this.disks();
+    const nodes = await this.#qmp.execute('query-named-block-nodes', { flat: true });
+    for (const { deviceName, chain } of disks) {
+      const offset = offsets[deviceName];
+      const tip = chain.at(-1);
+      if (offset === undefined || !tip) continue;
+      for (const node of fileNodesOf(nodes, tip.path)) {
+        await this.#qmp.execute('block-set-write-threshold', {
+          'node-name': node,
+          'write-threshold': offset,
+        });
+      }
+    }
   }
 
   async limitDisks({ bytesPerSecond = 0, operationsPerSecond = 0 }: DiskLimit): Promise<void> {

@@ -43,6 +43,7 @@ test('S0.8 schedules name a copy type and when it is made', () => {
   });
   assert.deepEqual(trigger('on deploy'), { kind: 'call', name: 'deploy' });
   assert.deepEqual(trigger('port copy-now'), { kind: 'guest', port: 'copy-now' });
+  assert.deepEqual(trigger('after 256MiB'), { kind: 'written', bytes: 2 ** 28 });
   assert.deepEqual(parseSchedule('nightly-db=off'), { copyType: 'nightly-db', triggers: [] });
   for (const wrong of [
     'app',
@@ -52,6 +53,8 @@ test('S0.8 schedules name a copy type and when it is made', () => {
     'app=off now',
     'App=every 1s',
     'app=sometimes',
+    'app=after 10m30s',
+    'app=after',
   ]) {
     assert.throws(() => parseSchedule(wrong), { code: 'CLI_VALUE_INVALID' }, wrong);
   }

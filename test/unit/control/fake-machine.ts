@@ -32,6 +32,7 @@ export class FakeMachine implements LoopMachine {
   /** Thrown by `replicate` until it is taken away. */
   sendFailure: Error | undefined;
   readonly made: string[] = [];
+  running: LoopMachine['running'];
   readonly #wallMs: () => number;
   readonly #listeners = new Set<(event: MachineEvent) => void>();
 
@@ -91,7 +92,14 @@ export class FakeMachine implements LoopMachine {
     const ordinal = this.cuts.length + 1;
     const cut = {
       ...{ cutId: `cut-${ordinal}`, ordinal, state: 'sealed', copyType, consistency: 'crash' },
-      ...{ cutAtMs: this.#wallMs(), pauseMs: 1, sealed: {}, tips: {}, merged: false, missed: [] },
+      ...{
+        cutAtMs: this.#wallMs(),
+        pauseMs: 1,
+        sealed: {},
+        tips: { disk0: this.chain()[0] },
+        merged: false,
+        missed: [],
+      },
     } as CutRecord;
     this.cuts = [...this.cuts, cut];
     this.made.push(copyType);

@@ -8,6 +8,7 @@ import { BLOCKED_PAUSE_MS } from '../../../src/control/target-sender.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
+import { emptyLayerBytes } from '../../../src/qcow2/index.ts';
 import { Zones } from '../../../src/recovery-point/index.ts';
 import type { Protection, ReplicationTarget } from '../../../src/replication/index.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
@@ -17,6 +18,7 @@ function every(copyType: string, everyMs: number): Protection['schedules'][numbe
   return { copyType, triggers: [{ kind: 'interval', everyMs }] };
 }
 
+const MIB = 1024 * 1024;
 const EVERY_5_S: Partial<Protection> = { schedules: [every('crash', 5000)] };
 
 async function looping(
@@ -123,6 +125,60 @@ describe('replication loop', () => {
     await clock.turn(1);
     assert.equal(machine.made.at(-1), 'app');
     assert.throws(() => loop.call('nothing'), { code: 'TRIGGER_UNKNOWN' });
+  });
+
+  it('S0.8 makes a copy when as much is written as was said; one that falls due in a blackout at its end', async (t) => {
+    const triggers = [{ kind: 'written' as const, bytes: 64 * MIB }];
+    const days = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'] as const;
+    const blackouts = [{ days: [...days], from: '01:00', to: '02:00', zone: 'UTC' }];
+    const asked: number[] = [];
+    const protection = { schedules: [{ copyType: 'crash', triggers }], blackouts };
+    const { clock, machine, tip } = await looping(t, protection, (fake) => {
+      const watchTips = async ({ dev }: Record<string, number>) => void asked.push(dev!);
+      fake.running = { watchTips } as unknown as typeof fake.running;
+    });
+    const emptyBytes = emptyLayerBytes(512);
+    const cut = machine.cut.bind(machine);
+    machine.cut = async (copyType) => {
+      tip.sizeBytes = emptyBytes;
+      return cut(copyType);
+    };
+    const writes = async (bytes: number) => {
+      tip.sizeBytes += bytes;
+      machine.tell({ name: 'BLOCK_WRITE_THRESHOLD', data: { 'node-name': '#block1' } });
+      await clock.turn(0);
+    };
+    assert.deepEqual([machine.made, asked.at(-1)], [['crash'], 64 * MIB]);
+    tip.sizeBytes = emptyBytes;
+    await clock.turn(10 * 60_000);
+    await writes(63 * MIB);
+    assert.deepEqual([machine.made.length, asked.at(-1)], [1, emptyBytes + 64 * MIB - 1]);
+    await writes(2 * MIB);
+    assert.deepEqual([machine.made.length, asked.at(-1)], [2, emptyBytes + 64 * MIB - 1]);
+    // No storm: however fast the guest writes, there is a second between two copies.
+    await writes(200 * MIB);
+    assert.equal(machine.made.length, 2);
+    await clock.turn(1000);
+    assert.equal(machine.made.length, 3);
+    await clock.turn(3600_000 - clock.monotonicMs());
+    await writes(300 * MIB);
+    await clock.turn(3600_000 - 1);
+    assert.equal(machine.made.length, 3);
+    await clock.turn(1);
+    assert.equal(machine.made.length, 4);
+    await clock.turn(24 * 3600_000);
+    assert.equal(machine.made.length, 4, 'nothing is copied while nothing is written');
+  });
+
+  it('S0.8 measures by itself what a machine has written that cannot be had to tell it', async (t) => {
+    const schedules = [{ copyType: 'crash', triggers: [{ kind: 'written' as const, bytes: 64 * MIB }] }];
+    const { clock, machine, tip } = await looping(t, { schedules }, (fake) => {
+      const watchTips = () => Promise.reject(failure('QMP_COMMAND_FAILED', 'never'));
+      fake.running = { watchTips } as unknown as typeof fake.running;
+    });
+    tip.sizeBytes = emptyLayerBytes(512) + 64 * MIB;
+    await clock.turn(30_000);
+    assert.equal(machine.made.length, 2);
   });
 
   it('S0.8 a copy that an event asked for and that could not be made is tried again until it is', async (t) => {

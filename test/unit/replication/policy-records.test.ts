@@ -7,7 +7,7 @@ import type { RetentionPolicy } from '../../../src/recovery-point/index.ts';
 import { REPLICA_RECORD } from '../../../src/replica/records.ts';
 import { replicationFailure } from '../../../src/replication/errors.ts';
 import { PeerTarget } from '../../../src/replication/index.ts';
-import { MACHINE_RECORD, type MachineRecord } from '../../../src/replication/records.ts';
+import { MACHINE_RECORD, type MachineRecord, machineKind } from '../../../src/replication/records.ts';
 import { retentionFromWire, retentionToWire } from '../../../src/replication/retention-wire.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 
@@ -105,4 +105,18 @@ test('S0.16 an older recovery site that cannot read the policy gives a clear ref
     target.offer({} as DeltaHeader, { machineName: 'box', retention });
   await assert.rejects(offer(BY_CALENDAR), { code: 'REPLICATION_RETENTION_UNKNOWN', retry: 'never' });
   await assert.rejects(offer({ types: { crash: 1 } }), { code: 'REPLICATION_REQUEST_INVALID' });
+});
+
+test('S0.8 a machine that is copied by how much is written is not opened by a program that would not know it', () => {
+  const versionWith = (trigger: object) => {
+    const schedules = [{ copyType: 'crash', triggers: [trigger] }];
+    const protection = { ...PROTECTION_1, schedules, retention: BY_CALENDAR };
+    const record = { ...MACHINE, protection } as unknown as MachineRecord;
+    const kind = machineKind(record);
+    const read = decodeRecord(MACHINE_RECORD, encodeRecord(kind, record), 'test');
+    assert.deepEqual(read.protection?.schedules, schedules);
+    return kind.version;
+  };
+  assert.equal(versionWith({ kind: 'written', bytes: 2 ** 28 }), 5);
+  assert.equal(versionWith({ kind: 'interval', everyMs: 60_000 }), 2);
 });
