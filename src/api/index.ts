@@ -17,8 +17,8 @@
  * reasons) are a stranger's: show them as text, never as markup or terminal codes.
  *
  * How the certificate of a site is checked: the API shows a leaf of the site's own authority. A client on the same host
- * trusts `CLIENT_FILES.authority` and nothing else; host names play no part, the name that counts is the URI
- * `warmsite:site:<siteId>`.
+ * trusts `CLIENT_FILES.authority` and nothing else; for our own clients host names play no part, the name that counts is the
+ * URI `warmsite:site:<siteId>`. The address that the API listens at and the advertised host stand beside it, for others.
  *
  * Data only: nothing here opens, waits or decides.
  */
@@ -78,6 +78,7 @@ export {
   type RouteName,
   type RouteParams,
   type RouteQuery,
+  TRIGGER_PATH,
   VERSION_HEADER,
   WAIT_MS_MAX,
 } from './routes.ts';
@@ -92,3 +93,4 @@ export type {
   RebuildReport,
   SiteView,
 } from './site.ts';
+export type { CreateTriggerRequest, TriggerView } from './triggers.ts';

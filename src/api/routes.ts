@@ -50,6 +50,7 @@ import {
   TokenRequest,
   TokenView,
 } from './site.ts';
+import { CreateTriggerRequest, IssuedTrigger, TriggerView } from './triggers.ts';
 
 /** All routes stand below this; another major contract would get another one. */
 export const API_PREFIX = '/v1';
@@ -81,6 +82,8 @@ const MachineTrigger = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
   trigger: Type.String({ minLength: 1, maxLength: 32 }),
 });
+/** A trigger with a token of its own, by its id. */
+const Trigger = Type.Object({ trigger: Type.String({ minLength: 26, maxLength: 26 }) });
 /** A machine and a site that it is replicated to, by name or id. */
 const MachineTarget = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
@@ -130,11 +133,15 @@ const ofTarget = { ...plain, params: MachineTarget };
 const ofGroup = { ...plain, params: Group };
 const ofPeer = { ...plain, params: Peer };
 const ofJob = { ...plain, params: Job };
+const ofTrigger = { ...plain, params: Trigger };
+
+/** Below API_PREFIX: where a trigger's own token is shown. */
+export const TRIGGER_PATH = '/triggers/:trigger';
 
 /**
  * Every route but the event stream. Answers of success have status 200 and exactly the shape `answer`; all others
  * have the status of the failure's kind and the body `ErrorAnswer`. Every request carries
- * `authorization: Bearer <operator token>`.
+ * `authorization: Bearer <operator token>`; that of `trigger.use` may carry the trigger's own token instead.
  */
 export const ROUTES = {
   'site.show': { ...plain, method: 'GET', path: '/site', answer: SiteView },
@@ -234,6 +241,26 @@ export const ROUTES = {
     method: 'POST',
     path: '/machines/:machine/triggers/:trigger',
     params: MachineTrigger,
+    answer: TriggerAnswer,
+  },
+  'trigger.create': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/trigger-tokens',
+    body: CreateTriggerRequest,
+    answer: IssuedTrigger,
+  },
+  'trigger.list': { ...plain, method: 'GET', path: '/triggers', answer: Type.Array(TriggerView) },
+  'trigger.revoke': { ...ofTrigger, method: 'DELETE', path: '/triggers/:trigger', answer: TriggerView },
+  /**
+   * The only route that a trigger's own token opens, and the only thing that it opens. Who calls may send along what it always
+   * sends: the body is not looked at.
+   */
+  'trigger.use': {
+    ...ofTrigger,
+    method: 'POST',
+    path: TRIGGER_PATH,
+    body: Type.Unknown(),
     answer: TriggerAnswer,
   },
   'vm.remove': { ...ofMachine, method: 'DELETE', path: '/machines/:machine', answer: Done },

@@ -100,7 +100,7 @@ export type AlertView = Type.Static<typeof AlertView>;
 export const AuditView = Type.Object({
   sequence: Count,
   atMs: WallTime,
-  /** `operator:<token name>`, `peer:<site id>` or `site` for what the site does by itself. */
+  /** `operator:<token name>`, `trigger:<trigger id>`, `peer:<site id>` or `site` for what the site does by itself. */
   actor: Type.String(),
   act: Type.String(),
   /** An intent stands before its act; its result names it in `intent`. */

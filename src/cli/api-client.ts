@@ -138,7 +138,8 @@ export class ApiClient {
   /** Node has checked the chain up to the authority; the name in the certificate is left, and that is no host name. */
   #faultOf(leaf: X509Certificate): Error | undefined {
     const siteId = /^CN=Warmsite authority ([0-9a-z]{26})$/m.exec(this.#authority.subject)?.[1];
-    if (siteId !== undefined && leaf.subjectAltName === `URI:warmsite:site:${siteId}`) return undefined;
+    const names = leaf.subjectAltName?.split(', ') ?? [];
+    if (siteId !== undefined && names.includes(`URI:warmsite:site:${siteId}`)) return undefined;
     return this.#untrusted('its certificate is not one of this site');
   }
 

@@ -10,7 +10,7 @@ type Row = Readonly<Record<string, SQLOutputValue>>;
 
 /** What was asked for, by whom. Never holds a secret: tokens, keys and passwords are left out by the caller. */
 export interface AuditedAct {
-  /** `operator:<token>`, `peer:<site id>`, or `site`. */
+  /** `operator:<token>`, `trigger:<trigger id>`, `peer:<site id>`, or `site`. */
   readonly actor: string;
   readonly act: string;
   /** The machine, point, branch or peer that it is about. */
@@ -70,6 +70,14 @@ export class Audit {
       .prepare('SELECT * FROM audit WHERE sequence < ? ORDER BY sequence DESC LIMIT ?')
       .all(o.before ?? Number.MAX_SAFE_INTEGER, o.limit);
     return rows.map(viewOf);
+  }
+
+  /** By actor: when it has last done this. */
+  lastDone(act: string): ReadonlyMap<string, number> {
+    const rows = this.#database
+      .prepare("SELECT actor, MAX(at_ms) AS at_ms FROM audit WHERE act = ? AND phase = 'done' GROUP BY actor")
+      .all(act);
+    return new Map(rows.map((row) => [String(row.actor), Number(row.at_ms)]));
   }
 
   /** Reads the whole chain and computes every hash again. */

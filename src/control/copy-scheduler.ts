@@ -74,7 +74,7 @@ export class CopyScheduler {
     if (!owed) return;
     const sinceMs = this.#clock.monotonicMs() + AGAIN_MS;
     const state = this.#looked();
-    this.#state = { ...state, owed: { ...state.owed, [copyType]: { sinceMs, why: owed.why } } };
+    this.#state = { ...state, owed: { ...state.owed, [copyType]: { ...owed, sinceMs } } };
   }
 
   /** Something that a copy may be wanted for has happened. Returns the copy types that are due for it. */
@@ -85,6 +85,11 @@ export class CopyScheduler {
       this.#state = schedule.event(this.#looked(), copyType, this.#clock.monotonicMs());
     }
     return types;
+  }
+
+  /** Somebody asks for one copy of a type, which may have no schedule. */
+  ask(copyType: string): void {
+    this.#state = this.#scheduleNow().event(this.#looked(), copyType, this.#clock.monotonicMs(), true);
   }
 
   /**

@@ -133,6 +133,22 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'List the triggers of the machine with `warmsite vm show`.',
   },
+  TRIGGER_TOKEN_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'List the triggers that have a token with `warmsite vm trigger list`.',
+  },
+  TRIGGER_TOO_OFTEN: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'Wait a minute. Copies that are wanted more often are for a schedule: `warmsite vm policy --schedule`.',
+  },
+  TRIGGERS_TOO_MANY: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Revoke triggers that nobody uses: `warmsite vm trigger list`, `warmsite vm trigger revoke`.',
+  },
   COPY_NOT_DUE: {
     kind: 'unavailable',
     retry: 'later',

@@ -12,6 +12,7 @@ import type { Groups } from './groups.ts';
 import type { Inventory } from './inventory.ts';
 import type { Machines } from './machines.ts';
 import type { PeerLinks } from './peer-links.ts';
+import type { TriggerTokens } from './trigger-tokens.ts';
 import { peerMeant } from './views.ts';
 
 /** What a person does with machines. Each act is audited; each answers with the machine as it is afterwards. */
@@ -22,6 +23,7 @@ export class MachineActs {
   readonly #audit: Audit;
   readonly #alerts: Alerts;
   readonly #groups: Pick<Groups, 'of' | 'checkRetention'>;
+  readonly #tokens: TriggerTokens;
 
   constructor(o: {
     machines: Machines;
@@ -30,6 +32,7 @@ export class MachineActs {
     audit: Audit;
     alerts: Alerts;
     groups: Pick<Groups, 'of' | 'checkRetention'>;
+    tokens: TriggerTokens;
   }) {
     this.#machines = o.machines;
     this.#inventory = o.inventory;
@@ -37,6 +40,7 @@ export class MachineActs {
     this.#audit = o.audit;
     this.#alerts = o.alerts;
     this.#groups = o.groups;
+    this.#tokens = o.tokens;
   }
 
   list(): MachineView[] {
@@ -63,6 +67,7 @@ export class MachineActs {
     const { machineId } = machine.record;
     return this.#audit.acting({ actor, act: 'vm.remove', subject: machineId }, async () => {
       await this.#machines.remove(machine);
+      await this.#tokens.remove((trigger) => trigger.machineId === machineId);
       this.#alerts.clearMachine(machineId);
     });
   }

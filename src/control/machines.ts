@@ -26,6 +26,7 @@ import {
   ProtectedMachine,
   type ProtectedTools,
   type Protection,
+  protectionOf,
   type SeedExported,
   type SeedExportOptions,
   targetsOf,
@@ -378,6 +379,12 @@ export class Machines {
     } finally {
       loop.kick();
     }
+  }
+
+  /** Throws for a copy type that the machine does not have, or of which its policy would keep none. */
+  checkCopies(machine: ProtectedMachine, copyType: string): void {
+    const protection = protectionOf(machine.record);
+    this.#check({ ...protection, schedules: [{ copyType, triggers: [{ kind: 'call', name: 'token' }] }] });
   }
 
   #check(protection: Protection): void {

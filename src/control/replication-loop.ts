@@ -3,8 +3,13 @@ import type { MachineEvent } from '../hypervisor/index.ts';
 import { cancelled } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
-import type { Trigger, Zones } from '../recovery-point/index.ts';
-import type { CutRecord, CutTogether, ProtectedMachine } from '../replication/index.ts';
+import { copyTypeOf, type Trigger, type Zones } from '../recovery-point/index.ts';
+import {
+  type CutRecord,
+  type CutTogether,
+  type ProtectedMachine,
+  protectionOf,
+} from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import { reportCopy } from './copy-alerts.ts';
@@ -214,6 +219,16 @@ export class ReplicationLoop {
     throw controlFailure('TRIGGER_UNKNOWN', `${this.#machine.record.name} has no trigger ${name}`);
   }
 
+  /**
+   * One copy of this type is due, whether or not it has a schedule; otherwise it is an event like others. Throws COPY_TYPE_UNKNOWN,
+   * PROTECTION_NOT_PROTECTED.
+   */
+  ask(copyType: string): void {
+    copyTypeOf(copyType, protectionOf(this.#machine.record).copyTypes ?? []);
+    this.#scheduler.ask(copyType);
+    this.#cutBell.ring();
+  }
+
   /** Runs one of the workers; a bug ends that worker, loudly, and no other machine's. */
   async #running(worker: string, work: () => Promise<never>, signal = this.#stop.signal): Promise<void> {
     try {
@@ -321,7 +336,8 @@ export class ReplicationLoop {
       }
     } catch (error) {
       if (!isFailure(error)) throw error;
-      this.#scheduler.postpone(copyType);
+      // A type that the policy has lost meanwhile is not asked for again.
+      if (error.code !== 'COPY_TYPE_UNKNOWN') this.#scheduler.postpone(copyType);
       const { machineId } = this.#machine.record;
       this.#tools.alerts.raise(`copy:${machineId}`, 'warning', error, machineId);
       this.#skip(copyType, error.message);

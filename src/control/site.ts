@@ -48,6 +48,8 @@ import { SpaceWatch } from './space-watch.ts';
 import { TargetActs } from './target-acts.ts';
 import { TestKeeper } from './test-keeper.ts';
 import { StoredTestRules } from './test-rules.ts';
+import { TriggerActs } from './trigger-acts.ts';
+import { TriggerTokens } from './trigger-tokens.ts';
 import { recordOf } from './views.ts';
 
 /** What a site needs of the world. */
@@ -71,6 +73,7 @@ interface Ground {
   readonly audit: Audit;
   readonly zones: Zones;
   readonly testRules: StoredTestRules;
+  readonly triggerTokens: TriggerTokens;
   readonly database: DatabaseSync;
   readonly peers: PeerDirectory;
   readonly replicaTools: ReplicaTools;
@@ -102,6 +105,7 @@ export class Site {
   readonly jobs: Jobs;
   readonly machines: MachineActs;
   readonly targets: TargetActs;
+  readonly triggers: TriggerActs;
   readonly groups: GroupActs;
   readonly points: PointActs;
   readonly failovers: FailoverActs;
@@ -136,7 +140,9 @@ export class Site {
     this.alerts = alerts;
     this.audit = audit;
     const groupPoints = new GroupPoints(ground.replicas);
-    this.machines = new MachineActs({ machines, inventory, links, audit, alerts, groups });
+    const tokens = ground.triggerTokens;
+    this.machines = new MachineActs({ machines, inventory, links, audit, alerts, groups, tokens });
+    this.triggers = new TriggerActs({ tokens, machines, inventory, audit });
     this.targets = new TargetActs({ machines, inventory, links, audit, groups });
     this.groups = new GroupActs({ groups, inventory, links, audit, keeper, points: groupPoints });
     this.points = new PointActs({
@@ -283,9 +289,10 @@ async function openGround(
   const replicas = await Replicas.open(replicaTools, dataDirectory);
   const audit = new Audit({ database, clock });
   const testRules = await StoredTestRules.open(files, dataDirectory);
+  const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
-    ...{ database, peers, replicaTools, replicas, testRules },
+    ...{ database, peers, replicaTools, replicas, testRules, triggerTokens },
   };
 }
 

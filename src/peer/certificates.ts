@@ -1,4 +1,5 @@
 import { createHash, type KeyObject, sign, X509Certificate } from 'node:crypto';
+import { isIP } from 'node:net';
 import type { Random } from '../lib/random.ts';
 import {
   bitString,
@@ -37,10 +38,17 @@ const OID = {
   clientAuth: '1.3.6.1.5.5.7.3.2',
 } as const;
 
-/** Context-specific tags of RFC 5280: the version and the extensions of a certificate, a URI, a key id. */
-const CONTEXT = { version: 0xa0, extensions: 0xa3, uniformResourceIdentifier: 0x86, keyIdentifier: 0x80 };
+/** Context-specific tags of RFC 5280: the version and the extensions of a certificate, names of three kinds, a key id. */
+const CONTEXT = {
+  version: 0xa0,
+  extensions: 0xa3,
+  dnsName: 0x82,
+  uniformResourceIdentifier: 0x86,
+  ipAddress: 0x87,
+  keyIdentifier: 0x80,
+} as const;
 
-/** The only name that counts in a leaf. */
+/** The only name that counts in a leaf, for sites and for our own clients. */
 export function siteUri(siteId: string): string {
   return `warmsite:site:${siteId}`;
 }
@@ -65,8 +73,12 @@ export function issueAuthority(o: { siteId: string; key: KeyObject; nowMs: numbe
   });
 }
 
-/** A leaf certificate (PEM) for `leafKey`, signed by the site's authority. */
+/**
+ * A leaf certificate (PEM) for `leafKey`, signed by the site's authority. `hosts` are names and addresses by which clients that
+ * are not ours reach the site; a leaf for other sites has none.
+ */
 export function issueLeaf(o: {
+  hosts?: readonly string[];
   siteId: string;
   leafKey: KeyObject;
   authorityKey: KeyObject;
@@ -92,11 +104,31 @@ export function issueLeaf(o: {
         'plain',
         sequence(objectIdentifier(OID.serverAuth), objectIdentifier(OID.clientAuth)),
       ),
-      extension(OID.subjectAltName, 'plain', sequence(uri)),
+      extension(OID.subjectAltName, 'plain', sequence(uri, ...(o.hosts ?? []).map(hostName))),
       extension(OID.subjectKeyIdentifier, 'plain', octetString(keyIdentifier(o.leafKey))),
       extension(OID.authorityKeyIdentifier, 'plain', sequence(issuerKeyId)),
     ],
   });
+}
+
+function hostName(host: string): Buffer {
+  switch (isIP(host)) {
+    case 4:
+      return tagged(CONTEXT.ipAddress, Buffer.from(host.split('.').map(Number)));
+    case 6:
+      return tagged(CONTEXT.ipAddress, bytesOfIPv6(host));
+    default:
+      return tagged(CONTEXT.dnsName, Buffer.from(host, 'ascii'));
+  }
+}
+
+/** The 16 bytes of an address, which the URL standard writes in one way: groups without leading zeros, `::` at most once. */
+function bytesOfIPv6(host: string): Buffer {
+  const [front = '', back] = new URL(`http://[${host}]`).hostname.slice(1, -1).split('::');
+  const groupsOf = (part: string) => (part === '' ? [] : part.split(':'));
+  const [before, after] = [groupsOf(front), groupsOf(back ?? '')];
+  const zeros = new Array<string>(8 - before.length - after.length).fill('0');
+  return Buffer.from([...before, ...zeros, ...after].map((group) => group.padStart(4, '0')).join(''), 'hex');
 }
 
 /** SHA-256 of the DER of a certificate: what a pairing token carries. 32 bytes. */

@@ -25,12 +25,15 @@ export class LeafKeeper {
   readonly #identity: SiteIdentity;
   readonly #clock: Clock;
   readonly #random: Random;
+  readonly #hosts: readonly string[];
   #leaf: Leaf | undefined;
 
-  constructor(o: { identity: SiteIdentity; clock: Clock; random: Random }) {
+  /** `hosts`: see `issueLeaf`. */
+  constructor(o: { identity: SiteIdentity; clock: Clock; random: Random; hosts?: readonly string[] }) {
     this.#identity = o.identity;
     this.#clock = o.clock;
     this.#random = o.random;
+    this.#hosts = o.hosts ?? [];
   }
 
   /** A leaf that is valid now and for a while; the same object until it is renewed. */
@@ -50,6 +53,7 @@ export class LeafKeeper {
       authorityKey: this.#identity.caKey,
       nowMs,
       random: this.#random,
+      hosts: this.#hosts,
     });
     const parsed = new X509Certificate(certificate);
     return {

@@ -28,8 +28,16 @@ export interface ScheduleState {
   readonly lived: readonly Stretch[];
   /** Fixed times that one copy has stood for when the wall clock leapt over them. */
   readonly answered: readonly number[];
-  /** Copy types that a fixed time or an event asks for: since when, on the monotonic clock, and why. */
-  readonly owed: Readonly<Record<string, { readonly sinceMs: number; readonly why: DueReason }>>;
+  /** Copy types that a fixed time or an event asks for. */
+  readonly owed: Readonly<Record<string, Owed>>;
+}
+
+interface Owed {
+  /** On the monotonic clock. */
+  readonly sinceMs: number;
+  readonly why: DueReason;
+  /** Whether or not the type has a schedule. */
+  readonly isAsked?: boolean;
 }
 
 export type DueReason = 'first' | 'interval' | 'fixed' | 'variable' | 'event';
@@ -142,12 +150,19 @@ export class Schedule {
     return { owed, passed };
   }
 
-  /** An event asks for a copy. However often it does, one is owed. */
-  event(state: ScheduleState, copyType: string, nowMs: number): ScheduleState {
-    return {
-      ...state,
-      owed: { ...state.owed, [copyType]: state.owed[copyType] ?? { sinceMs: nowMs, why: 'event' } },
-    };
+  /** An event asks for a copy, `isAsked` if also of a type without a schedule. However often it does, one is owed. */
+  event(state: ScheduleState, copyType: string, nowMs: number, isAsked = false): ScheduleState {
+    const owed: Owed = state.owed[copyType] ?? { sinceMs: nowMs, why: 'event' };
+    return { ...state, owed: { ...state.owed, [copyType]: isAsked ? { ...owed, isAsked } : owed } };
+  }
+
+  /** The schedules, and types without one that are asked for, in front: of copies that are due together a later one counts. */
+  #asked({ owed }: ScheduleState): CopyPlan['schedules'] {
+    const { schedules } = this.plan;
+    const others = Object.entries(owed).flatMap(([copyType, { isAsked }]) =>
+      isAsked && !schedules.some((schedule) => schedule.copyType === copyType) ? [copyType] : [],
+    );
+    return [...others.map((copyType) => ({ copyType, triggers: [] })), ...schedules];
   }
 
   /** Copy types with a trigger that `isMeant` names. */
@@ -164,7 +179,7 @@ export class Schedule {
   made(state: ScheduleState, copyType: string, nowMs: number): ScheduleState {
     const lastMade: Record<string, number> = { ...state.lastMade };
     const owed = { ...state.owed };
-    for (const { copyType: type, triggers } of this.plan.schedules) {
+    for (const { copyType: type, triggers } of this.#asked(state)) {
       if (!countsAs(copyType, type)) continue;
       delete owed[type];
       const everyMs = Math.min(
@@ -184,7 +199,7 @@ export class Schedule {
    * them; the one listed later first. In a blackout nothing is due before its end.
    */
   next(state: ScheduleState, now: Instant, situation: Situation): DueCopy | undefined {
-    const due = this.plan.schedules.flatMap(({ copyType, triggers }) => {
+    const due = this.#asked(state).flatMap(({ copyType, triggers }) => {
       const wanted = this.#wanted(copyType, triggers, state, now, situation);
       return wanted ? [{ ...wanted, dueAtMs: this.#afterBlackout(wanted.dueAtMs, now) }] : [];
     });

@@ -44,6 +44,7 @@ export type { SendProgress, StatementSigner } from './send-session.ts';
 export { planSession, type SessionConflict, type SessionPlan } from './session-plan.ts';
 export type { OfferDetails, ReplicationTarget, SeedTarget } from './target.ts';
 export {
+  protectionOf,
   type TargetChange,
   targetOf,
   targetsOf,

@@ -9,6 +9,7 @@ import {
   REQUEST_BYTES_MAX,
   ROUTES,
   type RouteName,
+  TRIGGER_PATH,
   VERSION_HEADER,
 } from '../api/index.ts';
 import { controlFailure, type Site } from '../control/index.ts';
@@ -18,7 +19,7 @@ import type { Log } from '../lib/log.ts';
 import { newId, type Random } from '../lib/random.ts';
 import { WARMSITE_VERSION } from '../lib/records.ts';
 import { type Leaf, LeafKeeper } from '../peer/index.ts';
-import type { OperatorTokens } from './authentication.ts';
+import { type OperatorTokens, tokenIn } from './authentication.ts';
 import { serverFailure } from './errors.ts';
 import { streamEvents } from './event-stream.ts';
 import { type Asked, HANDLERS } from './handlers.ts';
@@ -46,12 +47,14 @@ export class ApiServer {
   readonly #leaves: LeafKeeper;
   readonly #app: FastifyInstance<Server>;
   readonly #streams = new Set<() => void>();
+  /** Who sent a request, as it was when it came. */
+  readonly #actors = new WeakMap<FastifyRequest, string>();
   #leaf: Leaf;
 
   private constructor(o: ApiServerOptions) {
     const { site, clock, random } = o;
     this.#o = o;
-    this.#leaves = new LeafKeeper({ identity: site.identity, clock, random });
+    this.#leaves = new LeafKeeper({ identity: site.identity, clock, random, hosts: hostsOf(site.settings) });
     this.#leaf = this.#leaves.current();
     this.#app = fastify({
       https: tlsOptions(this.#leaf),
@@ -93,12 +96,16 @@ export class ApiServer {
       reply.header(VERSION_HEADER, WARMSITE_VERSION);
       reply.header('cache-control', 'no-store');
       reply.header('request-id', request.id);
-      if (this.#actorOf(request) !== undefined) return;
+      const actor = this.#actorOf(request);
+      if (actor !== undefined) {
+        this.#actors.set(request, actor);
+        return;
+      }
       const limit = await countWrongToken(request);
       const isTooMany = !limit.isAllowed && limit.isExceeded;
       throw isTooMany
         ? serverFailure('API_TOO_MANY_ATTEMPTS', 'too many wrong tokens came from this address')
-        : serverFailure('API_UNAUTHORIZED', 'the request carries no valid operator token');
+        : serverFailure('API_UNAUTHORIZED', 'the request carries no token that is good for it');
     });
     app.setErrorHandler((error, request, reply) => this.#answerError(error, request, reply));
     app.setNotFoundHandler((request, reply) => {
@@ -125,7 +132,7 @@ export class ApiServer {
         reply.raw.once('close', () => gone.abort());
         const answer = await handler({
           site: this.#o.site,
-          actor: this.#actorOf(request)!,
+          actor: this.#actors.get(request)!,
           params: checked(params, request.params, 'path') as Asked<N>['params'],
           query: checked(query, request.query, 'query') as Asked<N>['query'],
           body: checked(body, request.body ?? {}, 'body') as Asked<N>['body'],
@@ -137,8 +144,13 @@ export class ApiServer {
     });
   }
 
-  #actorOf(request: FastifyRequest): string | undefined {
-    return this.#o.tokens.actorOf(request.headers.authorization);
+  /** The operator, or whoever shows the token of the very trigger that is asked for. */
+  #actorOf({ headers, method, routeOptions, params }: FastifyRequest): string | undefined {
+    const token = tokenIn(headers.authorization);
+    const isTrigger = method === 'POST' && routeOptions.url === API_PREFIX + TRIGGER_PATH;
+    const operator = this.#o.tokens.actorOf(token);
+    if (operator !== undefined || !isTrigger) return operator;
+    return this.#o.site.triggers.actorOf(String((params as { trigger: unknown }).trigger), token);
   }
 
   #answerError(error: unknown, request: FastifyRequest, reply: FastifyReply): FastifyReply {
@@ -147,6 +159,8 @@ export class ApiServer {
     if (failure.code === 'INTERNAL') this.#o.log.error('api.handler-broke', { ...about, error });
     else this.#o.log.info('api.request-refused', { ...about, code: failure.code });
     if (failure.kind === 'unauthorized') reply.header('www-authenticate', 'Bearer');
+    const { againInMs } = failure.context;
+    if (typeof againInMs === 'number') reply.header('retry-after', String(Math.ceil(againInMs / 1000)));
     return reply.status(KIND_TABLE[failure.kind].httpStatus).send({ error: failure.toJSON() });
   }
 
@@ -180,6 +194,12 @@ export class ApiServer {
     this.#leaf = leaf;
     this.#app.server.setSecureContext(tlsOptions(leaf));
   }
+}
+
+/** By what programs that are not ours may know the site: where the API listens, and what other sites reach it by. */
+function hostsOf({ api, advertisedHost }: Site['settings']): string[] {
+  const listening = api.host === '0.0.0.0' || api.host === '::' ? [] : [api.host];
+  return [...new Set([...listening, ...(advertisedHost === undefined ? [] : [advertisedHost])])];
 }
 
 function tlsOptions(leaf: Leaf) {

@@ -11,11 +11,15 @@ export class OperatorTokens {
     this.#digest = digestOf(token);
   }
 
-  /** Who it is that sends this `authorization` header; undefined if nobody known. */
-  actorOf(header: string | undefined): string | undefined {
-    const shown = /^Bearer ([\x21-\x7e]{1,256})$/.exec(header ?? '')?.[1] ?? '';
+  /** Who it is that shows this token; undefined if nobody known. */
+  actorOf(shown: string): string | undefined {
     return timingSafeEqual(digestOf(shown), this.#digest) ? OPERATOR : undefined;
   }
+}
+
+/** The token in an `authorization` header; empty if there is none. */
+export function tokenIn(header: string | undefined): string {
+  return /^Bearer ([\x21-\x7e]{1,256})$/.exec(header ?? '')?.[1] ?? '';
 }
 
 function digestOf(text: string): Buffer {

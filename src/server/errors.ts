@@ -4,12 +4,13 @@ export const SERVER_ERRORS = {
   API_UNAUTHORIZED: {
     kind: 'unauthorized',
     retry: 'never',
-    remedy: 'Send the operator token of this site: the file keys/operator.token in its data directory.',
+    remedy:
+      'Send the operator token of this site: the file keys/operator.token in its data directory. The token of a trigger is good for `POST /v1/triggers/<its id>` alone, until it is revoked.',
   },
   API_TOO_MANY_ATTEMPTS: {
     kind: 'unauthorized',
     retry: 'later',
-    remedy: 'Wait a minute, then send the operator token of this site.',
+    remedy: 'Wait a minute, then send a token that is good.',
   },
   API_REQUEST_INVALID: {
     kind: 'input',

@@ -58,6 +58,10 @@ export const HANDLERS: Handlers = {
   'trigger.call': async ({ site, actor, params }) => ({
     copyTypes: [...(await site.machines.callTrigger(actor, params.machine, params.trigger))],
   }),
+  'trigger.create': ({ site, actor, params, body }) => site.triggers.create(actor, params.machine, body),
+  'trigger.list': ({ site }) => site.triggers.list(),
+  'trigger.revoke': ({ site, actor, params }) => site.triggers.revoke(actor, params.trigger),
+  'trigger.use': ({ site, actor, params }) => site.triggers.use(actor, params.trigger),
   'vm.remove': async ({ site, actor, params }) => {
     await site.machines.remove(actor, params.machine);
     return done;

@@ -26,6 +26,7 @@ import { addDiskCommands } from './disk-commands.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 import { shown } from './shown.ts';
 import { addTargetCommands } from './target-commands.ts';
+import { addTriggerCommands } from './trigger-commands.ts';
 
 export function addMachineCommands(program: Command, runner: Runner): void {
   const vm = program.command('vm').description('machines: add, start, protect, look at');
@@ -49,6 +50,7 @@ export function addMachineCommands(program: Command, runner: Runner): void {
   addTargetCommands(vm, runner);
   addCopyTypeCommands(vm, runner);
   addDiskCommands(vm, runner);
+  addTriggerCommands(vm, runner);
   vm.command('remove')
     .description('forget a machine that is not protected; its process and disks stay as they are')
     .argument('<vm>', 'name or id')
@@ -208,17 +210,6 @@ function addProtection(vm: Command, runner: Runner): void {
       ),
     )
     .action(runner.run(changePolicy));
-  vm.command('trigger')
-    .description('pull a trigger of the copy policy: the copies that it asks for are due now')
-    .argument('<vm>', 'name or id')
-    .argument('<trigger>', 'its name')
-    .addHelpText('after', examples('warmsite vm trigger web deploy'))
-    .action(
-      runner.run(async (context, machine: string, trigger: string) => {
-        const answer = await (await context.api()).call('trigger.call', { params: { machine, trigger } });
-        return { document: answer, print: (page) => page.line(`Due now: ${answer.copyTypes.join(', ')}.`) };
-      }),
-    );
   vm.command('unprotect')
     .description(
       'end the replication; the disks hold everything again, the points at the other site stay there',

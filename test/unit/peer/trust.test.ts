@@ -163,6 +163,19 @@ test('a leaf that is not valid by the clock of the server is refused', async (t)
   }
 });
 
+test('a leaf may have the names by which programs that are not ours know its host; no other site takes it for a site', async () => {
+  const identity = await createIdentity({ name: 'A', clock: systemClock, random: systemRandom });
+  const hosts = ['backup.example', '192.0.2.7', '2001:db8::7', '::1', '2001:db8:1:2:3:4:5:6'];
+  const keeper = new LeafKeeper({ identity, clock: systemClock, random: systemRandom, hosts });
+  const leaf = new X509Certificate(keeper.current().cert);
+  assert.equal(leaf.checkHost('backup.example'), 'backup.example');
+  for (const address of hosts.slice(1)) assert.equal(leaf.checkIP(address), address);
+  assert.equal(leaf.checkIP('192.0.2.8'), undefined);
+  const authority = new X509Certificate(identity.caCertificate);
+  const fault = faultOfLeaf(leaf, authority, identity.siteId, systemClock.wallMs());
+  assert.equal(fault?.code, 'PEER_AUTHORITY_WRONG');
+});
+
 test('clocks 10 minutes apart in either direction do no harm', async (t) => {
   for (const minutes of [-10, 10]) {
     const a = await startSite(t, 'A');

@@ -47,8 +47,8 @@ class Turned {
     return { wallMs: this.#wallMs, monotonicMs: this.#monotonicMs };
   }
 
-  event(copyType: string): this {
-    this.#state = this.#schedule.event(this.#state, copyType, this.#monotonicMs);
+  event(copyType: string, isAsked = false): this {
+    this.#state = this.#schedule.event(this.#state, copyType, this.#monotonicMs, isAsked);
     return this.run(0);
   }
 
@@ -292,4 +292,21 @@ test('S0.8 intervals do not ask the wall clock at all', () => {
       assert.equal(turned.made.length, 1 + jumps.length);
     }),
   );
+});
+
+test('S0.8 a copy that is asked for is made of a type without a schedule too, once, and not in a blackout; an event does not', () => {
+  const plan = { schedules: [every('crash', 10 * MINUTE_MS)] };
+  const turned = new Turned(plan, '2025-01-15T00:00:00Z').run(MINUTE_MS);
+  const before = turned.made.length;
+  turned.event('app').run(MINUTE_MS);
+  assert.equal(turned.made.length, before);
+  turned.event('app', true).run(MINUTE_MS);
+  assert.deepEqual(turned.made.slice(before), ['app 01-15T00:02:00 event']);
+  const days = ['sun', 'mon', 'tue', 'wed', 'thu', 'fri', 'sat'] as const;
+  const blackouts = [{ days: [...days], from: '00:00', to: '01:00', zone: 'UTC' }];
+  const dark = new Turned({ schedules: [], blackouts }, '2025-01-15T00:30:00Z');
+  dark.event('app', true).run(29 * MINUTE_MS);
+  assert.equal(dark.made.length, 0);
+  dark.run(2 * MINUTE_MS);
+  assert.equal(dark.made.length, 1);
 });

@@ -117,7 +117,7 @@ describe('API', { timeout: 60_000 }, () => {
         });
         socket.once('error', reject);
       });
-    assert.equal(await handshake('TLSv1.3'), `URI:warmsite:site:${siteId}`);
+    assert.equal(await handshake('TLSv1.3'), `URI:warmsite:site:${siteId}, IP Address:127.0.0.1`);
     await assert.rejects(handshake('TLSv1.2'));
   });
 
