@@ -164,6 +164,11 @@ export const ForwardRequest = Type.Object(
      * test is discarded and a failover kept if absent.
      */
     oldBranch: Type.Optional(Type.Union([Type.Literal('keep'), Type.Literal('discard')])),
+    /**
+     * How long the old guest may take to shut down before its power is cut; 0: at once. If absent a minute where it is kept,
+     * and no time where it is discarded.
+     */
+    graceMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 3_600_000 })),
     /** What the new branch is called. */
     name: Type.Optional(BranchName),
     probes: Type.Optional(Probes),

@@ -108,10 +108,12 @@ export class FailoverActs {
   async forward(actor: string, reference: string, branch: string, request: ForwardRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
     const { branchId, purpose } = findBranch(replica, branch);
-    const { to, name, probes, networks, oldBranch } = request;
+    const { to, name, probes, networks } = request;
     const { pointId } = await this.#pointOf(replica, to);
+    const oldBranch = request.oldBranch ?? (purpose === 'failover' ? 'keep' : 'discard');
+    const graceMs = request.graceMs ?? (oldBranch === 'keep' ? GRACE_MS : 0);
     const args = {
-      ...{ branchId, oldBranch: oldBranch ?? (purpose === 'failover' ? 'keep' : 'discard') },
+      ...{ branchId, oldBranch, graceMs },
       ...(pointId ? { to: pointId } : {}),
       ...(name ? { name } : {}),
       ...(probes ? { probes } : {}),
@@ -230,7 +232,7 @@ export class FailoverActs {
         progress({ step: 'going forward to a later point' });
         const oldBranch = args.oldBranch === 'discard' ? 'discard' : 'keep';
         return this.#o.failovers.forward(replica, String(args.branchId), {
-          ...{ oldBranch, graceMs: oldBranch === 'keep' ? GRACE_MS : 0 },
+          ...{ oldBranch, graceMs: Number(args.graceMs) },
           ...(typeof args.to === 'string' ? { to: args.to } : {}),
           ...probesOf(args),
           ...networksOf(args),

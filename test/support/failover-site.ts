@@ -39,6 +39,8 @@ export interface FailoverSite {
   readonly replica: Replica;
   /** Makes a point of the machine as it is now; resolves with its id. */
   point(copyType?: string): Promise<string>;
+  /** A point for each shell script, made when it has run and synced, of one run of the machine; resolves with their ids. */
+  pointsAfter<S extends string[]>(...scripts: S): Promise<{ [K in keyof S]: string }>;
   /** Starts the protected machine, runs a shell script in its guest, and ends it after a sync. */
   change(script: string): Promise<string>;
 }
@@ -48,23 +50,33 @@ export async function failoverSite(t: CleanUp): Promise<FailoverSite> {
   const machine = await labMachine(t, sites);
   const { failovers, tools, publicKey } = await failoversOf(t, sites);
   await machine.protect({ ...PROTECTION, targetSiteId: sites.target.siteId });
+  const point = async (copyType = 'crash') => {
+    const { cutId } = await machine.cut(copyType);
+    while ((await machine.replicate(sites.target)).kind !== 'nothing');
+    return cutId;
+  };
+  const run = async <T>(work: () => Promise<T>) => {
+    await machine.start();
+    const done = await work();
+    await machine.running!.quit();
+    return done;
+  };
+  const synced = (script: string) => inGuest(machine.record.sockets, `${script} && sync`);
   return {
-    ...{ sites, machine, failovers, tools, publicKey },
+    ...{ sites, machine, failovers, tools, publicKey, point },
     get replica() {
       return sites.replicas.list()[0]!;
     },
-    async point(copyType = 'crash') {
-      const { cutId } = await machine.cut(copyType);
-      while ((await machine.replicate(sites.target)).kind !== 'nothing');
-      return cutId;
-    },
-    async change(script) {
-      await machine.start();
-      const said = await inGuest(machine.record.sockets, `${script} && sync`);
-      const { running } = machine;
-      await running!.quit();
-      return said;
-    },
+    pointsAfter: <S extends string[]>(...scripts: S) =>
+      run(async () => {
+        const points: string[] = [];
+        for (const script of scripts) {
+          await synced(script);
+          points.push(await point());
+        }
+        return points as { [K in keyof S]: string };
+      }),
+    change: (script) => run(() => synced(script)),
   };
 }
 

@@ -257,7 +257,8 @@ async function readMapping(
   const l1Bytes = header.l1Entries * 8;
   references.add(header.l1Offset, Math.ceil(l1Bytes / CLUSTER) * CLUSTER, 'the L1 table');
   const l1 = await readAt(file, header.l1Offset, l1Bytes, path);
-  const l2 = Buffer.alloc(CLUSTER);
+  using scratch = borrowCluster();
+  const l2 = scratch.bytes;
   for (let i = 0; i < header.l1Entries; i++) {
     const tableOffset = placeIn(l1, i * 8, path, `L1 entry ${i}`);
     if (tableOffset === 0) continue;
@@ -363,7 +364,8 @@ class References {
     let counted = 0;
     for (const [i, offset] of blocks) {
       // The last block of a file may end in a hole that the file does not reach.
-      const block = Buffer.alloc(CLUSTER);
+      using scratch = borrowCluster();
+      const block = scratch.bytes.fill(0);
       await file.read(block, offset);
       const first = i * PER_REFCOUNT_BLOCK;
       const within = Math.max(0, Math.min(PER_REFCOUNT_BLOCK, this.#fileClusters - first));
@@ -382,6 +384,14 @@ class References {
     }
     if (counted !== this.#users.size) throw new Qcow2Damage(`${this.#path}: clusters without refcount block`);
   }
+}
+
+/** Buffers of one cluster to be used again: images are opened by the thousand, and new ones keep the garbage collector busy. */
+const FREE_CLUSTERS: Buffer[] = [];
+
+function borrowCluster(): Disposable & { readonly bytes: Buffer } {
+  const bytes = FREE_CLUSTERS.pop() ?? Buffer.alloc(CLUSTER);
+  return { bytes, [Symbol.dispose]: () => void FREE_CLUSTERS.push(bytes) };
 }
 
 async function readAt(file: FileHandle, offset: number, length: number, path: string): Promise<Buffer> {

@@ -77,9 +77,14 @@ A test boots in its isolated network; of a failover, name the NICs again: none i
     );
 }
 
-interface StopOptions extends WaitOption {
+interface GraceOptions {
   readonly grace?: number;
   readonly now?: boolean;
+}
+
+function graceOf(o: GraceOptions): { graceMs?: number } {
+  const graceMs = o.now ? 0 : o.grace;
+  return graceMs === undefined ? {} : { graceMs };
 }
 
 function addStop(failover: Command, runner: Runner): void {
@@ -98,10 +103,9 @@ function addStop(failover: Command, runner: Runner): void {
 Boot it again with warmsite failover restart.`,
     )
     .action(
-      runner.run(async (context, machine: string, branch: string, o: StopOptions) => {
-        const graceMs = o.now ? 0 : o.grace;
-        const body = graceMs === undefined ? {} : { graceMs };
-        const job = await (await context.api()).call('failover.stop', { params: { machine, branch }, body });
+      runner.run(async (context, machine: string, branch: string, o: WaitOption & GraceOptions) => {
+        const params = { machine, branch };
+        const job = await (await context.api()).call('failover.stop', { params, body: graceOf(o) });
         return reportJob(context, job, o.wait, (ended) => ({
           document: ended,
           print: (page) => page.line(`Branch ${branch}: ${endOf(ended.result)}. Its writes are kept.`),
@@ -116,7 +120,7 @@ function endOf(result: unknown): string {
   return ended === 'shut-down' ? 'the guest has shut down' : 'its power was cut';
 }
 
-interface ForwardOptions extends WaitOption, ConnectOption, ProbeOption {
+interface ForwardOptions extends WaitOption, GraceOptions, ConnectOption, ProbeOption {
   readonly to?: string;
   readonly keep?: boolean;
   readonly discardWrites?: boolean;
@@ -132,6 +136,12 @@ function addForward(failover: Command, runner: Runner): void {
     .option('--to <point>', 'number, id or latest; the very next point if absent')
     .option('--keep', 'keep the old branch, stopped, beside the new one (a failover is kept anyway)')
     .option('--discard-writes', 'also of a real failover: its writes are gone for good once the new one runs')
+    .option(
+      '--grace <time>',
+      'cut the old machine’s power after this time; 1m if it is kept, at once if not',
+      named('--grace', parseDuration),
+    )
+    .option('--now', 'cut its power at once')
     .option(...NAME_OPTION)
     .option(...PROBE_OPTION)
     .option(...CONNECT_OPTION)
@@ -153,6 +163,7 @@ What was written in the old branch does not go along: the later point is run as 
           ...(o.to === undefined ? {} : { to: o.to }),
           ...(o.keep ? { oldBranch: 'keep' } : {}),
           ...(o.discardWrites ? { oldBranch: 'discard' } : {}),
+          ...graceOf(o),
           ...askedOf(o),
         };
         const api = await context.api();

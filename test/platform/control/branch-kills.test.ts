@@ -69,7 +69,7 @@ test(
       for (const id of ids) await endRun(join(at.runDirectory, id), systemClock);
     });
 
-    const kills = sized({ what: 'S0.26: kills amid tests', normal: 8, full: 100 });
+    const kills = sized({ what: 'S0.26: kills amid tests', normal: 5, full: 100 });
     for (let i = 0; i < kills; i++) {
       const known = (await api.call('failover.list', BOX)).map(({ branchId }) => branchId);
       await begin(api, known);

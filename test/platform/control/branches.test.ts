@@ -51,7 +51,7 @@ it('S0.23 S0.24 futures are named, listed, stopped, booted again and led forward
   assert.deepEqual(await resultOf(api, stop), { ended: 'powered-off' });
   const next = await resultOf(
     api,
-    await api.call('failover.forward', { ...ofBranch('c2'), body: { name: 'c3' } }),
+    await api.call('failover.forward', { ...ofBranch('c2'), body: { name: 'c3', graceMs: 0 } }),
   );
   const { forward } = next as { forward: { oldBranch: string; following: { sequence: number }[] } };
   assert.deepEqual(
@@ -59,7 +59,7 @@ it('S0.23 S0.24 futures are named, listed, stopped, booted again and led forward
     ['discarded', [2]],
   );
   await resultOf(api, await api.call('failover.restart', { ...ofBranch('c1'), body: {} }));
-  const keep = { to: 'latest', oldBranch: 'keep', name: 'c4' } as const;
+  const keep = { to: 'latest', oldBranch: 'keep', name: 'c4', graceMs: 0 } as const;
   await resultOf(api, await api.call('failover.forward', { ...ofBranch('c1'), body: keep }));
   assert.deepEqual(await branches(), [
     ['c1', 1, false],

@@ -19,10 +19,7 @@ const CONFIRMED = { confirmedOtherSideDown: true } as const;
 test('S0.17 S0.19 S0.22 a chosen point runs, stays as it was, and can be exchanged for another', async (t) => {
   const site = await failoverSite(t);
   const { failovers, machine, sites } = site;
-  await site.change('echo first > /data/marker');
-  const first = await site.point();
-  await site.change('echo second > /data/marker');
-  const second = await site.point();
+  const [first, second] = await site.pointsAfter('echo first > /data/marker', 'echo second > /data/marker');
   const { replica } = site;
   const before = await layerDigests(replica, first);
 

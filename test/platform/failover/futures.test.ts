@@ -22,13 +22,14 @@ const GRACE = { graceMs: 60_000 };
 const POWER_OFF = { graceMs: 0 };
 const CONFIRMED = { confirmedOtherSideDown: true } as const;
 
+function marked(word: string): string {
+  return `echo ${word} > /data/marker`;
+}
+
 test('S0.23 futures of one point and of another live side by side, each with its own writes', async (t) => {
   const site = await failoverSite(t);
   const { failovers } = site;
-  await site.change('echo D2 > /data/marker');
-  const d2 = await site.point();
-  await site.change('echo D3 > /data/marker');
-  const d3 = await site.point();
+  const [d2, d3] = await site.pointsAfter(marked('D2'), marked('D3'));
   const { replica } = site;
   const before = await layerDigests(replica, d3);
   const links = await linkNames();
@@ -61,7 +62,6 @@ test('S0.23 futures of one point and of another live side by side, each with its
   );
 
   for (const [name, mine] of [
-    ['c1', 'one'],
     ['c2', 'two'],
     ['c1', 'one'],
   ] as const) {
@@ -86,13 +86,8 @@ test('S0.23 futures of one point and of another live side by side, each with its
 test('S0.24 a branch goes forward through the copies that followed its point', async (t) => {
   const site = await failoverSite(t);
   const { failovers } = site;
-  const points: string[] = [];
-  for (const copy of ['k', 'k+1', 'k+2']) {
-    await site.change(`echo ${copy} > /data/marker`);
-    points.push(await site.point());
-  }
+  const [k, next, last] = await site.pointsAfter(marked('k'), marked('k+1'), marked('k+2'));
   const { replica } = site;
-  const [k, next, last] = points as [string, string, string];
   const before = await layerDigests(replica, last);
   const discard = { oldBranch: 'discard', ...POWER_OFF } as const;
 
@@ -145,9 +140,7 @@ test('S0.24 a branch goes forward through the copies that followed its point', a
 test('S0.24 a failover goes forward alone: never two of its machines run', async (t) => {
   const site = await failoverSite(t);
   const { failovers } = site;
-  const k = await site.point();
-  await site.change('echo later > /data/marker');
-  await site.point();
+  const [k] = await site.pointsAfter('true', 'echo later > /data/marker');
   const { replica } = site;
   const bridge = `wsf${process.pid}`;
   await runCommand('ip', ['link', 'add', bridge, 'type', 'bridge']);
@@ -208,9 +201,7 @@ test('S0.23 an address that another branch has on a bridge is refused there, and
 test('S0.25 S0.26 copies arrive while many tests run, and their clean-up leaves what a site without tests has', async (t) => {
   const site = await failoverSite(t);
   const { failovers, sites } = site;
-  const first = await site.point();
-  await site.change('echo second > /data/marker');
-  const second = await site.point();
+  const [first, second] = await site.pointsAfter('true', 'echo second > /data/marker');
   const { replica } = site;
   const files = async () => (await readdir(replica.layout.directory, { recursive: true })).sort();
   const future = async (pointId: string) =>

@@ -40,10 +40,8 @@ test('S0.21 stray writes are taken out ahead of a failover, which then starts fr
   const site = await failoverSite(t);
   const { failovers } = site;
   await site.change(
-    'mkdir /data/live && echo T0 > /data/live/rows && dd if=/dev/urandom of=/data/big bs=1M count=24',
-  );
-  await site.change(
-    'cp -r /data/live /data/at-t0 && sync && echo stray > /data/live/rows && echo more > /data/live/new',
+    `mkdir /data/live && echo T0 > /data/live/rows && dd if=/dev/urandom of=/data/big bs=1M count=24 &&
+     cp -r /data/live /data/at-t0 && sync && echo stray > /data/live/rows && echo more > /data/live/new`,
   );
   const pointId = await site.point();
   const { replica } = site;

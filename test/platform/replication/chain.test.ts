@@ -141,7 +141,7 @@ describe('replication of a machine that runs', LIMIT, () => {
     await t.test(
       'S0.14 quick cuts leave a chain of two, no node behind, and the content as it was',
       async () => {
-        const cuts = sized({ what: 'S0.14: quick cuts', normal: 15, full: 720 });
+        const cuts = sized({ what: 'S0.14: quick cuts', normal: 6, full: 720 });
         const { qmpPath } = machine.record.sockets;
         const promised = ledger.last!.seq;
         for (let i = 0; i < cuts; i++) {

@@ -36,7 +36,7 @@ it('S0.28 all disks of a machine are cut at one instant, whatever their sizes', 
   let promised = 0;
   for (const type of ['crash', 'crash', 'app', 'crash', 'crash', 'crash']) {
     // Each time the writer is somewhere else, and after some times round all three rings.
-    promised = (await port.reached(promised + 400, 60_000)).seq;
+    promised = (await port.reached(promised + 150, 60_000)).seq;
     const { pointId } = await copyAndSend(machine, sites.target, type);
     await verifyPoint(sites.replicaTools, replica(), pointId);
     await using stack = new AsyncDisposableStack();

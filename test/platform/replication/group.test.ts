@@ -18,7 +18,7 @@ const LIMIT_MS = 10_000;
 it('S0.28 the disks of several machines are cut at one instant, under a writer over all of them', {
   timeout: 600_000,
 }, async (t) => {
-  const cuts = sized({ what: 'S0.28: cuts of a group', normal: 4, full: 40 });
+  const cuts = sized({ what: 'S0.28: cuts of a group', normal: 3, full: 40 });
   const labs: LabSites[] = [];
   for (let machine = 0; machine < MACHINES; machine++) labs.push(await labSites(t));
   await Promise.all(

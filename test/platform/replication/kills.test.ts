@@ -33,7 +33,7 @@ test(
     const identity = join(lab.sites.directory, 'identity.json');
     await writeFile(identity, JSON.stringify(lab.sites.identity));
 
-    const kills = sized({ what: 'S0.10: kills of both site processes', normal: 10, full: 200 });
+    const kills = sized({ what: 'S0.10: kills of both site processes', normal: 5, full: 200 });
     let acknowledged = 0;
     for (let i = 0; i < kills; i++) {
       const child = spawn(process.execPath, [SITE_PROCESS, identity, 'replicate'], {

@@ -16,7 +16,7 @@ it('S0.11 S0.14 while nobody acknowledges, the chain stays short, points are mis
   const port = await ledger();
   await port.reached(20, 60_000);
   const first = await copyAndSend(machine, sites.target);
-  const cuts = sized({ what: 'S0.11: cuts while the link is down', normal: 60, full: 2000 });
+  const cuts = sized({ what: 'S0.11: cuts while the link is down', normal: 25, full: 2000 });
   const made: string[] = [];
   for (let i = 0; i < cuts; i++) {
     made.push((await machine.cut('crash')).cutId);

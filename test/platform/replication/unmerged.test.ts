@@ -109,7 +109,7 @@ for (const kind of ['fold', 'middle'] as const) {
       const total = whole.state.made;
       const tries = Math.min(
         total,
-        sized({ what: `S0.15: acts of a ${kind} that fail`, normal: 5, full: 500 }),
+        sized({ what: `S0.15: acts of a ${kind} that fail`, normal: 4, full: 500 }),
       );
       for (let attempt = 0; attempt < tries; attempt++) {
         const allowed = Math.floor((attempt * total) / tries);
