@@ -19,6 +19,7 @@ import {
   GroupPointView,
   GroupView,
 } from './groups.ts';
+import { RenameRequest } from './machine-identity.ts';
 import {
   AddDiskRequest,
   AddMachineRequest,
@@ -172,6 +173,13 @@ export const ROUTES = {
   'vm.add': { ...plain, method: 'POST', path: '/machines', body: AddMachineRequest, answer: MachineView },
   'vm.list': { ...plain, method: 'GET', path: '/machines', answer: Type.Array(MachineView) },
   'vm.show': { ...ofMachine, method: 'GET', path: '/machines/:machine', answer: MachineView },
+  'vm.rename': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/name',
+    body: RenameRequest,
+    answer: MachineView,
+  },
   'vm.start': { ...ofMachine, method: 'POST', path: '/machines/:machine/start', answer: MachineView },
   'vm.stop': {
     ...ofMachine,

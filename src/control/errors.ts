@@ -48,6 +48,24 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'Choose another name, or remove the machine that has it.',
   },
+  MACHINE_UUID_TAKEN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'If it is the same machine, it is here already; one that has moved is told by `warmsite vm move`. If it is a copy, start it with a UUID of its own (QEMU: -uuid) and add it then: guests, licences and networks know machines by it.',
+  },
+  MACHINE_UUID_TWICE: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'One of the two is a copy, or the same machine was started twice. Stop it, or give it a UUID of its own (QEMU: -uuid). Both go on being copied, each from its own disks.',
+  },
+  MACHINE_UUID_CHANGED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Start the machine with its old UUID (QEMU: -uuid), or leave it: its disks go on being copied, and at the other site it is started with the UUID that its points have.',
+  },
   MACHINE_DISK_UNSUITABLE: {
     kind: 'input',
     retry: 'never',

@@ -72,6 +72,12 @@ export class MachineActs {
     });
   }
 
+  rename(actor: string, reference: string, name: string): Promise<MachineView> {
+    return this.#act(actor, 'vm.rename', reference, { name }, (machine) =>
+      this.#machines.rename(machine, name),
+    );
+  }
+
   start(actor: string, reference: string): Promise<MachineView> {
     return this.#act(actor, 'vm.start', reference, {}, (machine) => this.#machines.start(machine));
   }

@@ -37,6 +37,7 @@ import {
 import { failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
 import { attachedDisk, managedDisks, newDisk } from './machine-disks.ts';
+import { refuseSecondUuid } from './machine-identity.ts';
 import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
 import { targetChangeIn, targetIn } from './target-requests.ts';
 
@@ -152,17 +153,33 @@ export class Machines {
       'attach' in request
         ? await this.#attachedRecord(machineId, request.attach)
         : await this.#managedRecord(machineId, request);
-    const taken = [...this.#open.values()].find(({ machine }) => machine.record.name === record.name);
-    if (taken) {
-      throw controlFailure('MACHINE_EXISTS', `there is a machine ${record.name} already`, {
-        context: { name: record.name, machineId: taken.machine.record.machineId },
-      });
-    }
+    this.#refuseTakenName(record.name);
+    refuseSecondUuid(record, this.#records);
     const layout = new ProtectedLayout(this.#tools.dataDirectory, machineId);
     const machine = await ProtectedMachine.create(this.#tools, layout, record);
     await machine.attach();
     this.#adopt(machine);
     return machine;
+  }
+
+  get #records(): MachineRecord[] {
+    return [...this.#open.values()].map(({ machine }) => machine.record);
+  }
+
+  #refuseTakenName(name: string): void {
+    const taken = this.#records.find((record) => record.name === name);
+    if (!taken) return;
+    throw controlFailure('MACHINE_EXISTS', `there is a machine ${name} already`, {
+      context: { name, machineId: taken.machineId },
+    });
+  }
+
+  /** Calls a machine something else. Its points so far keep the old name; the recovery sites hear of the new one with the next copy. */
+  async rename(machine: ProtectedMachine, name: string): Promise<void> {
+    if (name === machine.record.name) return;
+    checkMachineConfiguration({ ...machine.record.configuration, name });
+    this.#refuseTakenName(name);
+    await machine.rename(name);
   }
 
   async #managedRecord(
@@ -261,6 +278,7 @@ export class Machines {
     const isStopped = (await machine.attach()).state === 'stopped';
     await machine.release();
     this.#open.delete(machineId);
+    this.#tools.loop.identities.forget(machineId);
     if (isStopped) await this.#tools.files.removeDirectory(this.#runDirectory(machineId));
     await this.#tools.files.removeDirectory(machine.layout.directory);
   }

@@ -15,6 +15,7 @@ import type { Audit } from './audit.ts';
 import { reportCopy } from './copy-alerts.ts';
 import { CopyScheduler } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
+import type { IdentityWatch } from './machine-identity.ts';
 import { presenceFailure } from './presence-failure.ts';
 import { replicationOf } from './replication-view.ts';
 import { type SenderTools, type SentCopy, TargetSender } from './target-sender.ts';
@@ -42,6 +43,7 @@ export interface LoopTools extends SenderTools {
   readonly files: Pick<FileSystem, 'sizeOf'>;
   readonly audit: Pick<Audit, 'note'>;
   readonly zones: Zones;
+  readonly identities: Pick<IdentityWatch, 'look' | 'forget'>;
 }
 
 /** A machine that is not running, or not to be reached, is looked for this often. */
@@ -116,6 +118,7 @@ export class ReplicationLoop {
     switch (name) {
       case 'WARMSITE_GONE':
         this.#hasStopped = true;
+        this.#tools.identities.forget(machineId);
         alerts.clear(frozen);
         this.#tellPresence();
         this.#lookBell.ring();
@@ -271,6 +274,7 @@ export class ReplicationLoop {
     }
     if (this.#machine.presence.state === before) return;
     this.#tellPresence();
+    await this.#tools.identities.look(this.#machine);
     this.#cutBell.ring();
     this.#writeBell.ring();
     for (const sender of this.#senders) sender.retry();

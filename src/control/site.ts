@@ -34,6 +34,7 @@ import { Groups } from './groups.ts';
 import { Inventory } from './inventory.ts';
 import { Jobs } from './jobs.ts';
 import { MachineActs } from './machine-acts.ts';
+import { IdentityWatch } from './machine-identity.ts';
 import { Machines } from './machines.ts';
 import { PeerActs } from './peer-acts.ts';
 import { PeerLinks } from './peer-links.ts';
@@ -343,6 +344,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     ...{ dataDirectory, signer, siteId, zones },
     loop: {
       ...{ clock, random, log, files, alerts, audit, events, zones },
+      identities: new IdentityWatch({ alerts, log }),
       target: (peerId) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock }),
     },
   });

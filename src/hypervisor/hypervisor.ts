@@ -110,6 +110,11 @@ export type GuestCommandReport =
   /** `not-begun`: it certainly does not run. `lost`: it began or may have begun; it was out of time, or the agent died. */
   | { readonly outcome: 'not-begun' | 'lost'; readonly reason: string };
 
+export interface MachineIdentity {
+  readonly uuid: string;
+  readonly name?: string;
+}
+
 export type MachineState = 'running' | 'paused' | 'shut-down' | 'crashed';
 
 /**
@@ -130,6 +135,8 @@ export interface RunningMachine extends AsyncDisposable {
   /** Settles when the connection has ended: the process has gone or the socket has. */
   readonly gone: Promise<void>;
   state(): Promise<MachineState>;
+  /** Who the process says that it is: its UUID, in small letters, and what its owner calls it. */
+  identity(): Promise<MachineIdentity>;
   disks(): Promise<readonly MachineDisk[]>;
   cut(disks: readonly DiskCut[]): Promise<CutReport>;
   /** Does of a cut what takes time and is not noticed by the guest. Throws as `cut`; nothing has changed then. */

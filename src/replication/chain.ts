@@ -1,5 +1,6 @@
 import { dirname } from 'node:path';
 import type { ImageFile, MachineConfiguration, MachineDisk, StartRequest } from '../hypervisor/index.ts';
+import { nameAt } from './names.ts';
 import type { CutRecord, MachineRecord, ProtectedDisk } from './records.ts';
 
 /**
@@ -94,14 +95,13 @@ export function sizeAt({ diskId, sizeBytes }: ProtectedDisk, cut: CutRecord | un
   return cut?.sizes?.[diskId] ?? sizeBytes;
 }
 
-/** The configuration of a machine with the disks that it had at a cut, as large as they were. */
-export function configurationAt(
-  { configuration, disks }: MachineRecord,
-  cut: CutRecord,
-): MachineConfiguration {
+/** The configuration of a machine with the name and the disks that it had at a cut, as large as they were. */
+export function configurationAt(machine: MachineRecord, cut: CutRecord): MachineConfiguration {
+  const { configuration, disks } = machine;
   const known = new Map(disksOf(disks, cut).map((disk) => [disk.diskId, sizeAt(disk, cut)]));
   return {
     ...configuration,
+    name: nameAt(machine, cut),
     disks: configuration.disks.flatMap((disk) => {
       const sizeBytes = known.get(disk.diskId);
       return sizeBytes === undefined ? [] : [{ ...disk, sizeBytes }];

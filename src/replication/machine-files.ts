@@ -1,5 +1,4 @@
 import { dirname } from 'node:path';
-import type { MachineEvent } from '../hypervisor/index.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { replicationFailure } from './errors.ts';
@@ -35,18 +34,4 @@ export function storeMachine(
   record: MachineRecord,
 ): Promise<void> {
   return storeRecord(files, layout.record, machineKind(record), record);
-}
-
-/** Who wants to hear of a machine. */
-export class Listeners {
-  readonly #all = new Set<(event: MachineEvent) => void>();
-
-  listen(listener: (event: MachineEvent) => void): () => void {
-    this.#all.add(listener);
-    return () => this.#all.delete(listener);
-  }
-
-  tell(event: MachineEvent): void {
-    for (const listener of this.#all) listener(event);
-  }
 }

@@ -7,15 +7,18 @@ import { happened, startRequestOf } from './chain.ts';
 import type { CutTogether } from './cut-together.ts';
 import { Deliveries, type TargetProgress } from './deliveries.ts';
 import type { Delivery, DeliveryTools, ReplicateOutcome } from './delivery.ts';
-import { checkRunsOn, inDoubt, type NewDisk, ofOneAge, withDisk } from './disk-changes.ts';
+import { checkRunsOn, inDoubt, type NewDisk, withDisk } from './disk-changes.ts';
 import { hasUncutChanges } from './disk-sizes.ts';
+import { dissolved } from './dissolving.ts';
 import { replicationFailure } from './errors.ts';
 import { isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { giveBack, reconciledWithout, removeFormer, takenOut } from './leaving-disks.ts';
 import { endLeftBehind } from './left-behind.ts';
-import { createMachineFiles, Listeners, openMachineFiles, storeMachine } from './machine-files.ts';
+import { createMachineFiles, openMachineFiles, storeMachine } from './machine-files.ts';
 import { checkHealthy, hasComeBack, type MachinePresence, presenceOf } from './machine-presence.ts';
+import { MachineProcess } from './machine-process.ts';
+import { renamed } from './names.ts';
 import { ProtectedChain } from './protected-chain.ts';
 import type { CutRecord, MachineRecord, Protection, TargetPolicy, TargetRecord } from './records.ts';
 import type { SeedExported, SeedExportOptions } from './seed-export.ts';
@@ -36,11 +39,9 @@ export class ProtectedMachine {
   readonly #tools: ProtectedTools;
   readonly #chain: ProtectedChain;
   readonly #changing = new Mutex();
-  readonly #events = new Listeners();
+  readonly #process = new MachineProcess();
   #record: MachineRecord;
   #deliveries!: Deliveries;
-  #running: RunningMachine | undefined;
-  #presence: MachinePresence = { state: 'stopped' };
   /** It was found stopped, and what was left half done has been ended. */
   #isSettledStopped = false;
 
@@ -83,7 +84,7 @@ export class ProtectedMachine {
   }
 
   get presence(): MachinePresence {
-    return this.#presence;
+    return this.#process.presence;
   }
 
   get cuts(): readonly CutRecord[] {
@@ -102,7 +103,7 @@ export class ProtectedMachine {
 
   /** The process of the machine, where it is attached. */
   get running(): RunningMachine | undefined {
-    return this.#running;
+    return this.#process.running;
   }
 
   chain(diskId: string): ImageFile[] {
@@ -114,7 +115,7 @@ export class ProtectedMachine {
    * guest was found left frozen and has been thawed; WARMSITE_LEFT_FROZEN, that could not be done, for `data.error`.
    */
   onEvent(listener: (event: MachineEvent) => void): () => void {
-    return this.#events.listen(listener);
+    return this.#process.onEvent(listener);
   }
 
   /**
@@ -131,48 +132,40 @@ export class ProtectedMachine {
   }
 
   async #attach(isThorough = true): Promise<MachinePresence> {
-    if (this.#running && !(await hasComeBack(this.#record, this.#running))) return this.#presence;
+    if (this.#process.running && !(await hasComeBack(this.#record, this.#process.running)))
+      return this.#process.presence;
     try {
-      if (this.#running) this.#presence = presenceOf(this.#running);
+      if (this.#process.running) this.#process.presence = presenceOf(this.#process.running);
       else await this.#connect();
     } catch (error) {
       if (!isFailure(error)) throw error;
-      this.#presence =
+      this.#process.presence =
         error.code === 'MACHINE_NOT_RUNNING'
           ? { state: 'stopped' }
           : { state: 'unreachable', reason: error.message };
-      if (this.#presence.state !== 'stopped' || !isThorough) return this.#presence;
+      if (this.#process.presence.state !== 'stopped' || !isThorough) return this.#process.presence;
     }
     await this.#settleInterrupted();
-    this.#isSettledStopped = this.#presence.state === 'stopped';
-    return this.#presence;
+    this.#isSettledStopped = this.#process.presence.state === 'stopped';
+    return this.#process.presence;
   }
 
   async #connect(): Promise<void> {
     const running = await this.#tools.hypervisor.attach(this.#record.sockets);
     this.#adopt(running);
     const { log } = this.#tools;
-    void endLeftBehind(log, this.#record.name, this.#chain, running, (event) => this.#events.tell(event));
+    void endLeftBehind(log, this.#record.name, this.#chain, running, (event) => this.#process.tell(event));
   }
 
   #adopt(running: RunningMachine): void {
-    this.#running = running;
     this.#isSettledStopped = false;
-    this.#presence = presenceOf(running);
-    const end = running.onEvent((event) => this.#events.tell(event));
-    void running.gone.then(() => {
-      end();
-      if (this.#running !== running) return;
-      this.#running = undefined;
-      this.#presence = { state: 'stopped' };
-      this.#events.tell({ name: 'WARMSITE_GONE', data: {} });
-    });
+    this.#process.adopt(running);
   }
 
   async #settleInterrupted(): Promise<void> {
     if (this.#record.dissolving) {
       if (this.#record.dissolving !== 'committing' && (await this.#mayRunOnLayers())) {
-        this.#presence = {
+        this.#process.presence = {
           state: 'stale',
           reason: 'it runs on layers that the end of its protection has given up',
         };
@@ -184,12 +177,15 @@ export class ProtectedMachine {
     if (!this.#record.protection) return;
     try {
       await this.#watchingForStaleBase(async () => {
-        if (!this.#running && !(await isCertainlyStopped(this.#tools, this.#record.disks, this.#chain))) {
+        if (
+          !this.#process.running &&
+          !(await isCertainlyStopped(this.#tools, this.#record.disks, this.#chain))
+        ) {
           const reason = 'its disks are in use, but its QMP socket does not answer';
-          this.#presence = { state: 'unreachable', reason };
+          this.#process.presence = { state: 'unreachable', reason };
           return;
         }
-        await this.#chain.reconcile(this.#running);
+        await this.#chain.reconcile(this.#process.running);
         if (this.#record.suspect !== undefined) await this.#clearSuspicion(this.#record.suspect);
         await this.#giveBack();
       });
@@ -199,7 +195,7 @@ export class ProtectedMachine {
   }
 
   async #giveBack(): Promise<void> {
-    if (this.#running) return;
+    if (this.#process.running) return;
     const given = await giveBack(this.#tools, this.#record, this.#deliveries.acknowledgedByAll);
     if (given !== this.#record) await this.#storeDisks(given);
     await removeFormer(this.#tools, this.layout, this.#record);
@@ -212,7 +208,7 @@ export class ProtectedMachine {
     } catch (error) {
       if (isFailure(error, 'PROTECTION_STALE_BASE', 'PROTECTION_DISK_GONE')) {
         const isGone = error.code === 'PROTECTION_DISK_GONE';
-        this.#presence = { state: 'stale', reason: error.message, ...(isGone ? { isGone } : {}) };
+        this.#process.presence = { state: 'stale', reason: error.message, ...(isGone ? { isGone } : {}) };
         this.#tools.log.error('machine.stale-base', { machine: this.#record.name, reason: error.message });
         const doubted = inDoubt(this.#record, error);
         if (doubted !== this.#record) await this.#storeRecord(doubted);
@@ -232,9 +228,9 @@ export class ProtectedMachine {
 
   /** Whether a process may write to the layers; one that is not to be reached or does not say what it has may. */
   async #mayRunOnLayers(): Promise<boolean> {
-    if (this.#presence.state === 'unreachable') return true;
+    if (this.#process.presence.state === 'unreachable') return true;
     const { disks } = this.#record;
-    return mayRunOnLayers(this.#tools, this.layout, disks, this.#chain, this.#running);
+    return mayRunOnLayers(this.#tools, this.layout, disks, this.#chain, this.#process.running);
   }
 
   /** Starts a managed machine on its chain; its process outlives ours. */
@@ -317,17 +313,10 @@ export class ProtectedMachine {
   }
 
   async #dissolve(): Promise<void> {
-    const { dissolving: phase, suspect: _over, gone: _gone, ...record } = this.#record;
-    if (phase === 'committing') {
-      await this.#chain.commitIntoOrigins(this.#running);
-      await this.#storeRecord({ ...this.#record, dissolving: 'removing' });
-    }
-    const last = this.cuts.at(-1);
-    const isKept = phase === 'setting-aside' && last !== undefined;
-    await this.#chain.remove(isKept ? this.layout.setAside(last.cutId) : undefined);
-    await this.#deliveries.remove();
-    await this.#storeDisks({ ...record, ...ofOneAge(record), protection: null });
-    if (this.#presence.state === 'stale') this.#presence = presenceOf(this.#running);
+    const [chain, deliveries, layout] = [this.#chain, this.#deliveries, this.layout];
+    const o = { chain, deliveries, layout, running: this.#process.running };
+    await this.#storeDisks(await dissolved(o, this.#record, (record) => this.#storeRecord(record)));
+    this.#process.recover();
   }
 
   /**
@@ -338,9 +327,9 @@ export class ProtectedMachine {
     return this.#changing.run(async () => {
       await this.#attach();
       this.#needHealthy();
-      if (this.#running) await checkRunsOn(this.#running, added);
+      if (this.#process.running) await checkRunsOn(this.#process.running, added);
       if (this.#record.protection)
-        await this.#watchingForStaleBase(() => this.#chain.reconcile(this.#running));
+        await this.#watchingForStaleBase(() => this.#chain.reconcile(this.#process.running));
       await this.#storeDisks(withDisk(this.#record, this.cuts, added));
     });
   }
@@ -354,11 +343,12 @@ export class ProtectedMachine {
       await this.#attach();
       if (!this.#record.gone?.includes(diskId)) this.#needHealthy();
       const acknowledgedOrdinal = this.#deliveries.acknowledgedByAll;
-      const o = { acknowledgedOrdinal, isRunning: this.#running !== undefined };
-      if (this.#record.protection) await reconciledWithout(this.#chain, this.#running);
+      const o = { acknowledgedOrdinal, isRunning: this.#process.running !== undefined };
+      if (this.#record.protection) await reconciledWithout(this.#chain, this.#process.running);
       await this.#storeDisks(await takenOut(this.#tools, this.#chain, this.#record, diskId, o));
       this.#isSettledStopped = false;
-      if (this.#presence.state === 'stale') this.#presence = presenceOf(this.#running);
+      if (this.#process.presence.state === 'stale')
+        this.#process.presence = presenceOf(this.#process.running);
       await this.#settleInterrupted();
     });
   }
@@ -372,7 +362,7 @@ export class ProtectedMachine {
       await this.#attach();
       this.#needHealthy();
       const cut = await this.#watchingForStaleBase(() =>
-        this.#chain.cut(type, protection.freezeLimitMs, this.#running, together),
+        this.#chain.cut(type, protection.freezeLimitMs, this.#process.running, together),
       );
       await this.#compact();
       return cut;
@@ -382,7 +372,7 @@ export class ProtectedMachine {
   /** Keeps the chain short; housekeeping as `settle`. */
   #compact(): Promise<void> {
     return this.#tried('chain.compact-failed', () =>
-      this.#chain.compact(this.#deliveries.places, this.#running),
+      this.#chain.compact(this.#deliveries.places, this.#process.running),
     );
   }
 
@@ -443,7 +433,7 @@ export class ProtectedMachine {
         await this.#attach();
         this.#needHealthy();
         await this.#deliveries.recordOutrun();
-        await this.#chain.merge(this.#deliveries.places, this.#running);
+        await this.#chain.merge(this.#deliveries.places, this.#process.running);
         await this.#giveBack();
         // A layer that an interrupted compaction has left absorbing cannot be sent before that has ended.
         await this.#compact();
@@ -458,6 +448,11 @@ export class ProtectedMachine {
     } catch (error) {
       this.#tools.log.warn(event, { machine: this.#record.name, reason: messageOf(error) });
     }
+  }
+
+  /** Calls the machine something else from its next cut on. */
+  rename(name: string): Promise<void> {
+    return this.#changing.run(() => this.#storeRecord(renamed(this.#record, this.cuts, name)));
   }
 
   /** Changes schedules and the like, and what the first target gets. */
@@ -477,7 +472,7 @@ export class ProtectedMachine {
   }
 
   #needHealthy(): void {
-    checkHealthy(this.#record, this.#presence);
+    checkHealthy(this.#record, this.#process.presence);
   }
 
   async #storeDisks(record: MachineRecord): Promise<void> {
@@ -492,8 +487,6 @@ export class ProtectedMachine {
 
   /** Lets go of the machine; it runs on. */
   async release(): Promise<void> {
-    const running = this.#running;
-    this.#running = undefined;
-    await running?.disconnect();
+    await this.#process.release();
   }
 }

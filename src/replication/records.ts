@@ -92,6 +92,10 @@ const MachineRecordSchema = Type.Object({
   formerDisks: Type.Optional(
     Type.Array(Type.Object({ diskId: Type.String(), deviceName: Type.String(), path: Type.String() })),
   ),
+  /** What it was called at cuts that there are still: up to that ordinal, in ascending order. */
+  formerNames: Type.Optional(
+    Type.Array(Type.Object({ name: Type.String(), untilOrdinal: Type.Integer({ minimum: 1 }) })),
+  ),
   protection: Type.Union([ProtectionSchema, Type.Null()]),
   /** The protection is being ended: whatever happens, that is finished first. */
   dissolving: Type.Optional(

@@ -18,6 +18,7 @@ import {
 import { configurationAt } from './chain.ts';
 import { type DiskDelta, GRANULARITY_BYTES, onGranularity, piecesOfDisk } from './delta-source.ts';
 import { replicationFailure } from './errors.ts';
+import { nameAt } from './names.ts';
 import type { CutRecord, MachineRecord, ProtectedDisk } from './records.ts';
 
 /** Signs point statements in the name of this site. */
@@ -256,10 +257,10 @@ export function saidOf(
   machine: MachineRecord,
   cut: CutRecord,
 ): Omit<SendRequest['about'], 'sourceSiteId' | 'sequence' | 'parent' | 'missed'> {
-  const { machineId, name, epoch } = machine;
+  const { machineId, epoch } = machine;
   const { copyType, aim, assertions, consistency, degraded, cutAtMs, pauseMs, frozenMs, group } = cut;
   return {
-    ...{ machineId, machineName: name, pointId: cut.cutId, epoch },
+    ...{ machineId, machineName: nameAt(machine, cut), pointId: cut.cutId, epoch },
     ...{ copyType, consistency, cutAtMs, pauseMs },
     configuration: configurationAt(machine, cut),
     ...(aim === undefined ? {} : { aim }),

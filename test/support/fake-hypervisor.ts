@@ -7,6 +7,7 @@ import type {
   MachineConfiguration,
   MachineDisk,
   MachineEvent,
+  MachineIdentity,
   MachineSockets,
   MachineState,
   PauseReport,
@@ -141,6 +142,10 @@ class FakeConnection implements RunningMachine {
       return gone;
     }
     return answered.then((value) => this.#actor.turn(`${name} answered`, () => value));
+  }
+
+  async identity(): Promise<MachineIdentity> {
+    return { uuid: '00000000-0000-0000-0000-000000000000' };
   }
 
   async state(): Promise<MachineState> {

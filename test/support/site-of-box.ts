@@ -29,8 +29,8 @@ export async function write(path: string, pattern: number, offset: number, lengt
   await runCommand('qemu-io', ['-f', 'qcow2', '-c', `write -q -P ${pattern} ${offset} ${length}`, path]);
 }
 
-export async function writeToTip(api: TestApi, pattern: number, offset: number): Promise<void> {
-  const { protected: home } = await api.call('vm.show', BOX);
+export async function writeToTip(api: TestApi, pattern: number, offset: number, of = BOX): Promise<void> {
+  const { protected: home } = await api.call('vm.show', of);
   const tip = home!.disks[0]!.chain.at(-1)!.path;
   // The merge that follows an acknowledgement holds the lock of the file for a moment.
   const backoff = { firstMs: 50, maximumMs: 200, triesMax: 50 };
@@ -40,8 +40,8 @@ export async function writeToTip(api: TestApi, pattern: number, offset: number):
 }
 
 /** Makes a copy and waits until the recovery site has it verified. */
-export async function verifiedCopy(api: TestApi): Promise<{ pointId: string; sequence: number }> {
-  const created = await api.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
+export async function verifiedCopy(api: TestApi, of = BOX): Promise<{ pointId: string; sequence: number }> {
+  const created = await api.call('point.create', { ...of, body: { type: 'crash', wait: true } });
   assert.ok('job' in created);
   return (await resultOf(api, created.job)) as { pointId: string; sequence: number };
 }

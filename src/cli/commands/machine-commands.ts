@@ -51,6 +51,17 @@ export function addMachineCommands(program: Command, runner: Runner): void {
   addCopyTypeCommands(vm, runner);
   addDiskCommands(vm, runner);
   addTriggerCommands(vm, runner);
+  vm.command('rename')
+    .description('call a machine something else; its points so far keep the old name')
+    .argument('<vm>', 'name or id')
+    .argument('<name>', 'what it is called from now on')
+    .addHelpText('after', examples('warmsite vm rename web web-old'))
+    .action(
+      runner.run(async (context, machine: string, name: string) => {
+        const api = await context.api();
+        return shown(context, await api.call('vm.rename', { params: { machine }, body: { name } }));
+      }),
+    );
   vm.command('remove')
     .description('forget a machine that is not protected; its process and disks stay as they are')
     .argument('<vm>', 'name or id')

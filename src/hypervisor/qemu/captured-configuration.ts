@@ -1,7 +1,7 @@
 import { isFailure } from '../../lib/errors.ts';
 import type { QmpClient } from '../../qmp/index.ts';
 import { checkMachineConfiguration, type MachineConfiguration } from '../configuration.ts';
-import type { MachineDisk } from '../hypervisor.ts';
+import type { MachineDisk, MachineIdentity } from '../hypervisor.ts';
 
 /**
  * What a QEMU that somebody else started tells about its machine, in platform-neutral words. Read through the
@@ -12,8 +12,7 @@ export async function configurationOf(
   disks: readonly MachineDisk[],
   diskIds: Readonly<Record<string, string>>,
 ): Promise<MachineConfiguration> {
-  const { UUID: uuid } = await qmp.execute<{ UUID: string }>('query-uuid');
-  const { name } = await qmp.execute<{ name?: string }>('query-name');
+  const { uuid, name } = await identityOf(qmp);
   const cpus = await qmp.execute<{ 'qom-path': string }[]>('query-cpus-fast');
   const memory = await qmp.execute<{ 'base-memory': number }>('query-memory-size-summary');
   const machineType = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' }));
@@ -42,6 +41,12 @@ export async function configurationOf(
     nics: await nicsOf(qmp, devices),
     guestAgent: await hasAgentPort(qmp, devices),
   });
+}
+
+export async function identityOf(qmp: QmpClient): Promise<MachineIdentity> {
+  const { UUID: uuid } = await qmp.execute<{ UUID: string }>('query-uuid');
+  const { name } = await qmp.execute<{ name?: string }>('query-name');
+  return { uuid: String(uuid).toLowerCase(), ...(name === undefined ? {} : { name }) };
 }
 
 interface Device {

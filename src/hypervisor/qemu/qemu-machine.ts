@@ -15,6 +15,7 @@ import type {
   GuestCommandReport,
   MachineDisk,
   MachineEvent,
+  MachineIdentity,
   MachineSockets,
   MachineState,
   PreparedCut,
@@ -23,7 +24,7 @@ import type {
 } from '../hypervisor.ts';
 import type { ImageFile } from '../images.ts';
 import { disksOf, fileNodesOf, nodeNameOf } from './block-graph.ts';
-import { configurationOf } from './captured-configuration.ts';
+import { configurationOf, identityOf } from './captured-configuration.ts';
 import { runInGuest } from './guest-command.ts';
 import { syncFile } from './qemu-images.ts';
 import { whileFrozen } from './quiesce.ts';
@@ -69,6 +70,10 @@ export class QemuMachine implements RunningMachine {
       default:
         return 'paused';
     }
+  }
+
+  identity(): Promise<MachineIdentity> {
+    return identityOf(this.#qmp);
   }
 
   async disks(): Promise<readonly MachineDisk[]> {

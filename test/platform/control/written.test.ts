@@ -29,6 +29,7 @@ it('S0.8 QEMU tells when as much is written as the policy says, over all disks, 
       clear: () => undefined,
     },
     audit: { note: () => undefined },
+    identities: { look: async () => undefined, forget: () => undefined },
     target: () => sites.target,
   });
   t.after(() => loop.stop());

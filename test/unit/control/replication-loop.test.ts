@@ -40,6 +40,7 @@ async function looping(
       clear: (key) => void alerts.delete(key),
     },
     audit: { note: (act) => void notes.push(act) },
+    identities: { look: async () => undefined, forget: () => undefined },
     target: (siteId) => ({ siteId }) as ReplicationTarget,
   });
   loop.start();
