@@ -17,58 +17,17 @@ import { candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
 import { failoverFailure } from './errors.ts';
 import { LiveBranches, recordEnd } from './live-branches.ts';
 import type { NicMapping } from './network.ts';
-import { checkAddressesFree, checkNicsNamed } from './nic-checks.ts';
+import { checkAddressesFree, checkNicsNamed, namedAmong } from './nic-checks.ts';
+import type { ForwardOptions, RestartOptions, StartOptions, StopOptions, TestOptions } from './options.ts';
 import { shutsDown } from './power-off.ts';
 import { checkNotPrepared, type PrepareOptions, prepareBranch } from './prepared.ts';
-import { checkProbes, type Probe } from './probe.ts';
+import { checkProbes } from './probe.ts';
 import { type FailoverReport, Stopwatch } from './report.ts';
 import { rollForward } from './roll-forward.ts';
-import { otherDisksAt, RunUnderWay } from './run-under-way.ts';
+import { type Attempt, otherDisksAt, RunUnderWay } from './run-under-way.ts';
 import { TestGuard } from './test-guard.ts';
 import { loadLimits, type TestLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
-
-export interface TestOptions {
-  /** Absent: the guest agent, where the machine has one. */
-  readonly probes?: readonly Probe[];
-  /** Leave the machine running in its isolated network, also if it failed, until `cleanup`. */
-  readonly keep?: boolean;
-  /** What people call the branch. */
-  readonly name?: string;
-  /** What it may take of this host. */
-  readonly limits?: Omit<TestLimits, 'endsAtMs'>;
-  /** After this time it is cleaned up by itself; the rule of the site if absent. */
-  readonly lifetimeMs?: number;
-  readonly signal?: AbortSignal;
-}
-
-export interface StartOptions {
-  readonly probes?: readonly Probe[];
-  /** Where NICs are connected here, by NIC id; the others stay unplugged. */
-  readonly networks?: Readonly<Record<string, NicMapping>>;
-  /** The word of a person that the machine no longer runs at the other site. */
-  readonly confirmedOtherSideDown: true;
-  /** What people call the branch; points tried later get it with a number. */
-  readonly name?: string;
-  readonly signal?: AbortSignal;
-}
-
-export type RestartOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'name'>;
-
-export interface ForwardOptions extends RestartOptions, StopOptions {
-  /** Up to which point; the very next one if absent. */
-  readonly to?: string;
-  /** Whether the writes of the branch stay beside the new one, as a future of their own. */
-  readonly oldBranch: 'keep' | 'discard';
-  /** What people call the new branch. */
-  readonly name?: string;
-}
-
-export interface StopOptions {
-  /** How long the guest may take to shut down after its power button was pressed; 0: it is not asked. */
-  readonly graceMs: number;
-  readonly signal?: AbortSignal;
-}
 
 /** The branches of a site that are, or are being, brought to life. One object per site process. */
 export class Failovers {
@@ -196,12 +155,8 @@ export class Failovers {
       const attempt = await this.#live.exclusively(branch.branchId, async () => {
         await this.#checkEnded(replica, branch.branchId);
         await this.#live.end(branch.branchId);
-        const request: AttemptRequest = {
-          ...{ replica, purpose, keep: true, hasRun: true, commandMs: run.startMs },
-          candidate: { pointId, reason: 'restarted by a person' },
-          ...{ networks, probes, signal },
-        };
-        return this.#bringUp.onBranch(request, branch, new Stopwatch(this.#tools.clock));
+        const reason = 'restarted by a person';
+        return this.#bootAgain(branch, { replica, reason, networks, probes, signal, run });
       });
       run.add(attempt);
     });
@@ -258,26 +213,74 @@ export class Failovers {
     await this.#checkNetworks(networks, [replica.point(pointId).statement.configuration], branch.branchId);
     const limits = purpose === 'test' ? await loadLimits(this.#tools, replica, branch.branchId) : undefined;
     const run = new RunUnderWay(this.#tools);
+    let back: Attempt | undefined;
     const remaining = await this.#live.exclusively(branch.branchId, () =>
       this.#admitted(
         purpose,
         replica,
         async () => {
-          await this.#stop(replica, branch, { graceMs, ...(signal ? { signal } : {}) });
-          const attempt = await this.#bringUp.onNewBranch({
-            ...{ replica, candidate, purpose, keep: true, commandMs: run.startMs },
-            ...{ name, networks, probes, signal, limits },
-          });
-          const goes = run.add(attempt) && oldBranch === 'discard';
-          if (goes) await removeBranch(this.#tools.files, replica, branch.branchId);
-          return goes ? ('discarded' as const) : ('kept' as const);
+          const ended = await this.#stop(replica, branch, { graceMs, ...(signal ? { signal } : {}) });
+          let goes = false;
+          try {
+            const attempt = await this.#bringUp.onNewBranch({
+              ...{ replica, candidate, purpose, keep: true, commandMs: run.startMs },
+              ...{ name, networks, probes, signal, limits },
+            });
+            goes = run.add(attempt);
+          } finally {
+            // People work with it: neither a later point that does not come up nor a change of mind may cost them that.
+            const isMissed = !goes && purpose === 'failover' && ended !== 'not-running';
+            if (isMissed) back = await this.#bringBack(branch, { replica, networks, run });
+          }
+          if (back?.runs) return 'runs-again' as const;
+          if (!goes || oldBranch === 'keep') return 'kept' as const;
+          await removeBranch(this.#tools.files, replica, branch.branchId);
+          return 'discarded' as const;
         },
         branch.branchId,
       ),
     );
     const kind = purpose === 'test' ? 'test' : 'unplanned';
     const report = run.report(await this.#about(replica, kind, to === undefined ? {} : { pointId }));
-    return { ...report, forward: { ...way, branchId: branch.branchId, oldBranch: remaining } };
+    return {
+      ...report,
+      ...(back ? { attempts: [...report.attempts, back.report] } : {}),
+      ...(back?.runs ? { branchId: branch.branchId } : {}),
+      forward: { ...way, branchId: branch.branchId, oldBranch: remaining },
+    };
+  }
+
+  /** Boots a branch whose machine has ended on its own files. */
+  #bootAgain(
+    branch: BranchRecord,
+    {
+      reason,
+      run,
+      ...how
+    }: Pick<AttemptRequest, 'replica' | 'networks' | 'probes' | 'signal'> & {
+      readonly reason: string;
+      readonly run: RunUnderWay;
+    },
+  ): Promise<Attempt> {
+    const request: AttemptRequest = {
+      ...how,
+      ...{ purpose: purposeOf(branch), keep: true, hasRun: true, commandMs: run.startMs },
+      candidate: { pointId: branch.pointId, reason },
+    };
+    return this.#bringUp.onBranch(request, branch, new Stopwatch(this.#tools.clock));
+  }
+
+  /**
+   * With the NICs that were named for the later point, as far as the machine had them then. Nothing is asked of its guest: it
+   * was at work before, and no probe is to end it.
+   */
+  #bringBack(
+    branch: BranchRecord,
+    o: Pick<AttemptRequest, 'replica' | 'networks'> & { readonly run: RunUnderWay },
+  ): Promise<Attempt> {
+    const networks = namedAmong(o.networks, o.replica.point(branch.pointId).statement.configuration);
+    const reason = 'the later point did not come up';
+    return this.#bootAgain(branch, { ...o, networks, reason, probes: [] });
   }
 
   /** Starts a machine within `work` as far as others let it; `except` is the branch that gives way to it. */

@@ -21,6 +21,15 @@ export function checkNicsNamed(
   });
 }
 
+/** The mappings of NICs that the machine has by this configuration. */
+export function namedAmong(
+  mappings: Readonly<Record<string, NicMapping>>,
+  configuration: unknown,
+): Readonly<Record<string, NicMapping>> {
+  const known = new Set(nicsOf(configuration).map(({ nicId }) => nicId));
+  return Object.fromEntries(Object.entries(mappings).filter(([nicId]) => known.has(nicId)));
+}
+
 /** A branch that may have NICs on bridges of this host. */
 export interface Neighbour {
   readonly branchId: string;

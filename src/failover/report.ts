@@ -71,7 +71,8 @@ export interface FailoverReport {
   /** Of a branch that went forward: from where and through which points, and what became of its own writes. */
   readonly forward?: RollForward & {
     readonly branchId: string;
-    readonly oldBranch: 'kept' | 'discarded';
+    /** `runs-again`: of a failover whose later point did not come up; the attempt to bring it back is the last one. */
+    readonly oldBranch: 'kept' | 'discarded' | 'runs-again';
   };
   /** In the order in which they were made. */
   readonly attempts: readonly AttemptReport[];

@@ -133,7 +133,7 @@ function printReport(page: Page, report: FailoverReport, nowMs: number): void {
 
 function wayOf({ branchId, from, following, oldBranch }: NonNullable<FailoverReport['forward']>): string {
   const way = [from, ...following].map(({ sequence }) => sequence).join(' → ');
-  return `points ${way}; branch ${branchId} ${oldBranch}`;
+  return `points ${way}; branch ${branchId} ${oldBranch === 'runs-again' ? 'runs again' : oldBranch}`;
 }
 
 function printAttempt(page: Page, attempt: Attempt, number: number, nowMs: number): void {

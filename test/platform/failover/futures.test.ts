@@ -140,7 +140,8 @@ test('S0.24 a branch goes forward through the copies that followed its point', a
 test('S0.24 a failover goes forward alone: never two of its machines run', async (t) => {
   const site = await failoverSite(t);
   const { failovers } = site;
-  const [k] = await site.pointsAfter('true', 'echo later > /data/marker');
+  const [k, later] = await site.pointsAfter('true', marked('later'));
+  const bad = await pointWithoutBootSector(site);
   const { replica } = site;
   const bridge = `wsf${process.pid}`;
   await runCommand('ip', ['link', 'add', bridge, 'type', 'bridge']);
@@ -153,7 +154,12 @@ test('S0.24 a failover goes forward alone: never two of its machines run', async
   );
   const { epoch } = replica.record;
   await inBranch(site, first, 'echo people > /data/mine; sync');
-  const forward = await failovers.forward(replica, 'live', { oldBranch: 'keep', networks, ...GRACE });
+  const forward = await failovers.forward(replica, 'live', {
+    to: later,
+    oldBranch: 'keep',
+    networks,
+    ...GRACE,
+  });
   assert.equal(await inBranch(site, running(forward), 'cat /data/marker'), 'later');
   assert.equal(forward.kind, 'unplanned');
   assert.deepEqual(forward.attempts[0]?.network, { kind: 'connected', unplugged: [] });
@@ -169,6 +175,28 @@ test('S0.24 a failover goes forward alone: never two of its machines run', async
   await assert.rejects(failovers.restart(replica, first), (error) =>
     isFailure(error, 'FAILOVER_RUNS_ALREADY'),
   );
+
+  // A later point that does not boot must not leave people without the machine that they had.
+  const live = forward.branchId!;
+  const probes = [{ kind: 'agent', limitMs: 3000 }] as const;
+  const missed = await failovers.forward(replica, live, {
+    oldBranch: 'discard',
+    probes,
+    networks,
+    ...POWER_OFF,
+  });
+  assert.deepEqual(
+    [missed.verdict, missed.branchId, missed.forward?.oldBranch, missed.point.pointId],
+    ['failed', live, 'runs-again', bad],
+  );
+  assert.deepEqual(missed.attempts.at(-1)?.network, { kind: 'connected', unplugged: [] });
+  assert.equal(await inBranch(site, live, 'cat /data/marker'), 'later');
+  const stays = new AbortController();
+  stays.abort();
+  await assert.rejects(
+    failovers.forward(replica, live, { oldBranch: 'keep', networks, ...POWER_OFF, signal: stays.signal }),
+  );
+  assert.equal(await inBranch(site, live, 'cat /data/marker'), 'later', 'a cancelled one changes nothing');
 });
 
 test('S0.23 an address that another branch has on a bridge is refused there, and nowhere else', async (t) => {

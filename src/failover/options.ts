@@ -1,0 +1,45 @@
+import type { NicMapping } from './network.ts';
+import type { Probe } from './probe.ts';
+import type { TestLimits } from './test-limits.ts';
+
+export interface TestOptions {
+  /** Absent: the guest agent, where the machine has one. */
+  readonly probes?: readonly Probe[];
+  /** Leave the machine running in its isolated network, also if it failed, until `cleanup`. */
+  readonly keep?: boolean;
+  /** What people call the branch. */
+  readonly name?: string;
+  /** What it may take of this host. */
+  readonly limits?: Omit<TestLimits, 'endsAtMs'>;
+  /** After this time it is cleaned up by itself; the rule of the site if absent. */
+  readonly lifetimeMs?: number;
+  readonly signal?: AbortSignal;
+}
+
+export interface StartOptions {
+  readonly probes?: readonly Probe[];
+  /** Where NICs are connected here, by NIC id; the others stay unplugged. */
+  readonly networks?: Readonly<Record<string, NicMapping>>;
+  /** The word of a person that the machine no longer runs at the other site. */
+  readonly confirmedOtherSideDown: true;
+  /** What people call the branch; points tried later get it with a number. */
+  readonly name?: string;
+  readonly signal?: AbortSignal;
+}
+
+export type RestartOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'name'>;
+
+export interface ForwardOptions extends RestartOptions, StopOptions {
+  /** Up to which point; the very next one if absent. */
+  readonly to?: string;
+  /** Whether the writes of the branch stay beside the new one, as a future of their own. */
+  readonly oldBranch: 'keep' | 'discard';
+  /** What people call the new branch. */
+  readonly name?: string;
+}
+
+export interface StopOptions {
+  /** How long the guest may take to shut down after its power button was pressed; 0: it is not asked. */
+  readonly graceMs: number;
+  readonly signal?: AbortSignal;
+}
