@@ -1,4 +1,4 @@
-import { chmodSync, mkdtempSync, readdirSync, readFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readdirSync, readFileSync, statfsSync } from 'node:fs';
 import { rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -7,6 +7,10 @@ import { systemCodeOf } from '../src/lib/errors.ts';
 
 /** Helpers that end by themselves are given this long. */
 const LEAVING_LIMIT_MS = 5_000;
+
+const SHARED_MEMORY = '/dev/shm';
+/** Two files of unit tests run at a time, and none has ever had a tenth of this. */
+const ROOM_BYTES = 2 * 1024 ** 3;
 
 /**
  * Where everything that one run of the tests makes is put: it becomes TMPDIR of the run. A test cleans up after itself, but
@@ -20,12 +24,23 @@ export class RunDirectory {
     this.path = path;
   }
 
-  static make(): RunDirectory {
+  static make(parent = tmpdir()): RunDirectory {
     // Short: names of sockets have 107 bytes, and tests make directories below this one.
-    const path = mkdtempSync(join(tmpdir(), 'wt-'));
+    const path = mkdtempSync(join(parent, 'wt-'));
     // Programs that a test runs as another user find their way through, and see nothing.
     chmodSync(path, 0o711);
     return new RunDirectory(path);
+  }
+
+  /** One in memory, if this host has such a place and room in it. */
+  static makeInMemory(): RunDirectory | undefined {
+    try {
+      const { bavail, bsize } = statfsSync(SHARED_MEMORY);
+      return bavail * bsize >= ROOM_BYTES ? RunDirectory.make(SHARED_MEMORY) : undefined;
+    } catch (error) {
+      if (['ENOENT', 'EACCES'].includes(systemCodeOf(error) ?? '')) return undefined;
+      throw error;
+    }
   }
 
   /** Ends by force what was left running, and resolves with what it was. */

@@ -69,8 +69,11 @@ async function main(args: readonly string[]): Promise<number> {
       : new ResultKeeper(earlier, log, { commit: commitLine(commit), machine });
   const directory = RunDirectory.make();
   process.env.TMPDIR = directory.path;
+  const memory = RunDirectory.makeInMemory();
+  if (memory) process.env.WARMSITE_TEST_MEMORY = memory.path;
+  const directories = memory ? [directory, memory] : [directory];
   const passed =
-    files.length === 0 || (await runTests({ files, filters, size, startedMs, checked, keeper, directory }));
+    files.length === 0 || (await runTests({ files, filters, size, startedMs, checked, keeper, directories }));
   if (keeper !== undefined) await writeFile(join(ROOT, DOCUMENT), resultsDocument(keeper.results, all));
   await rm(log, { force: true });
   return passed && checked ? 0 : 1;
@@ -117,7 +120,7 @@ interface Runs {
   readonly startedMs: number;
   readonly checked: boolean;
   readonly keeper: ResultKeeper | undefined;
-  readonly directory: RunDirectory;
+  readonly directories: readonly RunDirectory[];
 }
 
 /** Runs the files under Node's test runner, whose closing lines are the last that is printed. */
@@ -156,7 +159,7 @@ async function runTests(runs: Runs): Promise<boolean> {
       if (!closing && event.type === 'test:diagnostic' && event.data.file === undefined) {
         closing = true;
         if (testsRun === 0 && !failed) objections.push('no test ran');
-        for (const left of await runs.directory.clear())
+        for (const left of await clear(runs.directories))
           objections.push(`left running, and ended now: ${left}`);
         const wallSeconds = (systemClock.monotonicMs() - runs.startedMs) / 1000;
         const wall = `wall time with checks ${wallSeconds.toFixed(1)} s`;
@@ -171,9 +174,15 @@ async function runTests(runs: Runs): Promise<boolean> {
     for await (const text of Readable.from(watched(events)).compose(new spec())) process.stdout.write(text);
   } finally {
     // A run that was broken off comes to no closing lines.
-    for (const left of await runs.directory.clear()) console.error(`left running, and ended now: ${left}`);
+    for (const left of await clear(runs.directories)) console.error(`left running, and ended now: ${left}`);
   }
   return !failed && objections.length === 0 && !stop.signal.aborted;
+}
+
+async function clear(directories: readonly RunDirectory[]): Promise<string[]> {
+  const left: string[] = [];
+  for (const directory of directories) left.push(...(await directory.clear()));
+  return left;
 }
 
 /** Where the time of a run went: what to look at first when it has become too long. */

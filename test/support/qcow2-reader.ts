@@ -353,13 +353,17 @@ class References {
   async compareWithRefcounts(file: FileHandle, header: Header, leaksAllowed: boolean): Promise<void> {
     const tableBytes = header.refcountTableClusters * CLUSTER;
     this.add(header.refcountTableOffset, tableBytes, 'the refcount table');
-    const table = await readAt(file, header.refcountTableOffset, tableBytes, this.#path);
+    using part = borrowCluster();
     const blocks = new Map<number, number>();
-    for (let i = 0; i < tableBytes / 8; i++) {
-      const offset = table.readUInt32BE(i * 8) * 2 ** 32 + table.readUInt32BE(i * 8 + 4);
-      if (offset === 0) continue;
-      this.add(offset, CLUSTER, `refcount block ${i}`);
-      blocks.set(i, offset);
+    for (let at = 0; at < tableBytes; at += CLUSTER) {
+      await readFully(file, part.bytes, header.refcountTableOffset + at, this.#path);
+      for (let entry = 0; entry < CLUSTER; entry += 8) {
+        const offset = part.bytes.readUInt32BE(entry) * 2 ** 32 + part.bytes.readUInt32BE(entry + 4);
+        if (offset === 0) continue;
+        const i = (at + entry) / 8;
+        this.add(offset, CLUSTER, `refcount block ${i}`);
+        blocks.set(i, offset);
+      }
     }
     let counted = 0;
     for (const [i, offset] of blocks) {

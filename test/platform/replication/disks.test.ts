@@ -27,7 +27,7 @@ it('S0.28 all disks of a machine are cut at one instant, whatever their sizes', 
   const { machine, sites, ledger, replica } = await labSites(t, { extraDisks });
   const { images } = sites.protectedTools;
   const striped =
-    'labtool ledger --devices /dev/vdc,/dev/vdd,/dev/vde --report /dev/virtio-ports/org.warmsite.ledger';
+    'labtool ledger --pause-us 2000 --devices /dev/vdc,/dev/vdd,/dev/vde --report /dev/virtio-ports/org.warmsite.ledger';
   await inGuest(
     machine.record.sockets.agentPath!,
     `while [ ! -e /run/ledger.pid ]; do usleep 20000; done; ledger stop; ${striped} >/dev/null 2>&1 </dev/null &`,
