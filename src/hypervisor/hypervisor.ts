@@ -1,3 +1,4 @@
+import type { Failure } from '../lib/errors.ts';
 import type { MachineConfiguration } from './configuration.ts';
 import type { ImageFile } from './images.ts';
 
@@ -74,6 +75,29 @@ export interface PauseReport {
   readonly eachMs: readonly number[];
 }
 
+/** A disk whose guest is to write to another file from now on: the one that everything above has been committed into. */
+export interface Pivot {
+  readonly deviceName: string;
+  /** The file that the guest is to write to. */
+  readonly base: ImageFile;
+  /** The file that it writes to until then. */
+  readonly tip: ImageFile;
+  /** What the tip is called as soon as the guest may have written to the base; in the same directory. */
+  readonly givenBackPath: string;
+}
+
+export interface PivotOptions {
+  /** The guest runs, or did before it was stopped for this: it is to run afterwards. */
+  readonly continues: boolean;
+}
+
+export interface PivotReport {
+  /** How long the guest stood still; 0 for one that did so before. */
+  readonly pausedMs: number;
+  /** COMMIT_FAILED or the like: not every disk has its base. Those that have it have lost the name of their tip. */
+  readonly failure?: Failure;
+}
+
 export interface QuiesceReport<T> {
   readonly result: T;
   /** The guest was frozen from before `work` began until after it had ended. */
@@ -126,7 +150,7 @@ export type MachineState = 'running' | 'paused' | 'shut-down' | 'crashed';
  * - a sealed layer never changes afterwards and its file is complete for other readers;
  * - `commit` is restartable: killed at any instant, the chain still has its content, whether the layer is
  *   gone from it or not, and doing it again ends it;
- * - the guest is never paused for longer than the cut itself.
+ * - the guest is paused by `cut` and `pivot` alone, and for no longer than they take.
  */
 export interface RunningMachine extends AsyncDisposable {
   readonly sockets: MachineSockets;
@@ -157,10 +181,25 @@ export interface RunningMachine extends AsyncDisposable {
    */
   commit(deviceName: string, layer: ImageFile): Promise<void>;
   /**
-   * Commits everything above `base` into it, the tip included, so that `base` is the file that the guest writes
-   * to afterwards.
+   * Commits everything above `base` into it, the tip included, while the guest runs. On return the two are level and are kept
+   * so: what the guest writes goes to the tip, and from there into `base`, until `pivot` or `settlePivots`. Nothing but `pivot`
+   * ever has the guest write to `base`.
    */
-  commitAll(deviceName: string, base: ImageFile): Promise<void>;
+  commitTip(deviceName: string, base: ImageFile): Promise<void>;
+  /**
+   * Has the guest write to the bases of disks that are level. The guest does not run on any of them before it is durable that
+   * it does: until then it stands still, and then the tip has the name `givenBackPath`. That holds if this process is
+   * killed, too: a process of its own settles the pivots then. If both are, the guest stands still until `settlePivots`.
+   * Throws what hindered the settling; the guest may stand still then.
+   */
+  pivot(pivots: readonly Pivot[], o: PivotOptions): Promise<PivotReport>;
+  /**
+   * Ends pivots that were begun: commits of these disks are given up, what lies on its base is durably said to do so, and the guest
+   * runs on, if it is to.
+   */
+  settlePivots(pivots: readonly Pivot[], o: PivotOptions): Promise<void>;
+  /** Closes files that have left the chains of the disks, as far as the machine has them open. */
+  letGoOf(layers: readonly ImageFile[]): Promise<void>;
   /** The machine in platform-neutral words, as far as the process tells; disks named by `diskIds`. */
   configuration(diskIds: Readonly<Record<string, string>>): Promise<MachineConfiguration>;
   /**

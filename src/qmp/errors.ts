@@ -105,7 +105,7 @@ export const QMP_ERRORS = {
     kind: 'environment',
     retry: 'later',
     remedy:
-      'Look in the kernel log for what ended the pause guard (memory?); the machines are copied one by one.',
+      'Look in the kernel log for what ended the pause guard (memory?). The machines of a group are copied one by one; ask once more for the end of a protection.',
   },
   QMP_FREEZE_THAW_UNCONFIRMED: {
     kind: 'timeout',

@@ -5,7 +5,8 @@
  * a program in the guest, reached through a virtio channel whose host side is another socket. To *freeze* a
  * guest is to let its agent flush and hold all its file systems; to *thaw* lets them go. A *freeze guard* is a
  * small process that holds the agent's socket during one freeze and thaws whatever becomes of its parent. A *pause
- * guard* does the same for machines whose processors are stopped: it continues them.
+ * guard* does the same for machines whose processors are stopped: it continues them. Both are *guard children* of the process
+ * that needs them, as is any other process that ends something in its parent's stead.
  *
  * Promises. Every command ends: by an answer, a typed failure, a time limit or an abort. A connection that
  * breaks ends everything that waits on it, with QMP_DISCONNECTED or QMP_AGENT_DISCONNECTED. Nothing that
@@ -28,10 +29,13 @@ export { QMP_ERRORS } from './errors.ts';
 export type { FreezeGuardOptions, ThawResult } from './freeze-guard.ts';
 export { FreezeGuard } from './freeze-guard.ts';
 export type { ThawCause } from './freeze-messages.ts';
+export { GuardChild } from './guard-child.ts';
+export { type Impulses, impulsesOf } from './guard-impulses.ts';
 export type { AgentCallOptions, AgentConnectOptions, ExecOptions, ExecResult } from './guest-agent.ts';
 export { GuestAgent } from './guest-agent.ts';
 export type { QmpEvent, QmpGreeting } from './messages.ts';
 export { PauseGuard } from './pause-guard.ts';
+export { persistently } from './persistently.ts';
 export type { QmpConnectOptions } from './qmp-client.ts';
 export { QmpClient } from './qmp-client.ts';
 export { thawAbandoned } from './thaw.ts';

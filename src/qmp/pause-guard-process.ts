@@ -1,10 +1,11 @@
 import { writeSync } from 'node:fs';
 import type { Readable, Writable } from 'node:stream';
-import { type Clock, sleep } from '../lib/clock.ts';
-import { isFailure, systemCodeOf } from '../lib/errors.ts';
+import type { Clock } from '../lib/clock.ts';
+import { systemCodeOf } from '../lib/errors.ts';
 import { impulsesOf } from './guard-impulses.ts';
 import { PAUSE_GUARD_ID } from './messages.ts';
-import { QmpClient } from './qmp-client.ts';
+import { persistently } from './persistently.ts';
+import type { QmpClient } from './qmp-client.ts';
 
 /** What the parent asks of the guard process: one JSON object a line on its standard input. */
 export type PauseOrder =
@@ -14,12 +15,6 @@ export type PauseOrder =
   | { readonly order: 'release' }
   /** The parent could not continue them all. */
   | { readonly order: 'continue' };
-
-/** How long a machine whose monitor is taken, or that does not answer, is tried again. */
-const CONTINUE_LIMIT_MS = 60_000;
-/** How long a socket may be gone. A machine whose socket is gone has ended. */
-const GONE_LIMIT_MS = 5_000;
-const AGAIN_MS = 100;
 
 export interface GuardedMonitor {
   readonly path: string;
@@ -58,7 +53,7 @@ export async function runPauseGuard(o: PauseGuardOptions): Promise<void> {
     // The parent lives and reads the answers; it will say that all are well, or end.
     if (impulse === 'limit' || impulse === 'signal' || impulse === 'arm') continue;
     for (const { fd } of o.monitors) o.closeFd(fd);
-    await Promise.all(o.monitors.map(({ path }) => continued(path, o.clock)));
+    await Promise.all(o.monitors.map(({ path }) => persistently(path, o.clock, run)));
     return;
   }
 }
@@ -72,24 +67,8 @@ function writeContinue(fd: number): void {
   }
 }
 
-/** Runs a machine that stands still; resolves when it runs, has gone, or will not be talked to for too long. */
-async function continued(path: string, clock: Clock): Promise<void> {
-  const beginMs = clock.monotonicMs();
-  let goneSinceMs: number | undefined;
-  for (;;) {
-    try {
-      await using client = await QmpClient.connect({ path, clock });
-      goneSinceMs = undefined;
-      const { status } = await client.execute<{ status: string }>('query-status');
-      if (status === 'paused') await client.execute('cont');
-      return;
-    } catch (error) {
-      if (!isFailure(error)) throw error;
-      const nowMs = clock.monotonicMs();
-      if (isFailure(error, 'QMP_UNREACHABLE')) goneSinceMs ??= nowMs;
-      const isGone = goneSinceMs !== undefined && nowMs - goneSinceMs > GONE_LIMIT_MS;
-      if (isGone || nowMs - beginMs > CONTINUE_LIMIT_MS) return;
-      await sleep(clock, AGAIN_MS);
-    }
-  }
+/** Runs a machine that stands still. */
+async function run(client: QmpClient): Promise<void> {
+  const { status } = await client.execute<{ status: string }>('query-status');
+  if (status === 'paused') await client.execute('cont');
 }

@@ -55,6 +55,11 @@ export class ProtectedLayout {
     return join(this.disk(diskId), `${cutId}.qcow2`);
   }
 
+  /** What a tip is called as soon as the guest may have written to the owner's file below it. */
+  givenBack(tipPath: string): string {
+    return `${tipPath}.given-back`;
+  }
+
   get leaves(): string {
     return join(this.directory, 'leaves');
   }

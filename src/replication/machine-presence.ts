@@ -37,11 +37,15 @@ function staleBase(message: string) {
   return replicationFailure('PROTECTION_STALE_BASE', message);
 }
 
-/** The machine lacked disks, and has them again: who has taken them out has plugged them in. */
-export async function hasComeBack(
-  { gone, disks }: Pick<MachineRecord, 'gone' | 'disks'>,
+/**
+ * A machine that is connected is not what it was when it was looked at last: it lacked disks, and has them again, because who has
+ * taken them out has plugged them in. Or its guest was left standing still and could not be continued: that is tried until it can.
+ */
+export async function mustBeLookedAt(
+  { gone, disks, dissolving }: Pick<MachineRecord, 'gone' | 'disks' | 'dissolving'>,
   running: RunningMachine,
 ): Promise<boolean> {
+  if (dissolving === 'pivoting') return true;
   if (!gone) return false;
   const there = new Set((await running.disks()).map(({ deviceName }) => deviceName));
   return disks.every(({ diskId, deviceName }) => !gone.includes(diskId) || there.has(deviceName));

@@ -14,7 +14,6 @@ import type { CutTogether, SealedCut } from './cut-together.ts';
 import { checkTips } from './disk-changes.ts';
 import { followGrowth, sizesNow } from './disk-sizes.ts';
 import type { ProtectedLayout } from './layout.ts';
-import { commitFiles } from './leaving-disks.ts';
 import { takingIn } from './missed.ts';
 import { OwedHooks } from './owed-hooks.ts';
 import { cutsToMerge, nextToJoin, settledCuts, type TargetPlace } from './places.ts';
@@ -383,23 +382,6 @@ export class ProtectedChain {
     await images.reparent(above, below);
   }
 
-  /**
-   * The first half of the end of a protection: everything above the owner's files is committed into them. May be
-   * repeated as long as `remove` has not begun, and not afterwards: an older layer would then go over a younger one.
-   */
-  async commitIntoOrigins(running: RunningMachine | undefined): Promise<void> {
-    const plugged = await running?.disks();
-    for (const disk of this.#machine.disks) {
-      const layers = this.chain(disk.diskId).slice(disk.chain.length);
-      if (layers.length === 0) continue;
-      if (running && plugged?.some(({ deviceName }) => deviceName === disk.deviceName)) {
-        await running.commitAll(disk.deviceName, disk.chain.at(-1)!);
-      } else {
-        await commitFiles(this.#tools, disk, layers);
-      }
-    }
-  }
-
   /** Takes a disk that cannot be read any more out of the copies that wait: they could never be sent with it. */
   async dropFromUnsent(diskId: string, acknowledgedOrdinal: number): Promise<void> {
     const waiting = this.#cuts.filter(
@@ -413,7 +395,7 @@ export class ProtectedChain {
     }
   }
 
-  /** The second half: layers and records of ours are removed; with `setAside` layers are kept there instead. */
+  /** The second half of the end of a protection: layers and records of ours are removed; with `setAside` layers are kept there instead. */
   async remove(setAside: string | undefined): Promise<void> {
     const { files } = this.#tools;
     if (setAside === undefined) {

@@ -9,21 +9,21 @@ import { Deliveries, type TargetProgress } from './deliveries.ts';
 import type { Delivery, DeliveryTools, ReplicateOutcome } from './delivery.ts';
 import { checkRunsOn, inDoubt, type NewDisk, withDisk } from './disk-changes.ts';
 import { hasUncutChanges } from './disk-sizes.ts';
-import { dissolved } from './dissolving.ts';
+import { type DissolutionGround, dissolve, inPhase, whyNotDissolved } from './dissolving.ts';
 import { replicationFailure } from './errors.ts';
 import { isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { giveBack, reconciledWithout, removeFormer, takenOut } from './leaving-disks.ts';
 import { endLeftBehind } from './left-behind.ts';
 import { createMachineFiles, openMachineFiles, storeMachine } from './machine-files.ts';
-import { checkHealthy, hasComeBack, type MachinePresence, presenceOf } from './machine-presence.ts';
+import { checkHealthy, type MachinePresence, mustBeLookedAt, presenceOf } from './machine-presence.ts';
 import { MachineProcess } from './machine-process.ts';
 import { renamed } from './names.ts';
 import { ProtectedChain } from './protected-chain.ts';
 import type { CutRecord, MachineRecord, Protection, TargetPolicy, TargetRecord } from './records.ts';
 import type { SeedExported, SeedExportOptions } from './seed-export.ts';
 import type { ReplicationTarget } from './target.ts';
-import { checkUnprotected, protectionOf, withoutTarget, withTarget } from './targets.ts';
+import { checkNotEnding, checkUnprotected, protectionOf, withoutTarget, withTarget } from './targets.ts';
 
 export interface ProtectedTools extends DeliveryTools {
   readonly hypervisor: Hypervisor;
@@ -132,7 +132,7 @@ export class ProtectedMachine {
   }
 
   async #attach(isThorough = true): Promise<MachinePresence> {
-    if (this.#process.running && !(await hasComeBack(this.#record, this.#process.running)))
+    if (this.#process.running && !(await mustBeLookedAt(this.#record, this.#process.running)))
       return this.#process.presence;
     try {
       if (this.#process.running) this.#process.presence = presenceOf(this.#process.running);
@@ -164,14 +164,10 @@ export class ProtectedMachine {
 
   async #settleInterrupted(): Promise<void> {
     if (this.#record.dissolving) {
-      if (this.#record.dissolving !== 'committing' && (await this.#mayRunOnLayers())) {
-        this.#process.presence = {
-          state: 'stale',
-          reason: 'it runs on layers that the end of its protection has given up',
-        };
-        return;
-      }
-      await this.#dissolve();
+      const mayRun = () => this.#mayRunOnLayers();
+      const reason = await whyNotDissolved(this.#dissolution, this.#process.running, mayRun);
+      if (reason === undefined) await this.#dissolve();
+      else this.#process.presence = { state: 'stale', reason };
       return;
     }
     if (!this.#record.protection) return;
@@ -284,8 +280,10 @@ export class ProtectedMachine {
     return this.#deliveries.stillFor(() =>
       this.#changing.run(async () => {
         await this.#attach();
-        this.#needHealthy();
-        await this.#storeRecord({ ...this.#record, dissolving: 'committing' });
+        checkHealthy(this.#record, this.#process.presence);
+        // One that was interrupted has been ended by looking at the machine.
+        if (!this.#record.protection) return;
+        await this.#storeRecord(inPhase(this.#record, 'committing'));
         await this.#dissolve();
       }),
     );
@@ -306,16 +304,21 @@ export class ProtectedMachine {
             { hint: 'Stop it first, or unprotect the machine without giving its layers up.' },
           );
         }
-        await this.#storeRecord({ ...this.#record, dissolving: 'setting-aside' });
+        await this.#storeRecord(inPhase(this.#record, 'setting-aside'));
         await this.#dissolve();
       }),
     );
   }
 
+  get #dissolution(): DissolutionGround {
+    const ground = { tools: this.#tools, layout: this.layout, chain: this.#chain };
+    const store = (record: MachineRecord) => this.#storeRecord(record);
+    const storeDisks = (record: MachineRecord) => this.#storeDisks(record);
+    return { ...ground, deliveries: this.#deliveries, record: () => this.#record, store, storeDisks };
+  }
+
   async #dissolve(): Promise<void> {
-    const [chain, deliveries, layout] = [this.#chain, this.#deliveries, this.layout];
-    const o = { chain, deliveries, layout, running: this.#process.running };
-    await this.#storeDisks(await dissolved(o, this.#record, (record) => this.#storeRecord(record)));
+    await dissolve(this.#dissolution, this.#process.running);
     this.#process.recover();
   }
 
@@ -472,6 +475,7 @@ export class ProtectedMachine {
   }
 
   #needHealthy(): void {
+    checkNotEnding(this.#record);
     checkHealthy(this.#record, this.#process.presence);
   }
 

@@ -97,10 +97,21 @@ const MachineRecordSchema = Type.Object({
     Type.Array(Type.Object({ name: Type.String(), untilOrdinal: Type.Integer({ minimum: 1 }) })),
   ),
   protection: Type.Union([ProtectionSchema, Type.Null()]),
-  /** The protection is being ended: whatever happens, that is finished first. */
+  /**
+   * The protection is being ended: whatever happens, that is finished first. `committing`: the guest runs on no owner's file but
+   * those whose tip is called so. `pivoting`: the guest has been stopped for such a change, or may have been, and it may not be
+   * said yet which disks have changed over. `removing`: the owner's files hold everything.
+   */
   dissolving: Type.Optional(
-    Type.Union([Type.Literal('committing'), Type.Literal('removing'), Type.Literal('setting-aside')]),
+    Type.Union([
+      Type.Literal('committing'),
+      Type.Literal('pivoting'),
+      Type.Literal('removing'),
+      Type.Literal('setting-aside'),
+    ]),
   ),
+  /** While it pivots: its guest stood still before, and is not to be continued. */
+  stoodStill: Type.Optional(Type.Literal(true)),
   /**
    * Why the files below the tips may have been written by others: the machine was found running on something else. The
    * chain is left alone until their content has been compared with the digests of what was acknowledged.
@@ -113,9 +124,10 @@ const MachineRecordSchema = Type.Object({
 /** `machine.json`: a machine of this site. */
 export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
 export type ProtectedDisk = MachineRecord['disks'][number];
-export const MACHINE_RECORD = recordKind('machine', 5, MachineRecordSchema, (value, version) =>
+export const MACHINE_RECORD = recordKind('machine', 6, MachineRecordSchema, (value, version) =>
   version === 1 ? ofVersion1(value) : value,
 );
+const MACHINE_RECORD_5 = recordKind('machine', 5, MachineRecordSchema);
 const MACHINE_RECORD_4 = recordKind('machine', 4, MachineRecordSchema);
 const MACHINE_RECORD_3 = recordKind('machine', 3, MachineRecordSchema);
 const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
@@ -123,12 +135,15 @@ const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
 /**
  * A machine with copy types of its own must not be copied by a program that would not know what they ask for, nor one whose
  * cuts have different disks by a program that takes them for the same, nor one with several targets by one that would merge
- * what the others still need, nor one with a trigger by one that would not know it.
+ * what the others still need, nor one with a trigger by one that would not know it. One whose disks may have been given back must not be ended by a program that would commit their
+ * layers once more, over what the guest has written since.
  */
-export function machineKind({ protection, disks, formerDisks }: MachineRecord): typeof MACHINE_RECORD {
+export function machineKind(record: MachineRecord): typeof MACHINE_RECORD {
+  const { protection, disks, formerDisks, dissolving } = record;
+  if (dissolving === 'committing' || dissolving === 'pivoting') return MACHINE_RECORD;
   const isOfOneAge = disks.every(({ sinceOrdinal, leaving }) => sinceOrdinal === undefined && !leaving);
   const triggers = protection?.schedules.flatMap((schedule) => schedule.triggers) ?? [];
-  if (triggers.some(({ kind }) => kind === 'written')) return MACHINE_RECORD;
+  if (triggers.some(({ kind }) => kind === 'written')) return MACHINE_RECORD_5;
   if (!isOfOneAge || formerDisks?.length) return MACHINE_RECORD_4;
   if (protection?.furtherTargets?.length) return MACHINE_RECORD_4;
   return protection?.copyTypes?.length ? MACHINE_RECORD_3 : MACHINE_RECORD_2;

@@ -13,9 +13,18 @@ export function checkUnprotected({ protection, name }: MachineRecord): void {
 }
 
 /** Throws PROTECTION_NOT_PROTECTED. */
-export function protectionOf({ protection, name }: MachineRecord): Protection {
-  if (protection) return protection;
-  throw replicationFailure('PROTECTION_NOT_PROTECTED', `${name} is not protected`);
+export function protectionOf(record: MachineRecord): Protection {
+  checkNotEnding(record);
+  if (record.protection) return record.protection;
+  throw replicationFailure('PROTECTION_NOT_PROTECTED', `${record.name} is not protected`);
+}
+
+/** The end of a protection comes before everything else: its layers must not get company. Throws PROTECTION_NOT_PROTECTED. */
+export function checkNotEnding({ dissolving, name }: MachineRecord): void {
+  if (!dissolving) return;
+  throw replicationFailure('PROTECTION_NOT_PROTECTED', `the protection of ${name} is being ended`, {
+    hint: 'Unprotect it again, or start the site process again: that brings it to its end.',
+  });
 }
 
 /** Every target with what it gets, the first one first. */

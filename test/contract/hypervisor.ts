@@ -4,6 +4,7 @@ import type {
   DiskImages,
   Hypervisor,
   ImageFile,
+  Pivot,
   PreparedCut,
   RunningMachine,
 } from '../../src/hypervisor/index.ts';
@@ -166,23 +167,76 @@ export function hypervisorContract(name: string, make: (t: CleanUp) => Promise<M
       await assert.rejects(it.running.commit('no such device', tip!));
     });
 
-    test('a commit of everything gives the base back as the tip', async (t) => {
+    test('S0.14 disks that are level change over to their bases at once, and their tips lose their names', async (t) => {
       const it = await make(t);
-      const before = await chains(it);
-      await it.write(it.one, 0, 4096, 1);
-      for (const fill of [2, 3, 4]) {
-        await cut(it);
-        await it.write(it.one, fill * CLUSTER, 4096, fill);
-      }
-      await it.running.commitAll(it.one, before[0]!.at(-1)!);
-      assert.deepEqual((await chains(it))[0], before[0]);
-      await it.running.commitAll(it.one, before[0]!.at(-1)!);
+      const { before, pivots } = await threeLayers(it);
+      for (const { deviceName, base } of pivots) await it.running.commitTip(deviceName, base);
+      // Level again is level still, and the guest still writes to its tip.
+      await it.running.commitTip(it.one, pivots[0]!.base);
       await it.write(it.one, 5 * CLUSTER, 4096, 5);
-      await it.running.quit();
       assert.deepEqual(
-        await bytesAt(it, before[0]!, [0, 2 * CLUSTER, 3 * CLUSTER, 4 * CLUSTER, 5 * CLUSTER]),
-        [1, 2, 3, 4, 5],
+        (await chains(it)).map((chain) => chain.at(-1)),
+        pivots.map(({ tip }) => tip),
       );
+      const { pausedMs, failure } = await it.running.pivot(pivots, { continues: true });
+      assert.equal(failure, undefined);
+      assert.ok(pausedMs > 0);
+      assert.equal(await it.running.state(), 'running');
+      assert.deepEqual(await chains(it), before);
+      for (const one of pivots) assert.deepEqual(await isGivenBack(it, one), true);
+      await it.write(it.one, 6 * CLUSTER, 4096, 6);
+      await it.running.letGoOf(pivots.map(({ tip }) => tip));
+      await it.running.quit();
+      const offsets = [0, 2, 3, 4, 5, 6].map((cluster) => cluster * CLUSTER);
+      assert.deepEqual(await bytesAt(it, before[0]!, offsets), [1, 2, 3, 4, 5, 6]);
+    });
+
+    test('S0.14 commits that are given up leave the guest on its tips, and can be begun again', async (t) => {
+      const it = await make(t);
+      const { before, pivots } = await threeLayers(it);
+      await it.running.commitTip(it.one, pivots[0]!.base);
+      await it.running.settlePivots(pivots, { continues: true });
+      await it.write(it.one, 5 * CLUSTER, 4096, 5);
+      assert.deepEqual((await chains(it))[0]!.at(-1), pivots[0]!.tip);
+      for (const one of pivots) assert.deepEqual(await isGivenBack(it, one), false);
+      // Only what is level can change over; the other disk stays where it is, and the guest runs.
+      await it.running.commitTip(it.one, pivots[0]!.base);
+      const { failure } = await it.running.pivot(pivots, { continues: true });
+      assert.equal(failure?.code, 'COMMIT_FAILED');
+      assert.equal(await it.running.state(), 'running');
+      assert.deepEqual(
+        (await chains(it)).map((chain) => chain.at(-1)),
+        [before[0]!.at(-1), pivots[1]!.tip],
+      );
+      assert.deepEqual(await Promise.all(pivots.map((one) => isGivenBack(it, one))), [true, false]);
+      await it.running.quit();
+      assert.deepEqual(await bytesAt(it, before[0]!, [4 * CLUSTER, 5 * CLUSTER]), [4, 5]);
+    });
+
+    test('S0.14 a guest that is left standing still by a pivot runs on when it is settled', async (t) => {
+      const it = await make(t);
+      const { before, pivots } = await threeLayers(it);
+      for (const { deviceName, base } of pivots) await it.running.commitTip(deviceName, base);
+      await it.running.pause();
+      await it.running.settlePivots(pivots, { continues: true });
+      assert.equal(await it.running.state(), 'running');
+      await it.running.pause();
+      for (const { deviceName, base } of pivots) await it.running.commitTip(deviceName, base);
+      // Its owner has paused it: it changes over, and stands still.
+      assert.deepEqual(await it.running.pivot(pivots, { continues: false }), { pausedMs: 0 });
+      assert.equal(await it.running.state(), 'paused');
+      assert.deepEqual(await chains(it), before);
+    });
+
+    test('S0.14 a commit in the middle never has the guest change over, whatever was begun before', async (t) => {
+      const it = await make(t);
+      const { pivots } = await threeLayers(it);
+      const [, layer] = (await chains(it))[0]!;
+      await it.running.commitTip(it.one, pivots[0]!.base);
+      await it.running.commit(it.one, layer!);
+      const [chain] = await chains(it);
+      assert.deepEqual([chain!.at(-1), chain!.includes(layer!)], [pivots[0]!.tip, false]);
+      await assert.rejects(it.running.commitTip(it.one, layer!), { code: 'COMMIT_FAILED' });
     });
 
     test('work for a frozen guest is done in any case, and what was reached is told', async (t) => {
@@ -230,6 +284,28 @@ export function hypervisorContract(name: string, make: (t: CleanUp) => Promise<M
 async function chains({ running, one, two }: MachineUnderTest): Promise<ImageFile[][]> {
   const disks = await running.disks();
   return [one, two].map((name) => [...disks.find(({ deviceName }) => deviceName === name)!.chain]);
+}
+
+/** Three layers on each disk, and what it would be to change over to what was there before. */
+async function threeLayers(it: MachineUnderTest): Promise<{ before: ImageFile[][]; pivots: Pivot[] }> {
+  const before = await chains(it);
+  await it.write(it.one, 0, 4096, 1);
+  for (const fill of [2, 3, 4]) {
+    await cut(it);
+    await it.write(it.one, fill * CLUSTER, 4096, fill);
+  }
+  const tips = (await chains(it)).map((chain) => chain.at(-1)!);
+  const pivots = [it.one, it.two].map((deviceName, index) => ({
+    ...{ deviceName, base: before[index]!.at(-1)!, tip: tips[index]! },
+    givenBackPath: `${tips[index]!.path}.given-back`,
+  }));
+  return { before, pivots };
+}
+
+async function isGivenBack({ files }: MachineUnderTest, { tip, givenBackPath }: Pivot): Promise<boolean> {
+  const [there, given] = [await files.sizeOf(tip.path), await files.sizeOf(givenBackPath)];
+  assert.ok((there === undefined) !== (given === undefined), 'it has one of the two names');
+  return given !== undefined;
 }
 
 /** Cuts both disks; returns the new tips. */

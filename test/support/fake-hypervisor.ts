@@ -11,17 +11,22 @@ import type {
   MachineSockets,
   MachineState,
   PauseReport,
+  Pivot,
+  PivotOptions,
+  PivotReport,
   PreparedCut,
   QuiesceReport,
   RunningMachine,
   StartRequest,
 } from '../../src/hypervisor/index.ts';
 import { HYPERVISOR_ERRORS } from '../../src/hypervisor/index.ts';
+import { type PivotWatch, pivot, settlePivots } from '../../src/hypervisor/pivot.ts';
 import { whilePaused } from '../../src/hypervisor/while-paused.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { Failure, type FailureDetails, messageOf } from '../../src/lib/errors.ts';
+import type { FileSystem } from '../../src/lib/files.ts';
 import { QMP_ERRORS } from '../../src/qmp/index.ts';
-import type { Actor } from './actor.ts';
+import { type Actor, AT_ONCE } from './actor.ts';
 import type { FakeDisk, FakeMachine } from './fake-machine.ts';
 
 /** What goes wrong with one command: refused without effect, or done and its answer lost with the connection. */
@@ -31,7 +36,36 @@ export type MachineCommand = 'attach' | 'start' | 'cut' | 'commit' | 'disks' | '
 /** The machines of one host, by the path of their sockets. They outlive the processes that talk to them. */
 export interface FakeHost {
   readonly machines: Map<string, FakeMachine>;
+  /** Where nobody looks after them, the guards do nothing when their parents die. */
+  readonly guards?: FakeGuards;
   readonly start: (sockets: MachineSockets, disks: readonly FakeDisk[]) => Promise<FakeMachine>;
+}
+
+type Settle = (guard: Actor, files: FileSystem) => Promise<void>;
+
+/** The processes that settle pivots in the place of a parent that has died. */
+export class FakeGuards {
+  readonly #watching = new Map<Actor, Settle>();
+
+  watch(parent: Actor, settle: Settle): void {
+    this.#watching.set(parent, settle);
+  }
+
+  release(parent: Actor): void {
+    this.#watching.delete(parent);
+  }
+
+  /** The parent has died: its guard, if it has one, does what it is there for, as far as the world lets it. */
+  async parentDied(parent: Actor, guard: Actor, files: FileSystem): Promise<void> {
+    const settle = this.#watching.get(parent);
+    this.#watching.delete(parent);
+    try {
+      await settle?.(guard, files);
+    } catch (error) {
+      // The machine has gone, too.
+      if (!(error instanceof Failure)) throw error;
+    }
+  }
 }
 
 /** `Hypervisor` for one process of a site. Device names are `drive-<disk id>`. */
@@ -39,11 +73,27 @@ export class FakeHypervisor implements Hypervisor {
   readonly #host: FakeHost;
   readonly #actor: Actor;
   readonly #mishap: (command: MachineCommand) => Mishap | undefined;
+  readonly #files: FileSystem | undefined;
 
-  constructor(o: { host: FakeHost; actor: Actor; mishap?: (command: MachineCommand) => Mishap | undefined }) {
+  /** `files` is what this process has of the disks that its machines lie on; by default it is as quick as theirs. */
+  constructor(o: {
+    host: FakeHost;
+    actor: Actor;
+    mishap?: (command: MachineCommand) => Mishap | undefined;
+    files?: FileSystem;
+  }) {
     this.#host = o.host;
     this.#actor = o.actor;
     this.#mishap = o.mishap ?? (() => undefined);
+    this.#files = o.files;
+  }
+
+  #connected(machine: FakeMachine, sockets: MachineSockets): FakeConnection {
+    const { guards } = this.#host;
+    return new FakeConnection({
+      ...{ machine, sockets, guards, actor: this.#actor, mishap: this.#mishap },
+      files: this.#files ?? machine.files,
+    });
   }
 
   async acceleration(): ReturnType<Hypervisor['acceleration']> {
@@ -66,7 +116,7 @@ export class FakeHypervisor implements Hypervisor {
       throw startFailed(messageOf(error));
     }
     if (this.#mishap('start')) throw startFailed('the answer was lost');
-    return new FakeConnection(machine, sockets, this.#actor, this.#mishap);
+    return this.#connected(machine, sockets);
   }
 
   async attach(sockets: MachineSockets): Promise<RunningMachine> {
@@ -74,7 +124,7 @@ export class FakeHypervisor implements Hypervisor {
     if (this.#mishap('attach'))
       throw new Failure('QMP_NO_GREETING', QMP_ERRORS.QMP_NO_GREETING, 'nobody greets');
     if (!machine?.isAlive) throw failure('MACHINE_NOT_RUNNING', 'there is no such machine');
-    return new FakeConnection(machine, sockets, this.#actor, this.#mishap);
+    return this.#connected(machine, sockets);
   }
 
   whilePaused(
@@ -97,20 +147,27 @@ class FakeConnection implements RunningMachine {
   readonly #machine: FakeMachine;
   readonly #actor: Actor;
   readonly #mishap: (command: MachineCommand) => Mishap | undefined;
+  readonly #files: FileSystem;
+  readonly #guards: FakeGuards | undefined;
   #end: () => void;
   /** Nothing that is said reaches the machine any more. */
   #hasEnded = false;
 
-  constructor(
-    machine: FakeMachine,
-    sockets: MachineSockets,
-    actor: Actor,
-    mishap: (command: MachineCommand) => Mishap | undefined,
-  ) {
+  constructor(o: {
+    machine: FakeMachine;
+    sockets: MachineSockets;
+    actor: Actor;
+    mishap: (command: MachineCommand) => Mishap | undefined;
+    files: FileSystem;
+    guards: FakeGuards | undefined;
+  }) {
+    const { machine, actor } = o;
     this.#machine = machine;
-    this.sockets = sockets;
+    this.sockets = o.sockets;
     this.#actor = actor;
-    this.#mishap = mishap;
+    this.#mishap = o.mishap;
+    this.#files = o.files;
+    this.#guards = o.guards;
     const { promise, resolve } = Promise.withResolvers<void>();
     this.#end = () => {
       this.#hasEnded = true;
@@ -149,7 +206,7 @@ class FakeConnection implements RunningMachine {
   }
 
   async state(): Promise<MachineState> {
-    return this.#machine.isPaused ? 'paused' : 'running';
+    return this.#actor.turn('state', () => (this.#machine.isPaused ? 'paused' : 'running'));
   }
 
   disks(): Promise<readonly MachineDisk[]> {
@@ -200,8 +257,45 @@ class FakeConnection implements RunningMachine {
     return this.#commit(() => this.#machine.commit(deviceName, layer));
   }
 
-  commitAll(deviceName: string, base: ImageFile): Promise<void> {
-    return this.#commit(() => this.#machine.commitAll(deviceName, base));
+  commitTip(deviceName: string, base: ImageFile): Promise<void> {
+    return this.#commit(() => this.#machine.commitTip(deviceName, base));
+  }
+
+  completeCommit(deviceName: string): Promise<void> {
+    return this.#commit(() => this.#machine.completeCommit(deviceName));
+  }
+
+  abandonCommit(deviceName: string): Promise<void> {
+    return this.#commit(() => this.#machine.abandonCommit(deviceName));
+  }
+
+  pivot(pivots: readonly Pivot[], options: PivotOptions): Promise<PivotReport> {
+    const guards = this.#guards;
+    const guard = async (): Promise<PivotWatch> => {
+      guards?.watch(this.#actor, (actor, files) => this.#as(actor, files).settlePivots(pivots, options));
+      return {
+        release: async () => guards?.release(this.#actor),
+        // Its connection is lost: the guard has the monitor to itself.
+        takeOver: () => void guards?.parentDied(this.#actor, AT_ONCE, this.#machine.files),
+      };
+    };
+    return pivot({ machine: this, pivots, files: this.#files, clock: systemClock, guard, options });
+  }
+
+  /** The same machine, as another process talks to it. */
+  #as(actor: Actor, files: FileSystem): FakeConnection {
+    return new FakeConnection({
+      ...{ machine: this.#machine, actor, files, sockets: this.sockets, guards: undefined },
+      mishap: () => undefined,
+    });
+  }
+
+  settlePivots(pivots: readonly Pivot[], options: PivotOptions): Promise<void> {
+    return settlePivots({ machine: this, pivots, files: this.#files, options });
+  }
+
+  async letGoOf(): Promise<void> {
+    await this.#actor.turn('let go of layers', () => undefined);
   }
 
   #commit(work: () => Promise<void>): Promise<void> {
@@ -250,8 +344,8 @@ class FakeConnection implements RunningMachine {
     );
   }
 
-  async resume(): Promise<void> {
-    this.#machine.resume();
+  resume(): Promise<void> {
+    return this.#actor.turn('resume', () => this.#machine.resume());
   }
 
   async pressPowerButton(): Promise<void> {

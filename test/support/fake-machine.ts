@@ -12,6 +12,14 @@ export interface FakeDisk {
   chain: readonly ImageFile[];
 }
 
+/** A commit of the tip of one disk. */
+interface TipCommit {
+  readonly base: ImageFile;
+  isGivenUp: boolean;
+  /** It changes over to its base. */
+  end: Promise<void> | undefined;
+}
+
 /** Told of what matters at the very instant at which it happens. */
 export interface MachineObserver {
   readonly onCut: (overlays: readonly DiskCut[]) => void;
@@ -30,6 +38,8 @@ export class FakeMachine {
   readonly #disks: readonly FakeDisk[];
   readonly #observer: MachineObserver | undefined;
   readonly #onGone = new Set<() => void>();
+  /** Commits of the tip that are under way, by device. */
+  readonly #commits = new Map<string, TipCommit>();
   #isAlive = true;
   #isPaused = false;
 
@@ -88,6 +98,11 @@ export class FakeMachine {
 
   get isAlive(): boolean {
     return this.#isAlive;
+  }
+
+  /** Where its disks are, with everything done at once. */
+  get files(): FileSystem {
+    return this.#files;
   }
 
   get disks(): readonly MachineDisk[] {
@@ -182,6 +197,7 @@ export class FakeMachine {
   }
 
   async commit(deviceName: string, layer: ImageFile): Promise<void> {
+    await this.abandonCommit(deviceName);
     const { chain } = this.#disk(deviceName);
     const at = chain.findIndex(({ path }) => path === layer.path);
     if (at < 0) return;
@@ -198,19 +214,56 @@ export class FakeMachine {
     this.#relock();
   }
 
-  async commitAll(deviceName: string, base: ImageFile): Promise<void> {
-    const disk = this.#disk(deviceName);
-    const at = disk.chain.findIndex(({ path }) => path === base.path);
-    const above = disk.chain.slice(at + 1);
+  /** What lies above `base` is there as well from now on; the guest writes to the tip. It goes on when its caller dies. */
+  async commitTip(deviceName: string, base: ImageFile): Promise<void> {
+    const { chain } = this.#disk(deviceName);
+    if (!this.#commits.has(deviceName) && chain.at(-1)!.path === base.path) return;
+    const commit = this.#commits.get(deviceName) ?? { base, isGivenUp: false, end: undefined };
+    this.#commits.set(deviceName, commit);
+    try {
+      await this.#commitDown(deviceName, base, async () => {
+        await this.#process.turn('commit', () => undefined);
+        if (commit.isGivenUp) throw new Error('the commit was cancelled');
+      });
+    } catch (error) {
+      this.#commits.delete(deviceName);
+      throw error;
+    }
+  }
+
+  async #commitDown(deviceName: string, base: ImageFile, between?: () => Promise<void>): Promise<void> {
+    const { chain } = this.#disk(deviceName);
+    const at = chain.findIndex(({ path }) => path === base.path);
+    if (at < 0) throw new Error(`${deviceName} does not lie on ${base.path}`);
     await this.#writing([base], async () => {
-      for (const layer of above) {
-        await commitLayer(this.#files, base, layer, () => this.#process.turn('commit', () => undefined));
-      }
-      // What the guest wrote meanwhile, and the pivot, in one go.
-      for (const layer of above) await commitLayer(this.#files, base, layer);
-      disk.chain = disk.chain.slice(0, at + 1);
+      for (const layer of chain.slice(at + 1)) await commitLayer(this.#files, base, layer, between);
     });
+  }
+
+  /** The guest writes to the base alone. */
+  async completeCommit(deviceName: string): Promise<void> {
+    const commit = this.#commits.get(deviceName);
+    if (!commit) throw new Error(`nothing is committed on ${deviceName}`);
+    commit.end ??= this.#changeOver(deviceName, commit.base);
+    await commit.end;
+  }
+
+  async #changeOver(deviceName: string, base: ImageFile): Promise<void> {
+    // What the guest has written meanwhile.
+    await this.#commitDown(deviceName, base);
+    const disk = this.#disk(deviceName);
+    disk.chain = disk.chain.slice(0, disk.chain.findIndex(({ path }) => path === base.path) + 1);
+    this.#commits.delete(deviceName);
     this.#relock();
+  }
+
+  /** One that changes over is not stopped any more: it ends with that. */
+  async abandonCommit(deviceName: string): Promise<void> {
+    const commit = this.#commits.get(deviceName);
+    if (!commit) return;
+    commit.isGivenUp = true;
+    await commit.end;
+    this.#commits.delete(deviceName);
   }
 
   async #writing(images: readonly ImageFile[], work: () => Promise<void>): Promise<void> {

@@ -3,8 +3,9 @@ import { rm } from 'node:fs/promises';
 import type { Clock } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
 import { Mutex } from '../../lib/mutex.ts';
+import { nodeFiles } from '../../lib/node-files.ts';
 import { systemRandom } from '../../lib/random.ts';
-import { type QmpClient, type QmpEvent, thawAbandoned } from '../../qmp/index.ts';
+import { type QmpClient, thawAbandoned } from '../../qmp/index.ts';
 import type { MachineConfiguration } from '../configuration.ts';
 import { hypervisorFailure } from '../errors.ts';
 import type {
@@ -18,19 +19,22 @@ import type {
   MachineIdentity,
   MachineSockets,
   MachineState,
+  Pivot,
+  PivotOptions,
+  PivotReport,
   PreparedCut,
   QuiesceReport,
   RunningMachine,
 } from '../hypervisor.ts';
 import type { ImageFile } from '../images.ts';
-import { disksOf, fileNodesOf, nodeNameOf } from './block-graph.ts';
+import { pivot, settlePivots } from '../pivot.ts';
+import { fileNodesOf, nodeNameOf } from './block-graph.ts';
 import { configurationOf, identityOf } from './captured-configuration.ts';
 import { runInGuest } from './guest-command.ts';
+import { PivotGuard } from './pivot-guard.ts';
+import { PivotedQemu } from './pivoted-qemu.ts';
 import { syncFile } from './qemu-images.ts';
 import { whileFrozen } from './quiesce.ts';
-
-/** A block job of this length without a word from QEMU is taken for stuck; a commit reports progress by no event. */
-const COMMIT_LIMIT_MS = 6 * 60 * 60 * 1000;
 
 /** A running QEMU, spoken to over its machine protocol. */
 export class QemuMachine implements RunningMachine {
@@ -39,6 +43,7 @@ export class QemuMachine implements RunningMachine {
   readonly gone: Promise<void>;
   readonly #qmp: QmpClient;
   readonly #clock: Clock;
+  readonly #base: PivotedQemu;
   /** What is done through the guest's agent, one after the other: freezes, thaws, commands. */
   readonly #freezing = new Mutex();
   readonly #letGo = new AbortController();
@@ -48,6 +53,7 @@ export class QemuMachine implements RunningMachine {
     this.sockets = o.sockets;
     this.processId = o.processId;
     this.#clock = o.clock;
+    this.#base = new PivotedQemu(o.qmp);
     this.gone = o.qmp.closed.then(() => undefined);
   }
 
@@ -56,28 +62,16 @@ export class QemuMachine implements RunningMachine {
     return this.#qmp;
   }
 
-  async state(): Promise<MachineState> {
-    const { status } = await this.#qmp.execute<{ status: string }>('query-status');
-    switch (status) {
-      case 'running':
-        return 'running';
-      case 'shutdown':
-        return 'shut-down';
-      case 'guest-panicked':
-      case 'internal-error':
-      case 'io-error':
-        return 'crashed';
-      default:
-        return 'paused';
-    }
+  state(): Promise<MachineState> {
+    return this.#base.state();
   }
 
   identity(): Promise<MachineIdentity> {
     return identityOf(this.#qmp);
   }
 
-  async disks(): Promise<readonly MachineDisk[]> {
-    return disksOf(await this.#qmp.execute('query-block'));
+  disks(): Promise<readonly MachineDisk[]> {
+    return this.#base.disks();
   }
 
   async cut(cuts: readonly DiskCut[]): Promise<CutReport> {
@@ -160,7 +154,8 @@ export class QemuMachine implements RunningMachine {
   }
 
   async commit(deviceName: string, layer: ImageFile): Promise<void> {
-    await this.#endEarlierCommit(deviceName);
+    const { commits } = this.#base;
+    if ((await commits.awaitEarlier(deviceName)) === 'level') await commits.abandon(deviceName);
     const disk = findDisk(await this.disks(), deviceName);
     const at = disk.chain.findIndex((image) => image.path === layer.path);
     if (at < 0) {
@@ -173,98 +168,38 @@ export class QemuMachine implements RunningMachine {
     if (!base || !above) {
       throw hypervisorFailure('COMMIT_FAILED', `${layer.path} is not between two layers of ${deviceName}`);
     }
-    await this.#commit(deviceName, disk, { top: layer, base });
+    await commits.run(deviceName, disk.tipNode, { top: layer, base });
     await syncFile(base.path);
     await syncFile(above.path);
     await this.#deleteNodeOf(layer);
   }
 
-  async commitAll(deviceName: string, base: ImageFile): Promise<void> {
-    await this.#endEarlierCommit(deviceName);
+  async commitTip(deviceName: string, base: ImageFile): Promise<void> {
+    const { commits } = this.#base;
+    if ((await commits.awaitEarlier(deviceName)) === 'level') return;
     const disk = findDisk(await this.disks(), deviceName);
-    const at = disk.chain.findIndex((image) => image.path === base.path);
-    if (at < 0) throw hypervisorFailure('COMMIT_FAILED', `${deviceName} does not lie on ${base.path}`);
-    const above = disk.chain.slice(at + 1);
-    if (above.length > 0) {
-      await this.#commit(deviceName, disk, { top: above.at(-1)!, base });
-      await syncFile(base.path);
-      // The youngest first: a node that another one has as its backing file cannot be deleted.
-      for (const layer of above.reverse()) await this.#deleteNodeOf(layer);
+    const tip = disk.chain.at(-1);
+    if (!tip || disk.chain.every(({ path }) => path !== base.path)) {
+      throw hypervisorFailure('COMMIT_FAILED', `${deviceName} does not lie on ${base.path}`);
     }
+    if (tip.path !== base.path) await commits.run(deviceName, disk.tipNode, { top: tip, base });
+  }
+
+  pivot(pivots: readonly Pivot[], options: PivotOptions): Promise<PivotReport> {
+    const clock = this.#clock;
+    const { qmpPath } = this.sockets;
+    const guard = () => PivotGuard.start({ orders: { qmpPath, pivots, options }, clock });
+    return pivot({ machine: this.#base, pivots, files: nodeFiles, clock, guard, options });
+  }
+
+  settlePivots(pivots: readonly Pivot[], options: PivotOptions): Promise<void> {
+    return settlePivots({ machine: this.#base, pivots, files: nodeFiles, options });
+  }
+
+  async letGoOf(layers: readonly ImageFile[]): Promise<void> {
+    // The youngest first: a node that another one has as its backing file cannot be deleted.
+    for (const layer of [...layers].reverse()) await this.#deleteNodeOf(layer);
     await this.#deleteOrphans(await this.disks());
-  }
-
-  /** QEMU's `block-commit`, of the tip or of a layer in the middle. */
-  async #commit(
-    deviceName: string,
-    disk: MachineDisk,
-    { top, base }: { top: ImageFile; base: ImageFile },
-  ): Promise<void> {
-    const nodes = await this.#qmp.execute('query-named-block-nodes', { flat: true });
-    const topNode = nodeNameOf(nodes, top);
-    const baseNode = nodeNameOf(nodes, base);
-    if (!topNode || !baseNode) {
-      throw hypervisorFailure('COMMIT_FAILED', `QEMU does not have ${topNode ? base.path : top.path} open`);
-    }
-    const jobId = commitJobOf(deviceName);
-    try {
-      const end = await this.#untilJobEnds(jobId, async () => {
-        await this.#qmp.execute('block-commit', {
-          'job-id': jobId,
-          device: disk.tipNode,
-          'top-node': topNode,
-          'base-node': baseNode,
-          ...(topNode === disk.tipNode ? {} : { 'backing-file': base.path }),
-        });
-        return 'begun';
-      });
-      const error = end?.data.error;
-      if (error === undefined) return;
-      throw hypervisorFailure('COMMIT_FAILED', `the commit of ${top.path} ended: ${String(error)}`);
-    } catch (error) {
-      if (isFailure(error, 'COMMIT_FAILED', 'QMP_DISCONNECTED')) throw error;
-      throw hypervisorFailure('COMMIT_FAILED', `cannot commit ${top.path}: ${messageOf(error)}`, {
-        context: { top: top.path, base: base.path },
-        cause: error,
-      });
-    }
-  }
-
-  /** A commit that an earlier process of ours began goes on in QEMU without it: it is brought to its end. */
-  async #endEarlierCommit(deviceName: string): Promise<void> {
-    const jobId = commitJobOf(deviceName);
-    await this.#untilJobEnds(jobId, async () => {
-      const jobs = await this.#qmp.execute<{ device: string; ready: boolean }[]>('query-block-jobs');
-      const job = jobs.find(({ device }) => device === jobId);
-      if (!job) return 'none';
-      return job.ready ? 'ready' : 'begun';
-    });
-  }
-
-  /**
-   * Waits for the end of the job that `begin` has begun or found. A commit of the tip becomes ready and is then
-   * completed, which pivots the guest to the base; one of a layer in the middle ends by itself.
-   */
-  async #untilJobEnds(
-    jobId: string,
-    begin: () => Promise<'begun' | 'ready' | 'none'>,
-  ): Promise<QmpEvent | undefined> {
-    const waiting = new AbortController();
-    const options = { timeoutMs: COMMIT_LIMIT_MS, signal: waiting.signal };
-    const isEnd = (event: QmpEvent) => isJobEnd(event, jobId);
-    const isReady = ({ event, data }: QmpEvent) => event === 'BLOCK_JOB_READY' && data.device === jobId;
-    const ended = this.#qmp.expectEvent(isEnd, options);
-    const readyOrEnded = this.#qmp.expectEvent((event) => isEnd(event) || isReady(event), options);
-    try {
-      const begun = await begin();
-      if (begun === 'none') return undefined;
-      if (begun === 'ready' || isReady(await readyOrEnded)) {
-        await this.#qmp.execute('block-job-complete', { device: jobId });
-      }
-      return await ended;
-    } finally {
-      waiting.abort();
-    }
   }
 
   /** Nodes that were added by `blockdev-add` stay open after their layer has left the chain. */
@@ -332,12 +267,12 @@ export class QemuMachine implements RunningMachine {
     }
   }
 
-  async pause(): Promise<void> {
-    await this.#qmp.execute('stop');
+  pause(): Promise<void> {
+    return this.#base.pause();
   }
 
-  async resume(): Promise<void> {
-    await this.#qmp.execute('cont');
+  resume(): Promise<void> {
+    return this.#base.resume();
   }
 
   async pressPowerButton(): Promise<void> {
@@ -379,16 +314,4 @@ const OUR_NODE = /^warmsite-[0-9a-f]{22}$/;
 /** Node names have at most 31 characters; ours follow from the path of the layer, which no other one ever has. */
 function overlayNodeName(overlay: ImageFile): string {
   return `warmsite-${createHash('sha256').update(overlay.path).digest('hex').slice(0, 22)}`;
-}
-
-/** One commit at a time runs on a device, so that its job can be found again by the device's name. */
-function commitJobOf(deviceName: string): string {
-  return `warmsite-commit-${deviceName.replace(/[^A-Za-z0-9]+/g, '-')}`;
-}
-
-function isJobEnd(event: QmpEvent, jobId: string): boolean {
-  return (
-    (event.event === 'BLOCK_JOB_COMPLETED' || event.event === 'BLOCK_JOB_CANCELLED') &&
-    event.data.device === jobId
-  );
 }
