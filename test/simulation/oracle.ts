@@ -366,11 +366,19 @@ export class Oracle {
     }
   }
 
-  /** The protection has ended: the owner's own files hold everything, and nothing of ours is left on the disks. */
-  async checkOwnersFiles(): Promise<void> {
+  /**
+   * The protection has ended: the owner's own files hold everything, or after a power cut what was flushed, and nothing of ours is left
+   * on the disks.
+   */
+  async checkOwnersFiles(hasLostPower: boolean): Promise<void> {
     const { machine, disk } = this.#protected;
     for (const { diskId, chain } of machine!.record.disks) {
       const found = await this.#read(this.#protectedContent, chain, `the owner's ${diskId}`);
+      if (hasLostPower) {
+        const misfit = this.#guest.misfit(diskId, found, false);
+        if (misfit) throw new Violation(`the owner's file after a power cut: ${misfit}`);
+        continue;
+      }
       if (!found.equals(this.#guest.content(diskId)))
         throw new Violation(
           `the owner's ${diskId} lacks something at ${firstDifference(found, this.#guest.content(diskId))}`,

@@ -139,6 +139,10 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     wrap: { images: (images) => imagesWith(images, { open: (chain) => images.open(shortened(chain)) }) },
   },
   {
+    name: "the layers are committed though the guest runs on the owner's file",
+    wrap: { files: (files) => filesWith(files, { rename: (from, to) => unlessGivenBack(files, from, to) }) },
+  },
+  {
     name: 'the leaves of a merged layer stay those from before',
     wrap: { files: (files, disk) => staleLeaves(files, (path) => disk.file(path) !== undefined) },
   },
@@ -222,6 +226,11 @@ async function withoutZeros(images: DiskImages, chain: readonly ImageFile[]): Pr
 
 function shortened(chain: readonly ImageFile[]): ImageFile[] {
   return chain.filter((_image, index) => chain.length < 3 || index !== chain.length - 2);
+}
+
+/** Nobody will know that the guest has left a tip. */
+async function unlessGivenBack(files: FileSystem, from: string, to: string): Promise<void> {
+  if (!to.endsWith('.given-back')) await files.rename(from, to);
 }
 
 /** A rename over a leaves file that exists is left out. */

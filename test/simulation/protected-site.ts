@@ -13,6 +13,7 @@ import {
 } from '../../src/replication/index.ts';
 import { AT_ONCE } from '../support/actor.ts';
 import {
+  FakeGuards,
   type FakeHost,
   FakeHypervisor,
   type MachineCommand,
@@ -67,6 +68,7 @@ export class ProtectedSite {
   readonly locks = new ImageLocks();
   readonly #o: ProtectedSiteOptions;
   readonly #host: FakeHost;
+  readonly #guards = new FakeGuards();
   readonly #layout = new ProtectedLayout('/data', MACHINE_ID);
   process: SimProcess | undefined;
   /** Of the process that runs now, once it has opened its machine. */
@@ -81,7 +83,11 @@ export class ProtectedSite {
 
   constructor(o: ProtectedSiteOptions) {
     this.#o = o;
-    this.#host = { machines: new Map(), start: (_sockets, disks) => this.#startMachine(disks) };
+    this.#host = {
+      machines: new Map(),
+      guards: this.#guards,
+      start: (_sockets, disks) => this.#startMachine(disks),
+    };
   }
 
   /** The machine as its owner made it, and its protection. Nothing goes wrong meanwhile. */
@@ -149,6 +155,7 @@ export class ProtectedSite {
       hypervisor: new FakeHypervisor({
         host: this.#host,
         actor: process,
+        files: wrapped,
         mishap: (command) => this.#mishap(command),
       }),
       signer: simSigner,
@@ -159,7 +166,7 @@ export class ProtectedSite {
 
   #mishap(_command: MachineCommand): Mishap | undefined {
     const { random, swarm } = this.#o;
-    if (!this.isBusy || !random.chance(swarm.mishaps)) return undefined;
+    if (!(this.isBusy || this.isToEnd) || !random.chance(swarm.mishaps)) return undefined;
     this.mishaps += 1;
     return random.pick(['refused', 'answer-lost']);
   }
@@ -200,6 +207,8 @@ export class ProtectedSite {
 
   /** The protection is to be ended. */
   isToEnd = false;
+  /** The guest goes on writing although everything else comes to rest. */
+  isGuestBusy = false;
 
   async #cutNowAndThen(process: SimProcess, machine: ProtectedMachine): Promise<never> {
     const { random, swarm } = this.#o;
@@ -295,8 +304,8 @@ export class ProtectedSite {
     for (;;) {
       await process.sleep(random.between(1, 2 * swarm.writeEveryMs));
       await process.turn('guest', () => undefined);
-      if (!this.isBusy) continue;
-      if (growth.chance(swarm.growth)) await this.#growDisk(fake);
+      if (!(this.isBusy || this.isGuestBusy) || fake.isPaused) continue;
+      if (this.isBusy && growth.chance(swarm.growth)) await this.#growDisk(fake);
       const diskId = random.pick(disksOf(fake));
       // A disk that has grown in the moment of a cut is smaller for the guest until its tip has followed.
       const sizeBytes = Math.min(guest.content(diskId).length, fake.sizeOf(`drive-${diskId}`));
@@ -339,12 +348,25 @@ export class ProtectedSite {
     await look(disk, machine);
   }
 
-  killProcess(): void {
-    this.process?.kill();
-    if (this.process) this.locks.releaseAll(this.process);
+  /** The guard that it may have just now does its part, or is killed with it. */
+  killProcess(guard: 'lives' | 'killed' = 'killed'): void {
+    const { process } = this;
+    process?.kill();
+    if (process) this.locks.releaseAll(process);
+    const files = new SimFiles(this.disk);
+    const wrapped = this.#o.wrap.files?.(files, this.disk) ?? files;
+    if (process && guard === 'lives') void this.#guards.parentDied(process, AT_ONCE, wrapped);
     this.process = undefined;
     this.machine = undefined;
     this.#opened = undefined;
+  }
+
+  /** The machine runs on its owner's files, all of it or in part. */
+  get hasChangedOver(): boolean {
+    return (
+      this.fake?.isAlive === true &&
+      this.fake.disks.some(({ chain }) => chain.at(-1)!.path.startsWith('/owner'))
+    );
   }
 
   killMachine(): void {

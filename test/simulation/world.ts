@@ -284,20 +284,53 @@ export class World {
     throw new Violation(`no rest after ${REST_STEPS_MAX} steps without faults: ${unrest.join('; ')}`);
   }
 
-  /** The owner takes the machine back: everything is in the owner's files again, also if we are killed meanwhile. */
+  /** The owner takes the machine back: everything is in the owner's files again, whoever is killed meanwhile. */
   async #endProtection(): Promise<void> {
-    const wasAskedAt = this.#turns.steps;
-    const isKilled = this.#chance.chance(0.5);
-    const killAt = wasAskedAt + this.#chance.below(150);
-    this.#protected.isToEnd = true;
-    while (this.#turns.steps < wasAskedAt + REST_STEPS_MAX) {
-      if (isKilled && this.#turns.steps === killAt) await this.#happen('kill-protected-site');
+    const chance = this.#chance;
+    const end = this.#turns.steps + REST_STEPS_MAX;
+    const site = this.#protected;
+    site.isToEnd = true;
+    site.isGuestBusy = true;
+    let isToBeKilled = chance.chance(0.7);
+    const [hasBegun, within] = chance.pick([
+      ...[[() => true, 150] as const, [() => site.hasChangedOver, 30] as const],
+      [() => site.hasChangedOver && !site.fake!.isPaused, 8] as const,
+    ]);
+    let stepsLeft = chance.below(within);
+    let hasLostPower = false;
+    while (this.#turns.steps < end) {
+      if (hasBegun()) stepsLeft -= 1;
+      if (isToBeKilled && stepsLeft < 0) {
+        isToBeKilled = false;
+        hasLostPower = await this.#killWhileEnding();
+      }
       await this.#turns.next();
       if (this.#trouble) throw this.#trouble;
-      if (this.#protected.machine?.record.protection !== null) continue;
-      await this.#oracle.checkOwnersFiles();
+      if (site.machine?.record.protection !== null) continue;
+      site.isGuestBusy = false;
+      await this.#oracle.checkOwnersFiles(hasLostPower);
       return;
     }
     throw new Violation(`the protection has not ended after ${REST_STEPS_MAX} steps`);
+  }
+
+  /** The site dies, with its guard or without; then, perhaps, the machine or its host. Tells whether that has lost its power. */
+  async #killWhileEnding(): Promise<boolean> {
+    const chance = this.#chance;
+    const site = this.#protected;
+    this.#turns.note('the site is killed while it ends the protection');
+    site.killProcess(chance.pick(['lives', 'lives', 'killed']));
+    for (let steps = chance.below(30); steps > 0; steps--) await this.#turns.next();
+    const fate = chance.pick(['runs on', 'ends', 'ends', 'loses its power'] as const);
+    this.#turns.note(`the machine ${fate}`);
+    if (fate !== 'runs on') site.killMachine();
+    await settled();
+    if (fate === 'loses its power') {
+      site.disk.crash(chance, chooseCutMode(chance));
+      // What it writes from now on is laid upon what was lost.
+      site.isGuestBusy = false;
+    }
+    site.boot();
+    return fate === 'loses its power';
   }
 }
