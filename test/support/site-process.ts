@@ -3,13 +3,14 @@
  * IDENTITY is a file that holds a `TwoSitesIdentity`. Tells on standard output what it has done, a JSON line each.
  *
  * `replicate`: cuts and sends without end. `freeze`: begins an application-consistent cut that never ends. `cut TYPE`: makes
- * copies of a type without end.
+ * copies of a type without end. `unprotect STEP`: ends the protection and hangs while the guest stands still.
  */
 import { readFile } from 'node:fs/promises';
+import { PIVOT_STEPS, pivotHangsAt } from './hanging-pivot.ts';
 import { FEW_POINTS } from './lab-sites.ts';
 import { openTwoSites, reopenMachine } from './two-sites.ts';
 
-const [, , identityPath, mode, copyType] = process.argv;
+const [, , identityPath, mode, detail] = process.argv;
 const identity = JSON.parse(await readFile(identityPath!, 'utf8'));
 const sites = await openTwoSites({ after: () => undefined }, identity);
 const machine = await reopenMachine(sites);
@@ -25,7 +26,13 @@ if (mode === 'freeze') {
   await machine.cut('app');
 }
 
-while (mode === 'cut') await machine.cut(copyType!);
+if (mode === 'unprotect') {
+  const step = PIVOT_STEPS.find((known) => known === detail)!;
+  pivotHangsAt(machine.running!, step, () => tell({ news: 'stands still' }));
+  await machine.unprotect();
+}
+
+while (mode === 'cut') await machine.cut(detail!);
 
 for (;;) {
   await machine.cut('crash');

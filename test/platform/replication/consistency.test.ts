@@ -1,9 +1,7 @@
 /** What crash- and application-consistent copies promise, read from the points without any guest running. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { open, stat, writeFile } from 'node:fs/promises';
+import { open, stat } from 'node:fs/promises';
 import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { describe, it } from 'node:test';
 import { partitionArea } from '../../../lab/index.ts';
 import type { DiskImages, ImageFile } from '../../../src/hypervisor/index.ts';
@@ -16,6 +14,7 @@ import { ranked } from '../../../src/recovery-point/index.ts';
 import { readAhead } from '../../../src/replica/index.ts';
 import { areaOf } from '../../support/image-bytes.ts';
 import { copyAndSend, inGuest, labSites, sendAll } from '../../support/lab-sites.ts';
+import { siteUntil } from '../../support/site-until.ts';
 
 describe('consistency of copies', { timeout: 240_000 }, () => {
   it('S0.5 S0.6 S0.7 S0.9', async (t) => {
@@ -147,15 +146,7 @@ describe('consistency of copies', { timeout: 240_000 }, () => {
       'S0.6 a site process that is killed while the guest is frozen leaves it thawed in time',
       async () => {
         await machine.release();
-        const identity = join(sites.directory, 'identity.json');
-        await writeFile(identity, JSON.stringify(sites.identity));
-        const program = join(import.meta.dirname, '..', '..', 'support', 'site-process.ts');
-        const child = spawn(process.execPath, [program, identity, 'freeze'], {
-          stdio: ['ignore', 'pipe', 'inherit'],
-        });
-        t.after(() => child.kill('SIGKILL'));
-        for await (const line of createInterface({ input: child.stdout }))
-          if (JSON.parse(line).news === 'frozen') break;
+        const child = await siteUntil(t, sites, ['freeze'], 'frozen');
         const frozenAtMs = systemClock.monotonicMs();
         child.kill('SIGKILL');
         await exitOf(child);

@@ -1,16 +1,13 @@
 /** A guest that nobody thaws any more: the site process and its freeze guard were killed in the same instant. */
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { createInterface } from 'node:readline';
 import { test } from 'node:test';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { exitOf } from '../../../src/lib/processes.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { GuestAgent } from '../../../src/qmp/index.ts';
-import { guardsOf } from '../../support/freeze-guards.ts';
+import { guardsOf } from '../../support/guards.ts';
 import { labSites } from '../../support/lab-sites.ts';
+import { siteUntil } from '../../support/site-until.ts';
 import { reopenMachine } from '../../support/two-sites.ts';
 
 test('S0.6 a guest whose site and freeze guard were killed at once is thawed by the next process', async (t) => {
@@ -19,15 +16,7 @@ test('S0.6 a guest whose site and freeze guard were killed at once is thawed by 
   await port.reached(20, 60_000);
   await machine.release();
   const agentPath = machine.record.sockets.agentPath!;
-  const identity = join(sites.directory, 'identity.json');
-  await writeFile(identity, JSON.stringify(sites.identity));
-  const program = join(import.meta.dirname, '..', '..', 'support', 'site-process.ts');
-  const site = spawn(process.execPath, [program, identity, 'freeze'], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
-  t.after(() => site.kill('SIGKILL'));
-  for await (const line of createInterface({ input: site.stdout }))
-    if (JSON.parse(line).news === 'frozen') break;
+  const site = await siteUntil(t, sites, ['freeze'], 'frozen');
   const [guard] = await guardsOf(agentPath);
   // Stopped first, so that it has no instant in which it could outlive the site.
   process.kill(guard!, 'SIGSTOP');

@@ -6,7 +6,7 @@ import { systemClock as clock, sleep } from '../../../src/lib/clock.ts';
 import { exitOf } from '../../../src/lib/processes.ts';
 import { FreezeGuard } from '../../../src/qmp/index.ts';
 import { errorReply, FakeGuestAgent } from '../../support/fake-guest-agent.ts';
-import { guardsOf } from '../../support/freeze-guards.ts';
+import { guardsOf } from '../../support/guards.ts';
 import { FREEZE_PARENT } from './freeze-parent.ts';
 
 async function noGuardLeft(agentPath: string): Promise<void> {
