@@ -63,8 +63,8 @@ export interface TwoDiskBox {
   fake(): FakeMachine;
   /** A process of the site that has opened the machine, with its own chance to die and to be refused. */
   open(actor?: Actor, mishap?: (command: MachineCommand) => Mishap | undefined): Promise<ProtectedMachine>;
-  /** The process of the site has ended: what it had open is closed. */
-  ended(actor: Actor): void;
+  /** A process of the site ends the protection, and dies after so many acts, if it has not done it by then. */
+  unprotectUntil(acts: number): Promise<{ readonly site: Mortal; readonly machine: ProtectedMachine }>;
   /** The process of the site is dead: its guard, if it has one, does its part, until it dies itself. */
   parentDied(site: Actor, guard: Mortal): Promise<void>;
   /** The guest writes on both disks and says which parts it flushed. */
@@ -124,7 +124,15 @@ export async function twoDiskBox(): Promise<TwoDiskBox> {
     text: async (path) => String(await readSmallFile(files, path, 1_000_000)),
     runOnOrigins: async () => void (await host.start(sockets, disks)),
     open: (actor = AT_ONCE, mishap) => ProtectedMachine.open(toolsOf(actor, mishap), layout),
-    ended: (actor) => locks.releaseAll(actor),
+    async unprotectUntil(acts) {
+      const site = new Mortal();
+      const machine = await box.open(site);
+      await machine.attach();
+      site.left = acts;
+      await Promise.race([machine.unprotect(), site.died.promise]);
+      locks.releaseAll(site);
+      return { site, machine };
+    },
     async parentDied(site, guard) {
       await Promise.race([
         host.guards.parentDied(site, guard, new SimFiles(disk, guard)),

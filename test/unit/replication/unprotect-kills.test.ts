@@ -15,14 +15,8 @@ function fatesOf(turn: number): readonly (typeof FATES)[number][] {
   return [...FATES, ...FATES].slice(turn % FATES.length).slice(0, ENDS);
 }
 
-/** Ends the protection by a process that dies after so many acts. Tells whether it did, and before what. */
 async function unprotectedUntil(box: TwoDiskBox, acts: number): Promise<{ site: Mortal; when: string }> {
-  const site = new Mortal();
-  const machine = await box.open(site);
-  await machine.attach();
-  site.left = acts;
-  await Promise.race([machine.unprotect(), site.died.promise]);
-  box.ended(site);
+  const { site } = await box.unprotectUntil(acts);
   return { site, when: `killed before act ${acts} («${site.diedBefore}»)` };
 }
 

@@ -43,12 +43,8 @@ test('S0.14 a machine that its owner has paused stays paused, also if the site i
   for (let acts = 0; ; acts++) {
     const box = await twoDiskBox();
     box.fake().pause();
-    const site = new Mortal();
+    const { site } = await box.unprotectUntil(acts);
     const guard = new Mortal(acts % 2 === 0 ? 0 : Number.POSITIVE_INFINITY);
-    const machine = await box.open(site);
-    await machine.attach();
-    site.left = acts;
-    await Promise.race([machine.unprotect(), site.died.promise]);
     if (site.isDead) await box.parentDied(site, guard);
     const again = await box.open();
     await again.attach();
@@ -63,12 +59,7 @@ test('S0.14 a machine that its owner has paused stays paused, also if the site i
 
 test('S0.14 layers are not committed over a machine that was started on the files below them', async () => {
   const box = await twoDiskBox();
-  const site = new Mortal();
-  const machine = await box.open(site);
-  await machine.attach();
-  site.left = 12;
-  await Promise.race([machine.unprotect(), site.died.promise]);
-  box.ended(site);
+  const { machine } = await box.unprotectUntil(12);
   assert.equal(machine.record.dissolving, 'committing');
   box.fake().kill();
   await box.runOnOrigins();
@@ -87,12 +78,7 @@ test('S0.14 a program that does not know of tips that are given back refuses the
   const versions = new Set<number>();
   for (let acts = 0; ; acts += 4) {
     const box = await twoDiskBox();
-    const site = new Mortal();
-    const machine = await box.open(site);
-    await machine.attach();
-    site.left = acts;
-    await Promise.race([machine.unprotect(), site.died.promise]);
-    box.ended(site);
+    const { site } = await box.unprotectUntil(acts);
     if (site.isDead) await box.parentDied(site, new Mortal());
     const found = await loadRecord(box.files, box.layout.record, MACHINE_RECORD);
     const { version } = JSON.parse(await box.text(box.layout.record)) as { version: number };
