@@ -45,6 +45,7 @@ export type {
   GroupPointView,
   GroupView,
 } from './groups.ts';
+export type { MoveRequest } from './machine-identity.ts';
 export type {
   AddDiskRequest,
   AddMachineRequest,

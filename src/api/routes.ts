@@ -19,7 +19,7 @@ import {
   GroupPointView,
   GroupView,
 } from './groups.ts';
-import { RenameRequest } from './machine-identity.ts';
+import { MoveRequest, RenameRequest } from './machine-identity.ts';
 import {
   AddDiskRequest,
   AddMachineRequest,
@@ -178,6 +178,13 @@ export const ROUTES = {
     method: 'POST',
     path: '/machines/:machine/name',
     body: RenameRequest,
+    answer: MachineView,
+  },
+  'vm.move': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/place',
+    body: MoveRequest,
     answer: MachineView,
   },
   'vm.start': { ...ofMachine, method: 'POST', path: '/machines/:machine/start', answer: MachineView },

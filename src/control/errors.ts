@@ -48,6 +48,11 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'Choose another name, or remove the machine that has it.',
   },
+  MACHINE_PLACE_OURS: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Name only disks of it: `warmsite vm move VM --disk ID=PATH`.',
+  },
   MACHINE_UUID_TAKEN: {
     kind: 'refused',
     retry: 'never',

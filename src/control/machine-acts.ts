@@ -2,6 +2,7 @@ import type {
   AddDiskRequest,
   AddMachineRequest,
   MachineView,
+  MoveRequest,
   PolicyRequest,
   ProtectRequest,
 } from '../api/index.ts';
@@ -75,6 +76,12 @@ export class MachineActs {
   rename(actor: string, reference: string, name: string): Promise<MachineView> {
     return this.#act(actor, 'vm.rename', reference, { name }, (machine) =>
       this.#machines.rename(machine, name),
+    );
+  }
+
+  move(actor: string, reference: string, request: MoveRequest): Promise<MachineView> {
+    return this.#act(actor, 'vm.move', reference, request, (machine) =>
+      this.#machines.move(machine, request),
     );
   }
 

@@ -1,6 +1,6 @@
 import { isFailure } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import type { MachineRecord, ProtectedMachine } from '../replication/index.ts';
+import type { MachineRecord, ProtectedDisk, ProtectedMachine } from '../replication/index.ts';
 import type { AlertSink } from './alerts.ts';
 import { controlFailure } from './errors.ts';
 
@@ -19,6 +19,29 @@ export function refuseSecondUuid(
     `${name} has the UUID ${uuid}, and so has ${other.name}, which is at home at this site already`,
     { context: { uuid, machineId: other.machineId, name: other.name } },
   );
+}
+
+/** Throws MACHINE_EXISTS if another of these machines is called so. */
+export function refuseTakenName(name: string, others: readonly MachineRecord[]): void {
+  const taken = others.find((record) => record.name === name);
+  if (!taken) return;
+  throw controlFailure('MACHINE_EXISTS', `there is a machine ${name} already`, {
+    context: { name, machineId: taken.machineId },
+  });
+}
+
+/** Two machines on one file would destroy each other's chain. Throws MACHINE_EXISTS. */
+export function refuseSharedFiles(
+  disks: readonly Pick<ProtectedDisk, 'chain'>[],
+  others: readonly MachineRecord[],
+): void {
+  const paths = new Set(disks.flatMap(({ chain }) => chain.map(({ path }) => path)));
+  for (const other of others) {
+    const shared = other.disks.flatMap(({ chain }) => chain).find(({ path }) => paths.has(path));
+    if (!shared) continue;
+    const said = `${shared.path} is a disk of ${other.name} already`;
+    throw controlFailure('MACHINE_EXISTS', said, { context: { path: shared.path } });
+  }
 }
 
 type WatchedMachine = Pick<ProtectedMachine, 'record'> & {

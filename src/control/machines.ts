@@ -4,6 +4,7 @@ import type {
   AddMachineRequest,
   AddTargetRequest,
   ChangeTargetRequest,
+  MoveRequest,
   PolicyRequest,
   ProtectRequest,
 } from '../api/index.ts';
@@ -21,7 +22,6 @@ import { isId, newId } from '../lib/random.ts';
 import { checkPolicy, DEFAULT_RETENTION, pointFailure } from '../recovery-point/index.ts';
 import {
   type MachineRecord,
-  type ProtectedDisk,
   ProtectedLayout,
   ProtectedMachine,
   type ProtectedTools,
@@ -37,7 +37,8 @@ import {
 import { failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
 import { attachedDisk, managedDisks, newDisk } from './machine-disks.ts';
-import { refuseSecondUuid } from './machine-identity.ts';
+import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
+import { placeIn } from './machine-place.ts';
 import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
 import { targetChangeIn, targetIn } from './target-requests.ts';
 
@@ -153,7 +154,7 @@ export class Machines {
       'attach' in request
         ? await this.#attachedRecord(machineId, request.attach)
         : await this.#managedRecord(machineId, request);
-    this.#refuseTakenName(record.name);
+    refuseTakenName(record.name, this.#records);
     refuseSecondUuid(record, this.#records);
     const layout = new ProtectedLayout(this.#tools.dataDirectory, machineId);
     const machine = await ProtectedMachine.create(this.#tools, layout, record);
@@ -166,20 +167,35 @@ export class Machines {
     return [...this.#open.values()].map(({ machine }) => machine.record);
   }
 
-  #refuseTakenName(name: string): void {
-    const taken = this.#records.find((record) => record.name === name);
-    if (!taken) return;
-    throw controlFailure('MACHINE_EXISTS', `there is a machine ${name} already`, {
-      context: { name, machineId: taken.machineId },
-    });
-  }
-
   /** Calls a machine something else. Its points so far keep the old name; the recovery sites hear of the new one with the next copy. */
   async rename(machine: ProtectedMachine, name: string): Promise<void> {
     if (name === machine.record.name) return;
     checkMachineConfiguration({ ...machine.record.configuration, name });
-    this.#refuseTakenName(name);
+    refuseTakenName(name, this.#records);
     await machine.rename(name);
+  }
+
+  /** From now on the machine is found elsewhere, with the same disks; a transfer under way is broken off and gone on with. */
+  async move(machine: ProtectedMachine, request: MoveRequest): Promise<void> {
+    const { machineId } = machine.record;
+    const { place, disks } = placeIn(machine.record, request);
+    refuseSharedFiles(disks, this.#records);
+    this.#refuseWhileExporting(machine);
+    await this.#unfollow(machineId);
+    try {
+      await machine.move(place);
+    } finally {
+      this.#follow(machineId);
+    }
+  }
+
+  /** What a seed that is being written is read from must stay as it is. */
+  #refuseWhileExporting({ record: { machineId, name } }: ProtectedMachine): void {
+    if (!this.#exporting.has(machineId)) return;
+    throw controlFailure('MACHINE_CHANGING', `a seed of ${name} is being exported`, {
+      context: { machineId },
+      hint: 'Wait until it has been written, or end it with `warmsite job cancel`.',
+    });
   }
 
   async #managedRecord(
@@ -188,7 +204,7 @@ export class Machines {
   ): Promise<MachineRecord> {
     const configuration = checkMachineConfiguration(request.configuration);
     const disks = await managedDisks(configuration, request.disks);
-    this.#refuseSharedFiles(disks);
+    refuseSharedFiles(disks, this.#records);
     const run = this.#runDirectory(machineId);
     return {
       machineId,
@@ -216,7 +232,7 @@ export class Machines {
     await using running = await this.#tools.hypervisor.attach(sockets);
     const found = await running.disks();
     const disks = found.map((disk, index) => attachedDisk(disk, `disk${index}`));
-    this.#refuseSharedFiles(disks);
+    refuseSharedFiles(disks, this.#records);
     const diskIds = Object.fromEntries(disks.map(({ deviceName, diskId }) => [deviceName, diskId]));
     const asked: MachineConfiguration = await running.configuration(diskIds);
     const configuration = checkMachineConfiguration({
@@ -248,7 +264,7 @@ export class Machines {
       ...machine.record.configuration,
       disks: [...machine.record.configuration.disks, added.configuration],
     });
-    this.#refuseSharedFiles([added.disk]);
+    refuseSharedFiles([added.disk], this.#records);
     await machine.addDisk(added);
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
@@ -257,17 +273,6 @@ export class Machines {
   async removeDisk(machine: ProtectedMachine, diskId: string): Promise<void> {
     await machine.removeDisk(diskId);
     this.#open.get(machine.record.machineId)?.loop?.kick();
-  }
-
-  /** Two machines on one file would destroy each other's chain. */
-  #refuseSharedFiles(disks: readonly ProtectedDisk[]): void {
-    const paths = new Set(disks.flatMap(({ chain }) => chain.map(({ path }) => path)));
-    for (const { machine } of this.#open.values()) {
-      const shared = machine.record.disks.flatMap(({ chain }) => chain).find(({ path }) => paths.has(path));
-      if (!shared) continue;
-      const said = `${shared.path} is a disk of ${machine.record.name} already`;
-      throw controlFailure('MACHINE_EXISTS', said, { context: { path: shared.path } });
-    }
   }
 
   /** Forgets a machine that is not protected; its process and its disks stay as they are. */
@@ -439,13 +444,8 @@ export class Machines {
   }
 
   async unprotect(machine: ProtectedMachine, keepOrigin: boolean): Promise<void> {
-    const { machineId, name } = machine.record;
-    if (this.#exporting.has(machineId)) {
-      throw controlFailure('MACHINE_CHANGING', `a seed of ${name} is being exported`, {
-        context: { machineId },
-        hint: 'Wait until it has been written, or end it with `warmsite job cancel`.',
-      });
-    }
+    const { machineId } = machine.record;
+    this.#refuseWhileExporting(machine);
     // A transfer under way would be waited for; its part at the other side stays and may be thrown away there.
     await this.#unfollow(machineId, { clearAlerts: true });
     try {

@@ -114,10 +114,10 @@ export class AcknowledgedDigests {
   async doubt(
     { acknowledged, outrun }: TargetRecord,
     only: readonly string[] | undefined,
+    { record, cuts }: Delivered,
   ): Promise<string | undefined> {
     if (!acknowledged || outrun) return 'nothing was acknowledged that its files could be compared with';
-    const { cuts } = this.#machine();
-    for (const disk of this.#disksAt(acknowledged.ordinal)) {
+    for (const disk of record.disks.filter((one) => isThereAt(one, acknowledged.ordinal))) {
       if (only && !only.includes(disk.diskId)) continue;
       const was = await this.#stored(disk.diskId, acknowledged.sequence);
       if (!was) return 'the digests that its files could be compared with are lost';

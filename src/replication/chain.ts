@@ -20,6 +20,22 @@ export function happened(cuts: readonly CutRecord[]): CutRecord[] {
   return cuts.filter(({ state }) => state !== 'intended');
 }
 
+/** The cuts with the files that the owner of their disks has moved named by where they are now. */
+export function atTheirPlaces(
+  disks: readonly ProtectedDisk[],
+  cuts: readonly CutRecord[],
+): readonly CutRecord[] {
+  const moved = disks.filter(({ formerPaths }) => formerPaths?.length);
+  if (moved.length === 0) return cuts;
+  return cuts.map((cut) => {
+    const sealed = { ...cut.sealed };
+    for (const { diskId, chain, formerPaths } of moved) {
+      if (formerPaths!.includes(sealed[diskId]?.path ?? '')) sealed[diskId] = { ...chain.at(-1)! };
+    }
+    return { ...cut, sealed };
+  });
+}
+
 /** The disks that the next cut has. */
 export function presentOf(disks: readonly ProtectedDisk[]): ProtectedDisk[] {
   return disks.filter(({ leaving }) => leaving === undefined);

@@ -1,6 +1,6 @@
 import { throwIfAborted } from '../lib/clock.ts';
 import { happened } from './chain.ts';
-import { Delivery, type DeliveryGround } from './delivery.ts';
+import { type Delivered, Delivery, type DeliveryGround } from './delivery.ts';
 import { replicationFailure } from './errors.ts';
 import { cutsToMerge, type TargetPlace } from './places.ts';
 import type { CutRecord, Protection, TargetRecord } from './records.ts';
@@ -98,12 +98,12 @@ export class Deliveries {
 
   /**
    * Why the files here may not be what was acknowledged last; undefined if they read as it was. Of the targets the one that is
-   * furthest knows most. `only` names disks by id.
+   * furthest knows most. `only` names disks by id; `at` is the machine with its files, where it is not what the record says.
    */
-  async doubtOfAcknowledged(only?: readonly string[]): Promise<string | undefined> {
+  async doubtOfAcknowledged(only?: readonly string[], at?: Delivered): Promise<string | undefined> {
     const ordinalOf = ({ record }: Delivery) => record.acknowledged?.ordinal ?? 0;
     const [furthest] = [...this.all].sort((a, b) => ordinalOf(b) - ordinalOf(a));
-    return furthest?.doubtOfAcknowledged(only);
+    return furthest?.doubtOfAcknowledged(only, at);
   }
 
   /** Removes every record of one delivery, or of all. The targets keep their points. */

@@ -302,8 +302,8 @@ export class Delivery {
   }
 
   /** Why the files here may not be what the target acknowledged, see `AcknowledgedDigests`. */
-  doubtOfAcknowledged(only: readonly string[] | undefined): Promise<string | undefined> {
-    return this.#digests.doubt(this.#record, only);
+  doubtOfAcknowledged(only?: readonly string[], at = this.#machine()): Promise<string | undefined> {
+    return this.#digests.doubt(this.#record, only, at);
   }
 
   /** Removes every record of this delivery. The target keeps its points. */

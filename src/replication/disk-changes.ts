@@ -60,14 +60,21 @@ export function withoutDisk(
   );
   const { deviceName, chain } = disk;
   const former = { diskId, deviceName, path: chain.at(-1)!.path };
+  return {
+    ...noLongerGone(record, [diskId]),
+    ...withDisks(record, disks),
+    ...(record.protection ? { formerDisks: [...(record.formerDisks ?? []), former] } : {}),
+  };
+}
+
+/** The record without doubt about these disks; one about others, or about the whole machine, stays. */
+export function noLongerGone(record: MachineRecord, diskIds: readonly string[]): MachineRecord {
   const { gone, suspect, ...healthy } = record;
-  const stillGone = gone?.filter((other) => other !== diskId) ?? [];
+  const stillGone = gone?.filter((diskId) => !diskIds.includes(diskId)) ?? [];
   return {
     ...healthy,
     ...(suspect !== undefined && (!gone || stillGone.length > 0) ? { suspect } : {}),
     ...(stillGone.length > 0 ? { gone: stillGone } : {}),
-    ...withDisks(record, disks),
-    ...(record.protection ? { formerDisks: [...(record.formerDisks ?? []), former] } : {}),
   };
 }
 
@@ -108,7 +115,7 @@ function goneDisksOf({ context }: Failure): string[] {
 export function ofOneAge(record: MachineRecord): Pick<MachineRecord, 'disks' | 'configuration'> {
   return withDisks(
     record,
-    presentOf(record.disks).map(({ sinceOrdinal: _before, ...disk }) => disk),
+    presentOf(record.disks).map(({ sinceOrdinal: _before, formerPaths: _there, ...disk }) => disk),
   );
 }
 

@@ -32,6 +32,12 @@ export const REPLICATION_ERRORS = {
     retry: 'never',
     remedy: 'Look at the disks of the machine with `warmsite vm show`.',
   },
+  PROTECTION_MOVE_REFUSED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Nothing has been changed. See to what is said, then tell again where the machine is: `warmsite vm move`. What is not the same disk is another one: `warmsite vm disk remove`, `warmsite vm disk add`.',
+  },
   PROTECTION_DISK_TAKEN: {
     kind: 'refused',
     retry: 'never',

@@ -15,7 +15,7 @@ type LockTools = Pick<ChainTools, 'files' | 'images'>;
 export async function isCertainlyStopped(
   tools: LockTools,
   disks: readonly ProtectedDisk[],
-  protectedChain: ProtectedChain,
+  protectedChain: Pick<ProtectedChain, 'chain' | 'intendedTips'>,
 ): Promise<boolean> {
   for (const { diskId } of presentOf(disks)) {
     const chain = protectedChain.chain(diskId);
@@ -76,7 +76,8 @@ export async function isLost(
   }
 }
 
-async function isLocked(images: DiskImages, chain: readonly ImageFile[]): Promise<boolean> {
+/** Somebody has a file of the chain open for writing. */
+export async function isLocked(images: DiskImages, chain: readonly ImageFile[]): Promise<boolean> {
   try {
     await using _reader = await images.open(chain);
     return false;

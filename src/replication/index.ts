@@ -25,6 +25,7 @@ export type { ReplicateOutcome } from './delivery.ts';
 export type { NewDisk } from './disk-changes.ts';
 export { REPLICATION_ERRORS } from './errors.ts';
 export { ProtectedLayout } from './layout.ts';
+export type { MachinePlace } from './machine-move.ts';
 export type { MachinePresence } from './machine-presence.ts';
 export { PeerTarget } from './peer-target.ts';
 export { ProtectedMachine, type ProtectedTools } from './protected-machine.ts';

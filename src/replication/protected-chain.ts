@@ -9,7 +9,16 @@ import { newId, type Random } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { createEmptyLayer } from '../qcow2/index.ts';
 import { aimOf, type CopyType } from '../recovery-point/index.ts';
-import { chainOf, disksOf, happened, ownLayersOf, presentOf, sizeAt, strangersAmong } from './chain.ts';
+import {
+  atTheirPlaces,
+  chainOf,
+  disksOf,
+  happened,
+  ownLayersOf,
+  presentOf,
+  sizeAt,
+  strangersAmong,
+} from './chain.ts';
 import type { CutTogether, SealedCut } from './cut-together.ts';
 import { checkTips } from './disk-changes.ts';
 import { followGrowth, sizesNow } from './disk-sizes.ts';
@@ -84,7 +93,7 @@ export class ProtectedChain {
     }
     cuts.sort((a, b) => a.ordinal - b.ordinal);
     const owedHooks = await OwedHooks.open(files, layout.owedHooks, tools.log);
-    return new ProtectedChain({ tools, layout, machine, cuts, owedHooks });
+    return new ProtectedChain({ tools, layout, machine, cuts: atTheirPlaces(disks, cuts), owedHooks });
   }
 
   get cuts(): readonly CutRecord[] {
@@ -101,6 +110,7 @@ export class ProtectedChain {
       'a cut that was begun has the disks of the record',
     );
     this.#machine = machine;
+    this.#cuts = atTheirPlaces(machine.disks, this.#cuts);
   }
 
   /** The disks that are cut. */

@@ -16,6 +16,7 @@ import type { ProtectedLayout } from './layout.ts';
 import { giveBack, reconciledWithout, removeFormer, takenOut } from './leaving-disks.ts';
 import { endLeftBehind } from './left-behind.ts';
 import { createMachineFiles, openMachineFiles, storeMachine } from './machine-files.ts';
+import { type MachinePlace, type MoveGround, moveMachine } from './machine-move.ts';
 import { checkHealthy, type MachinePresence, mustBeLookedAt, presenceOf } from './machine-presence.ts';
 import { MachineProcess } from './machine-process.ts';
 import { renamed } from './names.ts';
@@ -165,7 +166,7 @@ export class ProtectedMachine {
   async #settleInterrupted(): Promise<void> {
     if (this.#record.dissolving) {
       const mayRun = () => this.#mayRunOnLayers();
-      const reason = await whyNotDissolved(this.#dissolution, this.#process.running, mayRun);
+      const reason = await whyNotDissolved(this.#ground, this.#process.running, mayRun);
       if (reason === undefined) await this.#dissolve();
       else this.#process.presence = { state: 'stale', reason };
       return;
@@ -310,15 +311,15 @@ export class ProtectedMachine {
     );
   }
 
-  get #dissolution(): DissolutionGround {
-    const ground = { tools: this.#tools, layout: this.layout, chain: this.#chain };
+  get #ground(): DissolutionGround & MoveGround {
+    const ground = { tools: this.#tools, layout: this.layout, chain: this.#chain, process: this.#process };
     const store = (record: MachineRecord) => this.#storeRecord(record);
     const storeDisks = (record: MachineRecord) => this.#storeDisks(record);
     return { ...ground, deliveries: this.#deliveries, record: () => this.#record, store, storeDisks };
   }
 
   async #dissolve(): Promise<void> {
-    await dissolve(this.#dissolution, this.#process.running);
+    await dissolve(this.#ground, this.#process.running);
     this.#process.recover();
   }
 
@@ -384,11 +385,6 @@ export class ProtectedMachine {
     return hasUncutChanges(this.#tools.images, this.#record.disks, this.cuts);
   }
 
-  /** Cuts that the first target has not acknowledged. */
-  get unsent(): readonly CutRecord[] {
-    return this.targets[0]?.unsent ?? [];
-  }
-
   /**
    * Brings one target one point further, if there is one to send, and merges here what none needs any more. Throws
    * REPLICATION_CONFLICT with the evidence, PROTECTION_TARGET_UNKNOWN; failures of the connection are the caller's to repeat.
@@ -451,6 +447,12 @@ export class ProtectedMachine {
     } catch (error) {
       this.#tools.log.warn(event, { machine: this.#record.name, reason: messageOf(error) });
     }
+  }
+
+  /** From now on it is found, and its owner's files lie, elsewhere; nothing is sent anew. Throws as `moveMachine`. */
+  move(place: MachinePlace): Promise<void> {
+    const work = () => this.#changing.run(() => moveMachine(this.#ground, place));
+    return this.#deliveries.stillFor(work);
   }
 
   /** Calls the machine something else from its next cut on. */

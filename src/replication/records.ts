@@ -72,6 +72,8 @@ const MachineRecordSchema = Type.Object({
       deviceName: Type.String(),
       /** The owner's own files, the oldest first; the last one, the origin, took the writes before the first cut. */
       chain: Type.Array(Image, { minItems: 1 }),
+      /** Where its origin was before; cuts may name it so. */
+      formerPaths: Type.Optional(Type.Array(Type.String())),
       /** When the machine was added; cuts tell what it has become since. */
       sizeBytes: Type.Integer({ minimum: 512 }),
       /** The first cut that has it, by its ordinal; absent: it was there from the beginning of the protection. */
@@ -135,15 +137,17 @@ const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
 /**
  * A machine with copy types of its own must not be copied by a program that would not know what they ask for, nor one whose
  * cuts have different disks by a program that takes them for the same, nor one with several targets by one that would merge
- * what the others still need, nor one with a trigger by one that would not know it. One whose disks may have been given back must not be ended by a program that would commit their
- * layers once more, over what the guest has written since.
+ * what the others still need, nor one with a trigger, or with a disk that was moved, by one that would not know of that. One
+ * whose disks may have been given back must not be ended by a program that would commit their layers once more, over what the
+ * guest has written since.
  */
 export function machineKind(record: MachineRecord): typeof MACHINE_RECORD {
   const { protection, disks, formerDisks, dissolving } = record;
   if (dissolving === 'committing' || dissolving === 'pivoting') return MACHINE_RECORD;
   const isOfOneAge = disks.every(({ sinceOrdinal, leaving }) => sinceOrdinal === undefined && !leaving);
   const triggers = protection?.schedules.flatMap((schedule) => schedule.triggers) ?? [];
-  if (triggers.some(({ kind }) => kind === 'written')) return MACHINE_RECORD_5;
+  const hasMoved = disks.some(({ formerPaths }) => formerPaths?.length);
+  if (hasMoved || triggers.some(({ kind }) => kind === 'written')) return MACHINE_RECORD_5;
   if (!isOfOneAge || formerDisks?.length) return MACHINE_RECORD_4;
   if (protection?.furtherTargets?.length) return MACHINE_RECORD_4;
   return protection?.copyTypes?.length ? MACHINE_RECORD_3 : MACHINE_RECORD_2;

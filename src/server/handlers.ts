@@ -44,6 +44,7 @@ export const HANDLERS: Handlers = {
   'vm.list': ({ site }) => site.machines.list(),
   'vm.show': ({ site, params }) => site.machines.show(params.machine),
   'vm.rename': ({ site, actor, params, body }) => site.machines.rename(actor, params.machine, body.name),
+  'vm.move': ({ site, actor, params, body }) => site.machines.move(actor, params.machine, body),
   'vm.start': ({ site, actor, params }) => site.machines.start(actor, params.machine),
   'vm.stop': ({ site, actor, params, body }) => site.machines.stop(actor, params.machine, body),
   'vm.protect': ({ site, actor, params, body }) => site.machines.protect(actor, params.machine, body),

@@ -23,6 +23,7 @@ import { printPreview } from '../views/policy-view.ts';
 import { followSeeding } from '../watch.ts';
 import { addCopyTypeCommands } from './copy-type-commands.ts';
 import { addDiskCommands } from './disk-commands.ts';
+import { addIdentityCommands } from './identity-commands.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 import { shown } from './shown.ts';
 import { addTargetCommands } from './target-commands.ts';
@@ -51,17 +52,7 @@ export function addMachineCommands(program: Command, runner: Runner): void {
   addCopyTypeCommands(vm, runner);
   addDiskCommands(vm, runner);
   addTriggerCommands(vm, runner);
-  vm.command('rename')
-    .description('call a machine something else; its points so far keep the old name')
-    .argument('<vm>', 'name or id')
-    .argument('<name>', 'what it is called from now on')
-    .addHelpText('after', examples('warmsite vm rename web web-old'))
-    .action(
-      runner.run(async (context, machine: string, name: string) => {
-        const api = await context.api();
-        return shown(context, await api.call('vm.rename', { params: { machine }, body: { name } }));
-      }),
-    );
+  addIdentityCommands(vm, runner);
   vm.command('remove')
     .description('forget a machine that is not protected; its process and disks stay as they are')
     .argument('<vm>', 'name or id')

@@ -1,7 +1,9 @@
 /** Machines that are called something else, and such that claim to be another one. */
 import assert from 'node:assert/strict';
+import { rename } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import type { RouteBody } from '../../../src/api/index.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { BOX, machineThatIsOff } from '../../support/paired-sites.ts';
 import {
@@ -18,10 +20,10 @@ it('S0.28 a machine that is renamed goes on where it was; its next point has the
   const { home, homeApi, awayApi } = await sitesWithMachine(t);
   await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
   await verifiedCopy(homeApi);
-  const rename = (name: string) => homeApi.call('vm.rename', { ...BOX, body: { name } });
-  await assert.rejects(rename('not a name'), { code: 'MACHINE_CONFIGURATION_INVALID' });
-  assert.equal((await rename('box')).name, 'box');
-  const { machineId } = await rename('crate');
+  const calledNow = (name: string) => homeApi.call('vm.rename', { ...BOX, body: { name } });
+  await assert.rejects(calledNow('not a name'), { code: 'MACHINE_CONFIGURATION_INVALID' });
+  assert.equal((await calledNow('box')).name, 'box');
+  const { machineId } = await calledNow('crate');
   await assert.rejects(homeApi.call('vm.show', BOX), { code: 'MACHINE_UNKNOWN' });
   assert.equal((await awayApi.call('vm.show', BOX)).machineId, machineId, 'no copy has told it there yet');
 
@@ -55,6 +57,36 @@ it('S0.28 a machine with the UUID or the name of another one is refused, and not
   await assert.rejects(add({ uuid }), { code: 'MACHINE_EXISTS' });
   assert.equal((await homeApi.call('vm.list')).length, 1);
   await add({ uuid, name: 'clone' });
-  const rename = homeApi.call('vm.rename', { ...BOX, body: { name: 'clone' } });
-  await assert.rejects(rename, { code: 'MACHINE_EXISTS' });
+  const calledNow = homeApi.call('vm.rename', { ...BOX, body: { name: 'clone' } });
+  await assert.rejects(calledNow, { code: 'MACHINE_EXISTS' });
+});
+
+it('S0.28 the file of a disk is moved over the API: what is another machine’s or no place of this one is refused, and the next copy is incremental', async (t) => {
+  const { homeApi, awayApi, directory, disk } = await sitesWithMachine(t);
+  await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
+  await verifiedCopy(homeApi);
+  const moved = join(directory, 'moved.qcow2');
+  const move = (body: RouteBody<'vm.move'>) => homeApi.call('vm.move', { ...BOX, body });
+  const to = (path: string, diskId = 'disk0') => ({ disks: [{ diskId, path, format: 'qcow2' as const }] });
+  await assert.rejects(move({ qmpPath: join(directory, 'qmp') }), { code: 'MACHINE_PLACE_OURS' });
+  await assert.rejects(move({}), { code: 'API_REQUEST_INVALID' });
+  await assert.rejects(move(to(moved)), { code: 'PROTECTION_DISK_GONE' });
+  await assert.rejects(move(to(moved, 'disk9')), { code: 'PROTECTION_DISK_UNKNOWN' });
+  const other = join(directory, 'other.qcow2');
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', other, String(DISK_BYTES)]);
+  const body = machineThatIsOff({ path: other, sizeBytes: DISK_BYTES, format: 'qcow2' });
+  assert.ok('configuration' in body);
+  const uuid = '6f1f2c3e-0d2a-4b5e-8f7a-0123456789ac';
+  const configuration = { ...(body.configuration as object), name: 'other', uuid };
+  await homeApi.call('vm.add', { body: { ...body, configuration } });
+  await assert.rejects(move(to(other)), { code: 'MACHINE_EXISTS' });
+
+  await rename(disk, moved);
+  const shown = await move(to(moved));
+  assert.equal(shown.protected!.disks[0]!.chain[0]!.path, moved);
+  await writeToTip(homeApi, 4, 8 * MIB);
+  await verifiedCopy(homeApi);
+  const points = await awayApi.call('point.list', BOX);
+  assert.ok(points[1]!.receivedBytes! < 2 * MIB, `${points[1]!.receivedBytes} bytes`);
+  assert.deepEqual(await homeApi.call('alert.list'), []);
 });

@@ -110,7 +110,7 @@ test('S0.11 a machine started from its original files is stale: nothing is cut, 
 
   for (const [path, bytes] of layers) assert.ok((await readFile(path)).equals(bytes), `${path} was changed`);
   assert.equal(sites.replicas.need(machine.record.machineId).points.length, 2);
-  assert.equal(machine.unsent.length, 1);
+  assert.equal(machine.targets[0]!.unsent.length, 1);
   // What the machine wrote outside is whole, too: its ledger goes on without a gap.
   const outsideOf = (disk: 'system' | 'data') => [origins[disk === 'system' ? 0 : 1]!];
   await assertLedger(sites.protectedTools.images, outsideOf, promised);
@@ -129,7 +129,7 @@ test('S0.11 a machine started from its original files is stale: nothing is cut, 
     assert.ok((await readFile(moved)).equals(bytes), `${moved} is not the layer that was given up`);
   }
   await machine.protect({ ...BY_HAND, targetSiteId: sites.target.siteId });
-  assert.equal(machine.unsent.length, 0);
+  assert.equal(machine.targets[0]!.unsent.length, 0);
 });
 
 test('S0.11 a machine that was only loaded from its original files and wrote nothing is taken back', async (t) => {

@@ -88,7 +88,7 @@ describe('replication of a machine that runs', LIMIT, () => {
           [],
         );
         const promised = ledger.last!.seq;
-        const sentPoints = machine.unsent.map(({ cutId }) => cutId);
+        const sentPoints = machine.targets[0]!.unsent.map(({ cutId }) => cutId);
         await machine.cut('crash');
         await sendAll(machine, sites.target);
         const points = lab.replica().points.map(({ statement }) => statement.pointId);

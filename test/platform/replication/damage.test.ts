@@ -41,7 +41,7 @@ describe('damage and conflict', { timeout: 240_000 }, () => {
           return /^DELTA_/.test(error.code);
         });
         assert.notEqual(lab.replica().newest?.statement.pointId, cutId);
-        assert.equal(machine.unsent.length, 1);
+        assert.equal(machine.targets[0]!.unsent.length, 1);
         await sendAll(machine, target);
         await verifyPoint(sites.replicaTools, lab.replica(), cutId);
       },
@@ -52,7 +52,7 @@ describe('damage and conflict', { timeout: 240_000 }, () => {
       const { cutId } = await machine.cut('crash');
       replicaFiles.roomBytes = 4 * MIB;
       await assert.rejects(machine.replicate(target), { code: 'DISK_FULL' });
-      assert.equal(machine.unsent.length, 1);
+      assert.equal(machine.targets[0]!.unsent.length, 1);
       assert.equal(await machine.running!.state(), 'running');
       replicaFiles.roomBytes = Number.POSITIVE_INFINITY;
       await sendAll(machine, target);
