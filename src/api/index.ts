@@ -22,6 +22,8 @@
  *
  * Data only: nothing here opens, waits or decides.
  */
+
+export { ArrivalRule, type ArrivalRuleView } from './arrivals.ts';
 export { CLIENT_FILES } from './client-files.ts';
 export { ErrorAnswer } from './common.ts';
 export { SiteEvent } from './events.ts';

@@ -1,4 +1,5 @@
 import Type from 'typebox';
+import { ArrivalRule, ArrivalRuleView } from './arrivals.ts';
 import { Done } from './common.ts';
 import {
   BranchView,
@@ -369,6 +370,25 @@ export const ROUTES = {
     path: '/machines/:machine/preparations',
     body: PrepareRequest,
     answer: JobView,
+  },
+  'arrival.show': {
+    ...ofMachine,
+    method: 'GET',
+    path: '/machines/:machine/arrival',
+    answer: ArrivalRuleView,
+  },
+  'arrival.set': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/arrival',
+    body: ArrivalRule,
+    answer: ArrivalRuleView,
+  },
+  'arrival.clear': {
+    ...ofMachine,
+    method: 'DELETE',
+    path: '/machines/:machine/arrival',
+    answer: ArrivalRuleView,
   },
   'failover.start': {
     ...ofMachine,

@@ -243,6 +243,12 @@ export const CONTROL_ERRORS = {
     remedy:
       'Look in the guest whether its applications were left as the hook before the copy had put them; `warmsite point show` has what the hooks printed.',
   },
+  ARRIVAL_FAILED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'See why with `warmsite job list` and `warmsite job show`; the next point is tried by itself. A point that does not boot or does not hold what it claims is one that a failover should not start from.',
+  },
   JOB_UNKNOWN: {
     kind: 'missing',
     retry: 'never',

@@ -1,5 +1,6 @@
 import type { Replicas } from '../replica/index.ts';
 import type { Alerts } from './alerts.ts';
+import type { ArrivalRules } from './arrival-rules.ts';
 import type { Audit } from './audit.ts';
 import type { Inventory } from './inventory.ts';
 import type { ReplicaKeeper } from './replica-keeper.ts';
@@ -11,6 +12,7 @@ export class ReplicaActs {
   readonly #keeper: ReplicaKeeper;
   readonly #audit: Audit;
   readonly #alerts: Alerts;
+  readonly #rules: ArrivalRules;
 
   constructor(o: {
     replicas: Replicas;
@@ -18,12 +20,14 @@ export class ReplicaActs {
     keeper: ReplicaKeeper;
     audit: Audit;
     alerts: Alerts;
+    rules: ArrivalRules;
   }) {
     this.#replicas = o.replicas;
     this.#inventory = o.inventory;
     this.#keeper = o.keeper;
     this.#audit = o.audit;
     this.#alerts = o.alerts;
+    this.#rules = o.rules;
   }
 
   /** Removes a replica with all its points; one that cannot be opened is named by its id. Throws REPLICA_NEEDED. */
@@ -33,7 +37,8 @@ export class ReplicaActs {
     return this.#audit.acting({ actor, act: 'replica.remove', subject }, async () => {
       await this.#replicas.remove(subject);
       this.#keeper.forget(subject);
-      this.#alerts.clear(`replica:${subject}`);
+      await this.#rules.change(subject, undefined);
+      for (const about of ['replica', 'arrival']) this.#alerts.clear(`${about}:${subject}`);
     });
   }
 }

@@ -1,6 +1,6 @@
 import type { DatabaseSync } from 'node:sqlite';
 import type { DoctorReport, RebuildReport, SiteView } from '../api/index.ts';
-import { CpuGroups, Failovers } from '../failover/index.ts';
+import { CpuGroups, Failovers, provenPoints } from '../failover/index.ts';
 import type { DiskImages, Hypervisor } from '../hypervisor/index.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { FileSystem } from '../lib/files.ts';
@@ -21,6 +21,9 @@ import { type SignedStatement, statementBytes, Zones } from '../recovery-point/i
 import { Replicas, type ReplicaTools } from '../replica/index.ts';
 import { PeerTarget, ReplicationReceiver } from '../replication/index.ts';
 import { Alerts } from './alerts.ts';
+import { ArrivalActs } from './arrival-acts.ts';
+import { ArrivalRules } from './arrival-rules.ts';
+import { Arrivals } from './arrivals.ts';
 import { Audit } from './audit.ts';
 import { BrokenReplicas } from './broken-replicas.ts';
 import { openDatabase } from './database.ts';
@@ -74,6 +77,7 @@ interface Ground {
   readonly audit: Audit;
   readonly zones: Zones;
   readonly testRules: StoredTestRules;
+  readonly arrivalRules: ArrivalRules;
   readonly triggerTokens: TriggerTokens;
   readonly database: DatabaseSync;
   readonly peers: PeerDirectory;
@@ -110,12 +114,14 @@ export class Site {
   readonly groups: GroupActs;
   readonly points: PointActs;
   readonly failovers: FailoverActs;
+  readonly arrivals: ArrivalActs;
   readonly replicas: ReplicaActs;
   readonly seeds: SeedActs;
   readonly peers: PeerActs;
   readonly startedAtMs: number;
   readonly #ground: Ground;
   readonly #works: Works;
+  readonly #arrivals: Arrivals;
   readonly #open: AsyncDisposableStack;
 
   private constructor(ground: Ground, works: Works, open: AsyncDisposableStack) {
@@ -157,7 +163,8 @@ export class Site {
       testRules: ground.testRules,
     });
     const { replicas } = ground;
-    this.replicas = new ReplicaActs({ replicas, inventory, keeper, audit, alerts });
+    const { arrivalRules: rules } = ground;
+    this.replicas = new ReplicaActs({ replicas, inventory, keeper, audit, alerts, rules });
     this.seeds = new SeedActs({
       ...{ files: tools.files, machines, inventory, replicas, keeper, jobs },
       targetMeant: (reference) => this.targets.meant(reference),
@@ -184,6 +191,21 @@ export class Site {
         'seed.import': this.seeds.importing,
       },
     });
+    this.#arrivals = new Arrivals({
+      ...{ rules, alerts },
+      replicaOf: (machineId) => {
+        const replica = replicas.list().find(({ record }) => record.machineId === machineId);
+        return replica?.awaitsSeed ? undefined : replica;
+      },
+      provenPoints: (replica) => provenPoints(tools.files, replica),
+      removeBranch: async (replica, branchId) => {
+        await works.failovers.cleanup(replica, branchId);
+        keeper.tend(replica);
+      },
+      start: (request) => this.jobs.start(request),
+      waitFor: (jobId, waitMs, signal) => this.jobs.waitFor(jobId, waitMs, signal),
+    });
+    this.arrivals = new ArrivalActs({ rules, arrivals: this.#arrivals, inventory, audit });
   }
 
   /**
@@ -198,6 +220,13 @@ export class Site {
     site.audit.note({ actor: 'site', act: 'site.start', details: { version: WARMSITE_VERSION } });
     site.#open.defer(() => site.jobs.close());
     site.jobs.open();
+    site.#open.defer(() => site.#arrivals.close());
+    const end = site.events.listen((event) => {
+      if (event.event !== 'point' || event.change !== 'published' || event.pointId === undefined) return;
+      site.#arrivals.arrived(event.machineId, event.pointId);
+    });
+    site.#open.defer(end);
+    await site.#arrivals.begin();
     for (const replica of ground.replicas.list()) works.keeper.tend(replica);
     return site;
   }
@@ -290,10 +319,11 @@ async function openGround(
   const replicas = await Replicas.open(replicaTools, dataDirectory);
   const audit = new Audit({ database, clock });
   const testRules = await StoredTestRules.open(files, dataDirectory);
+  const arrivalRules = await ArrivalRules.open(files, dataDirectory);
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
-    ...{ database, peers, replicaTools, replicas, testRules, triggerTokens },
+    ...{ database, peers, replicaTools, replicas, testRules, arrivalRules, triggerTokens },
   };
 }
 

@@ -6,6 +6,7 @@ import { named, parseWord } from '../values.ts';
 import { failoverReport } from '../views/failover-report.ts';
 import { reportJob } from '../watch.ts';
 import { addBranchCommands } from './branch-commands.ts';
+import { addOnArrival } from './failover-arrival.ts';
 import {
   addLimitOptions,
   askedOf,
@@ -31,6 +32,7 @@ export function addFailoverCommands(program: Command, runner: Runner): void {
   addStart(failover, runner);
   addBranchCommands(failover, runner);
   addPrepare(failover, runner);
+  addOnArrival(failover, runner);
   addRules(failover, runner);
 }
 

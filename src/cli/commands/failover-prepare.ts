@@ -16,6 +16,16 @@ interface PrepareOptions extends WaitOption, ProbeOption {
   readonly name?: string;
 }
 
+/** The programs that a guest is to run, as the site takes them. */
+export function programsOf(
+  commands: readonly (readonly string[])[],
+  limitMs = LIMIT_MS,
+): PrepareRequest['programs'] {
+  return commands.map(([command, ...rest], index) => ({
+    ...{ name: `run-${index + 1}`, command: command!, arguments: rest, limitMs },
+  }));
+}
+
 /** What a guest has to do to itself after a failover is done ahead, once. */
 export function addPrepare(failover: Command, runner: Runner): void {
   failover
@@ -41,13 +51,9 @@ failovers of the point start from there. The point itself does not change.`,
     )
     .action(
       runner.run(async (context, machine: string, o: PrepareOptions) => {
-        const limitMs = o.limit ?? LIMIT_MS;
         const body: PrepareRequest = {
-          point: o.point,
+          ...{ point: o.point, programs: programsOf(o.run, o.limit) },
           ...askedOf(o),
-          programs: o.run.map(([command, ...rest], index) => ({
-            ...{ name: `run-${index + 1}`, command: command!, arguments: rest, limitMs },
-          })),
         };
         const job = await (await context.api()).call('failover.prepare', { params: { machine }, body });
         return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));

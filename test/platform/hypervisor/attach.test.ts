@@ -69,7 +69,7 @@ for (const way of ['blockdev qcow2', 'drive qcow2', 'drive raw'] as const) {
     assert.ok(configuration.guestAgent);
     const ledger = await LedgerPort.connect({ path: lab.ledgerPath, clock: systemClock });
     t.after(() => ledger.close());
-    await ledger.reached(50, 60_000);
+    await ledger.reached(20, 60_000);
     for (const type of ['crash', 'app', 'crash', 'crash']) {
       const promised = ledger.last!.seq;
       const { pointId } = await copyAndSend(machine, sites.target, type);

@@ -85,7 +85,7 @@ test('S0.11 after SIGKILL the disks hold every record that was reported and no g
   const machine = await started(t);
   const port = await ledgerPortOf(t, machine);
   const first = await port.next();
-  const later = await port.reached(first.seq + 100);
+  const later = await port.reached(first.seq + 50);
   const rate = ((later.seq - first.seq) * 1000) / (later.hostMonotonicMs - first.hostMonotonicMs);
   t.diagnostic(`ledger: ${Math.round(rate)} records/s`);
   await machine.kill();
@@ -98,7 +98,7 @@ test('S0.11 after SIGKILL the disks hold every record that was reported and no g
 test('the ledger goes on after the largest record when the guest starts again', async (t) => {
   const machine = await started(t);
   const port = await ledgerPortOf(t, machine);
-  const { seq } = await port.reached(50);
+  const { seq } = await port.reached(20);
   await machine.kill();
   const again = await started(t, { disks: machine.disks });
   const next = await (await ledgerPortOf(t, again)).next();

@@ -56,7 +56,7 @@ describe('replication of a running machine', { timeout: 120_000 }, () => {
       t.diagnostic(
         `${type} ${cut.consistency} ${cut.degraded ?? ''} pause ${cut.pauseMs.toFixed(1)} ms frozen ${cut.frozenMs ?? 0} wire ${outcome.kind === 'sent' ? outcome.wireBytes : 0}`,
       );
-      await ledger.reached(before + 50, 30_000);
+      await ledger.reached(before + 20, 30_000);
       const replica = sites.replicas.list()[0]!;
       await replica.retire(replica.record.retention, () => false);
       for (const disk of await machine.running!.disks())

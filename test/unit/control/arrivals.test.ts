@@ -1,0 +1,190 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import type { ArrivalRule, JobView } from '../../../src/api/index.ts';
+import { ArrivalRules } from '../../../src/control/arrival-rules.ts';
+import { Arrivals, type ArrivalTools } from '../../../src/control/arrivals.ts';
+import type { JobRequest } from '../../../src/control/jobs.ts';
+import type { Failure } from '../../../src/lib/errors.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { replicaFailure } from '../../../src/replica/errors.ts';
+import type { Replica } from '../../../src/replica/index.ts';
+import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+
+const TEST: ArrivalRule = { work: { kind: 'test' } };
+const PREPARE: ArrivalRule = {
+  copyTypes: ['app'],
+  work: { kind: 'prepare', programs: [{ name: 'revert', command: '/revert', arguments: [], limitMs: 1000 }] },
+};
+
+interface Branch {
+  readonly branchId: string;
+  readonly pointId: string;
+  readonly purpose: 'prepared' | 'test';
+  readonly name?: string;
+}
+
+/** Arrivals of one replica over jobs that end when the test says so. */
+async function arrivalsOf(t: CleanUp, rule: ArrivalRule) {
+  const directory = await temporaryDirectory(t);
+  const rules = await ArrivalRules.open(nodeFiles, directory);
+  await rules.change('box', rule);
+  const points: { statement: { pointId: string; sequence: number; copyType: string } }[] = [];
+  const branches: Branch[] = [];
+  const needed = new Set<string>();
+  const replica = {
+    record: { machineId: 'box', machineName: 'box' },
+    points,
+    branches,
+  } as unknown as Replica;
+  const begun: { request: JobRequest; end: (ended: Partial<JobView>) => void; view: Promise<JobView> }[] = [];
+  const raised = new Map<string, string>();
+  const proven = new Set<string>();
+  const tools: ArrivalTools = {
+    rules,
+    replicaOf: (machineId) => (machineId === 'box' ? replica : undefined),
+    provenPoints: async () => proven,
+    removeBranch: async (_replica, branchId) => {
+      if (needed.has(branchId)) throw replicaFailure('BRANCH_NEEDED', 'somebody lies on it');
+      branches.splice(
+        branches.findIndex((branch) => branch.branchId === branchId),
+        1,
+      );
+    },
+    start: (request) => {
+      const { promise, resolve } = Promise.withResolvers<JobView>();
+      const jobId = String(begun.length);
+      begun.push({
+        request,
+        view: promise,
+        end: (ended) => resolve({ state: 'done', result: { verdict: 'passed' }, ...ended } as JobView),
+      });
+      return { jobId } as JobView;
+    },
+    waitFor: (jobId, _waitMs, signal) =>
+      Promise.race([
+        begun[Number(jobId)]!.view,
+        new Promise<JobView>((resolve) =>
+          signal.addEventListener('abort', () => resolve({ state: 'running' } as JobView)),
+        ),
+      ]),
+    alerts: {
+      raise: (key, _severity, failure: Failure) =>
+        void raised.set(key, `${failure.code}: ${failure.message}`),
+      clear: (key) => void raised.delete(key),
+    },
+  };
+  const arrivals = new Arrivals(tools);
+  t.after(() => arrivals.close());
+  const publish = (sequence: number, copyType: string) => {
+    const pointId = `p${sequence}`;
+    points.push({ statement: { pointId, sequence, copyType } });
+    arrivals.arrived('box', pointId);
+  };
+  return { arrivals, tools, rules, directory, begun, branches, needed, proven, publish, raised, points };
+}
+
+async function turns(): Promise<void> {
+  for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+}
+
+const about = ({ request }: { request: JobRequest }) => [request.kind, request.args.pointId];
+
+test('S0.6 points that arrive are tested one at a time, and the newest next', async (t) => {
+  const { begun, publish } = await arrivalsOf(t, TEST);
+  publish(1, 'crash');
+  publish(2, 'crash');
+  publish(3, 'app');
+  await turns();
+  assert.deepEqual(begun.map(about), [['failover.test', 'p1']]);
+  assert.equal(begun[0]!.request.actor, 'site');
+  begun[0]!.end({});
+  await turns();
+  assert.deepEqual(begun.map(about).slice(1), [['failover.test', 'p3']]);
+  begun[1]!.end({});
+  await turns();
+  assert.equal(begun.length, 2);
+});
+
+test('S0.6 a point that does not boot, or is not as claimed, is told until a later one passes', async (t) => {
+  const { begun, publish, raised } = await arrivalsOf(t, TEST);
+  const ended = async (sequence: number, view: Partial<JobView>) => {
+    publish(sequence, 'app');
+    await turns();
+    begun.at(-1)!.end(view);
+    await turns();
+    return raised.get('arrival:box');
+  };
+  const attempts = [{ reasons: ['agent: no success within 1000 ms'] }];
+  assert.equal(
+    await ended(1, { result: { verdict: 'failed', attempts } }),
+    'ARRIVAL_FAILED: point 1 of box did not pass its test: agent: no success within 1000 ms',
+  );
+  const claims = [{ reasons: [], assertions: [{ name: 'balance', outcome: 'failed' }] }];
+  assert.match(
+    (await ended(2, { result: { verdict: 'passed', attempts: claims } }))!,
+    /not as claimed: balance/,
+  );
+  const failure = { code: 'FAILOVER_SPACE_LOW', message: 'the disk is nearly full' } as JobView['failure'];
+  assert.match((await ended(3, { state: 'failed', failure }))!, /the disk is nearly full/);
+  assert.match((await ended(4, { state: 'cancelled' }))!, /nearly full/, 'a person who cancels knows');
+  assert.equal(await ended(5, {}), undefined);
+});
+
+test('S0.21 points of the named types are prepared; what was prepared of older ones goes if nobody needs it', async (t) => {
+  const { begun, publish, branches, needed, raised } = await arrivalsOf(t, PREPARE);
+  branches.push(
+    { branchId: 'b1', pointId: 'p0', purpose: 'prepared', name: 'arrival-0' },
+    { branchId: 'b2', pointId: 'p0', purpose: 'prepared', name: 'by-hand' },
+    { branchId: 'b3', pointId: 'p0', purpose: 'prepared', name: 'arrival-00' },
+    { branchId: 'b4', pointId: 'p0', purpose: 'test', name: 'arrival-1' },
+  );
+  needed.add('b3');
+  publish(1, 'crash');
+  await turns();
+  assert.equal(begun.length, 0);
+  publish(2, 'app');
+  await turns();
+  const { args } = begun[0]!.request;
+  assert.deepEqual(
+    [begun[0]!.request.kind, args.pointId, args.name],
+    ['failover.prepare', 'p2', 'arrival-2'],
+  );
+  branches.push({ branchId: 'new', pointId: 'p2', purpose: 'prepared', name: 'arrival-2' });
+  begun[0]!.end({});
+  await turns();
+  assert.deepEqual(
+    branches.map(({ branchId }) => branchId),
+    ['b2', 'b3', 'b4', 'new'],
+  );
+  assert.equal(raised.size, 0);
+});
+
+test('S0.21 what was not done when the site stopped is done with the newest point when it starts', async (t) => {
+  const first = await arrivalsOf(t, PREPARE);
+  first.publish(1, 'app');
+  first.publish(2, 'app');
+  first.publish(3, 'crash');
+  await turns();
+  await first.arrivals.close();
+  first.publish(4, 'crash');
+  assert.equal(first.begun.length, 1, 'nothing begins once it is closed');
+
+  const rules = await ArrivalRules.open(nodeFiles, first.directory);
+  assert.deepEqual(rules.of('box'), PREPARE);
+  const again = new Arrivals({ ...first.tools, rules });
+  t.after(() => again.close());
+  await again.begin();
+  await turns();
+  assert.deepEqual(first.begun.map(about).slice(1), [['failover.prepare', 'p2']]);
+  first.branches.push({ branchId: 'new', pointId: 'p2', purpose: 'prepared', name: 'arrival-2' });
+  first.begun[1]!.end({});
+  await turns();
+  await again.ruleChanged('box');
+  await turns();
+  assert.equal(first.begun.length, 2, 'it has been done');
+  await rules.change('box', TEST);
+  first.proven.add('p4');
+  await again.ruleChanged('box');
+  await turns();
+  assert.equal(first.begun.length, 2, 'the newest is proven');
+});
