@@ -65,6 +65,11 @@ export interface TwoDiskBox {
   open(actor?: Actor, mishap?: (command: MachineCommand) => Mishap | undefined): Promise<ProtectedMachine>;
   /** A process of the site ends the protection, and dies after so many acts, if it has not done it by then. */
   unprotectUntil(acts: number): Promise<{ readonly site: Mortal; readonly machine: ProtectedMachine }>;
+  /** The same of anything else that it does with the machine. */
+  until(
+    acts: number,
+    work: (machine: ProtectedMachine) => Promise<void>,
+  ): Promise<{ readonly site: Mortal; readonly machine: ProtectedMachine }>;
   /** The process of the site is dead: its guard, if it has one, does its part, until it dies itself. */
   parentDied(site: Actor, guard: Mortal): Promise<void>;
   /** The guest writes on both disks and says which parts it flushed. */
@@ -124,12 +129,13 @@ export async function twoDiskBox(): Promise<TwoDiskBox> {
     text: async (path) => String(await readSmallFile(files, path, 1_000_000)),
     runOnOrigins: async () => void (await host.start(sockets, disks)),
     open: (actor = AT_ONCE, mishap) => ProtectedMachine.open(toolsOf(actor, mishap), layout),
-    async unprotectUntil(acts) {
+    unprotectUntil: (acts) => box.until(acts, (machine) => machine.unprotect()),
+    async until(acts, work) {
       const site = new Mortal();
       const machine = await box.open(site);
       await machine.attach();
       site.left = acts;
-      await Promise.race([machine.unprotect(), site.died.promise]);
+      await Promise.race([work(machine), site.died.promise]);
       locks.releaseAll(site);
       return { site, machine };
     },

@@ -92,6 +92,8 @@ it('S0.28 a machine that its owner starts elsewhere, called otherwise and with o
 
   await machine.move(place(second.sockets));
   assert.equal(machine.presence.state, 'running');
+  const uuid = '00000000-0000-0000-0000-000000000000';
+  assert.deepEqual(await machine.running!.identity(), { uuid, name: 'second' });
   const third = await copyAndSend(machine, sites.target);
   assert.ok(third.wireBytes < 64 * KIB, `${third.wireBytes} bytes for 8 KiB that were written on 16 MiB`);
   t.diagnostic(`${third.wireBytes} bytes were sent after the move`);

@@ -120,3 +120,9 @@ test('S0.8 a machine that is copied by how much is written is not opened by a pr
   assert.equal(versionWith({ kind: 'written', bytes: 2 ** 28 }), 5);
   assert.equal(versionWith({ kind: 'interval', everyMs: 60_000 }), 2);
 });
+
+test('S0.28 nor is a machine whose owner has moved the file of a disk: its cuts may name the place where it was', () => {
+  const record = { ...MACHINE, protection: null } as unknown as MachineRecord;
+  const disks = record.disks.map((disk) => ({ ...disk, formerPaths: ['/before.qcow2'] }));
+  assert.deepEqual([machineKind(record).version, machineKind({ ...record, disks }).version], [2, 5]);
+});
