@@ -14,7 +14,8 @@ export class AcknowledgedDigests {
   readonly #tools: ChainTools;
   readonly #store: DigestStore;
   readonly #machine: () => Delivered;
-  #trees: ReadonlyMap<string, DigestTree> | undefined;
+  /** Those of one point; another one may be the acknowledged one by the record, because storing that failed. */
+  #known: { readonly sequence: number; readonly trees: ReadonlyMap<string, DigestTree> } | undefined;
 
   constructor(tools: ChainTools, directory: string, machine: () => Delivered) {
     this.#tools = tools;
@@ -29,22 +30,24 @@ export class AcknowledgedDigests {
 
   /** Durable on return; to be recorded as acknowledged afterwards. */
   async save(sequence: number, sent: Pick<SentDelta, 'trees' | 'changed'>): Promise<void> {
+    const before = this.#known && this.#known.sequence < sequence ? this.#known.trees : undefined;
     for (const [diskId, tree] of sent.trees) {
-      const older = sequence > 1 ? this.#trees?.get(diskId) : undefined;
+      const older = before?.get(diskId);
       await this.#store.save(diskId, sequence, tree, older, sent.changed.get(diskId) ?? NO_EXTENTS);
     }
-    this.#trees = sent.trees;
+    this.#known = { sequence, trees: sent.trees };
   }
 
   /** What a delta up to `next` lies upon. Where layers were merged, blocks that it brings anew may have any digest here. */
   async trees(target: TargetRecord, next: CutRecord): Promise<ReadonlyMap<string, DigestTree>> {
-    if (this.#trees) return this.#trees;
+    const { sequence, ordinal } = target.acknowledged!;
+    if (this.#known?.sequence === sequence) return this.#known.trees;
     const trees = new Map<string, DigestTree>();
-    for (const disk of this.#disksAt(target.acknowledged!.ordinal)) {
-      const known = await this.#stored(disk.diskId, target.acknowledged!.sequence);
-      trees.set(disk.diskId, known ?? (await this.#rebuild(disk, target, next)));
+    for (const disk of this.#disksAt(ordinal)) {
+      const stored = await this.#stored(disk.diskId, sequence);
+      trees.set(disk.diskId, stored ?? (await this.#rebuild(disk, target, next)));
     }
-    this.#trees = trees;
+    this.#known = { sequence, trees };
     return trees;
   }
 
@@ -71,7 +74,7 @@ export class AcknowledgedDigests {
       trees.set(diskId, tree.copy());
       trees.get(diskId)!.resize(sizeBytes);
     }
-    this.#trees = older;
+    this.#known = { sequence: from, trees: older };
     await this.save(to, { trees, changed: borders });
     return borders;
   }
