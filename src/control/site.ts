@@ -316,7 +316,8 @@ async function openGround(
   };
   const zones = new Zones();
   const replicaTools: ReplicaTools = { files, images, clock, log, zones, isSignedBySource };
-  const replicas = await Replicas.open(replicaTools, dataDirectory);
+  // Merges that were interrupted are ended by the keeper, beside everything else.
+  const replicas = await Replicas.open(replicaTools, dataDirectory, 'left');
   const audit = new Audit({ database, clock });
   const testRules = await StoredTestRules.open(files, dataDirectory);
   const arrivalRules = await ArrivalRules.open(files, dataDirectory);

@@ -427,7 +427,7 @@ export class Failovers {
       return;
     }
     // Taken before anything can fail: the process reads the layers whether or not we can talk to it.
-    const releaseLayers = await replica.holdLayers();
+    const releaseLayers = await replica.holdLayers('open');
     const { qmpPath, agentPath } = runPaths(runDirectory);
     const machine = await this.#tools.hypervisor.attach({ qmpPath, agentPath });
     this.#live.adopt({ replica, branch, machine, releaseLayers });

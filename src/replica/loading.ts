@@ -20,7 +20,7 @@ import { findSession, finishPublication } from './publication.ts';
 import { POINT_MANIFEST } from './records.ts';
 import { redoRebase } from './seed-import.ts';
 import type { ReplicaTools } from './tools.ts';
-import { findUnmerged, type Unmerged } from './unmerged.ts';
+import { findUnmerged, type InterruptedMerge, type Unmerged } from './unmerged.ts';
 
 /** What a directory says of a replica. */
 export interface ReplicaState {
@@ -35,6 +35,7 @@ export async function loadState(
   tools: ReplicaTools,
   layout: ReplicaLayout,
   machineId: string,
+  merge: InterruptedMerge = 'ended',
 ): Promise<ReplicaState> {
   const { files } = tools;
   // A process that was killed may have left names that are in the page cache alone. A point that is reported from here
@@ -45,7 +46,10 @@ export async function loadState(
   }
   await finishPublication(files, layout);
   await redoRebase(files, layout);
-  const unmerged = await endInterruptedMerge(tools, layout, machineId);
+  const unmerged =
+    merge === 'left'
+      ? await interruptedMerge(tools, layout)
+      : await endInterruptedMerge(tools, layout, machineId);
   const points = PointList.of(await loadPoints(files, layout), unmerged);
   // What a merge has left belongs to no point, but is needed to end it.
   const strays = unmerged ? [] : await setStraysAside(files, layout, points.listed);
@@ -70,11 +74,16 @@ async function endInterruptedMerge(
     return undefined;
   } catch (error) {
     if (!isFailure(error)) throw error;
-    const intent = await pendingMerge(mergeTools(tools, layout));
-    if (!intent) throw error;
+    const unmerged = await interruptedMerge(tools, layout);
+    if (!unmerged) throw error;
     tools.log.error('replica.merge-unfinished', { machineId, reason: messageOf(error) });
-    return findUnmerged(tools.files, layout, intent);
+    return unmerged;
   }
+}
+
+async function interruptedMerge(tools: ReplicaTools, layout: ReplicaLayout): Promise<Unmerged | undefined> {
+  const intent = await pendingMerge(mergeTools(tools, layout));
+  return intent && findUnmerged(tools.files, layout, intent);
 }
 
 export function mergeTools(tools: ReplicaTools, layout: ReplicaLayout): MergeTools {

@@ -36,7 +36,7 @@ import { type Others, type Proven, verdictsOf } from './retention-facts.ts';
 import { areAwaitingSeed, awaitingSeed, Seeding } from './seeding.ts';
 import type { SeedAnnouncement } from './stand-in.ts';
 import type { ReplicaTools } from './tools.ts';
-import { findUnmerged } from './unmerged.ts';
+import { findUnmerged, type InterruptedMerge } from './unmerged.ts';
 
 /**
  * The replica of one machine: a chain of layers for every disk, the manifests that make points of them, and what is
@@ -98,11 +98,11 @@ export class Replica {
    * Opens a replica from its directory alone: ends what a killed process left half done, sweeps what was never
    * published, and checks that points and layers fit together. Throws REPLICA_CHAIN_BROKEN, REPLICA_LAYER_MISSING.
    */
-  static async open(tools: ReplicaTools, layout: ReplicaLayout): Promise<Replica> {
+  static async open(tools: ReplicaTools, layout: ReplicaLayout, merge?: InterruptedMerge): Promise<Replica> {
     const { files } = tools;
     const record = await loadRecord(files, layout.record, REPLICA_RECORD);
     if (!record) throw replicaFailure('REPLICA_UNKNOWN', `there is no replica in ${layout.directory}`);
-    const state = await loadState(tools, layout, record.machineId);
+    const state = await loadState(tools, layout, record.machineId, merge);
     const branches = await listBranches(files, layout);
     return new Replica({ layout, tools, record, branches, state });
   }
@@ -356,10 +356,13 @@ export class Replica {
     }
   }
 
-  /** As `reading`, for work without an end in sight; the returned function ends it. */
-  holdLayers(): Promise<() => void> {
+  /**
+   * As `reading`, for work without an end in sight; the returned function ends it. What is `open` already, in a process that was
+   * found running, is read as an interrupted merge has left it: that waits.
+   */
+  holdLayers(layers: 'new' | 'open' = 'new'): Promise<() => void> {
     return this.#write(async () => {
-      if (this.#points.isLosing) {
+      if (this.#points.isLosing && layers === 'new') {
         try {
           await this.#endMerge();
         } catch (error) {

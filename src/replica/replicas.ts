@@ -9,6 +9,7 @@ import { replicaFailure } from './errors.ts';
 import { ReplicaLayout } from './layout.ts';
 import { Replica } from './replica.ts';
 import type { ReplicaTools } from './tools.ts';
+import type { InterruptedMerge } from './unmerged.ts';
 
 /** A replica whose directory could not be opened, and why; its files are left as they are. */
 export interface BrokenReplica {
@@ -43,16 +44,21 @@ export class Replicas {
 
   /**
    * Opens every replica there is, and ends removals that were begun. One that is damaged hinders no other: it is listed in
-   * `broken`.
+   * `broken`. Nor does one whose merge was interrupted, if that is `left`: a tool that outlived its parent may hold a layer locked
+   * for half a minute. Who takes that must see to it that `retire` is called soon; the points that stay are there at once.
    */
-  static async open(tools: ReplicaTools, dataDirectory: string): Promise<Replicas> {
+  static async open(
+    tools: ReplicaTools,
+    dataDirectory: string,
+    merge: InterruptedMerge = 'ended',
+  ): Promise<Replicas> {
     const directory = join(dataDirectory, 'replicas');
     await tools.files.makeDirectory(directory);
     const open = new Map<string, Replica>();
     const broken: BrokenReplica[] = [];
     for (const machineId of await machineIdsIn(tools.files, directory)) {
       try {
-        const replica = await openWhatIsThere(tools, new ReplicaLayout(dataDirectory, machineId));
+        const replica = await openWhatIsThere(tools, new ReplicaLayout(dataDirectory, machineId), merge);
         if (replica) open.set(machineId, replica);
       } catch (error) {
         tools.log.error('replica.broken', { machineId, reason: messageOf(error) });
@@ -79,6 +85,7 @@ export class Replicas {
           const replica = await openWhatIsThere(
             this.#tools,
             new ReplicaLayout(this.#dataDirectory, machineId),
+            'ended',
           );
           if (replica) await prepare(replica);
           this.#broken.delete(machineId);
@@ -188,12 +195,16 @@ async function machineIdsIn(files: FileSystem, directory: string): Promise<Reado
 }
 
 /** Undefined where nothing was ever accepted, or a removal was to be ended. */
-async function openWhatIsThere(tools: ReplicaTools, layout: ReplicaLayout): Promise<Replica | undefined> {
+async function openWhatIsThere(
+  tools: ReplicaTools,
+  layout: ReplicaLayout,
+  merge: InterruptedMerge,
+): Promise<Replica | undefined> {
   if (await isBeingRemoved(tools.files, layout)) {
     await endRemoval(tools.files, layout);
     return undefined;
   }
-  return (await isHalfMade(tools.files, layout)) ? undefined : Replica.open(tools, layout);
+  return (await isHalfMade(tools.files, layout)) ? undefined : Replica.open(tools, layout, merge);
 }
 
 async function isBeingRemoved(files: FileSystem, layout: ReplicaLayout): Promise<boolean> {

@@ -15,6 +15,9 @@ export interface Unmerged {
   readonly layers: ReadonlyMap<string, readonly string[]>;
 }
 
+/** What becomes of a merge that is found interrupted: it is ended at once, or left to the next change of the points. */
+export type InterruptedMerge = 'ended' | 'left';
+
 /** Looks up what a merge has left of the layers that it takes away. Throws what hinders reading a header. */
 export async function findUnmerged(
   files: FileSystem,

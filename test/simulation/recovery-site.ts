@@ -113,11 +113,14 @@ export class RecoverySite {
     });
   }
 
+  /** Every second start leaves an interrupted merge to what comes. */
+  #starts = 0;
+
   /** A replica that cannot be opened is tried again: its disk may have been at fault. */
   async #open(process: SimProcess, tools: ReplicaTools): Promise<Replicas> {
     for (;;) {
       try {
-        const replicas = await Replicas.open(tools, '/data');
+        const replicas = await Replicas.open(tools, '/data', this.#starts++ % 2 === 0 ? 'left' : 'ended');
         const [broken] = replicas.broken;
         if (!broken) return replicas;
         throw broken.error;
