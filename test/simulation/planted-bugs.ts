@@ -105,12 +105,12 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'a sync that failed is tried again and believed',
     wrap: { files: (files) => withHandles(files, retryingSync) },
-    firstSeed: 35,
+    firstSeed: 36,
   },
   {
     name: 'a write that failed is not noticed',
     wrap: { files: (files) => withHandles(files, deafToWrites) },
-    firstSeed: 59,
+    firstSeed: 76,
   },
   {
     name: 'the name of the backing file is not rewritten after a commit',
@@ -123,6 +123,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'a commit is not shown what lies below the two files',
     wrap: { images: (images) => imagesWith(images, { commit: (chain) => images.commit(chain.slice(-2)) }) },
+    firstSeed: 22,
   },
   {
     name: 'a commit goes into the wrong file',
