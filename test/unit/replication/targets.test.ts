@@ -15,6 +15,8 @@ import { uploadingBy } from '../../support/direct-target.ts';
 import { DISK_BYTES, dyingFiles, readChain, type SeedMachine, seedSites } from '../../support/seed-sites.ts';
 
 const MIB = 1024 * 1024;
+/** More than a target may be behind before it is outrun. */
+const COPIES = 12;
 const EVERYTHING = { retention: { types: { crash: 100, app: 100 } }, compression: true };
 
 /** A machine replicated to two sites, both of which have its first copy. */
@@ -77,27 +79,27 @@ test('S0.29 a target that is dead for long holds nobody up, and gets what change
   const { box, near, far } = await twoTargets(t);
   const { machine } = box;
   let layers = 0;
-  for (let round = 1; round <= 24; round++) {
+  for (let round = 1; round <= COPIES; round++) {
     await change(box, round % 6);
     await sendAll(machine, near.target);
     layers = Math.max(layers, layersOf(machine));
   }
-  t.diagnostic(`at most ${layers} files in the chain while one target was dead for 24 copies`);
+  t.diagnostic(`at most ${layers} files in the chain while one target was dead for ${COPIES} copies`);
   assert.ok(layers <= 10, `${layers} files`);
-  assert.equal(pointsOf(near.replicas, box).length, 25, 'the other target has every copy as a point');
+  assert.equal(pointsOf(near.replicas, box).length, COPIES + 1, 'the other target has every copy as a point');
   assert.ok(recordOf(machine, far.target).outrun);
 
   const reopened = await box.reopen();
   const wireBytes = await sendAll(reopened, far.target);
   t.diagnostic(
-    `${wireBytes} bytes crossed the wire for what 24 copies changed; the disks have ${2 * DISK_BYTES}`,
+    `${wireBytes} bytes crossed the wire for what ${COPIES} copies changed; the disks have ${2 * DISK_BYTES}`,
   );
   assert.ok(wireBytes < MIB, `${wireBytes} bytes`);
   await holdsAll(far.replicas, box);
   assert.equal(recordOf(reopened, far.target).outrun, undefined);
   const caughtUp = pointsOf(far.replicas, box);
   const told = caughtUp.flatMap(({ statement }) => statement.missed);
-  assert.equal(told.length + caughtUp.length, 25, 'every copy is a point there or told as missed');
+  assert.equal(told.length + caughtUp.length, COPIES + 1, 'every copy is a point there or told as missed');
   assert.equal(new Set(told.map(({ pointId }) => pointId)).size, told.length, 'each once');
   assert.match(told[0]!.reason, /behind the others/);
 
@@ -110,7 +112,7 @@ test('S0.29 a target that is dead for long holds nobody up, and gets what change
 
 test('S0.29 where no target answers, layers are joined and nothing is merged away', async (t) => {
   const { box, near, far } = await twoTargets(t);
-  for (let round = 1; round <= 20; round++) await change(box, round % 6);
+  for (let round = 1; round <= COPIES; round++) await change(box, round % 6);
   assert.ok(layersOf(box.machine) <= 10);
   for (const { target } of [near, far]) assert.equal(recordOf(box.machine, target).outrun, undefined);
   for (const { target, replicas } of [near, far]) {
@@ -131,7 +133,7 @@ test('S0.29 an acknowledgement that was lost before its target was outrun is fou
   const { box, near, far } = await twoTargets(t);
   await change(box, 1);
   await assert.rejects(box.machine.replicate(losingAnswers(far.target)), /answer was lost/);
-  for (let round = 2; round <= 20; round++) {
+  for (let round = 2; round <= COPIES; round++) {
     await change(box, round % 5);
     await sendAll(box.machine, near.target);
   }
@@ -139,7 +141,7 @@ test('S0.29 an acknowledgement that was lost before its target was outrun is fou
   assert.ok((await sendAll(box.machine, far.target)) < MIB);
   await holdsAll(far.replicas, box);
   const told = pointsOf(far.replicas, box).flatMap(({ statement }) => statement.missed);
-  assert.equal(told.length + pointsOf(far.replicas, box).length, 21);
+  assert.equal(told.length + pointsOf(far.replicas, box).length, COPIES + 1);
 });
 
 test('S0.29 the same for the first, complete copy', async (t) => {
@@ -149,7 +151,7 @@ test('S0.29 the same for the first, complete copy', async (t) => {
   await box.machine.addTarget({ siteId: far.target.siteId, ...EVERYTHING });
   await box.machine.cut('crash');
   await assert.rejects(box.machine.replicate(losingAnswers(far.target)), /answer was lost/);
-  for (let round = 1; round <= 20; round++) {
+  for (let round = 1; round <= COPIES; round++) {
     await sendAll(box.machine, sites.target);
     await change(box, round % 5);
   }
@@ -160,7 +162,7 @@ test('S0.29 the same for the first, complete copy', async (t) => {
 
 test('S0.29 lost digests of a target that was outrun are computed from the disk here; nothing more crosses the wire', async (t) => {
   const { box, near, far } = await twoTargets(t);
-  for (let round = 1; round <= 20; round++) {
+  for (let round = 1; round <= COPIES; round++) {
     await change(box, round % 5);
     await sendAll(box.machine, near.target);
   }
@@ -217,14 +219,14 @@ test('S0.29 while a slow target is read for, the other goes on, and no file that
   const sending = machine.replicate(slow);
   await reached.promise;
   let layers = 0;
-  for (let round = 2; round <= 20; round++) {
+  for (let round = 2; round <= COPIES; round++) {
     await change(box, round % 5);
     await sendAll(machine, near.target);
     layers = Math.max(layers, layersOf(machine));
   }
-  t.diagnostic(`at most ${layers} files in the chain while one copy was on its way for 19 others`);
+  t.diagnostic(`at most ${layers} files in the chain while one copy was on its way for ${COPIES - 1} others`);
   assert.ok(layers <= 13, `${layers} files`);
-  assert.equal(pointsOf(near.replicas, box).length, 21);
+  assert.equal(pointsOf(near.replicas, box).length, COPIES + 1);
   goOn.resolve();
   assert.equal((await sending).kind, 'sent');
   assert.ok((await sendAll(machine, far.target)) < MIB);
@@ -234,7 +236,7 @@ test('S0.29 while a slow target is read for, the other goes on, and no file that
 test('S0.29 a target that wants its copies apart gets the newest that fits; the others are told as missed', async (t) => {
   const { box, near, far } = await twoTargets(t, { spacingMs: 3_600_000 });
   const { machine } = box;
-  for (let round = 1; round <= 20; round++) {
+  for (let round = 1; round <= COPIES; round++) {
     await change(box, round % 5);
     await sendAll(machine, near.target);
   }
@@ -244,7 +246,7 @@ test('S0.29 a target that wants its copies apart gets the newest that fits; the 
   assert.ok((await sendAll(machine, far.target)) < MIB);
   await holdsAll(far.replicas, box);
   assert.equal(pointsOf(far.replicas, box).length, 2, 'the newest one at once');
-  assert.equal(pointsOf(far.replicas, box).at(-1)!.statement.missed.length, 19);
+  assert.equal(pointsOf(far.replicas, box).at(-1)!.statement.missed.length, COPIES - 1);
 });
 
 test('S0.29 a target that is added later gets one complete copy while the first goes on; one that is removed is let go of at once', async (t) => {
@@ -278,7 +280,7 @@ test('S0.29 a target that is added later gets one complete copy while the first 
 
 test('S0.29 the first target can be removed too; the one that was outrun stays and loses nothing', async (t) => {
   const { box, near, far } = await twoTargets(t);
-  for (let round = 1; round <= 20; round++) {
+  for (let round = 1; round <= COPIES; round++) {
     await change(box, round % 5);
     await sendAll(box.machine, near.target);
   }
@@ -297,7 +299,7 @@ test('S0.29 records that an older program would misread have a version that it r
   const { layout } = box.machine;
   assert.equal(await versionOf(layout.record), 4);
   assert.equal(await versionOf(layout.target(far.target.siteId)), 1);
-  for (let round = 1; round <= 20; round++) {
+  for (let round = 1; round <= COPIES; round++) {
     await change(box, round % 5);
     await sendAll(box.machine, near.target);
   }
