@@ -120,7 +120,7 @@ const NicConnection = Type.Union([
 export type NicConnection = Type.Static<typeof NicConnection>;
 
 /** By NIC id; the cable of a NIC that is not named stays unplugged. */
-const Networks = Type.Record(Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,23}$' }), NicConnection);
+export const Networks = Type.Record(Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,23}$' }), NicConnection);
 
 export const FailoverRequest = Type.Object(
   {

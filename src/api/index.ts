@@ -40,6 +40,7 @@ export type {
   StopBranchRequest,
   TestFailoverRequest,
 } from './failovers.ts';
+export type { FailOverGroupRequest, GroupJobs, TestGroupRequest } from './group-failovers.ts';
 export type {
   ChangeGroupRequest,
   CreateGroupRequest,

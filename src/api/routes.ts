@@ -12,6 +12,7 @@ import {
   StopBranchRequest,
   TestFailoverRequest,
 } from './failovers.ts';
+import { FailOverGroupRequest, GroupJobs, TestGroupRequest } from './group-failovers.ts';
 import {
   ChangeGroupRequest,
   CreateGroupRequest,
@@ -343,6 +344,20 @@ export const ROUTES = {
     path: '/groups/:group/cuts',
     body: CutGroupRequest,
     answer: GroupCutView,
+  },
+  'group.test': {
+    ...ofGroup,
+    method: 'POST',
+    path: '/groups/:group/failover-tests',
+    body: TestGroupRequest,
+    answer: GroupJobs,
+  },
+  'group.failover': {
+    ...ofGroup,
+    method: 'POST',
+    path: '/groups/:group/failovers',
+    body: FailOverGroupRequest,
+    answer: GroupJobs,
   },
   /** At the recovery site; the oldest first. */
   'group.points': {

@@ -182,6 +182,17 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'List the groups with `warmsite group list`.',
   },
+  GROUP_CUT_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy:
+      'List the cuts that are whole here with `warmsite group points`; a single machine can be brought up without the others.',
+  },
+  GROUP_NOT_MEMBER: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Name machines of the group alone: `warmsite group points` lists them for each cut.',
+  },
   GROUP_EXISTS: {
     kind: 'refused',
     retry: 'never',

@@ -32,6 +32,7 @@ import { controlFailure } from './errors.ts';
 import { EventHub } from './event-hub.ts';
 import { FailoverActs } from './failover-acts.ts';
 import { GroupActs } from './group-acts.ts';
+import { GroupFailovers } from './group-failovers.ts';
 import { GroupPoints } from './group-points.ts';
 import { Groups } from './groups.ts';
 import { Inventory } from './inventory.ts';
@@ -114,6 +115,7 @@ export class Site {
   readonly groups: GroupActs;
   readonly points: PointActs;
   readonly failovers: FailoverActs;
+  readonly groupFailovers: GroupFailovers;
   readonly arrivals: ArrivalActs;
   readonly replicas: ReplicaActs;
   readonly seeds: SeedActs;
@@ -163,6 +165,9 @@ export class Site {
       testRules: ground.testRules,
     });
     const { replicas } = ground;
+    this.groupFailovers = new GroupFailovers({
+      ...{ groups: this.groups, failovers: this.failovers, inventory },
+    });
     const { arrivalRules: rules } = ground;
     this.replicas = new ReplicaActs({ replicas, inventory, keeper, audit, alerts, rules });
     this.seeds = new SeedActs({

@@ -85,6 +85,8 @@ export const HANDLERS: Handlers = {
     return done;
   },
   'group.cut': ({ site, actor, params, body }) => site.groups.cut(actor, params.group, body.type ?? 'crash'),
+  'group.test': ({ site, actor, params, body }) => site.groupFailovers.test(actor, params.group, body),
+  'group.failover': ({ site, actor, params, body }) => site.groupFailovers.start(actor, params.group, body),
   'group.points': ({ site, params }) => site.groups.points(params.group),
   'replica.remove': async ({ site, actor, params }) => {
     await site.replicas.remove(actor, params.machine);

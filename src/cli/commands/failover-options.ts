@@ -32,7 +32,7 @@ function parseProbe(text: string): ProbeRequest {
 }
 
 /** `NIC=bridge:NAME` or `NIC=tap:NAME`. */
-function parseConnection(text: string): readonly [nicId: string, NicConnection] {
+export function parseConnection(text: string): readonly [nicId: string, NicConnection] {
   const [, nicId, kind, name] = /^([a-z0-9][a-z0-9-]*)=(bridge|tap):([A-Za-z0-9._-]{1,15})$/.exec(text) ?? [];
   if (nicId === undefined || name === undefined) {
     throw invalid(text, 'NIC=bridge:NAME or NIC=tap:NAME, such as lan=bridge:br0');

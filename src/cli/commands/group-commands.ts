@@ -2,6 +2,7 @@ import type { Command } from 'commander';
 import { cliFailure } from '../errors.ts';
 import { named, parseDuration, parseInterval } from '../values.ts';
 import { printCut, printGroup, printGroupPoints, printGroups } from '../views/group-view.ts';
+import { addGroupFailovers } from './group-failover.ts';
 import { examples, type Runner } from './runner.ts';
 
 interface GroupOptions {
@@ -49,6 +50,7 @@ export function addGroupCommands(program: Command, runner: Runner): void {
       }),
     );
   addPoints(group, runner);
+  addGroupFailovers(group, runner);
 }
 
 function withOptions(command: Command): Command {

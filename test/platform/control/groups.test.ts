@@ -2,10 +2,12 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import type { GroupJobs } from '../../../src/api/index.ts';
+import type { FailoverReport } from '../../../src/failover/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import type { TestApi } from '../../support/api.ts';
-import { pairedSites } from '../../support/paired-sites.ts';
+import { pairedSites, resultOf } from '../../support/paired-sites.ts';
 import { EMPTY_MACHINE, socketListens, startedProcess } from '../../support/started.ts';
 import type { CleanUp } from '../../support/temporary.ts';
 
@@ -98,6 +100,42 @@ it('S0.28 a group is set up, cut, and found whole at the recovery site', {
   const latest = await there.call('point.show', { params: { machine: 'db', point: 'latest-group' } });
   assert.equal(latest.group!.cutId, points.at(-1)!.cutId);
 
+  // All machines are booted from one cut, each a job of its own.
+  const jobsOf = async ({ cutId, jobs }: GroupJobs) => {
+    const results: FailoverReport[] = [];
+    for (const { job } of jobs) results.push((await resultOf(there, job)) as FailoverReport);
+    const cut = points.find((point) => point.cutId === cutId)!;
+    assert.deepEqual(
+      results.map(({ point }) => point.pointId),
+      cut.members.map(({ pointId }) => pointId),
+    );
+    return results;
+  };
+  const cleanUp = async () => {
+    for (const machine of ['web', 'db']) {
+      for (const { branchId } of await there.call('failover.list', { params: { machine } })) {
+        const params = { machine, branch: branchId };
+        await resultOf(there, await there.call('failover.cleanup', { params }));
+      }
+    }
+  };
+  const rehearsed = await jobsOf(
+    await there.call('group.test', {
+      ...shop,
+      body: { cut: points.at(-2)!.cutId, name: 'friday', keep: true },
+    }),
+  );
+  assert.equal(new Set(rehearsed.map(({ branchId }) => branchId)).size, 2);
+  await assert.rejects(
+    there.call('group.test', { ...shop, body: { cut: points[0]!.groupId } }),
+    /no whole cut .* of shop/,
+  );
+  const confirmed = { confirmOtherSideDown: true } as const;
+  const strange = { networks: { web: { lan: { kind: 'bridge', bridge: 'br0' } } } } as const;
+  const failover = { ...shop, body: { ...confirmed, ...strange } };
+  await assert.rejects(there.call('group.failover', failover), /no NIC lan/);
+  await cleanUp();
+
   // A member that is off: the other one's copy is its own.
   const stopped = home.next((event) => event.event === 'machine' && event.state === 'stopped');
   db.kill('SIGKILL');
@@ -118,4 +156,11 @@ it('S0.28 a group is set up, cut, and found whole at the recovery site', {
   await again.call('group.remove', shop);
   assert.deepEqual(await again.call('group.list'), []);
   assert.ok((await there.call('group.points', shop)).length > 0);
+
+  // And failed over together, with the other site gone.
+  await home.close();
+  const begun = await there.call('group.failover', { ...shop, body: confirmed });
+  assert.equal(begun.cutId, points.at(-1)!.cutId);
+  for (const { branchId, epoch } of await jobsOf(begun)) assert.ok(branchId && epoch === 2);
+  await cleanUp();
 });

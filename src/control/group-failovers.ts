@@ -1,0 +1,88 @@
+import type {
+  FailOverGroupRequest,
+  GroupJobs,
+  GroupPointView,
+  JobView,
+  TestGroupRequest,
+} from '../api/index.ts';
+import { checkNicsNamed } from '../failover/index.ts';
+import { controlFailure } from './errors.ts';
+import type { FailoverActs } from './failover-acts.ts';
+import type { GroupActs } from './group-acts.ts';
+import type { Inventory } from './inventory.ts';
+
+type Member = GroupPointView['members'][number];
+
+/** Boots a whole group at the recovery site: a job for each machine, all from points of one cut. */
+export class GroupFailovers {
+  readonly #groups: Pick<GroupActs, 'points'>;
+  readonly #failovers: Pick<FailoverActs, 'test' | 'start'>;
+  readonly #inventory: Pick<Inventory, 'replica'>;
+
+  constructor(o: {
+    groups: Pick<GroupActs, 'points'>;
+    failovers: Pick<FailoverActs, 'test' | 'start'>;
+    inventory: Pick<Inventory, 'replica'>;
+  }) {
+    this.#groups = o.groups;
+    this.#failovers = o.failovers;
+    this.#inventory = o.inventory;
+  }
+
+  /** Throws GROUP_UNKNOWN, GROUP_CUT_UNKNOWN. */
+  test(actor: string, group: string, { cut, ...request }: TestGroupRequest): Promise<GroupJobs> {
+    return this.#ofEach(group, cut, (cutId, { machineId }) =>
+      this.#failovers.test(actor, machineId, { ...request, point: cutId }),
+    );
+  }
+
+  /** Throws GROUP_UNKNOWN, GROUP_CUT_UNKNOWN, GROUP_NOT_MEMBER, FAILOVER_NIC_UNKNOWN; nothing has been begun then. */
+  async start(actor: string, group: string, request: FailOverGroupRequest): Promise<GroupJobs> {
+    const { cut, networks = {}, ...others } = request;
+    const byMachine = new Map(
+      Object.entries(networks).map(([machine, nics]) => [
+        this.#inventory.replica(machine).record.machineId,
+        nics,
+      ]),
+    );
+    const { members } = await this.#cut(group, cut);
+    // One slip of the pen must not leave half of the machines here and half of them nowhere.
+    for (const [machineId, nics] of byMachine) {
+      const member = members.find((candidate) => candidate.machineId === machineId);
+      if (!member) {
+        throw controlFailure('GROUP_NOT_MEMBER', `machine ${machineId} is not in that cut of ${group}`);
+      }
+      const { statement } = this.#inventory.replica(machineId).point(member.pointId);
+      checkNicsNamed(nics, [statement.configuration]);
+    }
+    return this.#ofEach(group, cut, (cutId, { machineId }) => {
+      const nics = byMachine.get(machineId);
+      return this.#failovers.start(actor, machineId, {
+        ...{ ...others, point: cutId },
+        ...(nics ? { networks: nics } : {}),
+      });
+    });
+  }
+
+  async #ofEach(
+    group: string,
+    cut: string | undefined,
+    begin: (cutId: string, member: Member) => Promise<JobView>,
+  ): Promise<GroupJobs> {
+    const { cutId, members } = await this.#cut(group, cut);
+    const jobs: GroupJobs['jobs'] = [];
+    for (const member of members) {
+      const { machineId, name } = member;
+      jobs.push({ machineId, name, job: await begin(cutId, member) });
+    }
+    return { cutId, jobs };
+  }
+
+  async #cut(group: string, cut: string | undefined): Promise<GroupPointView> {
+    const points = await this.#groups.points(group);
+    const found = cut === undefined ? points.at(-1) : points.find(({ cutId }) => cutId === cut);
+    if (found) return found;
+    const what = cut === undefined ? 'no whole cut' : `no whole cut ${cut}`;
+    throw controlFailure('GROUP_CUT_UNKNOWN', `this site holds ${what} of ${group}`);
+  }
+}
