@@ -61,7 +61,7 @@ export class SimFile {
       const within = (position + done) % PAGE;
       const count = Math.min(PAGE - within, length - done);
       const page = this.#pages.get((position + done - within) / PAGE);
-      if (page) target.set(page.subarray(within, within + count), done);
+      if (page) page.copy(target, done, within, within + count);
       else target.fill(0, done, done + count);
       done += count;
     }
@@ -69,11 +69,12 @@ export class SimFile {
   }
 
   write(data: Uint8Array, position: number): void {
+    const bytes = Buffer.from(data.buffer, data.byteOffset, data.length);
     for (let done = 0; done < data.length; ) {
       const within = (position + done) % PAGE;
       const count = Math.min(PAGE - within, data.length - done);
       const page = this.#ownPage((position + done - within) / PAGE);
-      page.set(data.subarray(done, done + count), within);
+      bytes.copy(page, within, done, done + count);
       done += count;
     }
     this.sizeBytes = Math.max(this.sizeBytes, position + data.length);
@@ -235,10 +236,13 @@ export class SimDisk {
   /** The names in a directory, sorted. */
   list(path: string): string[] {
     const prefix = path === '/' ? '/' : `${path}/`;
-    const inside = [...this.#names.files.keys(), ...this.#names.directories]
-      .filter((name) => name.startsWith(prefix) && name !== prefix)
-      .map((name) => name.slice(prefix.length))
-      .filter((name) => !name.includes('/'));
+    const inside: string[] = [];
+    for (const names of [this.#names.files.keys(), this.#names.directories]) {
+      for (const name of names) {
+        const isInside = name.startsWith(prefix) && name.length > prefix.length;
+        if (isInside && !name.includes('/', prefix.length)) inside.push(name.slice(prefix.length));
+      }
+    }
     return inside.sort();
   }
 

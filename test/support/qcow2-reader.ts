@@ -369,8 +369,8 @@ class References {
     for (const [i, offset] of blocks) {
       // The last block of a file may end in a hole that the file does not reach.
       using scratch = borrowCluster();
-      const block = scratch.bytes.fill(0);
-      await file.read(block, offset);
+      const block = scratch.bytes;
+      block.fill(0, await file.read(block, offset));
       const first = i * PER_REFCOUNT_BLOCK;
       const within = Math.max(0, Math.min(PER_REFCOUNT_BLOCK, this.#fileClusters - first));
       for (let j = 0; j < within; j++) {
