@@ -127,8 +127,9 @@ interface Runs {
 async function runTests(runs: Runs): Promise<boolean> {
   const stop = new AbortController();
   const onSignal = () => stop.abort();
-  process.once('SIGINT', onSignal);
-  process.once('SIGTERM', onSignal);
+  // For good: who asks twice must not end this process before it has ended what its tests have started.
+  process.on('SIGINT', onSignal);
+  process.on('SIGTERM', onSignal);
   const capabilities = runs.filters.filter((filter) => CAPABILITY.test(filter));
   const wholeFiles = capabilities.length < runs.filters.length || capabilities.length === 0;
   const events = run({
