@@ -101,7 +101,11 @@ test('S0.26 a site that starts again keeps what is to run and removes what was h
   );
   const outcome = await interrupted;
   assert.equal(outcome.verdict, 'failed');
-  assert.match(outcome.attempts[0]!.reasons.join(), /the machine has ended|did not start|nothing answers/);
+  // Two site processes take hold of one machine here: who of them is heard first decides the words.
+  assert.match(
+    outcome.attempts[0]!.reasons.join(),
+    /the machine has ended|did not start|nothing answers|was closed/,
+  );
   assert.deepEqual(await leftOf(site, half), []);
 
   await second.cleanup(replica, kept);
