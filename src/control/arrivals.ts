@@ -4,12 +4,11 @@ import type { Replica } from '../replica/index.ts';
 import type { AlertSink } from './alerts.ts';
 import type { ArrivalRules } from './arrival-rules.ts';
 import { controlFailure } from './errors.ts';
+import { preparationArgs } from './failover-acts.ts';
 import type { JobArgs, JobRequest } from './jobs.ts';
 
 /** Longer than any work: a wait is begun again. */
 const WAIT_MS = 3_600_000;
-/** The guest of a prepared point has a minute to shut down if the rule says nothing else. */
-const GRACE_MS = 60_000;
 const PREPARED_NAME = /^arrival-\d+$/;
 
 export interface ArrivalTools {
@@ -158,13 +157,13 @@ function jobOf(
   pointId: string,
   sequence: number,
 ): { readonly kind: 'failover.test' | 'failover.prepare'; readonly args: JobArgs } {
-  const probes = work.probes ? { probes: work.probes } : {};
-  if (work.kind === 'test') return { kind: 'failover.test', args: { pointId, keep: false, ...probes } };
-  const { programs, graceMs = GRACE_MS } = work;
-  return {
-    kind: 'failover.prepare',
-    args: { pointId, programs, graceMs, name: `arrival-${sequence}`, ...probes },
-  };
+  if (work.kind === 'test') {
+    const probes = work.probes ? { probes: work.probes } : {};
+    return { kind: 'failover.test', args: { pointId, keep: false, ...probes } };
+  }
+  const { kind: _prepare, ...asked } = work;
+  const args = preparationArgs(pointId, { ...asked, name: `arrival-${sequence}` });
+  return { kind: 'failover.prepare', args };
 }
 
 /** What there is to say against how a job ended; undefined if the point passed. */

@@ -86,9 +86,9 @@ export class FailoverActs {
 
   async prepare(actor: string, reference: string, request: PrepareRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { point, graceMs = GRACE_MS, ...others } = request;
-    const args = { ...(await this.#pointOf(replica, point)), ...others, graceMs };
-    return this.#start('failover.prepare', actor, replica, args);
+    const { point, ...others } = request;
+    const pointId = await this.#o.points.publishedPoint(replica, point);
+    return this.#start('failover.prepare', actor, replica, preparationArgs(pointId, others));
   }
 
   restart(actor: string, reference: string, branch: string, request: RestartRequest): JobView {
@@ -260,6 +260,14 @@ export class FailoverActs {
       this.#o.keeper.tend(replica);
     }
   }
+}
+
+/** What a job needs that prepares a point. */
+export function preparationArgs(
+  pointId: string,
+  { graceMs = GRACE_MS, ...others }: Omit<PrepareRequest, 'point'>,
+): JobArgs {
+  return { pointId, ...others, graceMs };
 }
 
 function choiceOf(args: JobArgs): PointChoice {

@@ -30,9 +30,10 @@ export class GroupFailovers {
   }
 
   /** Throws GROUP_UNKNOWN, GROUP_CUT_UNKNOWN. */
-  test(actor: string, group: string, { cut, ...request }: TestGroupRequest): Promise<GroupJobs> {
-    return this.#ofEach(group, cut, (cutId, { machineId }) =>
-      this.#failovers.test(actor, machineId, { ...request, point: cutId }),
+  async test(actor: string, group: string, { cut, ...request }: TestGroupRequest): Promise<GroupJobs> {
+    const point = await this.#cut(group, cut);
+    return ofEach(point, ({ machineId }) =>
+      this.#failovers.test(actor, machineId, { ...request, point: point.cutId }),
     );
   }
 
@@ -45,37 +46,23 @@ export class GroupFailovers {
         nics,
       ]),
     );
-    const { members } = await this.#cut(group, cut);
+    const point = await this.#cut(group, cut);
     // One slip of the pen must not leave half of the machines here and half of them nowhere.
     for (const [machineId, nics] of byMachine) {
-      const member = members.find((candidate) => candidate.machineId === machineId);
+      const member = point.members.find((candidate) => candidate.machineId === machineId);
       if (!member) {
         throw controlFailure('GROUP_NOT_MEMBER', `machine ${machineId} is not in that cut of ${group}`);
       }
       const { statement } = this.#inventory.replica(machineId).point(member.pointId);
       checkNicsNamed(nics, [statement.configuration]);
     }
-    return this.#ofEach(group, cut, (cutId, { machineId }) => {
+    return ofEach(point, ({ machineId }) => {
       const nics = byMachine.get(machineId);
       return this.#failovers.start(actor, machineId, {
-        ...{ ...others, point: cutId },
+        ...{ ...others, point: point.cutId },
         ...(nics ? { networks: nics } : {}),
       });
     });
-  }
-
-  async #ofEach(
-    group: string,
-    cut: string | undefined,
-    begin: (cutId: string, member: Member) => Promise<JobView>,
-  ): Promise<GroupJobs> {
-    const { cutId, members } = await this.#cut(group, cut);
-    const jobs: GroupJobs['jobs'] = [];
-    for (const member of members) {
-      const { machineId, name } = member;
-      jobs.push({ machineId, name, job: await begin(cutId, member) });
-    }
-    return { cutId, jobs };
   }
 
   async #cut(group: string, cut: string | undefined): Promise<GroupPointView> {
@@ -85,4 +72,16 @@ export class GroupFailovers {
     const what = cut === undefined ? 'no whole cut' : `no whole cut ${cut}`;
     throw controlFailure('GROUP_CUT_UNKNOWN', `this site holds ${what} of ${group}`);
   }
+}
+
+async function ofEach(
+  { cutId, members }: GroupPointView,
+  begin: (member: Member) => Promise<JobView>,
+): Promise<GroupJobs> {
+  const jobs: GroupJobs['jobs'] = [];
+  for (const member of members) {
+    const { machineId, name } = member;
+    jobs.push({ machineId, name, job: await begin(member) });
+  }
+  return { cutId, jobs };
 }
