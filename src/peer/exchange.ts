@@ -4,6 +4,7 @@ import { type Agent, request as httpsRequest, type RequestOptions } from 'node:h
 import type { Json } from '../lib/canonical-json.ts';
 import { type Clock, cancelled, throwIfAborted } from '../lib/clock.ts';
 import { Failure, messageOf, systemCodeOf } from '../lib/errors.ts';
+import { hostPort } from '../lib/host-port.ts';
 import { WARMSITE_VERSION } from '../lib/records.ts';
 import { readJson } from './body.ts';
 import { faultOfLeaf } from './certificate-check.ts';
@@ -189,6 +190,5 @@ export function connectionFailure(error: unknown, target: Target, secured: boole
 }
 
 export function where(target: Target): string {
-  const { host, port } = target.address;
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
+  return hostPort(target.address);
 }

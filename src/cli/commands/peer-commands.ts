@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
+import { hostPort } from '../../lib/host-port.ts';
 import { named, parseAddress } from '../values.ts';
-import { addressOf } from '../views/site-view.ts';
 import { examples, type Runner } from './runner.ts';
 
 /** What a person does with a site that is paired already; `site token` and `site pair` make the pairing. */
@@ -48,7 +48,7 @@ Points that are here stay, and can be brought to life. Pairing the sites again r
         return {
           document: changed,
           print: (page) => {
-            page.line(`${changed.name} is reached at ${addressOf(changed.address)} from now on.`);
+            page.line(`${changed.name} is reached at ${hostPort(changed.address)} from now on.`);
           },
         };
       }),

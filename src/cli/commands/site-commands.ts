@@ -1,11 +1,12 @@
 import { dirname } from 'node:path';
 import type { Command } from 'commander';
 import { type FileSystem, readSmallFile } from '../../lib/files.ts';
+import { hostPort } from '../../lib/host-port.ts';
 import { type Context, EXIT_FOUND_BAD, type Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
 import { formatDuration, formatTime } from '../format.ts';
 import { named, parseDuration, parsePort, parseWord } from '../values.ts';
-import { addressOf, printPeers, printSite } from '../views/site-view.ts';
+import { printPeers, printSite } from '../views/site-view.ts';
 import { LOG_LEVELS, type LogLevel } from '../world.ts';
 import { addPeerCommands } from './peer-commands.ts';
 import { examples, type Runner } from './runner.ts';
@@ -184,8 +185,8 @@ The log goes to standard error, one JSON object a line.`,
             // A line of its own, so that whoever started the process can read it while the site is served.
             world.output.write(`${JSON.stringify({ dataDirectory, apiAddress, peerAddress })}\n`);
           } else {
-            world.output.write(`API        https://${addressOf(apiAddress)}\n`);
-            world.output.write(`peer port  ${addressOf(peerAddress)}\n`);
+            world.output.write(`API        https://${hostPort(apiAddress)}\n`);
+            world.output.write(`peer port  ${hostPort(peerAddress)}\n`);
           }
           await ended.promise;
           await served.close();
@@ -245,7 +246,7 @@ function addPairing(site: Command, runner: Runner): void {
         return {
           document: peer,
           print: (page) => {
-            page.line(`Paired with ${peer.name} (${peer.siteId}) at ${addressOf(peer.address)}.`);
+            page.line(`Paired with ${peer.name} (${peer.siteId}) at ${hostPort(peer.address)}.`);
             page.line('Write a new recovery kit, which knows the peer: warmsite site kit --to FILE');
           },
         };

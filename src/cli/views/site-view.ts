@@ -7,6 +7,7 @@ import type {
   RouteAnswer,
   SiteView,
 } from '../../api/index.ts';
+import { hostPort } from '../../lib/host-port.ts';
 import { formatAge, formatDuration, formatTime } from '../format.ts';
 import type { Cell, Page, Tone } from '../page.ts';
 
@@ -16,8 +17,8 @@ export function printSite(page: Page, site: SiteView, nowMs: number): void {
     ['id', site.siteId],
     ['version', site.version],
     ['data', site.dataDirectory],
-    ['API', addressOf(site.apiAddress)],
-    ['peer port', addressOf(site.peerAddress)],
+    ['API', hostPort(site.apiAddress)],
+    ['peer port', hostPort(site.peerAddress)],
     ['up since', `${formatTime(site.startedAtMs)} (${formatAge(site.startedAtMs, nowMs)})`],
     ['machines', `${atHome} at home here, ${replicas} replicated here`],
     ['broken', broken > 0 ? { text: `${broken}; see warmsite vm list`, tone: 'bad' } : undefined],
@@ -47,7 +48,7 @@ export function printPeers(page: Page, peers: readonly PeerView[], nowMs: number
     peers.map((peer) => [
       peer.name,
       presenceOf(peer),
-      addressOf(peer.address),
+      hostPort(peer.address),
       peer.lastSeenAtMs === undefined ? 'never' : formatAge(peer.lastSeenAtMs, nowMs),
       peer.skewMs === undefined ? '' : formatDuration(peer.skewMs),
       peer.version,
@@ -64,10 +65,6 @@ function presenceOf({ presence, revokedAtMs }: PeerView): Cell {
     unknown: 'plain',
   };
   return { text: presence, tone: tones[presence] };
-}
-
-export function addressOf({ host, port }: { readonly host: string; readonly port: number }): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`;
 }
 
 export function printAlerts(page: Page, alerts: readonly AlertView[], nowMs: number): void {

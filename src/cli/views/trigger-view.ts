@@ -1,4 +1,5 @@
 import type { SiteView, TriggerView } from '../../api/index.ts';
+import { hostPort } from '../../lib/host-port.ts';
 import { formatAge } from '../format.ts';
 import type { Page } from '../page.ts';
 
@@ -31,14 +32,12 @@ export function printTriggers(page: Page, triggers: readonly TriggerView[], nowM
 export function printIssued(
   page: Page,
   { trigger, token }: { readonly trigger: TriggerView; readonly token: string },
-  { apiAddress: { host, port } }: Pick<SiteView, 'apiAddress'>,
+  { apiAddress }: Pick<SiteView, 'apiAddress'>,
   authorityPath: string,
 ): void {
   page.line(token).line('');
   page.line('This token is shown once. Whoever has it can have such copies made, and nothing else:');
   page.line(`  curl --cacert ${authorityPath} -X POST -H "Authorization: Bearer $TOKEN" \\`);
-  page.line(
-    `    https://${host.includes(':') ? `[${host}]` : host}:${port}/v1/triggers/${trigger.triggerId}`,
-  );
+  page.line(`    https://${hostPort(apiAddress)}/v1/triggers/${trigger.triggerId}`);
   page.line(`It is good until: warmsite vm trigger revoke ${trigger.triggerId}`);
 }
