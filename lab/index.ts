@@ -14,7 +14,7 @@
  *
  * Relies on Debian's packages busybox-static, qemu-guest-agent, qemu-system-x86, qemu-utils, sqlite3, tcc,
  * libc6-dev, syslinux, syslinux-common, mtools, dosfstools, fdisk, e2fsprogs and cpio, on `apt-get download` for a
- * kernel and, for the disk with a database alone, PostgreSQL,
+ * kernel and, for the disks with databases alone, PostgreSQL and MariaDB,
  * for the one with snapshots btrfs-progs, and on `src/lib`.
  */
 
@@ -29,5 +29,6 @@ export {
 } from './build-guest.ts';
 export { type AreaReader, checkLedger, checkLedgerDisks, type LedgerCheck, partitionArea } from './ledger.ts';
 export { LedgerPort, type LedgerReport } from './ledger-port.ts';
-export { buildPostgresDisk, type PostgresDisk } from './postgres-disk.ts';
+export { buildMariadbDisk } from './mariadb-disk.ts';
+export { buildPostgresDisk } from './postgres-disk.ts';
 export { type LabDisk, LabMachine, type LabMachineOptions, startLabMachine } from './qemu.ts';

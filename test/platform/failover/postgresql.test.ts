@@ -1,52 +1,29 @@
 /** The PostgreSQL recipe in a real guest whose server is written all the time. */
 import assert from 'node:assert/strict';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { buildPostgresDisk } from '../../../lab/index.ts';
-import type { Assertion, CopyType, GuestProgram } from '../../../src/recovery-point/index.ts';
+import type { CopyType } from '../../../src/recovery-point/index.ts';
+import { mountScript, recipeInTree, SERVER_ROOT, shell } from '../../support/database-guest.ts';
 import { failoversOf } from '../../support/failover-site.ts';
 import { copyAndSend, inGuest, labSites } from '../../support/lab-sites.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
-/** The server has a root of its own in the lab guest: what the recipe runs is run in there. */
-const ROOT = '/pg';
-const AS_POSTGRES = `chroot ${ROOT} /usr/bin/setpriv --reuid=postgres --regid=postgres --clear-groups`;
-const START = `mkdir -p ${ROOT}
-mount -t ext4 /dev/vdc ${ROOT} && mount --bind /dev ${ROOT}/dev && mount -t proc proc ${ROOT}/proc || exit 1
-chown -R 65534:65534 ${ROOT}/data ${ROOT}/var/run/postgresql
+const AS_POSTGRES = `chroot ${SERVER_ROOT} /usr/bin/setpriv --reuid=postgres --regid=postgres --clear-groups`;
+const START = `${mountScript(['data', 'var/run/postgresql'])}
 ${AS_POSTGRES} pg_ctl -D /data -l /data/server.log -w -t 150 start`;
 /** Two rows at a time, whose amounts are 0 together. */
 const ORDER =
   'INSERT INTO orders SELECT (SELECT coalesce(max(id), 0) FROM orders) + g, 15 - 10 * g FROM generate_series(1, 2) g;';
 const INVARIANT = 'SELECT count(*) > 0 AND count(*) % 2 = 0 AND sum(amount) = 0 FROM orders;';
 
-function inTree<P extends GuestProgram>(program: P): P {
-  return { ...program, command: '/bin/chroot', arguments: [ROOT, program.command, ...program.arguments] };
-}
-
-function shell(name: string, script: string): Assertion {
-  return { name, command: '/bin/sh', arguments: ['-c', script], limitMs: 200_000 };
-}
-
-async function postgresType(): Promise<CopyType> {
-  const path = join(import.meta.dirname, '..', '..', '..', 'recipes', 'postgresql.json');
-  const recipe = JSON.parse(await readFile(path, 'utf8')) as Omit<CopyType, 'name'>;
-  return {
-    name: 'postgresql',
-    aim: recipe.aim,
-    hooks: { before: inTree(recipe.hooks!.before!) },
-    assertions: [
-      // A guest of a real site starts its server by itself.
-      shell('started', `(${START}) >/dev/null 2>&1 </dev/null`),
-      ...recipe.assertions!.map(inTree),
-      shell('rows', `[ "$(${AS_POSTGRES} psql -XqAt -c '${INVARIANT}')" = t ]`),
-      shell(
-        'redo',
-        `grep -o 'redo starts at .*' ${ROOT}/data/server.log | tail -n 1; ! grep -E 'PANIC|FATAL' ${ROOT}/data/server.log`,
-      ),
-    ],
-  };
+function postgresType(): Promise<CopyType> {
+  return recipeInTree('postgresql', START, [
+    shell('rows', `[ "$(${AS_POSTGRES} psql -XqAt -c '${INVARIANT}')" = t ]`),
+    shell(
+      'redo',
+      `grep -o 'redo starts at .*' ${SERVER_ROOT}/data/server.log | tail -n 1; ! grep -E 'PANIC|FATAL' ${SERVER_ROOT}/data/server.log`,
+    ),
+  ]);
 }
 
 test('S0.6 PostgreSQL: redo starts at the checkpoint that the hook made, and its checks pass on a booted branch', {
@@ -62,7 +39,7 @@ test('S0.6 PostgreSQL: redo starts at the checkpoint that the hook made, and its
   const psql = (sql: string) => inGuest(agentPath, `${AS_POSTGRES} psql -XqAt -c '${sql}'`);
   await inGuest(
     agentPath,
-    `(${START}) >/run/postgres-start.log 2>&1 </dev/null || { cat /run/postgres-start.log ${ROOT}/data/server.log; exit 1; }`,
+    `(${START}) >/run/postgres-start.log 2>&1 </dev/null || { cat /run/postgres-start.log ${SERVER_ROOT}/data/server.log; exit 1; }`,
   );
   const writer = `while :; do echo '${ORDER}'; usleep 50000; done | ${AS_POSTGRES} psql -Xq`;
   await inGuest(agentPath, `(${writer}) >/dev/null 2>&1 </dev/null &`);

@@ -1,9 +1,10 @@
-/** Fetching PostgreSQL for a guest, with package tools of our own on the path: no network. */
+/** Fetching a server for a guest, with package tools of our own on the path: no network. */
 import assert from 'node:assert/strict';
 import { chmod, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import { findPostgres } from '../../../lab/postgres-packages.ts';
+import { POSTGRES_PACKAGES } from '../../../lab/postgres-disk.ts';
+import { findServer } from '../../../lab/server-packages.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
@@ -12,7 +13,7 @@ import { temporaryDirectory } from '../../support/temporary.ts';
 const LISTED: Readonly<Record<string, readonly [string, string]>> = {
   postgresql: ['15+248', 'postgresql-15'],
   'postgresql-15': [
-    '15.20-0',
+    '1:15.20-0',
     'locales | locales-all, postgresql-client-15, tzdata, libllvm14, libxml2 (>= 2.7), libc6, libpq5',
   ],
   'postgresql-client-15': ['15.20-0', 'libpq5 (>= 15.20), zlib1g'],
@@ -69,10 +70,10 @@ async function hostWith(t: TestContext, download: string): Promise<Host> {
   };
 }
 
-test('PostgreSQL for a guest comes with the libraries that this host lacks; found again without a question', async (t) => {
+test('a server for a guest comes with the libraries that this host lacks; found again without a question', async (t) => {
   const host = await hostWith(t, 'cp ../../../any.deb "$p.deb"');
-  const postgres = await findPostgres(host.cache);
-  assert.deepEqual(postgres, { tree: join(host.cache, 'postgresql-15.20-0'), major: '15' });
+  const postgres = await findServer(host.cache, POSTGRES_PACKAGES);
+  assert.equal(postgres, join(host.cache, 'postgresql-15.20-0'), 'a colon would end it in a list of paths');
   assert.deepEqual(await readdir(host.cache), ['postgresql-15.20-0']);
   const [asked] = await host.asked();
   const names = ['postgresql-15', 'postgresql-client-15', 'libpq5', 'libxml2', 'libldap-2.5-0', 'libicu72'];
@@ -80,16 +81,16 @@ test('PostgreSQL for a guest comes with the libraries that this host lacks; foun
     asked!.split(' ').slice(2).sort(),
     names.map((name) => `${name}=${LISTED[name]![0]}`).sort(),
   );
-  assert.deepEqual(await findPostgres(host.cache), postgres);
+  assert.equal(await findServer(host.cache, POSTGRES_PACKAGES), postgres);
   assert.equal((await host.asked()).length, 1);
 });
 
 test('a download that fails says what to do and leaves nothing behind; the next call tries again', async (t) => {
   const host = await hostWith(t, 'echo "E: Failed to fetch $p" >&2; exit 100');
   for (const calls of [1, 2]) {
-    await assert.rejects(findPostgres(host.cache), (error) => {
+    await assert.rejects(findServer(host.cache, POSTGRES_PACKAGES), (error) => {
       assert.ok(isFailure(error, 'LAB_PACKAGES_UNAVAILABLE'));
-      assert.match(error.message, /Failed to fetch postgresql-15=15\.20-0/);
+      assert.match(error.message, /Failed to fetch postgresql-15=1:15\.20-0/);
       assert.match(error.hint, /apt-get update/);
       return true;
     });
