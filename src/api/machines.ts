@@ -298,6 +298,10 @@ export const ReplicationView = Type.Object({
       why: Type.Optional(Type.String()),
     }),
   ),
+  /** What the guest has written of the amount after which a copy is due, measured for this answer; only where one machine is shown. */
+  written: Type.Optional(
+    Type.Array(Type.Object({ copyType: Type.String(), writtenBytes: Bytes, dueBytes: Bytes })),
+  ),
   /** The last copy that was due and not made, and why. */
   lastSkip: Type.Optional(Type.Object({ reason: Type.String(), atMs: WallTime })),
   failure: Type.Optional(FailureShape),

@@ -48,8 +48,13 @@ export class MachineActs {
     return this.#inventory.list();
   }
 
-  show(reference: string): MachineView {
-    return this.#inventory.view(this.#inventory.find(reference));
+  async show(reference: string): Promise<MachineView> {
+    const found = this.#inventory.find(reference);
+    const written = await this.#machines.get(found.machineId)?.loop?.written();
+    const view = this.#inventory.view(found);
+    const atHome = view.protected;
+    if (!written?.length || !atHome?.replication) return view;
+    return { ...view, protected: { ...atHome, replication: { ...atHome.replication, written } } };
   }
 
   add(actor: string, request: AddMachineRequest): Promise<MachineView> {

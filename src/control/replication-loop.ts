@@ -21,7 +21,7 @@ import { replicationOf } from './replication-view.ts';
 import { type SenderTools, type SentCopy, TargetSender } from './target-sender.ts';
 import { Tips } from './tips.ts';
 import { Wakeup } from './wakeup.ts';
-import { WriteWatch } from './write-watch.ts';
+import { type WriteProgress, WriteWatch } from './write-watch.ts';
 
 /** What the loop needs of a protected machine. */
 export type LoopMachine = Pick<
@@ -207,6 +207,20 @@ export class ReplicationLoop {
         : {}),
       ...(this.#lastSkip ? { lastSkip: this.#lastSkip } : {}),
     };
+  }
+
+  /** How much has been written of what copies are due after, measured now; nothing of a machine whose tips cannot be looked at. */
+  async written(): Promise<WriteProgress[]> {
+    try {
+      return await this.#writes.progress();
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#tools.log.warn('writes.unmeasured', {
+        machine: this.#machine.record.name,
+        reason: error.message,
+      });
+      return [];
+    }
   }
 
   #happened(isMeant: (trigger: Trigger, copyType: string) => boolean): readonly string[] {

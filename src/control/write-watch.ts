@@ -6,6 +6,14 @@ type WatchedMachine = Pick<ProtectedMachine, 'record' | 'cuts'> & {
   readonly running: Pick<NonNullable<ProtectedMachine['running']>, 'watchTips'> | undefined;
 };
 
+/** How far a type is from the copy that its policy wants after so much. */
+export interface WriteProgress {
+  readonly copyType: string;
+  /** Since its last copy; of a copy that is owed but cannot be made just now this is more than `dueBytes`. */
+  readonly writtenBytes: number;
+  readonly dueBytes: number;
+}
+
 /** Several disks share what is still to be written; below this they are not told apart. */
 const STEP_BYTES_MIN = 1024 * 1024;
 
@@ -80,12 +88,27 @@ export class WriteWatch {
     }
   }
 
+  /** Measures for whoever wants to know; nothing is told or begun by it. */
+  async progress(): Promise<WriteProgress[]> {
+    while (this.#limits.size > 0) {
+      const { cuts, record } = this.#machine;
+      const grownBytes = grownTogether(await tipGrowth(this.#files, record.disks, cuts));
+      // A copy has been made meanwhile: there are other tips now.
+      if (cuts !== this.#machine.cuts) continue;
+      return [...this.#limits].map(([copyType, dueBytes]) => ({
+        ...{ copyType, dueBytes },
+        writtenBytes: this.#writtenBytes(copyType, grownBytes),
+      }));
+    }
+    return [];
+  }
+
   /** Tells the types that are due; returns how much may be written before the next one is. */
   #tell(grownBytes: number): number | undefined {
     const waiting: number[] = [];
     for (const [copyType, bytes] of this.#limits) {
       if (this.#told.has(copyType)) continue;
-      const leftBytes = bytes - (this.#sealed.get(copyType) ?? 0) - grownBytes;
+      const leftBytes = bytes - this.#writtenBytes(copyType, grownBytes);
       if (leftBytes > 0) {
         waiting.push(leftBytes);
         continue;
@@ -94,6 +117,10 @@ export class WriteWatch {
       this.#reached(copyType);
     }
     return waiting.length > 0 ? Math.min(...waiting) : undefined;
+  }
+
+  #writtenBytes(copyType: string, grownBytes: number): number {
+    return (this.#sealed.get(copyType) ?? 0) + grownBytes;
   }
 
   /** By copy type: after how many bytes a copy is due. */

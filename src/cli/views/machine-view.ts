@@ -200,30 +200,46 @@ function copies(count: number): string {
 }
 
 function printReplication(page: Page, replication: ReplicationView, nowMs: number): void {
-  const { acknowledged, transfer, nextDue, lastSkip, failure, retryInMs, rpo, unsentCuts, seed } =
-    replication;
-  page.title('Replication').fields([
-    ['phase', phaseOf(replication)],
-    [
-      'transfer',
-      transfer &&
-        `${formatBytes(transfer.bytesDone)} of ${formatBytes(transfer.bytesTotal)}${transfer.bytesPerSecond === undefined ? '' : `, ${formatRate(transfer.bytesPerSecond)}`}`,
-    ],
-    [
-      seed === 'awaited' ? 'held there' : 'verified there',
-      acknowledged
-        ? `point ${acknowledged.sequence}, ${formatTime(acknowledged.atMs)} (${formatAge(acknowledged.atMs, nowMs)})`
-        : 'nothing yet',
-    ],
-    ['seed', seed && { text: SEED_STATES[seed], tone: 'warning' }],
-    ['not sent yet', unsentCuts === 0 ? undefined : copies(unsentCuts)],
-    ['next copy', nextDue && `${nextDue.copyType}, in ${formatDuration(Math.max(0, nextDue.inMs))}`],
-    ['last skipped', lastSkip && `${formatAge(lastSkip.atMs, nowMs)}: ${lastSkip.reason}`],
-    ['RPO', rpoLine(rpo)],
-    ['failure', failure && { text: `${failure.message} (${failure.code})`, tone: 'bad' }],
-    ['what to do', failure?.hint],
-    ['tried again', retryInMs === undefined ? undefined : `in ${formatDuration(Math.max(0, retryInMs))}`],
-  ]);
+  const {
+    acknowledged,
+    transfer,
+    nextDue,
+    written = [],
+    lastSkip,
+    failure,
+    retryInMs,
+    rpo,
+    unsentCuts,
+    seed,
+  } = replication;
+  page
+    .title('Replication')
+    .fields([
+      ['phase', phaseOf(replication)],
+      [
+        'transfer',
+        transfer &&
+          `${formatBytes(transfer.bytesDone)} of ${formatBytes(transfer.bytesTotal)}${transfer.bytesPerSecond === undefined ? '' : `, ${formatRate(transfer.bytesPerSecond)}`}`,
+      ],
+      [
+        seed === 'awaited' ? 'held there' : 'verified there',
+        acknowledged
+          ? `point ${acknowledged.sequence}, ${formatTime(acknowledged.atMs)} (${formatAge(acknowledged.atMs, nowMs)})`
+          : 'nothing yet',
+      ],
+      ['seed', seed && { text: SEED_STATES[seed], tone: 'warning' }],
+      ['not sent yet', unsentCuts === 0 ? undefined : copies(unsentCuts)],
+      ['next copy', nextDue && `${nextDue.copyType}, in ${formatDuration(Math.max(0, nextDue.inMs))}`],
+      ...written.map(({ copyType, writtenBytes, dueBytes }): [string, string] => [
+        `written: ${copyType}`,
+        `${formatBytes(writtenBytes)} of ${formatBytes(dueBytes)} since the last copy`,
+      ]),
+      ['last skipped', lastSkip && `${formatAge(lastSkip.atMs, nowMs)}: ${lastSkip.reason}`],
+      ['RPO', rpoLine(rpo)],
+      ['failure', failure && { text: `${failure.message} (${failure.code})`, tone: 'bad' }],
+      ['what to do', failure?.hint],
+      ['tried again', retryInMs === undefined ? undefined : `in ${formatDuration(Math.max(0, retryInMs))}`],
+    ]);
 }
 
 const SEED_STATES: Readonly<Record<NonNullable<ReplicationView['seed']>, string>> = {

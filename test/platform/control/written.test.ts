@@ -66,6 +66,9 @@ it('S0.8 QEMU tells when as much is written as the policy says, over all disks, 
     await box.write(2, 0, MIB, 'steady');
     for (const pattern of [3, 4, 5]) await box.write(pattern, 0, 2 * MIB);
   });
+  const sums = (await loop.written()).map(({ writtenBytes }) => writtenBytes);
+  assert.equal(sums[0], sums[1], 'both begin with the same copy');
+  assert.ok(sums[0]! >= 3 * MIB && sums[0]! < 4 * MIB, `${sums[0]} bytes`);
   await copied(() => box.write(6, 8 * MIB, MIB, 'steady'));
 
   await notCopied(() => box.write(7, 4 * MIB, 2 * MIB));

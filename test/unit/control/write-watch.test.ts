@@ -112,7 +112,15 @@ describe('what a guest has written', () => {
       assert.deepEqual(box.reached.splice(0), ['crash']);
       await box.copy('crash');
     }
-    await box.writeAndTell('a', 4 * MIB);
+    await box.writeAndTell('a', 3 * MIB);
+    assert.deepEqual(
+      (await box.watch.progress()).map((type) => Object.values(type)),
+      [
+        ['crash', 8 * MIB, 3 * MIB],
+        ['app', 20 * MIB, 19 * MIB],
+      ],
+    );
+    await box.writeAndTell('a', MIB);
     assert.deepEqual(box.reached.splice(0), ['app']);
     await box.copy('app');
     await box.writeAndTell('a', 7 * MIB);
@@ -146,5 +154,6 @@ describe('what a guest has written', () => {
     const box = watched([{ copyType: 'crash', triggers: [{ kind: 'interval', everyMs: 1000 }] }], ['a']);
     await box.watch.look();
     assert.deepEqual(box.offsets, []);
+    assert.deepEqual(await box.watch.progress(), []);
   });
 });
