@@ -59,8 +59,6 @@ export type {
   PointView,
   PolicyRequest,
   ProtectRequest,
-  ReplicationView,
-  TargetReplicationView,
 } from './machines.ts';
 export type {
   LimitWindowShape,
@@ -72,6 +70,7 @@ export type {
   WindowShape,
 } from './policies.ts';
 export { CopyTypeShape } from './policies.ts';
+export type { ReplicationView, TargetReplicationView } from './replication-view.ts';
 export {
   API_PREFIX,
   EVENTS_PATH,
