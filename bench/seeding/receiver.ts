@@ -29,6 +29,7 @@ const receiver = new ReplicationReceiver({
   onPublished: () => process.send!({ peakMiB: rssPeakMiB() }),
   onSkew: () => undefined,
   preview: () => Promise.reject(new Error('nobody asks for a preview')),
+  olderDisks: () => undefined,
 });
 const pairing = new Pairing({
   identity,

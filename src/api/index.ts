@@ -85,6 +85,7 @@ export {
   VERSION_HEADER,
   WAIT_MS_MAX,
 } from './routes.ts';
+export type { OfferOlderCopyRequest, OlderCopyView } from './seeds.ts';
 export type {
   AlertView,
   AuditView,

@@ -331,6 +331,8 @@ export const PointView = Type.Object({
   ),
   changedBytes: Type.Optional(Bytes),
   receivedBytes: Type.Optional(Bytes),
+  /** Taken from an older copy at the recovery site, and not sent. */
+  olderBytes: Type.Optional(Bytes),
   epoch: Type.Optional(Count),
   parentPointId: Type.Optional(Id),
   statementDigest: Type.Optional(Type.String()),
@@ -402,14 +404,5 @@ export const CreatePointRequest = Type.Object(
     /** Answer when the point is verified at the recovery site (as a job) and not when it is cut. */
     wait: Type.Optional(Type.Boolean()),
   },
-  { additionalProperties: false },
-);
-
-/** A file or directory of the site's host. */
-export const SeedRequest = Type.Object({ path: AbsolutePath }, { additionalProperties: false });
-
-/** `target`: the site that the seed is for, by name or id; the first target if absent. */
-export const ExportSeedRequest = Type.Object(
-  { path: AbsolutePath, target: Type.Optional(Reference) },
   { additionalProperties: false },
 );

@@ -25,6 +25,8 @@ const Transfer = Type.Object({
   complete: Type.Boolean(),
   bytesDone: Bytes,
   bytesTotal: Bytes,
+  /** Of those done since the connection began, what an older copy at the target has spared the wire. */
+  olderBytes: Type.Optional(Bytes),
   bytesPerSecond: Type.Optional(Type.Number()),
 });
 

@@ -28,17 +28,17 @@ import {
   AddTargetRequest,
   ChangeTargetRequest,
   CreatePointRequest,
-  ExportSeedRequest,
   HoldRequest,
   MachineView,
   PointView,
   PolicyRequest,
   ProtectRequest,
-  SeedRequest,
   StartStopRequest,
   UnprotectRequest,
 } from './machines.ts';
 import { PreviewAnswer, PreviewRequest, TriggerAnswer } from './policies.ts';
+import { ofMachine, plain, type Route } from './route-shape.ts';
+import { SEED_ROUTES } from './seed-routes.ts';
 import {
   AlertView,
   AuditAnswer,
@@ -67,7 +67,6 @@ export const REQUEST_BYTES_MAX = 1024 * 1024;
 /** The longest time that a long poll is held open. */
 export const WAIT_MS_MAX = 60_000;
 
-const Machine = Type.Object({ machine: Type.String({ minLength: 1, maxLength: 64 }) });
 const MachinePoint = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
   point: Type.String({ minLength: 1, maxLength: 32 }),
@@ -97,7 +96,6 @@ const Group = Type.Object({ group: Type.String({ minLength: 1, maxLength: 64 }) 
 /** A paired site by name or id. */
 const Peer = Type.Object({ peer: Type.String({ minLength: 1, maxLength: 64 }) });
 const Job = Type.Object({ job: Type.String({ minLength: 26, maxLength: 26 }) });
-const Nothing = Type.Object({}, { additionalProperties: false });
 /** A number in a query arrives as text. */
 const NumberText = Type.String({ pattern: '^\\d{1,9}$' });
 
@@ -118,19 +116,6 @@ const AuditQuery = Type.Object({
 /** A created point: at once when it was cut, or as the job that waits until it is verified. */
 const CreatedPoint = Type.Union([Type.Object({ point: PointView }), Type.Object({ job: JobView })]);
 
-interface Route {
-  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
-  /** Below API_PREFIX; `:name` stands for a parameter, percent-encoded as one path segment. */
-  readonly path: string;
-  readonly params: Type.TSchema;
-  readonly query: Type.TSchema;
-  /** The JSON body; an empty object may be left out. */
-  readonly body: Type.TSchema;
-  readonly answer: Type.TSchema;
-}
-
-const plain = { params: Nothing, query: Nothing, body: Nothing };
-const ofMachine = { ...plain, params: Machine };
 const ofPoint = { ...plain, params: MachinePoint };
 const ofTarget = { ...plain, params: MachineTarget };
 const ofGroup = { ...plain, params: Group };
@@ -457,15 +442,7 @@ export const ROUTES = {
     params: MachineBranch,
     answer: JobView,
   },
-  'seed.export': {
-    ...ofMachine,
-    method: 'POST',
-    path: '/machines/:machine/seeds',
-    body: ExportSeedRequest,
-    answer: JobView,
-  },
-  /** The machine is told by the seed. */
-  'seed.import': { ...plain, method: 'POST', path: '/seeds', body: SeedRequest, answer: JobView },
+  ...SEED_ROUTES,
   'job.list': { ...plain, method: 'GET', path: '/jobs', answer: Type.Array(JobView) },
   'job.show': { ...ofJob, method: 'GET', path: '/jobs/:job', query: JobQuery, answer: JobView },
   'job.cancel': { ...ofJob, method: 'POST', path: '/jobs/:job/cancel', answer: JobView },

@@ -60,3 +60,8 @@ export function formatTime(wallMs: number): string {
 export function formatAge(wallMs: number, nowMs: number): string {
   return nowMs >= wallMs ? `${formatDuration(nowMs - wallMs)} ago` : `in ${formatDuration(wallMs - nowMs)}`;
 }
+
+/** What of a first copy did not have to cross the wire. */
+export function olderWords(bytes: number): string {
+  return `${formatBytes(bytes)} from the older copy there`;
+}

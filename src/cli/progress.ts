@@ -11,6 +11,8 @@ export interface WorkState {
   readonly bytesDone?: number;
   readonly bytesTotal?: number;
   readonly bytesPerSecond?: number;
+  /** What else is worth a few words. */
+  readonly remark?: string;
 }
 
 /** Shows how far work is, until it is ended. */
@@ -111,11 +113,11 @@ class LineProgress implements ProgressDisplay {
   }
 }
 
-function lineOf({ step, bytesDone, bytesTotal, bytesPerSecond }: WorkState): string {
+function lineOf({ step, bytesDone, bytesTotal, bytesPerSecond, remark }: WorkState): string {
   const amount =
     bytesTotal === undefined || bytesDone === undefined
       ? []
       : [`${formatBytes(bytesDone)} of ${formatBytes(bytesTotal)}`];
   const rate = bytesPerSecond === undefined ? [] : [formatRate(bytesPerSecond)];
-  return printable([step, ...amount, ...rate].join('  '));
+  return printable([step, ...amount, ...rate, ...(remark === undefined ? [] : [remark])].join('  '));
 }

@@ -4,6 +4,7 @@ import { Failure, type FailureRecord, isFailure } from '../lib/errors.ts';
 import { pauseMs } from '../lib/retry.ts';
 import type { ApiClient } from './api-client.ts';
 import { type Context, EXIT_FOUND_BAD, type Report } from './context.ts';
+import { olderWords } from './format.ts';
 import type { ProgressDisplay, WorkState } from './progress.ts';
 
 /** How often a display is brought up to date; a job's end is told by the site without waiting for it. */
@@ -100,9 +101,13 @@ function reasonToWait({ phase, unsentCuts, nextDue, lastSkip, seed }: Replicatio
 function workOfReplication({ phase, transfer }: ReplicationView): WorkState {
   if (!transfer)
     return { step: phase === 'cutting' ? 'making the first copy' : 'waiting for the first copy' };
-  const { complete, bytesDone, bytesTotal, bytesPerSecond } = transfer;
+  const { complete, bytesDone, bytesTotal, olderBytes, bytesPerSecond } = transfer;
   const step = complete ? 'seeding' : 'sending changes';
-  return { step, bytesDone, bytesTotal, ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }) };
+  return {
+    ...{ step, bytesDone, bytesTotal },
+    ...(olderBytes === undefined ? {} : { remark: olderWords(olderBytes) }),
+    ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
+  };
 }
 
 /** Goes on watching while the site is restarted; it may come back at another port. */

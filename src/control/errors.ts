@@ -33,6 +33,21 @@ export const CONTROL_ERRORS = {
     remedy:
       'Stop the site, move site.db and its -wal and -shm files away, and start it: the index is rebuilt from the directories. History of jobs and audit is in the file that was moved.',
   },
+  OLDER_COPY_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'List what is offered with `warmsite seed offers`.',
+  },
+  OLDER_COPY_UNNEEDED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Nothing to do: from now on only what changes crosses the wire.',
+  },
+  OLDER_COPY_UNCLEAR: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Name each disk once, and the site where the machine is at home: `--from SITE`.',
+  },
   MACHINE_UNKNOWN: {
     kind: 'missing',
     retry: 'never',

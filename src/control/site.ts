@@ -40,6 +40,8 @@ import { Jobs } from './jobs.ts';
 import { MachineActs } from './machine-acts.ts';
 import { IdentityWatch } from './machine-identity.ts';
 import { Machines } from './machines.ts';
+import { OlderCopies } from './older-copies.ts';
+import { OlderCopyActs } from './older-copy-acts.ts';
 import { PeerActs } from './peer-acts.ts';
 import { PeerLinks } from './peer-links.ts';
 import { PointActs } from './point-acts.ts';
@@ -80,6 +82,7 @@ interface Ground {
   readonly testRules: StoredTestRules;
   readonly arrivalRules: ArrivalRules;
   readonly triggerTokens: TriggerTokens;
+  readonly olderCopies: OlderCopies;
   readonly database: DatabaseSync;
   readonly peers: PeerDirectory;
   readonly replicaTools: ReplicaTools;
@@ -119,6 +122,7 @@ export class Site {
   readonly arrivals: ArrivalActs;
   readonly replicas: ReplicaActs;
   readonly seeds: SeedActs;
+  readonly olderCopies: OlderCopyActs;
   readonly peers: PeerActs;
   readonly startedAtMs: number;
   readonly #ground: Ground;
@@ -174,6 +178,8 @@ export class Site {
       ...{ files: tools.files, machines, inventory, replicas, keeper, jobs },
       targetMeant: (reference) => this.targets.meant(reference),
     });
+    const { olderCopies: offers } = ground;
+    this.olderCopies = new OlderCopyActs({ files: tools.files, offers, replicas, links, audit });
     this.peers = new PeerActs({
       ...{ identity, settings, pairing, links, machines, audit, clock, random },
       peers: ground.peers,
@@ -327,9 +333,10 @@ async function openGround(
   const testRules = await StoredTestRules.open(files, dataDirectory);
   const arrivalRules = await ArrivalRules.open(files, dataDirectory);
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
+  const olderCopies = await OlderCopies.open(tools, dataDirectory);
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
-    ...{ database, peers, replicaTools, replicas, testRules, arrivalRules, triggerTokens },
+    ...{ database, peers, replicaTools, replicas, testRules, arrivalRules, triggerTokens, olderCopies },
   };
 }
 
@@ -403,8 +410,10 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   });
   const receiver = new ReplicationReceiver({
     ...{ replicas, log, wallMs: () => clock.wallMs() },
+    olderDisks: (...named) => ground.olderCopies.disksFor(...named),
     onPublished: (replica, { pointId, sequence }) => {
       const { machineId, sourceSiteId } = replica.record;
+      void ground.olderCopies.published(sourceSiteId, replica.record);
       const details = { pointId, sequence };
       audit.note({ actor: `peer:${sourceSiteId}`, act: 'point.published', subject: machineId, details });
       events.emit({ event: 'point', change: 'published', machineId, pointId, sequence });

@@ -196,6 +196,7 @@ export function replicaPointView(
     ...(statement.frozenMs === undefined ? {} : { frozenMs: statement.frozenMs }),
     changedBytes: statement.disks.reduce((sum, disk) => sum + disk.changedBytes, 0),
     receivedBytes: manifest.receivedBytes,
+    ...(manifest.olderBytes === undefined ? {} : { olderBytes: manifest.olderBytes }),
     epoch: statement.epoch,
     ...(statement.parent ? { parentPointId: statement.parent.pointId } : {}),
     statementDigest,

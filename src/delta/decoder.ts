@@ -1,13 +1,16 @@
 import { crc32 } from 'node:zlib';
 import { assert } from '../lib/assert.ts';
 import { canonicalJson } from '../lib/canonical-json.ts';
+import { blockCount, DIGEST_BYTES } from './blocks.ts';
 import { ByteReader } from './byte-reader.ts';
 import { decompressed } from './compression.ts';
 import { deltaFailure } from './errors.ts';
 import {
   DATA_FRAME_BYTES_MAX,
   FORMAT_VERSION,
+  FORMAT_VERSION_SAME,
   HEADER_BYTES_MAX,
+  LEAVES_BYTES_MAX,
   PREAMBLE_BYTES,
   STATEMENT_BYTES_MAX,
   STREAM_MAGIC,
@@ -50,9 +53,22 @@ export interface DeltaZeroFrame {
   readonly length: number;
 }
 
+/** Whole blocks whose bytes the receiver takes from an older copy of the disk that it has said it has. */
+export interface DeltaSameFrame {
+  readonly type: 'same';
+  readonly number: number;
+  readonly disk: number;
+  readonly offset: number;
+  /** 1 MiB at most. */
+  readonly length: number;
+  /** A leaf of 32 bytes for each block. Memory as that of `DeltaDataFrame.data`. */
+  readonly leaves: Buffer;
+}
+
 export type DeltaFrame =
   | DeltaDataFrame
   | DeltaZeroFrame
+  | DeltaSameFrame
   | { readonly type: 'trailer'; readonly trailer: DeltaTrailer };
 
 /** Limits that a caller may lower below those of the format; in bytes. */
@@ -105,7 +121,7 @@ export async function decodeDelta(
   }
   const reader = new ByteReader(source, options.signal);
   try {
-    await readPreamble(reader);
+    const version = await readPreamble(reader);
     const header = await readHeader(reader, limits);
     const { received = NOTHING_RECEIVED } = options;
     const progress = typeof received === 'function' ? await received(header) : received;
@@ -116,14 +132,17 @@ export async function decodeDelta(
         { context: { firstFrame: header.firstFrame, due: progress.frames } },
       );
     }
-    return { header, frames: readFrames(reader, header, progress, { limits, memory: options.memory }) };
+    return {
+      header,
+      frames: readFrames(reader, header, progress, { limits, version, memory: options.memory }),
+    };
   } catch (error) {
     await reader.release();
     throw error;
   }
 }
 
-async function readPreamble(reader: ByteReader): Promise<void> {
+async function readPreamble(reader: ByteReader): Promise<number> {
   const bytes = await reader.take(PREAMBLE_BYTES);
   if (!bytes.subarray(0, STREAM_MAGIC.length).equals(STREAM_MAGIC)) {
     throw deltaFailure('DELTA_NOT_A_DELTA', 'the bytes do not begin with the magic of a delta stream');
@@ -132,12 +151,12 @@ async function readPreamble(reader: ByteReader): Promise<void> {
     throw deltaFailure('DELTA_CORRUPT', 'the preamble is damaged');
   }
   const version = bytes.readUInt32BE(8);
-  if (version > FORMAT_VERSION) {
-    throw deltaFailure('DELTA_NEWER', `the stream has version ${version}; known here: ${FORMAT_VERSION}`, {
-      context: { version },
-    });
+  if (version > FORMAT_VERSION_SAME) {
+    const said = `the stream has version ${version}; known here: ${FORMAT_VERSION_SAME}`;
+    throw deltaFailure('DELTA_NEWER', said, { context: { version } });
   }
   if (version < 1) throw deltaFailure('DELTA_INVALID', 'the stream has version 0');
+  return version;
 }
 
 async function readHeader(reader: ByteReader, limits: DeltaLimits): Promise<DeltaHeader> {
@@ -153,13 +172,16 @@ async function* readFrames(
   reader: ByteReader,
   header: DeltaHeader,
   received: DeltaProgress,
-  o: { readonly limits: DeltaLimits; readonly memory: Buffer | undefined },
+  o: { readonly limits: DeltaLimits; readonly version: number; readonly memory: Buffer | undefined },
 ): AsyncGenerator<DeltaFrame> {
   let progress = received;
   try {
     for (;;) {
       const { head, payload, position } = await readFrame(reader, o.limits, o.memory);
       if (head.type === 'header') throw invalid(position, 'a second header');
+      if (head.type === 'same' && o.version < FORMAT_VERSION_SAME) {
+        throw invalid(position, `a same frame in a stream of version ${FORMAT_VERSION}`);
+      }
       if (head.type === 'trailer') {
         const trailer = trailerOf(payload, progress, position);
         if (!(await reader.atEnd())) throw invalid(reader.position, 'bytes follow the trailer');
@@ -173,6 +195,11 @@ async function* readFrames(
       progress = progressAfter(progress, range);
       if (head.type === 'zero') {
         yield { type: 'zero', ...place, length: head.guestLength };
+      } else if (head.type === 'same') {
+        const due = blockCount(head.guestLength, header.blockBytes) * DIGEST_BYTES;
+        if (payload.length !== due)
+          throw invalid(position, `${payload.length} bytes of leaves; ${due} are due`);
+        yield { type: 'same', ...place, length: head.guestLength, leaves: payload };
       } else {
         const data = head.compression === 'none' ? payload : await decompressed(payload, head.guestLength);
         yield { type: 'data', ...place, data };
@@ -239,6 +266,8 @@ function payloadLimitOf(headBytes: Buffer, limits: DeltaLimits): number {
       return limits.dataFrameBytes;
     case FRAME_TYPES.trailer:
       return limits.trailerBytes;
+    case FRAME_TYPES.same:
+      return LEAVES_BYTES_MAX;
     default:
       return 0;
   }
@@ -255,6 +284,11 @@ function shapeFault(head: FrameHead, limits: DeltaLimits): string | undefined {
     return good ? undefined : `${head.payloadLength} payload bytes for ${head.guestLength} guest bytes`;
   }
   if (head.compression !== 'none') return `a compressed ${head.type} frame`;
+  if (head.type === 'same') {
+    return head.guestLength > DATA_FRAME_BYTES_MAX
+      ? `a same frame over ${head.guestLength} bytes`
+      : undefined;
+  }
   if (head.type === 'zero') return head.payloadLength === 0 ? undefined : 'a zero frame with a payload';
   if (head.disk !== 0 || head.guestOffset !== 0 || head.guestLength !== 0) {
     return `a ${head.type} frame with a guest range`;

@@ -10,12 +10,22 @@ const AHEAD_MAX = 4;
 /** What a sender gives: ranges in the order of the format; data at most 1 MiB each. */
 export type DeltaPiece =
   | { readonly type: 'data'; readonly disk: number; readonly offset: number; readonly data: Uint8Array }
-  | { readonly type: 'zero'; readonly disk: number; readonly offset: number; readonly length: number };
+  | { readonly type: 'zero'; readonly disk: number; readonly offset: number; readonly length: number }
+  /** Whole blocks that an older copy at the receiver has, with a leaf of 32 bytes for each. */
+  | {
+      readonly type: 'same';
+      readonly disk: number;
+      readonly offset: number;
+      readonly length: number;
+      readonly leaves: Uint8Array;
+    };
 
 export interface EncodeOptions {
   readonly compression: DeltaCompression;
   /** What the receiver has already; `pieces` then begin behind it. Nothing by default. */
   readonly resumed?: DeltaProgress;
+  /** The receiver has an older copy: pieces of the type `same` may come. */
+  readonly same?: boolean;
   readonly signal?: AbortSignal;
 }
 
@@ -32,8 +42,8 @@ export async function* encodeDelta(
   statement: () => DeltaTrailer['statement'] | Promise<DeltaTrailer['statement']>,
   options: EncodeOptions,
 ): AsyncGenerator<Buffer> {
-  const { compression, resumed = NOTHING_RECEIVED, signal } = options;
-  const encoder = new DeltaEncoder({ compression });
+  const { compression, resumed = NOTHING_RECEIVED, same = false, signal } = options;
+  const encoder = new DeltaEncoder({ compression, same });
   yield* encoder.preamble(header, resumed);
   const aheadMax = compression === 'none' ? 1 : AHEAD_MAX;
   const ahead: { readonly frame: Promise<Buffer[]>; readonly copy: Buffer | undefined }[] = [];
@@ -56,7 +66,7 @@ export async function* encodeDelta(
       const frame =
         piece.type === 'data'
           ? encoder.data(piece.disk, piece.offset, copy?.subarray(0, piece.data.length) ?? piece.data)
-          : Promise.resolve(encoder.zero(piece.disk, piece.offset, piece.length));
+          : Promise.resolve(shortFrame(encoder, piece));
       // Its failure is heard when its turn comes; until then it must not count as unhandled.
       frame.catch(() => undefined);
       ahead.push({ frame, copy });
@@ -70,4 +80,12 @@ export async function* encodeDelta(
   throwIfAborted(signal);
   const { frames, dataBytes, zeroBytes } = encoder.progress;
   yield* encoder.trailer({ frames, dataBytes, zeroBytes, statement: await statement() });
+}
+
+/** A frame without guest bytes. */
+function shortFrame(encoder: DeltaEncoder, piece: Exclude<DeltaPiece, { type: 'data' }>): Buffer[] {
+  const { disk, offset, length } = piece;
+  return piece.type === 'same'
+    ? encoder.same(disk, offset, length, piece.leaves)
+    : encoder.zero(disk, offset, length);
 }

@@ -1,11 +1,13 @@
 import { crc32 } from 'node:zlib';
 import { assert } from '../lib/assert.ts';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
+import { blockCount, DIGEST_BYTES } from './blocks.ts';
 import { compressed } from './compression.ts';
 import { deltaFailure } from './errors.ts';
 import {
   DATA_FRAME_BYTES_MAX,
   FORMAT_VERSION,
+  FORMAT_VERSION_SAME,
   HEADER_BYTES_MAX,
   PREAMBLE_BYTES,
   STATEMENT_BYTES_MAX,
@@ -28,7 +30,7 @@ import { encodeJson } from './json-payload.ts';
 export type DeltaCompression = 'none' | { readonly zstdLevel: number };
 
 /**
- * Makes the frames of one delta stream: `preamble` once, then `data` and `zero` in the order of the format,
+ * Makes the frames of one delta stream: `preamble` once, then `data`, `zero` and `same` in the order of the format,
  * then `trailer` once. Buffers come back as they go onto the wire, in the order of the calls; uncompressed
  * data is the caller's own memory, which must stay unchanged until it has been written.
  *
@@ -37,12 +39,15 @@ export type DeltaCompression = 'none' | { readonly zstdLevel: number };
  */
 export class DeltaEncoder {
   readonly #compression: DeltaCompression;
+  readonly #mayBeSame: boolean;
   #header: DeltaHeader | undefined;
   #progress: DeltaProgress = NOTHING_RECEIVED;
   #ended = false;
 
-  constructor(options: { readonly compression: DeltaCompression }) {
+  /** With `same` the stream may have frames of that type, and is of version 2. */
+  constructor(options: { readonly compression: DeltaCompression; readonly same?: boolean }) {
     this.#compression = options.compression;
+    this.#mayBeSame = options.same ?? false;
   }
 
   /** How far the stream has come. */
@@ -63,7 +68,7 @@ export class DeltaEncoder {
     this.#progress = resumed;
     const preamble = Buffer.alloc(PREAMBLE_BYTES);
     STREAM_MAGIC.copy(preamble);
-    preamble.writeUInt32BE(FORMAT_VERSION, 8);
+    preamble.writeUInt32BE(this.#mayBeSame ? FORMAT_VERSION_SAME : FORMAT_VERSION, 8);
     preamble.writeUInt32BE(crc32(preamble.subarray(0, 12)), 12);
     return [preamble, ...jsonFrame('header', header as unknown as Json, HEADER_BYTES_MAX)];
   }
@@ -98,6 +103,24 @@ export class DeltaEncoder {
       Buffer.alloc(0),
     );
     return [head];
+  }
+
+  /** Blocks that the receiver's older copy has: their leaves, 32 bytes each, in the place of their bytes. */
+  same(disk: number, offset: number, length: number, leaves: Uint8Array): Buffer[] {
+    assert(this.#mayBeSame, 'the receiver has an older copy');
+    assert(length <= DATA_FRAME_BYTES_MAX, `a frame over ${length} bytes is too large`);
+    this.#take({ type: 'same', disk, offset, length });
+    const blocks = blockCount(length, this.#header!.blockBytes);
+    assert(leaves.length === blocks * DIGEST_BYTES, 'every block has a leaf');
+    const payload = Buffer.from(leaves.buffer, leaves.byteOffset, leaves.length);
+    const head = encodeHead(
+      {
+        ...{ type: 'same', compression: 'none', disk },
+        ...{ payloadLength: payload.length, guestOffset: offset, guestLength: length },
+      },
+      payload,
+    );
+    return [head, payload];
   }
 
   /** The last frame; its counts are those of the whole delta. Throws DELTA_LIMIT for a large statement. */

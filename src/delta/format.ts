@@ -1,6 +1,9 @@
 /** The numbers of docs/format.md that encoder and decoder share. */
 
+/** Written unless the receiver has said that it has an older copy of a disk: see docs/format.md, «Versioning». */
 export const FORMAT_VERSION = 1;
+/** Has frames of the type `same`. */
+export const FORMAT_VERSION_SAME = 2;
 
 /** `\x89WSD\r\n\x1a\n`: not ASCII, and destroyed by any transfer that mangles text. */
 export const STREAM_MAGIC = Buffer.from('895753440d0a1a0a', 'hex');
@@ -8,6 +11,8 @@ export const PREAMBLE_BYTES = 16;
 
 /** Guest bytes of one data frame at most. */
 export const DATA_FRAME_BYTES_MAX = 1024 * 1024;
+/** Leaves that a `same` frame carries at most: 1 MiB of the smallest blocks. */
+export const LEAVES_BYTES_MAX = 8192;
 export const HEADER_BYTES_MAX = 256 * 1024;
 export const STATEMENT_BYTES_MAX = 4 * 1024 * 1024;
 export const TRAILER_BYTES_MAX = STATEMENT_BYTES_MAX + 4096;

@@ -4,7 +4,7 @@ import { readU64, writeU64 } from './format.ts';
 export const HEAD_BYTES = 28;
 const CRC_AT = 24;
 
-export const FRAME_TYPES = { header: 1, data: 2, zero: 3, trailer: 4 } as const;
+export const FRAME_TYPES = { header: 1, data: 2, zero: 3, trailer: 4, same: 5 } as const;
 export type FrameType = keyof typeof FRAME_TYPES;
 
 const COMPRESSIONS = { none: 0, zstd: 1 } as const;
@@ -15,6 +15,7 @@ const TYPE_NAMES: ReadonlyMap<number, FrameType> = new Map([
   [FRAME_TYPES.data, 'data'],
   [FRAME_TYPES.zero, 'zero'],
   [FRAME_TYPES.trailer, 'trailer'],
+  [FRAME_TYPES.same, 'same'],
 ]);
 const COMPRESSION_NAMES: ReadonlyMap<number, Compression> = new Map([
   [COMPRESSIONS.none, 'none'],

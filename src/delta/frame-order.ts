@@ -2,8 +2,9 @@ import type { DeltaHeader, DeltaTrailer } from './header.ts';
 
 /** How far a delta has come: what a receiver keeps with the bytes it made durable, to resume from there. */
 export interface DeltaProgress {
-  /** Data and zero frames so far; the number of the next one. */
+  /** Frames between header and trailer so far; the number of the next one. */
   readonly frames: number;
+  /** Guest bytes of data frames, and of those that say `same`. */
   readonly dataBytes: number;
   readonly zeroBytes: number;
   /** Index of the disk of the last frame, and where that frame ended; 0 and 0 before the first. */
@@ -19,9 +20,9 @@ export const NOTHING_RECEIVED: DeltaProgress = {
   endOffset: 0,
 };
 
-/** One range of one disk, of data or of zeros. */
+/** One range of one disk: of data, of zeros, or of what an older copy at the receiver holds there. */
 export interface DeltaRange {
-  readonly type: 'data' | 'zero';
+  readonly type: 'data' | 'zero' | 'same';
   readonly disk: number;
   readonly offset: number;
   readonly length: number;
@@ -32,7 +33,7 @@ export function progressAfter(progress: DeltaProgress, range: DeltaRange): Delta
   const { type, disk, offset, length } = range;
   return {
     frames: progress.frames + 1,
-    dataBytes: progress.dataBytes + (type === 'data' ? length : 0),
+    dataBytes: progress.dataBytes + (type === 'zero' ? 0 : length),
     zeroBytes: progress.zeroBytes + (type === 'zero' ? length : 0),
     disk,
     endOffset: offset + length,
@@ -60,7 +61,19 @@ export function orderFault(
   }
   if (offset % header.granularityBytes !== 0) return `offset ${offset} is not aligned`;
   if (end % header.granularityBytes !== 0 && end !== known.sizeBytes) return `end ${end} is not aligned`;
-  return undefined;
+  return range.type === 'same' ? sameFault(header, range, known.sizeBytes) : undefined;
+}
+
+/** What is left out of the stream is whole blocks, because their digests are all that vouches for them. */
+function sameFault(
+  { blockBytes, parent }: DeltaHeader,
+  { offset, length }: DeltaRange,
+  sizeBytes: number,
+): string | undefined {
+  if (parent !== null) return 'only a delta that is complete by itself is laid upon an older copy';
+  const end = offset + length;
+  const isWhole = offset % blockBytes === 0 && (end % blockBytes === 0 || end === sizeBytes);
+  return isWhole ? undefined : `${offset}+${length} is not whole blocks`;
 }
 
 /** Names what differs between the trailer's counts and what came, or undefined. */

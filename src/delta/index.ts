@@ -3,7 +3,7 @@
  * written down in docs/format.md; this folder is their one implementation.
  *
  * Nouns: a *delta* is what changed between two points; a *delta stream* its form on the wire and in files: preamble,
- * header frame, *pieces* (data and zero frames, numbered from 0), trailer frame. *Progress* is how far a receiver
+ * header frame, *pieces* (data, zero and same frames, numbered from 0), trailer frame. *Progress* is how far a receiver
  * came and where a resumed stream begins. A disk is divided into *blocks*; the SHA-256 of a block is its *leaf*; leaves
  * form the *digest tree* of the disk, whose *root* stands for content and size. A *layer* (differencing disk) has a
  * *leaves file* with the leaves that it changed; the trees of all points follow from the leaves of the layers.
@@ -20,12 +20,13 @@
  * Relies on: sources that do not write to their chunks again; SHA-256, CRC-32 and zstd of Node; for leaves files
  * a `FileSystem` that keeps its word about durability.
  */
-export { blockCount, blockDigest, blockLength, isAllZero, zeroBlockDigest } from './blocks.ts';
+export { blockCount, blockDigest, blockLength, DIGEST_BYTES, isAllZero, zeroBlockDigest } from './blocks.ts';
 export {
   type DecodeOptions,
   type DeltaDataFrame,
   type DeltaFrame,
   type DeltaLimits,
+  type DeltaSameFrame,
   type DeltaZeroFrame,
   decodeDelta,
 } from './decoder.ts';

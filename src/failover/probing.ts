@@ -2,13 +2,13 @@ import { connectGuest, type RunningMachine, runPaths } from '../hypervisor/index
 import { type Clock, sleep } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { runCommand } from '../lib/processes.ts';
+import { unlessAborted } from '../lib/unless-aborted.ts';
 import type { AgentPort } from './agent-port.ts';
 import { failoverFailure } from './errors.ts';
 import { addressBridge, type NetworkReport } from './network.ts';
 import { limitOf, type Probe, type ProbeResult, patternOf, probingAddress } from './probe.ts';
 import { serialLineMatching } from './serial-log.ts';
 import { CONNECT_PROGRAM } from './tcp-connect-main.ts';
-import { unlessAborted } from './unless-aborted.ts';
 
 /** An agent that has its port open and is silent is asked again after this time. */
 const AGENT_ANSWER_MS = 5_000;

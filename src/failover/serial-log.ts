@@ -1,6 +1,6 @@
 import { watch } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
-import { unlessAborted } from './unless-aborted.ts';
+import { unlessAborted } from '../lib/unless-aborted.ts';
 
 /** A guest may write what it likes: no more than this of a line is kept and held against a pattern. */
 const LINE_CHARS_MAX = 1000;

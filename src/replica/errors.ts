@@ -95,6 +95,16 @@ export const REPLICA_ERRORS = {
     remedy:
       'Nothing was taken in: the seed was not signed by the site that replicates this machine here. Look where the medium comes from.',
   },
+  REPLICA_OLDER_COPY_UNFIT: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Name a whole image with its true format: `--disk ID=PATH:qcow2` or `ID=PATH:raw`.',
+  },
+  REPLICA_OLDER_COPY_CHANGED: {
+    kind: 'unavailable',
+    retry: 'reconnect',
+    remedy: 'The sender goes on by itself without this file, whose blocks cross the wire; nothing to do.',
+  },
   BRANCH_UNKNOWN: {
     kind: 'missing',
     retry: 'never',

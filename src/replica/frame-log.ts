@@ -14,6 +14,8 @@ export function progressOf(applied: readonly AppliedFrame[], before = NOTHING_RE
 /** One applied frame of a delta: which disk, and what was written or zeroed. */
 export interface AppliedFrame extends LayerOperation {
   readonly disk: number;
+  /** Its bytes came from an older copy of the disk and not over the wire. */
+  readonly isOlder?: boolean;
 }
 
 const RECORD_BYTES = 32;
@@ -76,6 +78,8 @@ function encode(frame: AppliedFrame, number: number): Buffer {
   const bytes = Buffer.alloc(RECORD_BYTES);
   bytes.writeUInt32BE(MAGIC, 0);
   bytes.writeUInt8(frame.kind === 'data' ? 1 : 2, 4);
+  // For reports alone: whoever does not know it reads a frame of data, which it is.
+  if (frame.isOlder) bytes.writeUInt8(1, 5);
   bytes.writeUInt16BE(frame.disk, 6);
   bytes.writeBigUInt64BE(BigInt(frame.offset), 8);
   bytes.writeBigUInt64BE(BigInt(frame.length), 16);
@@ -92,5 +96,6 @@ function decode(bytes: Buffer, number: number): AppliedFrame | undefined {
     disk: bytes.readUInt16BE(6),
     offset: Number(bytes.readBigUInt64BE(8)),
     length: Number(bytes.readBigUInt64BE(16)),
+    ...(bytes.readUInt8(5) === 1 ? { isOlder: true } : {}),
   };
 }

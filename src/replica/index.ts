@@ -33,6 +33,13 @@ export { holdPoint } from './hold.ts';
 export { ReplicaLayout } from './layout.ts';
 export type { Offer, OfferAnswer, OfferConflict } from './offer.ts';
 export {
+  checkOlderFile,
+  DIGEST_PAGE_BLOCKS,
+  type DigestPage,
+  OlderDisks,
+  type OlderFile,
+} from './older-copy.ts';
+export {
   type BranchRecord,
   CONTENT_PROOF,
   type ContentProof,

@@ -19,7 +19,13 @@ export type OfferConflict =
   | { readonly why: 'seed'; readonly granularityBytes: number };
 
 export type OfferAnswer =
-  | { readonly kind: 'accept'; readonly session: string; readonly progress: DeltaProgress }
+  | {
+      readonly kind: 'accept';
+      readonly session: string;
+      readonly progress: DeltaProgress;
+      /** Disks of which there is an older copy: what it has need not come. */
+      readonly older?: readonly string[];
+    }
   | { readonly kind: 'already'; readonly newest: NonNullable<ReplicaDescription['newest']> }
   | { readonly kind: 'conflict'; readonly conflict: OfferConflict };
 

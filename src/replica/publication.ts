@@ -22,6 +22,7 @@ import {
   extentsOf,
   intersectionOf,
   NO_EXTENTS,
+  totalLength,
   unionOf,
 } from '../lib/extents.ts';
 import type { FileSystem } from '../lib/files.ts';
@@ -89,7 +90,11 @@ export async function publishReceived(request: PublishRequest): Promise<Publishe
   }
   const { signed, receivedBytes } = request;
   const { skewMs } = session;
-  const manifest = await publishProven(request, session.header.session, { signed, skewMs, receivedBytes });
+  const olderBytes = totalLength(session.applied.filter(({ isOlder }) => isOlder));
+  const manifest = await publishProven(request, session.header.session, {
+    ...{ signed, skewMs, receivedBytes },
+    ...(olderBytes > 0 ? { olderBytes } : {}),
+  });
   return { statement, manifest, trees };
 }
 
@@ -100,7 +105,7 @@ export async function publishReceived(request: PublishRequest): Promise<Publishe
 export async function publishProven(
   { files, clock, layout }: Pick<PublishRequest, 'files' | 'clock' | 'layout'>,
   session: string,
-  about: Pick<PointManifest, 'signed' | 'skewMs' | 'receivedBytes' | 'seed'>,
+  about: Pick<PointManifest, 'signed' | 'skewMs' | 'receivedBytes' | 'olderBytes' | 'seed'>,
 ): Promise<PointManifest> {
   const { cutAtMs } = about.signed.statement;
   const manifest: PointManifest = {

@@ -1,5 +1,5 @@
 import { dirname, join } from 'node:path';
-import type { DeltaFrame, DeltaHeader, DeltaProgress } from '../delta/index.ts';
+import type { DeltaDataFrame, DeltaHeader, DeltaProgress, DeltaZeroFrame } from '../delta/index.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { LayerWriter } from '../qcow2/index.ts';
@@ -118,10 +118,11 @@ export class ReceiveSession {
 
   /**
    * Takes the next frame of the stream; the decoder has checked that it may come. Its data may be overwritten on return.
+   * `isOlder`: an older copy has given the data.
    * The layer writes behind its caller, so that the wire does not wait for each write; a write that failed is thrown by
    * a later call.
    */
-  async apply(frame: Exclude<DeltaFrame, { type: 'trailer' }>): Promise<void> {
+  async apply(frame: DeltaDataFrame | DeltaZeroFrame, isOlder = false): Promise<void> {
     this.#throwIfFailed();
     const length = frame.type === 'data' ? frame.data.length : frame.length;
     const writer = this.#writers[frame.disk]!;
@@ -129,7 +130,8 @@ export class ReceiveSession {
       if (frame.type === 'data') await writer.write(frame.offset, frame.data);
       else await writer.zero(frame.offset, length);
     });
-    this.#applied.push({ kind: frame.type, disk: frame.disk, offset: frame.offset, length });
+    const { type: kind, disk, offset } = frame;
+    this.#applied.push({ kind, disk, offset, length, ...(isOlder ? { isOlder } : {}) });
     this.#bytesSinceCheckpoint += frame.type === 'data' ? length : 0;
     await this.#checkpointNowAndThen();
   }

@@ -1,4 +1,4 @@
-import { DATA_FRAME_BYTES_MAX, decodeDelta } from '../delta/index.ts';
+import { DATA_FRAME_BYTES_MAX, type DeltaSameFrame, decodeDelta } from '../delta/index.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { observed } from '../lib/streams.ts';
@@ -6,22 +6,30 @@ import type { SignedStatement } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
 import { checkSameDelta } from './offer.ts';
+import type { OlderDisks } from './older-copy.ts';
 import { discardSession } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
+
+export interface ReceiveOptions {
+  readonly signal?: AbortSignal | undefined;
+  /** Of the disks of which the sender was told that there are older copies here. */
+  readonly older?: OlderDisks | undefined;
+}
 
 /** Takes the frames of a stream that goes on with a session, to its trailer. Throws what the decoder and the layers throw. */
 export async function takeStream(
   session: ReceiveSession,
   source: AsyncIterable<Uint8Array>,
-  signal: AbortSignal | undefined,
+  { signal, older }: ReceiveOptions,
 ): Promise<{ readonly signed: SignedStatement; readonly receivedBytes: number }> {
   let receivedBytes = 0;
   const counted = observed(source, ({ length }) => {
     receivedBytes += length;
   });
   const resumed = session.durable;
+  const memory = Buffer.allocUnsafeSlow(DATA_FRAME_BYTES_MAX);
   const { frames } = await decodeDelta(counted, {
-    memory: Buffer.allocUnsafeSlow(DATA_FRAME_BYTES_MAX),
+    memory,
     received: (arrived) => {
       checkSameDelta(session.header, arrived, resumed.frames);
       return resumed;
@@ -29,11 +37,29 @@ export async function takeStream(
     ...(signal ? { signal } : {}),
   });
   for await (const frame of frames) {
-    if (frame.type !== 'trailer') await session.apply(frame);
+    if (frame.type === 'same') await takeOlder(session, frame, older, memory);
+    else if (frame.type !== 'trailer') await session.apply(frame);
     // What it says is checked before it is believed.
     else return { signed: frame.trailer.statement as unknown as SignedStatement, receivedBytes };
   }
   throw replicaFailure('REPLICA_DELTA_REFUSED', 'the stream ended without a trailer', {});
+}
+
+/** What the sender has left out because an older copy has it; proven before it counts. */
+async function takeOlder(
+  session: ReceiveSession,
+  { disk, offset, length, leaves, number }: DeltaSameFrame,
+  older: OlderDisks | undefined,
+  memory: Buffer,
+): Promise<void> {
+  const { diskId } = session.header.disks[disk]!;
+  if (!older) {
+    const said = `no older copy of ${diskId} has been offered`;
+    throw replicaFailure('REPLICA_OLDER_COPY_CHANGED', said, { context: { diskId } });
+  }
+  const data = memory.subarray(0, length);
+  await older.take(diskId, offset, data, leaves);
+  await session.apply({ type: 'data', number, disk, offset, data }, true);
 }
 
 /** Opens a session to go on with; one whose files do not fit its record is discarded, and `onDiscard` told before. */

@@ -28,6 +28,8 @@ const PointManifestSchema = Type.Object({
   cutAtHereMs: Time,
   skewMs: Type.Number(),
   receivedBytes: Type.Integer({ minimum: 0 }),
+  /** Guest bytes that were not sent, because an older copy here had them; absent if there was none. */
+  olderBytes: Type.Optional(Type.Integer({ minimum: 1 })),
   /** A person holds it; earlier versions know this word alone. */
   held: Type.Optional(Type.Boolean()),
   /**

@@ -30,7 +30,7 @@ import { answerOffer, beginning, type Offer, type OfferAnswer } from './offer.ts
 import { PointList } from './point-list.ts';
 import { discardSession, publishReceived } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
-import { isLost, openSession, takeStream } from './receive-stream.ts';
+import { isLost, openSession, type ReceiveOptions, takeStream } from './receive-stream.ts';
 import { type BranchRecord, type MergeIntent, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
 import { type Others, type Proven, verdictsOf } from './retention-facts.ts';
 import { areAwaitingSeed, awaitingSeed, Seeding } from './seeding.ts';
@@ -185,7 +185,7 @@ export class Replica {
   receive(
     sessionId: string,
     source: AsyncIterable<Uint8Array>,
-    signal?: AbortSignal,
+    o: ReceiveOptions = {},
   ): Promise<Acknowledgement> {
     this.#uploads += 1;
     const received = this.#receiving.run(async () => {
@@ -194,7 +194,7 @@ export class Replica {
         throw replicaFailure('REPLICA_SESSION_UNKNOWN', `no delta ${sessionId} has been accepted`);
       }
       const session = await this.#openSession(sessionId);
-      const { signed, receivedBytes } = await this.#readStream(session, source, signal);
+      const { signed, receivedBytes } = await this.#readStream(session, source, o);
       try {
         const acknowledgement = await this.#write(() => this.#publish(session, signed, receivedBytes));
         await session.release();
@@ -272,9 +272,9 @@ export class Replica {
     );
   }
 
-  async #readStream(session: ReceiveSession, source: AsyncIterable<Uint8Array>, signal?: AbortSignal) {
+  async #readStream(session: ReceiveSession, source: AsyncIterable<Uint8Array>, o: ReceiveOptions) {
     try {
-      return await takeStream(session, source, signal);
+      return await takeStream(session, source, o);
     } catch (error) {
       const last = await session.checkpoint().then(
         () => error,

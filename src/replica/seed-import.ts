@@ -132,6 +132,7 @@ async function readStream(
     });
     session = await open(header);
     for await (const frame of frames) {
+      if (frame.type === 'same') throw damaged(seed.path, 'it is not complete by itself');
       if (frame.type !== 'trailer' && frame.number >= session.durable.frames) await session.apply(frame);
     }
     if (hash.digest('hex') !== streamSha256) throw damaged(seed.path, 'its SHA-256 is wrong');

@@ -14,6 +14,7 @@ import { conflictFailure } from './conflict.ts';
 import { deltaHeader, deltaRequest, type SendPlan } from './delta-request.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
+import { olderOf } from './older-leaves.ts';
 import { outrunBy, outrunSince } from './outrun.ts';
 import { placeOf, type TargetPlace } from './places.ts';
 import type { ChainTools } from './protected-chain.ts';
@@ -133,13 +134,14 @@ export class Delivery {
 
   /**
    * Brings the target one point further, if there is one to send. Throws REPLICATION_CONFLICT with the evidence. When an
-   * upload that came late has taken the target somewhere else meanwhile, the next step is planned anew at once.
+   * upload that came late has taken the target somewhere else meanwhile, or an older copy there has changed, the next step is
+   * planned anew at once.
    */
   async deliver(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome> {
     try {
       return await this.#deliverNext(target, signal);
     } catch (error) {
-      if (!isFailure(error, 'REPLICA_SESSION_OUTDATED')) throw error;
+      if (!isFailure(error, 'REPLICA_SESSION_OUTDATED', 'REPLICA_OLDER_COPY_CHANGED')) throw error;
       return this.#deliverNext(target, signal);
     }
   }
@@ -335,7 +337,8 @@ export class Delivery {
       if (answer.kind === 'already') {
         return await this.#accept(plan.cut, answer.newest, await sending.readThrough());
       }
-      const stream = this.#throttled(sending.stream(answer.progress, compression));
+      const older = olderOf(target, header, answer.older, signal);
+      const stream = this.#throttled(sending.stream(answer.progress, compression, older));
       const acknowledgement = await target.upload(machineId, session, stream, signal);
       const { sent } = sending;
       if (!sent) {

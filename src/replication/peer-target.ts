@@ -4,10 +4,13 @@ import type { Clock } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { PeerClient, UploadChunk } from '../peer/index.ts';
 import type { RetentionPolicy } from '../recovery-point/index.ts';
-import type { Acknowledgement, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
+import type { Acknowledgement, DigestPage, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
 import { checkPreview, needsVersion2, type RetentionPreview, retentionToWire } from './retention-wire.ts';
 import type { OfferDetails, ReplicationTarget, SeedTarget } from './target.ts';
+
+/** An older copy that is slower to read than the line spares nothing; and the stream must not wait until it counts as stalled. */
+const OLDER_TIMEOUT_MS = 10_000;
 
 /** Another site as a target, over its peer connection. */
 export class PeerTarget implements ReplicationTarget {
@@ -41,6 +44,13 @@ export class PeerTarget implements ReplicationTarget {
       const said = 'the recovery site runs a version that does not know this kind of retention policy';
       throw replicationFailure('REPLICATION_RETENTION_UNKNOWN', said, { cause: error });
     }
+  }
+
+  async olderLeaves(session: string, page: DigestPage, signal?: AbortSignal): Promise<Uint8Array> {
+    const options = { timeoutMs: OLDER_TIMEOUT_MS, ...(signal ? { signal } : {}) };
+    const answer = await this.#client.call('replica.older-leaves', { session, ...page }, options);
+    const { leaves } = (answer ?? {}) as { leaves?: unknown };
+    return Buffer.from(typeof leaves === 'string' ? leaves : '', 'base64');
   }
 
   /** What the policy would do with the points that the target has now. */

@@ -3,9 +3,18 @@ import { Value } from 'typebox/value';
 import type { DeltaHeader } from '../delta/index.ts';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import type { Log } from '../lib/log.ts';
+import { unlessAborted } from '../lib/unless-aborted.ts';
 import type { CallHandler, UploadHandler } from '../peer/index.ts';
 import { checkSignedStatement, type RetentionPolicy } from '../recovery-point/index.ts';
-import type { Acknowledgement, Replica, Replicas, SeedAnnouncement } from '../replica/index.ts';
+import {
+  type Acknowledgement,
+  DIGEST_PAGE_BLOCKS,
+  type OfferAnswer,
+  type OlderDisks,
+  type Replica,
+  type Replicas,
+  type SeedAnnouncement,
+} from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
 import { type RetentionPreview, retentionFromWire } from './retention-wire.ts';
 
@@ -21,6 +30,12 @@ const AnnounceBody = Type.Object({
   machineName: Type.String({ maxLength: 64 }),
   retention: Type.Unknown(),
   wallMs: Type.Number(),
+});
+const OlderLeavesBody = Type.Object({
+  session: Id,
+  diskId: Type.String({ maxLength: 24 }),
+  firstBlock: Type.Integer({ minimum: 0, maximum: 2 ** 40 }),
+  blocks: Type.Integer({ minimum: 1, maximum: DIGEST_PAGE_BLOCKS }),
 });
 const PreviewBody = Type.Object({
   machineId: Type.String({ maxLength: 26 }),
@@ -45,8 +60,25 @@ export interface ReceiverTools {
   readonly onPublished: (replica: Replica, acknowledgement: Acknowledgement) => void;
   /** What a policy would do with the points of a replica. */
   readonly preview: (replica: Replica, policy: RetentionPolicy) => Promise<RetentionPreview>;
+  /** What somebody has said is an older copy of the disks of this machine; undefined if nobody has. */
+  readonly olderDisks: (siteId: string, machineName: string, header: DeltaHeader) => OlderDisks | undefined;
   /** Told of the clock difference that was measured with each offer. */
   readonly onSkew: (siteId: string, skewMs: number) => void;
+}
+
+interface AcceptedSession {
+  readonly replica: Replica;
+  readonly siteId: string;
+  readonly announcement?: SeedAnnouncement;
+  readonly older?: OlderSession | undefined;
+}
+
+/** Older copies for one upload. They are read only while it goes on, so that nobody holds the files when it has ended. */
+interface OlderSession {
+  readonly disks: OlderDisks;
+  /** Settled when the upload begins: what is asked for a moment before it waits for it. */
+  readonly begun: PromiseWithResolvers<void>;
+  isOver: boolean;
 }
 
 /**
@@ -56,10 +88,7 @@ export interface ReceiverTools {
 export class ReplicationReceiver {
   readonly #tools: ReceiverTools;
   /** Sessions that have been accepted since this process started; an upload is always preceded by its offer. */
-  readonly #sessions = new Map<
-    string,
-    { replica: Replica; siteId: string; announcement?: SeedAnnouncement }
-  >();
+  readonly #sessions = new Map<string, AcceptedSession>();
 
   constructor(tools: ReceiverTools) {
     this.#tools = tools;
@@ -88,6 +117,7 @@ export class ReplicationReceiver {
       },
       'replica.groups': async () => ({ version: GROUPS_VERSION }),
       'replica.offer': (peer, body) => this.#offer(peer.siteId, body),
+      'replica.older-leaves': (peer, body, signal) => this.#olderLeaves(peer.siteId, body, signal),
       'replica.announce-seed': (peer, body) => this.#announceSeed(peer.siteId, body),
       'replica.keep-for-seed': async (peer, body) => {
         const { machineId, pointId } = this.#checked(KeepBody, body);
@@ -107,11 +137,31 @@ export class ReplicationReceiver {
     this.#tools.onSkew(siteId, skewMs);
     const replica = await this.#replicaFor(siteId, header, machineName, retention);
     const answer = await replica.offer({ header, skewMs });
-    if (answer.kind === 'accept') this.#sessions.set(answer.session, { replica, siteId });
+    if (answer.kind === 'accept') return this.#accept(answer, replica, header);
     if (answer.kind === 'conflict') {
       this.#tools.log.warn('replica.conflict', { machine: machineName, ...answer.conflict });
     }
     return answer as unknown as Json;
+  }
+
+  #accept(answer: Extract<OfferAnswer, { kind: 'accept' }>, replica: Replica, header: DeltaHeader): Json {
+    const { sourceSiteId: siteId, machineName } = replica.record;
+    const disks = header.parent === null ? this.#tools.olderDisks(siteId, machineName, header) : undefined;
+    const older = disks && { disks, begun: Promise.withResolvers<void>(), isOver: false };
+    this.#sessions.set(answer.session, { replica, siteId, older });
+    return { ...answer, ...(disks ? { older: disks.diskIds } : {}) } as unknown as Json;
+  }
+
+  /** Only to the site that replicates this machine here, and only while it sends its first copy. */
+  async #olderLeaves(siteId: string, body: Json, signal: AbortSignal): Promise<Json> {
+    const { session, ...page } = this.#checked(OlderLeavesBody, body);
+    const accepted = this.#sessions.get(session);
+    const older = accepted?.siteId === siteId ? accepted.older : undefined;
+    if (older) await unlessAborted(older.begun.promise, signal);
+    if (!older || older.isOver) {
+      throw replicationFailure('REPLICATION_SESSION_UNKNOWN', `no older copy is read for session ${session}`);
+    }
+    return { leaves: (await older.disks.digests(page)).toString('base64') };
   }
 
   /** Null: the leaves are due, as an upload of that session. */
@@ -157,14 +207,29 @@ export class ReplicationReceiver {
           `no delta ${session} has been accepted from ${peer.name}`,
         );
       }
-      const { replica, announcement } = accepted;
+      const { replica, announcement, older } = accepted;
       const acknowledgement = announcement
         ? await replica.announceSeed(announcement, source)
-        : await replica.receive(session, source, signal);
+        : await this.#receive(replica, session, source, { signal, older });
       this.#sessions.delete(session);
       this.#tools.onPublished(replica, acknowledgement);
       return acknowledgement as unknown as Json;
     };
+  }
+
+  async #receive(
+    replica: Replica,
+    session: string,
+    source: AsyncIterable<Uint8Array>,
+    { signal, older }: { signal: AbortSignal; older: OlderSession | undefined },
+  ): Promise<Acknowledgement> {
+    older?.begun.resolve();
+    try {
+      return await replica.receive(session, source, { signal, older: older?.disks });
+    } finally {
+      if (older) older.isOver = true;
+      await older?.disks.close();
+    }
   }
 
   #checked<S extends Type.TSchema>(schema: S, body: Json): Type.Static<S> {

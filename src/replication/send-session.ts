@@ -6,9 +6,18 @@ import {
   DigestTree,
   encodeDelta,
   endBlock,
+  NOTHING_RECEIVED,
 } from '../delta/index.ts';
 import type { ContentExtents, DiskImages, ImageFile, ImageReader } from '../hypervisor/index.ts';
-import { differenceOf, type Extents, NO_EXTENTS, totalLength, unionOf } from '../lib/extents.ts';
+import {
+  differenceOf,
+  type Extent,
+  type Extents,
+  intersectionOf,
+  NO_EXTENTS,
+  totalLength,
+  unionOf,
+} from '../lib/extents.ts';
 import {
   type PointStatement,
   type SignedStatement,
@@ -19,6 +28,7 @@ import { configurationAt } from './chain.ts';
 import { type DiskDelta, GRANULARITY_BYTES, onGranularity, piecesOfDisk } from './delta-source.ts';
 import { replicationFailure } from './errors.ts';
 import { nameAt } from './names.ts';
+import type { OlderLeaves } from './older-leaves.ts';
 import type { CutRecord, MachineRecord, ProtectedDisk } from './records.ts';
 
 /** Signs point statements in the name of this site. */
@@ -32,7 +42,12 @@ export interface SendProgress {
   /** Guest bytes of the delta that have been handed to the connection, of those there are. */
   readonly bytesDone: number;
   readonly bytesTotal: number;
+  /** Of `bytesDone`, what the target had in an older copy, so that it did not cross the wire; since the connection began. */
+  readonly olderBytes?: number;
 }
+
+/** By disk id: what the target has in older copies. */
+export type Older = ReadonlyMap<string, OlderLeaves>;
 
 export interface SendRequest {
   readonly images: DiskImages;
@@ -73,6 +88,7 @@ export class SendSession implements AsyncDisposable {
   readonly #readers: readonly ImageReader[];
   readonly #changes: readonly { data: Extents; zero: Extents }[];
   #bytesDone = 0;
+  #olderBytes = 0;
   #sent: SentDelta | undefined;
 
   private constructor(
@@ -109,7 +125,11 @@ export class SendSession implements AsyncDisposable {
   }
 
   get progress(): SendProgress {
-    return { pointId: this.#request.header.pointId, bytesDone: this.#bytesDone, bytesTotal: this.bytesTotal };
+    const olderBytes = this.#olderBytes;
+    return {
+      ...{ pointId: this.#request.header.pointId, bytesDone: this.#bytesDone, bytesTotal: this.bytesTotal },
+      ...(olderBytes > 0 ? { olderBytes } : {}),
+    };
   }
 
   /** Guest bytes that changed, as far as they are not known to be zero. */
@@ -122,12 +142,14 @@ export class SendSession implements AsyncDisposable {
     return this.#sent;
   }
 
-  async *stream(from: DeltaProgress, compress: boolean): AsyncGenerator<Uint8Array> {
+  /** What `older` has is not sent: the target takes it from there. */
+  async *stream(from: DeltaProgress, compress: boolean, older?: Older): AsyncGenerator<Uint8Array> {
     const { header, signal } = this.#request;
     const trees = this.#freshTrees();
-    const pieces = this.#piecesFrom(from.frames, trees);
+    const pieces = this.#piecesFrom(from, trees, older);
     let wireBytes = 0;
     this.#bytesDone = 0;
+    this.#olderBytes = 0;
     let signed: SignedStatement | undefined;
     const statement = () => {
       signed = this.#sign(trees);
@@ -136,6 +158,7 @@ export class SendSession implements AsyncDisposable {
     const options = {
       compression: compress ? { zstdLevel: 1 } : ('none' as const),
       resumed: from,
+      same: older !== undefined,
       ...(signal ? { signal } : {}),
     };
     for await (const buffer of encodeDelta(
@@ -153,7 +176,7 @@ export class SendSession implements AsyncDisposable {
   /** Reads the whole delta without sending it: when the target has the point already, and its digests are wanted here. */
   async readThrough(): Promise<SentDelta> {
     const trees = this.#freshTrees();
-    for await (const _piece of this.#piecesFrom(0, trees)) {
+    for await (const _piece of this.#piecesFrom(NOTHING_RECEIVED, trees)) {
       // Only the digests count; the pieces are dropped.
     }
     this.#sent = this.#outcome(this.#sign(trees), trees, 0);
@@ -186,20 +209,31 @@ export class SendSession implements AsyncDisposable {
     );
   }
 
-  async *#piecesFrom(firstFrame: number, trees: ReadonlyMap<string, DigestTree>): AsyncGenerator<DeltaPiece> {
+  /** Everything is read, because of the digests; what comes behind `from` is given. */
+  async *#piecesFrom(
+    from: DeltaProgress,
+    trees: ReadonlyMap<string, DigestTree>,
+    older?: Older,
+  ): AsyncGenerator<DeltaPiece> {
     const { header, signal } = this.#request;
-    let number = 0;
-    for (const [diskIndex, { diskId }] of header.disks.entries()) {
+    for (const [diskIndex, { diskId, sizeBytes }] of header.disks.entries()) {
       const delta: DiskDelta = {
         diskIndex,
         reader: this.#readers[diskIndex]!,
         ...this.#changes[diskIndex]!,
         tree: trees.get(diskId)!,
         complete: !this.#request.trees.has(diskId),
+        from: diskIndex < from.disk ? sizeBytes : diskIndex === from.disk ? from.endOffset : 0,
+        older: older?.get(diskId),
       };
+      if (delta.from > 0) this.#bytesDone += dataIn(delta, { offset: 0, length: delta.from });
       for await (const piece of piecesOfDisk(delta, signal)) {
         if (piece.type === 'data') this.#bytesDone += piece.data.length;
-        if (number++ >= firstFrame) yield piece;
+        if (piece.type === 'same') {
+          this.#bytesDone += dataIn(delta, piece);
+          this.#olderBytes += dataIn(delta, piece);
+        }
+        yield piece;
       }
     }
   }
@@ -227,6 +261,10 @@ export class SendSession implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     for (const reader of this.#readers) await reader.close();
   }
+}
+
+function dataIn({ data }: DiskDelta, { offset, length }: Extent): number {
+  return totalLength(intersectionOf(data, [{ offset, length }]));
 }
 
 async function ownExtents(reader: ImageReader, layers: number): Promise<ContentExtents> {

@@ -1,7 +1,7 @@
 import type { DeltaHeader } from '../delta/index.ts';
 import type { UploadChunk } from '../peer/index.ts';
 import type { RetentionPolicy, SignedStatement } from '../recovery-point/index.ts';
-import type { Acknowledgement, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
+import type { Acknowledgement, DigestPage, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
 
 /** What travels beside the header of an offered delta. */
 export interface OfferDetails {
@@ -21,6 +21,11 @@ export interface ReplicationTarget {
   /** What the target holds of a machine; null if it has never heard of it. */
   describe(machineId: string, signal?: AbortSignal): Promise<ReplicaDescription | null>;
   offer(header: DeltaHeader, details: OfferDetails, signal?: AbortSignal): Promise<OfferAnswer>;
+  /**
+   * The leaves of an older copy that the answer to an offer spoke of, 32 bytes a block; zero bytes: not there. For while the
+   * session's stream is being uploaded.
+   */
+  olderLeaves?(session: string, page: DigestPage, signal?: AbortSignal): Promise<Uint8Array>;
   /** What goes by courier, and is told over the wire. */
   readonly seeds: SeedTarget;
   upload(

@@ -111,6 +111,9 @@ export const HANDLERS: Handlers = {
     site.failovers.cleanup(actor, params.machine, params.branch),
   'seed.export': ({ site, actor, params, body }) => site.seeds.export(actor, params.machine, body),
   'seed.import': ({ site, actor, body }) => site.seeds.import(actor, body.path),
+  'seed.offer': ({ site, actor, params, body }) => site.olderCopies.offer(actor, params.machine, body),
+  'seed.withdraw': ({ site, actor, params }) => site.olderCopies.withdraw(actor, params.machine),
+  'seed.offers': ({ site }) => site.olderCopies.list(),
   'job.list': ({ site }) => site.jobs.list(),
   'job.show': ({ site, params, query, signal }) =>
     site.jobs.waitFor(params.job, Math.min(Number(query.waitMs ?? 0), WAIT_MS_MAX), signal),

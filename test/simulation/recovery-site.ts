@@ -102,6 +102,7 @@ export class RecoverySite {
         },
         onSkew: () => undefined,
         preview: () => Promise.reject(new Error('nobody asks for a preview')),
+        olderDisks: () => undefined,
       });
       this.server = { process, receiver };
       run('retention', () => this.#retire(process, replicas));

@@ -1,17 +1,28 @@
 import type { DeltaHeader } from '../../src/delta/index.ts';
 import type { UploadChunk } from '../../src/peer/index.ts';
-import type { Replicas } from '../../src/replica/index.ts';
+import type { DigestPage, OlderDisks, Replicas } from '../../src/replica/index.ts';
 import type { OfferDetails, ReplicationTarget, SeedTarget } from '../../src/replication/index.ts';
+
+/** What the operator of a target has offered for the first copy of a machine. */
+export type OlderFor = (header: DeltaHeader) => OlderDisks | undefined;
 
 /** A target that is a replica store in the same process: the whole path but the wire. */
 export class DirectTarget implements ReplicationTarget {
   readonly siteId: string;
-  readonly #sourceSiteId: string;
+  readonly sourceSiteId: string;
   readonly #replicas: Replicas;
+  readonly #olderFor: OlderFor | undefined;
+  #older: OlderDisks | undefined;
 
-  constructor(o: { siteId: string; sourceSiteId: string; replicas: Replicas }) {
+  constructor(o: {
+    siteId: string;
+    sourceSiteId: string;
+    replicas: Replicas;
+    olderFor?: OlderFor;
+  }) {
+    this.#olderFor = o.olderFor;
     this.siteId = o.siteId;
-    this.#sourceSiteId = o.sourceSiteId;
+    this.sourceSiteId = o.sourceSiteId;
     this.#replicas = o.replicas;
   }
 
@@ -24,18 +35,20 @@ export class DirectTarget implements ReplicationTarget {
 
   async offer(header: DeltaHeader, { machineName, retention }: OfferDetails) {
     const replica = await this.#replicas.forOffer(header, {
-      sourceSiteId: this.#sourceSiteId,
+      sourceSiteId: this.sourceSiteId,
       machineName,
       retention,
     });
-    return replica.offer({ header, skewMs: 0 });
+    const answer = await replica.offer({ header, skewMs: 0 });
+    this.#older = header.parent === null ? this.#olderFor?.(header) : undefined;
+    return answer.kind === 'accept' && this.#older ? { ...answer, older: this.#older.diskIds } : answer;
   }
 
   get seeds(): SeedTarget {
     return {
       announce: async (announcement, { machineName, retention }, leaves) => {
         const replica = await this.#replicas.forOffer(announcement.signed.statement, {
-          sourceSiteId: this.#sourceSiteId,
+          sourceSiteId: this.sourceSiteId,
           machineName,
           retention,
         });
@@ -45,8 +58,13 @@ export class DirectTarget implements ReplicationTarget {
     };
   }
 
-  upload(machineId: string, session: string, stream: AsyncIterable<UploadChunk>, signal?: AbortSignal) {
-    return this.#replicas.need(machineId).receive(session, flat(stream), signal);
+  async olderLeaves(_session: string, page: DigestPage): Promise<Uint8Array> {
+    return this.#older!.digests(page);
+  }
+
+  async upload(machineId: string, session: string, stream: AsyncIterable<UploadChunk>, signal?: AbortSignal) {
+    await using older = this.#older;
+    return await this.#replicas.need(machineId).receive(session, flat(stream), { signal, older });
   }
 }
 
@@ -60,6 +78,9 @@ export function uploadingBy(
     seeds: target.seeds,
     describe: (machineId) => target.describe(machineId),
     offer: (header, details) => target.offer(header, details),
+    ...(target.olderLeaves
+      ? { olderLeaves: (session: string, page: DigestPage) => target.olderLeaves!(session, page) }
+      : {}),
     upload,
   };
 }

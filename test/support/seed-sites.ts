@@ -7,9 +7,9 @@ import { silentLog } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
 import { statementBytes, Zones } from '../../src/recovery-point/index.ts';
-import { type Replica, Replicas } from '../../src/replica/index.ts';
+import { OlderDisks, type OlderFile, type Replica, Replicas } from '../../src/replica/index.ts';
 import { ProtectedLayout, ProtectedMachine, type ProtectedTools } from '../../src/replication/index.ts';
-import { DirectTarget } from './direct-target.ts';
+import { DirectTarget, type OlderFor } from './direct-target.ts';
 import { FakeImages, ImageLocks } from './fake-images.ts';
 import { type CleanUp, temporaryDirectory } from './temporary.ts';
 import { openWritable } from './writable-image.ts';
@@ -25,7 +25,9 @@ export interface SeedSites {
   readonly zones: Zones;
   /** The recovery site as a process that has just started opens it. */
   openReplicas(files: FileSystem): Promise<Replicas>;
-  targetOn(replicas: Replicas): DirectTarget;
+  targetOn(replicas: Replicas, olderFor?: OlderFor): DirectTarget;
+  /** Older copies at the recovery site as a process opens them; `unfit` gets what was found to have changed. */
+  olderFor(files: readonly OlderFile[], unfit?: string[]): OlderFor;
   /** One more recovery site. */
   anotherSite(): Promise<{ readonly target: DirectTarget; readonly replicas: Replicas }>;
   /** A machine with two raw disks, protected so that its base goes by courier. */
@@ -81,12 +83,23 @@ export async function seedSitesOn(ground: SeedGround): Promise<SeedSites> {
       },
       join(directory, name),
     );
-  const targetOn = (replicas: Replicas): DirectTarget =>
-    new DirectTarget({ siteId: targetSiteId, sourceSiteId: siteId, replicas });
+  const targetOn = (replicas: Replicas, olderFor?: OlderFor): DirectTarget =>
+    new DirectTarget({
+      ...{ siteId: targetSiteId, sourceSiteId: siteId, replicas },
+      ...(olderFor ? { olderFor } : {}),
+    });
   const replicas = await openReplicas(recoveryFiles);
   return {
     ...{ directory, medium, replicas, zones, openReplicas, targetOn },
     target: targetOn(replicas),
+    olderFor:
+      (offered, unfit = []) =>
+      (header) => {
+        const onUnfit = async (diskId: string): Promise<void> => void unfit.push(diskId);
+        const tools = { files: recoveryFiles, images: fakeImages(recoveryFiles), log: silentLog, onUnfit };
+        const fit = offered.filter(({ diskId }) => !unfit.includes(diskId));
+        return new OlderDisks(tools, header, fit);
+      },
     anotherSite: async () => {
       const other = newId(systemClock, systemRandom);
       const theirs = await openReplicas(recoveryFiles, other);

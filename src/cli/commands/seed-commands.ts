@@ -3,10 +3,14 @@ import type { JobView } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { formatBytes } from '../format.ts';
 import { reportJob } from '../watch.ts';
+import { addOlderCopyCommands } from './older-copy-commands.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 
 export function addSeedCommands(program: Command, runner: Runner): void {
-  const seed = program.command('seed').description('the first, large copy of a machine by courier');
+  const seed = program
+    .command('seed')
+    .description('the first, large copy of a machine by courier, or from what is there already');
+  addOlderCopyCommands(seed, runner);
   seed
     .command('export')
     .description('write the base of a protected machine to a medium, at the site where it is at home')

@@ -1,5 +1,5 @@
 import type { MachineView, PointView, ReplicationView, TargetReplicationView } from '../../api/index.ts';
-import { formatAge, formatBytes, formatDuration, formatRate, formatTime } from '../format.ts';
+import { formatAge, formatBytes, formatDuration, formatRate, formatTime, olderWords } from '../format.ts';
 import type { Cell, Column, Page, Tone } from '../page.ts';
 import { limitWords, retentionLine, scheduleLine, windowWords } from './policy-view.ts';
 
@@ -216,11 +216,7 @@ function printReplication(page: Page, replication: ReplicationView, nowMs: numbe
     .title('Replication')
     .fields([
       ['phase', phaseOf(replication)],
-      [
-        'transfer',
-        transfer &&
-          `${formatBytes(transfer.bytesDone)} of ${formatBytes(transfer.bytesTotal)}${transfer.bytesPerSecond === undefined ? '' : `, ${formatRate(transfer.bytesPerSecond)}`}`,
-      ],
+      ['transfer', transfer && transferLine(transfer)],
       [
         seed === 'awaited' ? 'held there' : 'verified there',
         acknowledged
@@ -240,6 +236,19 @@ function printReplication(page: Page, replication: ReplicationView, nowMs: numbe
       ['what to do', failure?.hint],
       ['tried again', retryInMs === undefined ? undefined : `in ${formatDuration(Math.max(0, retryInMs))}`],
     ]);
+}
+
+function transferLine({
+  bytesDone,
+  bytesTotal,
+  olderBytes,
+  bytesPerSecond,
+}: NonNullable<ReplicationView['transfer']>): string {
+  return [
+    `${formatBytes(bytesDone)} of ${formatBytes(bytesTotal)}`,
+    ...(olderBytes === undefined ? [] : [olderWords(olderBytes)]),
+    ...(bytesPerSecond === undefined ? [] : [formatRate(bytesPerSecond)]),
+  ].join(', ');
 }
 
 const SEED_STATES: Readonly<Record<NonNullable<ReplicationView['seed']>, string>> = {
@@ -335,6 +344,7 @@ export function printPoint(page: Page, point: PointView, nowMs: number): void {
       ...(point.hooks ?? []).map((report): [string, Cell] => [`hook: ${report.hook}`, hookCell(report)]),
       ['changed', point.changedBytes === undefined ? undefined : formatBytes(point.changedBytes)],
       ['received', point.receivedBytes === undefined ? undefined : formatBytes(point.receivedBytes)],
+      ['from the older copy', point.olderBytes === undefined ? undefined : formatBytes(point.olderBytes)],
       ['epoch', point.epoch === undefined ? undefined : String(point.epoch)],
       ['parent', point.parentPointId],
       ['statement', point.statementDigest],

@@ -331,6 +331,30 @@ describe('command line: what cannot be taken back', { timeout: 60_000 }, () => {
     );
   });
 
+  it('S0.27 an older copy is offered by paths of this host, listed with what became of it, and withdrawn', async (t) => {
+    const disk = { diskId: 'disk0', path: '/backup/web.qcow2', format: 'qcow2' };
+    const offer = { machine: 'web', siteId: 's', siteName: 'north', offeredAtMs: 0, disks: [disk] };
+    const listed = [{ ...offer, disks: [{ ...disk, unfit: 'it was written at 0 while it was read' }] }];
+    const site = await fakeSite(t, ({ method }) => ({ body: method === 'GET' ? listed : offer }));
+    const seed = (...words: string[]) =>
+      run(['--data', site.dataDirectory, 'seed', ...words], { workingDirectory: '/backup' });
+    const offered = await seed('offer', 'web', '--disk', 'disk0=web.qcow2', '--from', 'north');
+    assert.equal(offered.exitCode, 0, offered.messages);
+    assert.match(offered.output, /first copy of web from north/);
+    assert.match((await seed('offers')).output, /web\.qcow2 .*not used, it was written/);
+    assert.equal((await seed('offer', 'web', '--withdraw')).exitCode, 0);
+    for (const words of [[], ['--withdraw', '--disk', 'disk0=web.raw'], ['--disk', 'disk0=web']])
+      assert.equal((await seed('offer', 'web', ...words)).exitCode, 2, words.join(' '));
+    assert.deepEqual(
+      site.asked.map(({ method, path, body }) => [method, path, JSON.parse(body || '{}')]),
+      [
+        ['POST', '/v1/machines/web/older-copy', { disks: [disk], from: 'north' }],
+        ['GET', '/v1/older-copies', {}],
+        ['DELETE', '/v1/machines/web/older-copy', {}],
+      ],
+    );
+  });
+
   it('a branch is booted again with the NICs that are named', async (t) => {
     const site = await fakeSite(t, ({ method }) => ({
       body: job({ kind: 'failover.restart', state: method === 'POST' ? 'queued' : 'done' }),

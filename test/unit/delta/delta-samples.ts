@@ -73,11 +73,13 @@ export async function decoded(
 
 /** The frames that a decoder must give for these pieces. */
 export function framesOf(pieces: readonly DeltaPiece[], first = 0): DeltaFrame[] {
-  return pieces.map((piece, i) =>
-    piece.type === 'data'
-      ? { ...piece, number: first + i, data: Buffer.from(piece.data) }
-      : { ...piece, number: first + i },
-  );
+  return pieces.map((piece, i) => {
+    const number = first + i;
+    if (piece.type === 'data') return { ...piece, number, data: Buffer.from(piece.data) };
+    return piece.type === 'same'
+      ? { ...piece, number, leaves: Buffer.from(piece.leaves) }
+      : { ...piece, number };
+  });
 }
 
 /** A frame made by hand, right or wrong, with a right CRC. */

@@ -209,7 +209,7 @@ test('limits can be lowered by the caller', async () => {
 });
 
 test('a newer version is refused as such, and a damaged version number is not taken for one', async () => {
-  await refused(Buffer.concat([rawPreamble(2), Buffer.from('whatever comes then')]), 'DELTA_NEWER');
+  await refused(Buffer.concat([rawPreamble(3), Buffer.from('whatever comes then')]), 'DELTA_NEWER');
   await refused(Buffer.concat([rawPreamble(0), rawHeader()]), 'DELTA_INVALID');
   const damaged = rawPreamble(1);
   damaged.writeUInt32BE(3, 8);

@@ -24,7 +24,7 @@ test('a whole disk is read through a few buffers, used in turn, and its pieces a
   const tree = new DigestTree({ sizeBytes, blockBytes: 65_536 });
   let next = 0;
   for await (const piece of piecesOfDisk({
-    ...{ diskIndex: 0, reader, data: all, zero: [], tree, complete: true },
+    ...{ diskIndex: 0, reader, data: all, zero: [], tree, from: 0, complete: true },
   })) {
     assert(piece.type === 'data' && piece.offset === next);
     assert(Buffer.alloc(piece.data.length, 1 + next / MIB).equals(piece.data));

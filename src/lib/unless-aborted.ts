@@ -1,4 +1,4 @@
-import { cancelled } from '../lib/clock.ts';
+import { cancelled } from './clock.ts';
 
 /** The result of `work`, or a rejection with the signal's reason as soon as it is aborted. `work` itself goes on. */
 export async function unlessAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {

@@ -1,0 +1,18 @@
+import Type from 'typebox';
+
+export interface Route {
+  readonly method: 'GET' | 'POST' | 'PATCH' | 'DELETE';
+  /** Below API_PREFIX; `:name` stands for a parameter, percent-encoded as one path segment. */
+  readonly path: string;
+  readonly params: Type.TSchema;
+  readonly query: Type.TSchema;
+  /** The JSON body; an empty object may be left out. */
+  readonly body: Type.TSchema;
+  readonly answer: Type.TSchema;
+}
+
+const Nothing = Type.Object({}, { additionalProperties: false });
+const Machine = Type.Object({ machine: Type.String({ minLength: 1, maxLength: 64 }) });
+
+export const plain = { params: Nothing, query: Nothing, body: Nothing };
+export const ofMachine = { ...plain, params: Machine };
