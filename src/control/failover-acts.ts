@@ -84,6 +84,11 @@ export class FailoverActs {
     return this.#start('failover.start', actor, replica, args);
   }
 
+  /** As the failovers do. */
+  checkTogether(machines: Parameters<Failovers['checkTogether']>[0]): Promise<void> {
+    return this.#o.failovers.checkTogether(machines);
+  }
+
   async prepare(actor: string, reference: string, request: PrepareRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
     const { point, ...others } = request;

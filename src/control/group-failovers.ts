@@ -5,7 +5,6 @@ import type {
   JobView,
   TestGroupRequest,
 } from '../api/index.ts';
-import { checkNicsNamed } from '../failover/index.ts';
 import { controlFailure } from './errors.ts';
 import type { FailoverActs } from './failover-acts.ts';
 import type { GroupActs } from './group-acts.ts';
@@ -16,12 +15,12 @@ type Member = GroupPointView['members'][number];
 /** Boots a whole group at the recovery site: a job for each machine, all from points of one cut. */
 export class GroupFailovers {
   readonly #groups: Pick<GroupActs, 'points'>;
-  readonly #failovers: Pick<FailoverActs, 'test' | 'start'>;
+  readonly #failovers: Pick<FailoverActs, 'test' | 'start' | 'checkTogether'>;
   readonly #inventory: Pick<Inventory, 'replica'>;
 
   constructor(o: {
     groups: Pick<GroupActs, 'points'>;
-    failovers: Pick<FailoverActs, 'test' | 'start'>;
+    failovers: Pick<FailoverActs, 'test' | 'start' | 'checkTogether'>;
     inventory: Pick<Inventory, 'replica'>;
   }) {
     this.#groups = o.groups;
@@ -37,7 +36,10 @@ export class GroupFailovers {
     );
   }
 
-  /** Throws GROUP_UNKNOWN, GROUP_CUT_UNKNOWN, GROUP_NOT_MEMBER, FAILOVER_NIC_UNKNOWN; nothing has been begun then. */
+  /**
+   * Throws GROUP_UNKNOWN, GROUP_CUT_UNKNOWN, GROUP_NOT_MEMBER, FAILOVER_NIC_UNKNOWN, FAILOVER_ADDRESS_TWICE,
+   * FAILOVER_ADDRESS_TAKEN; nothing has been begun then.
+   */
   async start(actor: string, group: string, request: FailOverGroupRequest): Promise<GroupJobs> {
     const { cut, networks = {}, ...others } = request;
     const byMachine = new Map(
@@ -48,14 +50,16 @@ export class GroupFailovers {
     );
     const point = await this.#cut(group, cut);
     // One slip of the pen must not leave half of the machines here and half of them nowhere.
-    for (const [machineId, nics] of byMachine) {
-      const member = point.members.find((candidate) => candidate.machineId === machineId);
-      if (!member) {
-        throw controlFailure('GROUP_NOT_MEMBER', `machine ${machineId} is not in that cut of ${group}`);
-      }
-      const { statement } = this.#inventory.replica(machineId).point(member.pointId);
-      checkNicsNamed(nics, [statement.configuration]);
+    for (const machineId of byMachine.keys()) {
+      if (point.members.some((member) => member.machineId === machineId)) continue;
+      throw controlFailure('GROUP_NOT_MEMBER', `machine ${machineId} is not in that cut of ${group}`);
     }
+    await this.#failovers.checkTogether(
+      point.members.map(({ machineId, pointId }) => ({
+        ...{ replica: this.#inventory.replica(machineId), pointId },
+        networks: byMachine.get(machineId) ?? {},
+      })),
+    );
     return ofEach(point, ({ machineId }) => {
       const nics = byMachine.get(machineId);
       return this.#failovers.start(actor, machineId, {

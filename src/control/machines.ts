@@ -127,6 +127,13 @@ export class Machines {
     return [...this.#open.values()];
   }
 
+  /** What runs, as far as was seen last, also on other disks than it should. */
+  get running(): { readonly machineName: string; readonly configuration: unknown }[] {
+    return this.list().flatMap(({ machine: { presence, record } }) =>
+      presence.state === 'stopped' ? [] : [{ machineName: record.name, configuration: record.configuration }],
+    );
+  }
+
   get broken(): readonly BrokenMachine[] {
     return this.#broken;
   }

@@ -361,11 +361,13 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   keeper.rebuildIndex();
   const { signer, siteId } = identity;
   const runDirectory = siteFiles(dataDirectory).run;
+  let machines: Machines | undefined;
   const failovers = new Failovers({
     ...{ files, hypervisor, clock, random, log, signer, runDirectory },
     testRules: () => ground.testRules.rules,
     freeBytes: async () => (await spaceAt(dataDirectory)).freeBytes,
     cpuGroups: new CpuGroups(),
+    machinesHere: () => machines?.running ?? [],
   });
   opening.defer(() => failovers.close());
   await failovers.recover(replicas.list());
@@ -375,7 +377,6 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     onOpened: (replica) => keeper.tend(replica),
   });
   opening.defer(() => broken.close());
-  let machines: Machines | undefined;
   const links = new PeerLinks({
     ...{ peers, clock, log, alerts },
     connect: (peer) => new PeerClient({ identity, peer, clock, random }),

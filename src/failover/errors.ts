@@ -42,7 +42,13 @@ export const FAILOVER_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'Connect the NIC to another bridge, or clean up the branch that has its address there; nothing has been changed.',
+      'Connect the NIC to another bridge, or end the machine or clean up the branch that has its address there; nothing has been changed.',
+  },
+  FAILOVER_ADDRESS_TWICE: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Connect one of the two to another bridge or tap, or leave it unplugged and give it another address in its guest; nothing has been changed.',
   },
   FAILOVER_NOT_FORWARD: {
     kind: 'refused',

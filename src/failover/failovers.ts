@@ -17,7 +17,13 @@ import { candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
 import { failoverFailure } from './errors.ts';
 import { LiveBranches, recordEnd } from './live-branches.ts';
 import type { NicMapping } from './network.ts';
-import { checkAddressesFree, checkNicsNamed, namedAmong } from './nic-checks.ts';
+import {
+  addressWarnings,
+  checkAddressesApart,
+  checkAddressesFree,
+  checkNicsNamed,
+  namedAmong,
+} from './nic-checks.ts';
 import type { ForwardOptions, RestartOptions, StartOptions, StopOptions, TestOptions } from './options.ts';
 import { shutsDown } from './power-off.ts';
 import { checkNotPrepared, type PrepareOptions, prepareBranch } from './prepared.ts';
@@ -116,10 +122,8 @@ export class Failovers {
     await this.#alone(replica, async () => {
       const proofs = await pointProofs(this.#tools.files, replica);
       const chosen = candidatesOf(replica, choice, proofs);
-      await this.#checkNetworks(
-        networks,
-        chosen.map(({ pointId }) => replica.point(pointId).statement.configuration),
-      );
+      const configurations = chosen.map(({ pointId }) => replica.point(pointId).statement.configuration);
+      run.warn(await this.#checkNetworks(replica, networks, configurations));
       await run.watch.time('fence', () => replica.update({ epoch: replica.record.epoch + 1 }));
       this.#tools.log.info('failover.fenced', { machineId, epoch: replica.record.epoch });
       // Chosen again: a point may have arrived in the meantime; from here on none does.
@@ -150,7 +154,7 @@ export class Failovers {
     const { pointId } = branch;
     const purpose = purposeOf(branch);
     const run = new RunUnderWay(this.#tools);
-    await this.#checkNetworks(networks, [replica.point(pointId).statement.configuration]);
+    run.warn(await this.#checkNetworks(replica, networks, [replica.point(pointId).statement.configuration]));
     await this.#admitted(purpose, replica, async () => {
       const attempt = await this.#live.exclusively(branch.branchId, async () => {
         await this.#checkEnded(replica, branch.branchId);
@@ -210,9 +214,11 @@ export class Failovers {
     const purpose = purposeOf(branch);
     const { pointId } = way.following.at(-1)!;
     const candidate = { pointId, reason: `follows point ${way.from.sequence} of branch ${branch.branchId}` };
-    await this.#checkNetworks(networks, [replica.point(pointId).statement.configuration], branch.branchId);
+    const configurations = [replica.point(pointId).statement.configuration];
+    const warnings = await this.#checkNetworks(replica, networks, configurations, branch.branchId);
     const limits = purpose === 'test' ? await loadLimits(this.#tools, replica, branch.branchId) : undefined;
     const run = new RunUnderWay(this.#tools);
+    run.warn(warnings);
     let back: Attempt | undefined;
     const remaining = await this.#live.exclusively(branch.branchId, () =>
       this.#admitted(
@@ -305,22 +311,51 @@ export class Failovers {
     }
   }
 
-  /** Every NIC that is to be connected is one of the machine, and its address is nobody else's where it goes. */
+  /**
+   * Whether machines could come up together, each from its point and with its NICs where they are to go. Throws FAILOVER_NIC_UNKNOWN,
+   * FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN; nothing is begun.
+   */
+  async checkTogether(
+    machines: readonly {
+      readonly replica: Replica;
+      readonly pointId: string;
+      readonly networks: Readonly<Record<string, NicMapping>>;
+    }[],
+  ): Promise<void> {
+    const configurationOf = (replica: Replica, pointId: string) =>
+      replica.point(pointId).statement.configuration;
+    for (const { replica, pointId, networks } of machines) {
+      await this.#checkNetworks(replica, networks, [configurationOf(replica, pointId)]);
+    }
+    checkAddressesApart(
+      machines.map(({ replica, pointId, networks }) => ({
+        ...{ machineName: replica.record.machineName, mappings: networks },
+        configuration: configurationOf(replica, pointId),
+      })),
+    );
+  }
+
+  /** Every NIC that is to be connected is one of the machine, and its address is nobody else's where it goes. Returns warnings. */
   async #checkNetworks(
-    networks: Readonly<Record<string, NicMapping>>,
+    { record: { machineName } }: Replica,
+    mappings: Readonly<Record<string, NicMapping>>,
     configurations: readonly unknown[],
     except?: string,
-  ): Promise<void> {
-    checkNicsNamed(networks, configurations);
+  ): Promise<readonly string[]> {
+    checkNicsNamed(mappings, configurations);
+    for (const configuration of configurations) {
+      checkAddressesApart([{ machineName, configuration, mappings }]);
+    }
     const others = this.#live.all.filter(({ branch }) => branch.branchId !== except);
     await checkAddressesFree(
-      networks,
+      mappings,
       configurations,
-      others.map(({ replica, branch: { branchId, pointId } }) => {
-        const { machineName } = replica.record;
-        return { branchId, machineName, configuration: replica.point(pointId).statement.configuration };
-      }),
+      others.map(({ replica, branch: { branchId, pointId } }) => ({
+        ...{ branchId, machineName: replica.record.machineName },
+        configuration: replica.point(pointId).statement.configuration,
+      })),
     );
+    return addressWarnings(mappings, configurations, this.#tools.machinesHere());
   }
 
   async #checkEnded(replica: Replica, branchId: string): Promise<void> {

@@ -35,7 +35,6 @@ export { CpuGroups } from './cpu-groups.ts';
 export { FAILOVER_ERRORS } from './errors.ts';
 export { Failovers } from './failovers.ts';
 export type { NetworkReport, NicMapping } from './network.ts';
-export { checkNicsNamed } from './nic-checks.ts';
 export type { StartOptions, TestOptions } from './options.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
 export type { Probe, ProbeResult } from './probe.ts';

@@ -144,6 +144,9 @@ function tapPrefixOf(branchId: string): string {
   return `ws${createHash('sha256').update(branchId).digest('hex').slice(0, 9)}-`;
 }
 
+/** Every tap of a branch. */
+const TAP = /^ws[0-9a-f]{9}-\d+$/;
+
 /** The interfaces that a bridge of this host has for its ports; none where there is no such bridge. */
 export async function portsOf(bridge: string): Promise<ReadonlySet<string>> {
   checkInterfaceName(bridge);
@@ -151,6 +154,29 @@ export async function portsOf(bridge: string): Promise<ReadonlySet<string>> {
     runCommand('ip', ['-j', 'link', 'show', 'master', bridge], { allowExit: [1, 255] }),
   );
   return new Set(interfaceNames(stdout));
+}
+
+/** A bridge of this host has had a frame from this address. */
+export interface HeardAddress {
+  readonly mac: string;
+  /** The interface that it came in by: a tap, or the way to other hosts. */
+  readonly port: string;
+  /** How long ago, in seconds; the kernel forgets after some minutes. */
+  readonly agoS: number;
+}
+
+/** What a bridge of this host has learned from its ports, but for taps of branches; nothing where there is no such bridge. */
+export async function heardOn(bridge: string): Promise<readonly HeardAddress[]> {
+  checkInterfaceName(bridge);
+  const { stdout } = await orNothing(
+    runCommand('bridge', ['-j', '-s', 'fdb', 'show', 'br', bridge], { allowExit: [1, 255] }),
+  );
+  const entries = JSON.parse(stdout.trim() || '[]') as Partial<Record<string, unknown>>[];
+  return entries.flatMap(({ mac, ifname, state, updated, flags }) => {
+    const isLearned = state !== 'permanent' && !(Array.isArray(flags) && flags.includes('self'));
+    if (!isLearned || typeof mac !== 'string' || typeof ifname !== 'string' || TAP.test(ifname)) return [];
+    return [{ mac, port: ifname, agoS: typeof updated === 'number' ? updated : 0 }];
+  });
 }
 
 /** The tap on a bridge of this host that a branch's NIC has, by its place in the machine's configuration. */

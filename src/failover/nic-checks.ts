@@ -1,7 +1,7 @@
 import { checkMachineConfiguration, type NicConfiguration } from '../hypervisor/index.ts';
 import { isFailure } from '../lib/errors.ts';
 import { failoverFailure } from './errors.ts';
-import { type NicMapping, portsOf, tapOf } from './network.ts';
+import { type HeardAddress, heardOn, type NicMapping, portsOf, tapOf } from './network.ts';
 
 /**
  * Every NIC that is to be connected is one of the machine, as some of `configurations` describes it. A slip of the pen would
@@ -37,6 +37,86 @@ export interface Neighbour {
   readonly configuration: unknown;
 }
 
+/** A machine that runs and is no branch: at home at this site. Where its NICs are plugged, its configuration does not say. */
+export type RunningMachine = Omit<Neighbour, 'branchId'>;
+
+/** A machine that is to come up, and where its NICs are to go. */
+export interface ArrivingMachine {
+  readonly machineName: string;
+  readonly configuration: unknown;
+  readonly mappings: Readonly<Record<string, NicMapping>>;
+}
+
+/**
+ * No two NICs of machines that come up together have one address on one bridge, or are to have the same tap. Pure: bridges and
+ * taps that lead to each other on this host are not known to be one network. Throws FAILOVER_ADDRESS_TWICE.
+ */
+export function checkAddressesApart(machines: readonly ArrivingMachine[]): void {
+  const owners = new Map<string, string>();
+  for (const { machineName, configuration, mappings } of machines) {
+    for (const { nicId, mac } of nicsOf(configuration)) {
+      const mapping = mappings[nicId];
+      if (mapping === undefined) continue;
+      const place =
+        mapping.kind === 'tap' ? `the tap ${mapping.interfaceName}` : `${mac} on ${mapping.bridge}`;
+      const nic = `${nicId} of ${machineName}`;
+      const other = owners.get(place);
+      if (other !== undefined) {
+        const said = `${other} and ${nic} would both have ${place}`;
+        throw failoverFailure('FAILOVER_ADDRESS_TWICE', said, { context: { mac, nic, other } });
+      }
+      owners.set(place, nic);
+    }
+  }
+}
+
+/**
+ * Whether machines that are no branches have an address already where a NIC is to go. A bridge knows whom it has heard of: a
+ * machine of this site that runs and has the address is refused. What else was heard may be another host, the other site, or
+ * a machine that has ended since; and a machine of this site that the bridge has not heard of may be on another network. Those are told.
+ * Throws FAILOVER_ADDRESS_TAKEN; returns warnings.
+ */
+export async function addressWarnings(
+  mappings: Readonly<Record<string, NicMapping>>,
+  configurations: readonly unknown[],
+  running: readonly RunningMachine[],
+): Promise<readonly string[]> {
+  const warnings = new Set<string>();
+  for (const [nicId, mapping] of Object.entries(mappings)) {
+    const place = mapping.kind === 'tap' ? mapping.interfaceName : mapping.bridge;
+    const heard = mapping.kind === 'tap' ? [] : await heardOn(mapping.bridge);
+    for (const mac of addressesOf(nicId, configurations)) {
+      const warning = warningOf({ mac, nicId, place, heard }, running);
+      if (warning !== undefined) warnings.add(warning);
+    }
+  }
+  return [...warnings];
+}
+
+function warningOf(
+  o: { mac: string; nicId: string; place: string; heard: readonly HeardAddress[] },
+  running: readonly RunningMachine[],
+): string | undefined {
+  const { mac, nicId, place } = o;
+  const owner = running.find(({ configuration }) => nicsOf(configuration).some((nic) => nic.mac === mac));
+  const heard = o.heard.find((one) => one.mac === mac);
+  if (owner && heard) {
+    const said = `${mac} of ${nicId} is on ${place} already: ${owner.machineName}, which is at home here and runs, has it`;
+    throw failoverFailure('FAILOVER_ADDRESS_TAKEN', said, { context: { bridge: place, mac } });
+  }
+  if (heard) {
+    return `${mac} of ${nicId} was heard on ${place} by ${heard.port}, ${heard.agoS} s ago: a machine elsewhere has this address, or had it until then.`;
+  }
+  return owner
+    ? `${owner.machineName}, which is at home here and runs, has ${mac} of ${nicId} too; whether it is on ${place} is not known.`
+    : undefined;
+}
+
+/** By the configurations of several points a NIC may have several. */
+function addressesOf(nicId: string, configurations: readonly unknown[]): ReadonlySet<string> {
+  return new Set(configurations.flatMap(nicsOf).flatMap((nic) => (nic.nicId === nicId ? [nic.mac] : [])));
+}
+
 /**
  * Two NICs with one address on one bridge take each other's frames: neither machine could be reached. The kernel is asked
  * which taps the bridge has, and the branch that a tap belongs to is known by the tap's name. Throws FAILOVER_ADDRESS_TAKEN.
@@ -49,9 +129,7 @@ export async function checkAddressesFree(
   for (const [nicId, mapping] of Object.entries(mappings)) {
     if (mapping.kind !== 'bridge') continue;
     const ports = await portsOf(mapping.bridge);
-    const wanted = new Set(
-      configurations.flatMap(nicsOf).flatMap((nic) => (nic.nicId === nicId ? [nic.mac] : [])),
-    );
+    const wanted = addressesOf(nicId, configurations);
     for (const { branchId, machineName, configuration } of neighbours) {
       const same = nicsOf(configuration).find(
         ({ mac }, index) => wanted.has(mac) && ports.has(tapOf(branchId, index)),

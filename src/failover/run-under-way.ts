@@ -17,11 +17,17 @@ export class RunUnderWay {
   readonly startMs: number;
   readonly #startedAtMs: number;
   readonly #attempts: Attempt[] = [];
+  readonly #warnings: string[] = [];
 
   constructor({ clock }: Pick<FailoverTools, 'clock'>) {
     this.watch = new Stopwatch(clock);
     this.startMs = clock.monotonicMs();
     this.#startedAtMs = clock.wallMs();
+  }
+
+  /** What a person must know beside what the attempts tell. */
+  warn(warnings: readonly string[]): void {
+    this.#warnings.push(...warnings);
   }
 
   /** Whether this attempt is the last one needed. */
@@ -44,7 +50,7 @@ export class RunUnderWay {
       ...{ verdict: last.verdict, branchId: runs ? last.branchId : null, point: last.point, rtoMs },
       startedAtMs: this.#startedAtMs,
       steps: [...this.watch.steps, ...this.#attempts.flatMap(({ report }) => report.steps)],
-      warnings: [...warningsOf(about.kind, last, slow), ...otherDisks(last.point.pointId)],
+      warnings: [...warningsOf(about.kind, last, slow), ...this.#warnings, ...otherDisks(last.point.pointId)],
       attempts: this.#attempts.map(({ report }) => report),
     };
   }

@@ -93,6 +93,7 @@ export async function failoversOf(
     testRules: () => ({ mostRunning: 8, freeFloorBytes: 0 }),
     freeBytes: async () => 2 ** 40,
     cpuGroups: new CpuGroups(),
+    machinesHere: () => [],
     runDirectory: join(sites.directory, 'b'),
   };
   await mkdir(tools.runDirectory, { recursive: true });

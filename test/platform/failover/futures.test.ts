@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readdir } from 'node:fs/promises';
 import { test } from 'node:test';
 import { branchNetworks, namespaceOf } from '../../../src/failover/network.ts';
-import { checkAddressesFree } from '../../../src/failover/nic-checks.ts';
+import { addressWarnings, checkAddressesFree } from '../../../src/failover/nic-checks.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { totalLength } from '../../../src/lib/extents.ts';
@@ -224,6 +224,28 @@ test('S0.23 an address that another branch has on a bridge is refused there, and
   await to(bridges[0], 'wan');
   await to(bridges[1], 'lan');
   await to('no-such-bridge', 'lan');
+
+  // A machine that is no branch says something on the second bridge.
+  const cable = `wsc${process.pid}`;
+  await runCommand('ip', ['link', 'add', cable, 'type', 'veth', 'peer', 'name', `${cable}x`]);
+  t.after(() => runCommand('ip', ['link', 'delete', 'dev', cable]).then(() => undefined));
+  await runCommand('ip', ['link', 'set', 'dev', cable, 'master', bridges[1], 'up']);
+  await runCommand('ip', ['link', 'set', 'dev', `${cable}x`, 'address', nic.mac, 'up']);
+  await runCommand('ip', ['link', 'set', 'dev', bridges[1], 'up']);
+  const home = [{ machineName: 'twin', configuration }];
+  const warned = (bridge: string, running: typeof home) =>
+    addressWarnings({ lan: { kind: 'bridge', bridge } }, [configuration], running);
+  while ((await warned(bridges[1], [])).length === 0);
+  assert.match(
+    (await warned(bridges[1], []))[0]!,
+    new RegExp(`${nic.mac} of lan was heard on .* by ${cable}, \\d+ s ago`),
+  );
+  assert.deepEqual(await warned(bridges[0], []), []);
+  assert.match(
+    (await warned(bridges[0], home))[0]!,
+    /twin, which is at home here and runs, has .* not known/,
+  );
+  await assert.rejects(warned(bridges[1], home), (error) => isFailure(error, 'FAILOVER_ADDRESS_TAKEN'));
 });
 
 test('S0.25 S0.26 copies arrive while many tests run, and their clean-up leaves what a site without tests has', async (t) => {
