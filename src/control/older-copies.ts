@@ -95,9 +95,10 @@ export class OlderCopies {
   disksFor(siteId: string, machineName: string, header: DeltaHeader): OlderDisks | undefined {
     const offer = this.#of(siteId, { machineId: header.machineId, machineName });
     if (!offer) return undefined;
-    const missing = offer.disks.find(({ diskId }) => !header.disks.some((disk) => disk.diskId === diskId));
-    if (missing) void this.#noteUnfit(offer, missing.diskId, `${machineName} has no such disk`);
     const files = offer.disks.filter(({ unfit }) => unfit === undefined);
+    const known = new Set(header.disks.map(({ diskId }) => diskId));
+    for (const { diskId } of files)
+      if (!known.has(diskId)) void this.#noteUnfit(offer, diskId, `${machineName} has no such disk`);
     if (files.length === 0) return undefined;
     const onUnfit = (diskId: string, reason: string): Promise<void> => this.#noteUnfit(offer, diskId, reason);
     return new OlderDisks({ ...this.#tools, onUnfit }, header, files);

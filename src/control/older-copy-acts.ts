@@ -12,6 +12,8 @@ interface OlderCopyTools {
   readonly replicas: Replicas;
   readonly links: PeerLinks;
   readonly audit: Audit;
+  /** A first copy that is on its way goes on with what is offered now. */
+  readonly onChanged: (siteId: string, machine: string) => void;
 }
 
 /** What a person at the recovery site says of older copies that it has. */
@@ -39,18 +41,22 @@ export class OlderCopyActs {
       if (twice) throw controlFailure('OLDER_COPY_UNCLEAR', `${twice.diskId} is named twice`);
       const siteId = this.#siteOf(machine, request.from);
       for (const disk of disks) await checkOlderFile(files, disk);
-      return this.#view(await offers.offer(machine, siteId, disks));
+      const offer = await offers.offer(machine, siteId, disks);
+      this.#o.onChanged(siteId, machine);
+      return this.#view(offer);
     });
   }
 
-  /** Throws OLDER_COPY_UNKNOWN. A copy that is under way takes nothing more from it when it is resumed. */
+  /** Throws OLDER_COPY_UNKNOWN. A copy that is under way goes on without it. */
   withdraw(actor: string, machine: string): Promise<OlderCopyView> {
     return this.#o.audit.acting({ actor, act: 'seed.withdraw', subject: machine }, async () => {
       const offer = await this.#o.offers.withdraw(machine);
-      if (offer) return this.#view(offer);
-      throw controlFailure('OLDER_COPY_UNKNOWN', `no older copy of ${machine} is offered`, {
-        context: { machine },
-      });
+      if (!offer) {
+        const said = `no older copy of ${machine} is offered`;
+        throw controlFailure('OLDER_COPY_UNKNOWN', said, { context: { machine } });
+      }
+      this.#o.onChanged(offer.siteId, machine);
+      return this.#view(offer);
     });
   }
 

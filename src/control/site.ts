@@ -97,6 +97,7 @@ interface Works {
   readonly machines: Machines;
   readonly groups: Groups;
   readonly pairing: Pairing;
+  readonly receiver: ReplicationReceiver;
   readonly peerServer: PeerServer;
 }
 
@@ -179,7 +180,10 @@ export class Site {
       targetMeant: (reference) => this.targets.meant(reference),
     });
     const { olderCopies: offers } = ground;
-    this.olderCopies = new OlderCopyActs({ files: tools.files, offers, replicas, links, audit });
+    this.olderCopies = new OlderCopyActs({
+      ...{ files: tools.files, offers, replicas, links, audit },
+      onChanged: (siteId, machine) => works.receiver.olderCopiesChanged(siteId, machine),
+    });
     this.peers = new PeerActs({
       ...{ identity, settings, pairing, links, machines, audit, clock, random },
       peers: ground.peers,
@@ -433,5 +437,5 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   opening.defer(() => tests.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());
-  return { keeper, failovers, links, machines, groups, pairing, peerServer };
+  return { keeper, failovers, links, machines, groups, pairing, receiver, peerServer };
 }

@@ -103,7 +103,7 @@ export const REPLICA_ERRORS = {
   REPLICA_OLDER_COPY_CHANGED: {
     kind: 'unavailable',
     retry: 'reconnect',
-    remedy: 'The sender goes on by itself without this file, whose blocks cross the wire; nothing to do.',
+    remedy: 'The sender goes on by itself with the older copies that there are now; nothing to do.',
   },
   BRANCH_UNKNOWN: {
     kind: 'missing',

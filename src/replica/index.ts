@@ -38,6 +38,7 @@ export {
   type DigestPage,
   OlderDisks,
   type OlderFile,
+  olderCopyChanged,
 } from './older-copy.ts';
 export {
   type BranchRecord,

@@ -230,6 +230,10 @@ function unfit(path: string, why: string, hint: string): Error {
 }
 
 function changed(diskId: string, why: string): Error {
-  const said = `the older copy of ${diskId} is not used: ${why}`;
-  return replicaFailure('REPLICA_OLDER_COPY_CHANGED', said, { context: { diskId } });
+  return olderCopyChanged(`the older copy of ${diskId} is not used: ${why}`);
+}
+
+/** What a sender is told that is to go on, with the older copies that there are then. */
+export function olderCopyChanged(said: string): Error {
+  return replicaFailure('REPLICA_OLDER_COPY_CHANGED', said);
 }

@@ -6,7 +6,7 @@ import type { SignedStatement } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
 import { checkSameDelta } from './offer.ts';
-import type { OlderDisks } from './older-copy.ts';
+import { type OlderDisks, olderCopyChanged } from './older-copy.ts';
 import { discardSession } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
 
@@ -53,10 +53,7 @@ async function takeOlder(
   memory: Buffer,
 ): Promise<void> {
   const { diskId } = session.header.disks[disk]!;
-  if (!older) {
-    const said = `no older copy of ${diskId} has been offered`;
-    throw replicaFailure('REPLICA_OLDER_COPY_CHANGED', said, { context: { diskId } });
-  }
+  if (!older) throw olderCopyChanged(`no older copy of ${diskId} is offered`);
   const data = memory.subarray(0, length);
   await older.take(diskId, offset, data, leaves);
   await session.apply({ type: 'data', number, disk, offset, data }, true);

@@ -2,6 +2,7 @@ import Type from 'typebox';
 import { Value } from 'typebox/value';
 import type { DeltaHeader } from '../delta/index.ts';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
+import { isFailure } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { unlessAborted } from '../lib/unless-aborted.ts';
 import type { CallHandler, UploadHandler } from '../peer/index.ts';
@@ -11,6 +12,7 @@ import {
   DIGEST_PAGE_BLOCKS,
   type OfferAnswer,
   type OlderDisks,
+  olderCopyChanged,
   type Replica,
   type Replicas,
   type SeedAnnouncement,
@@ -70,12 +72,14 @@ interface AcceptedSession {
   readonly replica: Replica;
   readonly siteId: string;
   readonly announcement?: SeedAnnouncement;
-  readonly older?: OlderSession | undefined;
+  readonly first?: FirstCopy | undefined;
 }
 
-/** Older copies for one upload. They are read only while it goes on, so that nobody holds the files when it has ended. */
-interface OlderSession {
-  readonly disks: OlderDisks;
+/** A first copy, for one upload. Older copies are read only while it goes on, so that nobody holds the files afterwards. */
+interface FirstCopy {
+  readonly disks: OlderDisks | undefined;
+  /** Other older copies are offered now: the upload is ended, and the sender goes on where it was. */
+  readonly changed: AbortController;
   /** Settled when the upload begins: what is asked for a moment before it waits for it. */
   readonly begun: PromiseWithResolvers<void>;
   isOver: boolean;
@@ -146,9 +150,11 @@ export class ReplicationReceiver {
 
   #accept(answer: Extract<OfferAnswer, { kind: 'accept' }>, replica: Replica, header: DeltaHeader): Json {
     const { sourceSiteId: siteId, machineName } = replica.record;
-    const disks = header.parent === null ? this.#tools.olderDisks(siteId, machineName, header) : undefined;
-    const older = disks && { disks, begun: Promise.withResolvers<void>(), isOver: false };
-    this.#sessions.set(answer.session, { replica, siteId, older });
+    const isFirst = header.parent === null;
+    const disks = isFirst ? this.#tools.olderDisks(siteId, machineName, header) : undefined;
+    const begun = Promise.withResolvers<void>();
+    const first = isFirst ? { disks, changed: new AbortController(), begun, isOver: false } : undefined;
+    this.#sessions.set(answer.session, { replica, siteId, first });
     return { ...answer, ...(disks ? { older: disks.diskIds } : {}) } as unknown as Json;
   }
 
@@ -156,12 +162,21 @@ export class ReplicationReceiver {
   async #olderLeaves(siteId: string, body: Json, signal: AbortSignal): Promise<Json> {
     const { session, ...page } = this.#checked(OlderLeavesBody, body);
     const accepted = this.#sessions.get(session);
-    const older = accepted?.siteId === siteId ? accepted.older : undefined;
-    if (older) await unlessAborted(older.begun.promise, signal);
-    if (!older || older.isOver) {
+    const first = accepted?.siteId === siteId ? accepted.first : undefined;
+    if (first?.disks) await unlessAborted(first.begun.promise, signal);
+    if (!first?.disks || first.isOver) {
       throw replicationFailure('REPLICATION_SESSION_UNKNOWN', `no older copy is read for session ${session}`);
     }
-    return { leaves: (await older.disks.digests(page)).toString('base64') };
+    return { leaves: (await first.disks.digests(page)).toString('base64') };
+  }
+
+  /** Of the machine of that name or id: a first copy that is on its way from the site goes on with what is offered now. */
+  olderCopiesChanged(siteId: string, machine: string): void {
+    for (const { replica, siteId: from, first } of this.#sessions.values()) {
+      const { machineId, machineName } = replica.record;
+      const isMeant = from === siteId && (machineId === machine || machineName === machine);
+      if (isMeant) first?.changed.abort();
+    }
   }
 
   /** Null: the leaves are due, as an upload of that session. */
@@ -207,29 +222,16 @@ export class ReplicationReceiver {
           `no delta ${session} has been accepted from ${peer.name}`,
         );
       }
-      const { replica, announcement, older } = accepted;
+      const { replica, announcement, first } = accepted;
       const acknowledgement = announcement
         ? await replica.announceSeed(announcement, source)
-        : await this.#receive(replica, session, source, { signal, older });
+        : first
+          ? await receiveFirst(replica, session, source, { signal, first })
+          : await replica.receive(session, source, { signal });
       this.#sessions.delete(session);
       this.#tools.onPublished(replica, acknowledgement);
       return acknowledgement as unknown as Json;
     };
-  }
-
-  async #receive(
-    replica: Replica,
-    session: string,
-    source: AsyncIterable<Uint8Array>,
-    { signal, older }: { signal: AbortSignal; older: OlderSession | undefined },
-  ): Promise<Acknowledgement> {
-    older?.begun.resolve();
-    try {
-      return await replica.receive(session, source, { signal, older: older?.disks });
-    } finally {
-      if (older) older.isOver = true;
-      await older?.disks.close();
-    }
   }
 
   #checked<S extends Type.TSchema>(schema: S, body: Json): Type.Static<S> {
@@ -238,6 +240,26 @@ export class ReplicationReceiver {
       'REPLICATION_REQUEST_INVALID',
       'the request of the peer does not have the form agreed on',
     );
+  }
+}
+
+async function receiveFirst(
+  replica: Replica,
+  session: string,
+  source: AsyncIterable<Uint8Array>,
+  { signal, first }: { signal: AbortSignal; first: FirstCopy },
+): Promise<Acknowledgement> {
+  const { disks, changed, begun } = first;
+  begun.resolve();
+  try {
+    const either = AbortSignal.any([signal, changed.signal]);
+    return await replica.receive(session, source, { signal: either, older: disks });
+  } catch (error) {
+    const isOurs = isFailure(error, 'CANCELLED') && changed.signal.aborted && !signal.aborted;
+    throw isOurs ? olderCopyChanged('other older copies are offered now') : error;
+  } finally {
+    first.isOver = true;
+    await disks?.close();
   }
 }
 

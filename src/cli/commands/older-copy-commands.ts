@@ -34,8 +34,8 @@ export function addOlderCopyCommands(seed: Command, runner: Runner): void {
         'warmsite seed offer db --disk disk0=/srv/templates/debian.raw --disk disk1=/backup/db-data.raw --from north',
         'warmsite seed offer web --withdraw',
       )}
-Then, at the other site: warmsite vm protect web. A copy that is on its way takes from it when it is resumed. The file may be old,
-damaged or of another machine: that costs bytes on the wire, never a wrong byte, because every block is proven before it counts.`,
+Then, at the other site: warmsite vm protect web. A first copy that is on its way goes on with it. The file may be old, damaged or of
+another machine: that costs bytes on the wire, never a wrong byte, because every block is proven before it counts.`,
     )
     .action(runner.run(offer));
   seed

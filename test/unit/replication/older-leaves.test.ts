@@ -3,7 +3,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { silentLog } from '../../../src/lib/log.ts';
-import type { Peer } from '../../../src/peer/index.ts';
+import type { Peer, UploadChunk } from '../../../src/peer/index.ts';
 import type { DigestPage } from '../../../src/replica/index.ts';
 import {
   type OfferDetails,
@@ -11,21 +11,26 @@ import {
   type ReplicationTarget,
 } from '../../../src/replication/index.ts';
 import { OlderLeaves } from '../../../src/replication/older-leaves.ts';
+import type { OlderFor } from '../../support/direct-target.ts';
 import { seedSites } from '../../support/seed-sites.ts';
+import type { CleanUp } from '../../support/temporary.ts';
 
 const BLOCK = 65_536;
 
-test('S0.27 leaves are told to the site of the machine alone, and only while it sends its first copy', async (t) => {
+/** A machine with one copy that waits, and the receiving end as a peer meets it: by calls and uploads. */
+async function receivingSite(t: CleanUp) {
   const sites = await seedSites(t);
   const box = await sites.addMachine({ seed: false });
   await box.machine.cut('crash');
   const path = join(sites.directory, 'old.raw');
   await writeFile(path, await box.content());
-  const olderFor = sites.olderFor([{ diskId: 'system', path, format: 'raw' }]);
+  const offers: { olderFor: OlderFor | undefined } = {
+    olderFor: sites.olderFor([{ diskId: 'system', path, format: 'raw' }]),
+  };
   const receiver = new ReplicationReceiver({
     ...{ replicas: sites.replicas, log: silentLog, wallMs: () => 0 },
     ...{ onPublished: () => undefined, onSkew: () => undefined },
-    olderDisks: (_siteId, _name, header) => olderFor(header),
+    olderDisks: (_siteId, _name, header) => offers.olderFor?.(header),
     preview: () => assert.fail('nobody asks'),
   });
   const { signal } = new AbortController();
@@ -37,52 +42,98 @@ test('S0.27 leaves are told to the site of the machine alone, and only while it 
       { session, diskId: 'system', firstBlock: 0, blocks: 4, ...page },
       signal,
     ) as Promise<unknown> as Promise<{ leaves: string }>;
-  const answers: string[] = [];
-  let session = '';
   const target: ReplicationTarget = {
     siteId: sites.target.siteId,
     describe: (machineId) => sites.target.describe(machineId),
     seeds: sites.target.seeds,
     offer: async (header, details: OfferDetails) => {
-      session = header.session;
       const body = { header, ...details, wallMs: 0 } as never;
       return (await receiver.calls['replica.offer']!(own, body, signal)) as never;
     },
-    olderLeaves: async (asked, page) => {
-      for (const [peer, other] of [
-        [as('01hsssssssssssssssssssssss'), asked],
-        [own, '01hnnnnnnnnnnnnnnnnnnnnnnn'],
-      ] as const) {
-        await assert.rejects(ask(peer, other, page), { code: 'REPLICATION_SESSION_UNKNOWN' });
-      }
-      for (const wrong of [{ blocks: 513 }, { blocks: 0 }, { firstBlock: -1 }]) {
-        await assert.rejects(ask(own, asked, { ...page, ...wrong }), { code: 'REPLICATION_REQUEST_INVALID' });
-      }
-      await assert.rejects(ask(own, asked, { ...page, diskId: 'data' }), {
-        code: 'REPLICA_OLDER_COPY_CHANGED',
-      });
-      const { leaves } = await ask(own, asked, page);
-      answers.push(leaves);
-      return Buffer.from(leaves, 'base64');
-    },
-    upload: async (_machineId, asked, stream) => {
-      // Asked before the upload has begun: it is answered as soon as it has.
-      const early = ask(own, asked);
-      const copied = async function* () {
-        for await (const chunk of stream)
-          for (const part of chunk instanceof Uint8Array ? [chunk] : chunk) yield Buffer.from(part);
-      };
-      const done = await receiver.upload(own, asked, copied(), signal);
-      assert.equal(Buffer.from((await early).leaves, 'base64').length, 4 * 32);
-      return done as never;
-    },
+    olderLeaves: async (session, page) => Buffer.from((await ask(own, session, page)).leaves, 'base64'),
+    upload: async (_machineId, session, stream) =>
+      (await receiver.upload(own, session, copied(stream), signal)) as never,
   };
-  const outcome = await box.machine.replicate(target);
+  const newest = () => sites.replicas.need(box.machine.record.machineId).newest!;
+  return {
+    sites,
+    box,
+    offers,
+    receiver,
+    own,
+    stranger: as('01hsssssssssssssssssssssss'),
+    ask,
+    target,
+    newest,
+  };
+}
+
+async function* copied(stream: AsyncIterable<UploadChunk>): AsyncGenerator<Buffer> {
+  for await (const chunk of stream)
+    for (const part of chunk instanceof Uint8Array ? [chunk] : chunk) yield Buffer.from(part);
+}
+
+test('S0.27 leaves are told to the site of the machine alone, and only while it sends its first copy', async (t) => {
+  const { box, own, stranger, ask, target, newest } = await receivingSite(t);
+  let [asked, session] = [0, ''];
+  const outcome = await box.machine.replicate({
+    ...target,
+    olderLeaves: async (meant, page) => {
+      asked += 1;
+      const unknown = { code: 'REPLICATION_SESSION_UNKNOWN' };
+      await assert.rejects(ask(stranger, meant, page), unknown);
+      await assert.rejects(ask(own, '01hnnnnnnnnnnnnnnnnnnnnnnn', page), unknown);
+      for (const wrong of [{ blocks: 513 }, { blocks: 0 }, { firstBlock: -1 }]) {
+        await assert.rejects(ask(own, meant, { ...page, ...wrong }), { code: 'REPLICATION_REQUEST_INVALID' });
+      }
+      const none = { code: 'REPLICA_OLDER_COPY_CHANGED' };
+      await assert.rejects(ask(own, meant, { ...page, diskId: 'data' }), none);
+      return target.olderLeaves!(meant, page);
+    },
+    upload: async (machineId, meant, stream) => {
+      session = meant;
+      // Asked before the upload has begun: it is answered as soon as it has.
+      const early = ask(own, meant);
+      const done = await target.upload(machineId, meant, stream);
+      assert.equal(Buffer.from((await early).leaves, 'base64').length, 4 * 32);
+      return done;
+    },
+  });
   assert.equal(outcome.kind, 'sent');
-  assert.equal(answers.length, 1);
-  const { manifest } = sites.replicas.need(box.machine.record.machineId).newest!;
-  assert.equal(manifest.olderBytes, 32 * BLOCK);
+  assert.equal(asked, 1);
+  assert.equal(newest().manifest.olderBytes, 32 * BLOCK);
   await assert.rejects(ask(own, session), { code: 'REPLICATION_SESSION_UNKNOWN' });
+});
+
+test('S0.27 a first copy that is on its way takes from what is offered meanwhile, and no more when that is withdrawn', async (t) => {
+  for (const isOffered of [true, false]) {
+    const { box, offers, receiver, own, target, newest } = await receivingSite(t);
+    const { olderFor } = offers;
+    if (isOffered) offers.olderFor = undefined;
+    let uploads = 0;
+    const outcome = await box.machine.replicate({
+      ...target,
+      upload: (machineId, session, stream) => {
+        uploads += 1;
+        const interrupted = async function* () {
+          for await (const chunk of copied(stream)) {
+            yield chunk;
+            // The first MiB of the disk has come: as bytes, or as the leaves of its 16 blocks.
+            const isDue = chunk.length === (isOffered ? 16 * BLOCK : 16 * 32);
+            if (!isDue || uploads > 1) continue;
+            offers.olderFor = isOffered ? olderFor : undefined;
+            receiver.olderCopiesChanged(own.siteId, 'another');
+            receiver.olderCopiesChanged('01hsssssssssssssssssssssss', 'box');
+            receiver.olderCopiesChanged(own.siteId, 'box');
+          }
+        };
+        return target.upload(machineId, session, interrupted());
+      },
+    });
+    assert.equal(outcome.kind, 'sent', 'it goes on by itself');
+    assert.equal(uploads, 2);
+    assert.equal(newest().manifest.olderBytes, 16 * BLOCK);
+  }
 });
 
 test('S0.27 of a disk of 8 TiB two pages of leaves are in memory; pages that fail are not known', async () => {
