@@ -11,6 +11,7 @@ import {
   CONNECT_OPTION,
   type ConnectOption,
   NAME_OPTION,
+  networksOf,
   PROBE_OPTION,
   type ProbeOption,
 } from './failover-options.ts';
@@ -65,9 +66,7 @@ A test boots in its isolated network; of a failover, name the NICs again: none i
     )
     .action(
       runner.run(async (context, machine: string, branch: string, o: RestartOptions) => {
-        const body: RestartRequest = {
-          ...askedOf(o),
-        };
+        const body: RestartRequest = { ...askedOf(o), ...networksOf(o) };
         const job = await (await context.api()).call('failover.restart', {
           params: { machine, branch },
           body,
@@ -165,6 +164,7 @@ What was written in the old branch does not go along: the later point is run as 
           ...(o.discardWrites ? { oldBranch: 'discard' } : {}),
           ...graceOf(o),
           ...askedOf(o),
+          ...networksOf(o),
         };
         const api = await context.api();
         const job = await api.call('failover.forward', { params: { machine, branch }, body });

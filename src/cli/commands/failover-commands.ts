@@ -15,6 +15,7 @@ import {
   type LimitOptions,
   limitsOf,
   NAME_OPTION,
+  networksOf,
   PROBE_OPTION,
   type ProbeOption,
 } from './failover-options.ts';
@@ -140,6 +141,7 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
     ...pointOf(o),
     ...(o.atLeast === undefined ? {} : { atLeast: o.atLeast }),
     ...askedOf(o),
+    ...networksOf(o),
     confirmOtherSideDown: true,
   };
   const job = await api.call('failover.start', { params: { machine }, body });

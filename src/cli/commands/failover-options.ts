@@ -127,14 +127,17 @@ export function limitsOf(o: LimitOptions): Pick<TestFailoverRequest, 'limits' | 
 }
 
 /** What the options say, as the site takes it. */
-export function askedOf({ name, probe, connect }: { readonly name?: string } & ProbeOption & ConnectOption): {
+export function askedOf({ name, probe }: { readonly name?: string } & ProbeOption): {
   name?: string;
   probes?: ProbeRequest[];
-  networks?: Record<string, NicConnection>;
 } {
   return {
     ...(name === undefined ? {} : { name }),
     ...(probe === undefined ? {} : { probes: [...probe] }),
-    ...(connect === undefined ? {} : { networks: Object.fromEntries(connect) }),
   };
+}
+
+/** Where the NICs of one machine go. */
+export function networksOf({ connect }: ConnectOption): { networks?: Record<string, NicConnection> } {
+  return connect === undefined ? {} : { networks: Object.fromEntries(connect) };
 }

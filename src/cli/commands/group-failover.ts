@@ -93,9 +93,8 @@ async function failover(context: Context, group: string, o: GroupBootOptions): P
   return reportJobs(context, begun, o.wait);
 }
 
-function whatOf({ cut, name, probe }: GroupBootOptions) {
-  const { networks: _none, ...asked } = askedOf({ ...(name ? { name } : {}), ...(probe ? { probe } : {}) });
-  return { ...asked, ...(cut === undefined ? {} : { cut }) };
+function whatOf({ cut, ...o }: GroupBootOptions) {
+  return { ...askedOf(o), ...(cut === undefined ? {} : { cut }) };
 }
 
 /** Follows all jobs to their ends, if `wait`; bad if one of the machines did not come up. */
