@@ -1,6 +1,7 @@
 import type { OfferOlderCopyRequest, OlderCopyView } from '../api/index.ts';
+import type { DiskImages } from '../hypervisor/index.ts';
 import type { FileSystem } from '../lib/files.ts';
-import { checkOlderFile, type Replicas } from '../replica/index.ts';
+import { type Replicas, tryOlderFile } from '../replica/index.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { OlderCopies, OlderCopyOffer } from './older-copies.ts';
@@ -8,6 +9,7 @@ import type { PeerLinks } from './peer-links.ts';
 
 interface OlderCopyTools {
   readonly files: FileSystem;
+  readonly images: DiskImages;
   readonly offers: OlderCopies;
   readonly replicas: Replicas;
   readonly links: PeerLinks;
@@ -33,14 +35,14 @@ export class OlderCopyActs {
    * what hinders reading a file.
    */
   offer(actor: string, machine: string, request: OfferOlderCopyRequest): Promise<OlderCopyView> {
-    const { audit, files, offers } = this.#o;
+    const { audit, offers } = this.#o;
     const details = { ...request };
     return audit.acting({ actor, act: 'seed.offer', subject: machine, details }, async () => {
       const { disks } = request;
       const twice = disks.find(({ diskId }, at) => disks.findIndex((one) => one.diskId === diskId) < at);
       if (twice) throw controlFailure('OLDER_COPY_UNCLEAR', `${twice.diskId} is named twice`);
       const siteId = this.#siteOf(machine, request.from);
-      for (const disk of disks) await checkOlderFile(files, disk);
+      for (const disk of disks) await tryOlderFile(this.#o, disk);
       const offer = await offers.offer(machine, siteId, disks);
       this.#o.onChanged(siteId, machine);
       return this.#view(offer);

@@ -181,7 +181,7 @@ export class Site {
     });
     const { olderCopies: offers } = ground;
     this.olderCopies = new OlderCopyActs({
-      ...{ files: tools.files, offers, replicas, links, audit },
+      ...{ files: tools.files, images: tools.images, offers, replicas, links, audit },
       onChanged: (siteId, machine) => works.receiver.olderCopiesChanged(siteId, machine),
     });
     this.peers = new PeerActs({

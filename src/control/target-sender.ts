@@ -141,6 +141,7 @@ export class TargetSender {
         this.#tools.log.info('copy.acknowledged', {
           ...{ machine: name, siteId: this.siteId, pointId, sequence, outcome: outcome.kind },
           ...(bytes === undefined ? {} : { wireBytes: bytes }),
+          ...(outcome.kind === 'sent' && outcome.olderBytes ? { olderBytes: outcome.olderBytes } : {}),
         });
         this.#tools.events.emit({ event: 'point', change: 'acknowledged', machineId, pointId, sequence });
         const tookMs = clock.monotonicMs() - this.#sinceMs;

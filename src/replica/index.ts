@@ -33,12 +33,12 @@ export { holdPoint } from './hold.ts';
 export { ReplicaLayout } from './layout.ts';
 export type { Offer, OfferAnswer, OfferConflict } from './offer.ts';
 export {
-  checkOlderFile,
   DIGEST_PAGE_BLOCKS,
   type DigestPage,
   OlderDisks,
   type OlderFile,
   olderCopyChanged,
+  tryOlderFile,
 } from './older-copy.ts';
 export {
   type BranchRecord,

@@ -211,7 +211,7 @@ async function openCopy(
  * Throws REPLICA_OLDER_COPY_UNFIT for a file in which nothing would be found: a qcow2 image that is called raw, one with a
  * backing file, which would not be followed. Throws what `readHeader` throws of an image that is not opened at all.
  */
-export async function checkOlderFile(files: FileSystem, { path, format }: ImageFile): Promise<void> {
+async function checkOlderFile(files: FileSystem, { path, format }: ImageFile): Promise<void> {
   if (format === 'raw') {
     if ((await readVirtualSize(files, path)) === undefined) return;
     throw unfit(path, 'is a qcow2 image', `Say so: ID=${path}:qcow2.`);
@@ -223,6 +223,16 @@ export async function checkOlderFile(files: FileSystem, { path, format }: ImageF
     `lies upon another file, ${backing.name}`,
     'Make it whole first: `qemu-img convert -O qcow2`.',
   );
+}
+
+/** The same, and whatever hinders opening it: it may be locked by a machine that runs on it. */
+export async function tryOlderFile(
+  { files, images }: Pick<OlderTools, 'files' | 'images'>,
+  { path, format }: ImageFile,
+): Promise<void> {
+  await checkOlderFile(files, { path, format });
+  const reader = await images.open([{ path, format }]);
+  await reader.close();
 }
 
 function unfit(path: string, why: string, hint: string): Error {

@@ -65,7 +65,13 @@ export interface DeliveryGround {
 export type ReplicateOutcome =
   /** With `isUnready` there will be something by itself. */
   | { readonly kind: 'nothing'; readonly isUnready?: true }
-  | { readonly kind: 'sent'; readonly acknowledgement: Acknowledgement; readonly wireBytes: number }
+  | {
+      readonly kind: 'sent';
+      readonly acknowledgement: Acknowledgement;
+      readonly wireBytes: number;
+      /** What the target took from an older copy instead. */
+      readonly olderBytes?: number;
+    }
   | { readonly kind: 'acknowledged'; readonly acknowledgement: Acknowledgement };
 
 /**
@@ -386,7 +392,8 @@ export class Delivery {
     checkAcknowledged(acknowledgement, cut, sent.statementDigest);
     await this.#digests.save(acknowledgement.sequence, sent);
     await this.#recordAcknowledgement(cut, acknowledgement, sent.signed);
-    return { kind: 'sent', acknowledgement, wireBytes: sent.wireBytes };
+    const { wireBytes, olderBytes } = sent;
+    return { kind: 'sent', acknowledgement, wireBytes, ...(olderBytes > 0 ? { olderBytes } : {}) };
   }
 
   async #recordAcknowledgement(

@@ -71,10 +71,11 @@ export class OlderLeaves {
 export function olderOf(
   target: ReplicationTarget,
   { session, disks, blockBytes, parent }: DeltaHeader,
-  diskIds: readonly string[] = [],
+  diskIds: unknown,
   signal?: AbortSignal,
 ): ReadonlyMap<string, OlderLeaves> | undefined {
-  const named = parent === null ? disks.filter(({ diskId }) => diskIds.includes(diskId)) : [];
+  const offered: readonly unknown[] = parent === null && Array.isArray(diskIds) ? diskIds : [];
+  const named = disks.filter(({ diskId }) => offered.includes(diskId));
   if (named.length === 0 || !target.olderLeaves) return undefined;
   const ask = (page: DigestPage): Promise<Uint8Array> =>
     target.olderLeaves?.(session, page, signal) ?? Promise.resolve(new Uint8Array());

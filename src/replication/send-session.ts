@@ -76,6 +76,8 @@ export interface SentDelta {
   readonly trees: ReadonlyMap<string, DigestTree>;
   readonly changed: ReadonlyMap<string, Extents>;
   readonly wireBytes: number;
+  /** What the target had in an older copy. */
+  readonly olderBytes: number;
 }
 
 /**
@@ -194,6 +196,7 @@ export class SendSession implements AsyncDisposable {
       trees,
       changed: new Map(changed),
       wireBytes,
+      olderBytes: this.#olderBytes,
     };
   }
 

@@ -6,7 +6,7 @@ import { OlderCopies } from '../../../src/control/older-copies.ts';
 import type { DeltaHeader } from '../../../src/delta/index.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
-import { checkOlderFile } from '../../../src/replica/index.ts';
+import { tryOlderFile } from '../../../src/replica/index.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { FakeImages, ImageLocks } from '../../support/fake-images.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
@@ -76,18 +76,23 @@ it('S0.27 an offer is good for its machine and the site of that alone, until the
 
 it('S0.27 a file in which nothing would be found is refused when it is offered', async (t) => {
   const directory = await temporaryDirectory(t);
+  const locks = new ImageLocks();
+  const tools = { files: nodeFiles, images: new FakeImages({ files: nodeFiles, locks }) };
   const raw = join(directory, 'old.raw');
   await writeFile(raw, Buffer.alloc(1024));
-  await checkOlderFile(nodeFiles, { path: raw, format: 'raw' });
-  await assert.rejects(checkOlderFile(nodeFiles, { path: raw, format: 'qcow2' }), {
+  await tryOlderFile(tools, { path: raw, format: 'raw' });
+  await assert.rejects(tryOlderFile(tools, { path: raw, format: 'qcow2' }), {
     code: 'QCOW2_BAD_MAGIC',
   });
-  await assert.rejects(checkOlderFile(nodeFiles, { path: join(directory, 'none'), format: 'raw' }), {
+  await assert.rejects(tryOlderFile(tools, { path: join(directory, 'none'), format: 'raw' }), {
     code: 'FILE_UNREADABLE',
   });
   const image = join(directory, 'old.img');
   await writeFile(image, Buffer.concat([Buffer.from('514649fb00000003', 'hex'), Buffer.alloc(1024)]));
-  await assert.rejects(checkOlderFile(nodeFiles, { path: image, format: 'raw' }), {
+  await assert.rejects(tryOlderFile(tools, { path: image, format: 'raw' }), {
     code: 'REPLICA_OLDER_COPY_UNFIT',
   });
+  const letGo = locks.take({}, raw, true);
+  await assert.rejects(tryOlderFile(tools, { path: raw, format: 'raw' }), { code: 'IMAGE_UNREADABLE' });
+  letGo();
 });
