@@ -10,8 +10,17 @@ import {
   Reference,
   WallTime,
 } from './common.ts';
-import { CopyTypeShape, Every, LimitWindowShape, Retention, ScheduleShape, WindowShape } from './policies.ts';
-import { ReplicationView, Rpo } from './replication-view.ts';
+import {
+  CopyTypeShape,
+  Every,
+  LimitWindowShape,
+  Retention,
+  ScheduleShape,
+  Spacing,
+  WindowShape,
+} from './policies.ts';
+import { ReplicaView } from './replicas.ts';
+import { ReplicationView } from './replication-view.ts';
 
 const ImageFormat = Type.Union([Type.Literal('qcow2'), Type.Literal('raw')]);
 const Image = Type.Object({ path: AbsolutePath, format: ImageFormat });
@@ -105,9 +114,6 @@ const policyFields = {
   freezeLimitMs: Type.Optional(Type.Integer({ minimum: 100, maximum: 10_000 })),
   compression: Type.Optional(Type.Boolean()),
 };
-
-/** How far apart copies are that a target gets, at the least; every copy if absent. */
-const Spacing = Type.Integer({ minimum: 1000, maximum: 366 * 24 * 3600 * 1000 });
 
 export const ProtectRequest = Type.Object(
   {
@@ -244,32 +250,6 @@ const ProtectedView = Type.Object({
   ),
   protection: Type.Union([ProtectionView, Type.Null()]),
   replication: Type.Union([ReplicationView, Type.Null()]),
-});
-
-/** The side of a machine that another site replicates here. */
-const ReplicaView = Type.Object({
-  sourceSiteId: Type.String(),
-  sourceName: Type.Optional(Type.String()),
-  points: Count,
-  branches: Count,
-  retention: Type.Optional(Retention),
-  newest: Type.Optional(
-    Type.Object({
-      pointId: Id,
-      sequence: Count,
-      copyType: Type.String(),
-      consistency: ConsistencyName,
-      /** When it was cut, on this site's clock. */
-      cutAtMs: WallTime,
-    }),
-  ),
-  /** Its base comes by courier and has not been imported: no point can be used. */
-  awaitsSeed: Type.Optional(Type.Literal(true)),
-  /** A delta of which a part has arrived. */
-  incoming: Type.Optional(Type.Object({ pointId: Id, receivedBytes: Type.Optional(Bytes) })),
-  rpo: Rpo,
-  /** As `broken` of the machine. */
-  broken: Type.Optional(FailureShape),
 });
 
 export const MachineView = Type.Object({

@@ -159,3 +159,6 @@ export type PreviewAnswer = Type.Static<typeof PreviewAnswer>;
 
 /** The copy types that are due now for a trigger that was pulled. */
 export const TriggerAnswer = Type.Object({ copyTypes: Type.Array(Type.String()) });
+
+/** How far apart copies are that a target gets, at the least; every copy if absent. */
+export const Spacing = Type.Integer({ minimum: 1000, maximum: 366 * 24 * 3600 * 1000 });

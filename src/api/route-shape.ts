@@ -13,6 +13,12 @@ export interface Route {
 
 const Nothing = Type.Object({}, { additionalProperties: false });
 const Machine = Type.Object({ machine: Type.String({ minLength: 1, maxLength: 64 }) });
+/** A machine and a site that it is replicated to, by name or id. */
+const MachineTarget = Type.Object({
+  machine: Type.String({ minLength: 1, maxLength: 64 }),
+  target: Type.String({ minLength: 1, maxLength: 64 }),
+});
 
 export const plain = { params: Nothing, query: Nothing, body: Nothing };
 export const ofMachine = { ...plain, params: Machine };
+export const ofTarget = { ...plain, params: MachineTarget };

@@ -37,7 +37,8 @@ import {
   UnprotectRequest,
 } from './machines.ts';
 import { PreviewAnswer, PreviewRequest, TriggerAnswer } from './policies.ts';
-import { ofMachine, plain, type Route } from './route-shape.ts';
+import { REPLICA_ROUTES } from './replica-routes.ts';
+import { ofMachine, ofTarget, plain, type Route } from './route-shape.ts';
 import { SEED_ROUTES } from './seed-routes.ts';
 import {
   AlertView,
@@ -86,11 +87,6 @@ const MachineTrigger = Type.Object({
 });
 /** A trigger with a token of its own, by its id. */
 const Trigger = Type.Object({ trigger: Type.String({ minLength: 26, maxLength: 26 }) });
-/** A machine and a site that it is replicated to, by name or id. */
-const MachineTarget = Type.Object({
-  machine: Type.String({ minLength: 1, maxLength: 64 }),
-  target: Type.String({ minLength: 1, maxLength: 64 }),
-});
 /** A group by name or id. */
 const Group = Type.Object({ group: Type.String({ minLength: 1, maxLength: 64 }) });
 /** A paired site by name or id. */
@@ -117,7 +113,6 @@ const AuditQuery = Type.Object({
 const CreatedPoint = Type.Union([Type.Object({ point: PointView }), Type.Object({ job: JobView })]);
 
 const ofPoint = { ...plain, params: MachinePoint };
-const ofTarget = { ...plain, params: MachineTarget };
 const ofGroup = { ...plain, params: Group };
 const ofPeer = { ...plain, params: Peer };
 const ofJob = { ...plain, params: Job };
@@ -351,12 +346,7 @@ export const ROUTES = {
     path: '/groups/:group/points',
     answer: Type.Array(GroupPointView),
   },
-  'replica.remove': {
-    ...ofMachine,
-    method: 'DELETE',
-    path: '/machines/:machine/replica',
-    answer: Done,
-  },
+  ...REPLICA_ROUTES,
   'failover.test': {
     ...ofMachine,
     method: 'POST',

@@ -31,6 +31,8 @@ export const SiteView = Type.Object({
   points: Count,
   alerts: Count,
   peers: Type.Array(PeerView),
+  /** Names the key that the points made here are signed by; people compare it where these are forwarded to. */
+  keyId: Type.Optional(Type.String()),
 });
 export type SiteView = Type.Static<typeof SiteView>;
 

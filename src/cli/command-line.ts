@@ -5,6 +5,7 @@ import { addFailoverCommands } from './commands/failover-commands.ts';
 import { addGroupCommands } from './commands/group-commands.ts';
 import { addJobCommands } from './commands/job-commands.ts';
 import { addMachineCommands } from './commands/machine-commands.ts';
+import { addOriginCommands } from './commands/origin-commands.ts';
 import { addPointCommands } from './commands/point-commands.ts';
 import { addReplicaCommands } from './commands/replica-commands.ts';
 import { examples, Runner } from './commands/runner.ts';
@@ -58,6 +59,7 @@ function buildProgram(world: World, json: boolean, finish: (report: Report) => v
   addPointCommands(program, runner);
   addGroupCommands(program, runner);
   addReplicaCommands(program, runner);
+  addOriginCommands(program, runner);
   addSeedCommands(program, runner);
   addFailoverCommands(program, runner);
   addJobCommands(program, runner);

@@ -286,6 +286,52 @@ export const CONTROL_ERRORS = {
     remedy:
       'The site process ended while the job ran: look at what stands (`warmsite failover list`), then start it again.',
   },
+  FORWARD_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: '`warmsite replica show` lists the sites that a replica is forwarded to.',
+  },
+  FORWARD_TO_ORIGIN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Name a third site: the one that makes the points has them, and so has the one that brings them.',
+  },
+  REPLICA_FORWARDED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'End that first: `warmsite replica forward VM --to SITE --stop`. What the other site has of it stays there.',
+  },
+  ORIGIN_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy:
+      '`warmsite origin list` shows the sites that were told of, once a point of theirs has been offered.',
+  },
+  ORIGIN_UNCONFIRMED: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'Compare the key in `warmsite origin list` with the one that `warmsite site show` shows at the site itself; if it is the same, `warmsite origin confirm`. The points come by themselves then.',
+  },
+  ORIGIN_KEY_WRONG: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Somebody gives a wrong key for that site: find out who before anything else. Points signed by another key than the confirmed one are not taken.',
+  },
+  ORIGIN_REFUSED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Points are forwarded from the replica of a site to a third one that trusts both. `warmsite origin forget` makes room for others.',
+  },
+  ORIGIN_IN_USE: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Its points could be proven no more: remove those replicas first (`warmsite replica remove`), or keep it.',
+  },
   INTERNAL: {
     kind: 'environment',
     retry: 'later',

@@ -4,7 +4,9 @@ import { type Bandwidth, limitAt, type Zones } from '../recovery-point/index.ts'
 import type { Replica, Replicas } from '../replica/index.ts';
 import type { ProtectedMachine } from '../replication/index.ts';
 import { controlFailure } from './errors.ts';
+import type { Forwards } from './forwards.ts';
 import type { Machines } from './machines.ts';
+import type { Origins } from './origins.ts';
 import type { PeerLinks } from './peer-links.ts';
 import { brokenView, homeView, replicaView } from './views.ts';
 
@@ -23,13 +25,25 @@ export class Inventory {
   readonly #links: PeerLinks;
   readonly #clock: Clock;
   readonly #zones: Zones;
+  readonly #forwards: Forwards;
+  readonly #origins: Pick<Origins, 'nameOf'>;
 
-  constructor(o: { machines: Machines; replicas: Replicas; links: PeerLinks; clock: Clock; zones: Zones }) {
+  constructor(o: {
+    machines: Machines;
+    replicas: Replicas;
+    links: PeerLinks;
+    clock: Clock;
+    zones: Zones;
+    forwards: Forwards;
+    origins: Pick<Origins, 'nameOf'>;
+  }) {
     this.#machines = o.machines;
     this.#replicas = o.replicas;
     this.#links = o.links;
     this.#clock = o.clock;
     this.#zones = o.zones;
+    this.#forwards = o.forwards;
+    this.#origins = o.origins;
   }
 
   /** Throws MACHINE_UNKNOWN, MACHINE_AMBIGUOUS, and what hinders a machine that cannot be opened. */
@@ -78,8 +92,9 @@ export class Inventory {
   }
 
   view(found: Found): MachineView {
-    const nameOf = (siteId: string) => this.#links.view(siteId)?.name;
-    const replica = found.replica && replicaView(found.replica, nameOf, this.#clock.wallMs());
+    const nameOf = (siteId: string) => this.#links.view(siteId)?.name ?? this.#origins.nameOf(siteId);
+    const forwards = found.replica ? this.#forwards.reports(found.replica) : [];
+    const replica = found.replica && replicaView(found.replica, forwards, nameOf, this.#clock.wallMs());
     const home = this.#machines.get(found.machineId);
     if (!home) return replica!;
     const limitNow = (limits: Bandwidth) => limitAt(limits, this.#clock.wallMs(), this.#zones);

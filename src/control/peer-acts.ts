@@ -10,10 +10,11 @@ import {
   type SiteIdentity,
   TOKEN_LIFETIME_MAX_MS,
 } from '../peer/index.ts';
-import type { Replicas } from '../replica/index.ts';
+import { bringerOf, type Replicas } from '../replica/index.ts';
 import { targetOf } from '../replication/index.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
+import type { Forwards } from './forwards.ts';
 import type { Machines } from './machines.ts';
 import type { PeerLinks } from './peer-links.ts';
 import type { SiteSettings } from './site-files.ts';
@@ -26,6 +27,7 @@ interface PeerActsTools {
   readonly links: PeerLinks;
   readonly machines: Machines;
   readonly replicas: Replicas;
+  readonly forwards: Forwards;
   readonly audit: Audit;
   readonly clock: Clock;
   readonly random: Random;
@@ -124,11 +126,13 @@ export class PeerActs {
     const received = this.#o.replicas
       .list()
       .map(({ record }) => record)
-      .filter(({ sourceSiteId }) => sourceSiteId === siteId)
+      .filter((record) => bringerOf(record) === siteId)
       .map(({ machineName }) => machineName);
-    if (sent.length + received.length === 0) return;
+    const forwarded = this.#o.forwards.namesTo(siteId);
+    if (sent.length + received.length + forwarded.length === 0) return;
     const stops = [
       ...(sent.length > 0 ? [`the copies of ${sent.join(', ')} go there`] : []),
+      ...(forwarded.length > 0 ? [`the points of ${forwarded.join(', ')} are forwarded there`] : []),
       ...(received.length > 0 ? [`the replicas of ${received.join(', ')} come from there`] : []),
     ];
     throw controlFailure('SITE_PEER_IN_USE', `${name} is in use: ${stops.join('; ')}`, {

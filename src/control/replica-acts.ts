@@ -1,44 +1,102 @@
-import type { Replicas } from '../replica/index.ts';
+import type { ForwardReplicaRequest, MachineView } from '../api/index.ts';
+import { checkRetention, type Zones } from '../recovery-point/index.ts';
+import { bringerOf, type Replica, type Replicas } from '../replica/index.ts';
 import type { Alerts } from './alerts.ts';
 import type { ArrivalRules } from './arrival-rules.ts';
 import type { Audit } from './audit.ts';
+import { controlFailure } from './errors.ts';
+import type { Forwards } from './forwards.ts';
 import type { Inventory } from './inventory.ts';
+import type { PeerLinks } from './peer-links.ts';
 import type { ReplicaKeeper } from './replica-keeper.ts';
+import { forwardIn } from './target-requests.ts';
+import { peerMeant } from './views.ts';
+
+interface ReplicaActsTools {
+  readonly replicas: Replicas;
+  readonly inventory: Inventory;
+  readonly keeper: ReplicaKeeper;
+  readonly forwards: Forwards;
+  readonly links: Pick<PeerLinks, 'views'>;
+  readonly audit: Audit;
+  readonly alerts: Alerts;
+  readonly rules: ArrivalRules;
+  readonly zones: Zones;
+  readonly siteMeant: (reference: string) => string;
+}
 
 /** What a person does with replicas as wholes. */
 export class ReplicaActs {
-  readonly #replicas: Replicas;
-  readonly #inventory: Inventory;
-  readonly #keeper: ReplicaKeeper;
-  readonly #audit: Audit;
-  readonly #alerts: Alerts;
-  readonly #rules: ArrivalRules;
+  readonly #o: ReplicaActsTools;
 
-  constructor(o: {
-    replicas: Replicas;
-    inventory: Inventory;
-    keeper: ReplicaKeeper;
-    audit: Audit;
-    alerts: Alerts;
-    rules: ArrivalRules;
-  }) {
-    this.#replicas = o.replicas;
-    this.#inventory = o.inventory;
-    this.#keeper = o.keeper;
-    this.#audit = o.audit;
-    this.#alerts = o.alerts;
-    this.#rules = o.rules;
+  constructor(o: ReplicaActsTools) {
+    this.#o = o;
   }
 
-  /** Removes a replica with all its points; one that cannot be opened is named by its id. Throws REPLICA_NEEDED. */
+  /**
+   * Removes a replica with all its points; one that cannot be opened is named by its id. Throws REPLICA_NEEDED,
+   * REPLICA_FORWARDED.
+   */
   remove(actor: string, reference: string): Promise<void> {
-    const isBroken = this.#replicas.broken.some(({ machineId }) => machineId === reference);
-    const subject = isBroken ? reference : this.#inventory.replica(reference).record.machineId;
-    return this.#audit.acting({ actor, act: 'replica.remove', subject }, async () => {
-      await this.#replicas.remove(subject);
-      this.#keeper.forget(subject);
-      await this.#rules.change(subject, undefined);
-      for (const about of ['replica', 'arrival']) this.#alerts.clear(`${about}:${subject}`);
+    const { replicas, inventory, keeper, forwards, audit, alerts, rules } = this.#o;
+    const isBroken = replicas.broken.some(({ machineId }) => machineId === reference);
+    const subject = isBroken ? reference : inventory.replica(reference).record.machineId;
+    return audit.acting({ actor, act: 'replica.remove', subject }, async () => {
+      const replica = replicas.get(subject);
+      if (replica && forwards.reports(replica).length > 0) {
+        const said = `the points of ${replica.record.machineName} are forwarded from here`;
+        throw controlFailure('REPLICA_FORWARDED', said, { context: { machineId: subject } });
+      }
+      await replicas.remove(subject);
+      keeper.forget(subject);
+      await rules.change(subject, undefined);
+      for (const about of ['replica', 'arrival', 'forwards']) alerts.clear(`${about}:${subject}`);
+    });
+  }
+
+  /**
+   * Forwards the points of a replica to another site, all that it lacks and those to come; or changes what that site gets. Throws
+   * SITE_PEER_UNKNOWN, FORWARD_TO_ORIGIN, POLICY_*.
+   */
+  forward(actor: string, reference: string, request: ForwardReplicaRequest): Promise<MachineView> {
+    const { inventory, links, forwards, zones } = this.#o;
+    const { siteId, name } = peerMeant(links.views(), request.to);
+    const replica = inventory.replica(reference);
+    if (siteId === replica.record.sourceSiteId || siteId === bringerOf(replica.record)) {
+      const said = `the points of ${replica.record.machineName} come from ${name}`;
+      throw controlFailure('FORWARD_TO_ORIGIN', said, { context: { siteId } });
+    }
+    const details = { ...request, to: siteId };
+    return this.#acting(actor, 'replica.forward', replica, details, async () => {
+      if (request.retention) checkRetention(request.retention, zones);
+      await forwards.set(replica, siteId, (before) =>
+        forwardIn(siteId, request, before, replica.record.retention),
+      );
+    });
+  }
+
+  /** Forwards nothing more to a site, which keeps what it has. Throws FORWARD_UNKNOWN. */
+  unforward(actor: string, reference: string, target: string): Promise<MachineView> {
+    const replica = this.#o.inventory.replica(reference);
+    const siteId = this.#o.siteMeant(target);
+    return this.#acting(actor, 'replica.unforward', replica, { to: siteId }, async () => {
+      await this.#o.forwards.stop(replica, siteId);
+      // A point that was on its way may go now.
+      this.#o.keeper.tend(replica);
+    });
+  }
+
+  #acting(
+    actor: string,
+    act: string,
+    { record: { machineId: subject } }: Replica,
+    details: Readonly<Record<string, unknown>>,
+    work: () => Promise<void>,
+  ): Promise<MachineView> {
+    const { audit, inventory } = this.#o;
+    return audit.acting({ actor, act, subject, details }, async () => {
+      await work();
+      return inventory.view(inventory.find(subject));
     });
   }
 }

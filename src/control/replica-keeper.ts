@@ -48,6 +48,7 @@ export class ReplicaKeeper {
   readonly #alerts: AlertSink;
   readonly #events: EventHub;
   readonly #log: Log;
+  readonly #forwarding: (replica: Replica) => Others;
   readonly #underWay = new Set<Promise<void>>();
   #isClosed = false;
 
@@ -58,6 +59,8 @@ export class ReplicaKeeper {
     alerts: AlertSink;
     events: EventHub;
     log: Log;
+    /** Why points stay that are on their way to other sites. */
+    forwarding: (replica: Replica) => Others;
   }) {
     this.#files = o.files;
     this.#replicas = o.replicas;
@@ -65,6 +68,7 @@ export class ReplicaKeeper {
     this.#alerts = o.alerts;
     this.#events = o.events;
     this.#log = o.log;
+    this.#forwarding = o.forwarding;
   }
 
   /** Applies retention in the background; what fails is reported and done again after the next publication. */
@@ -90,7 +94,7 @@ export class ReplicaKeeper {
       this.#tellOfSeed(replica);
       const proven = await provenPoints(this.#files, replica);
       const isProven = (pointId: string) => proven.has(pointId);
-      const retired = await replica.retire(retention, isProven, () => this.#groupReasons(replica, retention));
+      const retired = await replica.retire(retention, isProven, () => this.#others(replica, retention));
       this.#alerts.clear(key);
       if (retired === 0 || !this.#isHeld(replica)) return;
       this.#index.refresh(replica);
@@ -126,8 +130,16 @@ export class ReplicaKeeper {
 
   async #verdicts(replica: Replica, policy: RetentionPolicy): Promise<readonly RetentionVerdict[]> {
     const proven = await provenPoints(this.#files, replica);
-    const others = await this.#groupReasons(replica, policy);
+    const others = await this.#others(replica, policy);
     return replica.retention(policy, (pointId) => proven.has(pointId), others);
+  }
+
+  async #others(replica: Replica, policy: RetentionPolicy): Promise<Others> {
+    const all = new Map(await this.#groupReasons(replica, policy));
+    for (const [pointId, reasons] of this.#forwarding(replica)) {
+      all.set(pointId, [...(all.get(pointId) ?? []), ...reasons]);
+    }
+    return all;
   }
 
   /** Why points stay that belong to cuts of groups, if `policy` is that of the replica. */

@@ -18,7 +18,7 @@ import {
   verifySignature,
 } from '../peer/index.ts';
 import { type SignedStatement, statementBytes, Zones } from '../recovery-point/index.ts';
-import { Replicas, type ReplicaTools } from '../replica/index.ts';
+import { bringerOf, Replicas, type ReplicaTools } from '../replica/index.ts';
 import { PeerTarget, ReplicationReceiver } from '../replication/index.ts';
 import { Alerts } from './alerts.ts';
 import { ArrivalActs } from './arrival-acts.ts';
@@ -31,6 +31,7 @@ import { examine } from './doctor.ts';
 import { controlFailure } from './errors.ts';
 import { EventHub } from './event-hub.ts';
 import { FailoverActs } from './failover-acts.ts';
+import { Forwards } from './forwards.ts';
 import { GroupActs } from './group-acts.ts';
 import { GroupFailovers } from './group-failovers.ts';
 import { GroupPoints } from './group-points.ts';
@@ -42,6 +43,8 @@ import { IdentityWatch } from './machine-identity.ts';
 import { Machines } from './machines.ts';
 import { OlderCopies } from './older-copies.ts';
 import { OlderCopyActs } from './older-copy-acts.ts';
+import { OriginActs } from './origin-acts.ts';
+import { Origins } from './origins.ts';
 import { PeerActs } from './peer-acts.ts';
 import { PeerLinks } from './peer-links.ts';
 import { PointActs } from './point-acts.ts';
@@ -85,6 +88,7 @@ interface Ground {
   readonly olderCopies: OlderCopies;
   readonly database: DatabaseSync;
   readonly peers: PeerDirectory;
+  readonly origins: Origins;
   readonly replicaTools: ReplicaTools;
   readonly replicas: Replicas;
 }
@@ -96,6 +100,7 @@ interface Works {
   readonly links: PeerLinks;
   readonly machines: Machines;
   readonly groups: Groups;
+  readonly forwards: Forwards;
   readonly pairing: Pairing;
   readonly receiver: ReplicationReceiver;
   readonly peerServer: PeerServer;
@@ -122,6 +127,7 @@ export class Site {
   readonly groupFailovers: GroupFailovers;
   readonly arrivals: ArrivalActs;
   readonly replicas: ReplicaActs;
+  readonly origins: OriginActs;
   readonly seeds: SeedActs;
   readonly olderCopies: OlderCopyActs;
   readonly peers: PeerActs;
@@ -134,9 +140,10 @@ export class Site {
   private constructor(ground: Ground, works: Works, open: AsyncDisposableStack) {
     const { identity, settings, events, alerts, audit, database, tools } = ground;
     const { clock, random, log } = tools;
-    const { keeper, links, machines, groups, pairing, peerServer } = works;
+    const { keeper, links, machines, groups, forwards, pairing, peerServer } = works;
+    const { origins } = ground;
     const inventory = new Inventory({
-      machines,
+      ...{ machines, forwards, origins },
       replicas: ground.replicas,
       links,
       clock,
@@ -174,7 +181,11 @@ export class Site {
       ...{ groups: this.groups, failovers: this.failovers, inventory },
     });
     const { arrivalRules: rules } = ground;
-    this.replicas = new ReplicaActs({ replicas, inventory, keeper, audit, alerts, rules });
+    this.replicas = new ReplicaActs({
+      ...{ replicas, inventory, keeper, forwards, links, audit, alerts, rules, zones: ground.zones },
+      siteMeant: (reference) => this.targets.meant(reference),
+    });
+    this.origins = new OriginActs({ origins, replicas, links, audit });
     this.seeds = new SeedActs({
       ...{ files: tools.files, machines, inventory, replicas, keeper, jobs },
       targetMeant: (reference) => this.targets.meant(reference),
@@ -187,7 +198,7 @@ export class Site {
     this.peers = new PeerActs({
       ...{ identity, settings, pairing, links, machines, audit, clock, random },
       peers: ground.peers,
-      replicas: ground.replicas,
+      ...{ replicas: ground.replicas, forwards },
       port: peerServer.address.port,
     });
     this.jobs = new Jobs({
@@ -270,6 +281,7 @@ export class Site {
       points: keeper.indexedPoints,
       alerts: this.alerts.list({ all: false }).length,
       peers: this.peers.list(),
+      keyId: identity.signer.keyId,
     };
   }
 
@@ -323,8 +335,12 @@ async function openGround(
   const events = new EventHub();
   const alerts = new Alerts({ database, clock, events, log });
   const peers = await PeerDirectory.load(files, dataDirectory);
+  const origins = await Origins.open({
+    ...{ files, clock, alerts, dataDirectory, ownSiteId: identity.siteId },
+    peer: (siteId) => peers.get(siteId),
+  });
   const isSignedBySource = (siteId: string, { statement, signature }: SignedStatement): boolean => {
-    const key = siteId === identity.siteId ? identity.signingKey : peers.get(siteId)?.signingKey;
+    const key = siteId === identity.siteId ? identity.signingKey : origins.confirmed(siteId)?.signingKey;
     return (
       key !== undefined && verifySignature(key, statementBytes(statement), Buffer.from(signature, 'base64'))
     );
@@ -340,27 +356,21 @@ async function openGround(
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
-    ...{ database, peers, replicaTools, replicas, testRules, arrivalRules, triggerTokens, olderCopies },
+    ...{ database, peers, origins, replicaTools, replicas },
+    ...{ testRules, arrivalRules, triggerTokens, olderCopies },
   };
 }
 
 async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise<Works> {
-  const {
-    dataDirectory,
-    tools,
-    identity,
-    settings,
-    events,
-    alerts,
-    audit,
-    database,
-    peers,
-    replicas,
-    zones,
-  } = ground;
+  const { dataDirectory, tools, identity, settings, events, alerts, audit } = ground;
+  const { database, peers, replicas, zones } = ground;
   const { files, clock, random, log, hypervisor } = tools;
   const index = new PointIndex(database);
-  const keeper = new ReplicaKeeper({ files, replicas, index, alerts, events, log });
+  let forwards: Forwards | undefined;
+  const keeper = new ReplicaKeeper({
+    ...{ files, replicas, index, alerts, events, log },
+    forwarding: (replica) => forwards?.reasons(replica) ?? new Map(),
+  });
   opening.defer(() => keeper.close());
   keeper.rebuildIndex();
   const { signer, siteId } = identity;
@@ -377,30 +387,46 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   await failovers.recover(replicas.list());
   const broken = new BrokenReplicas({
     ...{ replicas, clock, alerts },
-    prepare: (replica) => failovers.recover([replica]),
+    prepare: async (replica) => {
+      await failovers.recover([replica]);
+      await forwards?.take(replica);
+    },
     onOpened: (replica) => keeper.tend(replica),
   });
   opening.defer(() => broken.close());
   const links = new PeerLinks({
     ...{ peers, clock, log, alerts },
     connect: (peer) => new PeerClient({ identity, peer, clock, random }),
-    onReachable: (peerId) => machines?.kick(peerId),
+    onReachable: (peerId) => {
+      machines?.kick(peerId);
+      forwards?.kick(peerId);
+    },
   });
   opening.defer(() => links.close());
+  const target = (peerId: string) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock });
+  forwards = await Forwards.open(
+    {
+      ...{ clock, random, log, alerts, events, target },
+      forwarding: { ...ground.replicaTools, random },
+      origin: (siteId) => ground.origins.confirmed(siteId),
+    },
+    replicas.list(),
+  );
+  const forwarded = forwards;
+  opening.defer(() => forwarded.close());
   machines = await Machines.open({
     ...tools,
     ...{ dataDirectory, signer, siteId, zones },
     loop: {
       ...{ clock, random, log, files, alerts, audit, events, zones },
       identities: new IdentityWatch({ alerts, log }),
-      target: (peerId) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock }),
+      target,
     },
   });
   const opened = machines;
   opening.defer(() => opened.close());
   const groups = await Groups.open({
-    ...{ files, clock, random, log, zones, alerts, hypervisor, dataDirectory, machines },
-    target: (peerId) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock }),
+    ...{ files, clock, random, log, zones, alerts, hypervisor, dataDirectory, machines, target },
   });
   opening.defer(() => groups.close());
   const pairing = new Pairing({
@@ -413,21 +439,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     onPaired: (peer) =>
       audit.note({ actor: `peer:${peer.siteId}`, act: 'site.paired', subject: peer.siteId }),
   });
-  const receiver = new ReplicationReceiver({
-    ...{ replicas, log, wallMs: () => clock.wallMs() },
-    olderDisks: (...named) => ground.olderCopies.disksFor(...named),
-    onPublished: (replica, { pointId, sequence }) => {
-      const { machineId, sourceSiteId } = replica.record;
-      void ground.olderCopies.published(sourceSiteId, replica.record);
-      const details = { pointId, sequence };
-      audit.note({ actor: `peer:${sourceSiteId}`, act: 'point.published', subject: machineId, details });
-      events.emit({ event: 'point', change: 'published', machineId, pointId, sequence });
-      keeper.tend(replica);
-    },
-    preview: (replica, policy) => keeper.preview(replica, policy),
-    // Stands in the manifest of the point; the heartbeat is what watches the clocks.
-    onSkew: () => undefined,
-  });
+  const receiver = receiverOf(ground, keeper, forwards);
   const peerServer = await PeerServer.listen({
     ...settings.peer,
     ...{ identity, peers, pairing, clock, random, log, calls: receiver.calls, upload: receiver.upload },
@@ -437,5 +449,35 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   opening.defer(() => tests.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());
-  return { keeper, failovers, links, machines, groups, pairing, receiver, peerServer };
+  return { keeper, failovers, links, machines, groups, forwards, pairing, receiver, peerServer };
+}
+
+/** Takes what other sites bring, and tells those who care for it. */
+function receiverOf(
+  { replicas, origins, olderCopies, audit, events, tools: { clock, log } }: Ground,
+  keeper: ReplicaKeeper,
+  forwards: Forwards,
+): ReplicationReceiver {
+  return new ReplicationReceiver({
+    ...{ replicas, log, wallMs: () => clock.wallMs() },
+    olderDisks: (...named) => olderCopies.disksFor(...named),
+    onPublished: (replica, { pointId, sequence }) => {
+      const { machineId, sourceSiteId } = replica.record;
+      void olderCopies.published(sourceSiteId, replica.record);
+      const details = { pointId, sequence };
+      audit.note({
+        actor: `peer:${bringerOf(replica.record)}`,
+        act: 'point.published',
+        subject: machineId,
+        details,
+      });
+      events.emit({ event: 'point', change: 'published', machineId, pointId, sequence });
+      keeper.tend(replica);
+      forwards.arrived(machineId);
+    },
+    acceptOrigin: (origin, fromSiteId) => origins.accept(origin, fromSiteId),
+    preview: (replica, policy) => keeper.preview(replica, policy),
+    // Stands in the manifest of the point; the heartbeat is what watches the clocks.
+    onSkew: () => undefined,
+  });
 }

@@ -1,6 +1,6 @@
-import type { AddTargetRequest, ChangeTargetRequest } from '../api/index.ts';
-import { DEFAULT_RETENTION } from '../recovery-point/index.ts';
-import type { Protection, TargetChange, TargetPolicy } from '../replication/index.ts';
+import type { AddTargetRequest, ChangeTargetRequest, ForwardReplicaRequest } from '../api/index.ts';
+import { DEFAULT_RETENTION, type RetentionPolicy } from '../recovery-point/index.ts';
+import type { ForwardPolicy, Protection, TargetChange, TargetPolicy } from '../replication/index.ts';
 
 /** What requests ask for of a target; pure. */
 
@@ -25,5 +25,23 @@ export function targetChangeIn(request: ChangeTargetRequest): TargetChange {
     ...(bytesPerSecond === undefined ? {} : { bytesPerSecond: bytesPerSecond ?? undefined }),
     ...(limitWindows ? { limitWindows } : {}),
     ...(spacingMs === undefined ? {} : { spacingMs: spacingMs ?? undefined }),
+  };
+}
+
+/** What is not said is as before; at first as here, without a limit. */
+export function forwardIn(
+  siteId: string,
+  request: ForwardReplicaRequest,
+  before: ForwardPolicy | undefined,
+  retentionHere: RetentionPolicy,
+): ForwardPolicy {
+  const start: ForwardPolicy = before ?? { siteId, retention: retentionHere, compression: true };
+  const copyTypes = request.copyTypes === undefined ? start.copyTypes : (request.copyTypes ?? undefined);
+  const { bytesPerSecond, spacingMs, copyTypes: _, ...policy } = { ...start, ...targetChangeIn(request) };
+  return {
+    ...policy,
+    ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
+    ...(spacingMs === undefined ? {} : { spacingMs }),
+    ...(copyTypes ? { copyTypes: [...copyTypes] } : {}),
   };
 }

@@ -5,7 +5,9 @@ import type { Log } from '../lib/log.ts';
 import type { Random } from '../lib/random.ts';
 import { type Backoff, pauseMs } from '../lib/retry.ts';
 import {
-  type ProtectedMachine,
+  type CutRecord,
+  type MachineRecord,
+  type ReplicateOutcome,
   type ReplicationTarget,
   type TargetProgress,
   targetOf,
@@ -42,10 +44,22 @@ export interface SentCopy {
   readonly previousCutAtMs: number | undefined;
 }
 
+/** What is sent of one machine: of one that is protected here, or of a replica. */
+export interface SentMachine {
+  readonly record: Pick<MachineRecord, 'machineId' | 'name' | 'protection'>;
+  readonly cuts: readonly Pick<CutRecord, 'cutId' | 'cutAtMs'>[];
+  readonly targets: readonly SentProgress[];
+  replicate(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome>;
+}
+
+interface SentProgress extends Omit<TargetProgress, 'unsent'> {
+  readonly unsent: readonly unknown[];
+}
+
 /** Sends what has been cut of one machine to one target, the oldest first, and never gives up. */
 export class TargetSender {
   readonly siteId: string;
-  readonly #machine: Pick<ProtectedMachine, 'record' | 'cuts' | 'targets' | 'replicate'>;
+  readonly #machine: SentMachine;
   readonly #tools: SenderTools;
   readonly #onSent: (sent: SentCopy) => void;
   readonly #stop = new AbortController();
@@ -57,12 +71,7 @@ export class TargetSender {
     | { readonly failure: Failure; readonly isBlocked: boolean; readonly retryAtMs: number }
     | undefined;
 
-  constructor(
-    machine: Pick<ProtectedMachine, 'record' | 'cuts' | 'targets' | 'replicate'>,
-    siteId: string,
-    tools: SenderTools,
-    onSent: (sent: SentCopy) => void,
-  ) {
+  constructor(machine: SentMachine, siteId: string, tools: SenderTools, onSent: (sent: SentCopy) => void) {
     this.#machine = machine;
     this.siteId = siteId;
     this.#tools = tools;
@@ -103,7 +112,7 @@ export class TargetSender {
     return `${about}:${this.#machine.record.machineId}:${this.siteId}`;
   }
 
-  get #progress(): TargetProgress | undefined {
+  get #progress(): SentProgress | undefined {
     return this.#machine.targets.find(({ siteId }) => siteId === this.siteId);
   }
 

@@ -14,6 +14,7 @@ import {
 } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
+import type { ForwardReport } from './forwards.ts';
 import type { HomeMachine } from './machines.ts';
 import type { KeepReasons, PointProofs } from './replica-keeper.ts';
 
@@ -120,8 +121,13 @@ function presenceView(presence: MachinePresence): NonNullable<MachineView['prote
 }
 
 /** The source site's interval is not known here; the age of the newest point is. */
-export function replicaView(replica: Replica, nameOf: NameOf, nowMs: number): MachineView {
-  const { machineId, machineName, epoch, sourceSiteId, retention } = replica.record;
+export function replicaView(
+  replica: Replica,
+  forwards: readonly ForwardReport[],
+  nameOf: NameOf,
+  nowMs: number,
+): MachineView {
+  const { machineId, machineName, epoch, sourceSiteId, viaSiteId, retention } = replica.record;
   const newest = replica.newest;
   const sourceName = nameOf(sourceSiteId);
   const { incoming } = replica.describe();
@@ -134,6 +140,8 @@ export function replicaView(replica: Replica, nameOf: NameOf, nowMs: number): Ma
     replica: {
       sourceSiteId,
       ...(sourceName ? { sourceName } : {}),
+      ...(viaSiteId === undefined ? {} : { viaSiteId, ...named('viaName', nameOf(viaSiteId)) }),
+      ...(forwards.length > 0 ? { forwards: forwards.map((one) => forwardView(one, nameOf)) } : {}),
       points: replica.points.length,
       branches: replica.branches.length,
       retention,
@@ -154,6 +162,20 @@ export function replicaView(replica: Replica, nameOf: NameOf, nowMs: number): Ma
         newest && !replica.awaitsSeed ? { actualMs: Math.max(0, nowMs - newest.manifest.cutAtHereMs) } : {},
     },
   };
+}
+
+function forwardView({ policy, state }: ForwardReport, nameOf: NameOf) {
+  const { siteId, retention, copyTypes, spacingMs, bytesPerSecond, compression } = policy;
+  return {
+    ...{ ...state, ...named('name', nameOf(siteId)), retention, compression },
+    ...(copyTypes ? { copyTypes } : {}),
+    ...(spacingMs === undefined ? {} : { spacingMs }),
+    ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
+  };
+}
+
+function named<K extends string>(key: K, name: string | undefined): { [P in K]?: string } {
+  return name === undefined ? {} : ({ [key]: name } as { [P in K]?: string });
 }
 
 /** A machine that cannot be opened is shown all the same: silence would look like its absence. */

@@ -1,5 +1,6 @@
 import { hash } from 'node:crypto';
 import { assert } from '../lib/assert.ts';
+import { type Extent, type Extents, extentsOf } from '../lib/extents.ts';
 import { blockCount, blockLength, DIGEST_BYTES, zeroBlockDigest } from './blocks.ts';
 import { BLOCK_BYTES_MAX, BLOCK_BYTES_MIN, DISK_BYTES_MAX, isPowerOfTwo, writeU64 } from './format.ts';
 
@@ -138,6 +139,27 @@ export class DigestTree {
         if (!digest.equals(zeroAt(level, index))) yield { index, digest: Buffer.from(digest) };
       }
     }
+  }
+
+  /** What of this disk, in whole blocks, reads otherwise than a disk with another tree, beyond whose end all is zero. */
+  differenceFrom(older: DigestTree): Extents {
+    assert(older.#blockBytes === this.#blockBytes, 'trees of one block size are compared');
+    const [now, before] = [this.#levels[0]!, older.#levels[0]!];
+    const differing: Extent[] = [];
+    for (const number of [...new Set([...now.groups.keys(), ...before.groups.keys()])].sort(
+      (a, b) => a - b,
+    )) {
+      const [digests, others] = [now.groups.get(number)?.digests, before.groups.get(number)?.digests];
+      if (digests && others && digests.equals(others)) continue;
+      const end = Math.min((number + 1) * FAN_OUT, now.count);
+      for (let index = number * FAN_OUT; index < end; index++) {
+        const other = index < before.count ? digestAt(before, index) : zeroAt(now, index);
+        if (digestAt(now, index).equals(other)) continue;
+        const length = blockLength(this.#sizeBytes, this.#blockBytes, index);
+        differing.push({ offset: index * this.#blockBytes, length });
+      }
+    }
+    return extentsOf(differing);
   }
 
   #assertIndex(index: number): void {

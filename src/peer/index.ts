@@ -23,7 +23,7 @@
  */
 export { PEER_ERRORS } from './errors.ts';
 export { createIdentity, loadIdentity, type SiteIdentity, saveIdentity } from './identity.ts';
-export { type Signer, verifySignature } from './keys.ts';
+export { keyIdOfPem, type Signer, verifySignature } from './keys.ts';
 export { type Leaf, LeafKeeper } from './leaf-keeper.ts';
 export { Pairing, type PairingOptions, TOKEN_LIFETIME_MAX_MS, type TokenReuse } from './pairing.ts';
 export type { Peer, PeerAddress } from './peer.ts';

@@ -87,3 +87,9 @@ export function verifySignature(publicKey: string, bytes: Uint8Array, signature:
   if (key === undefined || signature.length !== 64) return false;
   return ed25519Verify(null, bytes, key, signature);
 }
+
+/** What a public key (PEM) is named by in what it signs; undefined for a text that is no Ed25519 key. */
+export function keyIdOfPem(publicKey: string): string | undefined {
+  const key = publicKeyFrom(publicKey);
+  return key && keyIdOf(key);
+}

@@ -31,6 +31,8 @@ export type KeepReason =
   | 'newest-group'
   /** Points of the same cut are still to come. */
   | 'group-awaited'
+  /** It is on its way to another site. */
+  | 'forwarding'
   /** A place of its copy type. */
   | `type-${string}`
   | Period;

@@ -42,6 +42,7 @@ export {
 } from './older-copy.ts';
 export {
   type BranchRecord,
+  bringerOf,
   CONTENT_PROOF,
   type ContentProof,
   type PointManifest,

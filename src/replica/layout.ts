@@ -78,6 +78,22 @@ export class ReplicaLayout {
     return join(this.branches, branchId);
   }
 
+  /** How far each site is that the points of this replica are forwarded to. */
+  get forwards(): string {
+    return join(this.directory, 'forwards');
+  }
+
+  forward(siteId: string): string {
+    assert(isId(siteId), 'a site id names a file');
+    return join(this.forwards, `${siteId}.json`);
+  }
+
+  /** Digests of what such a site has acknowledged. */
+  forwardedLeaves(siteId: string): string {
+    assert(isId(siteId), 'a site id names a directory');
+    return join(this.forwards, siteId);
+  }
+
   proofs(pointId: string): string {
     return join(this.directory, 'proofs', pointId);
   }

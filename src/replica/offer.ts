@@ -2,6 +2,7 @@ import { type DeltaHeader, type DeltaProgress, NOTHING_RECEIVED } from '../delta
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import { hasDisk, type ReplicaDescription, type ReplicaPoint } from './description.ts';
 import { replicaFailure } from './errors.ts';
+import type { ReplicaRecord } from './records.ts';
 
 export interface Offer {
   readonly header: DeltaHeader;
@@ -31,13 +32,15 @@ export type OfferAnswer =
 
 /**
  * Whether a delta may be laid on the replica: only on top of the newest point, with the next sequence number, in the
- * current epoch, with no disk smaller than it was. Disks may come and go, but none comes again: its layers would be taken for
+ * current epoch, with no disk smaller than it was. Of forwarded points some may be missing in between: they keep the numbers that
+ * their source has given them. Disks may come and go, but none comes again: its layers would be taken for
  * those of the one before. A delta that makes the newest point is a repetition and already taken. Pure.
  */
 export function answerOffer(
   header: DeltaHeader,
   replica: ReplicaDescription,
   disks: KnownDisks | undefined,
+  { viaSiteId }: Pick<ReplicaRecord, 'viaSiteId'> = {},
 ): OfferAnswer {
   const { newest, epoch, incoming } = replica;
   if (header.epoch !== epoch) return conflict({ why: 'epoch', held: epoch, offered: header.epoch });
@@ -50,7 +53,8 @@ export function answerOffer(
     return conflict({ why: 'parent', newest: newest?.pointId ?? null, offered: parent?.pointId ?? null });
   }
   const expected = (newest?.sequence ?? 0) + 1;
-  if (header.sequence !== expected) return conflict({ why: 'sequence', expected, offered: header.sequence });
+  const mayFollow = viaSiteId === undefined ? header.sequence === expected : header.sequence >= expected;
+  if (!mayFollow) return conflict({ why: 'sequence', expected, offered: header.sequence });
   if (disks) {
     const difference = diskDifference(header, disks);
     if (difference) return conflict({ why: 'disks', detail: difference });

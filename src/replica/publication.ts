@@ -38,6 +38,7 @@ import {
   INCOMING_RECORD,
   manifestKind,
   type PointManifest,
+  type ReplicaRecord,
   VERIFIED_RECORD,
   verifiedKind,
 } from './records.ts';
@@ -50,7 +51,7 @@ export interface PublishRequest {
   readonly session: ReceiveSession;
   readonly signed: SignedStatement;
   readonly receivedBytes: number;
-  readonly sourceSiteId: string;
+  readonly of: Pick<ReplicaRecord, 'sourceSiteId' | 'viaSiteId'>;
   readonly isSignedBySource: (sourceSiteId: string, signed: SignedStatement) => boolean;
   readonly parent: PointStatement | null;
   readonly parentChain: (diskId: string) => ImageFile[];
@@ -123,7 +124,7 @@ export async function publishProven(
 export function checkOfSource(
   raw: SignedStatement,
   what: string,
-  { sourceSiteId, isSignedBySource }: Pick<PublishRequest, 'sourceSiteId' | 'isSignedBySource'>,
+  { of: { sourceSiteId }, isSignedBySource }: Pick<PublishRequest, 'of' | 'isSignedBySource'>,
 ): SignedStatement {
   const signed = checkSignedStatement(raw, what);
   const { statement, keyId } = signed;
@@ -139,12 +140,13 @@ function checkStatement(request: PublishRequest): SignedStatement {
   const signed = checkOfSource(request.signed, `the statement of ${header.pointId}`, request);
   const { statement } = signed;
   const saysOf = (
-    words: Pick<PointStatement, 'machineId' | 'pointId' | 'sequence' | 'epoch' | 'parent' | 'blockBytes'>,
-  ) => [words.machineId, words.pointId, words.sequence, words.epoch, words.parent, words.blockBytes] as const;
+    words: Pick<PointStatement, 'machineId' | 'pointId' | 'sequence' | 'epoch' | 'blockBytes'>,
+  ) => [words.machineId, words.pointId, words.sequence, words.epoch, words.blockBytes] as const;
   const sizesOf = (disks: readonly { diskId: string; sizeBytes: number }[]) =>
     disks.map(({ diskId, sizeBytes }) => [diskId, sizeBytes] as const);
   const isSame =
     canonicalJson(saysOf(statement)) === canonicalJson(saysOf(header)) &&
+    followsAsSaid(statement, header, request) &&
     canonicalJson(sizesOf(statement.disks)) === canonicalJson(sizesOf(header.disks));
   if (isSame) return signed;
   throw replicaFailure(
@@ -154,6 +156,20 @@ function checkStatement(request: PublishRequest): SignedStatement {
       context: { pointId: header.pointId },
     },
   );
+}
+
+/**
+ * Whether a delta lies where its statement says. Of forwarded points retention may have taken some between the two: then only
+ * their order can be checked, as between neighbours in a directory; that the content is right is told by the roots. Pure.
+ */
+function followsAsSaid(
+  { parent, sequence }: Pick<PointStatement, 'parent' | 'sequence'>,
+  header: Pick<DeltaHeader, 'parent'>,
+  { of: { viaSiteId }, parent: below }: Pick<PublishRequest, 'of' | 'parent'>,
+): boolean {
+  const isSame = canonicalJson(parent) === canonicalJson(header.parent);
+  if (isSame || viaSiteId === undefined) return isSame;
+  return below === null || sequence > below.sequence + 1;
 }
 
 /** Reads the new layer back through its whole chain; returns the tree that the disk now has. Writes its leaves file. */

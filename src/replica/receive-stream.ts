@@ -1,14 +1,16 @@
-import { DATA_FRAME_BYTES_MAX, type DeltaSameFrame, decodeDelta } from '../delta/index.ts';
+import { DATA_FRAME_BYTES_MAX, type DeltaSameFrame, decodeDelta, NOTHING_RECEIVED } from '../delta/index.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { observed } from '../lib/streams.ts';
 import type { SignedStatement } from '../recovery-point/index.ts';
+import type { Incoming, ReplicaPoint } from './description.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
-import { checkSameDelta } from './offer.ts';
+import { beginning, checkSameDelta, type Offer } from './offer.ts';
 import { type OlderDisks, olderCopyChanged } from './older-copy.ts';
 import { discardSession } from './publication.ts';
 import { ReceiveSession } from './receive-session.ts';
+import type { ReplicaTools } from './tools.ts';
 
 export interface ReceiveOptions {
   readonly signal?: AbortSignal | undefined;
@@ -57,6 +59,23 @@ async function takeOlder(
   const data = memory.subarray(0, length);
   await older.take(diskId, offset, data, leaves);
   await session.apply({ type: 'data', number, disk, offset, data }, true);
+}
+
+/** Makes the session of a delta that is taken; nothing of it has arrived. */
+export async function createSession(
+  { files, clock }: Pick<ReplicaTools, 'files' | 'clock'>,
+  layout: ReplicaLayout,
+  { header, skewMs }: Offer,
+  newest: ReplicaPoint | undefined,
+): Promise<Incoming> {
+  const { session, pointId } = header;
+  const created = await ReceiveSession.create({
+    ...{ files, header, skewMs, begins: beginning(header, newest) },
+    directory: layout.session(session),
+    nowMs: clock.wallMs(),
+  });
+  await created.release();
+  return { session, pointId, progress: NOTHING_RECEIVED };
 }
 
 /** Opens a session to go on with; one whose files do not fit its record is discarded, and `onDiscard` told before. */

@@ -7,7 +7,10 @@ const Time = Type.Integer({ minimum: 0 });
 const ReplicaRecordSchema = Type.Object({
   machineId: Type.String(),
   machineName: Type.String(),
+  /** The site that makes the points and signs them. */
   sourceSiteId: Type.String(),
+  /** The site that brings them, where that is another one: it holds a replica of the machine itself. */
+  viaSiteId: Type.Optional(Type.String()),
   /** The epoch whose deltas are accepted; a failover here raises it and so fences the old source. */
   epoch: Type.Integer({ minimum: 1 }),
   createdAtMs: Time,
@@ -15,10 +18,22 @@ const ReplicaRecordSchema = Type.Object({
 });
 /** `replica.json`: whose replica this is. */
 export type ReplicaRecord = Type.Static<typeof ReplicaRecordSchema>;
-export const REPLICA_RECORD = recordKind('replica', 2, ReplicaRecordSchema, (value) => ({
-  ...value,
-  retention: retentionOfOld((value as { retention?: unknown }).retention),
-}));
+export const REPLICA_RECORD = recordKind('replica', 3, ReplicaRecordSchema, (value, version) =>
+  version >= 2
+    ? value
+    : { ...value, retention: retentionOfOld((value as { retention?: unknown }).retention) },
+);
+const REPLICA_RECORD_2 = recordKind('replica', 2, ReplicaRecordSchema);
+
+/** A program that knows nothing of forwarded points would take them for damage, and their source for the one that brings them. */
+export function replicaKind({ viaSiteId }: ReplicaRecord): typeof REPLICA_RECORD {
+  return viaSiteId === undefined ? REPLICA_RECORD_2 : REPLICA_RECORD;
+}
+
+/** The site that deltas of a replica are taken from. */
+export function bringerOf({ sourceSiteId, viaSiteId }: ReplicaRecord): string {
+  return viaSiteId ?? sourceSiteId;
+}
 
 const PointManifestSchema = Type.Object({
   signed: SignedStatement,

@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import { type DeltaHeader, type DigestTree, NOTHING_RECEIVED } from '../delta/index.ts';
+import type { DeltaHeader, DigestTree } from '../delta/index.ts';
 import type { ImageFile } from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
@@ -26,12 +26,18 @@ import type { ReplicaLayout } from './layout.ts';
 import { loadPoints, loadState, loadTree, mergeTools, type ReplicaState } from './loading.ts';
 import { type MergeTools, pendingMerge, redoMerge, runMerge } from './merge.ts';
 import { planMerge } from './merge-plan.ts';
-import { answerOffer, beginning, type Offer, type OfferAnswer } from './offer.ts';
+import { answerOffer, type Offer, type OfferAnswer } from './offer.ts';
 import { PointList } from './point-list.ts';
 import { discardSession, publishReceived } from './publication.ts';
-import { ReceiveSession } from './receive-session.ts';
-import { isLost, openSession, type ReceiveOptions, takeStream } from './receive-stream.ts';
-import { type BranchRecord, type MergeIntent, REPLICA_RECORD, type ReplicaRecord } from './records.ts';
+import type { ReceiveSession } from './receive-session.ts';
+import { createSession, isLost, openSession, type ReceiveOptions, takeStream } from './receive-stream.ts';
+import {
+  type BranchRecord,
+  type MergeIntent,
+  REPLICA_RECORD,
+  type ReplicaRecord,
+  replicaKind,
+} from './records.ts';
 import { type Others, type Proven, verdictsOf } from './retention-facts.ts';
 import { areAwaitingSeed, awaitingSeed, Seeding } from './seeding.ts';
 import type { SeedAnnouncement } from './stand-in.ts';
@@ -89,7 +95,7 @@ export class Replica {
     for (const directory of [layout.disks, layout.points, layout.incoming, layout.intents, layout.branches]) {
       await files.makeDirectory(directory);
     }
-    await storeRecord(files, layout.record, REPLICA_RECORD, record);
+    await storeRecord(files, layout.record, replicaKind(record), record);
     await files.syncDirectory(join(layout.directory, '..'));
     return Replica.open(tools, layout);
   }
@@ -152,7 +158,7 @@ export class Replica {
       await this.#catchUp();
       const { newest } = this;
       const known = newest && { now: newest.statement.disks, ever: this.#points.diskIds };
-      const answer = answerOffer(offer.header, this.describe(), known);
+      const answer = answerOffer(offer.header, this.describe(), known, this.#record);
       if (answer.kind !== 'accept') return answer;
       if (this.#incoming && this.#incoming.session !== offer.header.session) {
         await discardSession(this.#tools.files, this.layout, this.#incoming.session);
@@ -161,16 +167,9 @@ export class Replica {
       if (!this.#incoming) {
         // Should this fail, what there is of it is found and used or swept at the next offer.
         this.#isOutdated = true;
-        const session = await ReceiveSession.create({
-          ...{ files: this.#tools.files, header: offer.header, begins: beginning(offer.header, newest) },
-          directory: this.layout.session(offer.header.session),
-          nowMs: this.#tools.clock.wallMs(),
-          skewMs: offer.skewMs,
-        });
-        await session.release();
+        const incoming = await createSession(this.#tools, this.layout, offer, newest);
         this.#isOutdated = false;
-        const { session: id, pointId } = offer.header;
-        this.#incoming = { session: id, pointId, progress: NOTHING_RECEIVED };
+        this.#incoming = incoming;
       }
       return { kind: 'accept', session: this.#incoming.session, progress: this.#incoming.progress };
     });
@@ -193,7 +192,10 @@ export class Replica {
       if (this.#incoming?.session !== sessionId) {
         throw replicaFailure('REPLICA_SESSION_UNKNOWN', `no delta ${sessionId} has been accepted`);
       }
-      const session = await this.#openSession(sessionId);
+      // One whose files do not fit its record is worth nothing; the delta is sent anew.
+      const session = await openSession(this.#tools.files, this.layout, sessionId, () => {
+        this.#isOutdated = true;
+      });
       const { signed, receivedBytes } = await this.#readStream(session, source, o);
       try {
         const acknowledgement = await this.#write(() => this.#publish(session, signed, receivedBytes));
@@ -208,14 +210,6 @@ export class Replica {
     });
     return received.finally(() => {
       this.#uploads -= 1;
-    });
-  }
-
-  /** A session whose files do not fit its record is worth nothing; the delta is sent anew. */
-  #openSession(session: string): Promise<ReceiveSession> {
-    const { files } = this.#tools;
-    return openSession(files, this.layout, session, () => {
-      this.#isOutdated = true;
     });
   }
 
@@ -250,7 +244,7 @@ export class Replica {
       session,
       signed,
       receivedBytes,
-      sourceSiteId: this.#record.sourceSiteId,
+      of: this.#record,
       parent: this.newest?.statement ?? null,
       parentChain: (diskId) => (this.newest ? this.chain(this.newest.statement.pointId, diskId) : []),
       trees: this.#trees,
@@ -487,9 +481,14 @@ export class Replica {
   update(change: Partial<Pick<ReplicaRecord, 'retention' | 'epoch' | 'machineName'>>): Promise<void> {
     return this.#write(async () => {
       const record = { ...this.#record, ...change };
-      await storeRecord(this.#tools.files, this.layout.record, REPLICA_RECORD, record);
+      await storeRecord(this.#tools.files, this.layout.record, replicaKind(record), record);
       this.#record = record;
     });
+  }
+
+  /** Work beside no merge: what chains and digests are put together from stands still meanwhile. */
+  undisturbed<T>(work: () => Promise<T>): Promise<T> {
+    return this.#write(work);
   }
 
   /** The digest tree of a disk at a point, from the leaves files; for verification. */

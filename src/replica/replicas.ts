@@ -4,9 +4,9 @@ import { messageOf } from '../lib/errors.ts';
 import { type FileSystem, publishFile } from '../lib/files.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { isId } from '../lib/random.ts';
-import type { RetentionPolicy } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
 import { ReplicaLayout } from './layout.ts';
+import type { ReplicaRecord } from './records.ts';
 import { Replica } from './replica.ts';
 import type { ReplicaTools } from './tools.ts';
 import type { InterruptedMerge } from './unmerged.ts';
@@ -122,7 +122,7 @@ export class Replicas {
   /** The replica that an offered delta belongs to; made if its machine is new here. */
   async forOffer(
     header: Pick<DeltaHeader, 'machineId' | 'epoch'>,
-    o: { sourceSiteId: string; machineName: string; retention: RetentionPolicy },
+    o: Pick<ReplicaRecord, 'sourceSiteId' | 'viaSiteId' | 'machineName' | 'retention'>,
   ): Promise<Replica> {
     const known = this.#open.get(header.machineId);
     if (known) return known;
@@ -135,6 +135,7 @@ export class Replicas {
       machineId: header.machineId,
       machineName: o.machineName,
       sourceSiteId: o.sourceSiteId,
+      ...(o.viaSiteId === undefined ? {} : { viaSiteId: o.viaSiteId }),
       epoch: header.epoch,
       createdAtMs: this.#tools.clock.wallMs(),
       retention: o.retention,

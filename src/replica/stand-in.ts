@@ -72,9 +72,8 @@ export async function publishStandIn(
 }
 
 function checkAnnounced({ record, isSignedBySource }: StandInTools, raw: SignedStatement): PointStatement {
-  const { sourceSiteId } = record;
   const what = 'the statement of an announced seed';
-  const { statement } = checkOfSource(raw, what, { sourceSiteId, isSignedBySource });
+  const { statement } = checkOfSource(raw, what, { of: record, isSignedBySource });
   const { machineId, epoch, parent, sequence, blockBytes } = statement;
   const isFirst = parent === null && sequence === 1 && blockBytes === 65_536;
   if (machineId === record.machineId && epoch === record.epoch && isFirst) return statement;

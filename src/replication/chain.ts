@@ -16,7 +16,7 @@ import type { CutRecord, MachineRecord, ProtectedDisk } from './records.ts';
  */
 
 /** Cuts that have happened, in order; one of which that is not known is not among them. */
-export function happened(cuts: readonly CutRecord[]): CutRecord[] {
+export function happened<C extends Pick<CutRecord, 'state'>>(cuts: readonly C[]): C[] {
   return cuts.filter(({ state }) => state !== 'intended');
 }
 
@@ -101,7 +101,7 @@ export function layersSince(
 }
 
 /** Cuts whose state a chain of the files there are still reads as: none below one whose layer is merged. */
-export function readable(cuts: readonly CutRecord[]): CutRecord[] {
+export function readable<C extends Pick<CutRecord, 'state' | 'merged' | 'ordinal'>>(cuts: readonly C[]): C[] {
   const merged = happened(cuts).findLast((cut) => cut.merged)?.ordinal ?? 0;
   return happened(cuts).filter(({ ordinal }) => ordinal >= merged);
 }

@@ -6,8 +6,14 @@ import type { SessionConflict } from './session-plan.ts';
  * REPLICATION_CONFLICT for a person: what does not fit, by its short name and in words, and the way out of this very
  * conflict where there is one. The evidence itself stands in the failure's context.
  */
-export function conflictFailure(machine: string, evidence: SessionConflict | OfferConflict): Error {
-  const { said, wayOut } = explained(machine, evidence);
+export function conflictFailure(
+  machine: string,
+  evidence: SessionConflict | OfferConflict,
+  isForwarded = false,
+): Error {
+  const { said, wayOut } = isForwarded
+    ? { ...explained(machine, evidence), wayOut: wayOutOfForwarding(machine) }
+    : explained(machine, evidence);
   return replicationFailure('REPLICATION_CONFLICT', `${machine}: ${evidence.why}: ${said}`, {
     context: { machine, ...evidence },
     ...(wayOut === undefined ? {} : { hint: wayOut }),
@@ -58,6 +64,10 @@ function explained(
         said: 'the other site awaits the base of the machine, and cannot prove a copy that does not come in whole blocks',
       };
   }
+}
+
+function wayOutOfForwarding(machine: string): string {
+  return `What the other site holds stays usable there. To forward nothing more: \`warmsite replica forward ${machine} --to SITE --stop\`. To forward everything anew, stop, remove the replica at the other site (\`warmsite replica remove ${machine}\`), and begin again.`;
 }
 
 function fenced(ourEpoch: number, theirEpoch: number): { readonly said: string; readonly wayOut?: string } {

@@ -12,9 +12,9 @@ import { AcknowledgedDigests } from './acknowledged-digests.ts';
 import { readable } from './chain.ts';
 import { conflictFailure } from './conflict.ts';
 import { deltaHeader, deltaRequest, type SendPlan } from './delta-request.ts';
+import { checkAcknowledged, transferDelta } from './delta-transfer.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
-import { olderOf } from './older-leaves.ts';
 import { outrunBy, outrunSince } from './outrun.ts';
 import { placeOf, type TargetPlace } from './places.ts';
 import type { ChainTools } from './protected-chain.ts';
@@ -170,7 +170,7 @@ export class Delivery {
   /** From here on no file of the chain of the planned cut is written. */
   #planned(replica: ReplicaDescription | null): SessionPlan {
     const { record, cuts } = this.#machine();
-    const plan = planSession(record.epoch, cuts, this.#record, replica, this.#policy.spacingMs);
+    const plan = planSession(record.epoch, cuts, this.#record, replica, this.#policy);
     const isRead = plan.kind === 'full' || plan.kind === 'incremental' || plan.kind === 'acknowledged';
     if (isRead) this.#readingCutId = plan.cut.cutId;
     return plan;
@@ -297,7 +297,7 @@ export class Delivery {
     const announcement = { session: newId(clock, random), signed };
     const details = { machineName: name, retention: this.#policy.retention };
     const acknowledgement = await target.seeds.announce(announcement, details, leaves, signal);
-    checkAcknowledged(acknowledgement, cut, statementDigest(signed.statement));
+    checkAcknowledged(acknowledgement, cut.cutId, statementDigest(signed.statement));
     await this.#recordAcknowledgement(cut, acknowledgement, signed);
     return { kind: 'sent', acknowledgement, wireBytes };
   }
@@ -322,7 +322,7 @@ export class Delivery {
 
   async #transfer(target: ReplicationTarget, plan: SendPlan, asked?: AbortSignal): Promise<ReplicateOutcome> {
     const { clock, random } = this.#tools;
-    const { machineId, name } = this.#machine().record;
+    const { name } = this.#machine().record;
     const { retention, compression } = this.#policy;
     const session = plan.resume ?? newId(clock, random);
     const { cutId } = plan.cut;
@@ -337,22 +337,12 @@ export class Delivery {
       await this.#store({ session: { session, cutId, ...(wholeBlocks ? { wholeBlocks } : {}) } });
       await using sending = await this.#open(plan, session, signal);
       this.#send = sending;
-      const header = { ...deltaHeader(this.#machine(), this.#record, plan, session), firstFrame: 0 };
-      const answer = await target.offer(header, { machineName: name, retention }, signal);
-      if (answer.kind === 'conflict') throw conflictFailure(name, answer.conflict);
-      if (answer.kind === 'already') {
-        return await this.#accept(plan.cut, answer.newest, await sending.readThrough());
-      }
-      const older = olderOf(target, header, answer.older, signal);
-      const stream = this.#throttled(sending.stream(answer.progress, compression, older));
-      const acknowledgement = await target.upload(machineId, session, stream, signal);
-      const { sent } = sending;
-      if (!sent) {
-        throw replicationFailure(
-          'REPLICATION_ACK_WRONG',
-          'an acknowledgement came before the delta had been sent',
-        );
-      }
+      const header = deltaHeader(this.#machine(), this.#record, plan, session);
+      const { acknowledgement, sent } = await transferDelta({
+        ...{ target, sending, header, compression, signal },
+        details: { machineName: name, retention },
+        throttled: (stream) => this.#throttled(stream),
+      });
       // Awaited here: what fails must not fail unheard while the files are being closed.
       return await this.#accept(plan.cut, acknowledgement, sent);
     } catch (error) {
@@ -389,7 +379,7 @@ export class Delivery {
     acknowledgement: Acknowledgement,
     sent: SentDelta,
   ): Promise<ReplicateOutcome> {
-    checkAcknowledged(acknowledgement, cut, sent.statementDigest);
+    checkAcknowledged(acknowledgement, cut.cutId, sent.statementDigest);
     await this.#digests.save(acknowledgement.sequence, sent);
     await this.#recordAcknowledgement(cut, acknowledgement, sent.signed);
     const { wireBytes, olderBytes } = sent;
@@ -452,18 +442,6 @@ export class Delivery {
       this.#record = record;
     });
   }
-}
-
-function checkAcknowledged(
-  { pointId, statementDigest }: Acknowledgement,
-  cut: CutRecord,
-  digest: string,
-): void {
-  if (pointId === cut.cutId && statementDigest === digest) return;
-  const said = `the target acknowledged something else than ${cut.cutId}`;
-  throw replicationFailure('REPLICATION_ACK_WRONG', said, {
-    context: { sent: cut.cutId, acknowledged: pointId },
-  });
 }
 
 function seedNotNeeded(machine: string): Error {

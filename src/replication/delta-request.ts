@@ -24,14 +24,17 @@ export function deltaRequest(
   const ofDisks = <T>(work: (disk: ProtectedDisk) => T) =>
     Object.fromEntries(disks.map((disk) => [disk.diskId, work(disk)]));
   return {
-    ...{ images, signer, disks },
+    images,
     header: deltaHeader(delivered, target, plan, session),
     chains: ofDisks((disk) => chainAt(disk, cuts, cut)),
     layers: ofDisks((disk) => layersSince(disk, cuts, since, cut)),
     further: ofDisks((disk) => rangesWithin(target.outrun, disk.diskId, sizeAt(disk, cut))),
-    about: {
-      ...saidOf(machine, cut),
-      ...{ sourceSiteId: siteId, sequence, parent, missed: missedBy(target, cuts, cut) },
+    said: {
+      signer,
+      about: {
+        ...saidOf(machine, cut),
+        ...{ sourceSiteId: siteId, sequence, parent, missed: missedBy(target, cuts, cut) },
+      },
     },
   };
 }

@@ -137,6 +137,23 @@ export const REPLICATION_ERRORS = {
     remedy:
       'Machines are replicated by the site that owns them; look which sites are paired with `warmsite site show`.',
   },
+  REPLICATION_COMES_FORWARDED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The points go on coming by that site. To replicate the machine there directly instead, end the forwarding (`warmsite replica forward VM --to SITE --stop`) and remove the replica at the site that is refused here (`warmsite replica remove`): it gets everything anew then.',
+  },
+  REPLICATION_FORWARD_UNKNOWN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Upgrade the site that the points are forwarded to. Nothing is sent meanwhile.',
+  },
+  REPLICATION_FORWARD_DAMAGED: {
+    kind: 'corrupt',
+    retry: 'never',
+    remedy:
+      'The replica here does not read as its source signed it, and nothing of it was forwarded. `warmsite point verify` tells where it is damaged; younger points may be whole.',
+  },
 } as const satisfies ErrorCatalogue;
 
 export const replicationFailure = failuresOf(REPLICATION_ERRORS);

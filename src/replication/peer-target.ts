@@ -31,15 +31,19 @@ export class PeerTarget implements ReplicationTarget {
 
   async offer(header: DeltaHeader, details: OfferDetails, signal?: AbortSignal): Promise<OfferAnswer> {
     const retention = retentionToWire(details.retention);
-    const body = { header, ...details, retention, wallMs: this.#clock.wallMs() };
+    const { machineName, forwarded } = details;
+    const wallMs = this.#clock.wallMs() + (forwarded?.skewMs ?? 0);
+    const offered = { header, machineName, retention, wallMs };
+    const body = forwarded ? { ...offered, origin: forwarded.origin } : offered;
+    const call = forwarded ? 'replica.forward' : 'replica.offer';
     try {
-      const answer = await this.#client.call(
-        'replica.offer',
-        body as unknown as Json,
-        signal ? { signal } : {},
-      );
+      const answer = await this.#client.call(call, body as unknown as Json, signal ? { signal } : {});
       return answer as unknown as OfferAnswer;
     } catch (error) {
+      if (forwarded && isFailure(error, 'PEER_CALL_UNKNOWN')) {
+        const said = 'the other site runs a version that takes no points from a replica';
+        throw replicationFailure('REPLICATION_FORWARD_UNKNOWN', said, { cause: error });
+      }
       if (!isFailure(error, 'REPLICATION_REQUEST_INVALID') || !needsVersion2(details.retention)) throw error;
       const said = 'the recovery site runs a version that does not know this kind of retention policy';
       throw replicationFailure('REPLICATION_RETENTION_UNKNOWN', said, { cause: error });

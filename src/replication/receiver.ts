@@ -9,15 +9,18 @@ import type { CallHandler, UploadHandler } from '../peer/index.ts';
 import { checkSignedStatement, type RetentionPolicy } from '../recovery-point/index.ts';
 import {
   type Acknowledgement,
+  bringerOf,
   DIGEST_PAGE_BLOCKS,
   type OfferAnswer,
   type OlderDisks,
   olderCopyChanged,
   type Replica,
+  type ReplicaRecord,
   type Replicas,
   type SeedAnnouncement,
 } from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
+import { Origin } from './origin.ts';
 import { type RetentionPreview, retentionFromWire } from './retention-wire.ts';
 
 const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
@@ -51,6 +54,11 @@ const OfferBody = Type.Object({
   wallMs: Type.Number(),
 });
 
+const ForwardBody = Type.Object({ ...OfferBody.properties, origin: Origin });
+
+/** Where points come from, and by whom. */
+type Bringing = Pick<ReplicaRecord, 'sourceSiteId' | 'viaSiteId'>;
+
 /** Points that were cut together are kept together. */
 const GROUPS_VERSION = 1;
 
@@ -64,6 +72,8 @@ export interface ReceiverTools {
   readonly preview: (replica: Replica, policy: RetentionPolicy) => Promise<RetentionPreview>;
   /** What somebody has said is an older copy of the disks of this machine; undefined if nobody has. */
   readonly olderDisks: (siteId: string, machineName: string, header: DeltaHeader) => OlderDisks | undefined;
+  /** Whether points of this origin may be taken from a site that is not it; throws if not. */
+  readonly acceptOrigin: (origin: Origin, fromSiteId: string) => Promise<void>;
   /** Told of the clock difference that was measured with each offer. */
   readonly onSkew: (siteId: string, skewMs: number) => void;
 }
@@ -120,7 +130,14 @@ export class ReplicationReceiver {
         return (await this.#tools.preview(replica, retentionFromWire(retention))) as unknown as Json;
       },
       'replica.groups': async () => ({ version: GROUPS_VERSION }),
-      'replica.offer': (peer, body) => this.#offer(peer.siteId, body),
+      'replica.offer': (peer, body) => {
+        return this.#offer(this.#checked(OfferBody, body), peer.siteId, { sourceSiteId: peer.siteId });
+      },
+      'replica.forward': async (peer, body) => {
+        const { origin, ...offer } = this.#checked(ForwardBody, body);
+        await this.#tools.acceptOrigin(origin, peer.siteId);
+        return this.#offer(offer, peer.siteId, { sourceSiteId: origin.siteId, viaSiteId: peer.siteId });
+      },
       'replica.older-leaves': (peer, body, signal) => this.#olderLeaves(peer.siteId, body, signal),
       'replica.announce-seed': (peer, body) => this.#announceSeed(peer.siteId, body),
       'replica.keep-for-seed': async (peer, body) => {
@@ -133,13 +150,16 @@ export class ReplicationReceiver {
     };
   }
 
-  async #offer(siteId: string, body: Json): Promise<Json> {
-    const { header: raw, machineName, retention: wire, wallMs } = this.#checked(OfferBody, body);
+  async #offer(
+    { header: raw, machineName, retention: wire, wallMs }: Type.Static<typeof OfferBody>,
+    siteId: string,
+    from: Bringing,
+  ): Promise<Json> {
     const header = checkHeader(raw);
     const retention = retentionFromWire(wire);
     const skewMs = Math.round(wallMs - this.#tools.wallMs());
-    this.#tools.onSkew(siteId, skewMs);
-    const replica = await this.#replicaFor(siteId, header, machineName, retention);
+    if (from.viaSiteId === undefined) this.#tools.onSkew(siteId, skewMs);
+    const replica = await this.#replicaFor(from, header, machineName, retention);
     const answer = await replica.offer({ header, skewMs });
     if (answer.kind === 'accept') return this.#accept(answer, replica, header);
     if (answer.kind === 'conflict') {
@@ -149,8 +169,10 @@ export class ReplicationReceiver {
   }
 
   #accept(answer: Extract<OfferAnswer, { kind: 'accept' }>, replica: Replica, header: DeltaHeader): Json {
-    const { sourceSiteId: siteId, machineName } = replica.record;
-    const isFirst = header.parent === null;
+    const siteId = bringerOf(replica.record);
+    const { machineName, viaSiteId } = replica.record;
+    // An older copy is lent to the site that has the machine, and to no one else.
+    const isFirst = header.parent === null && viaSiteId === undefined;
     const disks = isFirst ? this.#tools.olderDisks(siteId, machineName, header) : undefined;
     const begun = Promise.withResolvers<void>();
     const first = isFirst ? { disks, changed: new AbortController(), begun, isOver: false } : undefined;
@@ -186,7 +208,8 @@ export class ReplicationReceiver {
     const signed = checkSignedStatement(raw, 'the statement of an announced seed');
     const skewMs = Math.round(wallMs - this.#tools.wallMs());
     this.#tools.onSkew(siteId, skewMs);
-    const replica = await this.#replicaFor(siteId, signed.statement, machineName, retention);
+    const from = { sourceSiteId: siteId };
+    const replica = await this.#replicaFor(from, signed.statement, machineName, retention);
     const known = replica.seeding.announced(signed);
     if (known) return known as unknown as Json;
     this.#sessions.set(session, { replica, siteId, announcement: { session, signed, skewMs } });
@@ -194,17 +217,13 @@ export class ReplicationReceiver {
   }
 
   async #replicaFor(
-    siteId: string,
+    from: Bringing,
     header: Pick<DeltaHeader, 'machineId' | 'epoch'>,
     machineName: string,
     retention: RetentionPolicy,
   ): Promise<Replica> {
-    const replica = await this.#tools.replicas.forOffer(header, {
-      sourceSiteId: siteId,
-      machineName,
-      retention,
-    });
-    checkOwner(replica, siteId);
+    const replica = await this.#tools.replicas.forOffer(header, { ...from, machineName, retention });
+    checkSameWay(replica.record, from);
     const known = replica.record;
     const isSame =
       known.machineName === machineName &&
@@ -263,11 +282,31 @@ async function receiveFirst(
   }
 }
 
-function checkOwner(replica: Replica, siteId: string): void {
-  if (replica.record.sourceSiteId === siteId) return;
-  throw replicationFailure('REPLICATION_NOT_YOURS', 'this replica belongs to another site', {
-    context: { machineId: replica.record.machineId },
-  });
+/** Throws REPLICATION_NOT_YOURS, REPLICATION_COMES_FORWARDED. */
+function checkOwner({ record }: Replica, siteId: string): void {
+  if (bringerOf(record) === siteId) return;
+  const { machineId, sourceSiteId } = record;
+  throw sourceSiteId === siteId ? comesForwarded(record) : notYours(machineId);
+}
+
+/**
+ * The points of a replica come by one way: the numbers that a site gives the points of a machine are each target's own, so that
+ * what is counted for one cannot be laid upon what was counted for another.
+ */
+function checkSameWay(record: ReplicaRecord, { sourceSiteId, viaSiteId }: Bringing): void {
+  if (record.sourceSiteId === sourceSiteId && record.viaSiteId === viaSiteId) return;
+  const isAnotherWay = record.sourceSiteId === sourceSiteId && viaSiteId === undefined;
+  throw isAnotherWay ? comesForwarded(record) : notYours(record.machineId);
+}
+
+function notYours(machineId: string): Error {
+  const said = 'this replica belongs to another site, or its points come by another way';
+  return replicationFailure('REPLICATION_NOT_YOURS', said, { context: { machineId } });
+}
+
+function comesForwarded({ machineId, machineName, viaSiteId }: ReplicaRecord): Error {
+  const said = `the points of ${machineName} come here by way of site ${viaSiteId}`;
+  return replicationFailure('REPLICATION_COMES_FORWARDED', said, { context: { machineId } });
 }
 
 /** Enough of a look at an offered header to act on it; the stream's own header is checked whole by the decoder. */

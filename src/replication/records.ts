@@ -23,7 +23,7 @@ const Image = Type.Object({
   format: Type.Union([Type.Literal('qcow2'), Type.Literal('raw')]),
 });
 
-const TargetPolicySchema = Type.Object({
+export const TargetPolicySchema = Type.Object({
   siteId: Type.String(),
   retention: RetentionPolicy,
   /** Bytes a second on the wire; absent: as fast as it goes. */
@@ -285,7 +285,7 @@ const OutrunSchema = Type.Object({
 /** What changed since the acknowledged state of a target that the others have outrun, in the place of its layers. */
 export type Outrun = Type.Static<typeof OutrunSchema>;
 
-const TargetSchema = Type.Object({
+export const TargetSchema = Type.Object({
   siteId: Type.String(),
   /** The digests of what it acknowledged lie in a directory of its own. */
   ownLeaves: Type.Optional(Type.Literal(true)),

@@ -20,7 +20,7 @@ export async function exportAgain(
   { target, signed, path }: { target: ReplicationTarget; signed: SignedStatement; path: string },
   o: SeedExportOptions,
 ): Promise<SeedExported> {
-  const { images, signer } = tools;
+  const { images } = tools;
   const { machineId, machineName, pointId, sequence } = signed.statement;
   const { file, known } = await seedPath(tools.files, path, { machineName, sequence, pointId });
   await target.seeds.keep(machineId, pointId, o.signal);
@@ -28,7 +28,7 @@ export async function exportAgain(
   const { ordinal } = acknowledged!;
   const disks = record.disks.filter((disk) => isThereAt(disk, ordinal));
   await using sending = await SendSession.open({
-    ...{ images, signer, signed, disks, trees: new Map(), about: signed.statement },
+    ...{ images, said: { signed }, trees: new Map() },
     header: { ...seedHeader({ signed }), granularityBytes: HEADER_DEFAULTS.granularityBytes },
     chains: Object.fromEntries(disks.map((disk) => [disk.diskId, chainUpTo(disk, cuts, ordinal)])),
     ...(o.signal ? { signal: o.signal } : {}),

@@ -29,7 +29,7 @@ import { type DiskDelta, GRANULARITY_BYTES, onGranularity, piecesOfDisk } from '
 import { replicationFailure } from './errors.ts';
 import { nameAt } from './names.ts';
 import type { OlderLeaves } from './older-leaves.ts';
-import type { CutRecord, MachineRecord, ProtectedDisk } from './records.ts';
+import type { CutRecord, MachineRecord } from './records.ts';
 
 /** Signs point statements in the name of this site. */
 export interface StatementSigner {
@@ -51,7 +51,6 @@ export type Older = ReadonlyMap<string, OlderLeaves>;
 
 export interface SendRequest {
   readonly images: DiskImages;
-  readonly signer: StatementSigner;
   readonly header: Omit<DeltaHeader, 'firstFrame'>;
   /** By disk id: the chain as of the cut. */
   readonly chains: Readonly<Record<string, readonly ImageFile[]>>;
@@ -59,14 +58,24 @@ export interface SendRequest {
   readonly layers?: Readonly<Record<string, number>>;
   /** By disk id: what changed besides, in layers that are no more. */
   readonly further?: Readonly<Record<string, Extents>>;
-  readonly disks: readonly ProtectedDisk[];
+  /** By disk id: all that changed, known otherwise than from layers; the chains are not asked then. */
+  readonly changed?: ReadonlyMap<string, Extents>;
   /** By disk id: the tree of the parent; a disk without one is sent whole. */
   readonly trees: ReadonlyMap<string, DigestTree>;
+  readonly said: SaidAnew | SaidBefore;
+  readonly signal?: AbortSignal;
+}
+
+/** The point is made here: its statement is signed when all of it has been read. */
+export interface SaidAnew {
+  readonly signer: StatementSigner;
   /** Everything of the statement that does not follow from the content. */
   readonly about: Omit<PointStatement, 'disks' | 'digest' | 'blockBytes' | 'version'>;
-  /** Said already of this very point: it is repeated, if the disks read so, and not signed anew. */
-  readonly signed?: SignedStatement | undefined;
-  readonly signal?: AbortSignal;
+}
+
+/** Said already of this very point: it is repeated, if the disks read so. */
+interface SaidBefore {
+  readonly signed: SignedStatement;
 }
 
 /** What a delta was found to be, once all of it has been read. */
@@ -112,7 +121,12 @@ export class SendSession implements AsyncDisposable {
         readers.push(reader);
         const isComplete = !request.trees.has(diskId);
         const layers = request.layers?.[diskId] ?? 1;
-        const { data, zero } = isComplete ? await reader.contentExtents() : await ownExtents(reader, layers);
+        const known = request.changed?.get(diskId);
+        const { data, zero } = known
+          ? { data: known, zero: NO_EXTENTS }
+          : isComplete
+            ? await reader.contentExtents()
+            : await ownExtents(reader, layers);
         // A block that the old end of a grown disk cut short is longer now, whether the guest wrote there or not.
         const border = endBlock(request.trees.get(diskId), reader.sizeBytes);
         const read = unionOf(border, isComplete ? NO_EXTENTS : (request.further?.[diskId] ?? NO_EXTENTS));
@@ -242,8 +256,9 @@ export class SendSession implements AsyncDisposable {
   }
 
   #sign(trees: ReadonlyMap<string, DigestTree>): SignedStatement {
-    const { about, header, signer, signed, trees: parent } = this.#request;
-    if (signed) return repeated(signed, trees);
+    const { said, header, trees: parent } = this.#request;
+    if ('signed' in said) return repeated(said.signed, trees);
+    const { about, signer } = said;
     const statement: PointStatement = {
       ...about,
       version: 1,
@@ -297,7 +312,7 @@ export const HEADER_DEFAULTS = {
 export function saidOf(
   machine: MachineRecord,
   cut: CutRecord,
-): Omit<SendRequest['about'], 'sourceSiteId' | 'sequence' | 'parent' | 'missed'> {
+): Omit<SaidAnew['about'], 'sourceSiteId' | 'sequence' | 'parent' | 'missed'> {
   const { machineId, epoch } = machine;
   const { copyType, aim, assertions, consistency, degraded, cutAtMs, pauseMs, frozenMs, group } = cut;
   return {

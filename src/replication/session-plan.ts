@@ -12,18 +12,27 @@ export type SessionConflict =
   /** The target holds a point that this site has not made, or no longer knows. */
   | { readonly why: 'unknown-point'; readonly newest: string };
 
-export type SessionPlan =
+/** What the planner looks at of a state that can be sent. */
+export type Sendable = Pick<CutRecord, 'cutId' | 'ordinal' | 'state' | 'merged' | 'cutAtMs'>;
+
+export interface PlanOptions {
+  readonly spacingMs?: number | undefined;
+  /** The states are points already, numbered by their ordinals; else each target counts what it gets. */
+  readonly areNumbered?: boolean;
+}
+
+export type SessionPlan<C extends Sendable = CutRecord> =
   /** With `isUnready` there is something, and it will be ready by itself. */
   | { readonly kind: 'nothing'; readonly isUnready?: true }
   /** The base goes by courier: tell the target what it will be. */
-  | { readonly kind: 'announce'; readonly cut: CutRecord; readonly signed: SignedStatement }
+  | { readonly kind: 'announce'; readonly cut: C; readonly signed: SignedStatement }
   /** The target has published a point whose acknowledgement was lost. */
-  | { readonly kind: 'acknowledged'; readonly cut: CutRecord; readonly newest: Acknowledgement }
+  | { readonly kind: 'acknowledged'; readonly cut: C; readonly newest: Acknowledgement }
   /** The same, and the layers of that point are merged away. */
   | { readonly kind: 'caught'; readonly cut: UnsureCut; readonly newest: Acknowledgement }
   | {
       readonly kind: 'full' | 'incremental';
-      readonly cut: CutRecord;
+      readonly cut: C;
       readonly sequence: number;
       readonly parent: { readonly pointId: string; readonly statementDigest: string } | null;
       /** Go on with this session, which the target knows. */
@@ -37,13 +46,15 @@ export type UnsureCut = NonNullable<Outrun['unsure']>;
  * What to do next for one target. Pure: from what this site knows and what the target says of itself.
  * Cuts are sent one by one, the oldest first; a target that wants its copies `spacingMs` apart gets the newest.
  */
-export function planSession(
+export function planSession<C extends Sendable>(
   epoch: number,
-  cuts: readonly CutRecord[],
+  cuts: readonly C[],
   target: TargetRecord,
   replica: ReplicaDescription | null,
-  spacingMs = 0,
-): SessionPlan {
+  { spacingMs = 0, areNumbered = false }: PlanOptions = {},
+): SessionPlan<C> {
+  const sequenceOf = ({ ordinal }: Pick<C, 'ordinal'>) =>
+    areNumbered ? ordinal : (target.acknowledged?.sequence ?? 0) + 1;
   const acknowledged = target.acknowledged;
   if (replica && replica.epoch !== epoch) {
     return { kind: 'conflict', conflict: { why: 'fenced', ourEpoch: epoch, theirEpoch: replica.epoch } };
@@ -56,7 +67,7 @@ export function planSession(
     if (exported) return { kind: 'announce', cut: exported, signed: seed.signed };
   }
   if ((newest?.pointId ?? null) !== (acknowledged?.pointId ?? null)) {
-    return reconcile(cuts, target, newest);
+    return reconcile(cuts, target, newest, sequenceOf);
   }
   const cut = nextCut(cuts, target, spacingMs);
   if (!cut) return { kind: 'nothing' };
@@ -68,7 +79,7 @@ export function planSession(
   return {
     kind: acknowledged ? 'incremental' : 'full',
     cut,
-    sequence: (acknowledged?.sequence ?? 0) + 1,
+    sequence: sequenceOf(cut),
     parent: acknowledged
       ? { pointId: acknowledged.pointId, statementDigest: acknowledged.statementDigest }
       : null,
@@ -77,11 +88,15 @@ export function planSession(
 }
 
 /** What the target may get as its next point, the oldest first. */
-function unacknowledged(cuts: readonly CutRecord[], { acknowledged }: TargetRecord): CutRecord[] {
+function unacknowledged<C extends Sendable>(cuts: readonly C[], { acknowledged }: TargetRecord): C[] {
   return readable(cuts).filter(({ ordinal }) => ordinal > (acknowledged?.ordinal ?? 0));
 }
 
-function nextCut(cuts: readonly CutRecord[], target: TargetRecord, spacingMs: number): CutRecord | undefined {
+function nextCut<C extends Sendable>(
+  cuts: readonly C[],
+  target: TargetRecord,
+  spacingMs: number,
+): C | undefined {
   const waiting = unacknowledged(cuts, target);
   const begun = waiting.find(({ cutId }) => cutId === target.session?.cutId);
   if (begun) return begun;
@@ -94,18 +109,18 @@ function nextCut(cuts: readonly CutRecord[], target: TargetRecord, spacingMs: nu
   return apartMs >= spacingMs || apartMs < 0 ? newest : undefined;
 }
 
-function reconcile(
-  cuts: readonly CutRecord[],
+function reconcile<C extends Sendable>(
+  cuts: readonly C[],
   target: TargetRecord,
   newest: Acknowledgement | null,
-): SessionPlan {
+  sequenceOf: (cut: Pick<C, 'ordinal'>) => number,
+): SessionPlan<C> {
   const acknowledged = target.acknowledged;
-  const isNext = newest !== null && newest.sequence === (acknowledged?.sequence ?? 0) + 1;
-  if (isNext) {
-    const cut = unacknowledged(cuts, target).find(({ cutId }) => cutId === newest.pointId);
-    if (cut) return { kind: 'acknowledged', cut, newest };
-    const unsure = target.outrun?.unsure;
-    if (unsure?.pointId === newest.pointId) return { kind: 'caught', cut: unsure, newest };
+  const cut = unacknowledged(cuts, target).find(({ cutId }) => cutId === newest?.pointId);
+  if (newest && cut && newest.sequence === sequenceOf(cut)) return { kind: 'acknowledged', cut, newest };
+  const unsure = target.outrun?.unsure;
+  if (newest && unsure?.pointId === newest.pointId && newest.sequence === sequenceOf(unsure)) {
+    return { kind: 'caught', cut: unsure, newest };
   }
   const isBehind = newest === null || newest.sequence <= (acknowledged?.sequence ?? 0);
   return {

@@ -2,11 +2,18 @@ import type { DeltaHeader } from '../delta/index.ts';
 import type { UploadChunk } from '../peer/index.ts';
 import type { RetentionPolicy, SignedStatement } from '../recovery-point/index.ts';
 import type { Acknowledgement, DigestPage, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
+import type { Origin } from './origin.ts';
 
 /** What travels beside the header of an offered delta. */
 export interface OfferDetails {
   readonly machineName: string;
   readonly retention: RetentionPolicy;
+  /** The point was made by another site, and comes from the replica here. */
+  readonly forwarded?: {
+    readonly origin: Origin;
+    /** The origin's clock minus ours, as measured when the point came here. */
+    readonly skewMs: number;
+  };
 }
 
 /**

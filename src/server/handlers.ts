@@ -92,6 +92,15 @@ export const HANDLERS: Handlers = {
     await site.replicas.remove(actor, params.machine);
     return done;
   },
+  'replica.forward': ({ site, actor, params, body }) => site.replicas.forward(actor, params.machine, body),
+  'replica.unforward': ({ site, actor, params }) =>
+    site.replicas.unforward(actor, params.machine, params.target),
+  'origin.list': ({ site }) => site.origins.list(),
+  'origin.confirm': ({ site, actor, params, body }) => site.origins.confirm(actor, params.origin, body.keyId),
+  'origin.forget': async ({ site, actor, params }) => {
+    await site.origins.forget(actor, params.origin);
+    return done;
+  },
   'failover.test': ({ site, actor, params, body }) => site.failovers.test(actor, params.machine, body),
   'failover.prepare': ({ site, actor, params, body }) => site.failovers.prepare(actor, params.machine, body),
   'arrival.show': ({ site, params }) => site.arrivals.show(params.machine),

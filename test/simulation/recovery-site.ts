@@ -101,6 +101,7 @@ export class RecoverySite {
           this.#wake();
         },
         onSkew: () => undefined,
+        acceptOrigin: () => Promise.reject(new Error('nothing is forwarded')),
         preview: () => Promise.reject(new Error('nobody asks for a preview')),
         olderDisks: () => undefined,
       });

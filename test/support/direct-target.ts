@@ -33,12 +33,11 @@ export class DirectTarget implements ReplicationTarget {
     return this.#replicas.get(machineId)?.describe() ?? null;
   }
 
-  async offer(header: DeltaHeader, { machineName, retention }: OfferDetails) {
-    const replica = await this.#replicas.forOffer(header, {
-      sourceSiteId: this.sourceSiteId,
-      machineName,
-      retention,
-    });
+  async offer(header: DeltaHeader, { machineName, retention, forwarded }: OfferDetails) {
+    const from = forwarded
+      ? { sourceSiteId: forwarded.origin.siteId, viaSiteId: this.sourceSiteId }
+      : { sourceSiteId: this.sourceSiteId };
+    const replica = await this.#replicas.forOffer(header, { ...from, machineName, retention });
     const answer = await replica.offer({ header, skewMs: 0 });
     this.#older = header.parent === null ? this.#olderFor?.(header) : undefined;
     return answer.kind === 'accept' && this.#older ? { ...answer, older: this.#older.diskIds } : answer;

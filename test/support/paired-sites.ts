@@ -4,6 +4,10 @@ import { join } from 'node:path';
 import { buildLabGuest, type LabMachine, startLabMachine } from '../../lab/index.ts';
 import type { JobView, RouteBody } from '../../src/api/index.ts';
 import type { NicConfiguration } from '../../src/hypervisor/index.ts';
+import { systemClock } from '../../src/lib/clock.ts';
+import { runCommand } from '../../src/lib/processes.ts';
+import { systemRandom } from '../../src/lib/random.ts';
+import { retrying } from '../../src/lib/retry.ts';
 import type { TestApi } from './api.ts';
 import { lastFirst } from './last-first.ts';
 import { TestSite } from './served-sites.ts';
@@ -73,6 +77,19 @@ export function machineThatIsOff(
     },
     disks: [{ diskId: 'disk0', path, format }],
   };
+}
+
+/** «box», which is off, is written to at a place of its own, and copied; the first site to have the copy has verified it on return. */
+export async function copy(api: TestApi, round: number): Promise<void> {
+  const { protected: machine } = await api.call('vm.show', BOX);
+  const { path, format } = machine!.disks[0]!.chain.at(-1)!;
+  // The merge that follows an acknowledgement, or the sending to the other site, holds the lock of the file for a moment.
+  const backoff = { firstMs: 50, maximumMs: 200, triesMax: 100 };
+  const write = ['-f', format, '-c', `write -q -P ${round} ${(round % 7) * 900}k 20k`, path];
+  await retrying({ clock: systemClock, random: systemRandom }, backoff, () => runCommand('qemu-io', write));
+  const created = await api.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
+  assert.ok('job' in created);
+  await resultOf(api, created.job);
 }
 
 /** A lab machine whose agent answers and that runs until the test ends, as one that somebody else has started. */

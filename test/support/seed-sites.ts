@@ -8,7 +8,13 @@ import { nodeFiles } from '../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
 import { statementBytes, Zones } from '../../src/recovery-point/index.ts';
 import { OlderDisks, type OlderFile, type Replica, Replicas } from '../../src/replica/index.ts';
-import { ProtectedLayout, ProtectedMachine, type ProtectedTools } from '../../src/replication/index.ts';
+import {
+  type ForwardTools,
+  type Origin,
+  ProtectedLayout,
+  ProtectedMachine,
+  type ProtectedTools,
+} from '../../src/replication/index.ts';
 import { DirectTarget, type OlderFor } from './direct-target.ts';
 import { FakeImages, ImageLocks } from './fake-images.ts';
 import { type CleanUp, temporaryDirectory } from './temporary.ts';
@@ -28,8 +34,18 @@ export interface SeedSites {
   targetOn(replicas: Replicas, olderFor?: OlderFor): DirectTarget;
   /** Older copies at the recovery site as a process opens them; `unfit` gets what was found to have changed. */
   olderFor(files: readonly OlderFile[], unfit?: string[]): OlderFor;
+  /** What forwards replicas of the recovery site, on other files if wished. */
+  forwardTools(files?: FileSystem): ForwardTools;
+  /** The protected site, as others know it. */
+  readonly origin: Origin;
   /** One more recovery site. */
-  anotherSite(): Promise<{ readonly target: DirectTarget; readonly replicas: Replicas }>;
+  anotherSite(): Promise<{
+    readonly target: DirectTarget;
+    readonly replicas: Replicas;
+    /** The site as a process that has just started opens it, with other files if wished. */
+    reopen(files?: FileSystem): Promise<Replicas>;
+    targetOn(replicas: Replicas): DirectTarget;
+  }>;
   /** A machine with two raw disks, protected so that its base goes by courier. */
   addMachine(o?: { seed?: boolean }): Promise<SeedMachine>;
   /** The replica as a process that has just started opens it, with other files if wished. */
@@ -91,6 +107,20 @@ export async function seedSitesOn(ground: SeedGround): Promise<SeedSites> {
   const replicas = await openReplicas(recoveryFiles);
   return {
     ...{ directory, medium, replicas, zones, openReplicas, targetOn },
+    origin: {
+      ...{ siteId, name: 'home' },
+      signingKey: publicKey.export({ type: 'spki', format: 'pem' }).toString(),
+    },
+    forwardTools: (files = recoveryFiles) => ({
+      ...{
+        files,
+        images: fakeImages(files),
+        clock: systemClock,
+        random: systemRandom,
+        log: silentLog,
+        zones,
+      },
+    }),
     target: targetOn(replicas),
     olderFor:
       (offered, unfit = []) =>
@@ -103,9 +133,13 @@ export async function seedSitesOn(ground: SeedGround): Promise<SeedSites> {
     anotherSite: async () => {
       const other = newId(systemClock, systemRandom);
       const theirs = await openReplicas(recoveryFiles, other);
+      const targetOnThem = (on: Replicas) =>
+        new DirectTarget({ siteId: other, sourceSiteId: siteId, replicas: on });
       return {
         replicas: theirs,
-        target: new DirectTarget({ siteId: other, sourceSiteId: siteId, replicas: theirs }),
+        reopen: (files = recoveryFiles) => openReplicas(files, other),
+        targetOn: targetOnThem,
+        target: targetOnThem(theirs),
       };
     },
     addMachine: async ({ seed = true } = {}) => {

@@ -1,6 +1,10 @@
 import type { Command } from 'commander';
+import type { MachineView } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
-import { printMachines } from '../views/machine-view.ts';
+import { cliFailure } from '../errors.ts';
+import { type TargetOptions, targetChangeOf, withTargetOptions } from '../policy-options.ts';
+import { parseName } from '../values.ts';
+import { printMachine, printMachines } from '../views/machine-view.ts';
 import { examples, type Runner } from './runner.ts';
 
 export function addReplicaCommands(program: Command, runner: Runner): void {
@@ -17,6 +21,38 @@ export function addReplicaCommands(program: Command, runner: Runner): void {
       }),
     );
   replica
+    .command('show')
+    .description(
+      'show a replica, who brings its points, and how far the sites are that they are forwarded to',
+    )
+    .argument('<vm>', 'name or id')
+    .addHelpText('after', examples('warmsite replica show web'))
+    .action(
+      runner.run(async (context, machine: string) =>
+        shown(context, await (await context.api()).call('vm.show', { params: { machine } })),
+      ),
+    );
+  withTargetOptions(
+    replica
+      .command('forward')
+      .description('forward the points of a replica to a third site, those there are and those to come'),
+  )
+    .argument('<vm>', 'name or id')
+    .requiredOption('--to <site>', 'a paired site, by name or id')
+    .option('--points <types>', 'points of these types alone: app,nightly; or all', parsePointTypes)
+    .option('--stop', 'forward nothing more there; what the site has stays')
+    .addHelpText(
+      'after',
+      `${examples(
+        'warmsite replica forward web --to east',
+        "warmsite replica forward web --to east --points app --keep-calendar 'daily:14,monthly:12 Europe/Berlin' --rate 2M/s",
+        'warmsite replica forward web --to east --stop',
+      )}
+Said again, it changes what is named and leaves the rest. The other site asks its people once whether the key is right by which
+the points are signed: \`warmsite origin confirm\` there. Unless it is said, it keeps what is kept here.`,
+    )
+    .action(runner.run(forward));
+  replica
     .command('remove')
     .description('remove a replica with all its points; protecting the machine again sends everything anew')
     .argument('<vm>', 'name or id; the id if it is broken')
@@ -24,9 +60,43 @@ export function addReplicaCommands(program: Command, runner: Runner): void {
     .addHelpText(
       'after',
       `${examples('warmsite replica remove web', 'warmsite replica remove web --discard-points')}
-Refused while a branch, a test, a verification, a held point or a copy that comes in needs it.`,
+Refused while a branch, a test, a verification, a held point or a copy that comes in needs it, and while it is forwarded.`,
     )
     .action(runner.run(remove));
+}
+
+interface ForwardOptions extends TargetOptions {
+  readonly to: string;
+  readonly points?: readonly string[] | null;
+  readonly stop?: boolean;
+}
+
+function parsePointTypes(text: string): readonly string[] | null {
+  if (text === 'all') return null;
+  return text.split(',').map(parseName);
+}
+
+async function forward(context: Context, machine: string, o: ForwardOptions): Promise<Report> {
+  const api = await context.api();
+  const { to, points, stop, ...policy } = o;
+  if (stop) {
+    if (points !== undefined || Object.keys(policy).length > 0) {
+      throw cliFailure('CLI_USAGE', '--stop goes alone');
+    }
+    return shown(context, await api.call('replica.unforward', { params: { machine, target: to } }));
+  }
+  const { replica } = await api.call('vm.show', { params: { machine } });
+  const before = replica?.forwards?.find(({ siteId, name }) => siteId === to || name === to);
+  const body = {
+    ...targetChangeOf(policy, before?.retention ?? replica?.retention),
+    ...(points === undefined ? {} : { copyTypes: points && [...points] }),
+    to,
+  };
+  return shown(context, await api.call('replica.forward', { params: { machine }, body }));
+}
+
+function shown(context: Context, machine: MachineView): Report {
+  return { document: machine, print: (page) => printMachine(page, machine, context.nowMs) };
 }
 
 async function remove(context: Context, machine: string, o: { discardPoints?: boolean }): Promise<Report> {

@@ -53,11 +53,21 @@ function rowOf(machine: MachineView, nowMs: number): (Cell | undefined)[] {
     name,
     role,
     replica?.broken ? { text: 'broken', tone: 'bad' } : '',
-    replica?.incoming ? 'receiving' : '',
+    replica?.incoming ? 'receiving' : replica?.forwards ? worstForward(replica.forwards) : '',
     newest ? `${newest.sequence}, ${formatAge(newest.cutAtMs, nowMs)}` : '',
     ...rpoCells(replica?.rpo),
     machineId,
   ];
+}
+
+/** Of the sites that a replica is forwarded to, the one that a person must look at first. */
+function worstForward(forwards: readonly TargetReplicationView[]): Cell {
+  const order: readonly TargetReplicationView['phase'][] = ['blocked', 'retrying', 'sending', 'idle'];
+  const [worst] = [...forwards].sort((a, b) => order.indexOf(a.phase) - order.indexOf(b.phase));
+  const { unsentCuts } = worst!;
+  const cell = phaseOf(worst!);
+  const { text, tone } = typeof cell === 'string' ? { text: cell, tone: 'plain' as const } : cell;
+  return { tone, text: `forwarding ${text}${unsentCuts === 0 ? '' : `, lacks ${copies(unsentCuts)}`}` };
 }
 
 function rpoCells(rpo: Rpo | undefined): [Cell, Cell] {
@@ -268,6 +278,7 @@ function printReplica(page: Page, replica: NonNullable<MachineView['replica']>, 
   const { newest, incoming, broken, retention } = replica;
   page.title('Replica').fields([
     ['source', replica.sourceName ?? replica.sourceSiteId],
+    ['by way of', replica.viaName ?? replica.viaSiteId],
     ['points', String(replica.points)],
     ['keep', retention && retentionLine(retention)],
     [
@@ -282,6 +293,16 @@ function printReplica(page: Page, replica: NonNullable<MachineView['replica']>, 
     ['broken', broken && { text: `${broken.message} (${broken.code})`, tone: 'bad' }],
     ['what to do', broken?.hint],
   ]);
+  if (!replica.forwards) return;
+  page.title('Forwarded to');
+  printTargets(page, replica.forwards, nowMs);
+  for (const { name, siteId, retention: kept, copyTypes } of replica.forwards) {
+    page.fields([[`keep at ${name ?? siteId}`, forwardLine(kept, copyTypes)]]);
+  }
+}
+
+function forwardLine(kept: Parameters<typeof retentionLine>[0], copyTypes: readonly string[] | undefined) {
+  return `${retentionLine(kept)}${copyTypes ? `; of the types ${copyTypes.join(', ')} alone` : ''}`;
 }
 
 function groupOf({ name, whole }: NonNullable<PointView['group']>): string {

@@ -19,6 +19,7 @@ export function printSite(page: Page, site: SiteView, nowMs: number): void {
     ['data', site.dataDirectory],
     ['API', hostPort(site.apiAddress)],
     ['peer port', hostPort(site.peerAddress)],
+    ['key', site.keyId],
     ['up since', `${formatTime(site.startedAtMs)} (${formatAge(site.startedAtMs, nowMs)})`],
     ['machines', `${atHome} at home here, ${replicas} replicated here`],
     ['broken', broken > 0 ? { text: `${broken}; see warmsite vm list`, tone: 'bad' } : undefined],

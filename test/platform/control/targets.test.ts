@@ -3,29 +3,13 @@ import assert from 'node:assert/strict';
 import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { systemClock } from '../../../src/lib/clock.ts';
-import { runCommand } from '../../../src/lib/processes.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
-import { retrying } from '../../../src/lib/retry.ts';
-import type { TestApi } from '../../support/api.ts';
-import { BOX, machineThatIsOff, pair, pairedSites, resultOf } from '../../support/paired-sites.ts';
+import { BOX, copy, machineThatIsOff, pair, pairedSites, resultOf } from '../../support/paired-sites.ts';
 import { TestSite } from '../../support/served-sites.ts';
 
 const MIB = 1024 * 1024;
 const DISK_BYTES = 64 * MIB;
 const BASE_BYTES = 16 * MIB;
-
-async function copy(api: TestApi, round: number): Promise<void> {
-  const { protected: machine } = await api.call('vm.show', BOX);
-  const { path, format } = machine!.disks[0]!.chain.at(-1)!;
-  // The merge that follows an acknowledgement, or the sending to the other site, holds the lock of the file for a moment.
-  const backoff = { firstMs: 50, maximumMs: 200, triesMax: 100 };
-  const write = ['-f', format, '-c', `write -q -P ${round} ${(round % 7) * 900}k 20k`, path];
-  await retrying({ clock: systemClock, random: systemRandom }, backoff, () => runCommand('qemu-io', write));
-  const created = await api.call('point.create', { ...BOX, body: { type: 'crash', wait: true } });
-  assert.ok('job' in created);
-  await resultOf(api, created.job);
-}
 
 /** Copies before a site goes down, and while it is: more than it may be behind before it is outrun. */
 const [BEFORE, MISSED] = [4, 12];

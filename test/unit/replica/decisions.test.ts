@@ -75,6 +75,24 @@ describe('S0.10 a delta is taken only on top of the point that it names', () => 
   }
 });
 
+describe('S0.29 a forwarded delta', () => {
+  const why = (header: DeltaHeader) => {
+    const answer = answerOffer(header, REPLICA, KNOWN, { viaSiteId: 'b' });
+    return answer.kind === 'conflict' ? answer.conflict.why : answer.kind;
+  };
+  test('may leave numbers out, because retention did so where it comes from', () => {
+    assert.equal(why(NEXT), 'accept');
+    assert.equal(why({ ...NEXT, sequence: 40 }), 'accept');
+  });
+  test('never goes back, lies upon the newest point, and is of the epoch', () => {
+    assert.equal(why({ ...NEXT, sequence: 4 }), 'sequence');
+    assert.equal(why({ ...NEXT, sequence: 3 }), 'sequence');
+    assert.equal(why({ ...NEXT, sequence: 9, parent: { pointId: 'p3', statementDigest: 'd3' } }), 'parent');
+    assert.equal(why({ ...NEXT, sequence: 9, parent: null }), 'parent');
+    assert.equal(why({ ...NEXT, sequence: 9, epoch: 3 }), 'epoch');
+  });
+});
+
 /** «k» keeps, «g» goes; the oldest first. */
 function verdicts(notation: string) {
   return [...notation].map((letter, index) => ({

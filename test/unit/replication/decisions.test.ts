@@ -189,6 +189,20 @@ describe('S0.10 the next session', () => {
     assert.ok(lost.kind === 'acknowledged' && lost.cut.cutId === 'c3');
     assert.ok(plan(1, nothing, holding(1)).kind === 'acknowledged');
   });
+  test('S0.29 of points that have numbers already each keeps its own, whatever is missing between', () => {
+    const points = [cuts(9)[3]!, cuts(9)[8]!];
+    const next = (target: TargetRecord, replica: ReplicaDescription | null) =>
+      planSession(1, points, target, replica, { areNumbered: true });
+    const first = next(nothing, null);
+    assert.ok(first.kind === 'full' && first.sequence === 4);
+    // The acknowledged point has been merged away here since.
+    const second = next(acknowledged(7), holding(7));
+    assert.ok(second.kind === 'incremental' && second.cut.cutId === 'c9' && second.sequence === 9);
+    assert.deepEqual(second.parent, { pointId: 'c7', statementDigest: 'd7' });
+    assert.equal(next(acknowledged(4), holding(9)).kind, 'acknowledged');
+    assert.equal(next(acknowledged(9), holding(9)).kind, 'nothing');
+    assert.equal(next(acknowledged(4), holding(8)).kind, 'conflict');
+  });
   const conflicts: [string, TargetRecord, ReplicaDescription | null, string][] = [
     ['another epoch', acknowledged(2), holding(2, { epoch: 2 }), 'fenced'],
     ['a target that has lost what it acknowledged', acknowledged(2), holding(1), 'target-behind'],

@@ -1,0 +1,102 @@
+import Type from 'typebox';
+import {
+  Bytes,
+  ConsistencyName,
+  CopyTypeName,
+  Count,
+  FailureShape,
+  Id,
+  Reference,
+  WallTime,
+} from './common.ts';
+import { LimitWindowShape, Retention, Spacing } from './policies.ts';
+import { Rpo, TargetReplicationView } from './replication-view.ts';
+
+const strict = { additionalProperties: false };
+
+/** One site that the points of a replica are forwarded to. */
+const ForwardView = Type.Object({
+  ...TargetReplicationView.properties,
+  /** What it keeps. */
+  retention: Retention,
+  /** It gets points of these types alone; of all if absent. */
+  copyTypes: Type.Optional(Type.Array(Type.String())),
+  spacingMs: Type.Optional(Type.Integer()),
+  bytesPerSecond: Type.Optional(Type.Integer()),
+  compression: Type.Boolean(),
+});
+
+/** The side of a machine that another site replicates here. */
+export const ReplicaView = Type.Object({
+  sourceSiteId: Type.String(),
+  sourceName: Type.Optional(Type.String()),
+  /** The site that brings the points, where that is not the one that makes them. */
+  viaSiteId: Type.Optional(Type.String()),
+  viaName: Type.Optional(Type.String()),
+  /** The sites that the points are forwarded to from here. */
+  forwards: Type.Optional(Type.Array(ForwardView)),
+  points: Count,
+  branches: Count,
+  retention: Type.Optional(Retention),
+  newest: Type.Optional(
+    Type.Object({
+      pointId: Id,
+      sequence: Count,
+      copyType: Type.String(),
+      consistency: ConsistencyName,
+      /** When it was cut, on this site's clock. */
+      cutAtMs: WallTime,
+    }),
+  ),
+  /** Its base comes by courier and has not been imported: no point can be used. */
+  awaitsSeed: Type.Optional(Type.Literal(true)),
+  /** A delta of which a part has arrived. */
+  incoming: Type.Optional(Type.Object({ pointId: Id, receivedBytes: Type.Optional(Bytes) })),
+  rpo: Rpo,
+  /** As `broken` of the machine. */
+  broken: Type.Optional(FailureShape),
+});
+
+/** Forwards the points of a replica to another site, or changes what that site gets: what is not said is as before. */
+export const ForwardReplicaRequest = Type.Object(
+  {
+    /** By name or id. */
+    to: Reference,
+    /** What it keeps; as here if nothing was ever said. */
+    retention: Type.Optional(Retention),
+    /** Points of these types alone; null: of all. */
+    copyTypes: Type.Optional(
+      Type.Union([Type.Array(CopyTypeName, { minItems: 1, maxItems: 32 }), Type.Null()]),
+    ),
+    limitWindows: Type.Optional(Type.Array(LimitWindowShape, { maxItems: 64 })),
+    compression: Type.Optional(Type.Boolean()),
+    /** null takes the limit away. */
+    bytesPerSecond: Type.Optional(Type.Union([Type.Integer({ minimum: 1024 }), Type.Null()])),
+    /** null: every point. */
+    spacingMs: Type.Optional(Type.Union([Spacing, Type.Null()])),
+  },
+  strict,
+);
+export type ForwardReplicaRequest = Type.Static<typeof ForwardReplicaRequest>;
+
+/** A site that is not paired with this one and whose points others forward here, or want to. */
+export const OriginView = Type.Object({
+  siteId: Id,
+  /** As those call it who forward its points: a stranger's word. */
+  name: Type.String(),
+  /** Names the key that its points are signed by; `warmsite site show` there must show the same. */
+  keyId: Type.String(),
+  /** Who has told of it. */
+  viaSiteId: Type.String(),
+  viaName: Type.Optional(Type.String()),
+  toldAtMs: WallTime,
+  /** Absent: nobody has confirmed it, and no point of it is taken. */
+  confirmedAtMs: Type.Optional(WallTime),
+});
+export type OriginView = Type.Static<typeof OriginView>;
+
+/** `keyId` as the origin itself shows it. */
+export const ConfirmOriginRequest = Type.Object(
+  { keyId: Type.String({ minLength: 1, maxLength: 64 }) },
+  strict,
+);
