@@ -14,16 +14,11 @@ import { loadState, recoveryOf, storeState } from './branch-state.ts';
 import { type BranchView, viewOf } from './branch-view.ts';
 import { type AttemptRequest, BringUp } from './bring-up.ts';
 import { candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
+import { type ConnectedMachine, checkConnections, checkTogether, type NetworksHere } from './connections.ts';
 import { failoverFailure } from './errors.ts';
 import { LiveBranches, recordEnd } from './live-branches.ts';
 import type { NicMapping } from './network.ts';
-import {
-  addressWarnings,
-  checkAddressesApart,
-  checkAddressesFree,
-  checkNicsNamed,
-  namedAmong,
-} from './nic-checks.ts';
+import { namedAmong } from './nic-checks.ts';
 import type { ForwardOptions, RestartOptions, StartOptions, StopOptions, TestOptions } from './options.ts';
 import { shutsDown } from './power-off.ts';
 import { checkNotPrepared, type PrepareOptions, prepareBranch } from './prepared.ts';
@@ -311,51 +306,23 @@ export class Failovers {
     }
   }
 
-  /**
-   * Whether machines could come up together, each from its point and with its NICs where they are to go. Throws FAILOVER_NIC_UNKNOWN,
-   * FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN; nothing is begun.
-   */
-  async checkTogether(
-    machines: readonly {
-      readonly replica: Replica;
-      readonly pointId: string;
-      readonly networks: Readonly<Record<string, NicMapping>>;
-    }[],
-  ): Promise<void> {
-    const configurationOf = (replica: Replica, pointId: string) =>
-      replica.point(pointId).statement.configuration;
-    for (const { replica, pointId, networks } of machines) {
-      await this.#checkNetworks(replica, networks, [configurationOf(replica, pointId)]);
-    }
-    checkAddressesApart(
-      machines.map(({ replica, pointId, networks }) => ({
-        ...{ machineName: replica.record.machineName, mappings: networks },
-        configuration: configurationOf(replica, pointId),
-      })),
-    );
+  /** Whether machines could come up together; see `checkTogether`. */
+  checkTogether(machines: readonly ConnectedMachine[]): Promise<void> {
+    return checkTogether(this.#networksHere, machines);
   }
 
-  /** Every NIC that is to be connected is one of the machine, and its address is nobody else's where it goes. Returns warnings. */
-  async #checkNetworks(
-    { record: { machineName } }: Replica,
-    mappings: Readonly<Record<string, NicMapping>>,
+  /** Returns warnings; see `checkConnections`. */
+  #checkNetworks(
+    replica: Replica,
+    networks: Readonly<Record<string, NicMapping>>,
     configurations: readonly unknown[],
     except?: string,
   ): Promise<readonly string[]> {
-    checkNicsNamed(mappings, configurations);
-    for (const configuration of configurations) {
-      checkAddressesApart([{ machineName, configuration, mappings }]);
-    }
-    const others = this.#live.all.filter(({ branch }) => branch.branchId !== except);
-    await checkAddressesFree(
-      mappings,
-      configurations,
-      others.map(({ replica, branch: { branchId, pointId } }) => ({
-        ...{ branchId, machineName: replica.record.machineName },
-        configuration: replica.point(pointId).statement.configuration,
-      })),
-    );
-    return addressWarnings(mappings, configurations, this.#tools.machinesHere());
+    return checkConnections(this.#networksHere, { replica, networks, configurations, except });
+  }
+
+  get #networksHere(): NetworksHere {
+    return { branches: this.#live.all, machines: this.#tools.machinesHere() };
   }
 
   async #checkEnded(replica: Replica, branchId: string): Promise<void> {

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import { type ArrivingMachine, checkAddressesApart } from '../../../src/failover/nic-checks.ts';
+import { type Attempt, RunUnderWay } from '../../../src/failover/run-under-way.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 
 const LAN = '52:54:00:aa:00:01';
@@ -57,4 +59,20 @@ it('S0.28 one tap is for one NIC, of one machine or of two', () => {
   assert.equal(refused(web), undefined);
   assert.match(refused(web, machine('db', ['52:54:00:aa:00:03'], { nic0: by('tap1') }))!, /the tap tap1$/);
   assert.match(refused(machine('web', [LAN, WAN], { nic0: by('tap0'), nic1: by('tap0') }))!, /the tap tap0$/);
+});
+
+it('S0.28 what is only likely is told by the report of the failover', () => {
+  const run = new RunUnderWay({ clock: systemClock });
+  const report = {
+    ...{ verdict: 'passed', branchId: 'b', point: { pointId: 'p' } },
+    steps: [],
+    assertions: [],
+  };
+  const network = { kind: 'connected', unplugged: [] };
+  run.add({ report: { ...report, network }, rtoMs: 1, runs: true } as unknown as Attempt);
+  run.warn(['heard elsewhere']);
+  const about = { kind: 'test', slow: undefined, otherDisks: () => [] };
+  assert.deepEqual(run.report(about as unknown as Parameters<typeof run.report>[0]).warnings, [
+    'heard elsewhere',
+  ]);
 });
