@@ -1,5 +1,6 @@
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
+import { Mutex } from '../lib/mutex.ts';
 import { newId } from '../lib/random.ts';
 import { type BranchRecord, createBranch, type Replica, removeBranch } from '../replica/index.ts';
 import { type Boot, bootBranch } from './branch-machine.ts';
@@ -37,6 +38,8 @@ export interface AttemptRequest {
 export class BringUp {
   readonly #tools: FailoverTools;
   readonly #live: LiveBranches;
+  /** Tests of one point may end at the same instant; a picture and the proof that names it are stored as a pair. */
+  readonly #keeping = new Mutex();
 
   constructor(tools: FailoverTools, live: LiveBranches) {
     this.#tools = tools;
@@ -97,7 +100,7 @@ export class BringUp {
     const failed = judged.verdict === 'failed';
     const rtoMs = failed || boot?.lastPassedMs === undefined ? null : boot.lastPassedMs - request.commandMs;
     const seen = boot && { replica, purpose, branch, boot, judged, rtoMs };
-    const picturePath = seen ? await keepEvidence(this.#tools, seen) : null;
+    const picturePath = seen ? await this.#keeping.run(() => keepEvidence(this.#tools, seen)) : null;
     const runsOn = purpose === 'test' ? keep && boot !== undefined : !failed;
     await watch.time('clean-up', async () => {
       if (!runsOn) await this.#settle(request, branch, { reason: judged.reasons.join('; ') });
