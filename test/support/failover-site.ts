@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { createHash, generateKeyPairSync, sign } from 'node:crypto';
-import { mkdir, readFile } from 'node:fs/promises';
+import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildLabGuest, copyLabGuest } from '../../lab/index.ts';
 import { endBranchMachine } from '../../src/failover/branch-machine.ts';
@@ -19,7 +19,7 @@ import { newId, systemRandom } from '../../src/lib/random.ts';
 import type { Replica } from '../../src/replica/index.ts';
 import { ProtectedLayout, ProtectedMachine } from '../../src/replication/index.ts';
 import type { CleanUp } from './temporary.ts';
-import { type TwoSites, twoSites } from './two-sites.ts';
+import { labDisks, type TwoSites, twoSites } from './two-sites.ts';
 
 const PROTECTION = {
   schedules: [],
@@ -27,6 +27,14 @@ const PROTECTION = {
   freezeLimitMs: 5000,
   compression: false,
 };
+
+const SECTOR_BYTES = 512;
+
+/** A sector of the data disk that is in no partition: what stands there tells one point from another, and costs no boot. */
+const MARK_SECTOR = 1024;
+
+/** A shell script that says the mark of the point from which the guest was booted. */
+export const READ_MARK = `dd if=/dev/vdb bs=${SECTOR_BYTES} skip=${MARK_SECTOR} count=1 2>/dev/null | tr -d '\\0'; echo`;
 
 /** A stopped lab machine with one NIC that is protected, and a recovery site that can fail it over. */
 export interface FailoverSite {
@@ -37,10 +45,12 @@ export interface FailoverSite {
   /** PEM of the key that signs proofs. */
   readonly publicKey: string;
   readonly replica: Replica;
+  /** Writes to a disk of the machine, which is off, as something in its guest would. */
+  write(diskId: string, offset: number, bytes: Uint8Array): Promise<void>;
   /** Makes a point of the machine as it is now; resolves with its id. */
   point(copyType?: string): Promise<string>;
-  /** A point for each shell script, made when it has run and synced, of one run of the machine; resolves with their ids. */
-  pointsAfter<S extends string[]>(...scripts: S): Promise<{ [K in keyof S]: string }>;
+  /** A point for each word, which a guest that is booted from it says when it is asked to `READ_MARK`; resolves with their ids. */
+  pointsMarked<S extends string[]>(...words: S): Promise<{ [K in keyof S]: string }>;
   /** Starts the protected machine, runs a shell script in its guest, and ends it after a sync. */
   change(script: string): Promise<string>;
 }
@@ -55,28 +65,31 @@ export async function failoverSite(t: CleanUp): Promise<FailoverSite> {
     while ((await machine.replicate(sites.target)).kind !== 'nothing');
     return cutId;
   };
-  const run = async <T>(work: () => Promise<T>) => {
-    await machine.start();
-    const done = await work();
-    await machine.running!.quit();
-    return done;
+  const write = async (diskId: string, offset: number, bytes: Uint8Array) => {
+    const file = join(sites.directory, 'written');
+    await writeFile(file, bytes);
+    const command = `write -s ${file} ${offset} ${bytes.length}`;
+    await runCommand('qemu-io', ['-f', 'qcow2', '-c', command, machine.chain(diskId).at(-1)!.path]);
   };
-  const synced = (script: string) => inGuest(machine.record.sockets, `${script} && sync`);
   return {
-    ...{ sites, machine, failovers, tools, publicKey, point },
+    ...{ sites, machine, failovers, tools, publicKey, write, point },
     get replica() {
       return sites.replicas.list()[0]!;
     },
-    pointsAfter: <S extends string[]>(...scripts: S) =>
-      run(async () => {
-        const points: string[] = [];
-        for (const script of scripts) {
-          await synced(script);
-          points.push(await point());
-        }
-        return points as { [K in keyof S]: string };
-      }),
-    change: (script) => run(() => synced(script)),
+    pointsMarked: async <S extends string[]>(...words: S) => {
+      const points: string[] = [];
+      for (const word of words) {
+        await write('data', MARK_SECTOR * SECTOR_BYTES, Buffer.from(word.padEnd(SECTOR_BYTES, '\0')));
+        points.push(await point());
+      }
+      return points as { [K in keyof S]: string };
+    },
+    change: async (script) => {
+      await machine.start();
+      const said = await inGuest(machine.record.sockets, `${script} && sync`);
+      await machine.running!.quit();
+      return said;
+    },
   };
 }
 
@@ -112,10 +125,7 @@ async function labMachine(t: CleanUp, sites: TwoSites): Promise<ProtectedMachine
   const guest = await copyLabGuest(await buildLabGuest(), sites.directory);
   const machineId = newId(systemClock, systemRandom);
   const run = join(sites.directory, 'run');
-  const disks = [
-    { diskId: 'system', path: guest.systemDisk, sizeBytes: 192 * 1024 * 1024 },
-    { diskId: 'data', path: guest.dataDisk, sizeBytes: 256 * 1024 * 1024 },
-  ];
+  const disks = labDisks(guest);
   const layout = new ProtectedLayout(join(sites.directory, 'p'), machineId);
   const machine = await ProtectedMachine.create(sites.protectedTools, layout, {
     ...{
@@ -171,9 +181,24 @@ export function running(report: FailoverReport): string {
 }
 
 /** A point of a machine that does not start from its disk. */
-export async function pointWithoutBootSector(site: FailoverSite): Promise<string> {
-  const tip = site.machine.chain('system').at(-1)!;
-  await runCommand('qemu-io', ['-f', 'qcow2', '-c', 'write -P 0 0 512', tip.path]);
+export function pointWithoutBootSector(site: FailoverSite): Promise<string> {
+  return pointWithBootSector(site, Buffer.alloc(SECTOR_BYTES));
+}
+
+/**
+ * A point whose machine is off again as soon as it starts: its boot sector does what firmware does to switch off a Q35 chipset (SLP_EN with
+ * the type of S5 into PM1a_CNT, port 0x604).
+ */
+export function pointThatSwitchesOff(site: FailoverSite): Promise<string> {
+  const sector = Buffer.alloc(SECTOR_BYTES);
+  // mov dx, 0x604; mov ax, 0x2000; out dx, ax; hlt
+  sector.set([0xba, 0x04, 0x06, 0xb8, 0x00, 0x20, 0xef, 0xf4]);
+  sector.writeUInt16LE(0xaa55, SECTOR_BYTES - 2);
+  return pointWithBootSector(site, sector);
+}
+
+async function pointWithBootSector(site: FailoverSite, sector: Buffer): Promise<string> {
+  await site.write('system', 0, sector);
   return site.point();
 }
 

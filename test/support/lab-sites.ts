@@ -1,25 +1,45 @@
 import assert from 'node:assert/strict';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import {
   buildLabGuest,
   checkLedgerDisks,
   copyLabGuest,
+  type LabGuest,
   type LabMachine,
   LEDGER_AREAS,
   type LedgerCheck,
   LedgerPort,
 } from '../../lab/index.ts';
-import type { DiskImages, ImageFile, MachineSockets } from '../../src/hypervisor/index.ts';
+import {
+  type DiskImages,
+  endRun,
+  type Hypervisor,
+  type ImageFile,
+  type MachineSockets,
+  QemuHypervisor,
+  runPaths,
+} from '../../src/hypervisor/index.ts';
+import { qemuArguments } from '../../src/hypervisor/qemu/command-line.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { piecesOf, unionOf } from '../../src/lib/extents.ts';
 import { runCommand } from '../../src/lib/processes.ts';
 import { systemRandom } from '../../src/lib/random.ts';
 import { GuestAgent } from '../../src/qmp/index.ts';
 import { type Replica, readAhead, verifyPoint } from '../../src/replica/index.ts';
+import { startRequestOf } from '../../src/replication/chain.ts';
 import type { ProtectedMachine, Protection } from '../../src/replication/index.ts';
+import { bootedGuest, type MachineKind, resumingFirst } from './booted-guest.ts';
 import { areaOf } from './image-bytes.ts';
 import type { CleanUp } from './temporary.ts';
-import { type LabDiskFile, type TestTools, type TwoSites, twoSites } from './two-sites.ts';
+import {
+  type LabDiskFile,
+  labDisks,
+  machineRecord,
+  type TestTools,
+  type TwoSites,
+  twoSites,
+} from './two-sites.ts';
 
 /** Of the lab guest with its 448 MiB of disks and its ledger of 512-byte records, a copy that is not incremental is far above. */
 export const INCREMENT_BYTES_MAX = 8 * 1024 * 1024;
@@ -49,18 +69,17 @@ export async function labSites(
   t: CleanUp,
   o: { tools?: TestTools; extraDisks?: readonly LabDiskFile[]; protection?: Partial<Protection> } = {},
 ): Promise<LabSites> {
-  const sites = await twoSites(t, o.tools);
-  const guest = await copyLabGuest(await buildLabGuest(), sites.directory);
-  const disks = [
-    { diskId: 'system', path: guest.systemDisk, sizeBytes: await virtualSizeOf(guest.systemDisk) },
-    { diskId: 'data', path: guest.dataDisk, sizeBytes: await virtualSizeOf(guest.dataDisk) },
-    ...(o.extraDisks ?? []),
-  ];
-  const path = join(sites.directory, 'ledger');
-  const machine = await sites.addMachine(disks, [
-    ...['-chardev', `socket,id=ledger,path=${path},server=on,wait=off`],
-    ...['-device', 'virtserialport,chardev=ledger,name=org.warmsite.ledger'],
-  ]);
+  const hypervisor = new QemuHypervisor({ clock: systemClock });
+  // What has more disks than the lab guest's own boots by itself.
+  const booted = o.extraDisks ? undefined : await bootedGuest(managedMachine(hypervisor));
+  const sites = await twoSites(t, {
+    ...(booted ? { hypervisor: resumingFirst(hypervisor, booted) } : {}),
+    ...o.tools,
+  });
+  const { directory } = sites;
+  const guest = await copyLabGuest(booted ?? (await buildLabGuest()), directory);
+  const disks = [...labDisks(guest), ...(o.extraDisks ?? [])];
+  const machine = await sites.addMachine(disks, ledgerArguments(directory));
   await machine.start();
   assert.equal(machine.presence.state, 'running');
   await machine.protect({ ...BY_HAND, targetSiteId: sites.target.siteId, ...o.protection });
@@ -68,11 +87,41 @@ export async function labSites(
     sites,
     machine,
     ledger: async () => {
-      const port = await LedgerPort.connect({ path, clock: systemClock });
+      const port = await LedgerPort.connect({ path: ledgerPath(directory), clock: systemClock });
       t.after(() => port.close());
       return port;
     },
     replica: () => sites.replicas.need(machine.record.machineId),
+  };
+}
+
+function ledgerPath(directory: string): string {
+  return join(directory, 'ledger');
+}
+
+function ledgerArguments(directory: string): string[] {
+  return [
+    ...['-chardev', `socket,id=ledger,path=${ledgerPath(directory)},server=on,wait=off`],
+    ...['-device', 'virtserialport,chardev=ledger,name=org.warmsite.ledger'],
+  ];
+}
+
+/** The machine of `labSites`. */
+function managedMachine(hypervisor: Hypervisor): MachineKind {
+  const requestOf = (guest: LabGuest, directory: string) =>
+    startRequestOf(machineRecord(directory, 'booted', labDisks(guest), ledgerArguments(directory)), []);
+  return {
+    key: JSON.stringify(qemuArguments(requestOf({ systemDisk: 'system', dataDisk: 'data' }, '/'), 'tcg')),
+    start: async (masters, directory) => {
+      const disks = await copyLabGuest(masters, directory);
+      const request = requestOf(disks, directory);
+      await mkdir(request.runDirectory);
+      const machine = await hypervisor.start(request);
+      await machine.disconnect();
+      const { qmpPath, agentPath } = runPaths(request.runDirectory);
+      const end = () => endRun(request.runDirectory, systemClock);
+      return { disks, qmpPath, agentPath, ledgerPath: ledgerPath(directory), end };
+    },
   };
 }
 

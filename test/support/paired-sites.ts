@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
-import { buildLabGuest, type LabMachine, startLabMachine } from '../../lab/index.ts';
+import type { LabMachine } from '../../lab/index.ts';
 import type { JobView, RouteBody } from '../../src/api/index.ts';
 import type { NicConfiguration } from '../../src/hypervisor/index.ts';
 import { systemClock } from '../../src/lib/clock.ts';
@@ -9,12 +9,10 @@ import { runCommand } from '../../src/lib/processes.ts';
 import { systemRandom } from '../../src/lib/random.ts';
 import { retrying } from '../../src/lib/retry.ts';
 import type { TestApi } from './api.ts';
+import { startBootedLabMachine } from './booted-guest.ts';
 import { lastFirst } from './last-first.ts';
 import { TestSite } from './served-sites.ts';
 import { type CleanUp, temporaryDirectory } from './temporary.ts';
-
-/** Guests run by translation where there is no KVM. */
-const BOOT_LIMIT_MS = 90_000;
 
 /** Two sites of this process, served and paired over the loopback: machines of `home` can be protected to `away`. */
 export async function pairedSites(context: CleanUp) {
@@ -103,8 +101,7 @@ export async function someonesMachine(
 }> {
   const ownDirectory = join(directory, 'lab');
   await mkdir(ownDirectory);
-  const lab = await startLabMachine({ directory: ownDirectory, guest: await buildLabGuest() });
+  const lab = await startBootedLabMachine(ownDirectory);
   t.after(() => lab.stop());
-  await lab.agentReady(BOOT_LIMIT_MS);
   return { lab, attach: { name: 'box', qmpPath: lab.qmpPath, agentPath: lab.agentPath } };
 }

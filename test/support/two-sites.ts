@@ -1,6 +1,7 @@
 import { createPrivateKey, createPublicKey, generateKeyPairSync, sign, verify } from 'node:crypto';
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
+import type { LabGuest } from '../../lab/index.ts';
 import {
   endRun,
   type Hypervisor,
@@ -49,6 +50,14 @@ export interface LabDiskFile {
   readonly diskId: string;
   readonly path: string;
   readonly sizeBytes: number;
+}
+
+/** The disks of a lab guest, as its machine has them. */
+export function labDisks({ systemDisk, dataDisk }: LabGuest): LabDiskFile[] {
+  return [
+    { diskId: 'system', path: systemDisk, sizeBytes: 192 * 1024 * 1024 },
+    { diskId: 'data', path: dataDisk, sizeBytes: 256 * 1024 * 1024 },
+  ];
 }
 
 /** Everything of two sites that is not on disk, so that another process can be them. */
@@ -160,7 +169,8 @@ async function adoptedRecord(
   };
 }
 
-function machineRecord(
+/** A managed machine of a site in `directory`, not protected. */
+export function machineRecord(
   directory: string,
   machineId: string,
   disks: readonly { diskId: string; path: string; sizeBytes: number }[],

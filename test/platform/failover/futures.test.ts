@@ -1,11 +1,15 @@
 import assert from 'node:assert/strict';
-import { readdir } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { readdir, readFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import { loadBootProof } from '../../../src/failover/index.ts';
 import { branchNetworks, namespaceOf } from '../../../src/failover/network.ts';
 import { addressWarnings, checkAddressesFree } from '../../../src/failover/nic-checks.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { totalLength } from '../../../src/lib/extents.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { branchChain, findBranch, verifyPoint } from '../../../src/replica/index.ts';
 import { leftOf, linkNames, namespacesOf } from '../../support/branch-traces.ts';
@@ -14,6 +18,7 @@ import {
   inBranch,
   layerDigests,
   pointWithoutBootSector,
+  READ_MARK,
   running,
 } from '../../support/failover-site.ts';
 
@@ -22,14 +27,10 @@ const GRACE = { graceMs: 60_000 };
 const POWER_OFF = { graceMs: 0 };
 const CONFIRMED = { confirmedOtherSideDown: true } as const;
 
-function marked(word: string): string {
-  return `echo ${word} > /data/marker`;
-}
-
 test('S0.23 futures of one point and of another live side by side, each with its own writes', async (t) => {
   const site = await failoverSite(t);
   const { failovers } = site;
-  const [d2, d3] = await site.pointsAfter(marked('D2'), marked('D3'));
+  const [d2, d3] = await site.pointsMarked('D2', 'D3');
   const { replica } = site;
   const before = await layerDigests(replica, d3);
   const links = await linkNames();
@@ -37,13 +38,21 @@ test('S0.23 futures of one point and of another live side by side, each with its
     running(await failovers.test(replica, { pointId }, { keep: true, name }));
 
   const [c1, c2, other] = await Promise.all([future(d2, 'c1'), future(d2, 'c2'), future(d3, 'other')]);
+  const proof = (await loadBootProof(nodeFiles, replica, d2))!.proof;
+  const picture = await readFile(join(replica.layout.proofs(d2), proof.picture!.name));
+  const shown = createHash('sha256').update(picture).digest('hex');
+  assert.equal(
+    proof.picture!.sha256,
+    shown,
+    'of two tests of one point the proof of one stands with its own picture',
+  );
   await assert.rejects(future(d3, 'c1'), (error) => isFailure(error, 'BRANCH_NAME_TAKEN'));
   const namespaces = await namespacesOf();
   for (const branchId of [c1, c2, other]) assert.ok(namespaces.includes(namespaceOf(branchId)));
   assert.deepEqual(await linkNames(), links, 'three machines with one address are nowhere on one bridge');
   await inBranch(site, c1, 'echo one > /data/mine; dd if=/dev/urandom of=/data/much bs=1M count=16; sync');
   await inBranch(site, c2, 'echo two > /data/mine; sync');
-  assert.equal(await inBranch(site, other, 'cat /data/marker; ls /data/mine 2>/dev/null || true'), 'D3');
+  assert.equal(await inBranch(site, other, `${READ_MARK}; ls /data/mine 2>/dev/null || true`), 'D3');
 
   assert.equal(await failovers.stop(replica, 'c1', GRACE), 'shut-down');
   assert.equal(await failovers.stop(replica, c1, GRACE), 'not-running');
@@ -66,12 +75,12 @@ test('S0.23 futures of one point and of another live side by side, each with its
     ['c1', 'one'],
   ] as const) {
     const branchId = running(await failovers.restart(replica, name));
-    assert.equal(await inBranch(site, branchId, 'cat /data/marker /data/mine'), `D2\n${mine}`);
+    assert.equal(await inBranch(site, branchId, `${READ_MARK}; cat /data/mine`), `D2\n${mine}`);
     await failovers.stop(replica, name, POWER_OFF);
   }
 
   const production = running(await failovers.start(replica, { pointId: d2 }, { ...CONFIRMED, name: 'live' }));
-  assert.equal(await inBranch(site, production, 'cat /data/marker; ls /data/mine 2>/dev/null || true'), 'D2');
+  assert.equal(await inBranch(site, production, `${READ_MARK}; ls /data/mine 2>/dev/null || true`), 'D2');
   await assert.rejects(failovers.start(replica, { pointId: d3 }, CONFIRMED), (error) =>
     isFailure(error, 'FAILOVER_RUNS_ALREADY'),
   );
@@ -86,7 +95,7 @@ test('S0.23 futures of one point and of another live side by side, each with its
 test('S0.24 a branch goes forward through the copies that followed its point', async (t) => {
   const site = await failoverSite(t);
   const { failovers } = site;
-  const [k, next, last] = await site.pointsAfter(marked('k'), marked('k+1'), marked('k+2'));
+  const [k, next, last] = await site.pointsMarked('k', 'k+1', 'k+2');
   const { replica } = site;
   const before = await layerDigests(replica, last);
   const discard = { oldBranch: 'discard', ...POWER_OFF } as const;
@@ -99,7 +108,7 @@ test('S0.24 a branch goes forward through the copies that followed its point', a
     [step.forward?.from.sequence, step.forward?.following.map(({ sequence }) => sequence)],
     [1, [2]],
   );
-  assert.equal(await inBranch(site, second, 'cat /data/marker; ls /data/mine 2>/dev/null || true'), 'k+1');
+  assert.equal(await inBranch(site, second, `${READ_MARK}; ls /data/mine 2>/dev/null || true`), 'k+1');
   assert.deepEqual(await leftOf(site, first), [], 'its writes were to be discarded');
 
   const far = await failovers.forward(replica, second, {
@@ -108,7 +117,7 @@ test('S0.24 a branch goes forward through the copies that followed its point', a
     oldBranch: 'keep',
     name: 'far',
   });
-  assert.equal(await inBranch(site, running(far), 'cat /data/marker'), 'k+2');
+  assert.equal(await inBranch(site, running(far), READ_MARK), 'k+2');
   assert.equal(far.forward?.oldBranch, 'kept');
   for (const to of [undefined, k, last]) {
     const options = { ...discard, ...(to ? { to } : {}) };
@@ -117,13 +126,9 @@ test('S0.24 a branch goes forward through the copies that followed its point', a
     );
   }
   assert.equal((await failovers.list(replica)).length, 2);
-  assert.equal(
-    await inBranch(site, far.branchId!, 'cat /data/marker'),
-    'k+2',
-    'what was refused changes nothing',
-  );
+  assert.equal(await inBranch(site, far.branchId!, READ_MARK), 'k+2', 'what was refused changes nothing');
   assert.equal(running(await failovers.restart(replica, second)), second);
-  assert.equal(await inBranch(site, second, 'cat /data/marker'), 'k+1');
+  assert.equal(await inBranch(site, second, READ_MARK), 'k+1');
 
   // A later point that does not boot costs the branch nothing but its machine's power.
   await failovers.stop(replica, 'far', POWER_OFF);
@@ -140,7 +145,7 @@ test('S0.24 a branch goes forward through the copies that followed its point', a
 test('S0.24 a failover goes forward alone: never two of its machines run', async (t) => {
   const site = await failoverSite(t);
   const { failovers } = site;
-  const [k, later] = await site.pointsAfter('true', marked('later'));
+  const [k, later] = await site.pointsMarked('first', 'later');
   const bad = await pointWithoutBootSector(site);
   const { replica } = site;
   const bridge = `wsf${process.pid}`;
@@ -160,7 +165,7 @@ test('S0.24 a failover goes forward alone: never two of its machines run', async
     networks,
     ...GRACE,
   });
-  assert.equal(await inBranch(site, running(forward), 'cat /data/marker'), 'later');
+  assert.equal(await inBranch(site, running(forward), READ_MARK), 'later');
   assert.equal(forward.kind, 'unplanned');
   assert.deepEqual(forward.attempts[0]?.network, { kind: 'connected', unplugged: [] });
   assert.equal(replica.record.epoch, epoch, 'the old source is fenced already');
@@ -190,13 +195,13 @@ test('S0.24 a failover goes forward alone: never two of its machines run', async
     ['failed', live, 'runs-again', bad],
   );
   assert.deepEqual(missed.attempts.at(-1)?.network, { kind: 'connected', unplugged: [] });
-  assert.equal(await inBranch(site, live, 'cat /data/marker'), 'later');
+  assert.equal(await inBranch(site, live, READ_MARK), 'later');
   const stays = new AbortController();
   stays.abort();
   await assert.rejects(
     failovers.forward(replica, live, { oldBranch: 'keep', networks, ...POWER_OFF, signal: stays.signal }),
   );
-  assert.equal(await inBranch(site, live, 'cat /data/marker'), 'later', 'a cancelled one changes nothing');
+  assert.equal(await inBranch(site, live, READ_MARK), 'later', 'a cancelled one changes nothing');
 });
 
 test('S0.23 an address that another branch has on a bridge is refused there, and nowhere else', async (t) => {
@@ -251,7 +256,7 @@ test('S0.23 an address that another branch has on a bridge is refused there, and
 test('S0.25 S0.26 copies arrive while many tests run, and their clean-up leaves what a site without tests has', async (t) => {
   const site = await failoverSite(t);
   const { failovers, sites } = site;
-  const [first, second] = await site.pointsAfter('true', 'echo second > /data/marker');
+  const [first, second] = await site.pointsMarked('first', 'second');
   const { replica } = site;
   const files = async () => (await readdir(replica.layout.directory, { recursive: true })).sort();
   const future = async (pointId: string) =>

@@ -10,6 +10,7 @@ import { runCommand } from '../../../src/lib/processes.ts';
 import { QmpClient } from '../../../src/qmp/index.ts';
 import { verifyPoint } from '../../../src/replica/index.ts';
 import type { ProtectedMachine } from '../../../src/replication/index.ts';
+import { startBootedLabMachine } from '../../support/booted-guest.ts';
 import { bytesOf } from '../../support/image-bytes.ts';
 import { assertLedger, BY_HAND, copyAndSend, inGuest, socketsOf } from '../../support/lab-sites.ts';
 import { type TwoSites, twoSites } from '../../support/two-sites.ts';
@@ -31,7 +32,7 @@ async function attached(
 async function startedBySomebody(t: TestContext, directory: string, way: Way): Promise<LabMachine> {
   const guest = await buildLabGuest();
   const machineOf = async () => {
-    if (way === 'blockdev qcow2') return startLabMachine({ directory, guest });
+    if (way === 'blockdev qcow2') return startBootedLabMachine(directory);
     const drives: string[] = [];
     for (const [name, master] of [
       ['system', guest.systemDisk],

@@ -2,18 +2,19 @@
 import assert from 'node:assert/strict';
 import { readdir, readFile, rename } from 'node:fs/promises';
 import { type TestContext, test } from 'node:test';
-import { buildLabGuest, type LabMachine, LedgerPort, startLabMachine } from '../../../lab/index.ts';
+import { type LabMachine, LedgerPort, startLabMachine } from '../../../lab/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { QmpClient } from '../../../src/qmp/index.ts';
 import { REPLICATION_ERRORS } from '../../../src/replication/errors.ts';
 import type { ProtectedMachine } from '../../../src/replication/index.ts';
+import { startBootedLabMachine } from '../../support/booted-guest.ts';
 import { assertLedger, BY_HAND, copyAndSend, sendAll, socketsOf } from '../../support/lab-sites.ts';
 import { type TwoSites, twoSites } from '../../support/two-sites.ts';
 
 /** An attached machine whose guest has run for a while, with one copy sent and another one waiting. */
 async function protectedForAWhile(t: TestContext) {
   const sites = await twoSites(t);
-  const lab = await startLabMachine({ directory: sites.directory, guest: await buildLabGuest() });
+  const lab = await startBootedLabMachine(sites.directory);
   t.after(() => lab.stop());
   const machine = await sites.adoptMachine(socketsOf(lab));
   await machine.attach();
