@@ -61,7 +61,7 @@ export interface DeltaSameFrame {
   readonly offset: number;
   /** 1 MiB at most. */
   readonly length: number;
-  /** A leaf of 32 bytes for each block. Memory as that of `DeltaDataFrame.data`. */
+  /** A leaf of 32 bytes for each block; never in `DecodeOptions.memory`, which is free for the blocks themselves. */
   readonly leaves: Buffer;
 }
 

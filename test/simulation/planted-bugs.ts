@@ -76,6 +76,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'an upload that failed is taken for acknowledged',
     expects: /target-behind|is gone/,
+    firstSeed: 4,
     wrap: { target: (target) => acknowledging(target, 'whatever comes') },
   },
   {
@@ -86,16 +87,19 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'the directory of the points is not synced',
     expects: /is gone|does not open|target-behind/,
+    firstSeed: 3,
     wrap: { files: (files) => withoutDirectorySync(files, '/points') },
   },
   {
     name: 'layers on their way in are not synced',
     expects: /does not open|cannot be read|not what was signed/,
+    firstSeed: 2,
     wrap: { files: (files) => withoutSync(files, (path) => path.endsWith('.layer')) },
   },
   {
     name: 'a manifest is renamed before it is synced',
     expects: /not a valid point record/,
+    firstSeed: 2,
     wrap: { files: (files) => withoutSync(files, (path) => path.includes('/points/')) },
   },
   {
@@ -156,6 +160,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'the layer below a cut is left out when the cut is read',
     expects: /not what was signed|has changed/,
+    firstSeed: 2,
     wrap: { images: (images) => imagesWith(images, { open: (chain) => images.open(shortened(chain)) }) },
   },
   {

@@ -13,8 +13,14 @@ import {
 } from '../../../src/replication/index.ts';
 import { uploadingBy } from '../../support/direct-target.ts';
 import { DISK_BYTES, dyingFiles, readChain, type SeedMachine, seedSites } from '../../support/seed-sites.ts';
+import { sized } from '../../support/size.ts';
 
 const MIB = 1024 * 1024;
+const STRIDE = sized({
+  what: 'S0.29: steps between deaths of a process with two targets',
+  normal: 18,
+  full: 3,
+});
 /** More than a target may be behind before it is outrun. */
 const COPIES = 12;
 const EVERYTHING = { retention: { types: { crash: 100, app: 100 } }, compression: true };
@@ -175,7 +181,7 @@ test('S0.29 a process that is killed anywhere between record and merge loses no 
   const { box, near, far } = await twoTargets(t);
   const { machineId } = box.machine.record;
   let deaths = 0;
-  for (let left = 0; left < 150; left += 6) {
+  for (let left = 0; left < 150; left += STRIDE) {
     await change(await alive(), left % 11);
     const { files, hasDied } = dyingFiles(left);
     const died = await (async () => {
