@@ -38,7 +38,8 @@ export class ForwardedDigests {
     { statement: { pointId, disks } }: ReplicaPoint,
     acknowledged: TargetRecord['acknowledged'],
   ): Promise<ForwardedDelta> {
-    const has = acknowledged ? await this.#acknowledged(acknowledged) : undefined;
+    const diskIds = disks.map(({ diskId }) => diskId);
+    const has = acknowledged ? await this.#acknowledged(acknowledged, diskIds) : undefined;
     const now = new Map<string, DigestTree>();
     const before = new Map<string, DigestTree>();
     const changed = new Map<string, Extents>();
@@ -60,14 +61,18 @@ export class ForwardedDigests {
     return { before, now, changed, unknown };
   }
 
-  async #acknowledged({ pointId, sequence, sizes = {} }: NonNullable<TargetRecord['acknowledged']>): Promise<{
+  /** `diskIds`: of which disks nothing is known where it is not known which ones the site has. */
+  async #acknowledged(
+    { pointId, sequence, sizes }: NonNullable<TargetRecord['acknowledged']>,
+    diskIds: readonly string[],
+  ): Promise<{
     readonly trees: ReadonlyMap<string, DigestTree>;
     readonly lost: ReadonlySet<string>;
   }> {
     if (this.#known?.sequence === sequence) return { trees: this.#known.trees, lost: new Set() };
     const trees = new Map<string, DigestTree>();
-    const lost = new Set<string>();
-    for (const diskId of Object.keys(sizes)) {
+    const lost = new Set<string>(sizes ? [] : diskIds);
+    for (const diskId of Object.keys(sizes ?? {})) {
       const tree = await this.#stored(diskId, pointId, sequence);
       if (tree) trees.set(diskId, tree);
       else lost.add(diskId);

@@ -4,7 +4,7 @@ import { Mutex } from '../lib/mutex.ts';
 import { newId, type Random } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { throttled } from '../peer/index.ts';
-import { limitAt } from '../recovery-point/index.ts';
+import { limitAt, type PointStatement } from '../recovery-point/index.ts';
 import type { Acknowledgement, Replica, ReplicaPoint, ReplicaTools } from '../replica/index.ts';
 import { conflictFailure } from './conflict.ts';
 import type { ReplicateOutcome } from './delivery.ts';
@@ -43,6 +43,7 @@ export class Forwarding {
   readonly #storing = new Mutex();
   #record: ForwardRecord;
   #send: SendSession | undefined;
+  #heldPointId: string | undefined;
 
   private constructor(tools: ForwardTools, replica: Replica, record: ForwardRecord) {
     this.#tools = tools;
@@ -93,7 +94,7 @@ export class Forwarding {
 
   /** Retention leaves this point: its delta has begun. */
   get heldPointId(): string | undefined {
-    return this.record.session?.cutId;
+    return this.#heldPointId ?? this.record.session?.cutId;
   }
 
   get #wanted(): readonly ReplicaPoint[] {
@@ -152,6 +153,7 @@ export class Forwarding {
     const { newest } = this.replica;
     if (!newest || this.replica.awaitsSeed) return { kind: 'nothing' };
     const there = await target.describe(machineId, signal);
+    if (there?.newest) await this.#takeAsKnown(there.newest);
     const { epoch } = newest.statement;
     const { spacingMs } = this.policy;
     const sendable = this.#sendable(there?.newest?.pointId);
@@ -172,6 +174,20 @@ export class Forwarding {
     }
   }
 
+  /**
+   * Nothing was ever forwarded, as far as is known here, but the site has points of the machine that have come from here once and
+   * are merged away since: it is gone on from there, though it is not known what they hold.
+   */
+  async #takeAsKnown({ pointId, sequence, statementDigest }: Acknowledgement): Promise<void> {
+    const { points, newest } = this.replica;
+    if (this.record.acknowledged || points.some(({ statement }) => statement.pointId === pointId)) return;
+    if (newest === undefined || sequence >= newest.statement.sequence) return;
+    const atMs = this.#tools.clock.wallMs();
+    await this.#storeProgress({
+      acknowledged: { pointId, ordinal: sequence, sequence, statementDigest, atMs },
+    });
+  }
+
   /** The site has a point whose acknowledgement never arrived. */
   async #adopt(point: ReplicaPoint, newest: Acknowledgement): Promise<ReplicateOutcome> {
     checkAcknowledged(newest, point.statement.pointId, point.statementDigest);
@@ -189,17 +205,21 @@ export class Forwarding {
   ): Promise<ReplicateOutcome> {
     const { clock, random } = this.#tools;
     const { statement, manifest } = plan.cut.point;
-    const session = plan.resume ?? newId(clock, random);
-    await this.#storeProgress({ session: { session, cutId: statement.pointId } });
     // From here on retention leaves it; it may have taken it just before.
+    this.#heldPointId = statement.pointId;
     const point = this.replica.point(statement.pointId);
     const release = await this.replica.holdLayers();
     try {
       const { delta, opened } = await this.replica.undisturbed(async () => {
         const lacking = await this.#digests.delta(point, this.record.acknowledged);
-        return { delta: lacking, opened: await this.#open(plan, session, lacking, signal) };
+        const begun = { session: plan.resume ?? newId(clock, random), lacking };
+        return { delta: lacking, opened: await this.#openAs(plan, begun, signal) };
       });
-      await using sending = opened;
+      const { session } = opened;
+      await using sending = opened.sending;
+      await this.#storeProgress({
+        session: { session, cutId: statement.pointId, ranges: sending.rangesDigest },
+      });
       this.#send = sending;
       const { retention, compression } = this.policy;
       const { acknowledgement, sent } = await transferDelta({
@@ -217,27 +237,60 @@ export class Forwarding {
       throw isFailure(error, 'REPLICATION_SEED_CHANGED') ? damaged(point, error) : error;
     } finally {
       this.#send = undefined;
+      this.#heldPointId = undefined;
       release();
     }
+  }
+
+  /** Goes on with a session only if the same is sent: a merge may have come in between, and what the layers tell is more then. */
+  async #openAs(
+    plan: ForwardPlan,
+    { session, lacking }: { readonly session: string; readonly lacking: ForwardedDelta },
+    signal: AbortSignal | undefined,
+  ): Promise<{ readonly session: string; readonly sending: SendSession }> {
+    const sending = await this.#open(plan, session, lacking, signal);
+    const before = this.record.session;
+    const isOther = before?.session === session && before.ranges !== sending.rangesDigest;
+    if (!isOther) return { session, sending };
+    await sending[Symbol.asyncDispose]();
+    const anew = newId(this.#tools.clock, this.#tools.random);
+    return { session: anew, sending: await this.#open(plan, anew, lacking, signal) };
   }
 
   #open(
     plan: ForwardPlan,
     session: string,
-    { before, changed }: ForwardedDelta,
+    { before, changed, unknown }: ForwardedDelta,
     signal: AbortSignal | undefined,
   ): Promise<SendSession> {
     const { statement, manifest } = plan.cut.point;
-    const chains = statement.disks.map(({ diskId }) => [
-      diskId,
-      this.replica.chain(statement.pointId, diskId),
-    ]);
+    const diskIds = statement.disks.map(({ diskId }) => diskId);
+    const since = this.record.acknowledged?.sequence;
+    const layers = diskIds.flatMap((diskId) => {
+      const count = unknown.has(diskId) ? undefined : this.#layersSince(since, statement, diskId);
+      return count === undefined ? [] : [[diskId, count] as const];
+    });
     return SendSession.open({
       ...{ images: this.#tools.images, said: { signed: manifest.signed }, trees: before, changed },
       header: headerOf(plan, session),
-      chains: Object.fromEntries(chains),
+      chains: Object.fromEntries(
+        diskIds.map((diskId) => [diskId, this.replica.chain(statement.pointId, diskId)]),
+      ),
+      layers: Object.fromEntries(layers),
       ...(signal ? { signal } : {}),
     });
+  }
+
+  /**
+   * How many layers of a disk hold all that changed since an acknowledged point, to the sub-cluster where digests tell a block
+   * alone. If that point is merged into a younger one, they hold more than that; undefined if it is in the oldest layer.
+   */
+  #layersSince(since: number | undefined, { pointId }: PointStatement, diskId: string): number | undefined {
+    if (since === undefined) return undefined;
+    const { replica } = this;
+    const below = replica.points.findLast(({ statement }) => statement.sequence <= since);
+    if (!below?.statement.disks.some((disk) => disk.diskId === diskId)) return undefined;
+    return replica.chain(pointId, diskId).length - replica.chain(below.statement.pointId, diskId).length;
   }
 
   #throttled(stream: AsyncIterable<Uint8Array>) {

@@ -313,6 +313,8 @@ export const TargetSchema = Type.Object({
       cutId: Type.String(),
       /** Its pieces are whole blocks; a session keeps what it began with. */
       wholeBlocks: Type.Optional(Type.Boolean()),
+      /** Names the ranges that it sends, where others might follow from what is there at another time. */
+      ranges: Type.Optional(Type.String()),
     }),
     Type.Null(),
   ]),

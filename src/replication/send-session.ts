@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import {
   BLOCK_BYTES_DEFAULT,
   type DeltaHeader,
@@ -58,7 +59,7 @@ export interface SendRequest {
   readonly layers?: Readonly<Record<string, number>>;
   /** By disk id: what changed besides, in layers that are no more. */
   readonly further?: Readonly<Record<string, Extents>>;
-  /** By disk id: all that changed, known otherwise than from layers; the chains are not asked then. */
+  /** By disk id: nothing else has changed, as is known otherwise. Without `layers` of the disk all of it has. */
   readonly changed?: ReadonlyMap<string, Extents>;
   /** By disk id: the tree of the parent; a disk without one is sent whole. */
   readonly trees: ReadonlyMap<string, DigestTree>;
@@ -120,13 +121,7 @@ export class SendSession implements AsyncDisposable {
         const reader = await request.images.open(request.chains[diskId]!);
         readers.push(reader);
         const isComplete = !request.trees.has(diskId);
-        const layers = request.layers?.[diskId] ?? 1;
-        const known = request.changed?.get(diskId);
-        const { data, zero } = known
-          ? { data: known, zero: NO_EXTENTS }
-          : isComplete
-            ? await reader.contentExtents()
-            : await ownExtents(reader, layers);
+        const { data, zero } = await changesOf(request, diskId, reader);
         // A block that the old end of a grown disk cut short is longer now, whether the guest wrote there or not.
         const border = endBlock(request.trees.get(diskId), reader.sizeBytes);
         const read = unionOf(border, isComplete ? NO_EXTENTS : (request.further?.[diskId] ?? NO_EXTENTS));
@@ -151,6 +146,11 @@ export class SendSession implements AsyncDisposable {
   /** Guest bytes that changed, as far as they are not known to be zero. */
   get bytesTotal(): number {
     return this.#changes.reduce((sum, { data }) => sum + totalLength(data), 0);
+  }
+
+  /** Names what is sent: a delta of other ranges has other frames, and goes on with no session of this one. */
+  get rangesDigest(): string {
+    return createHash('sha256').update(JSON.stringify(this.#changes)).digest('hex');
   }
 
   /** Undefined until a stream has been read to its end. */
@@ -283,6 +283,17 @@ export class SendSession implements AsyncDisposable {
 
 function dataIn({ data }: DiskDelta, { offset, length }: Extent): number {
   return totalLength(intersectionOf(data, [{ offset, length }]));
+}
+
+/** What of a disk changed, by what its layers hold and by what is known otherwise, before it is put onto the granularity. */
+async function changesOf(request: SendRequest, diskId: string, reader: ImageReader): Promise<ContentExtents> {
+  const layers = request.layers?.[diskId];
+  const known = request.changed?.get(diskId);
+  if (known && layers === undefined) return { data: known, zero: NO_EXTENTS };
+  if (!request.trees.has(diskId)) return reader.contentExtents();
+  const own = await ownExtents(reader, layers ?? 1);
+  if (!known) return own;
+  return { data: intersectionOf(own.data, known), zero: intersectionOf(own.zero, known) };
 }
 
 async function ownExtents(reader: ImageReader, layers: number): Promise<ContentExtents> {

@@ -3,7 +3,7 @@ import type { MachineView } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
 import { type TargetOptions, targetChangeOf, withTargetOptions } from '../policy-options.ts';
-import { parseName } from '../values.ts';
+import { named, parseName } from '../values.ts';
 import { printMachine, printMachines } from '../views/machine-view.ts';
 import { examples, type Runner } from './runner.ts';
 
@@ -39,7 +39,11 @@ export function addReplicaCommands(program: Command, runner: Runner): void {
   )
     .argument('<vm>', 'name or id')
     .requiredOption('--to <site>', 'a paired site, by name or id')
-    .option('--points <types>', 'points of these types alone: app,nightly; or all', parsePointTypes)
+    .option(
+      '--points <types>',
+      'points of these types alone: app,nightly; or all',
+      named('--points', parsePointTypes),
+    )
     .option('--stop', 'forward nothing more there; what the site has stays')
     .addHelpText(
       'after',
@@ -67,13 +71,12 @@ Refused while a branch, a test, a verification, a held point or a copy that come
 
 interface ForwardOptions extends TargetOptions {
   readonly to: string;
-  readonly points?: readonly string[] | null;
+  readonly points?: readonly string[] | 'all';
   readonly stop?: boolean;
 }
 
-function parsePointTypes(text: string): readonly string[] | null {
-  if (text === 'all') return null;
-  return text.split(',').map(parseName);
+function parsePointTypes(text: string): readonly string[] | 'all' {
+  return text === 'all' ? text : text.split(',').map(parseName);
 }
 
 async function forward(context: Context, machine: string, o: ForwardOptions): Promise<Report> {
@@ -89,7 +92,7 @@ async function forward(context: Context, machine: string, o: ForwardOptions): Pr
   const before = replica?.forwards?.find(({ siteId, name }) => siteId === to || name === to);
   const body = {
     ...targetChangeOf(policy, before?.retention ?? replica?.retention),
-    ...(points === undefined ? {} : { copyTypes: points && [...points] }),
+    ...(points === undefined ? {} : { copyTypes: points === 'all' ? null : [...points] }),
     to,
   };
   return shown(context, await api.call('replica.forward', { params: { machine }, body }));

@@ -355,6 +355,73 @@ describe('command line: what cannot be taken back', { timeout: 60_000 }, () => {
     );
   });
 
+  it('S0.29 a replica is forwarded, shown with how far the other site is, and its origin confirmed there', async (t) => {
+    const target = {
+      siteId: 's',
+      name: 'vault',
+      phase: 'retrying',
+      unsentCuts: 3,
+      rpo: { actualMs: 60_000 },
+    };
+    const failure = { ...libFailure('FILE_UNREADABLE', 'the key is not confirmed').toJSON() };
+    const kept = { retention: { types: { app: 7 } }, copyTypes: ['app'], compression: true };
+    const replica = {
+      ...{ sourceSiteId: 'a', sourceName: 'north', viaSiteId: 'b', viaName: 'south', points: 4, branches: 0 },
+      ...{ retention: { types: { crash: 8 } }, rpo: {}, forwards: [{ ...target, ...kept, failure }] },
+    };
+    const machine = { machineId: ID, name: 'web', epoch: 1, role: 'replica', replica };
+    const origin = { siteId: ID, name: 'north', keyId: 'ed25519:5f0c', viaSiteId: 'b', toldAtMs: 0 };
+    const site = await fakeSite(t, ({ path }) => {
+      if (path.startsWith('/v1/origins')) return { body: path.endsWith('s') ? [origin] : origin };
+      return { body: path.endsWith('/machines') ? [machine] : machine };
+    });
+    const said = (...words: string[]) => run(['--data', site.dataDirectory, ...words]);
+    const forwarded = await said(
+      'replica',
+      'forward',
+      'web',
+      '--to',
+      'vault',
+      '--points',
+      'app',
+      '--keep',
+      'app:9',
+    );
+    assert.equal(forwarded.exitCode, 0, forwarded.messages);
+    assert.match(forwarded.output, /by way of +south/);
+    assert.match(forwarded.output, /vault +retrying .*3 copies +the key is not confirmed/);
+    assert.match(forwarded.output, /of the types app alone/);
+    await said('replica', 'forward', 'web', '--to', 'vault', '--points', 'all', '--rate', 'unlimited');
+    await said('replica', 'forward', 'web', '--to', 'vault', '--stop');
+    assert.match((await said('replica', 'list')).output, /forwarding retrying, lacks 3 copies/);
+    assert.equal(
+      (await said('replica', 'forward', 'web', '--to', 'vault', '--stop', '--keep', 'app:1')).exitCode,
+      2,
+    );
+    assert.equal((await said('replica', 'forward', 'web')).exitCode, 2);
+    assert.match(
+      (await said('origin', 'list')).output,
+      /north +ed25519:5f0c +not confirmed: nothing is taken +b/,
+    );
+    await said('origin', 'confirm', ID, 'ed25519:5f0c');
+    await said('origin', 'forget', ID);
+    assert.deepEqual(
+      site.asked
+        .filter(({ method }) => method !== 'GET')
+        .map(({ method, path, body }) => [method, path, JSON.parse(body || '{}')]),
+      [
+        [
+          ...['POST', '/v1/machines/web/forwards'],
+          { to: 'vault', copyTypes: ['app'], retention: { types: { app: 9 } } },
+        ],
+        ['POST', '/v1/machines/web/forwards', { to: 'vault', copyTypes: null, bytesPerSecond: null }],
+        ['DELETE', '/v1/machines/web/forwards/vault', {}],
+        ['POST', `/v1/origins/${ID}/confirmation`, { keyId: 'ed25519:5f0c' }],
+        ['DELETE', `/v1/origins/${ID}`, {}],
+      ],
+    );
+  });
+
   it('a branch is booted again with the NICs that are named', async (t) => {
     const site = await fakeSite(t, ({ method }) => ({
       body: job({ kind: 'failover.restart', state: method === 'POST' ? 'queued' : 'done' }),

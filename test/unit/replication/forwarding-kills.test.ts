@@ -1,4 +1,4 @@
-/** Points on their way from the second site to the third; one of the two is killed at every step. */
+/** Points on their way from the second site to the third, one of which is killed. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Forwarding } from '../../../src/replication/index.ts';
@@ -7,12 +7,8 @@ import { dyingFiles, readChain, seedSites } from '../../support/seed-sites.ts';
 import { sized } from '../../support/size.ts';
 import type { CleanUp } from '../../support/temporary.ts';
 
-/** The third site is killed at one step in so many. */
-const STRIDE = sized({
-  what: 'S0.29: steps between kills of a site that is forwarded to',
-  normal: 7,
-  full: 1,
-});
+/** One of the two is killed at one step in so many. */
+const STRIDE = sized({ what: 'S0.29: steps between kills while points are forwarded', normal: 11, full: 1 });
 const POLICY = { retention: { types: { crash: 100, app: 100 } }, compression: true };
 
 async function threeSites(t: CleanUp) {
@@ -60,7 +56,7 @@ test('S0.29 the site in the middle is killed at any step: the next process goes 
     kills += 1;
   }
   t.diagnostic(`${kills} kills`);
-  assert.ok(kills > 3, `${kills} kills`);
+  assert.ok(kills > 2, `${kills} kills`);
 });
 
 test('S0.29 the third site is killed at any step: it has a point whole or not at all, and gets it', async (t) => {
@@ -92,5 +88,5 @@ test('S0.29 the third site is killed at any step: it has a point whole or not at
     kills += 1;
   }
   t.diagnostic(`${kills} kills`);
-  assert.ok(kills > 3, `${kills} kills`);
+  assert.ok(kills > 2, `${kills} kills`);
 });

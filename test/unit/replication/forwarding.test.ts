@@ -1,6 +1,7 @@
 /** The points of a replica forwarded to one more site, without QEMU: A is the protected site, B and C keep its points. */
 import assert from 'node:assert/strict';
 import { readFile, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { type DeltaHeader, encodeDelta, NOTHING_RECEIVED } from '../../../src/delta/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
@@ -157,7 +158,8 @@ test('S0.29 a lost acknowledgement and a broken link are gone on with; the point
   assert.equal(outcome.kind, 'acknowledged');
   await holdsNewest(far.replicas, near);
 
-  await box.write(0, 65_536, 200_000, 3 * MIB);
+  const scattered = Array.from({ length: 40 }, (_, index) => index * 40_960);
+  await box.write(...scattered);
   await copy(sites, box);
   const breaking = uploadingBy(far.target, async (machineId, session, stream, signal) => {
     async function* broken() {
@@ -174,10 +176,98 @@ test('S0.29 a lost acknowledgement and a broken link are gone on with; the point
   const { incoming } = far.replicas.need(near.record.machineId).describe();
   assert.ok(incoming!.progress.frames > 0, 'a part is durable there');
   const [third] = await Forwarding.openAll(sites.forwardTools(), near);
+  const { frames } = incoming!.progress;
   const rest = await third!.forward(far.target, sites.origin);
-  assert.equal(rest.kind, 'sent');
+  assert.ok(
+    rest.kind === 'sent' && rest.wireBytes < (40 - frames + 2) * 4400,
+    'it goes on behind what is durable',
+  );
   assert.equal(third!.record.session, null);
   await holdsNewest(far.replicas, near);
+
+  // What the layers tell is more when the acknowledged point has been merged into the oldest layer: another delta then.
+  await box.write(...scattered);
+  await copy(sites, box);
+  await assert.rejects(third!.forward(breaking, sites.origin), /link broke/);
+  const held = async () => new Map([[third!.heldPointId!, ['forwarding' as const]]]);
+  await near.retire({ types: { crash: 0, app: 0 } }, nothingProven, held);
+  assert.deepEqual(near.points.length, 1);
+  assert.equal((await third!.forward(far.target, sites.origin)).kind, 'sent');
+  await holdsNewest(far.replicas, near);
+});
+
+test('S0.29 forwarding that was ended and begun again goes on where the third site is, also when that point is merged away', async (t) => {
+  const { sites, box, near, far, forwarding, machineId } = await threeSites(t);
+  await forwardAll(forwarding, far.target, sites.origin);
+  await forwarding.end();
+  assert.deepEqual(await Forwarding.openAll(sites.forwardTools(), near), []);
+  const begin = () =>
+    Forwarding.begin(sites.forwardTools(), near, { siteId: far.target.siteId, ...EVERYTHING });
+  await change(box, 2);
+  await copy(sites, box);
+  const again = await begin();
+  assert.ok(
+    (await forwardAll(again, far.target, sites.origin)) < MIB,
+    'its newest point is here: by what changed',
+  );
+  await again.end();
+  for (let round = 3; round <= 4; round++) {
+    await change(box, round);
+    await copy(sites, box);
+  }
+  await near.retire({ types: { crash: 1, app: 0 } }, nothingProven);
+  assert.ok(
+    (await forwardAll(await begin(), far.target, sites.origin)) > MIB,
+    'it is not: by all that there is',
+  );
+  assert.deepEqual(sequencesOf(far.replicas.need(machineId)), [1, 2, 3, 5]);
+  await holdsNewest(far.replicas, near);
+});
+
+test('S0.29 disks that have gone and come between two points that are forwarded', async (t) => {
+  const { sites, box, near, far, forwarding, machineId } = await threeSites(t);
+  await forwardAll(forwarding, far.target, sites.origin);
+  await box.machine.removeDisk('data');
+  const path = join(sites.directory, 'more.raw');
+  await writeFile(path, systemRandom.bytes(MIB));
+  const of = { diskId: 'more', sizeBytes: MIB };
+  await box.machine.addDisk({
+    disk: { ...of, deviceName: 'more', chain: [{ path, format: 'raw' }] },
+    configuration: { ...of, bus: 'virtio-blk' },
+  });
+  await change(box, 2);
+  await copy(sites, box);
+  await change(box, 3);
+  await copy(sites, box);
+  await near.retire({ types: { crash: 1, app: 0 } }, nothingProven);
+  await forwardAll(forwarding, far.target, sites.origin);
+  const { disks } = far.replicas.need(machineId).newest!.statement;
+  assert.deepEqual(
+    disks.map(({ diskId }) => diskId),
+    ['system', 'more'],
+  );
+  await holdsNewest(far.replicas, near);
+  await change(box, 4);
+  await copy(sites, box);
+  const [again] = await Forwarding.openAll(sites.forwardTools(), near);
+  assert.ok((await forwardAll(again!, far.target, sites.origin)) < MIB / 2);
+  await holdsNewest(far.replicas, near);
+  assert.equal((await far.reopen()).broken.length, 0);
+});
+
+test('S0.29 a failover at the second site leaves the forwarding as it is; one at the third ends it there', async (t) => {
+  const { sites, near, far, forwarding, machineId } = await threeSites(t);
+  await near.update({ epoch: 2 });
+  await forwarding.forward(far.target, sites.origin);
+  const there = far.replicas.need(machineId);
+  assert.deepEqual([there.record.epoch, sequencesOf(there)], [1, [1]]);
+  await there.update({ epoch: 2 });
+  await assert.rejects(forwarding.forward(far.target, sites.origin), ({ code, message, hint }) => {
+    assert.match(message, /fenced/);
+    assert.match(hint, /replica forward box --to SITE --stop/);
+    return code === 'REPLICATION_CONFLICT';
+  });
+  assert.deepEqual(sequencesOf(there), [1]);
 });
 
 /** What the second site offers of its newest point, on nothing: it may send what it likes then. */
