@@ -206,7 +206,8 @@ function qemuArguments(options: LabMachineOptions, disks: readonly LabDisk[]): s
       ? ['-netdev', 'user,id=net0', '-device', 'virtio-net-pci,netdev=net0,romfile=']
       : [];
   return [
-    ...['-name', 'lab', '-machine', 'q35', '-accel', 'tcg', '-cpu', CPU, '-m', String(options.memoryMb ?? 256)],
+    ...['-name', 'lab', '-machine', 'q35', '-accel', 'tcg', '-cpu', CPU],
+    ...['-m', String(options.memoryMb ?? 256)],
     ...['-nodefaults', '-no-user-config', '-display', 'none', '-vga', 'std', '-S'],
     ...['-chardev', 'stdio,id=control,signal=off', '-mon', 'chardev=control,mode=control'],
     ...['-chardev', socket('qmp'), '-mon', 'chardev=qmp,mode=control'],
