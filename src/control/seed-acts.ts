@@ -2,6 +2,7 @@ import type { JobView, Progress } from '../api/index.ts';
 import { failuresOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { findSeed, REPLICA_ERRORS, type Replica, type Replicas, SeedFile } from '../replica/index.ts';
+import type { Forwards } from './forwards.ts';
 import type { Inventory } from './inventory.ts';
 import type { JobHandler, Jobs } from './jobs.ts';
 import type { Machines } from './machines.ts';
@@ -15,6 +16,7 @@ interface SeedTools {
   readonly inventory: Inventory;
   readonly replicas: Replicas;
   readonly keeper: ReplicaKeeper;
+  readonly forwards: Pick<Forwards, 'arrived'>;
   /** The id of a target that a person names. */
   readonly targetMeant: (reference: string) => string;
 }
@@ -87,6 +89,8 @@ export class SeedActs {
         });
       } finally {
         this.#o.keeper.tend(replica);
+        // What was held back for want of a base can go on to further sites.
+        this.#o.forwards.arrived(replica.record.machineId);
       }
     },
   };

@@ -187,7 +187,7 @@ export class Site {
     });
     this.origins = new OriginActs({ origins, replicas, links, audit });
     this.seeds = new SeedActs({
-      ...{ files: tools.files, machines, inventory, replicas, keeper, jobs },
+      ...{ files: tools.files, machines, inventory, replicas, keeper, forwards, jobs },
       targetMeant: (reference) => this.targets.meant(reference),
     });
     const { olderCopies: offers } = ground;

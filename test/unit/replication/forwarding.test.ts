@@ -196,6 +196,29 @@ test('S0.29 a lost acknowledgement and a broken link are gone on with; the point
   await holdsNewest(far.replicas, near);
 });
 
+test('S0.29 points are forwarded while retention merges: neither hinders the other, and what is on its way stays', async (t) => {
+  const { sites, box, near, far, forwarding, machineId } = await threeSites(t);
+  await forwardAll(forwarding, far.target, sites.origin);
+  const retention = { types: { crash: 1, app: 0 } };
+  const held = async () =>
+    new Map([forwarding.heldPointId ?? []].flat().map((pointId) => [pointId, ['forwarding' as const]]));
+  let wireBytes = 0;
+  for (let round = 2; round <= 7; round++) {
+    await change(box, round);
+    await copy(sites, box);
+    // Two at once: what the one finds merged away it does not plan with.
+    const sent = forwardAll(forwarding, far.target, sites.origin);
+    const retired = near.retire(retention, nothingProven, held);
+    await Promise.all([sent, retired]);
+    wireBytes += await sent;
+    await holdsNewest(far.replicas, near);
+  }
+  await near.retire(retention, nothingProven, held);
+  assert.equal(near.points.length, 1);
+  assert.deepEqual(sequencesOf(far.replicas.need(machineId)), [1, 2, 3, 4, 5, 6, 7, 8]);
+  assert.ok(wireBytes < 2 * MIB, `${wireBytes} bytes`);
+});
+
 test('S0.29 forwarding that was ended and begun again goes on where the third site is, also when that point is merged away', async (t) => {
   const { sites, box, near, far, forwarding, machineId } = await threeSites(t);
   await forwardAll(forwarding, far.target, sites.origin);
@@ -253,6 +276,21 @@ test('S0.29 disks that have gone and come between two points that are forwarded'
   assert.ok((await forwardAll(again!, far.target, sites.origin)) < MIB / 2);
   await holdsNewest(far.replicas, near);
   assert.equal((await far.reopen()).broken.length, 0);
+});
+
+test('S0.29 a forwarded replica is forwarded on: the fourth site proves the points by the key of the first', async (t) => {
+  const { sites, box, near, far, forwarding, machineId } = await threeSites(t);
+  await forwardAll(forwarding, far.target, sites.origin);
+  const last = await sites.anotherSite();
+  const { siteId } = last.target;
+  const third = far.replicas.need(machineId);
+  const onward = await Forwarding.begin(sites.forwardTools(), third, { siteId, ...EVERYTHING });
+  await forwardAll(onward, last.target, sites.origin);
+  await change(box, 2);
+  await copy(sites, box);
+  await forwardAll(forwarding, far.target, sites.origin);
+  assert.ok((await forwardAll(onward, last.target, sites.origin)) < MIB);
+  await holdsNewest(last.replicas, near);
 });
 
 test('S0.29 a failover at the second site leaves the forwarding as it is; one at the third ends it there', async (t) => {
@@ -316,6 +354,32 @@ test('S0.29 what the site in the middle makes up or changes is found at the thir
     }),
   );
   await assert.rejects(upload, { code: 'REPLICA_SIGNATURE_INVALID' }, 'nobody has confirmed that key');
+});
+
+test('S0.29 points that their source has numbered for another site do not pass for the next ones of this', async (t) => {
+  const { sites, box, far, forwarding, machineId } = await threeSites(t);
+  await forwarding.forward(far.target, sites.origin);
+  const elsewhere = await sites.anotherSite();
+  await box.machine.addTarget({ siteId: elsewhere.target.siteId, ...EVERYTHING });
+  await change(box, 2);
+  await box.machine.cut('crash');
+  while ((await box.machine.replicate(elsewhere.target)).kind !== 'nothing');
+  const other = elsewhere.replicas.need(machineId);
+  const there = far.replicas.need(machineId);
+  assert.equal(
+    other.newest!.statement.sequence,
+    there.newest!.statement.sequence + 1,
+    'by its number it could be next',
+  );
+  const { header, details, signed } = offered(other, sites.origin);
+  const { statement, statementDigest } = there.newest!;
+  const upon = { ...header, parent: { pointId: statement.pointId, statementDigest } };
+  assert.equal((await far.target.offer(upon, details)).kind, 'accept');
+  const stream = encodeDelta(upon, [], () => signed as never, {
+    ...{ compression: 'none', resumed: NOTHING_RECEIVED },
+  });
+  await assert.rejects(far.target.upload(machineId, upon.session, stream), { code: 'REPLICA_DELTA_REFUSED' });
+  assert.deepEqual(sequencesOf((await far.reopen()).need(machineId)), [1]);
 });
 
 test('S0.29 a layer that has gone bad at the site in the middle is not forwarded', async (t) => {
