@@ -230,7 +230,7 @@ export class TargetSender {
     const nowMs = this.#tools.clock.monotonicMs();
     const { unsent = [], record } = this.#progress ?? {};
     const { acknowledged, seed } = record ?? {};
-    const failure = this.#failure;
+    const failure = this.#standingFailure;
     const cutAtMs = this.acknowledgedCutAtMs;
     const transfer = this.#transfer();
     const missed = record ? this.#missed(record) : 0;
@@ -262,8 +262,15 @@ export class TargetSender {
   }
 
   #phase(unsent: number): TargetReplicationView['phase'] {
-    if (this.#failure) return this.#failure.isBlocked ? 'blocked' : 'retrying';
+    const failure = this.#standingFailure;
+    if (failure) return failure.isBlocked ? 'blocked' : 'retrying';
     return this.#sinceMs !== undefined && unsent > 0 ? 'sending' : 'idle';
+  }
+
+  /** What failed before is over as soon as bytes flow, which may take long before it ends well. */
+  get #standingFailure() {
+    const isFlowing = this.#sinceMs !== undefined && (this.#progress?.sending?.bytesDone ?? 0) > 0;
+    return isFlowing ? undefined : this.#failure;
   }
 
   #transfer(): TargetReplicationView['transfer'] {

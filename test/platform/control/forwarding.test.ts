@@ -1,6 +1,6 @@
 /** A machine of one site, its replica at a second one, forwarded to a third: three served sites on one host; over the API. */
 import assert from 'node:assert/strict';
-import { truncate, writeFile } from 'node:fs/promises';
+import { readdir, stat, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { Wakeup } from '../../../src/control/wakeup.ts';
@@ -30,8 +30,10 @@ it('S0.29 a replica is forwarded to a third site, which proves the points by the
   await homeApi.call('vm.protect', { ...BOX, body });
   await copy(homeApi, 1);
 
-  const forward = (to: string) =>
-    awayApi.call('replica.forward', { ...BOX, body: { to, retention: { types: { crash: 50 } } } });
+  const forward = (to: string, bytesPerSecond: number | null = null) => {
+    const request = { to, retention: { types: { crash: 50 } }, bytesPerSecond };
+    return awayApi.call('replica.forward', { ...BOX, body: request });
+  };
   await assert.rejects(forward('home'), { code: 'FORWARD_TO_ORIGIN' });
   await assert.rejects(forward('nowhere'), { code: 'SITE_PEER_UNKNOWN' });
   const asked = east.next((event) => event.event === 'alert');
@@ -65,8 +67,30 @@ it('S0.29 a replica is forwarded to a third site, which proves the points by the
       end();
     }
   };
+  /** The third site is up again, at another port. */
+  const serveEast = async () => {
+    eastApi = await east.serve();
+    const { peerAddress } = await eastApi.call('site.show');
+    const address = { host: '127.0.0.1', port: peerAddress.port };
+    await awayApi.call('peer.address', { params: { peer: 'east' }, body: address });
+  };
+
+  // The first point is broken off on its way.
+  await forward('east', 8 * MIB);
+  const arriving = join(east.dataDirectory, 'replicas');
+  for (let arrived = 0; arrived < 3 * MIB; ) {
+    const names = await readdir(arriving, { recursive: true });
+    const layer = names.find((name) => name.endsWith('disk0.layer'));
+    arrived = layer ? (await stat(join(arriving, layer))).size : 0;
+    await awayApi.call('vm.show', BOX);
+  }
+  await east.close();
+  await serveEast();
   await forward('east');
   await caughtUp();
+  const [first] = await eastApi.call('point.list', BOX);
+  context.diagnostic(`${first!.receivedBytes} bytes came after the link was cut, of ${BASE_BYTES}`);
+  assert.ok(first!.receivedBytes! < BASE_BYTES - MIB, `${first!.receivedBytes} bytes`);
   const { replica } = await eastApi.call('vm.show', BOX);
   assert.deepEqual([replica!.sourceName, replica!.sourceSiteId], ['home', homeId]);
   assert.equal(replica!.viaName, 'away');
@@ -83,12 +107,7 @@ it('S0.29 a replica is forwarded to a third site, which proves the points by the
     await awayApi.call('point.verify', { params: { machine: 'box', point: 'latest' } }),
   );
   const kept = await awayApi.call('point.list', BOX);
-  eastApi = await east.serve();
-  const { peerAddress } = await eastApi.call('site.show');
-  await awayApi.call('peer.address', {
-    params: { peer: 'east' },
-    body: { host: '127.0.0.1', port: peerAddress.port },
-  });
+  await serveEast();
   assert.equal((await caughtUp()).unsentCuts, 0);
   const there = await eastApi.call('point.list', BOX);
   const here = await awayApi.call('point.list', BOX);
