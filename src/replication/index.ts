@@ -6,6 +6,7 @@
  * become of it. A *send session* reads what one cut sealed and makes the delta stream and the signed statement of it. A
  * *target* is a site that keeps the points; a *session plan* says what it needs next. The *digest store* keeps the digests of
  * the acknowledged state, so that making the next statement costs what has changed and not the disk.
+ * A *forwarding* brings the points of a replica on to a further site, as their *origin*, the site that made them, has signed them.
  *
  * Promised: what changed since the last cut is what the sealed layer holds, so that no crash of host, process or link ever
  * leads to a full scan or a new seeding; a sealed layer is merged away only when every target has acknowledged its point
