@@ -18,9 +18,16 @@ import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
 import { Wakeup } from './wakeup.ts';
 
-/** A conflict is not given up: it is looked at again this often, and when something has changed. */
-export const BLOCKED_PAUSE_MS = 30_000;
-const BACKOFF: Backoff = { firstMs: 500, maximumMs: 30_000, triesMax: Number.POSITIVE_INFINITY };
+/**
+ * Nothing is given up, a conflict neither: all is looked at again after a growing pause of at most this, and when something has
+ * changed. What hinders may be gone in a moment (somebody's tool held the lock of a disk).
+ */
+export const RETRY_PAUSE_MAX_MS = 30_000;
+const BACKOFF: Backoff = {
+  firstMs: 500,
+  maximumMs: RETRY_PAUSE_MAX_MS,
+  triesMax: Number.POSITIVE_INFINITY,
+};
 /** Whether an awaited seed has been imported is asked this often; also with each copy. */
 const SEED_PAUSE_MS = 30_000;
 /** A sealed layer that cannot be sent yet, because it takes in a younger one, is looked at again after this. */
@@ -176,7 +183,7 @@ export class TargetSender {
     const { clock, random, alerts, log } = this.#tools;
     const failure = failureOf(error);
     const isBlocked = failure.retry === 'never' || !(error instanceof Failure);
-    const pause = isBlocked ? BLOCKED_PAUSE_MS : pauseMs(BACKOFF, attempt, random);
+    const pause = pauseMs(BACKOFF, attempt, random);
     const isNew = this.#failure?.failure.code !== failure.code;
     this.#failure = { failure, isBlocked, retryAtMs: clock.monotonicMs() + pause };
     if (isNew)

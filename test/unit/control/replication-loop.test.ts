@@ -4,7 +4,7 @@ import type { AlertView } from '../../../src/api/index.ts';
 import type { AuditedAct } from '../../../src/control/audit.ts';
 import { EventHub } from '../../../src/control/event-hub.ts';
 import { LOOK_EVERY_MS, ReplicationLoop } from '../../../src/control/replication-loop.ts';
-import { BLOCKED_PAUSE_MS } from '../../../src/control/target-sender.ts';
+import { RETRY_PAUSE_MAX_MS } from '../../../src/control/target-sender.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
@@ -232,11 +232,14 @@ describe('replication loop', () => {
     });
     assert.equal(loop.report().phase, 'blocked');
     assert.equal(alerts.get(`replication:${MACHINE_ID}:${SITE_ID}`)!.severity, 'critical');
-    const attempts = machine.sendAttempts;
-    await clock.turn(10 * BLOCKED_PAUSE_MS);
-    assert.equal(machine.sendAttempts, attempts + 10);
+    await clock.turn(10 * RETRY_PAUSE_MAX_MS);
+    const soon = machine.sendAttempts;
+    assert.ok(soon >= 10 && soon < 30, `${soon} attempts`);
+    await clock.turn(10 * RETRY_PAUSE_MAX_MS);
+    const later = machine.sendAttempts - soon;
+    assert.ok(later >= 10 && later <= 20, `${later} attempts`);
     machine.sendFailure = undefined;
-    await clock.turn(BLOCKED_PAUSE_MS);
+    await clock.turn(RETRY_PAUSE_MAX_MS);
     assert.equal(alerts.size, 0);
     assert.equal(machine.unsent.length, 0);
   });
@@ -247,7 +250,7 @@ describe('replication loop', () => {
     });
     assert.equal(alerts.get(`replication:${MACHINE_ID}:${SITE_ID}`)!.failure.code, 'INTERNAL');
     machine.sendFailure = undefined;
-    await clock.turn(BLOCKED_PAUSE_MS);
+    await clock.turn(RETRY_PAUSE_MAX_MS);
     assert.equal(machine.unsent.length, 0);
   });
 

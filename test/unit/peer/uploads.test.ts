@@ -208,29 +208,30 @@ test('a connection cut in the middle is told to both ends, and a new one works',
 
 test('a body that ends without its last chunk is not complete', async (t) => {
   const outcomes: string[] = [];
-  let over: () => void = () => undefined;
-  const settled = new Promise<void>((resolve) => {
-    over = resolve;
-  });
+  const arrived = Promise.withResolvers<void>();
+  const settled = Promise.withResolvers<void>();
   const { client } = await twoSites(t, {
     upload: async (_peer, _session, source) => {
       try {
-        for await (const _ of source) outcomes.push('chunk');
+        for await (const _ of source) {
+          outcomes.push('chunk');
+          arrived.resolve();
+        }
         outcomes.push('complete');
       } catch (error) {
         outcomes.push(isFailure(error) ? error.code : 'other');
       }
-      over();
+      settled.resolve();
       return null;
     },
   });
   async function* failing(): AsyncGenerator<Buffer> {
     yield Buffer.alloc(1000);
-    await sleep(systemClock, 20);
+    await arrived.promise;
     throw new Failure('NBD_READ_FAILED', { kind: 'corrupt', retry: 'never', remedy: 'x' }, 'bad sector');
   }
   await assert.rejects(client.upload('s', failing()), code('NBD_READ_FAILED'));
-  await settled;
+  await settled.promise;
   assert.deepEqual(outcomes, ['chunk', 'PEER_CONNECTION_LOST']);
 });
 
