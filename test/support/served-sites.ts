@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import type { SiteEvent } from '../../src/api/index.ts';
 import { initSite } from '../../src/control/index.ts';
+import { Wakeup } from '../../src/control/wakeup.ts';
 import { endRun } from '../../src/hypervisor/index.ts';
 import { systemClock, withTimeout } from '../../src/lib/clock.ts';
 import { silentLog } from '../../src/lib/log.ts';
@@ -53,6 +54,22 @@ export class TestSite {
     });
     const late = () => new Error('the event did not come');
     return withTimeout(systemClock, EVENT_LIMIT_MS, () => arrival, late).finally(end);
+  }
+
+  /** What `look` finds, which is asked again after every event of the site until it finds something; fails as `next` does. */
+  async until<T>(look: () => Promise<T | undefined>): Promise<T> {
+    const happened = new Wakeup(systemClock);
+    const end = this.served.site.events.listen(() => happened.ring());
+    const never = new AbortController().signal;
+    const looking = async (): Promise<T> => {
+      for (;;) {
+        const found = await look();
+        if (found !== undefined) return found;
+        await happened.wait(Number.POSITIVE_INFINITY, never);
+      }
+    };
+    const late = () => new Error('it did not come about');
+    return withTimeout(systemClock, EVENT_LIMIT_MS, looking, late).finally(end);
   }
 
   async serve(): Promise<TestApi> {

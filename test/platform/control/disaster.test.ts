@@ -20,14 +20,11 @@ async function published(
   api: TestApi,
   wanted: (point: PointView) => boolean,
 ): Promise<PointView> {
-  for (;;) {
+  return site.until(async () => {
     const machines = await api.call('vm.list');
     const points = machines.length > 0 ? await api.call('point.list', BOX) : [];
-    const found = points.find(wanted);
-    if (found) return found;
-    // Should one have come in this very moment: the next one is due in two seconds.
-    await site.next((event) => event.event === 'point' && event.change === 'published');
-  }
+    return points.find(wanted);
+  });
 }
 
 describe('a disaster, over the API', { timeout: 300_000 }, () => {

@@ -31,16 +31,11 @@ it('S0.29 one of two sites is down for many copies: the other goes on, the chain
     return machine!.replication!.targets.find(({ name }) => name === site)!;
   };
   /** Until the site has the newest copy. */
-  const caughtUp = async (site: string) => {
-    for (;;) {
-      const next = home.next((event) => event.event === 'point' && event.change === 'acknowledged');
-      // Whoever has caught up already sends no more of them.
-      next.catch(() => undefined);
+  const caughtUp = (site: string) =>
+    home.until(async () => {
       const state = await stateOf(site);
-      if (state.acknowledged && state.unsentCuts === 0) return state;
-      await next;
-    }
-  };
+      return state.acknowledged && state.unsentCuts === 0 ? state : undefined;
+    });
 
   await homeApi.call('vm.protect', {
     ...BOX,
