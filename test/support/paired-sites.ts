@@ -94,14 +94,15 @@ export async function copy(api: TestApi, round: number): Promise<void> {
 export async function someonesMachine(
   t: CleanUp,
   directory: string,
+  name = 'box',
 ): Promise<{
   readonly lab: LabMachine;
-  /** What `vm add` takes to attach to it, as «box». */
+  /** What `vm add` takes to attach to it. */
   readonly attach: { readonly name: string; readonly qmpPath: string; readonly agentPath: string };
 }> {
-  const ownDirectory = join(directory, 'lab');
+  const ownDirectory = join(directory, `lab-${name}`);
   await mkdir(ownDirectory);
   const lab = await startBootedLabMachine(ownDirectory);
   t.after(() => lab.stop());
-  return { lab, attach: { name: 'box', qmpPath: lab.qmpPath, agentPath: lab.agentPath } };
+  return { lab, attach: { name, qmpPath: lab.qmpPath, agentPath: lab.agentPath } };
 }
