@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
-import { chmod, mkdtemp, readFile, rm, stat } from 'node:fs/promises';
+import { chmod, mkdtemp, readFile, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import {
@@ -12,10 +12,9 @@ import {
   LedgerPort,
   startLabMachine,
 } from '../../lab/index.ts';
-import { publishDirectory } from '../../lab/kernel.ts';
+import { namesIn, publishDirectory } from '../../lab/kernel.ts';
 import type { Hypervisor, RunningMachine } from '../../src/hypervisor/index.ts';
 import { systemClock, withTimeout } from '../../src/lib/clock.ts';
-import { systemCodeOf } from '../../src/lib/errors.ts';
 import { runCommand } from '../../src/lib/processes.ts';
 import { QmpClient } from '../../src/qmp/index.ts';
 import { inGuest } from './failover-site.ts';
@@ -57,7 +56,7 @@ export async function bootedGuest(kind: MachineKind): Promise<BootedGuest> {
   const masters = await buildLabGuest();
   const home = join(LAB_CACHE, `booted-${await digestOf(masters, kind)}`);
   const booted = guestIn(home);
-  if (await exists(home)) return booted;
+  if ((await namesIn(home)).length > 0) return booted;
   const work = await mkdtemp(join(LAB_CACHE, 'booted-aside-'));
   // Unix sockets have short paths.
   const directory = await mkdtemp(join(tmpdir(), 'ws-'));
@@ -181,14 +180,4 @@ async function digestOf(masters: LabGuest, { key }: MachineKind): Promise<string
 /** For a shell. */
 function quoted(path: string): string {
   return `'${path.replaceAll("'", "'\\''")}'`;
-}
-
-async function exists(path: string): Promise<boolean> {
-  try {
-    await stat(path);
-    return true;
-  } catch (error) {
-    if (systemCodeOf(error) === 'ENOENT') return false;
-    throw error;
-  }
 }
