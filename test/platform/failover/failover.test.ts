@@ -13,6 +13,7 @@ import {
   READ_MARK,
   running,
 } from '../../support/failover-site.ts';
+import { sized } from '../../support/size.ts';
 
 /** Long for a boot, also by translation on a host that is busy. */
 const BOOT_LIMIT_MS = 30_000;
@@ -42,7 +43,8 @@ test('S0.17 S0.19 S0.22 a chosen point runs, stays as it was, and can be exchang
     'the old source is refused',
   );
 
-  await inBranch(site, branchId, 'dd if=/dev/urandom of=/data/stray bs=1M count=100 && sync');
+  const strayMiB = sized({ what: 'S0.19: MiB that a branch writes', normal: 25, full: 100 });
+  await inBranch(site, branchId, `dd if=/dev/urandom of=/data/stray bs=1M count=${strayMiB} && sync`);
   await verifyPoint(sites.replicaTools, replica, first);
   assert.deepEqual(await layerDigests(replica, first), before, 'the parent has not changed');
 

@@ -23,13 +23,14 @@ import {
 } from '../../support/failover-site.ts';
 
 const MIB = 1024 * 1024;
+const KEEP_ONE = { types: { crash: 1 } };
 const GRACE = { graceMs: 60_000 };
 const POWER_OFF = { graceMs: 0 };
 const CONFIRMED = { confirmedOtherSideDown: true } as const;
 
-test('S0.23 futures of one point and of another live side by side, each with its own writes', async (t) => {
+test('S0.23 S0.25 S0.26 futures of one point and of another live side by side while copies arrive, each with its own writes', async (t) => {
   const site = await failoverSite(t);
-  const { failovers } = site;
+  const { failovers, sites } = site;
   const [d2, d3] = await site.pointsMarked('D2', 'D3');
   const { replica } = site;
   const before = await layerDigests(replica, d3);
@@ -50,6 +51,22 @@ test('S0.23 futures of one point and of another live side by side, each with its
   const namespaces = await namespacesOf();
   for (const branchId of [c1, c2, other]) assert.ok(namespaces.includes(namespaceOf(branchId)));
   assert.deepEqual(await linkNames(), links, 'three machines with one address are nowhere on one bridge');
+
+  const arrivals: number[] = [];
+  for (let arrived = 0; arrived < 5; arrived++) {
+    const sinceMs = systemClock.monotonicMs();
+    await site.point();
+    arrivals.push(Math.round(systemClock.monotonicMs() - sinceMs));
+    await replica.retire(KEEP_ONE, () => false);
+    const there = replica.points.map(({ statement }) => statement.sequence);
+    assert.deepEqual(
+      there,
+      [1, 2, 3 + arrived],
+      'what tests stand on stays, the newest is there, the rest goes',
+    );
+  }
+  t.diagnostic(`arrivals beside three tests took ${arrivals.join(', ')} ms`);
+
   await inBranch(site, c1, 'echo one > /data/mine; dd if=/dev/urandom of=/data/much bs=1M count=16; sync');
   await inBranch(site, c2, 'echo two > /data/mine; sync');
   assert.equal(await inBranch(site, other, `${READ_MARK}; ls /data/mine 2>/dev/null || true`), 'D3');
@@ -57,6 +74,7 @@ test('S0.23 futures of one point and of another live side by side, each with its
   assert.equal(await failovers.stop(replica, 'c1', GRACE), 'shut-down');
   assert.equal(await failovers.stop(replica, c1, GRACE), 'not-running');
   assert.equal(await failovers.stop(replica, 'c2', POWER_OFF), 'powered-off');
+  await failovers.stop(replica, 'other', POWER_OFF);
   const views = new Map((await failovers.list(replica)).map((view) => [view.name, view]));
   t.diagnostic([...views].map(([name, { ownBytes }]) => `${name}: ${ownBytes} bytes`).join(', '));
   assert.ok(views.get('c1')!.ownBytes >= 16 * MIB);
@@ -66,9 +84,22 @@ test('S0.23 futures of one point and of another live side by side, each with its
     [
       ['stopped', false],
       ['stopped', false],
-      ['probed', true],
+      ['stopped', false],
     ],
   );
+  let extraBytes = 0;
+  let writtenBytes = 0;
+  for (const { branchId, ownBytes } of views.values()) {
+    const branch = findBranch(replica, branchId);
+    for (const diskId of branch.diskIds) {
+      await using reader = await sites.protectedTools.images.open(branchChain(replica, branch, diskId));
+      writtenBytes += totalLength((await reader.ownExtents(1)).data);
+    }
+    extraBytes += ownBytes;
+  }
+  t.diagnostic(`written ${writtenBytes}, on disk ${extraBytes}`);
+  // For each of three tests, as for one: clusters taken whole for their first bytes, and the tables of two disks.
+  assert.ok(extraBytes < writtenBytes + 3 * 2 * MIB, `${extraBytes} bytes for ${writtenBytes} written`);
 
   for (const [name, mine] of [
     ['c2', 'two'],
@@ -84,12 +115,28 @@ test('S0.23 futures of one point and of another live side by side, each with its
   await assert.rejects(failovers.start(replica, { pointId: d3 }, CONFIRMED), (error) =>
     isFailure(error, 'FAILOVER_RUNS_ALREADY'),
   );
-  assert.equal((await failovers.list(replica)).find(({ name }) => name === 'other')?.running, true);
   assert.deepEqual(await layerDigests(replica, d3), before, 'no future has changed what they come from');
   for (const { branchId } of await failovers.list(replica)) {
     await failovers.cleanup(replica, branchId);
     assert.deepEqual(await leftOf(site, branchId), []);
   }
+  await replica.retire(KEEP_ONE, () => false);
+  const { pointId } = replica.newest!.statement;
+  await verifyPoint(sites.replicaTools, replica, pointId);
+  const layers = ['system', 'data'].flatMap((diskId) => [
+    `disks/${diskId}`,
+    `disks/${diskId}/${pointId}.leaves`,
+    `disks/${diskId}/${pointId}.qcow2`,
+  ]);
+  const left = await readdir(replica.layout.directory, { recursive: true });
+  assert.deepEqual(
+    left.filter((name) => !name.startsWith('proofs')).sort(),
+    [
+      ...['branches', 'disks', 'incoming', 'intents', 'points', `points/${pointId}.json`, 'replica.json'],
+      ...layers,
+    ].sort(),
+    'what a site without tests has',
+  );
 });
 
 test('S0.24 a branch goes forward through the copies that followed its point', async (t) => {
@@ -127,17 +174,15 @@ test('S0.24 a branch goes forward through the copies that followed its point', a
   }
   assert.equal((await failovers.list(replica)).length, 2);
   assert.equal(await inBranch(site, far.branchId!, READ_MARK), 'k+2', 'what was refused changes nothing');
-  assert.equal(running(await failovers.restart(replica, second)), second);
-  assert.equal(await inBranch(site, second, READ_MARK), 'k+1');
 
   // A later point that does not boot costs the branch nothing but its machine's power.
-  await failovers.stop(replica, 'far', POWER_OFF);
   const bad = await pointWithoutBootSector(site);
   const probes = [{ kind: 'agent', limitMs: 3000 }] as const;
-  const failed = await failovers.forward(replica, second, { ...discard, to: bad, probes });
+  const failed = await failovers.forward(replica, 'far', { ...discard, to: bad, probes });
   assert.equal(failed.verdict, 'failed');
   assert.equal(failed.forward?.oldBranch, 'kept');
-  assert.equal(running(await failovers.restart(replica, second)), second);
+  assert.equal(running(await failovers.restart(replica, 'far')), far.branchId);
+  assert.equal(await inBranch(site, far.branchId!, READ_MARK), 'k+2');
   assert.deepEqual(await layerDigests(replica, last), before, 'no point has changed');
   assert.equal(next, far.forward?.from.pointId);
 });
@@ -251,72 +296,4 @@ test('S0.23 an address that another branch has on a bridge is refused there, and
     /twin, which is at home here and runs, has .* not known/,
   );
   await assert.rejects(warned(bridges[1], home), (error) => isFailure(error, 'FAILOVER_ADDRESS_TAKEN'));
-});
-
-test('S0.25 S0.26 copies arrive while many tests run, and their clean-up leaves what a site without tests has', async (t) => {
-  const site = await failoverSite(t);
-  const { failovers, sites } = site;
-  const [first, second] = await site.pointsMarked('first', 'second');
-  const { replica } = site;
-  const files = async () => (await readdir(replica.layout.directory, { recursive: true })).sort();
-  const future = async (pointId: string) =>
-    running(await failovers.test(replica, { pointId }, { keep: true }));
-  const branches = [await future(first), await future(first), await future(second)];
-
-  const keepOne = { types: { crash: 1 } };
-  const before = await layerDigests(replica, second);
-  const arrivals: number[] = [];
-  for (let arrived = 0; arrived < 5; arrived++) {
-    const sinceMs = systemClock.monotonicMs();
-    await site.point();
-    arrivals.push(Math.round(systemClock.monotonicMs() - sinceMs));
-    await replica.retire(keepOne, () => false);
-    const there = replica.points.map(({ statement }) => statement.sequence);
-    assert.deepEqual(
-      there,
-      [1, 2, 3 + arrived],
-      'what tests stand on stays, the newest is there, the rest goes',
-    );
-  }
-  t.diagnostic(`arrivals beside three tests took ${arrivals.join(', ')} ms`);
-  for (const branchId of branches) {
-    await inBranch(site, branchId, 'dd if=/dev/urandom of=/data/written bs=1M count=4 && sync');
-  }
-  assert.deepEqual(await layerDigests(replica, second), before);
-
-  let extraBytes = 0;
-  let writtenBytes = 0;
-  for (const branchId of branches) {
-    await failovers.stop(replica, branchId, POWER_OFF);
-    const branch = findBranch(replica, branchId);
-    for (const diskId of branch.diskIds) {
-      await using reader = await sites.protectedTools.images.open(branchChain(replica, branch, diskId));
-      writtenBytes += totalLength((await reader.ownExtents(1)).data);
-    }
-  }
-  for (const { ownBytes } of await failovers.list(replica)) extraBytes += ownBytes;
-  t.diagnostic(`written ${writtenBytes}, on disk ${extraBytes}`);
-  // For each of three tests, as for one: clusters taken whole for their first bytes, and the tables of two disks.
-  assert.ok(extraBytes < writtenBytes + 3 * 2 * MIB, `${extraBytes} bytes for ${writtenBytes} written`);
-
-  for (const branchId of branches) {
-    await failovers.cleanup(replica, branchId);
-    assert.deepEqual(await leftOf(site, branchId), []);
-  }
-  await replica.retire(keepOne, () => false);
-  const { pointId } = replica.newest!.statement;
-  await verifyPoint(sites.replicaTools, replica, pointId);
-  const layers = ['system', 'data'].flatMap((diskId) => [
-    `disks/${diskId}`,
-    `disks/${diskId}/${pointId}.leaves`,
-    `disks/${diskId}/${pointId}.qcow2`,
-  ]);
-  const left = (await files()).filter((name) => !name.startsWith('proofs'));
-  assert.deepEqual(
-    left,
-    [
-      ...['branches', 'disks', 'incoming', 'intents', 'points', `points/${pointId}.json`, 'replica.json'],
-      ...layers,
-    ].sort(),
-  );
 });

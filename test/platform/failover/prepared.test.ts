@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { Failovers } from '../../../src/failover/index.ts';
+import { preparedBranch } from '../../../src/failover/prepared.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { totalLength } from '../../../src/lib/extents.ts';
 import { branchChain, findBranch } from '../../../src/replica/index.ts';
@@ -111,5 +112,5 @@ test('S0.21 what cannot be prepared to its end leaves nothing, and failovers sta
   });
   assert.deepEqual(hung.attempts[0]?.reasons, ['the guest did not shut down in time']);
   assert.deepEqual(await leftOf(site, hung.attempts[0]!.branchId), []);
-  assert.equal((await failovers.test(replica, { pointId })).attempts[0]?.preparedBranchId, undefined);
+  assert.equal(await preparedBranch(site.tools, replica, pointId), undefined);
 });
