@@ -10,6 +10,8 @@ export const HEARTBEAT_EVERY_MS = 10_000;
 /** A peer that has not answered for this long raises an alert. */
 export const SILENT_AFTER_MS = 60_000;
 export const SKEW_WARNING_MS = 5_000;
+/** Of two sites that pair one knows the other a moment earlier: a link that is new is tried again this soon. */
+const NEW_EVERY_MS = 1_000;
 
 interface Link {
   readonly peer: Peer;
@@ -102,17 +104,23 @@ export class PeerLinks {
   async #beat(link: Link): Promise<void> {
     const { signal } = link.stop;
     while (!signal.aborted) {
+      let pauseMs = HEARTBEAT_EVERY_MS;
       try {
         this.#seen(link, await link.client.hello({ signal, timeoutMs: HEARTBEAT_EVERY_MS }));
       } catch (error) {
-        if (!signal.aborted) this.#missed(link, error);
+        if (this.#isNew(link) && isFailure(error, 'PEER_UNKNOWN')) pauseMs = NEW_EVERY_MS;
+        else if (!signal.aborted) this.#missed(link, error);
       }
       try {
-        await sleep(this.#o.clock, HEARTBEAT_EVERY_MS, signal);
+        await sleep(this.#o.clock, pauseMs, signal);
       } catch {
         return; // The link was ended.
       }
     }
+  }
+
+  #isNew({ lastSeenWallMs, lastSeenMs }: Link): boolean {
+    return lastSeenWallMs === undefined && this.#o.clock.monotonicMs() - lastSeenMs < HEARTBEAT_EVERY_MS;
   }
 
   #seen(link: Link, hello: Hello): void {

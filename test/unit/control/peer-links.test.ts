@@ -100,6 +100,27 @@ describe('links with peers', () => {
     assert.deepEqual([...alerts.values()], ['PEER_REVOKED']);
   });
 
+  it('wait for a site that has just been paired to know this one, and tell when it does not', async (t) => {
+    const { clock, links, alerts, answers, change } = await linked(t);
+    const unknown = (): never => {
+      throw failure('PEER_UNKNOWN', 'never');
+    };
+    answers(unknown);
+    await change({ ...PEER, name: 'Bergen 2' });
+    await clock.turn(2000);
+    assert.equal(alerts.size, 0);
+    answers(() => HELLO);
+    await clock.turn(1000);
+    assert.equal(links.view(SITE_ID)!.presence, 'reachable', 'it is asked again soon');
+    answers(unknown);
+    await clock.turn(HEARTBEAT_EVERY_MS);
+    assert.deepEqual([...alerts.values()], ['PEER_UNKNOWN'], 'it has forgotten this site');
+    await change({ ...PEER, name: 'Bergen 3' });
+    assert.equal(alerts.size, 0);
+    await clock.turn(HEARTBEAT_EVERY_MS);
+    assert.deepEqual([...alerts.values()], ['PEER_UNKNOWN'], 'it never knew it');
+  });
+
   it('warn of clocks that differ by more than 5 s, whatever the round trip hides', async (t) => {
     const { clock, alerts, answers } = await linked(t);
     answers(() => ({ ...HELLO, skewMs: -6000 }));
