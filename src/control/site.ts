@@ -380,7 +380,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     ...{ files, hypervisor, clock, random, log, signer, runDirectory },
     testRules: () => ground.testRules.rules,
     freeBytes: async () => (await spaceAt(dataDirectory)).freeBytes,
-    cpuGroups: new CpuGroups(),
+    cpuGroups: new CpuGroups(clock),
     machinesHere: () => machines?.running ?? [],
   });
   opening.defer(() => failovers.close());

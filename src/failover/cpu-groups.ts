@@ -1,5 +1,6 @@
 import { mkdir, readFile, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { type Clock, sleep } from '../lib/clock.ts';
 import { messageOf, systemCodeOf } from '../lib/errors.ts';
 import { failoverFailure } from './errors.ts';
 import type { TestLimits } from './test-limits.ts';
@@ -9,6 +10,10 @@ const PERIOD_US = 100_000;
 /** What `cpu.shares` of version 1 says where `cpu.weight` of version 2 says 100. */
 const SHARES_OF_WEIGHT = 10.24;
 
+/** A process that was ended leaves its group when the last of its threads has gone, a moment after it is said to be dead. */
+const LEAVING_LIMIT_MS = 10_000;
+const LEAVING_EVERY_MS = 20;
+
 type CpuLimits = Pick<TestLimits, 'cpuPercent' | 'cpuWeight'>;
 
 /**
@@ -17,9 +22,11 @@ type CpuLimits = Pick<TestLimits, 'cpuPercent' | 'cpuWeight'>;
  * repeated. `root` is where the kernel shows them.
  */
 export class CpuGroups {
+  readonly #clock: Clock;
   readonly #root: string;
 
-  constructor(root: string = ROOT) {
+  constructor(clock: Clock, root: string = ROOT) {
+    this.#clock = clock;
     this.#root = root;
   }
 
@@ -56,15 +63,20 @@ export class CpuGroups {
     }
   }
 
-  /** Removes the group of a branch, whose processes have ended; none is fine. */
+  /**
+   * Removes the group of a branch, whose processes have been ended; none is fine. Throws FAILOVER_BRANCH_BUSY if one of them is in it
+   * for longer than ending takes.
+   */
   async remove(branchId: string): Promise<void> {
     for (const version of [1, 2] as const) {
-      try {
-        await rmdir(this.#directory(version, branchId));
-      } catch (error) {
-        // ENOTDIR: no such hierarchy. Where nothing may be written, nothing of ours was made.
-        if (!['ENOENT', 'ENOTDIR', 'EROFS', 'EACCES', 'EPERM'].includes(systemCodeOf(error) ?? ''))
-          throw error;
+      const directory = this.#directory(version, branchId);
+      const sinceMs = this.#clock.monotonicMs();
+      while (!(await isRemoved(directory))) {
+        if (this.#clock.monotonicMs() - sinceMs > LEAVING_LIMIT_MS) {
+          const said = `processes in ${directory} have been ended and do not end`;
+          throw failoverFailure('FAILOVER_BRANCH_BUSY', said, { context: { branchId, directory } });
+        }
+        await sleep(this.#clock, LEAVING_EVERY_MS);
       }
     }
   }
@@ -80,6 +92,19 @@ export class CpuGroups {
     if ((await textOf(join(this.#root, 'cpu', 'cpu.shares'))) !== undefined) return 1;
     throw unavailable(`${this.#root} has no controller for CPUs`);
   }
+}
+
+/** False while a process is in it. */
+async function isRemoved(directory: string): Promise<boolean> {
+  try {
+    await rmdir(directory);
+  } catch (error) {
+    const code = systemCodeOf(error) ?? '';
+    if (code === 'EBUSY') return false;
+    // ENOTDIR: no such hierarchy. Where nothing may be written, nothing of ours was made.
+    if (!['ENOENT', 'ENOTDIR', 'EROFS', 'EACCES', 'EPERM'].includes(code)) throw error;
+  }
+  return true;
 }
 
 function settingsOf2({ cpuPercent, cpuWeight }: CpuLimits): [name: string, value: string][] {

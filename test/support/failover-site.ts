@@ -105,7 +105,7 @@ export async function failoversOf(
     signer: { keyId: 'ed25519:test', sign: (bytes) => sign(null, bytes, privateKey) },
     testRules: () => ({ mostRunning: 8, freeFloorBytes: 0 }),
     freeBytes: async () => 2 ** 40,
-    cpuGroups: new CpuGroups(),
+    cpuGroups: new CpuGroups(systemClock),
     machinesHere: () => [],
     runDirectory: join(sites.directory, 'b'),
   };

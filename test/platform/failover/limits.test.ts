@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
 import { readdir, readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { CpuGroups, Failovers } from '../../../src/failover/index.ts';
@@ -121,7 +122,7 @@ test('S0.23 a limit that this host cannot hold is refused before anything is sta
   const site = await failoverSite(t);
   const pointId = await site.point();
   const empty = await temporaryDirectory(t);
-  const failovers = new Failovers({ ...site.tools, cpuGroups: new CpuGroups(empty) });
+  const failovers = new Failovers({ ...site.tools, cpuGroups: new CpuGroups(systemClock, empty) });
   t.after(() => failovers.close());
   const limits = { cpuPercent: 50 };
   await assert.rejects(
@@ -129,4 +130,18 @@ test('S0.23 a limit that this host cannot hold is refused before anything is sta
     (error) => isFailure(error, 'FAILOVER_LIMIT_UNAVAILABLE') && /no controller for CPUs/.test(error.message),
   );
   assert.deepEqual(await failovers.list(site.replica), []);
+});
+
+test('S0.26 the CPU group of a branch goes when the last process in it has', async (t) => {
+  const groups = new CpuGroups(systemClock);
+  const branchId = '0123456789abcdefghjkmnpqrw';
+  t.after(() => groups.remove(branchId));
+  await groups.make(branchId, { cpuPercent: 50 });
+  const child = spawn('sleep', ['300'], { stdio: 'ignore' });
+  t.after(() => child.kill('SIGKILL'));
+  await groups.enter(branchId, [child.pid!]);
+  const removed = groups.remove(branchId);
+  child.kill('SIGKILL');
+  await removed;
+  assert.equal(await cpuStatOf(branchId), '');
 });
