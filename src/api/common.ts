@@ -1,8 +1,9 @@
 import Type from 'typebox';
+import { ID_PATTERN } from '../lib/random.ts';
 
 /** The shapes that several answers share. Times are milliseconds since the Unix epoch on the answering site's clock. */
 
-export const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
+export const Id = Type.String({ pattern: ID_PATTERN });
 /** What a person may call a machine or a peer by: its name or its id. */
 export const Reference = Type.String({ minLength: 1, maxLength: 64 });
 export const WallTime = Type.Integer({ minimum: 0, maximum: 2 ** 52 });

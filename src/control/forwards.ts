@@ -11,6 +11,7 @@ import {
 import { failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
 import { type SenderTools, type SentMachine, TargetSender } from './target-sender.ts';
+import { runWorker } from './worker.ts';
 
 interface ForwardsTools extends SenderTools {
   readonly forwarding: ForwardTools;
@@ -76,17 +77,12 @@ export class Forwards {
   #begin(forwarding: Forwarding): Open {
     const { siteId } = forwarding.policy;
     const sender = new TargetSender(this.#sent(forwarding), siteId, this.#tools, () => undefined);
-    sender.start(async (work, signal) => {
-      const { machineId, machineName } = forwarding.replica.record;
-      const key = `worker-forward:${machineId}:${siteId}`;
-      try {
-        this.#tools.alerts.clear(key);
-        await work(signal);
-      } catch (error) {
-        if (signal.aborted) return;
-        this.#tools.log.error('forwarding.worker-broke', { machine: machineName, siteId, error });
-        this.#tools.alerts.raise(key, 'critical', failureOf(error), machineId);
-      }
+    sender.start((work, signal) => {
+      const { machineId } = forwarding.replica.record;
+      const fields = () => ({ machine: forwarding.replica.record.machineName, siteId });
+      const alert = `worker-forward:${machineId}:${siteId}`;
+      const about = { alert, event: 'forwarding.worker-broke', fields, machineId };
+      return runWorker(this.#tools, about, () => work(signal), signal);
     });
     return { forwarding, sender };
   }

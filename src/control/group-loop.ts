@@ -5,11 +5,12 @@ import type { Log } from '../lib/log.ts';
 import { Mutex } from '../lib/mutex.ts';
 import type { CopySchedule, Zones } from '../recovery-point/index.ts';
 import type { GroupCutOutcome } from '../replication/index.ts';
-import { type AlertSink, failureOf } from './alerts.ts';
+import type { AlertSink } from './alerts.ts';
 import { CopyScheduler } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
 import { type GroupRecord, schedulesOf } from './group-record.ts';
 import { Wakeup } from './wakeup.ts';
+import { runWorker } from './worker.ts';
 
 export interface GroupLoopTools {
   readonly clock: Clock;
@@ -67,13 +68,11 @@ export class GroupLoop {
   }
 
   start(): void {
-    const key = `worker-group:${this.#record.groupId}`;
-    this.#tools.alerts.clear(key);
-    this.#work = this.#keepCutting(this.#stop.signal).catch((error: unknown) => {
-      if (this.#stop.signal.aborted) return;
-      this.#tools.log.error('group.worker-broke', { group: this.#record.name, error });
-      this.#tools.alerts.raise(key, 'critical', failureOf(error));
-    });
+    const alert = `worker-group:${this.#record.groupId}`;
+    const fields = () => ({ group: this.#record.name });
+    const about = { alert, event: 'group.worker-broke', fields };
+    const { signal } = this.#stop;
+    this.#work = runWorker(this.#tools, about, () => this.#keepCutting(signal), signal);
   }
 
   /** A cut under way is waited for: no machine is left standing. */

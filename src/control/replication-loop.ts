@@ -21,6 +21,7 @@ import { replicationOf } from './replication-view.ts';
 import { type SenderTools, type SentCopy, TargetSender } from './target-sender.ts';
 import { Tips } from './tips.ts';
 import { Wakeup } from './wakeup.ts';
+import { runWorker } from './worker.ts';
 import { type WriteProgress, WriteWatch } from './write-watch.ts';
 
 /** What the loop needs of a protected machine. */
@@ -246,17 +247,12 @@ export class ReplicationLoop {
     this.#cutBell.ring();
   }
 
-  /** Runs one of the workers; a bug ends that worker, loudly, and no other machine's. */
-  async #running(worker: string, work: () => Promise<never>, signal = this.#stop.signal): Promise<void> {
-    try {
-      this.#tools.alerts.clear(`worker-${worker}:${this.#machine.record.machineId}`);
-      await work();
-    } catch (error) {
-      if (signal.aborted) return;
-      const { name, machineId } = this.#machine.record;
-      this.#tools.log.error('replication.worker-broke', { machine: name, worker, error });
-      this.#tools.alerts.raise(`worker-${worker}:${machineId}`, 'critical', failureOf(error), machineId);
-    }
+  #running(worker: string, work: () => Promise<never>, signal = this.#stop.signal): Promise<void> {
+    const { machineId } = this.#machine.record;
+    const alert = `worker-${worker}:${machineId}`;
+    const fields = () => ({ machine: this.#machine.record.name, worker });
+    const about = { alert, event: 'replication.worker-broke', fields, machineId };
+    return runWorker(this.#tools, about, work, signal);
   }
 
   // Looking: what the machine's process does.

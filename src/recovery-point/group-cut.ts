@@ -1,9 +1,10 @@
 import Type from 'typebox';
+import { ID_PATTERN } from '../lib/random.ts';
 
 /** More machines than this are not stopped at a time. */
 const GROUP_MEMBERS_MAX = 64;
 
-const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
+const Id = Type.String({ pattern: ID_PATTERN });
 
 /**
  * What makes a point one of several: the cut of a group, at one instant of all its machines. Signed as part of the statement

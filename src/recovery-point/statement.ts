@@ -2,12 +2,13 @@ import { createHash } from 'node:crypto';
 import Type from 'typebox';
 import { Value } from 'typebox/value';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
+import { ID_PATTERN } from '../lib/random.ts';
 import { ASSERTIONS_MAX, Assertion } from './copy-type.ts';
 import { pointFailure } from './errors.ts';
 import { GroupCut } from './group-cut.ts';
 
 const Hash = Type.String({ pattern: '^[0-9a-f]{64}$' });
-const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
+const Id = Type.String({ pattern: ID_PATTERN });
 const WallTime = Type.Integer({ minimum: 0, maximum: 2 ** 52 });
 const ConsistencyName = Type.Union([
   Type.Literal('crash'),

@@ -4,6 +4,7 @@ import type { DeltaHeader } from '../delta/index.ts';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
+import { ID_PATTERN } from '../lib/random.ts';
 import { unlessAborted } from '../lib/unless-aborted.ts';
 import type { CallHandler, UploadHandler } from '../peer/index.ts';
 import { checkSignedStatement, type RetentionPolicy } from '../recovery-point/index.ts';
@@ -23,7 +24,7 @@ import { replicationFailure } from './errors.ts';
 import { Origin } from './origin.ts';
 import { type RetentionPreview, retentionFromWire } from './retention-wire.ts';
 
-const Id = Type.String({ pattern: '^[0-9a-hjkmnp-tv-z]{26}$' });
+const Id = Type.String({ pattern: ID_PATTERN });
 const DescribeBody = Type.Object({ machineId: Type.String({ maxLength: 26 }) });
 const KeepBody = Type.Object({
   machineId: Type.String({ maxLength: 26 }),

@@ -33,8 +33,8 @@ it('S0.28 S0.30 guests that were cut together come up together, each is proven, 
   assert.deepEqual([cut.together, cut.reason], [true, undefined]);
   for (const agentPath of guests.values()) await inGuest(agentPath, 'echo later > /data/mark; sync');
   await away.until(async () => {
-    const points = await awayApi.call('group.points', shop).catch(() => []);
-    return points.find(({ cutId }) => cutId === cut.cutId);
+    const [group] = await awayApi.call('group.list');
+    return group?.newest?.cutId === cut.cutId ? group : undefined;
   });
 
   const { jobs } = await awayApi.call('group.test', { ...shop, body: { cut: cut.cutId } });

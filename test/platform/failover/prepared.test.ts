@@ -113,4 +113,5 @@ test('S0.21 what cannot be prepared to its end leaves nothing, and failovers sta
   assert.deepEqual(hung.attempts[0]?.reasons, ['the guest did not shut down in time']);
   assert.deepEqual(await leftOf(site, hung.attempts[0]!.branchId), []);
   assert.equal(await preparedBranch(site.tools, replica, pointId), undefined);
+  assert.equal((await failovers.test(replica, { pointId })).attempts[0]?.preparedBranchId, undefined);
 });
