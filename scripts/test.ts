@@ -33,6 +33,8 @@ const DOCUMENT = 'docs/results.md';
 const CONCURRENCY = 2;
 const FILE_LIMIT_MS = { normal: 15 * 60_000, full: 8 * 3_600_000 };
 const CAPABILITY = /^S\d+\.\d+[a-z]?$/;
+/** Tests that `npm test` leaves to the full size; test/tidy holds that other tests prove the same capabilities. */
+const FULL_SIZE_ONLY = '.full.test.ts';
 
 async function main(args: readonly string[]): Promise<number> {
   const startedMs = systemClock.monotonicMs();
@@ -45,7 +47,7 @@ async function main(args: readonly string[]): Promise<number> {
   }
 
   const all = globSync('test/**/*.test.ts', { cwd: ROOT }).sort(quickFirst);
-  const selected = await select(all, filters);
+  const selected = await select(all, filters, size);
   const commit = await describeCommit(ROOT, [DOCUMENT, RESULTS]);
   const earlier = size === 'full' ? await readResults(join(ROOT, RESULTS)) : undefined;
   const files = selected.filter((file) => !hasPassed(earlier?.files[file], commit));
@@ -54,6 +56,8 @@ async function main(args: readonly string[]): Promise<number> {
   console.log(machine);
   console.log(`commit ${commitLine(commit)}`);
   console.log(plan(size, selected.length, files.length, filters));
+  const left = filters.length > 0 ? [] : all.filter((file) => !selected.includes(file));
+  if (left.length > 0) console.log(`Left to \`npm run test:full\`: ${left.join(', ')}\n`);
   if (selected.length === 0) return 1;
 
   const checked = filters.length > 0 || (await runChecks(ROOT));
@@ -88,8 +92,13 @@ function quickFirst(a: string, b: string): number {
   return rank(a) - rank(b) || (a < b ? -1 : 1);
 }
 
-async function select(all: readonly string[], filters: readonly string[]): Promise<string[]> {
-  if (filters.length === 0) return [...all];
+/** A file that is left to the full size is run at any size by whom asks for it. */
+async function select(
+  all: readonly string[],
+  filters: readonly string[],
+  size: 'normal' | 'full',
+): Promise<string[]> {
+  if (filters.length === 0) return all.filter((file) => size === 'full' || !file.endsWith(FULL_SIZE_ONLY));
   const selected: string[] = [];
   for (const file of all) {
     const text = await readFile(join(ROOT, file), 'utf8');

@@ -6,6 +6,7 @@ import { errorsDocument, readCatalogues } from '../scripts/errors-doc.ts';
 import { checkClockAndChance, checkConsole, checkLengths, checkSilences } from './tidy/bans.ts';
 import { checkMachineTraces, checkTitles, readTracked } from './tidy/documents.ts';
 import { checkDeadExports, checkDoors } from './tidy/exports.ts';
+import { checkFullSizeOnly } from './tidy/full-size.ts';
 import { checkImports, checkOutsideWorld, checkTable, parseImportTable } from './tidy/imports.ts';
 import { ROOT, readSources, type Violation } from './tidy/sources.ts';
 
@@ -84,6 +85,10 @@ test('docs/errors.md equals the catalogues (npm run docs writes it)', async () =
     written === errorsDocument(await readCatalogues()),
     'docs/errors.md is out of date: run `npm run docs`',
   );
+});
+
+test('each capability is proven by every run of the tests', () => {
+  assertNone(checkFullSizeOnly(tracked));
 });
 
 test('a document has one title', () => {

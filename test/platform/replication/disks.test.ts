@@ -8,6 +8,7 @@ import { runCommand } from '../../../src/lib/processes.ts';
 import { verifyPoint } from '../../../src/replica/index.ts';
 import { areaOf } from '../../support/image-bytes.ts';
 import { copyAndSend, inGuest, labSites } from '../../support/lab-sites.ts';
+import { sized } from '../../support/size.ts';
 
 /** None of them is a multiple of 64 KiB, the last two none of 4 KiB. */
 const SIZES = { one: 540_672, two: 1_053_184, three: 542_208 };
@@ -33,8 +34,10 @@ it('S0.28 all disks of a machine are cut at one instant, whatever their sizes', 
     `while [ ! -e /run/ledger.pid ]; do usleep 20000; done; ledger stop; ${striped} >/dev/null 2>&1 </dev/null &`,
   );
   const port = await ledger();
+  const count = sized({ what: 'S0.28: cuts of three disks', normal: 3, full: 6 });
   let promised = 0;
-  for (const type of ['crash', 'crash', 'app', 'crash', 'crash', 'crash']) {
+  for (let copies = 1; copies <= count; copies++) {
+    const type = copies % 3 === 0 ? 'app' : 'crash';
     // Each time the writer is somewhere else, and after some times round all three rings.
     promised = (await port.reached(promised + 150, 60_000)).seq;
     const { pointId } = await copyAndSend(machine, sites.target, type);

@@ -3,6 +3,7 @@ import { test } from 'node:test';
 import { checkClockAndChance, checkConsole, checkLengths, checkSilences } from '../../tidy/bans.ts';
 import { checkMachineTraces, checkTitles } from '../../tidy/documents.ts';
 import { checkDeadExports, checkDoors } from '../../tidy/exports.ts';
+import { checkFullSizeOnly } from '../../tidy/full-size.ts';
 import { checkImports, checkOutsideWorld, checkTable, parseImportTable } from '../../tidy/imports.ts';
 import { parseSource, type Source, type Violation } from '../../tidy/sources.ts';
 
@@ -159,6 +160,18 @@ test('a document has one title, code blocks aside', () => {
   assert.equal(titles('# One\n\n```sh\n# a comment\n```\n'), 0);
   assert.equal(titles('# One\n# Two\n'), 1);
   assert.equal(titles('none\n'), 1);
+});
+
+test('what only the full size would prove is found', () => {
+  const file = (path: string, title: string) => ({ path, text: `test('${title}', () => {});` });
+  const large = file('test/platform/a.full.test.ts', 'S0.1 S0.2 much of it');
+  const [violation, ...others] = checkFullSizeOnly([
+    large,
+    file('test/platform/b.test.ts', 'S0.1 some of it'),
+  ]);
+  assert.match(violation!.what, /S0\.2\b/);
+  assert.deepEqual(others, []);
+  assert.deepEqual(checkFullSizeOnly([large, file('test/unit/c.test.ts', 'S0.2 S0.1')]), []);
 });
 
 test('traces of one machine are found', () => {
