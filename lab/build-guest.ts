@@ -68,7 +68,6 @@ const LATER_MODULES = ['failover', 'net_failover', 'virtio_net', 'button', 'evde
 
 /** Where each file of lab/guest goes in the root file system. */
 const GUEST_FILES: Readonly<Record<string, string>> = {
-  init: 'sbin/init',
   behind: 'sbin/behind',
   ledger: 'sbin/ledger',
   'app-writer': 'sbin/app-writer',
@@ -191,7 +190,7 @@ async function buildSystemDisk(work: string, kernel: Kernel, programs: Programs)
   const { boot, root } = SYSTEM_LAYOUT;
   const image = join(work, 'system.raw');
   await makePartitions(image, SYSTEM_LAYOUT);
-  await buildInitrd(work, kernel, programs);
+  await buildInitrd(work, kernel);
   const bootOffset = boot.start * SECTOR_BYTES;
   await runCommand('mkfs.fat', [
     ...['-F', '16', '--offset', String(boot.start), '-i', '57530001', image],
@@ -252,12 +251,17 @@ async function installBootSector(image: string): Promise<void> {
   await runCommand('dd', [`if=${mbr}`, `of=${image}`, 'conv=notrunc', 'bs=440', 'count=1', 'status=none']);
 }
 
-async function buildInitrd(work: string, kernel: Kernel, programs: Programs): Promise<void> {
+async function buildInitrd(work: string, kernel: Kernel): Promise<void> {
   const tree = join(work, 'initrd-tree');
-  await makeDirectories(tree, ['bin', 'dev', 'proc', 'mnt', 'modules']);
-  await copyFile(programs.busybox, join(tree, 'bin', 'busybox'));
-  await copyFile(join(HERE, 'guest', 'initrd-init'), join(tree, 'init'));
-  await chmod(join(tree, 'init'), 0o755);
+  await makeDirectories(tree, ['dev', 'proc', 'mnt', 'modules']);
+  await runCommand('tcc', [
+    '-Wall',
+    '-static',
+    '-nostdlib',
+    '-o',
+    join(tree, 'init'),
+    join(HERE, 'guest', 'init.c'),
+  ]);
   await writeModules(join(tree, 'modules'), kernel, FIRST_MODULES);
   const names = (await readdir(tree, { recursive: true })).sort();
   const archive = join(work, 'initrd.cpio');

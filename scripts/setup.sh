@@ -37,8 +37,8 @@ mkfs.ext4                         |e2fsprogs          |makes the file systems of
 debugfs                           |e2fsprogs          |reads guest files without mounting
 cpio                              |cpio               |packs the initial ram disk of the lab guest
 xz                                |xz-utils           |unpacks the kernel modules of the lab guest
-tcc                               |tcc                |compiles the small C program of the lab guest
-/usr/include/stdio.h              |libc6-dev          |headers for that C program
+tcc                               |tcc                |compiles the small C programs of the lab guest
+/usr/include/stdio.h              |libc6-dev          |headers for those C programs
 sqlite3                           |sqlite3            |the database inside the lab guest
 strace                            |strace             |makes system calls fail in crash tests
 ip                                |iproute2           |isolated networks for test failover
