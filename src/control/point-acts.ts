@@ -93,7 +93,7 @@ export class PointActs {
     return { job: this.#jobs().start({ kind: 'point.create', args, actor, machineId }) };
   }
 
-  /** Holds a point at the recovery site: it stays until it is released, or the time has passed. */
+  /** Holds a point at the recovery site: it stays until it is released, or the time has passed. Throws REPLICA_TOO_DEEP. */
   hold(actor: string, reference: string, point: string, { reason, forMs }: HoldRequest): Promise<PointView> {
     const sinceMs = this.#o.replicaTools.clock.wallMs();
     const hold = { reason, sinceMs, ...(forMs === undefined ? {} : { untilMs: sinceMs + forMs }) };
@@ -111,13 +111,14 @@ export class PointActs {
     point: string,
     hold: Parameters<typeof holdPoint>[3],
   ): Promise<PointView> {
-    const replica = this.#o.inventory.replica(reference);
+    const { inventory, audit, replicaTools, keeper } = this.#o;
+    const replica = inventory.replica(reference);
     const pointId = await this.publishedPoint(replica, point);
     const subject = replica.record.machineId;
-    return this.#o.audit.acting({ actor, act, subject, details: { pointId, ...hold } }, async () => {
-      await holdPoint(this.#o.replicaTools.files, replica, pointId, hold);
+    return audit.acting({ actor, act, subject, details: { pointId, ...hold } }, async () => {
+      await holdPoint(replicaTools.files, replica, pointId, hold, () => keeper.verdicts(replica));
       const view = await this.show(reference, pointId);
-      this.#o.keeper.tend(replica);
+      keeper.tend(replica);
       return view;
     });
   }

@@ -20,6 +20,7 @@ import {
   awaitingSeed,
   CONTENT_PROOF,
   type ContentProof,
+  deepChain,
   type Others,
   type Replica,
   type Replicas,
@@ -96,6 +97,7 @@ export class ReplicaKeeper {
       const isProven = (pointId: string) => proven.has(pointId);
       const retired = await replica.retire(retention, isProven, () => this.#others(replica, retention));
       this.#alerts.clear(key);
+      this.#tellOfDepth(replica, await this.verdicts(replica));
       if (retired === 0 || !this.#isHeld(replica)) return;
       this.#index.refresh(replica);
       this.#log.info('retention.applied', { machine: machineName, retired, points: replica.points.length });
@@ -117,6 +119,15 @@ export class ReplicaKeeper {
     else this.#alerts.clear(key);
   }
 
+  /** What makes a chain deep is not undone by anything but a person. */
+  #tellOfDepth(replica: Replica, verdicts: readonly RetentionVerdict[]): void {
+    const { machineId } = replica.record;
+    const key = `depth:${machineId}`;
+    const failure = deepChain(replica, verdicts);
+    if (failure && this.#isHeld(replica)) this.#alerts.raise(key, 'warning', failure, machineId);
+    else this.#alerts.clear(key);
+  }
+
   #isHeld(replica: Replica): boolean {
     return this.#replicas.get(replica.record.machineId) === replica;
   }
@@ -124,11 +135,14 @@ export class ReplicaKeeper {
   /** A replica has been removed. */
   forget(machineId: string): void {
     this.#index.forget(machineId);
-    this.#alerts.clear(`retention:${machineId}`);
-    this.#alerts.clear(`seed:${machineId}`);
+    for (const about of ['retention', 'seed', 'depth']) this.#alerts.clear(`${about}:${machineId}`);
   }
 
-  async #verdicts(replica: Replica, policy: RetentionPolicy): Promise<readonly RetentionVerdict[]> {
+  /** What retention says of each point now, or would say by another policy. */
+  async verdicts(
+    replica: Replica,
+    policy: RetentionPolicy = replica.record.retention,
+  ): Promise<readonly RetentionVerdict[]> {
     const proven = await provenPoints(this.#files, replica);
     const others = await this.#others(replica, policy);
     return replica.retention(policy, (pointId) => proven.has(pointId), others);
@@ -168,15 +182,15 @@ export class ReplicaKeeper {
     );
   }
 
-  /** What retention says of each point now. */
+  /** Why each point stays. */
   async reasons(replica: Replica): Promise<ReadonlyMap<string, KeepReasons>> {
-    const verdicts = await this.#verdicts(replica, replica.record.retention);
+    const verdicts = await this.verdicts(replica);
     return new Map(verdicts.map(({ pointId, reasons }) => [pointId, reasons]));
   }
 
   /** What a retention policy would do with the points that there are. */
   async preview(replica: Replica, retention: RetentionPolicy): Promise<PreviewAnswer> {
-    const verdicts = await this.#verdicts(replica, retention);
+    const verdicts = await this.verdicts(replica, retention);
     const reasons = new Map(verdicts.map((verdict) => [verdict.pointId, verdict.reasons]));
     return {
       retention,

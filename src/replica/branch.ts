@@ -3,6 +3,7 @@ import type { ImageFile } from '../hypervisor/index.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { createEmptyLayer } from '../qcow2/index.ts';
+import { checkBranch } from './depth.ts';
 import { replicaFailure } from './errors.ts';
 import { layerName, type ReplicaLayout } from './layout.ts';
 import { BRANCH_RECORD, type BranchRecord, branchKind } from './records.ts';
@@ -12,7 +13,7 @@ import type { Replica } from './replica.ts';
  * Makes a writable child of a point: an empty layer for each disk, whose backing file is the point's own, or that of the
  * prepared branch `base`. The point
  * stays as long as the branch does. The record is written first, so that a half-made branch is found and removed.
- * Throws BRANCH_NAME_TAKEN, BRANCH_UNKNOWN when `base` has gone.
+ * Throws BRANCH_NAME_TAKEN, BRANCH_UNKNOWN when `base` has gone, REPLICA_TOO_DEEP for other purposes than a failover.
  */
 export async function createBranch(
   files: FileSystem,
@@ -27,6 +28,7 @@ export async function createBranch(
   try {
     await replica.refreshBranches(async () => {
       checkBranchName(replica, branch.name);
+      checkBranch(replica, branch);
       if (branch.base !== undefined) findBranch(replica, branch.base);
       await files.makeDirectory(directory);
       await storeRecord(files, recordPath(layout, branch.branchId), branchKind(record), record);

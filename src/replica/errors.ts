@@ -66,6 +66,18 @@ export const REPLICA_ERRORS = {
     remedy:
       'End what the message names: `warmsite failover cleanup` for branches, the end of tests and verifications, `warmsite vm unprotect` at the other site for copies. Then remove the replica again.',
   },
+  REPLICA_TOO_DEEP: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Release points that need not be held any more (`warmsite point release`), clean up branches (`warmsite failover list`, `warmsite failover cleanup`), or keep fewer points by policy (`warmsite vm policy --keep`).',
+  },
+  REPLICA_DEEP: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Nothing is deleted because of that, and failovers go on being possible; every read takes longer, though. Release points, clean up branches that are not needed any more, or keep fewer points by policy: `warmsite point list` says what each one stays for.',
+  },
   REPLICA_REMOVED: {
     kind: 'missing',
     retry: 'later',

@@ -27,6 +27,7 @@ export {
   removeBranch,
 } from './branch.ts';
 export { digestsOf, readAhead } from './content.ts';
+export { deepChain } from './depth.ts';
 export type { Acknowledgement, Incoming, ReplicaDescription, ReplicaPoint } from './description.ts';
 export { REPLICA_ERRORS } from './errors.ts';
 export { holdPoint } from './hold.ts';

@@ -49,7 +49,7 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
     assert.equal(home!.disks[0]!.chain.length, 2, 'what was acknowledged has been merged at home');
   });
 
-  it('S0.16 a preview changes nothing and is told at both sites; a held point stays until it is released', async (t) => {
+  it('S0.15 S0.16 a preview changes nothing and is told at both sites; a held point stays until it is released, and no more are held than a chain may be deep', async (t) => {
     const { homeApi, away, awayApi } = await sitesWithMachine(t);
     await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
     await verifiedCopy(homeApi);
@@ -58,10 +58,17 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
     assert.equal(held.hold!.reason, 'audit');
     assert.equal(held.hold!.untilMs! - held.hold!.sinceMs, 1e9);
     assert.deepEqual(held.keptFor, ['newest', 'held', 'type-crash']);
+    // With the held point these places make the deepest chain there may be.
+    await homeApi.call('vm.policy', { ...BOX, body: { retention: { types: { crash: 3, app: 124 } } } });
     for (const pattern of [12, 13, 14]) {
       await writeToTip(homeApi, pattern, pattern * MIB);
       await verifiedCopy(homeApi);
     }
+    const second = { params: { machine: 'box', point: '2' } };
+    const oneMore = awayApi.call('point.hold', { ...second, body: { reason: 'also' } });
+    await assert.rejects(oneMore, { code: 'REPLICA_TOO_DEEP' });
+    const isDeep = async () => (await awayApi.call('alert.list')).find(({ code }) => code === 'REPLICA_DEEP');
+    assert.equal((await away.until(isDeep)).severity, 'warning');
     const sequences = async () => (await awayApi.call('point.list', BOX)).map(({ sequence }) => sequence);
     assert.deepEqual(await sequences(), [1, 2, 3, 4]);
     const body = { retention: { types: { crash: 1 } } };
