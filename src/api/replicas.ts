@@ -28,6 +28,16 @@ const ForwardView = Type.Object({
 
 /** The side of a machine that another site replicates here. */
 export const ReplicaView = Type.Object({
+  /**
+   * `seeding`: it has no point that can be used yet. `standby`: definition and disks are here, and any of its points can be brought up
+   * as it is. `failed-over`: that has been done, and the branch is here. `broken`: as `broken` says.
+   */
+  state: Type.Union([
+    Type.Literal('seeding'),
+    Type.Literal('standby'),
+    Type.Literal('failed-over'),
+    Type.Literal('broken'),
+  ]),
   sourceSiteId: Type.String(),
   sourceName: Type.Optional(Type.String()),
   /** The site that brings the points, where that is not the one that makes them. */

@@ -138,6 +138,7 @@ export function replicaView(
     role: 'replica',
     ...(newest ? { configuration: newest.statement.configuration } : {}),
     replica: {
+      state: replicaState(replica),
       sourceSiteId,
       ...(sourceName ? { sourceName } : {}),
       ...(viaSiteId === undefined ? {} : { viaSiteId, ...named('viaName', nameOf(viaSiteId)) }),
@@ -164,6 +165,15 @@ export function replicaView(
   };
 }
 
+function replicaState({
+  newest,
+  awaitsSeed,
+  branches,
+}: Replica): Exclude<NonNullable<MachineView['replica']>['state'], 'broken'> {
+  if (branches.some(({ purpose }) => purpose === 'failover')) return 'failed-over';
+  return newest && !awaitsSeed ? 'standby' : 'seeding';
+}
+
 function forwardView({ policy, state }: ForwardReport, nameOf: NameOf) {
   const { siteId, retention, copyTypes, spacingMs, bytesPerSecond, compression } = policy;
   return {
@@ -184,7 +194,7 @@ export function brokenView(
   role: MachineView['role'],
 ): MachineView {
   const broken = recordOf(error);
-  const replica = { sourceSiteId: '', points: 0, branches: 0, rpo: {}, broken };
+  const replica = { state: 'broken' as const, sourceSiteId: '', points: 0, branches: 0, rpo: {}, broken };
   return { machineId, name: machineId, epoch: 0, role, broken, ...(role === 'replica' ? { replica } : {}) };
 }
 

@@ -5,12 +5,20 @@ import { limitWords, retentionLine, scheduleLine, windowWords } from './policy-v
 
 type Presence = NonNullable<MachineView['protected']>['presence'];
 type Rpo = ReplicationView['rpo'];
+type ReplicaState = NonNullable<MachineView['replica']>['state'];
 
 const PRESENCE_TONES: Readonly<Record<Presence['state'], Tone>> = {
   running: 'good',
   stopped: 'plain',
   stale: 'bad',
   unreachable: 'bad',
+};
+
+const REPLICA_TONES: Readonly<Record<ReplicaState, Tone>> = {
+  seeding: 'plain',
+  standby: 'good',
+  'failed-over': 'warning',
+  broken: 'bad',
 };
 
 export function printMachines(page: Page, machines: readonly MachineView[], nowMs: number): void {
@@ -52,7 +60,7 @@ function rowOf(machine: MachineView, nowMs: number): (Cell | undefined)[] {
   return [
     name,
     role,
-    replica?.broken ? { text: 'broken', tone: 'bad' } : '',
+    replica && { text: replica.state, tone: REPLICA_TONES[replica.state] },
     replica?.incoming ? 'receiving' : replica?.forwards ? worstForward(replica.forwards) : '',
     newest ? `${newest.sequence}, ${formatAge(newest.cutAtMs, nowMs)}` : '',
     ...rpoCells(replica?.rpo),
@@ -277,6 +285,7 @@ function rpoLine(rpo: Rpo): Cell | undefined {
 function printReplica(page: Page, replica: NonNullable<MachineView['replica']>, nowMs: number): void {
   const { newest, incoming, broken, retention } = replica;
   page.title('Replica').fields([
+    ['state', { text: replica.state, tone: REPLICA_TONES[replica.state] }],
     ['source', replica.sourceName ?? replica.sourceSiteId],
     ['by way of', replica.viaName ?? replica.viaSiteId],
     ['points', String(replica.points)],

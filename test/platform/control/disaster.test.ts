@@ -73,6 +73,7 @@ describe('a disaster, over the API', { timeout: 300_000 }, () => {
     assert.equal(report.verdict, 'passed', JSON.stringify(report.attempts));
     assert.equal(report.epoch, 2, 'a refused failover raises no epoch');
     assert.ok(report.rtoMs! > 0);
+    assert.equal((await awayApi.call('vm.show', BOX)).replica!.state, 'failed-over');
     await homeApi.call('point.create', { ...BOX, body: { type: 'crash' } });
     await fenced;
     assert.equal((await homeApi.call('vm.show', BOX)).protected!.replication!.phase, 'blocked');

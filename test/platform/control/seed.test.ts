@@ -74,7 +74,7 @@ describe('a seed by courier, over the API', { timeout: 180_000 }, () => {
     const received = points.reduce((sum, point) => sum + (point.receivedBytes ?? 0), 0);
     assert.ok(received < 5 * MIB, `${received} bytes crossed the wire; the base has ${BASE_BYTES}`);
     const { replica } = await awayApi.call('vm.show', BOX);
-    assert.equal(replica!.awaitsSeed, true);
+    assert.deepEqual([replica!.awaitsSeed, replica!.state], [true, 'seeding']);
     assert.equal(replica!.rpo.actualMs, undefined);
     const refused = await ended(awayApi, await awayApi.call('failover.test', { ...BOX, body: {} }));
     assert.equal(refused.failure?.code, 'REPLICA_AWAITING_SEED');

@@ -366,6 +366,7 @@ describe('command line: what cannot be taken back', { timeout: 60_000 }, () => {
     const failure = { ...libFailure('FILE_UNREADABLE', 'the key is not confirmed').toJSON() };
     const kept = { retention: { types: { app: 7 } }, copyTypes: ['app'], compression: true };
     const replica = {
+      state: 'standby',
       ...{ sourceSiteId: 'a', sourceName: 'north', viaSiteId: 'b', viaName: 'south', points: 4, branches: 0 },
       ...{ retention: { types: { crash: 8 } }, rpo: {}, forwards: [{ ...target, ...kept, failure }] },
     };
@@ -393,7 +394,10 @@ describe('command line: what cannot be taken back', { timeout: 60_000 }, () => {
     assert.match(forwarded.output, /of the types app alone/);
     await said('replica', 'forward', 'web', '--to', 'vault', '--points', 'all', '--rate', 'unlimited');
     await said('replica', 'forward', 'web', '--to', 'vault', '--stop');
-    assert.match((await said('replica', 'list')).output, /forwarding retrying, lacks 3 copies/);
+    assert.match(
+      (await said('replica', 'list')).output,
+      /web +replica +standby +forwarding retrying, lacks 3 copies/,
+    );
     assert.equal(
       (await said('replica', 'forward', 'web', '--to', 'vault', '--stop', '--keep', 'app:1')).exitCode,
       2,
