@@ -205,7 +205,8 @@ export interface RunningMachine extends AsyncDisposable {
   /**
    * Runs `work` while the guest agent holds the guest's file systems frozen, its applications flushed by its own
    * hooks. `work` runs in any case, so that a copy is never lost to a guest that does not answer; what was reached
-   * stands in the report. The guest is thawed after `limitMs` at the latest, also if this process is killed.
+   * stands in the report. The guest is thawed after `limitMs` at the latest, also if this process is killed. An agent
+   * that ends meanwhile costs the consistency.
    */
   whileFrozen<T>(limitMs: number, work: () => Promise<T>): Promise<QuiesceReport<T>>;
   /**

@@ -28,6 +28,7 @@ import type {
 } from '../hypervisor.ts';
 import type { ImageFile } from '../images.ts';
 import { pivot, settlePivots } from '../pivot.ts';
+import { AgentPortWatch } from './agent-port.ts';
 import { fileNodesOf, nodeNameOf } from './block-graph.ts';
 import { configurationOf, identityOf } from './captured-configuration.ts';
 import { runInGuest } from './guest-command.ts';
@@ -237,7 +238,9 @@ export class QemuMachine implements RunningMachine {
 
   whileFrozen<T>(limitMs: number, work: () => Promise<T>): Promise<QuiesceReport<T>> {
     const { agentPath } = this.sockets;
-    return this.#freezing.run(() => whileFrozen({ agentPath, limitMs, clock: this.#clock, work }));
+    const watchAgent = () => new AgentPortWatch(this.#qmp);
+    const o = { agentPath, watchAgent, limitMs, clock: this.#clock, work };
+    return this.#freezing.run(() => whileFrozen(o));
   }
 
   async thawAbandoned(answerMs: number): Promise<'thawed' | 'not-frozen' | 'silent'> {

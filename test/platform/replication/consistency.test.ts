@@ -12,8 +12,9 @@ import { systemRandom } from '../../../src/lib/random.ts';
 import { GuestAgent } from '../../../src/qmp/index.ts';
 import { ranked } from '../../../src/recovery-point/index.ts';
 import { readAhead } from '../../../src/replica/index.ts';
+import type { CutRecord, ProtectedMachine } from '../../../src/replication/index.ts';
 import { areaOf } from '../../support/image-bytes.ts';
-import { copyAndSend, inGuest, labSites, sendAll } from '../../support/lab-sites.ts';
+import { assertLedger, copyAndSend, inGuest, labSites, sendAll } from '../../support/lab-sites.ts';
 import { siteUntil } from '../../support/site-until.ts';
 
 describe('consistency of copies', { timeout: 240_000 }, () => {
@@ -21,7 +22,14 @@ describe('consistency of copies', { timeout: 240_000 }, () => {
     const lab = await labSites(t);
     const { machine, sites } = lab;
     const { images } = sites.protectedTools;
+    const ledger = await lab.ledger();
     const agentPath = machine.record.sockets.agentPath!;
+    const { freezeLimitMs } = machine.record.protection!;
+    const saidOnPoint = async (cut: CutRecord) => {
+      await sendAll(machine, sites.target);
+      const { copyType, consistency, degraded } = lab.replica().point(cut.cutId).statement;
+      assert.deepEqual([copyType, consistency, degraded], [cut.copyType, 'crash', cut.degraded]);
+    };
     await inGuest(
       agentPath,
       'while [ ! -e /data/app.db ]; do usleep 20000; done; touch /data/run-sqlite; while [ ! -s /data/app.db-wal ]; do usleep 20000; done',
@@ -36,6 +44,7 @@ describe('consistency of copies', { timeout: 240_000 }, () => {
         random: systemRandom,
       });
       const count = async () => (await agent.exec('/bin/sh', ['-c', log])).stdout.trim();
+      const promised = (await ledger.next()).seq;
       const before = await count();
       const cost = Number(await count()) - Number(before);
       // The agent's one client is this test: whoever else wanted the agent would wait, and say so on the point.
@@ -52,6 +61,7 @@ describe('consistency of copies', { timeout: 240_000 }, () => {
       );
       assert.ok(statement.pauseMs < 500, `${statement.pauseMs} ms`);
       assert.equal(await needsJournal(images, lab.replica().chain(pointId, 'data')), true);
+      await assertLedger(images, (diskId) => lab.replica().chain(pointId, diskId), promised);
     });
 
     await t.test('S0.6 S0.9 an application-consistent copy needs neither journal nor log', async () => {
@@ -64,7 +74,7 @@ describe('consistency of copies', { timeout: 240_000 }, () => {
         [statement.copyType, statement.consistency, statement.degraded],
         ['app', 'application', undefined],
       );
-      assert.ok(statement.frozenMs! <= machine.record.protection!.freezeLimitMs, `${statement.frozenMs} ms`);
+      assert.ok(statement.frozenMs! <= freezeLimitMs, `${statement.frozenMs} ms`);
       t.diagnostic(
         `frozen for ${Math.round(statement.frozenMs!)} ms, cut in ${statement.pauseMs.toFixed(1)} ms`,
       );
@@ -114,23 +124,58 @@ describe('consistency of copies', { timeout: 240_000 }, () => {
     );
 
     await t.test('S0.6 an agent that hangs costs the consistency, not the copy, and is said so', async () => {
-      const hang =
-        'P=$(pidof qemu-ga); (usleep 300000; kill -STOP $P; sleep 9; kill -CONT $P) >/dev/null 2>&1 </dev/null &';
-      await inGuest(agentPath, hang);
-      await sleep(systemClock, 800);
+      await machine.changeProtection({ freezeLimitMs: 1000 });
+      const hang = 'kill -STOP $(pidof qemu-ga); usleep 4000000; kill -CONT $(pidof qemu-ga)';
+      await inGuest(agentPath, `(usleep 100000; ${hang}) >/dev/null 2>&1 </dev/null &`);
+      await sleep(systemClock, 500);
       const beforeMs = systemClock.monotonicMs();
       const cut = await machine.cut('app');
       const tookMs = systemClock.monotonicMs() - beforeMs;
       assert.equal(cut.consistency, 'crash');
-      assert.match(cut.degraded!, /agent does not answer|not frozen/);
-      assert.ok(tookMs < 9000, `the copy took ${tookMs} ms`);
-      await sendAll(machine, sites.target);
-      const { statement } = lab.replica().point(cut.cutId);
-      assert.deepEqual(
-        [statement.copyType, statement.consistency, statement.degraded],
-        ['app', 'crash', cut.degraded],
-      );
-      await inGuest(agentPath, 'true');
+      assert.match(cut.degraded!, /agent does not answer/);
+      assert.ok(tookMs < 4000, `the copy took ${tookMs} ms`);
+      await saidOnPoint(cut);
+    });
+
+    await t.test('S0.6 an agent that is killed while the guest is frozen costs it, too', async () => {
+      const limitMs = 2 * freezeLimitMs;
+      await machine.changeProtection({ freezeLimitMs: limitMs });
+      // The agent marks a freeze on a file system in memory; init starts it again after 200 ms.
+      const kill =
+        'until [ -e /run/qga.state.isfrozen ]; do usleep 20000; done; usleep 500000; kill -9 $(pidof qemu-ga)';
+      await inGuest(agentPath, `(${kill}) >/dev/null 2>&1 </dev/null &`);
+      const died = Promise.withResolvers<void>();
+      let isAlive = true;
+      const unlisten = machine.onEvent(({ name, data }) => {
+        if (name !== 'VSERPORT_CHANGE' || data.id !== 'agent' || data.open === true) return;
+        isAlive = false;
+        died.resolve();
+      });
+      const cut = await cutLate(machine, () => {
+        assert.ok(isAlive, 'it has told that the guest is frozen');
+        return died.promise;
+      });
+      unlisten();
+      assert.equal(cut.consistency, 'crash');
+      assert.equal(cut.degraded, 'the guest agent ended while the guest was frozen');
+      assert.ok(cut.frozenMs! < limitMs, `${cut.frozenMs} ms`);
+      t.diagnostic(`its agent killed, thawed after ${cut.frozenMs} ms`);
+      await saidOnPoint(cut);
+      await inGuest(agentPath, 'touch /data/writable && sync');
+    });
+
+    await t.test('S0.6 a cut that takes longer than the guest may be frozen finds it thawed', async () => {
+      // The guest's hook needs most of a second where others are at work.
+      const limitMs = freezeLimitMs / 2;
+      await machine.changeProtection({ freezeLimitMs: limitMs });
+      // The guard has the agent until the guest is thawed; until then no file system of it can be written to.
+      const cut = await cutLate(machine, () => inGuest(agentPath, 'touch /data/late && sync'));
+      assert.equal(cut.consistency, 'crash');
+      assert.equal(cut.degraded, 'the guest was thawed before the cut had ended (limit)');
+      assert.ok(cut.frozenMs! >= limitMs && cut.frozenMs! < freezeLimitMs, `${cut.frozenMs} ms`);
+      t.diagnostic(`limit of ${limitMs} ms: thawed after ${cut.frozenMs} ms`);
+      await saidOnPoint(cut);
+      await machine.changeProtection({ freezeLimitMs });
     });
 
     await t.test('S0.6 a hook that fails leaves the guest thawed and the copy crash-consistent', async () => {
@@ -152,13 +197,28 @@ describe('consistency of copies', { timeout: 240_000 }, () => {
         await exitOf(child);
         await inGuest(agentPath, 'touch /data/after-kill && sync');
         const tookMs = systemClock.monotonicMs() - frozenAtMs;
-        assert.ok(tookMs < machine.record.protection!.freezeLimitMs + 3000, `thawed after ${tookMs} ms`);
+        assert.ok(tookMs < freezeLimitMs + 3000, `thawed after ${tookMs} ms`);
         assert.equal((await machine.attach()).state, 'running');
         assert.equal((await machine.cut('app')).consistency, 'application');
       },
     );
   });
 });
+
+/** An application-consistent copy whose cut waits for something when the guest has been frozen. */
+async function cutLate(machine: ProtectedMachine, what: () => Promise<unknown>): Promise<CutRecord> {
+  const running = machine.running!;
+  const cut = running.cut.bind(running);
+  running.cut = async (disks) => {
+    await what();
+    return cut(disks);
+  };
+  try {
+    return await machine.cut('app');
+  } finally {
+    running.cut = cut;
+  }
+}
 
 /** Where the ext4 file system of a lab disk begins: the second partition of both. */
 async function fileSystemArea(images: DiskImages, chain: readonly ImageFile[]) {

@@ -51,9 +51,10 @@ async function guest(t: TestContext, programs: Readonly<Record<string, Program>>
   const path = join(await temporaryDirectory(t), 'hooks.json');
   const open = () => OwedHooks.open(nodeFiles, path, silentLog);
   const owed = await open();
+  const watchAgent = () => ({ hasChanged: async () => false, close: () => undefined });
   const machine = {
     whileFrozen: <T>(limitMs: number, work: () => Promise<T>) =>
-      whileFrozen({ agentPath: agent.path, limitMs, clock, work }),
+      whileFrozen({ agentPath: agent.path, watchAgent, limitMs, clock, work }),
     runInGuest: (command: Parameters<typeof runInGuest>[1]) => runInGuest(agent.path, command, clock),
   };
   const copy = (type: Partial<CopyType> = {}, work?: () => Promise<void>) =>
