@@ -70,7 +70,7 @@ export type {
   WindowShape,
 } from './policies.ts';
 export { CopyTypeShape } from './policies.ts';
-export type { ForwardReplicaRequest, OriginView } from './replicas.ts';
+export type { FloorRequest, FloorView, ForwardReplicaRequest, OriginView } from './replicas.ts';
 export type { ReplicationView, TargetReplicationView } from './replication-view.ts';
 export {
   API_PREFIX,

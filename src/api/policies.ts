@@ -108,23 +108,24 @@ export type LimitWindowShape = Type.Static<typeof LimitWindowShape>;
 
 const Places = Type.Integer({ minimum: 0, maximum: 128 });
 
+/** The newest point of each of so many hours, days, … */
+export const CalendarShape = Type.Object(
+  {
+    zone: Zone,
+    hourly: Type.Optional(Places),
+    daily: Type.Optional(Places),
+    weekly: Type.Optional(Places),
+    monthly: Type.Optional(Places),
+    yearly: Type.Optional(Places),
+  },
+  strict,
+);
+
 /** How many points of each type stay; the newest of so many hours, days, …; and how old such a point may be. */
 export const Retention = Type.Object(
   {
     types: Type.Record(CopyTypeName, Places, { maxProperties: 32 }),
-    calendar: Type.Optional(
-      Type.Object(
-        {
-          zone: Zone,
-          hourly: Type.Optional(Places),
-          daily: Type.Optional(Places),
-          weekly: Type.Optional(Places),
-          monthly: Type.Optional(Places),
-          yearly: Type.Optional(Places),
-        },
-        strict,
-      ),
-    ),
+    calendar: Type.Optional(CalendarShape),
     maximumAgeMs: Type.Optional(Type.Integer({ minimum: 60_000, maximum: 100 * YEAR_MS })),
   },
   strict,

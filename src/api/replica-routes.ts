@@ -1,7 +1,13 @@
 import Type from 'typebox';
 import { Done } from './common.ts';
 import { MachineView } from './machines.ts';
-import { ConfirmOriginRequest, ForwardReplicaRequest, OriginView } from './replicas.ts';
+import {
+  ConfirmOriginRequest,
+  FloorRequest,
+  FloorView,
+  ForwardReplicaRequest,
+  OriginView,
+} from './replicas.ts';
 import { ofMachine, ofTarget, plain, type Route } from './route-shape.ts';
 
 /** A site whose points others forward here, by id. */
@@ -29,6 +35,14 @@ export const REPLICA_ROUTES = {
     method: 'DELETE',
     path: '/machines/:machine/forwards/:target',
     answer: MachineView,
+  },
+  'replica.floor': { ...plain, method: 'GET', path: '/retention-floor', answer: FloorView },
+  'replica.changeFloor': {
+    ...plain,
+    method: 'PATCH',
+    path: '/retention-floor',
+    body: FloorRequest,
+    answer: FloorView,
   },
   'origin.list': { ...plain, method: 'GET', path: '/origins', answer: Type.Array(OriginView) },
   'origin.confirm': {

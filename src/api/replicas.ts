@@ -9,7 +9,7 @@ import {
   Reference,
   WallTime,
 } from './common.ts';
-import { LimitWindowShape, Retention, Spacing } from './policies.ts';
+import { CalendarShape, LimitWindowShape, Retention, Spacing } from './policies.ts';
 import { Rpo, TargetReplicationView } from './replication-view.ts';
 
 const strict = { additionalProperties: false };
@@ -88,6 +88,14 @@ export const ForwardReplicaRequest = Type.Object(
   strict,
 );
 export type ForwardReplicaRequest = Type.Static<typeof ForwardReplicaRequest>;
+
+/** What a site keeps of every replica, by when points arrived, whatever their senders say; without a calendar nothing. */
+export const FloorView = Type.Object({ calendar: Type.Optional(CalendarShape) }, strict);
+export type FloorView = Type.Static<typeof FloorView>;
+
+/** null takes it away. */
+export const FloorRequest = Type.Object({ calendar: Type.Union([CalendarShape, Type.Null()]) }, strict);
+export type FloorRequest = Type.Static<typeof FloorRequest>;
 
 /** A site that is not paired with this one and whose points others forward here, or want to. */
 export const OriginView = Type.Object({

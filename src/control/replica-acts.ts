@@ -1,4 +1,4 @@
-import type { ForwardReplicaRequest, MachineView } from '../api/index.ts';
+import type { FloorRequest, FloorView, ForwardReplicaRequest, MachineView } from '../api/index.ts';
 import { checkRetention, type Zones } from '../recovery-point/index.ts';
 import { bringerOf, type Replica, type Replicas } from '../replica/index.ts';
 import type { Alerts } from './alerts.ts';
@@ -9,6 +9,7 @@ import type { Forwards } from './forwards.ts';
 import type { Inventory } from './inventory.ts';
 import type { PeerLinks } from './peer-links.ts';
 import type { ReplicaKeeper } from './replica-keeper.ts';
+import type { RetentionFloor } from './retention-floor.ts';
 import { forwardIn } from './target-requests.ts';
 import { peerMeant } from './views.ts';
 
@@ -21,6 +22,7 @@ interface ReplicaActsTools {
   readonly audit: Audit;
   readonly alerts: Alerts;
   readonly rules: ArrivalRules;
+  readonly floor: RetentionFloor;
   readonly zones: Zones;
   readonly siteMeant: (reference: string) => string;
 }
@@ -84,6 +86,18 @@ export class ReplicaActs {
       // A point that was on its way may go now.
       this.#o.keeper.tend(replica);
     });
+  }
+
+  get floor(): FloorView {
+    return this.#o.floor.view;
+  }
+
+  /** What this site keeps of every replica whatever others say; a lower one lets points go at once. Throws POLICY_*. */
+  async changeFloor(actor: string, request: FloorRequest): Promise<FloorView> {
+    const { audit, keeper } = this.#o;
+    const changed = await this.#o.floor.change(audit, actor, request);
+    keeper.tendAll();
+    return changed;
   }
 
   #acting(

@@ -50,6 +50,7 @@ export class ReplicaKeeper {
   readonly #events: EventHub;
   readonly #log: Log;
   readonly #forwarding: (replica: Replica) => Others;
+  readonly #floor: (replica: Replica) => Others;
   readonly #underWay = new Set<Promise<void>>();
   #isClosed = false;
 
@@ -62,6 +63,8 @@ export class ReplicaKeeper {
     log: Log;
     /** Why points stay that are on their way to other sites. */
     forwarding: (replica: Replica) => Others;
+    /** What this site keeps whatever others say. */
+    floor: (replica: Replica) => Others;
   }) {
     this.#files = o.files;
     this.#replicas = o.replicas;
@@ -70,6 +73,12 @@ export class ReplicaKeeper {
     this.#events = o.events;
     this.#log = o.log;
     this.#forwarding = o.forwarding;
+    this.#floor = o.floor;
+  }
+
+  /** Applies retention to all replicas in the background. */
+  tendAll(): void {
+    for (const replica of this.#replicas.list()) this.tend(replica);
   }
 
   /** Applies retention in the background; what fails is reported and done again after the next publication. */
@@ -150,7 +159,7 @@ export class ReplicaKeeper {
 
   async #others(replica: Replica, policy: RetentionPolicy): Promise<Others> {
     const all = new Map(await this.#groupReasons(replica, policy));
-    for (const [pointId, reasons] of this.#forwarding(replica)) {
+    for (const [pointId, reasons] of [...this.#forwarding(replica), ...this.#floor(replica)]) {
       all.set(pointId, [...(all.get(pointId) ?? []), ...reasons]);
     }
     return all;
@@ -168,7 +177,7 @@ export class ReplicaKeeper {
         members.map(async (member) => {
           const proven = await provenPoints(this.#files, member);
           const own = member.record.machineId === machineId ? policy : member.record.retention;
-          const verdicts = member.retention(own, (pointId) => proven.has(pointId));
+          const verdicts = member.retention(own, (pointId) => proven.has(pointId), this.#floor(member));
           const reasons = new Map(verdicts.map((verdict) => [verdict.pointId, verdict.reasons]));
           return {
             machineId: member.record.machineId,

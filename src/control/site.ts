@@ -51,6 +51,7 @@ import { PointActs } from './point-acts.ts';
 import { PointIndex } from './point-index.ts';
 import { ReplicaActs } from './replica-acts.ts';
 import { ReplicaKeeper } from './replica-keeper.ts';
+import { RetentionFloor } from './retention-floor.ts';
 import { SeedActs } from './seed-acts.ts';
 import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './site-files.ts';
 import { SiteLock } from './site-lock.ts';
@@ -83,6 +84,7 @@ interface Ground {
   readonly audit: Audit;
   readonly zones: Zones;
   readonly testRules: StoredTestRules;
+  readonly floor: RetentionFloor;
   readonly arrivalRules: ArrivalRules;
   readonly triggerTokens: TriggerTokens;
   readonly olderCopies: OlderCopies;
@@ -180,9 +182,9 @@ export class Site {
     this.groupFailovers = new GroupFailovers({
       ...{ groups: this.groups, failovers: this.failovers, inventory },
     });
-    const { arrivalRules: rules } = ground;
+    const { arrivalRules: rules, floor } = ground;
     this.replicas = new ReplicaActs({
-      ...{ replicas, inventory, keeper, forwards, links, audit, alerts, rules, zones: ground.zones },
+      ...{ replicas, inventory, keeper, forwards, links, audit, alerts, rules, floor, zones: ground.zones },
       siteMeant: (reference) => this.targets.meant(reference),
     });
     this.origins = new OriginActs({ origins, replicas, links, audit });
@@ -352,12 +354,13 @@ async function openGround(
   const audit = new Audit({ database, clock });
   const testRules = await StoredTestRules.open(files, dataDirectory);
   const arrivalRules = await ArrivalRules.open(files, dataDirectory);
+  const floor = await RetentionFloor.open(files, dataDirectory, zones);
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
     ...{ database, peers, origins, replicaTools, replicas },
-    ...{ testRules, arrivalRules, triggerTokens, olderCopies },
+    ...{ testRules, floor, arrivalRules, triggerTokens, olderCopies },
   };
 }
 
@@ -370,6 +373,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   const keeper = new ReplicaKeeper({
     ...{ files, replicas, index, alerts, events, log },
     forwarding: (replica) => forwards?.reasons(replica) ?? new Map(),
+    floor: (replica) => ground.floor.reasons(replica),
   });
   opening.defer(() => keeper.close());
   keeper.rebuildIndex();

@@ -2,9 +2,9 @@ import { join } from 'node:path';
 import Type from 'typebox';
 import type { FailoverRules, FailoverRulesRequest } from '../api/index.ts';
 import type { FileSystem } from '../lib/files.ts';
-import { Mutex } from '../lib/mutex.ts';
-import { loadRecord, recordKind, storeRecord } from '../lib/records.ts';
+import { recordKind } from '../lib/records.ts';
 import type { Audit } from './audit.ts';
+import { Stored } from './stored.ts';
 
 const TEST_RULES = recordKind(
   'test-rules',
@@ -21,37 +21,28 @@ const DEFAULT_RULES: FailoverRules = { mostRunning: 8, freeFloorBytes: 2 ** 30 }
 
 /** `tests.json` of a site: what its test failovers may take together. */
 export class StoredTestRules {
-  readonly #files: FileSystem;
-  readonly #path: string;
-  readonly #changing = new Mutex();
-  #rules: FailoverRules;
+  readonly #stored: Stored<FailoverRules>;
 
-  private constructor(files: FileSystem, path: string, rules: FailoverRules) {
-    this.#files = files;
-    this.#path = path;
-    this.#rules = rules;
+  private constructor(stored: Stored<FailoverRules>) {
+    this.#stored = stored;
   }
 
   static async open(files: FileSystem, dataDirectory: string): Promise<StoredTestRules> {
     const path = join(dataDirectory, 'tests.json');
-    return new StoredTestRules(files, path, (await loadRecord(files, path, TEST_RULES)) ?? DEFAULT_RULES);
+    return new StoredTestRules(await Stored.open(files, path, TEST_RULES, DEFAULT_RULES));
   }
 
   get rules(): FailoverRules {
-    return this.#rules;
+    return this.#stored.value;
   }
 
   /** Durable on return; what is not named stays as it is, and `lifetimeMs: null` lets tests stay for ever. */
   change(audit: Audit, actor: string, request: FailoverRulesRequest): Promise<FailoverRules> {
-    const details = { ...request };
-    return audit.acting({ actor, act: 'failover.rules', details }, () =>
-      this.#changing.run(async () => {
-        const { lifetimeMs, ...others } = { ...this.#rules, ...request };
+    return audit.acting({ actor, act: 'failover.rules', details: { ...request } }, () =>
+      this.#stored.change((before) => {
+        const { lifetimeMs, ...others } = { ...before, ...request };
         const isLimited = lifetimeMs !== undefined && lifetimeMs !== null;
-        const rules: FailoverRules = { ...others, ...(isLimited ? { lifetimeMs } : {}) };
-        await storeRecord(this.#files, this.#path, TEST_RULES, rules);
-        this.#rules = rules;
-        return rules;
+        return { ...others, ...(isLimited ? { lifetimeMs } : {}) };
       }),
     );
   }

@@ -19,7 +19,7 @@ export { POINT_ERRORS, pointFailure } from './errors.ts';
 export * from './group-cut.ts';
 export * from './group-points.ts';
 export * from './group-retention.ts';
-export { checkPolicy, checkRetention } from './policy-check.ts';
+export { checkFloor, checkPolicy, checkRetention } from './policy-check.ts';
 export * from './retention.ts';
 export * from './retention-policy.ts';
 export * from './schedule.ts';

@@ -3,7 +3,14 @@ import type { CopyPlan, Trigger } from './copy-schedule.ts';
 import { BUILT_IN_TYPES, COPY_TYPE_CHARACTERS_MAX, type CopyType } from './copy-type.ts';
 import { pointFailure } from './errors.ts';
 import { FixedTimes } from './fixed-times.ts';
-import { calendarPlaces, POINTS_MAX, placesOf, type RetentionPolicy } from './retention-policy.ts';
+import {
+  type Calendar,
+  calendarPlaces,
+  FLOOR_POINTS_MAX,
+  POINTS_MAX,
+  placesOf,
+  type RetentionPolicy,
+} from './retention-policy.ts';
 import { endOfWindows } from './windows.ts';
 import type { Zones } from './zones.ts';
 
@@ -46,6 +53,18 @@ export function checkRetention(retention: RetentionPolicy, zones: Zones): void {
       { context: { places, maximum: POINTS_MAX } },
     );
   }
+}
+
+/** The floor of a site that keeps points. Throws POLICY_ZONE_UNKNOWN, POLICY_TOO_DEEP. */
+export function checkFloor(floor: Calendar, zones: Zones): void {
+  zones.check(floor.zone);
+  const places = calendarPlaces(floor).reduce((sum, count) => sum + count, 0);
+  if (places <= FLOOR_POINTS_MAX) return;
+  throw pointFailure(
+    'POLICY_TOO_DEEP',
+    `the floor could keep ${places} points of each machine; at most ${FLOOR_POINTS_MAX} are kept so, beside those that its policy keeps`,
+    { context: { places, maximum: FLOOR_POINTS_MAX } },
+  );
 }
 
 /** What is copied or kept must be defined, and each name must mean one thing. */

@@ -5,10 +5,13 @@ import { COPY_TYPE_NAME } from './copy-type.ts';
 /** More points than this are never kept: a disk is read through all layers below a point. */
 export const POINTS_MAX = 128;
 
+/** A floor has fewer places: they come on top of those of the policy. */
+export const FLOOR_POINTS_MAX = 48;
+
 const Places = Type.Integer({ minimum: 0, maximum: POINTS_MAX });
 
 /** Grandfather, father, son: the newest point of each of so many hours, days, … that have one, in local time. */
-const Calendar = Type.Object({
+export const Calendar = Type.Object({
   zone: Type.String({ minLength: 1, maxLength: 64 }),
   hourly: Type.Optional(Places),
   daily: Type.Optional(Places),

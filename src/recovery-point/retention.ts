@@ -33,6 +33,8 @@ export type KeepReason =
   | 'group-awaited'
   /** It is on its way to another site. */
   | 'forwarding'
+  /** The site that keeps it wants to, whatever the one that sends it says. */
+  | 'floor'
   /** A place of its copy type. */
   | `type-${string}`
   | Period;
@@ -86,13 +88,38 @@ export function retentionOf(
   }
   const { calendar } = policy;
   if (calendar) {
+    const cutAt = ({ cutAtMs }: RetentionCandidate) => cutAtMs;
     for (const period of PERIODS) {
-      for (const point of newestOfEach(young, period, calendar, zones)) keep(point, period);
+      for (const point of newestOfEach(young, period, calendar, zones, cutAt)) keep(point, period);
     }
   }
   return newestFirst
     .map((point) => ({ pointId: point.pointId, sequence: point.sequence, reasons: kept.get(point)! }))
     .reverse();
+}
+
+/** A point as the site sees it that keeps it: nothing of this is the sender's word. */
+export interface ArrivedPoint {
+  readonly pointId: string;
+  readonly sequence: number;
+  /** When it was published, on the clock of the site that keeps it. */
+  readonly arrivedAtMs: number;
+}
+
+/**
+ * The points that stay for the floor of the site that keeps them: the newest that arrived in each of so many hours, days, …
+ * Pure. A sender that is not to be trusted any more can take the place of an hour's or a day's point by a newer one, but not
+ * that of an earlier one's: neither by what it asks to keep, nor by its clock, nor by sending many.
+ */
+export function keptByFloor(
+  points: readonly ArrivedPoint[],
+  floor: Calendar,
+  zones: Zones,
+): ReadonlySet<string> {
+  const newestFirst = points.toSorted((a, b) => b.sequence - a.sequence);
+  const arrivedAt = ({ arrivedAtMs }: ArrivedPoint) => arrivedAtMs;
+  const kept = PERIODS.flatMap((period) => newestOfEach(newestFirst, period, floor, zones, arrivedAt));
+  return new Set(kept.map(({ pointId }) => pointId));
 }
 
 /** A hold ends when a point is younger than its end by both clocks. */
@@ -106,18 +133,19 @@ function ageMs(point: RetentionCandidate, newest: RetentionCandidate): number {
   return Math.min(newest.cutAtMs - point.cutAtMs, newest.cutAtHereMs - point.cutAtHereMs);
 }
 
-function newestOfEach(
-  newestFirst: readonly RetentionCandidate[],
+function newestOfEach<T>(
+  newestFirst: readonly T[],
   period: Period,
   calendar: Calendar,
   zones: Zones,
-): RetentionCandidate[] {
+  timeOf: (point: T) => number,
+): T[] {
   const places = calendar[period] ?? 0;
   const seen = new Set<number>();
-  const chosen: RetentionCandidate[] = [];
+  const chosen: T[] = [];
   for (const point of newestFirst) {
     if (chosen.length >= places) break;
-    const name = periodOf(period, zones.localMs(calendar.zone, point.cutAtMs));
+    const name = periodOf(period, zones.localMs(calendar.zone, timeOf(point)));
     if (seen.has(name)) continue;
     seen.add(name);
     chosen.push(point);

@@ -93,6 +93,8 @@ export const HANDLERS: Handlers = {
     return done;
   },
   'replica.forward': ({ site, actor, params, body }) => site.replicas.forward(actor, params.machine, body),
+  'replica.floor': async ({ site }) => site.replicas.floor,
+  'replica.changeFloor': ({ site, actor, body }) => site.replicas.changeFloor(actor, body),
   'replica.unforward': ({ site, actor, params }) =>
     site.replicas.unforward(actor, params.machine, params.target),
   'origin.list': ({ site }) => site.origins.list(),

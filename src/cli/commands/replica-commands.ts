@@ -1,10 +1,12 @@
 import type { Command } from 'commander';
-import type { MachineView } from '../../api/index.ts';
+import type { FloorView, MachineView } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
 import { type TargetOptions, targetChangeOf, withTargetOptions } from '../policy-options.ts';
+import { parseCalendar } from '../policy-values.ts';
 import { named, parseName } from '../values.ts';
 import { printMachine, printMachines } from '../views/machine-view.ts';
+import { retentionLine } from '../views/policy-view.ts';
 import { examples, type Runner } from './runner.ts';
 
 export function addReplicaCommands(program: Command, runner: Runner): void {
@@ -57,6 +59,24 @@ the points are signed: \`warmsite origin confirm\` there. Unless it is said, it 
     )
     .action(runner.run(forward));
   replica
+    .command('floor')
+    .description('what this site keeps of every replica, whatever the sites say that send the points')
+    .argument(
+      '[periods]',
+      'daily:7,weekly:4 Europe/Berlin, for example; or none',
+      named('periods', parseCalendar),
+    )
+    .addHelpText(
+      'after',
+      `${examples(
+        'warmsite replica floor',
+        "warmsite replica floor 'hourly:12,daily:14,weekly:4 Europe/Berlin'",
+        'warmsite replica floor none',
+      )}
+The newest point that arrived in each of so many hours, days, … by the clock of this site stays, on top of what the policy of a machine keeps.`,
+    )
+    .action(runner.run(floor));
+  replica
     .command('remove')
     .description('remove a replica with all its points; protecting the machine again sends everything anew')
     .argument('<vm>', 'name or id; the id if it is broken')
@@ -67,6 +87,19 @@ the points are signed: \`warmsite origin confirm\` there. Unless it is said, it 
 Refused while a branch, a test, a verification, a held point or a copy that comes in needs it, and while it is forwarded.`,
     )
     .action(runner.run(remove));
+}
+
+async function floor(
+  context: Context,
+  calendar: NonNullable<FloorView['calendar']> | 'none' | undefined,
+): Promise<Report> {
+  const api = await context.api();
+  const view =
+    calendar === undefined
+      ? await api.call('replica.floor', {})
+      : await api.call('replica.changeFloor', { body: { calendar: calendar === 'none' ? null : calendar } });
+  const kept = view.calendar ? retentionLine({ types: {}, calendar: view.calendar }) : 'nothing';
+  return { document: view, print: (page) => page.fields([['kept in any case', kept]]) };
 }
 
 interface ForwardOptions extends TargetOptions {

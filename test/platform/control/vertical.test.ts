@@ -85,6 +85,18 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
     });
     await assert.rejects(tooMany, { code: 'POLICY_TOO_DEEP' });
     assert.deepEqual(await sequences(), [1, 2, 3, 4]);
+    // All have arrived in this hour, or the one before: what the site keeps by a floor of its own is the newest of each.
+    const calendar = { zone: 'UTC', hourly: 2 };
+    await awayApi.call('replica.changeFloor', { body: { calendar } });
+    const { points } = await homeApi.call('retention.preview', { ...BOX, body });
+    assert.ok(points.at(-1)!.keptFor.includes('floor'), 'the other site is told as well');
+    const none = { zone: 'UTC', hourly: 49 };
+    await assert.rejects(awayApi.call('replica.changeFloor', { body: { calendar: none } }), {
+      code: 'POLICY_TOO_DEEP',
+    });
+    assert.deepEqual(await awayApi.call('replica.floor'), { calendar });
+    await awayApi.call('replica.changeFloor', { body: { calendar: null } });
+    assert.deepEqual(await awayApi.call('replica.floor'), {});
     const gone = away.next(retired);
     const released = await awayApi.call('point.release', first);
     assert.equal(released.hold, undefined);

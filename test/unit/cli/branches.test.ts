@@ -82,6 +82,20 @@ it('S0.23 the rules for tests are shown, and changed where an option says so', a
   );
 });
 
+it('S0.16 the floor of a site is shown, set by periods and a zone, and taken away', async (t) => {
+  const { ask } = await asking(t, { calendar: { zone: 'UTC', daily: 7 } });
+  const shown = await ask('replica', 'floor');
+  assert.equal(shown.asked, 'GET /v1/retention-floor');
+  assert.match(shown.output, /7 daily \(UTC\)/);
+  const set = await ask('replica', 'floor', 'daily:7,weekly:4 Europe/Berlin');
+  assert.deepEqual(
+    [set.asked, set.sent],
+    ['PATCH /v1/retention-floor', { calendar: { zone: 'Europe/Berlin', daily: 7, weekly: 4 } }],
+  );
+  assert.deepEqual((await ask('replica', 'floor', 'none')).sent, { calendar: null });
+  assert.equal((await ask('replica', 'floor', 'sometimes')).exitCode, 2);
+});
+
 it('S0.21 what the guest is to do ahead goes to the site word by word', async (t) => {
   const { ask } = await asking(t, JOB);
   const run = ['--run', "/bin/sh -c 'revert; sync'", '--run', '/sbin/check', '--limit', '5m'];

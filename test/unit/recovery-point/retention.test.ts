@@ -2,6 +2,9 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import fc from 'fast-check';
 import {
+  type ArrivedPoint,
+  checkFloor,
+  keptByFloor,
   type RetentionCandidate,
   type RetentionPolicy,
   retentionOf,
@@ -191,3 +194,43 @@ test('S0.16 no policy ever lets go of the newest, the newest proven, a held or a
 });
 
 const OTHERS: readonly string[] = ['newest', 'newest-proven', 'held', 'in-use'];
+
+test('S0.16 the floor of a site keeps what arrived before a sender could not be trusted any more, whatever comes then', () => {
+  const floor = { zone: 'UTC', daily: 7, weekly: 4 };
+  const honest: ArrivedPoint[] = Array.from({ length: 60 }, (_, index) => ({
+    ...{ pointId: `p${index + 1}`, sequence: index + 1, arrivedAtMs: START_MS + index * 12 * HOUR_MS },
+  }));
+  const end = honest.at(-1)!;
+  const before = keptByFloor(honest, floor, zones);
+  assert.equal(before.size, 7 + 4 - 2, 'the newest of two weeks are those of days that have a place');
+  const today = end.arrivedAtMs - (end.arrivedAtMs % DAY_MS);
+  const earlier = honest.filter(({ pointId, arrivedAtMs }) => before.has(pointId) && arrivedAtMs < today);
+  assert.ok(earlier.length >= 8);
+  // Any number of points until the end of the next day: each day that they come in takes one place, and no more.
+  const flood = fc.array(fc.integer({ min: 0, max: today + 2 * DAY_MS - 1 - end.arrivedAtMs }), {
+    maxLength: 300,
+  });
+  fc.assert(
+    fc.property(flood, (offsets) => {
+      const more = offsets
+        .toSorted((a, b) => a - b)
+        .map((offset, index) => ({
+          ...{
+            pointId: `x${index}`,
+            sequence: end.sequence + 1 + index,
+            arrivedAtMs: end.arrivedAtMs + offset,
+          },
+        }));
+      const days = new Set(more.map(({ arrivedAtMs }) => Math.floor(arrivedAtMs / DAY_MS)));
+      const kept = keptByFloor([...honest, ...more], floor, zones);
+      const lost = earlier.filter(({ pointId }) => !kept.has(pointId));
+      assert.ok(lost.length <= days.size, `${lost.length} lost by points on ${days.size} days`);
+    }),
+  );
+});
+
+test('S0.16 a floor with more places than can come on top of a policy is refused', () => {
+  checkFloor({ zone: 'UTC', hourly: 24, daily: 24 }, zones);
+  assert.throws(() => checkFloor({ zone: 'UTC', hourly: 25, daily: 24 }, zones), { code: 'POLICY_TOO_DEEP' });
+  assert.throws(() => checkFloor({ zone: 'Moon/Sea', daily: 1 }, zones), { code: 'POLICY_ZONE_UNKNOWN' });
+});
