@@ -27,7 +27,6 @@ const receiver = new ReplicationReceiver({
   wallMs: () => clock.wallMs(),
   log: silentLog,
   onPublished: () => process.send!({ peakMiB: rssPeakMiB() }),
-  onSkew: () => undefined,
   acceptOrigin: () => Promise.reject(new Error('nothing is forwarded')),
   preview: () => Promise.reject(new Error('nobody asks for a preview')),
   olderDisks: () => undefined,

@@ -292,6 +292,11 @@ export const PointView = Type.Object({
   claims: Type.Optional(Type.Array(Type.String())),
   /** When it was cut, on the answering site's clock. */
   cutAtMs: WallTime,
+  /**
+   * The clock of the site that made it minus the one here, when it was sent; `cutAtMs` has it taken off. At the recovery site
+   * only.
+   */
+  skewMs: Type.Optional(Type.Number()),
   publishedAtMs: Type.Optional(WallTime),
   pauseMs: Type.Number(),
   frozenMs: Type.Optional(Type.Number()),

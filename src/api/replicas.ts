@@ -56,6 +56,8 @@ export const ReplicaView = Type.Object({
       consistency: ConsistencyName,
       /** When it was cut, on this site's clock. */
       cutAtMs: WallTime,
+      /** The clock of the source minus the one here, when it was sent; `cutAtMs` and the RPO have it taken off. */
+      skewMs: Type.Optional(Type.Number()),
     }),
   ),
   /** Its base comes by courier and has not been imported: no point can be used. */

@@ -58,7 +58,10 @@ function initOptions({ dataDirectory, name, fromKit, host: advertisedHost, apiPo
 
 async function serve(dataDirectory: string, level: 'error' | 'warn' | 'info' | 'debug') {
   const { jsonLog, serveSite } = await loadServer();
-  return serveSite({ dataDirectory, log: jsonLog({ level, destination: process.stderr }) });
+  return serveSite({
+    ...{ dataDirectory, clock: systemClock },
+    log: jsonLog({ level, destination: process.stderr }),
+  });
 }
 
 /** The first interrupt is the listener's; a second one ends the process as if there were none. */

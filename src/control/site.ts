@@ -481,7 +481,5 @@ function receiverOf(
     },
     acceptOrigin: (origin, fromSiteId) => origins.accept(origin, fromSiteId),
     preview: (replica, policy) => keeper.preview(replica, policy),
-    // Stands in the manifest of the point; the heartbeat is what watches the clocks.
-    onSkew: () => undefined,
   });
 }

@@ -154,6 +154,7 @@ export function replicaView(
               copyType: newest.statement.copyType,
               consistency: newest.statement.consistency,
               cutAtMs: Math.round(newest.manifest.cutAtHereMs),
+              skewMs: newest.manifest.skewMs,
             },
           }
         : {}),
@@ -223,6 +224,7 @@ export function replicaPointView(
     ...(application?.verdict === 'failed' ? { demoted: true as const } : {}),
     ...(statement.assertions ? { claims: statement.assertions.map(({ name }) => name) } : {}),
     cutAtMs: Math.round(manifest.cutAtHereMs),
+    skewMs: manifest.skewMs,
     publishedAtMs: manifest.publishedAtMs,
     pauseMs: statement.pauseMs,
     ...(statement.frozenMs === undefined ? {} : { frozenMs: statement.frozenMs }),

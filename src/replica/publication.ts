@@ -101,7 +101,6 @@ export async function publishReceived(request: PublishRequest): Promise<Publishe
 
 /**
  * Makes a point of a session whose files are durable and proven: `verified.json` decides it, the renames are what is left.
- * `skewMs`: the sender's clock minus ours.
  */
 export async function publishProven(
   { files, clock, layout }: Pick<PublishRequest, 'files' | 'clock' | 'layout'>,
@@ -109,15 +108,25 @@ export async function publishProven(
   about: Pick<PointManifest, 'signed' | 'skewMs' | 'receivedBytes' | 'olderBytes' | 'seed'>,
 ): Promise<PointManifest> {
   const { cutAtMs } = about.signed.statement;
-  const manifest: PointManifest = {
-    ...about,
-    publishedAtMs: clock.wallMs(),
-    cutAtHereMs: Math.max(0, Math.round(cutAtMs - about.skewMs)),
-  };
+  const publishedAtMs = clock.wallMs();
+  const cutAtHereMs = cutAtHere({ cutAtMs, skewMs: about.skewMs, nowMs: publishedAtMs });
+  const manifest: PointManifest = { ...about, publishedAtMs, cutAtHereMs };
   const path = join(layout.session(session), 'verified.json');
   await storeRecord(files, path, verifiedKind(manifest), manifest);
   await publishVerified(files, layout, session, manifest);
   return manifest;
+}
+
+/**
+ * When a point was cut, on our clock; `skewMs`: the sender's clock minus ours. A sender's clock that was set between cut and offer
+ * makes no point younger than it can be. Pure.
+ */
+export function cutAtHere(o: {
+  readonly cutAtMs: number;
+  readonly skewMs: number;
+  readonly nowMs: number;
+}): number {
+  return Math.max(0, Math.round(Math.min(o.cutAtMs - o.skewMs, o.nowMs)));
 }
 
 /** A statement in the form of one, signed by the site that replicates here. Throws REPLICA_SIGNATURE_INVALID. */

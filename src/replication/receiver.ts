@@ -75,8 +75,6 @@ export interface ReceiverTools {
   readonly olderDisks: (siteId: string, machineName: string, header: DeltaHeader) => OlderDisks | undefined;
   /** Whether points of this origin may be taken from a site that is not it; throws if not. */
   readonly acceptOrigin: (origin: Origin, fromSiteId: string) => Promise<void>;
-  /** Told of the clock difference that was measured with each offer. */
-  readonly onSkew: (siteId: string, skewMs: number) => void;
 }
 
 interface AcceptedSession {
@@ -132,12 +130,12 @@ export class ReplicationReceiver {
       },
       'replica.groups': async () => ({ version: GROUPS_VERSION }),
       'replica.offer': (peer, body) => {
-        return this.#offer(this.#checked(OfferBody, body), peer.siteId, { sourceSiteId: peer.siteId });
+        return this.#offer(this.#checked(OfferBody, body), { sourceSiteId: peer.siteId });
       },
       'replica.forward': async (peer, body) => {
         const { origin, ...offer } = this.#checked(ForwardBody, body);
         await this.#tools.acceptOrigin(origin, peer.siteId);
-        return this.#offer(offer, peer.siteId, { sourceSiteId: origin.siteId, viaSiteId: peer.siteId });
+        return this.#offer(offer, { sourceSiteId: origin.siteId, viaSiteId: peer.siteId });
       },
       'replica.older-leaves': (peer, body, signal) => this.#olderLeaves(peer.siteId, body, signal),
       'replica.announce-seed': (peer, body) => this.#announceSeed(peer.siteId, body),
@@ -153,13 +151,11 @@ export class ReplicationReceiver {
 
   async #offer(
     { header: raw, machineName, retention: wire, wallMs }: Type.Static<typeof OfferBody>,
-    siteId: string,
     from: Bringing,
   ): Promise<Json> {
     const header = checkHeader(raw);
     const retention = retentionFromWire(wire);
     const skewMs = Math.round(wallMs - this.#tools.wallMs());
-    if (from.viaSiteId === undefined) this.#tools.onSkew(siteId, skewMs);
     const replica = await this.#replicaFor(from, header, machineName, retention);
     const answer = await replica.offer({ header, skewMs });
     if (answer.kind === 'accept') return this.#accept(answer, replica, header);
@@ -208,7 +204,6 @@ export class ReplicationReceiver {
     const retention = retentionFromWire(wire);
     const signed = checkSignedStatement(raw, 'the statement of an announced seed');
     const skewMs = Math.round(wallMs - this.#tools.wallMs());
-    this.#tools.onSkew(siteId, skewMs);
     const from = { sourceSiteId: siteId };
     const replica = await this.#replicaFor(from, signed.statement, machineName, retention);
     const known = replica.seeding.announced(signed);

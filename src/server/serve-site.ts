@@ -1,6 +1,6 @@
 import { operatorToken, Site, type SiteTools, siteFiles } from '../control/index.ts';
 import { QemuHypervisor, QemuImages } from '../hypervisor/index.ts';
-import { type Clock, systemClock } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { publishFile } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { nodeFiles } from '../lib/node-files.ts';
@@ -20,9 +20,9 @@ export interface ServedSite {
  * Serves the site of a data directory on this host: opens it, then its API, and writes where that listens into
  * `run/api.json`. Throws what `Site.open` throws, and API_LISTEN_FAILED; nothing is left open then.
  */
-export async function serveSite(o: { dataDirectory: string; log: Log }): Promise<ServedSite> {
+export async function serveSite(o: { dataDirectory: string; log: Log; clock: Clock }): Promise<ServedSite> {
   const { dataDirectory, log } = o;
-  const tools = hostTools(log, systemClock);
+  const tools = hostTools(log, o.clock);
   await using opening = new AsyncDisposableStack();
   const site = await Site.open({ dataDirectory, tools });
   opening.defer(() => site.close());

@@ -100,7 +100,6 @@ export class RecoverySite {
           this.#o.onPublished(acknowledgement);
           this.#wake();
         },
-        onSkew: () => undefined,
         acceptOrigin: () => Promise.reject(new Error('nothing is forwarded')),
         preview: () => Promise.reject(new Error('nobody asks for a preview')),
         olderDisks: () => undefined,

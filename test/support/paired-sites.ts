@@ -11,14 +11,17 @@ import { retrying } from '../../src/lib/retry.ts';
 import type { TestApi } from './api.ts';
 import { startBootedLabMachine } from './booted-guest.ts';
 import { lastFirst } from './last-first.ts';
-import { TestSite } from './served-sites.ts';
+import { clockAheadBy, TestSite } from './served-sites.ts';
 import { type CleanUp, temporaryDirectory } from './temporary.ts';
 
-/** Two sites of this process, served and paired over the loopback: machines of `home` can be protected to `away`. */
-export async function pairedSites(context: CleanUp) {
+/**
+ * Two sites of this process, served and paired over the loopback: machines of `home` can be protected to `away`. The clock of
+ * `home` is ahead by `aheadMs`.
+ */
+export async function pairedSites(context: CleanUp, { aheadMs = 0 }: { aheadMs?: number } = {}) {
   const t = lastFirst(context);
   const directory = await temporaryDirectory(t);
-  const home = await TestSite.init(t, directory, 'home');
+  const home = await TestSite.init(t, directory, 'home', clockAheadBy(aheadMs));
   const away = await TestSite.init(t, directory, 'away');
   const homeApi = await home.serve();
   const awayApi = await away.serve();

@@ -3,7 +3,7 @@ import type { SiteEvent } from '../../src/api/index.ts';
 import { initSite } from '../../src/control/index.ts';
 import { Wakeup } from '../../src/control/wakeup.ts';
 import { endRun } from '../../src/hypervisor/index.ts';
-import { systemClock, withTimeout } from '../../src/lib/clock.ts';
+import { type Clock, systemClock, withTimeout } from '../../src/lib/clock.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { systemRandom } from '../../src/lib/random.ts';
@@ -14,24 +14,36 @@ import type { CleanUp } from './temporary.ts';
 const EVENT_LIMIT_MS = 120_000;
 const ANY_PORT = { host: '127.0.0.1', port: 0 };
 
+/** The clock of a host whose time was set wrong. */
+export function clockAheadBy(aheadMs: number): Clock {
+  return { ...systemClock, wallMs: () => systemClock.wallMs() + aheadMs };
+}
+
 export const SITE_TOOLS = { files: nodeFiles, clock: systemClock, random: systemRandom };
 
 /** A site of its own data directory, served until the test ends; may be closed and served again meanwhile. */
 export class TestSite {
   readonly dataDirectory: string;
   readonly recoveryKit: string;
+  readonly #clock: Clock;
   #served: ServedSite | undefined;
 
-  private constructor(dataDirectory: string, recoveryKit: string) {
+  private constructor(dataDirectory: string, recoveryKit: string, clock: Clock) {
     this.dataDirectory = dataDirectory;
     this.recoveryKit = recoveryKit;
+    this.#clock = clock;
   }
 
-  static async init(t: CleanUp, directory: string, name: string): Promise<TestSite> {
+  static async init(
+    t: CleanUp,
+    directory: string,
+    name: string,
+    clock: Clock = systemClock,
+  ): Promise<TestSite> {
     const dataDirectory = join(directory, name);
     const settings = { api: ANY_PORT, peer: ANY_PORT };
-    const { recoveryKit } = await initSite(SITE_TOOLS, { dataDirectory, name, settings });
-    const site = new TestSite(dataDirectory, recoveryKit);
+    const { recoveryKit } = await initSite({ ...SITE_TOOLS, clock }, { dataDirectory, name, settings });
+    const site = new TestSite(dataDirectory, recoveryKit, clock);
     t.after(async () => {
       await site.close();
       // Machines outlive their site; they do not outlive the test.
@@ -73,7 +85,7 @@ export class TestSite {
   }
 
   async serve(): Promise<TestApi> {
-    this.#served = await serveSite({ dataDirectory: this.dataDirectory, log: silentLog });
+    this.#served = await serveSite({ dataDirectory: this.dataDirectory, log: silentLog, clock: this.#clock });
     return TestApi.of(this.dataDirectory);
   }
 

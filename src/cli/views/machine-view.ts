@@ -296,6 +296,7 @@ function printReplica(page: Page, replica: NonNullable<MachineView['replica']>, 
         `${newest.sequence}, ${newest.consistency}, ${formatTime(newest.cutAtMs)} (${formatAge(newest.cutAtMs, nowMs)})`,
     ],
     ['RPO', rpoLine(replica.rpo)],
+    ['clock there', skewCell(newest?.skewMs)],
     ['seed', replica.awaitsSeed && { text: SEED_STATES.awaited, tone: 'warning' }],
     ['receiving', incoming && `${formatBytes(incoming.receivedBytes ?? 0)} so far`],
     ['branches', replica.branches === 0 ? undefined : `${replica.branches}; see warmsite failover list`],
@@ -312,6 +313,17 @@ function printReplica(page: Page, replica: NonNullable<MachineView['replica']>, 
 
 function forwardLine(kept: Parameters<typeof retentionLine>[0], copyTypes: readonly string[] | undefined) {
   return `${retentionLine(kept)}${copyTypes ? `; of the types ${copyTypes.join(', ')} alone` : ''}`;
+}
+
+/** Less than this is the way of the message as much as the clocks. */
+const SKEW_SHOWN_MS = 1000;
+
+/** By how much the clock of the source was wrong by the one here; undefined where it does not count. */
+function skewCell(skewMs = 0): Cell | undefined {
+  if (Math.abs(skewMs) < SKEW_SHOWN_MS) return undefined;
+  const way = skewMs > 0 ? 'ahead of' : 'behind';
+  const text = `${formatDuration(Math.abs(skewMs))} ${way} the one here; times are by the one here`;
+  return { text, tone: 'warning' };
 }
 
 function groupOf({ name, whole }: NonNullable<PointView['group']>): string {
@@ -365,6 +377,7 @@ export function printPoint(page: Page, point: PointView, nowMs: number): void {
       ['consistency', consistencyOf(point)],
       ['degraded', point.degraded],
       ['cut', `${formatTime(point.cutAtMs)} (${formatAge(point.cutAtMs, nowMs)})`],
+      ['clock there', skewCell(point.skewMs)],
       ['published', point.publishedAtMs === undefined ? undefined : formatTime(point.publishedAtMs)],
       ['group', point.group && `${groupOf(point.group)}, of ${point.group.machines} machines`],
       ['cut of the group', point.group?.cutId],

@@ -29,7 +29,7 @@ async function receivingSite(t: CleanUp) {
   };
   const receiver = new ReplicationReceiver({
     ...{ replicas: sites.replicas, log: silentLog, wallMs: () => 0 },
-    ...{ onPublished: () => undefined, onSkew: () => undefined },
+    onPublished: () => undefined,
     acceptOrigin: () => Promise.reject(new Error('nothing is forwarded')),
     olderDisks: (_siteId, _name, header) => offers.olderFor?.(header),
     preview: () => assert.fail('nobody asks'),

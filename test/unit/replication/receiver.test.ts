@@ -18,7 +18,7 @@ test('S0.29 points of a machine come by one way: from their source, or by the si
   const accepted: string[][] = [];
   const receiver = new ReplicationReceiver({
     ...{ replicas, log: silentLog, wallMs: () => systemClock.wallMs() },
-    ...{ onPublished: () => undefined, onSkew: () => undefined, olderDisks: () => undefined },
+    ...{ onPublished: () => undefined, olderDisks: () => undefined },
     preview: () => Promise.reject(new Error('nobody asks for a preview')),
     acceptOrigin: async ({ siteId, name }, from) => {
       if (name === 'stranger') throw new Error('not confirmed');
