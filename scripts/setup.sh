@@ -19,10 +19,10 @@ node_wanted=24.12
 needs='
 qemu-system-x86_64                |qemu-system-x86    |runs the machines
 /usr/share/seabios/bios-256k.bin  |seabios            |firmware of the machines
-qemu-storage-daemon               |qemu-system-common |exports disks of machines that are off
+qemu-storage-daemon               |qemu-system-common |a second NBD server for the tests
 qemu-img                          |qemu-utils         |creates and checks disk images
 setpriv                           |util-linux         |ends the tools of a process that is killed
-qemu-nbd                          |qemu-utils         |serves images to the NBD tests
+qemu-nbd                          |qemu-utils         |reads layers and writes merged ones
 qemu-ga                           |qemu-guest-agent   |runs inside the lab guest
 nbdkit                            |nbdkit             |NBD servers that misbehave on demand
 nbdcopy                           |libnbd-bin         |a second opinion on our NBD exports

@@ -1,30 +1,34 @@
 import type { DoctorCheck, DoctorReport, PeerView } from '../api/index.ts';
 import type { Hypervisor } from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
-import { modeOf, spaceAt } from '../lib/host-files.ts';
+import { spaceAt } from '../lib/host-files.ts';
 import { runCommand } from '../lib/processes.ts';
+import { failureOf } from './alerts.ts';
 import type { ChainState } from './audit.ts';
+import { CONTROL_ERRORS } from './errors.ts';
+import { keysFinding, rightsFinding } from './file-checks.ts';
+import { type Finding, failed, ok, warning } from './finding.ts';
+import { type CheckedMachine, disksFinding, machineFinding } from './machine-checks.ts';
 import { SKEW_WARNING_MS } from './peer-links.ts';
+import { siteFiles } from './site-files.ts';
 
 export interface DoctorSubject {
   readonly dataDirectory: string;
   readonly hypervisor: Hypervisor;
   readonly peers: readonly PeerView[];
+  /** The machines that are at home here. */
+  readonly machines: readonly CheckedMachine[];
+  /** Machines and replicas that could not be opened. */
+  readonly broken: readonly { readonly machineId: string; readonly error: unknown }[];
   readonly audit: () => ChainState;
   readonly ports: { readonly peer: number };
 }
-
-type Finding = Omit<DoctorCheck, 'check'>;
 
 const QEMU_MINIMUM = { major: 7, minor: 2 };
 export const FREE_FRACTION_MIN = 0.1;
 const OPEN_FILES_MIN = 4096;
 /** CAP_NET_ADMIN and CAP_SYS_ADMIN (capabilities(7)): what network namespaces and taps need. */
 const NETWORK_CAPABILITIES = (1n << 12n) | (1n << 21n);
-
-const ok = (found: string): Finding => ({ verdict: 'ok', found });
-const warning = (found: string, remedy: string): Finding => ({ verdict: 'warning', found, remedy });
-const failed = (found: string, remedy: string): Finding => ({ verdict: 'failed', found, remedy });
 
 /** Looks at everything of this host that the site needs. Changes nothing; every finding but a good one says what to do. */
 export async function examine(subject: DoctorSubject): Promise<DoctorReport> {
@@ -40,12 +44,20 @@ export async function examine(subject: DoctorSubject): Promise<DoctorReport> {
   await look('acceleration', () => accelerationFinding(subject.hypervisor));
   await look('network namespaces', networkFinding);
   await look('data directory', () => rightsFinding(subject.dataDirectory));
+  await look('keys', () => keysFinding(siteFiles(subject.dataDirectory).keys));
   await look('disk space', () => spaceFinding(subject.dataDirectory));
   await look('open files', openFilesFinding);
   await look('site port', async () => ok(`listens at port ${subject.ports.peer}`));
   await look('audit log', async () => auditFinding(subject.audit()));
   for (const peer of subject.peers) {
     if (peer.revokedAtMs === undefined) await look(`peer ${peer.name}`, async () => peerFinding(peer));
+  }
+  for (const machine of subject.machines) {
+    await look(`machine ${machine.name}`, () => machineFinding(machine));
+    await look(`disks of ${machine.name}`, () => disksFinding(machine));
+  }
+  for (const { machineId, error } of subject.broken) {
+    await look(`files of ${machineId}`, () => Promise.reject(failureOf(error)));
   }
   const has = (verdict: DoctorCheck['verdict']) => checks.some((check) => check.verdict === verdict);
   return { verdict: has('failed') ? 'failed' : has('warning') ? 'warning' : 'ok', checks };
@@ -111,14 +123,6 @@ async function networkFinding(): Promise<Finding> {
     : warning('this process may not make network namespaces', remedy);
 }
 
-async function rightsFinding(dataDirectory: string): Promise<Finding> {
-  const mode = await modeOf(dataDirectory);
-  const shown = `${dataDirectory} has mode ${mode.toString(8)}`;
-  return (mode & 0o077) === 0
-    ? ok(shown)
-    : warning(shown, `Others can look into the keys and replicas: chmod 700 ${dataDirectory}.`);
-}
-
 async function spaceFinding(dataDirectory: string): Promise<Finding> {
   const { freeBytes, totalBytes } = await spaceAt(dataDirectory);
   const shown = `${(freeBytes / 2 ** 30).toFixed(1)} GiB of ${(totalBytes / 2 ** 30).toFixed(1)} GiB are free`;
@@ -159,5 +163,5 @@ function peerFinding(peer: PeerView): Finding {
   const shown = `answers in ${(peer.roundTripMs ?? 0).toFixed(1)} ms, its clock differs by ${(skewMs / 1000).toFixed(2)} s`;
   return Math.abs(skewMs) <= SKEW_WARNING_MS
     ? ok(shown)
-    : warning(shown, 'Set the clocks of both hosts by NTP: ages of points are wrong by the difference.');
+    : warning(shown, CONTROL_ERRORS.SITE_CLOCK_SKEW.remedy);
 }

@@ -153,7 +153,8 @@ export const CONTROL_ERRORS = {
   SITE_CLOCK_SKEW: {
     kind: 'environment',
     retry: 'later',
-    remedy: 'Set the clocks of both hosts by NTP: ages of points and the RPO are wrong by the difference.',
+    remedy:
+      'Set the clocks of both hosts by NTP. Until then ages of points and the RPO are counted with the measured difference taken off, so they stay right; fixed times and blackouts go by the clock of the site that makes the copies.',
   },
   SITE_DISK_NEARLY_FULL: {
     kind: 'environment',
@@ -190,7 +191,8 @@ export const CONTROL_ERRORS = {
   COPY_NOT_DUE: {
     kind: 'unavailable',
     retry: 'later',
-    remedy: 'Start the machine, or see to what hinders its copies: `warmsite vm show`.',
+    remedy:
+      'The other members of the group are copied each by itself, and the next cut takes this machine along by itself. A machine that is off and unchanged since its last copy needs none: start it if it should run. One that is left alone or does not answer: `warmsite vm show` and `warmsite alert list` say why and what to do.',
   },
   GROUP_UNKNOWN: {
     kind: 'missing',

@@ -39,6 +39,7 @@ import { Groups } from './groups.ts';
 import { Inventory } from './inventory.ts';
 import { Jobs } from './jobs.ts';
 import { MachineActs } from './machine-acts.ts';
+import { checkedMachine } from './machine-checks.ts';
 import { IdentityWatch } from './machine-identity.ts';
 import { Machines } from './machines.ts';
 import { OlderCopies } from './older-copies.ts';
@@ -304,7 +305,10 @@ export class Site {
   }
 
   doctor(): Promise<DoctorReport> {
+    const { machines } = this.#works;
     return examine({
+      machines: machines.list().map(({ machine }) => checkedMachine(machine)),
+      broken: [...machines.broken, ...this.#ground.replicas.broken],
       dataDirectory: this.dataDirectory,
       hypervisor: this.#ground.tools.hypervisor,
       peers: this.peers.list(),

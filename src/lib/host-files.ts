@@ -1,4 +1,5 @@
-import { stat, statfs } from 'node:fs/promises';
+import { access, constants, readdir, stat, statfs } from 'node:fs/promises';
+import { join } from 'node:path';
 import { systemCodeOf } from './errors.ts';
 import { fileFailure } from './files.ts';
 
@@ -18,6 +19,46 @@ export async function modeOf(path: string): Promise<number> {
     return (await stat(path)).mode & 0o777;
   } catch (error) {
     throw fileFailure('read', path, error);
+  }
+}
+
+/** What is in a directory, with its permission bits. What goes meanwhile is left out. */
+export async function modesIn(
+  directory: string,
+): Promise<{ path: string; mode: number; isDirectory: boolean }[]> {
+  try {
+    const found = [];
+    for (const name of await readdir(directory)) {
+      const path = join(directory, name);
+      const about = await stat(path).catch((error: unknown) => {
+        if (systemCodeOf(error) === 'ENOENT') return undefined;
+        throw error;
+      });
+      if (about) found.push({ path, mode: about.mode & 0o777, isDirectory: about.isDirectory() });
+    }
+    return found;
+  } catch (error) {
+    throw fileFailure('read', directory, error);
+  }
+}
+
+const RIGHTS = {
+  read: constants.R_OK,
+  'read and write': constants.R_OK | constants.W_OK,
+  enter: constants.X_OK,
+};
+/** What somebody wants to do with a path. */
+export type Right = keyof typeof RIGHTS;
+
+/** Why this process may not use a path so, as the system says it (access(2)): `ENOENT`, `EACCES`, `EROFS` …; undefined if it may. */
+export async function lackOf(path: string, right: Right): Promise<string | undefined> {
+  try {
+    await access(path, RIGHTS[right]);
+    return undefined;
+  } catch (error) {
+    const code = systemCodeOf(error);
+    if (code !== undefined) return code;
+    throw error;
   }
 }
 

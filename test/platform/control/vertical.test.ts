@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { rm } from 'node:fs/promises';
+import { chmod, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { SiteEvent } from '../../../src/api/index.ts';
@@ -249,14 +249,27 @@ describe('two sites over the API', { timeout: 120_000 }, () => {
   });
 
   it('doctor looks at everything and says what to do about what it found', async (t) => {
-    const { homeApi } = await sitesWithMachine(t);
+    const { home, homeApi, disk } = await sitesWithMachine(t);
     const { checks } = await homeApi.call('doctor');
     for (const { check, verdict, remedy } of checks) {
       assert.equal(verdict === 'ok', remedy === undefined, check);
-      if (['qemu-system-x86_64', 'qemu-img', 'qemu-nbd', 'data directory'].includes(check)) {
-        assert.equal(verdict, 'ok', check);
-      }
+      const mustBeFine = ['qemu-system-x86_64', 'qemu-img', 'qemu-nbd', 'data directory', 'keys'];
+      if (mustBeFine.includes(check)) assert.equal(verdict, 'ok', check);
     }
-    assert.ok(checks.some(({ check, verdict }) => check === 'peer away' && verdict === 'ok'));
+    const about = ['peer away', 'machine box', 'disks of box'];
+    const fine = checks.filter(({ check, verdict }) => about.includes(check) && verdict === 'ok');
+    assert.equal(fine.length, about.length);
+
+    const keys = join(home.dataDirectory, 'keys');
+    await chmod(join(keys, 'identity.json'), 0o640);
+    await rename(disk, `${disk}.away`);
+    const bad = (await homeApi.call('doctor')).checks.filter(({ verdict }) => verdict === 'failed');
+    assert.deepEqual(
+      bad.map(({ check, found }) => [check, found]),
+      [
+        ['keys', `${join(keys, 'identity.json')} has mode 640`],
+        ['disks of box', `${disk} is not there`],
+      ],
+    );
   });
 });
