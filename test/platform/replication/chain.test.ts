@@ -5,6 +5,7 @@ import { describe, it } from 'node:test';
 import type { MachineEvent } from '../../../src/hypervisor/index.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { verifyPoint } from '../../../src/replica/index.ts';
+import { assertSameOrder, assertTipAloneIsWritable, backingChain } from '../../support/chain-order.ts';
 import {
   assertLedger,
   assertSameContent,
@@ -47,8 +48,8 @@ class Monitor {
     });
   }
 
-  async blockNodes(): Promise<number> {
-    return ((await this.execute('query-named-block-nodes', { flat: true })) as unknown[]).length;
+  async blockNodes(): Promise<unknown[]> {
+    return (await this.execute('query-named-block-nodes', { flat: true })) as unknown[];
   }
 }
 
@@ -58,7 +59,7 @@ const LIMIT = { timeout: sizedLimitMs({ normal: 300_000, full: 7_200_000 }) };
 
 describe('replication of a machine that runs', LIMIT, () => {
   it('S0.2 S0.3 S0.12 S0.13 S0.14 S0.15', async (t) => {
-    const lab = await labSites(t);
+    const lab = await labSites(t, { protection: { copyTypes: [{ name: 'kept', aim: 'crash' }] } });
     const ledger = await lab.ledger();
     await ledger.reached(20, 60_000);
     const { machine, sites } = lab;
@@ -73,26 +74,23 @@ describe('replication of a machine that runs', LIMIT, () => {
           await machine.cut('crash');
           await ledger.next();
         }
-        for (const disk of await machine.running!.disks()) {
-          const { diskId } = machine.record.disks.find(({ deviceName }) => deviceName === disk.deviceName)!;
-          assert.deepEqual(disk.chain, machine.chain(diskId));
-          assert.equal(disk.chain.length, 9);
-          await backingChainIs(disk.chain.map(({ path }) => path));
-        }
+        assert.deepEqual(await depths(), [9, 9]);
+        // From here on the youngest that wait are joined.
         await machine.cut('app');
         await machine.cut('crash');
         await ledger.next();
+        assert.deepEqual(await depths(), [10, 10]);
         assert.equal(await machine.running!.state(), 'running');
         assert.deepEqual(
           events.filter(({ name }) => /STOP|ERROR|SHUTDOWN|PANIC/.test(name)),
           [],
         );
         const promised = ledger.last!.seq;
-        const sentPoints = machine.targets[0]!.unsent.map(({ cutId }) => cutId);
         await machine.cut('crash');
+        const unsent = machine.targets[0]!.unsent.map(({ cutId }) => cutId);
         await sendAll(machine, sites.target);
         const points = lab.replica().points.map(({ statement }) => statement.pointId);
-        assert.deepEqual(points.slice(0, 3), sentPoints.slice(0, 3));
+        assert.deepEqual(points, unsent);
         await assertLedger(images, (disk) => lab.replica().chain(points.at(-1)!, disk), promised);
       },
     );
@@ -111,6 +109,34 @@ describe('replication of a machine that runs', LIMIT, () => {
             assert.ok(!String(info['backing-filename'] ?? '').includes('/'));
           }
         }
+      },
+    );
+
+    await t.test(
+      'S0.12 what both sides hold lies in the same order at both, before and after merges',
+      async () => {
+        const commit = machine.running!.commit.bind(machine.running!);
+        let commits = 0;
+        machine.running!.commit = async (...layer) => {
+          if (commits === 0) throw new Error('no layer goes down now');
+          commits -= 1;
+          await commit(...layer);
+        };
+        try {
+          for (const type of ['kept', 'crash', 'kept', 'crash', 'kept'])
+            await copyAndSend(machine, sites.target, type);
+          assert.equal(await assertSameOrder(machine, lab.replica()), 6, 'with what was there before');
+          // Two layers of both disks go down here, and some of the points in the middle there.
+          commits = 4;
+          await copyAndSend(machine, sites.target);
+          assert.equal(await assertSameOrder(machine, lab.replica()), 5);
+          await lab.replica().retire({ types: { crash: 1, kept: 2 } }, () => false);
+          assert.equal(await assertSameOrder(machine, lab.replica()), 3);
+        } finally {
+          machine.running!.commit = commit;
+        }
+        await copyAndSend(machine, sites.target);
+        assert.equal(await assertSameOrder(machine, lab.replica()), 1);
       },
     );
 
@@ -158,7 +184,7 @@ describe('replication of a machine that runs', LIMIT, () => {
           assert.equal(lab.replica().newest!.statement.pointId, cutId);
         }
         await machine.release();
-        const nodes = await new Monitor(qmpPath).blockNodes();
+        const nodes = (await new Monitor(qmpPath).blockNodes()).length;
         assert.ok(nodes <= 16, `${nodes} block nodes after ${cuts} cuts of 2 disks`);
         assert.equal((await machine.attach()).state, 'running');
         await verifyPoint(sites.replicaTools, lab.replica(), lab.replica().newest!.statement.pointId);
@@ -199,6 +225,22 @@ describe('replication of a machine that runs', LIMIT, () => {
         await verifyPoint(sites.replicaTools, replica, statement.pointId);
     });
 
+    /** Of the chains in QEMU, which are those of the record and of the headers. */
+    async function depths(): Promise<number[]> {
+      const disks = await machine.running!.disks();
+      await machine.release();
+      const nodes = await new Monitor(machine.record.sockets.qmpPath).blockNodes();
+      await machine.attach();
+      for (const { deviceName, chain } of disks) {
+        const { diskId } = machine.record.disks.find((disk) => disk.deviceName === deviceName)!;
+        const paths = chain.map(({ path }) => path);
+        assert.deepEqual(chain, machine.chain(diskId));
+        assert.deepEqual(await backingChain(paths.at(-1)!), paths);
+        assertTipAloneIsWritable(nodes, chain);
+      }
+      return disks.map(({ chain }) => chain.length);
+    }
+
     async function layersIn(directory: string): Promise<string[]> {
       return ((await sites.protectedTools.files.list(directory)) ?? []).filter((name) =>
         name.endsWith('.qcow2'),
@@ -225,13 +267,4 @@ class Paused {
       await machine.running?.resume();
     }
   }
-}
-
-/** By the headers, which is what an operator's tools follow. */
-async function backingChainIs(paths: readonly string[]): Promise<void> {
-  const { stdout } = await runCommand('qemu-img', [
-    ...['info', '-U', '-f', 'qcow2', '--backing-chain', '--output=json', paths.at(-1)!],
-  ]);
-  const found = (JSON.parse(stdout) as { filename: string }[]).map(({ filename }) => filename);
-  assert.deepEqual(found.reverse(), paths);
 }

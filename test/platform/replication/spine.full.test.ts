@@ -22,7 +22,7 @@ const PROTECTION = {
 };
 
 describe('replication of a running machine', { timeout: 120_000 }, () => {
-  it('S0.3 S0.12 S0.14 seeds, sends differences, merges at both sides and keeps the ledger whole', async (t) => {
+  it('S0.3 S0.14 seeds, sends differences, merges at both sides and keeps the ledger whole', async (t) => {
     const sites = await twoSites(t);
     const guest = await copyLabGuest(await buildLabGuest(), sites.directory);
     const disks = await Promise.all(
