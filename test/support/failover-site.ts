@@ -8,6 +8,7 @@ import { CpuGroups, type FailoverReport, Failovers, type FailoverTools } from '.
 import {
   connectGuest,
   endRun,
+  type Hypervisor,
   type MachineSockets,
   QemuHypervisor,
   runPaths,
@@ -97,11 +98,11 @@ export async function failoverSite(t: CleanUp): Promise<FailoverSite> {
 export async function failoversOf(
   t: CleanUp,
   sites: TwoSites,
+  hypervisor: Hypervisor = new QemuHypervisor({ clock: systemClock }),
 ): Promise<Pick<FailoverSite, 'failovers' | 'tools' | 'publicKey'>> {
   const { publicKey, privateKey } = generateKeyPairSync('ed25519');
   const tools: FailoverTools = {
-    ...{ files: nodeFiles, clock: systemClock, random: systemRandom, log: sites.log },
-    hypervisor: new QemuHypervisor({ clock: systemClock }),
+    ...{ files: nodeFiles, clock: systemClock, random: systemRandom, log: sites.log, hypervisor },
     signer: { keyId: 'ed25519:test', sign: (bytes) => sign(null, bytes, privateKey) },
     testRules: () => ({ mostRunning: 8, freeFloorBytes: 0 }),
     freeBytes: async () => 2 ** 40,

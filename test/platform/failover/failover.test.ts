@@ -1,38 +1,112 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { test } from 'node:test';
+import type { LedgerCheck, LedgerPort } from '../../../lab/index.ts';
 import { candidatesOf, pointProofs } from '../../../src/failover/candidates.ts';
+import type { StepReport } from '../../../src/failover/report.ts';
+import {
+  type Hypervisor,
+  type ImageFile,
+  QemuHypervisor,
+  runPaths,
+  type StartRequest,
+} from '../../../src/hypervisor/index.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
-import { verifyPoint } from '../../../src/replica/index.ts';
+import { branchChain, findBranch, verifyPoint } from '../../../src/replica/index.ts';
 import {
   failoverSite,
-  inBranch,
+  failoversOf,
+  inGuest,
   layerDigests,
   pointThatSwitchesOff,
   pointWithoutBootSector,
-  READ_MARK,
   running,
 } from '../../support/failover-site.ts';
+import { copyAndSend, type LabSites, labSites, ledgerOf } from '../../support/lab-sites.ts';
 import { sized } from '../../support/size.ts';
+import type { TwoSites } from '../../support/two-sites.ts';
 
 /** Long for a boot, also by translation on a host that is busy. */
 const BOOT_LIMIT_MS = 30_000;
+/** What the exchange of a point for another may take beside the boot. */
+const EXCHANGE_LIMIT_MS = 10_000;
 const CONFIRMED = { confirmedOtherSideDown: true } as const;
 
-test('S0.17 S0.19 S0.22 a chosen point runs, stays as it was, and can be exchanged for another', async (t) => {
-  const site = await failoverSite(t);
-  const { failovers, machine, sites } = site;
-  const [first, second] = await site.pointsMarked('first', 'second');
-  const { replica } = site;
-  const before = await layerDigests(replica, first);
+/** A point at which the ledger ends with `last`. */
+interface LedgerPoint {
+  readonly pointId: string;
+  readonly last: number;
+}
 
-  const report = await failovers.start(replica, { pointId: first }, CONFIRMED);
+/** A copy of a machine that stands still for it, so that what its guest has written by then is known. */
+async function ledgerPoint({ machine, sites, replica }: LabSites, ledger: LedgerPort): Promise<LedgerPoint> {
+  const { seq } = await ledger.next();
+  await machine.running!.pause();
+  // What the guest has said before it stood still lies in the socket.
+  await new Promise(setImmediate);
+  const said = ledger.last!.seq;
+  assert.ok(said >= seq);
+  const { pointId } = await copyAndSend(machine, sites.target);
+  await machine.running!.resume();
+  const last = (await ledgerIn(sites, (diskId) => replica().chain(pointId, diskId))).last;
+  // A record is durable before it is told: at most one can have been written and not yet told.
+  assert.ok(last === said || last === said + 1, `the point ends with ${last}; ${said} had been told by then`);
+  return { pointId, last };
+}
+
+async function ledgerIn(
+  { protectedTools }: TwoSites,
+  chainOf: (diskId: 'system' | 'data') => readonly ImageFile[],
+): Promise<LedgerCheck> {
+  const check = await ledgerOf(protectedTools.images, chainOf);
+  assert.ok(check.contiguous, `the ledger is torn: ${JSON.stringify(check)}`);
+  return check;
+}
+
+/** A hypervisor that tells what a machine is to be started with before its guest can write. */
+function toldBeforeStart(tell: (request: StartRequest) => Promise<void>): Hypervisor {
+  const hypervisor = new QemuHypervisor({ clock: systemClock });
+  return {
+    acceleration: () => hypervisor.acceleration(),
+    attach: (sockets) => hypervisor.attach(sockets),
+    whilePaused: (machines, limitMs, work) => hypervisor.whilePaused(machines, limitMs, work),
+    start: async (request) => {
+      await tell(request);
+      return hypervisor.start(request);
+    },
+  };
+}
+
+test('S0.17 S0.19 S0.22 a point in the middle runs from its own last record on, stays as it was, and is exchanged for a later one in seconds', async (t) => {
+  const lab = await labSites(t);
+  const { machine, sites } = lab;
+  const startedWith: number[] = [];
+  const { failovers, tools } = await failoversOf(
+    t,
+    sites,
+    toldBeforeStart(async ({ disks }) => {
+      startedWith.push((await ledgerIn(sites, (diskId) => disks[diskId]!)).last);
+    }),
+  );
+  const inside = (branchId: string, script: string) =>
+    inGuest(runPaths(join(tools.runDirectory, branchId)), script);
+
+  const ledger = await lab.ledger();
+  const points: LedgerPoint[] = [];
+  for (let count = 0; count < 3; count++) points.push(await ledgerPoint(lab, ledger));
+  const [, second, third] = points as [LedgerPoint, LedgerPoint, LedgerPoint];
+  const replica = lab.replica();
+  const before = await layerDigests(replica, third.pointId);
+
+  const report = await failovers.start(replica, { pointId: second.pointId }, CONFIRMED);
   const branchId = running(report);
-  assert.equal(report.point.pointId, first);
-  assert.equal(await inBranch(site, branchId, READ_MARK), 'first');
+  assert.equal(report.point.pointId, second.pointId);
+  assert.deepEqual(startedWith, [second.last]);
   assert.equal(replica.record.epoch, 2);
   assert.match(report.warnings.join('\n'), /both copies take writes/);
-  await assert.rejects(failovers.start(replica, { pointId: second }, CONFIRMED), (error) =>
+  await assert.rejects(failovers.start(replica, { pointId: third.pointId }, CONFIRMED), (error) =>
     isFailure(error, 'FAILOVER_RUNS_ALREADY'),
   );
 
@@ -42,15 +116,28 @@ test('S0.17 S0.19 S0.22 a chosen point runs, stays as it was, and can be exchang
     (error) => isFailure(error, 'REPLICATION_CONFLICT'),
     'the old source is refused',
   );
+  await machine.running!.quit();
 
   const strayMiB = sized({ what: 'S0.19: MiB that a branch writes', normal: 25, full: 100 });
-  await inBranch(site, branchId, `dd if=/dev/urandom of=/data/stray bs=1M count=${strayMiB} && sync`);
-  await verifyPoint(sites.replicaTools, replica, first);
-  assert.deepEqual(await layerDigests(replica, first), before, 'the parent has not changed');
+  await inside(branchId, `dd if=/dev/urandom of=/data/stray bs=1M count=${strayMiB} && sync`);
+  await verifyPoint(sites.replicaTools, replica, second.pointId);
+  assert.deepEqual(await layerDigests(replica, third.pointId), before, 'the parents have not changed');
+  await failovers.stop(replica, branchId, { graceMs: 0 });
+  const branch = findBranch(replica, branchId);
+  const first = await ledgerIn(sites, (diskId) => branchChain(replica, branch, diskId));
+  assert.ok(first.last > second.last, 'the guest has gone on from there with records of its own');
 
+  const sinceMs = systemClock.monotonicMs();
   assert.equal(await failovers.cleanup(replica, branchId), true);
-  const other = running(await failovers.start(replica, { pointId: second }, CONFIRMED));
-  assert.equal(await inBranch(site, other, `${READ_MARK}; ls /data/stray 2>/dev/null || true`), 'second');
+  const exchanged = await failovers.start(replica, { pointId: third.pointId }, CONFIRMED);
+  const tookMs = systemClock.monotonicMs() - sinceMs;
+  const other = running(exchanged);
+  const [{ durationMs: bootMs }] = exchanged.steps.filter(({ name }) => name === 'probes') as [StepReport];
+  const own = Math.round(tookMs - bootMs);
+  t.diagnostic(`exchanged for another point in ${own} ms and a boot of ${Math.round(bootMs)} ms`);
+  assert.ok(own < EXCHANGE_LIMIT_MS, `${own} ms beside the boot`);
+  assert.deepEqual(startedWith, [second.last, third.last], 'nothing of what the first one wrote');
+  assert.equal(await inside(other, 'ls /data/stray 2>/dev/null || true'), '');
   assert.equal(replica.record.epoch, 3);
 });
 
