@@ -14,11 +14,11 @@ import { randomBelow, systemRandom } from '../src/lib/random.ts';
 import type { ProtectedMachine } from '../src/replication/index.ts';
 import { BY_HAND, sendAll } from '../test/support/lab-sites.ts';
 import type { CleanUp } from '../test/support/temporary.ts';
+import { writePieces } from '../test/support/tip-writer.ts';
 import { type TwoSites, twoSites } from '../test/support/two-sites.ts';
 import { atMost, median } from './support/figures.ts';
 import { printHead } from './support/head.ts';
 import { withScope } from './support/scope.ts';
-import { writePieces } from './support/tip-writer.ts';
 
 const KIB = 1024;
 const GIB = 1024 ** 3;

@@ -4,7 +4,7 @@ import { systemClock } from '../../src/lib/clock.ts';
 import { exitOf } from '../../src/lib/processes.ts';
 import { systemRandom } from '../../src/lib/random.ts';
 import { NbdClient } from '../../src/nbd/index.ts';
-import { socketListens } from '../../test/support/started.ts';
+import { socketListens } from './started.ts';
 
 const UNDER_WAY = 16;
 /** Pieces are taken from here at changing places: random enough for everything that compares or compresses. */
