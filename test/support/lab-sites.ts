@@ -31,6 +31,8 @@ import { startRequestOf } from '../../src/replication/chain.ts';
 import type { ProtectedMachine, Protection } from '../../src/replication/index.ts';
 import { bootedGuest, type MachineKind, resumingFirst } from './booted-guest.ts';
 import { areaOf } from './image-bytes.ts';
+import { type ListedPoint, PointHistory } from './point-history.ts';
+import { assertSoundLayers, layersIn } from './sound-layers.ts';
 import type { CleanUp } from './temporary.ts';
 import {
   type LabDiskFile,
@@ -135,16 +137,24 @@ export async function copyAndSend(
   machine: ProtectedMachine,
   target: TwoSites['target'],
   copyType = 'crash',
+  history?: PointHistory,
 ): Promise<{ pointId: string; wireBytes: number }> {
   const { cutId } = await machine.cut(copyType);
-  return { pointId: cutId, wireBytes: await sendAll(machine, target) };
+  history?.cut(cutId);
+  return { pointId: cutId, wireBytes: await sendAll(machine, target, history) };
 }
 
-export async function sendAll(machine: ProtectedMachine, target: TwoSites['target']): Promise<number> {
+/** Sends until the target has everything. Returns the bytes that went over the wire. */
+export async function sendAll(
+  machine: ProtectedMachine,
+  target: TwoSites['target'],
+  history?: PointHistory,
+): Promise<number> {
   let wireBytes = 0;
   for (;;) {
     const outcome = await machine.replicate(target);
     if (outcome.kind === 'nothing') return wireBytes;
+    history?.acknowledged(outcome.acknowledgement);
     if (outcome.kind === 'sent') wireBytes += outcome.wireBytes;
   }
 }
@@ -192,15 +202,51 @@ export async function assertLedger(
   return check.last;
 }
 
-/** Every retained point is what was signed, they follow each other without gap or double, and the ledger holds. */
-export async function assertWholeReplica(sites: TwoSites, promised: number): Promise<void> {
+/** The points of a replica as a `PointHistory` takes them. */
+export function listedIn(replica: Replica): ListedPoint[] {
+  return replica.points.map(({ statement: { pointId, sequence, disks, missed }, manifest }) => ({
+    ...{ pointId, sequence, receivedBytes: manifest.receivedBytes },
+    changedBytes: disks.reduce((sum, { changedBytes }) => sum + changedBytes, 0),
+    missed: missed.map((cut) => cut.pointId),
+  }));
+}
+
+/** Of a machine of `labSites`, whose replica keeps that many points; absent: all. */
+export function labHistory(keeps?: number): PointHistory {
+  return new PointHistory({ ...(keeps ? { keeps } : {}), incrementBytesMax: INCREMENT_BYTES_MAX });
+}
+
+/**
+ * What must hold after every kill, as far as it is quickly looked up: no image of either side has an error, the points are those of
+ * the history, and the ledger of the newest one holds everything up to `promised`. Returns what it holds.
+ */
+export async function assertSound(
+  { protectedTools, replicas }: TwoSites,
+  machine: ProtectedMachine,
+  promised: number,
+  history: PointHistory,
+): Promise<number> {
+  const [replica] = replicas.list();
+  assert.ok(replica, 'the replica is there');
+  const origins = machine.record.disks.flatMap(({ chain }) => chain.map(({ path }) => path));
+  const layers = [...(await layersIn(machine.layout.directory)), ...origins];
+  await assertSoundLayers(layers);
+  const { leaks } = await assertSoundLayers(await layersIn(replica.layout.directory));
+  assert.equal(leaks, 0, 'the layers of the replica have no leaks');
+  history.lists(listedIn(replica));
+  const { pointId } = replica.newest!.statement;
+  return await assertLedger(protectedTools.images, (disk) => replica.chain(pointId, disk), promised);
+}
+
+/** Every retained point is what was signed, they are those of the history, which has no gap, and the ledger holds. */
+export async function assertWholeReplica(
+  sites: TwoSites,
+  promised: number,
+  history: PointHistory,
+): Promise<void> {
   const replica = sites.replicas.list()[0]!;
-  const sequences = replica.points.map(({ statement }) => statement.sequence);
-  assert.deepEqual(
-    [...new Set(sequences)].sort((a, b) => a - b),
-    sequences,
-  );
-  assert.equal(new Set(replica.points.map(({ statement }) => statement.pointId)).size, sequences.length);
+  history.lists(listedIn(replica));
+  history.assertWithoutGap();
   const { images } = sites.protectedTools;
   let last = 0;
   for (const { statement } of replica.points) {
