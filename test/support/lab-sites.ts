@@ -52,7 +52,7 @@ export const FEW_POINTS = { types: { crash: 6, app: 2 } };
 /** A policy for tests that cut and replicate by hand. */
 export const BY_HAND: Omit<Protection, 'targetSiteId'> = {
   schedules: [],
-  retention: { types: { crash: 100, app: 100 } },
+  retention: { types: { crash: 100, app: 20 } },
   freezeLimitMs: 5000,
   compression: false,
 };
