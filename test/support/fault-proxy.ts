@@ -33,6 +33,10 @@ export class FaultProxy {
   readonly down: DirectionFaults = {};
   /** Connections accepted so far. */
   connections = 0;
+  /** Bytes passed on upwards so far, over all connections. */
+  upBytes = 0;
+  /** Called when bytes of a connection upwards have been cut or garbled; may set what comes next. */
+  onFault: () => void = () => undefined;
 
   readonly #server: Server;
   readonly #target: NetConnectOpts;
@@ -110,6 +114,7 @@ export class FaultProxy {
       if (flipAt >= 0 && flipAt < piece.length) {
         piece = Buffer.from(piece);
         piece[flipAt] = piece[flipAt]! ^ 1;
+        if (faults === this.up) this.onFault();
       }
       const cutAt = (faults.cutAfterBytes ?? Number.POSITIVE_INFINITY) - passed;
       const stallAt = (faults.stallAfterBytes ?? Number.POSITIVE_INFINITY) - passed;
@@ -117,7 +122,12 @@ export class FaultProxy {
       while (this.#stalled) await new Promise<void>((resolve) => this.#resumed.push(resolve));
       if (allowed > 0 && !to.write(piece.subarray(0, allowed))) await once(to, 'drain');
       passed += allowed;
-      if (cutAt <= piece.length) return reset(pair);
+      if (faults === this.up) this.upBytes += allowed;
+      if (cutAt <= piece.length) {
+        reset(pair);
+        if (faults === this.up) this.onFault();
+        return;
+      }
       // Kept open and never read again, until somebody closes it.
       if (stallAt <= piece.length) return void (await once(from, 'close'));
     }

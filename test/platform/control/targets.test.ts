@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { systemClock } from '../../../src/lib/clock.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
+import { FaultProxy } from '../../support/fault-proxy.ts';
 import { BOX, copy, machineThatIsOff, pair, pairedSites, resultOf } from '../../support/paired-sites.ts';
 import { TestSite } from '../../support/served-sites.ts';
 
@@ -13,13 +15,19 @@ const BASE_BYTES = 16 * MIB;
 
 /** Copies before a site goes down, and while it is: more than it may be behind before it is outrun. */
 const [BEFORE, MISSED] = [4, 12];
+/** Of the missed ones, so many while the site seems to be there and says nothing. */
+const SILENT = 4;
+/** Well below every time after which somebody gives up who waits for an answer. */
+const COPY_LIMIT_MS = 10_000;
 
-it('S0.29 one of two sites is down for many copies: the other goes on, the chain stays short, and the first catches up by what changed', {
+it('S0.29 one of two sites is silent, then down, for many copies: those to the other take as long as ever, the chain stays short, and the first catches up by what changed', {
   timeout: 300_000,
 }, async (context) => {
   const { t, directory, home, homeApi, awayApi } = await pairedSites(context);
   const east = await TestSite.init(t, directory, 'east');
   await pair(homeApi, await east.serve());
+  const link = await FaultProxy.start(t, east.served.peerAddress);
+  await homeApi.call('peer.address', { params: { peer: 'east' }, body: link.address });
   const path = join(directory, 'disk.raw');
   await writeFile(path, systemRandom.bytes(BASE_BYTES));
   await truncate(path, DISK_BYTES);
@@ -36,6 +44,13 @@ it('S0.29 one of two sites is down for many copies: the other goes on, the chain
       const state = await stateOf(site);
       return state.acknowledged && state.unsentCuts === 0 ? state : undefined;
     });
+
+  /** A copy that `away` has verified on return; how long it took. */
+  const timed = async (round: number) => {
+    const beganMs = systemClock.monotonicMs();
+    await copy(homeApi, round);
+    return Math.round(systemClock.monotonicMs() - beganMs);
+  };
 
   await homeApi.call('vm.protect', {
     ...BOX,
@@ -57,17 +72,28 @@ it('S0.29 one of two sites is down for many copies: the other goes on, the chain
     ],
   );
   await caughtUp('east');
-  for (let round = 2; round <= BEFORE; round++) await copy(homeApi, round);
+  const tookMs: number[] = [];
+  for (let round = 2; round <= BEFORE; round++) tookMs.push(await timed(round));
   await caughtUp('east');
 
-  await east.close();
+  // Connections are taken, and nothing ever comes back.
+  link.stall();
   let files = 0;
   for (let round = BEFORE + 1; round <= BEFORE + MISSED; round++) {
-    await copy(homeApi, round);
+    if (round === BEFORE + SILENT + 1) {
+      link.cutAll();
+      await east.close();
+    }
+    const ms = await timed(round);
+    tookMs.push(ms);
+    assert.ok(ms < COPY_LIMIT_MS, `copy ${round} took ${ms} ms`);
     const { protected: machine } = await homeApi.call('vm.show', BOX);
     files = Math.max(files, machine!.disks[0]!.chain.length);
   }
   assert.ok(files <= 12, `${files} files in the chain`);
+  context.diagnostic(
+    `copies took ${tookMs.slice(0, BEFORE - 1)} ms with both sites, ${tookMs.slice(BEFORE - 1, BEFORE - 1 + SILENT)} ms with one silent, ${tookMs.slice(BEFORE - 1 + SILENT)} ms with one down`,
+  );
   const behind = await homeApi.call('vm.show', BOX);
   const [worst, best] = behind.protected!.replication!.targets;
   assert.deepEqual([worst!.name, worst!.outrun, best!.name, best!.unsentCuts], ['east', true, 'away', 0]);
