@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { readdir, truncate, writeFile } from 'node:fs/promises';
+import { open, readdir, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { systemClock } from '../../../src/lib/clock.ts';
@@ -46,7 +46,7 @@ async function copy(api: TestApi, pattern: number): Promise<void> {
 }
 
 describe('a seed by courier, over the API', { timeout: 180_000 }, () => {
-  it('S0.27 five copies cross the wire before the base does; it is imported, and every point verified', async (t) => {
+  it('S0.27 five copies cross the wire before the base does; a damaged one is refused, the right one imported, and every point verified', async (t) => {
     const { homeApi, away, awayApi: before, medium } = await sitesWithMachine(t);
     const exported = await homeApi.call('seed.export', { ...BOX, body: { path: medium } });
     assert.ok(Number(((await resultOf(homeApi, exported)) as { bytes: number }).bytes) > BASE_BYTES);
@@ -82,6 +82,28 @@ describe('a seed by courier, over the API', { timeout: 180_000 }, () => {
     assert.equal((await ended(awayApi, start)).failure?.code, 'REPLICA_AWAITING_SEED');
     assert.equal((await awayApi.call('vm.show', BOX)).epoch, 1, 'nobody has been fenced off');
     assert.ok((await awayApi.call('alert.list')).some(({ code }) => code === 'REPLICA_AWAITING_SEED'));
+
+    // A medium that was damaged on its way is refused for what it holds, and nothing is lost by it; so is one at another site.
+    const [name] = await readdir(medium);
+    const seedPath = join(medium, name!);
+    const flip = async () => {
+      await using file = await open(seedPath, 'r+');
+      const byte = Buffer.alloc(1);
+      await file.read(byte, 0, 1, BASE_BYTES / 2);
+      byte[0]! ^= 1;
+      await file.write(byte, 0, 1, BASE_BYTES / 2);
+    };
+    await flip();
+    const bad = await ended(awayApi, await awayApi.call('seed.import', { body: { path: medium } }));
+    assert.equal(bad.failure?.code, 'REPLICA_SEED_DAMAGED', JSON.stringify(bad));
+    assert.deepEqual(
+      (await awayApi.call('point.list', BOX)).map(({ state }) => state),
+      Array(6).fill('awaiting-seed'),
+    );
+    await flip();
+    await assert.rejects(homeApi.call('seed.import', { body: { path: medium } }), {
+      code: 'REPLICA_SEED_REFUSED',
+    });
 
     const imported = await awayApi.call('seed.import', { body: { path: medium } });
     assert.deepEqual(((await resultOf(awayApi, imported)) as { kind: string }).kind, 'imported');
