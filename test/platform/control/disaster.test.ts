@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import type { LabMachine } from '../../../lab/index.ts';
 import type { AlertView, JobView, MachineView, PointView } from '../../../src/api/index.ts';
 import { siteFiles } from '../../../src/control/site-files.ts';
 import type { FailoverReport } from '../../../src/failover/index.ts';
@@ -128,8 +129,28 @@ async function copiesOnDemand(sites: Sites, diagnostic: (said: string) => void) 
   );
 }
 
+/** A copy that the guest asks for: it opens a port that its owner has plugged in while it runs. */
+async function copyForTheGuest({ homeApi, away, awayApi }: Sites, lab: LabMachine) {
+  const port = { kind: 'guest' as const, port: 'copy-now' };
+  await homeApi.call('vm.policy', {
+    ...BOX,
+    body: { schedules: [{ copyType: 'crash', triggers: [port] }] },
+  });
+  await lab.execute('chardev-add', { id: 'copy', backend: { type: 'null', data: {} } });
+  await lab.execute('device_add', {
+    ...{ driver: 'virtserialport', bus: 'ports.0', id: port.port, chardev: 'copy' },
+    name: 'org.warmsite.copy',
+  });
+  const before = (await awayApi.call('point.list', BOX)).length;
+  const open = `until name=$(grep -lx org.warmsite.copy /sys/class/virtio-ports/*/name); do usleep 20000; done
+    : > /dev/$(basename $(dirname $name))`;
+  await inGuest(lab.agentPath, open);
+  const point = await published(away, awayApi, ({ sequence }) => sequence! > before);
+  assert.deepEqual([point.sequence, point.copyType], [before + 1, 'crash']);
+}
+
 describe('a disaster, over API and command line, with clocks ten minutes apart', { timeout: 300_000 }, () => {
-  it('S0.4 S0.7 S0.9 S0.16 S0.17 S0.26 S0.29 a machine that was attached to is copied on demand, is tested beside itself on one host, fails over there; its old site is fenced, and clean-up leaves nothing', async (context) => {
+  it('S0.4 S0.7 S0.8 S0.9 S0.16 S0.17 S0.26 S0.29 a machine that was attached to is copied on demand, also on that of its guest, is tested beside itself on one host, fails over there; its old site is fenced, and clean-up leaves nothing', async (context) => {
     const sites = await pairedSites(context, { aheadMs: AHEAD_MS });
     const { t, directory, home, away, homeApi, awayApi } = sites;
     const { lab, attach } = await someonesMachine(t, directory);
@@ -139,6 +160,7 @@ describe('a disaster, over API and command line, with clocks ten minutes apart',
       [1, 1],
     );
     await copiesOnDemand(sites, (said) => context.diagnostic(said));
+    await copyForTheGuest(sites, lab);
 
     const byHand = (await awayApi.call('point.list', BOX)).length;
     await homeApi.call('vm.policy', { ...BOX, body: { every: { crash: 2000, app: 10_000 } } });
