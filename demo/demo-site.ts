@@ -90,6 +90,10 @@ export class DemoSite {
     return this.#api.call('point.list', { params: { machine: name } });
   }
 
+  alerts(): Promise<RouteAnswer<'alert.list'>> {
+    return this.#api.call('alert.list', {});
+  }
+
   machines(): Promise<RouteAnswer<'vm.list'>> {
     return this.#api.call('vm.list', {});
   }

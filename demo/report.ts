@@ -35,7 +35,10 @@ export function report(outcome: DemoOutcome): string[] {
       (outcome.publishedByType.app ?? 0) > 0 && (outcome.publishedByType.crash ?? 0) > 0,
     ],
     ['the ledger has no gap, no tear and nothing foreign', ledger.contiguous],
-    ['every record reported before the cut is there', ledger.last >= outcome.promisedSeq],
+    [
+      'every record reported before the cut is there, and there are some',
+      outcome.promisedSeq > 0 && ledger.last >= outcome.promisedSeq,
+    ],
     ['the point reads, through QEMU, as the protected site signed it', outcome.contentProof.bytes > 0],
     ['the machine came up and its probes passed', failover.verdict === 'passed'],
     ['a drill of the same point passed', outcome.bootProof.verdict === 'passed'],

@@ -22,7 +22,7 @@ qemu-system-x86_64                |qemu-system-x86    |runs the machines
 qemu-storage-daemon               |qemu-system-common |a second NBD server for the tests
 qemu-img                          |qemu-utils         |creates and checks disk images
 setpriv                           |util-linux         |ends the tools of a process that is killed
-qemu-nbd                          |qemu-utils         |reads layers and writes merged ones
+qemu-nbd                          |qemu-utils         |serves layers of disks
 qemu-ga                           |qemu-guest-agent   |runs inside the lab guest
 nbdkit                            |nbdkit             |NBD servers that misbehave on demand
 nbdcopy                           |libnbd-bin         |a second opinion on our NBD exports

@@ -8,6 +8,8 @@ export interface TestResult {
   readonly name: string;
   readonly durationMs: number;
   readonly passed: boolean;
+  /** The lines that `sized()` printed in this test. */
+  readonly counts?: readonly string[];
 }
 
 export interface FileResult {
@@ -18,7 +20,7 @@ export interface FileResult {
   readonly date: string;
   readonly durationMs: number;
   readonly tests: readonly TestResult[];
-  /** The lines that `sized()` printed in this file. */
+  /** The lines that `sized()` printed in this file, outside of the tests above. */
   readonly counts: readonly string[];
 }
 
@@ -46,13 +48,19 @@ export async function writeResults(path: string, results: FullResults): Promise<
   await writeFile(path, `${JSON.stringify(results, null, 1)}\n`);
 }
 
-/** The lines that `sized()` wrote to its log, by test file as it named itself. */
-export async function readCounts(logPath: string): Promise<Map<string, string[]>> {
-  const counts = new Map<string, string[]>();
+/** What `sized()` printed, and in which test: its name below those that it is a part of, «a > b > c». */
+export interface LoggedCount {
+  readonly line: string;
+  readonly test?: string;
+}
+
+/** What `sized()` wrote to its log, by test file as it named itself. */
+export async function readCounts(logPath: string): Promise<Map<string, LoggedCount[]>> {
+  const counts = new Map<string, LoggedCount[]>();
   for (const text of (await readFile(logPath, 'utf8')).split('\n')) {
     if (text === '') continue;
-    const { file, line }: { file: string; line: string } = JSON.parse(text);
-    counts.set(file, [...(counts.get(file) ?? []), line]);
+    const { file, ...logged }: LoggedCount & { file: string } = JSON.parse(text);
+    counts.set(file, [...(counts.get(file) ?? []), logged]);
   }
   return counts;
 }
@@ -61,6 +69,28 @@ const CAPABILITY = /\bS\d+\.\d+[a-z]?\b/g;
 
 export function namesCapability(test: string): boolean {
   return test.search(CAPABILITY) >= 0;
+}
+
+/** Gives each count to the innermost test that it was printed in and whose name has its capability; what is left is the file's. */
+export function withCounts(
+  tests: readonly TestResult[],
+  logged: readonly LoggedCount[],
+): Pick<FileResult, 'tests' | 'counts'> {
+  const counted = tests.map((test) => ({ ...test, counts: [] as string[] }));
+  const counts: string[] = [];
+  for (const { line, test = '' } of logged) {
+    const [capability = ''] = line.match(CAPABILITY) ?? [];
+    const depth = ({ name }: TestResult) =>
+      name.match(CAPABILITY)?.some((id) => id === capability)
+        ? ` > ${test} > `.lastIndexOf(` > ${name} > `)
+        : -1;
+    const [innermost] = counted.filter((one) => depth(one) >= 0).sort((a, b) => depth(b) - depth(a));
+    (innermost?.counts ?? counts).push(line);
+  }
+  return {
+    tests: counted.map(({ counts: own, ...test }) => (own.length > 0 ? { ...test, counts: own } : test)),
+    counts,
+  };
 }
 
 /** `docs/results.md`: the last full run of each test, capability by capability; `all` are the test files that there are. */
@@ -80,7 +110,9 @@ export function resultsDocument(results: FullResults, all: readonly string[]): s
         if (!test.passed) othersFailed += 1;
       }
       for (const capability of capabilities) {
-        const counts = file.counts.filter((line) => line.startsWith(`${capability}:`));
+        const counts = [...(test.counts ?? []), ...file.counts].filter((line) =>
+          line.startsWith(`${capability}:`),
+        );
         const cells = [
           capability,
           escapeCell(`${test.name} (${path})`),
@@ -99,7 +131,8 @@ export function resultsDocument(results: FullResults, all: readonly string[]): s
     '# Results at full size',
     '',
     'Written by `npm run test:full` from `results.json`; do not edit by hand. A capability stands here once for every test that',
-    'names it, with the commit on which that test was last run at its full count.',
+    'names it, with the commit on which that test was last run at its full count. A count that is meant for a file as a whole stands',
+    'with each of its tests.',
     '',
     ...[...runs].sort(),
     '',

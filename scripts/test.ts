@@ -17,6 +17,7 @@ import {
   readResults,
   resultsDocument,
   type TestResult,
+  withCounts,
   writeResults,
 } from './test-results.ts';
 
@@ -236,8 +237,7 @@ class ResultKeeper {
       ...this.#about,
       date: new Date(systemClock.wallMs()).toISOString().slice(0, 10),
       durationMs: details.duration_ms,
-      tests,
-      counts: (await readCounts(this.#logPath)).get(entryFile) ?? [],
+      ...withCounts(tests, (await readCounts(this.#logPath)).get(entryFile) ?? []),
     };
     this.results = { files: { ...this.results.files, [relative(ROOT, entryFile)]: result } };
     await writeResults(join(ROOT, RESULTS), this.results);

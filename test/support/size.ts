@@ -1,4 +1,5 @@
 import { appendFileSync } from 'node:fs';
+import { getTestContext } from 'node:test';
 
 /**
  * How much of a long test is run. `npm test` takes the reduced counts, so that it stays a matter of minutes;
@@ -29,7 +30,9 @@ export function sized(counts: Counts): number {
   const line = sizeLine(counts, size);
   process.stdout.write(`${line}\n`);
   const log = process.env.WARMSITE_SIZE_LOG;
-  if (log !== undefined) appendFileSync(log, `${JSON.stringify({ file: process.argv[1], line })}\n`);
+  // Outside of a test it is a count of the whole file.
+  const logged = { file: process.argv[1], test: getTestContext()?.fullName, line };
+  if (log !== undefined) appendFileSync(log, `${JSON.stringify(logged)}\n`);
   return counts[size];
 }
 

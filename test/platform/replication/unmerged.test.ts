@@ -107,10 +107,7 @@ for (const kind of ['fold', 'middle'] as const) {
       await merged!.retire(KEEP_TWO, isProven);
       assert.equal(merged!.points.length, expected);
       const total = whole.state.made;
-      const tries = Math.min(
-        total,
-        sized({ what: `S0.15: acts of a ${kind} that fail`, normal: 4, full: 500 }),
-      );
+      const tries = sized({ what: `S0.15: acts of a ${kind} that fail`, normal: 4, full: total });
       for (let attempt = 0; attempt < tries; attempt++) {
         const allowed = Math.floor((attempt * total) / tries);
         const { state, tools } = failing(sites.replicaTools);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { isAllowed } from '../../../scripts/licences.ts';
 import { RunDirectory } from '../../../scripts/run-directory.ts';
-import { hasPassed, resultsDocument } from '../../../scripts/test-results.ts';
+import { hasPassed, resultsDocument, withCounts } from '../../../scripts/test-results.ts';
 import { exitOf } from '../../../src/lib/processes.ts';
 import { sizeLine } from '../../support/size.ts';
 import { startedProcess } from '../../support/started.ts';
@@ -44,17 +44,34 @@ const RESULT = {
   ...{ ...PASSED, commit: 'abc', machine: 'M', date: '2030-01-31' },
   counts: ['S0.10: 200 kills', 'S0.1: 3 disks'],
   tests: [
-    { ...PASSED, name: 'S0.10 S0.2 nothing is lost' },
+    { ...PASSED, name: 'S0.10 S0.2 nothing is lost', counts: ['S0.2: 7 ways'] },
     { name: 'no capability', durationMs: 1, passed: false },
   ],
 };
+
+test('a count goes to the test that it was printed in, and to all of the file where it was printed in none', () => {
+  const named = (name: string) => ({ ...PASSED, name });
+  const tests = ['S0.10 S0.11 whole', 'S0.10 part', 'S0.12 other'].map(named);
+  const inPart = { test: 'S0.10 S0.11 whole > S0.10 part > without a capability' };
+  const { tests: counted, counts } = withCounts(tests, [
+    { ...inPart, line: 'S0.10: 200 kills' },
+    { ...inPart, line: 'S0.11: 3 cuts' },
+    { ...inPart, line: 'S0.12: 4 disks' },
+    { line: 'S0.10: 5 lives' },
+  ]);
+  assert.deepEqual(
+    counted.map(({ counts: own }) => own),
+    [['S0.11: 3 cuts'], ['S0.10: 200 kills'], undefined],
+  );
+  assert.deepEqual(counts, ['S0.12: 4 disks', 'S0.10: 5 lives']);
+});
 
 test('the results document has a row for every capability that a test names, and tells what was never run', () => {
   const files = { 'test/a.test.ts': RESULT, 'test/gone.test.ts': RESULT };
   const document = resultsDocument({ files }, ['test/a.test.ts', 'test/b.test.ts']);
   const rows = document.split('\n').filter((line) => line.startsWith('| S'));
   assert.deepEqual(rows, [
-    '| S0.2 | S0.10 S0.2 nothing is lost (test/a.test.ts) |  | 1.5 s | passed | abc |',
+    '| S0.2 | S0.10 S0.2 nothing is lost (test/a.test.ts) | 7 ways | 1.5 s | passed | abc |',
     '| S0.10 | S0.10 S0.2 nothing is lost (test/a.test.ts) | 200 kills | 1.5 s | passed | abc |',
   ]);
   assert.match(document, /Tests without a capability: 0 passed, 1 failed/);
