@@ -3,6 +3,12 @@ import { Value } from 'typebox/value';
 import { hypervisorFailure } from './errors.ts';
 
 /**
+ * Where a device sits as its guest finds it, in hexadecimal: slot and function on the first PCI bus; behind a root port, the place
+ * of the port comes first.
+ */
+const PciPlace = Type.String({ pattern: '^([01][0-9a-f]\\.[0-7]/)?[01][0-9a-f]\\.[0-7]$' });
+
+/**
  * A machine in words that no hypervisor owns: what must be the same at the recovery site. Paths, bridges and
  * sockets are not part of it; a site maps those. It travels inside every point statement.
  */
@@ -28,6 +34,8 @@ export const MachineConfiguration = Type.Object({
       ]),
       sizeBytes: Type.Integer({ minimum: 512, maximum: 2 ** 50 }),
       serial: Type.Optional(Type.String({ maxLength: 20, pattern: '^[A-Za-z0-9._-]*$' })),
+      /** Of a virtio disk; of `virtio-scsi` that of its controller. */
+      pciPlace: Type.Optional(PciPlace),
     }),
     { minItems: 1, maxItems: 64 },
   ),
@@ -38,9 +46,12 @@ export const MachineConfiguration = Type.Object({
       mac: Type.String({ pattern: '^[0-9a-f]{2}(:[0-9a-f]{2}){5}$' }),
       /** Name of the network at the protected site; mapped to one of the recovery site. */
       network: Type.String({ maxLength: 64 }),
+      pciPlace: Type.Optional(PciPlace),
     }),
     { maxItems: 16 },
   ),
+  /** Places of the PCI Express root ports, with and without a device: guests number the buses behind them. */
+  rootPorts: Type.Optional(Type.Array(Type.String({ pattern: '^[01][0-9a-f]\\.[0-7]$' }), { maxItems: 248 })),
   guestAgent: Type.Boolean(),
 });
 

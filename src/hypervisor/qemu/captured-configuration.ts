@@ -1,7 +1,12 @@
 import { isFailure } from '../../lib/errors.ts';
 import type { QmpClient } from '../../qmp/index.ts';
-import { checkMachineConfiguration, type MachineConfiguration } from '../configuration.ts';
+import {
+  checkMachineConfiguration,
+  type DiskConfiguration,
+  type MachineConfiguration,
+} from '../configuration.ts';
 import type { MachineDisk, MachineIdentity } from '../hypervisor.ts';
+import { controllerPlaceOf, type Device, pciPlaceOf, rootPortsOf } from './pci-places.ts';
 
 /**
  * What a QEMU that somebody else started tells about its machine, in platform-neutral words. Read through the
@@ -18,6 +23,7 @@ export async function configurationOf(
   const machineType = String(await qmp.execute('qom-get', { path: '/machine', property: 'type' }));
   const machineVersion = machineType.replace(/-machine$/, '');
   const devices = await devicesOf(qmp);
+  const rootPorts = await rootPortsOf(qmp, devices);
   const chipset = machineVersion.includes('q35') ? 'q35' : 'pc';
   const known = disks.filter((disk) => diskIds[disk.deviceName] !== undefined);
   return checkMachineConfiguration({
@@ -31,13 +37,16 @@ export async function configurationOf(
     cpus: cpus.length,
     memoryBytes: memory['base-memory'],
     disks: await Promise.all(
-      known.map(async (disk) => ({
-        diskId: diskIds[disk.deviceName]!,
-        bus: busOf(devices, disk.deviceName, chipset),
-        sizeBytes: disk.sizeBytes,
-        ...(await serialOf(qmp, devices, disk.deviceName)),
-      })),
+      known.map(async (disk) => {
+        const bus = busOf(devices, disk.deviceName, chipset);
+        return {
+          ...{ diskId: diskIds[disk.deviceName]!, bus, sizeBytes: disk.sizeBytes },
+          ...(await serialOf(qmp, devices, disk.deviceName)),
+          ...placed(await diskPlaceOf(qmp, devices, disk.deviceName, bus)),
+        };
+      }),
     ),
+    ...(rootPorts.length > 0 ? { rootPorts } : {}),
     nics: await nicsOf(qmp, devices),
     guestAgent: await hasAgentPort(qmp, devices),
   });
@@ -47,11 +56,6 @@ export async function identityOf(qmp: QmpClient): Promise<MachineIdentity> {
   const { UUID: uuid } = await qmp.execute<{ UUID: string }>('query-uuid');
   const { name } = await qmp.execute<{ name?: string }>('query-name');
   return { uuid: String(uuid).toLowerCase(), ...(name === undefined ? {} : { name }) };
-}
-
-interface Device {
-  readonly path: string;
-  readonly type: string;
 }
 
 async function devicesOf(qmp: QmpClient): Promise<Device[]> {
@@ -96,12 +100,28 @@ function busOf(
   devices: readonly Device[],
   deviceName: string,
   chipset: 'q35' | 'pc',
-): 'virtio-blk' | 'virtio-scsi' | 'ide' | 'sata' {
+): DiskConfiguration['bus'] {
   const device = deviceOf(devices, deviceName);
   if (device?.type.startsWith('virtio-blk') || deviceName.startsWith('virtio')) return 'virtio-blk';
   if (device?.type.startsWith('scsi')) return 'virtio-scsi';
   // The same device model; what it is plugged into came with the chipset.
   return chipset === 'q35' ? 'sata' : 'ide';
+}
+
+async function diskPlaceOf(
+  qmp: QmpClient,
+  devices: readonly Device[],
+  deviceName: string,
+  bus: DiskConfiguration['bus'],
+): Promise<string | undefined> {
+  const path = deviceOf(devices, deviceName)?.path;
+  if (path === undefined) return undefined;
+  if (bus === 'virtio-blk') return pciPlaceOf(qmp, devices, path);
+  return bus === 'virtio-scsi' ? controllerPlaceOf(qmp, devices, path) : undefined;
+}
+
+function placed(pciPlace: string | undefined): { pciPlace?: string } {
+  return pciPlace === undefined ? {} : { pciPlace };
 }
 
 const NIC_MODELS = ['virtio-net-pci', 'e1000e', 'e1000'] as const;
@@ -112,7 +132,8 @@ async function nicsOf(qmp: QmpClient, devices: readonly Device[]): Promise<Machi
     const model = NIC_MODELS.find((candidate) => type === candidate || type.startsWith(`${candidate}-`));
     if (!model) continue;
     const mac = String(await qmp.execute('qom-get', { path, property: 'mac' })).toLowerCase();
-    nics.push({ nicId: `nic${nics.length}`, model, mac, network: 'default' });
+    const place = placed(await pciPlaceOf(qmp, devices, path));
+    nics.push({ nicId: `nic${nics.length}`, model, mac, network: 'default', ...place });
   }
   return nics;
 }

@@ -3,6 +3,7 @@ import type { DiskConfiguration, NicConfiguration } from '../configuration.ts';
 import { hypervisorFailure } from '../errors.ts';
 import type { MachineSockets, NetworkAttachment, StartRequest } from '../hypervisor.ts';
 import { chainOptions } from './chain-options.ts';
+import { type PciPlan, pciPlanOf } from './pci-plan.ts';
 
 /** Where a machine of ours keeps its sockets and logs inside its run directory. */
 export function runPaths(runDirectory: string) {
@@ -37,6 +38,7 @@ export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg')
     });
   }
   const paths = runPaths(request.runDirectory);
+  const plan = pciPlanOf(configuration);
   const machine = configuration.machineVersion ?? configuration.chipset;
   const args = [
     ['-nodefaults', '-no-user-config'],
@@ -46,17 +48,18 @@ export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg')
     ['-cpu', cpuModel(configuration.cpuModel, accelerator)],
     ['-smp', String(configuration.cpus)],
     ['-m', `size=${Math.ceil(configuration.memoryBytes / 1024 / 1024)}M`],
-    ['-display', 'none', '-vga', 'std'],
+    ['-display', 'none', ...vga(plan)],
     ['-vnc', `unix:${paths.vncPath}`],
     ['-rtc', 'base=utc', '-boot', 'strict=on'],
     // -daemonize itself needs setsid and fork, so that denying these would kill QEMU at its start.
     ['-sandbox', 'on,obsolete=deny,resourcecontrol=deny'],
     ['-chardev', monitorOption(request.runDirectory), '-mon', 'chardev=qmp,mode=control'],
     ['-chardev', `file,id=serial,path=${paths.serialPath}`, '-serial', 'chardev:serial'],
-    ['-device', 'virtio-serial-pci,id=ports'],
+    plan.ports,
+    ['-device', `virtio-serial-pci,id=ports${plan.at('ports')}`],
     configuration.guestAgent ? agentPort(paths.agentPath) : [],
-    ...configuration.disks.map((disk, index) => diskArguments(request, disk, index)),
-    ...configuration.nics.map((nic) => nicArguments(nic, request.networks?.[nic.nicId])),
+    ...configuration.disks.map((disk, index) => diskArguments(request, disk, index, plan)),
+    ...configuration.nics.map((nic) => nicArguments(nic, request.networks?.[nic.nicId], plan)),
     request.paused ? ['-S'] : [],
     [...(request.extraArguments ?? [])],
     ['-pidfile', paths.pidPath, '-daemonize', '-D', paths.logPath],
@@ -74,6 +77,12 @@ function cpuModel(wanted: string | undefined, accelerator: 'kvm' | 'tcg'): strin
   return wanted === undefined || wanted.startsWith('host') ? 'max,la57=off' : wanted;
 }
 
+/** The card that `-vga std` makes would go to the first slot of the bus, whoever was told to have it. */
+function vga(plan: PciPlan): string[] {
+  const place = plan.at('vga');
+  return place === '' ? ['-vga', 'std'] : ['-vga', 'none', '-device', `VGA,id=vga${place}`];
+}
+
 /** The monitor's argument: no two run directories share it, so that it also tells whose process a process is. */
 export function monitorOption(runDirectory: string): string {
   return `socket,id=qmp,path=${runPaths(runDirectory).qmpPath},server=on,wait=off`;
@@ -89,7 +98,12 @@ function agentPort(path: string): string[] {
   ];
 }
 
-function diskArguments(request: StartRequest, disk: DiskConfiguration, index: number): string[] {
+function diskArguments(
+  request: StartRequest,
+  disk: DiskConfiguration,
+  index: number,
+  plan: PciPlan,
+): string[] {
   const chain = request.disks[disk.diskId];
   if (!chain || chain.length === 0) {
     throw hypervisorFailure('MACHINE_CONFIGURATION_INVALID', `disk ${disk.diskId} has no image`);
@@ -98,7 +112,7 @@ function diskArguments(request: StartRequest, disk: DiskConfiguration, index: nu
   const options = chainOptions(chain, { 'node-name': node, discard: 'unmap' });
   const common = `drive=${node},id=dev-${disk.diskId},bootindex=${index + 1}${disk.serial ? `,serial=${disk.serial}` : ''}`;
   const device = {
-    'virtio-blk': `virtio-blk-pci,${common}`,
+    'virtio-blk': `virtio-blk-pci,${common}${plan.at(`disk ${disk.diskId}`)}`,
     'virtio-scsi': `scsi-hd,bus=scsi.0,${common}`,
     ide: `ide-hd,${common}`,
     sata: `ide-hd,${common}`,
@@ -109,15 +123,22 @@ function diskArguments(request: StartRequest, disk: DiskConfiguration, index: nu
   return [
     '-blockdev',
     JSON.stringify(options),
-    ...(isFirstScsi ? ['-device', 'virtio-scsi-pci,id=scsi'] : []),
+    ...(isFirstScsi ? ['-device', `virtio-scsi-pci,id=scsi${plan.at('scsi')}`] : []),
     '-device',
     device,
   ];
 }
 
-function nicArguments(nic: NicConfiguration, attachment: NetworkAttachment | undefined): string[] {
+function nicArguments(
+  nic: NicConfiguration,
+  attachment: NetworkAttachment | undefined,
+  plan: PciPlan,
+): string[] {
   const id = `net-${nic.nicId}`;
-  const device = ['-device', `${nic.model},id=dev-${nic.nicId},netdev=${id},mac=${nic.mac}`];
+  const device = [
+    '-device',
+    `${nic.model},id=dev-${nic.nicId},netdev=${id},mac=${nic.mac}${plan.at(`nic ${nic.nicId}`)}`,
+  ];
   switch (attachment?.kind) {
     case 'tap':
       return [

@@ -82,12 +82,16 @@ it('S0.1 a replica is its machine: on standby with the same definition and base,
     disks: [],
     extraArgs: [
       ...['-uuid', '11111111-2222-4333-8444-555555555555', '-smp', '2'],
-      ...['-blockdev', drives[0]!, '-device', 'virtio-blk-pci,drive=n1,id=root,serial=ROOT-1'],
-      ...['-blockdev', drives[1]!, '-device', 'virtio-scsi-pci'],
+      // In no order that QEMU would have come to by itself: the one of libvirt has ports, people's own has slots.
+      ...['-device', 'pcie-root-port,id=p0,chassis=1,slot=1,bus=pcie.0,addr=05.0,multifunction=on'],
+      ...['-device', 'pcie-root-port,id=p1,chassis=2,slot=2,bus=pcie.0,addr=05.1'],
+      ...['-netdev', 'user,id=net', '-device', 'virtio-net-pci,netdev=net,mac=52:54:00:12:34:56,bus=p1'],
+      ...['-netdev', 'hubport,id=h,hubid=0', '-device', 'e1000,netdev=h,mac=52:54:00:12:34:57,addr=10.0'],
+      ...['-netdev', 'hubport,id=i,hubid=1', '-device', 'e1000,netdev=i,mac=52:54:00:12:34:58,addr=0f.0'],
+      ...['-blockdev', drives[0]!, '-device', 'virtio-blk-pci,drive=n1,id=root,serial=ROOT-1,addr=1d.0'],
+      ...['-blockdev', drives[1]!, '-device', 'virtio-scsi-pci,addr=08.0'],
       ...['-device', 'scsi-hd,drive=n2,id=store,serial=STORE-2'],
       ...['-blockdev', drives[2]!, '-device', 'ide-hd,drive=n3,id=old'],
-      ...['-netdev', 'user,id=net', '-device', 'virtio-net-pci,netdev=net,mac=52:54:00:12:34:56,romfile='],
-      ...['-netdev', 'hubport,id=h,hubid=0', '-device', 'e1000,netdev=h,mac=52:54:00:12:34:57,romfile='],
     ],
   });
   t.after(() => lab.stop());

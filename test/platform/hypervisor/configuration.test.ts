@@ -15,6 +15,7 @@ import { runCommand } from '../../../src/lib/processes.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
 const hypervisor = new QemuHypervisor({ clock });
+const MIB = 1024 * 1024;
 const UUID = '11111111-2222-4333-8444-555555555555';
 
 async function image(directory: string, name: string, sizeBytes: number): Promise<string> {
@@ -65,6 +66,7 @@ test('S0.1 disks of every bus, NICs and processor are told, and the machine star
     ...['-netdev', 'hubport,id=h,hubid=0', '-device', 'e1000,netdev=h,mac=52:54:00:12:34:57,romfile='],
   ]);
   const told = await configurationOf(running);
+  const net = { network: 'default' };
   assert.deepEqual(
     { ...told, machineVersion: undefined },
     {
@@ -78,14 +80,14 @@ test('S0.1 disks of every bus, NICs and processor are told, and the machine star
       },
       ...{ cpuModel: 'Nehalem', cpus: 2, memoryBytes: 256 * 1024 * 1024, guestAgent: true },
       disks: [
-        { diskId: 'disk0', bus: 'virtio-blk', sizeBytes: 1024 * 1024, serial: 'ROOT-1' },
-        { diskId: 'disk1', bus: 'virtio-scsi', sizeBytes: 2 * 1024 * 1024, serial: 'STORE-2' },
+        { diskId: 'disk0', bus: 'virtio-blk', sizeBytes: MIB, serial: 'ROOT-1', pciPlace: '03.0' },
+        { diskId: 'disk1', bus: 'virtio-scsi', sizeBytes: 2 * MIB, serial: 'STORE-2', pciPlace: '04.0' },
         // QEMU gives a serial number of its own to IDE disks without one; guests know them by it.
-        { diskId: 'disk2', bus: 'sata', sizeBytes: 3 * 1024 * 1024, serial: told.disks[2]!.serial! },
+        { diskId: 'disk2', bus: 'sata', sizeBytes: 3 * MIB, serial: told.disks[2]!.serial! },
       ],
       nics: [
-        { nicId: 'nic0', model: 'virtio-net-pci', mac: '52:54:00:12:34:56', network: 'default' },
-        { nicId: 'nic1', model: 'e1000', mac: '52:54:00:12:34:57', network: 'default' },
+        { ...{ nicId: 'nic0', model: 'virtio-net-pci' }, mac: '52:54:00:12:34:56', ...net, pciPlace: '05.0' },
+        { ...{ nicId: 'nic1', model: 'e1000' }, mac: '52:54:00:12:34:57', ...net, pciPlace: '06.0' },
       ],
     },
   );

@@ -59,3 +59,74 @@ test('a disk without an image and a machine that needs UEFI are refused before a
   const uefi: StartRequest = { ...REQUEST, configuration: { ...CONFIGURATION, firmware: 'uefi' } };
   assert.throws(() => qemuArguments(uefi, 'tcg'), { code: 'MACHINE_FIRMWARE_UNSUPPORTED' });
 });
+
+test('S0.1 devices go where they were, and what is not told goes where nothing is', () => {
+  const nic = (nicId: string, pciPlace?: string): MachineConfiguration['nics'][number] => ({
+    ...{ nicId, model: 'e1000', mac: `52:54:00:00:00:0${nicId}`, network: 'lan' },
+    ...(pciPlace === undefined ? {} : { pciPlace }),
+  });
+  const devices = (configuration: Partial<MachineConfiguration>) =>
+    optionsOf(
+      qemuArguments({ ...REQUEST, configuration: { ...CONFIGURATION, ...configuration } }, 'tcg'),
+      '-device',
+    );
+  const places = (configuration: Partial<MachineConfiguration>) =>
+    Object.fromEntries(
+      devices(configuration).map((device) => [
+        /id=([^,]+)/.exec(device)?.[1],
+        /,(bus=.*)$/.exec(device.replace(/bootindex=\d+/, ''))?.[1],
+      ]),
+    );
+  assert.ok(
+    devices({}).every((device) => !device.includes('addr=')),
+    'QEMU chooses where nothing is told',
+  );
+  assert.deepEqual(
+    places({
+      rootPorts: ['02.0', '02.1', '02.1'],
+      nics: [nic('1', '02.1/00.0'), nic('2', '01.0'), nic('3'), nic('4', '10.1'), nic('5', '10.0')],
+    }),
+    {
+      'port-02-0': 'bus=pcie.0,addr=02.0,multifunction=on',
+      'port-02-1': 'bus=pcie.0,addr=02.1',
+      vga: 'bus=pcie.0,addr=03.0',
+      ports: 'bus=pcie.0,addr=04.0',
+      agent: undefined,
+      'dev-root': 'bus=pcie.0,addr=05.0',
+      'dev-1': 'bus=port-02-1,addr=00.0',
+      'dev-2': 'bus=pcie.0,addr=01.0',
+      'dev-3': 'bus=pcie.0,addr=06.0',
+      'dev-4': 'bus=pcie.0,addr=10.1',
+      'dev-5': 'bus=pcie.0,addr=10.0,multifunction=on',
+    },
+  );
+  // A function without a first one, behind a port that is not there, where the chipset is, and one place twice.
+  const impossible = [
+    nic('1', '08.3'),
+    nic('2', '09.0/00.0'),
+    nic('3', '1f.0'),
+    nic('4', '07.0'),
+    nic('5', '07.0'),
+  ];
+  const {
+    'dev-1': one,
+    'dev-2': two,
+    'dev-3': three,
+    'dev-4': four,
+    'dev-5': five,
+  } = places({ nics: impossible });
+  const free = ['04', '05', '06', '08'].map((slot) => `bus=pcie.0,addr=${slot}.0`);
+  assert.deepEqual([one, two, three, five], free);
+  assert.equal(four, 'bus=pcie.0,addr=07.0');
+  const older = places({
+    chipset: 'pc',
+    rootPorts: ['05.0'],
+    nics: [nic('1', '05.0/00.0'), nic('2', '03.0')],
+  });
+  assert.deepEqual([older['dev-2'], older['port-05-0']], ['bus=pci.0,addr=03.0', undefined]);
+  assert.equal(
+    older['dev-1'],
+    'bus=pci.0,addr=06.0',
+    'the first slots are of the chipset and of what is ours',
+  );
+});
