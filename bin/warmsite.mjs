@@ -3,7 +3,7 @@
 // runs this file is older, the one among the dependencies takes over. Plain JavaScript for old Nodes.
 
 import { spawn } from 'node:child_process';
-import { existsSync, realpathSync } from 'node:fs';
+import { existsSync, readFileSync, realpathSync } from 'node:fs';
 import module from 'node:module';
 import { constants, homedir } from 'node:os';
 import { dirname, join, sep } from 'node:path';
@@ -23,8 +23,10 @@ const ownNode = join(root, 'node_modules', '.bin', 'node');
 if (root.split(sep).includes('node_modules')) {
   giveUp(
     'Node does not run TypeScript below a node_modules folder.',
-    'Clone the repository and run `npm install -g .` in it.',
+    'Clone the repository, and run `npm ci` and `npm install -g .` in it.',
   );
+} else if (lacksDependencies()) {
+  giveUp(`Its dependencies are not installed in ${root}.`, `Run \`npm ci\` there.`);
 } else if (recentEnough(process.versions.node)) {
   module.enableCompileCache(compiled);
   await import(pathToFileURL(main).href);
@@ -35,6 +37,12 @@ if (root.split(sep).includes('node_modules')) {
     `Warmsite needs Node ${NODE_WANTED.join('.')} or newer; this is ${process.versions.node}.`,
     `Run \`npm ci\` in ${root}: it brings such a Node along.`,
   );
+}
+
+/** npm links a folder that is installed globally, and leaves its dependencies to whoever has cloned it. */
+function lacksDependencies() {
+  const { dependencies } = JSON.parse(readFileSync(join(root, 'package.json'), 'utf8'));
+  return Object.keys(dependencies).some((name) => !existsSync(join(root, 'node_modules', name)));
 }
 
 /** @param {string} version such as «24.21.0» */

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { errorsDocument, readCatalogues } from '../scripts/errors-doc.ts';
 import { checkClockAndChance, checkConsole, checkLengths, checkSilences } from './tidy/bans.ts';
-import { checkMachineTraces, checkTitles, readTracked } from './tidy/documents.ts';
+import { checkMachineTraces, checkTestsNamed, checkTitles, readTracked } from './tidy/documents.ts';
 import { checkDeadExports, checkDoors } from './tidy/exports.ts';
 import { checkFullSizeOnly } from './tidy/full-size.ts';
 import { checkImports, checkOutsideWorld, checkTable, parseImportTable } from './tidy/imports.ts';
@@ -89,6 +89,10 @@ test('docs/errors.md equals the catalogues (npm run docs writes it)', async () =
 
 test('each capability is proven by every run of the tests', () => {
   assertNone(checkFullSizeOnly(tracked));
+});
+
+test('the tests that documents rest on exist', () => {
+  assertNone(checkTestsNamed(tracked));
 });
 
 test('a document has one title', () => {

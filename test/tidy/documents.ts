@@ -56,3 +56,43 @@ export function checkMachineTraces(documents: readonly Document[]): Violation[] 
     }),
   );
 }
+
+/** Written by a program, of runs that have been: `npm run test:full` writes it anew. */
+const RESULTS = 'docs/results.md';
+const TEST_FILE = /(?<![*.\w/-])[\w-][\w./-]*\.test\.ts\b/g;
+/** As tables of facts name a test: `folder/file`, and of its tests those in whose names stands what is quoted. */
+const TEST_OF_FACT = /`([a-z-]+\/[a-z-]+|test\/contract\/[a-z-]+)`((?:, «[^»]+»)*)/g;
+
+/** A test that a document rests on exists. */
+export function checkTestsNamed(documents: readonly Document[]): Violation[] {
+  const tests = documents.filter(({ path }) => path.startsWith('test/'));
+  return documents
+    .filter(({ path }) => path.endsWith('.md') && path !== RESULTS)
+    .flatMap(({ path, text }) =>
+      text.split('\n').flatMap((line, index) => {
+        const files = line.match(TEST_FILE) ?? [];
+        const missing = files.filter((file) => !tests.some((test) => `/${test.path}`.endsWith(`/${file}`)));
+        const facts = line.startsWith('| ') ? [...line.matchAll(TEST_OF_FACT)] : [];
+        const wrong = facts.flatMap(([, name = '', quoted = '']) => wrongFact(tests, name, quoted));
+        return [...missing, ...wrong].map((what) => ({
+          where: `${path}:${index + 1}`,
+          what: `there is no test ${what}`,
+        }));
+      }),
+    );
+}
+
+function wrongFact(tests: readonly Document[], name: string, quoted: string): string[] {
+  const [folder] = name.split('/');
+  const isTest = tests.some(({ path }) => path.split('/')[2] === folder) || folder === 'test';
+  if (!isTest) return [];
+  const meant = tests.filter(
+    ({ path }) => /^(test\/(?:unit|platform)\/)?(.*?)(\.full)?(\.test)?\.ts$/.exec(path)?.[2] === name,
+  );
+  if (meant.length === 0) return [name];
+  // What both an interface and its tests are for is told in the folder of contracts.
+  const texts = [...meant, ...tests.filter(({ path }) => path.startsWith('test/contract/'))];
+  return [...quoted.matchAll(/«([^»]+)»/g)]
+    .filter(([, words]) => !texts.some(({ text }) => text.includes(words!)))
+    .map(([words]) => `${name}, ${words}`);
+}

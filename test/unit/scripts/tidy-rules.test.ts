@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { checkClockAndChance, checkConsole, checkLengths, checkSilences } from '../../tidy/bans.ts';
-import { checkMachineTraces, checkTitles } from '../../tidy/documents.ts';
+import { checkMachineTraces, checkTestsNamed, checkTitles } from '../../tidy/documents.ts';
 import { checkDeadExports, checkDoors } from '../../tidy/exports.ts';
 import { checkFullSizeOnly } from '../../tidy/full-size.ts';
 import { checkImports, checkOutsideWorld, checkTable, parseImportTable } from '../../tidy/imports.ts';
@@ -160,6 +160,25 @@ test('a document has one title, code blocks aside', () => {
   assert.equal(titles('# One\n\n```sh\n# a comment\n```\n'), 0);
   assert.equal(titles('# One\n# Two\n'), 1);
   assert.equal(titles('none\n'), 1);
+});
+
+test('a test that a document names must exist, and the test that it quotes', () => {
+  const tests = [
+    { path: 'test/platform/nbd/a.full.test.ts', text: "test('all or nothing', () => {});" },
+    { path: 'test/contract/disks.ts', text: "test('in the middle', () => {});" },
+  ];
+  const found = (text: string, path = 'docs/a.md') =>
+    checkTestsNamed([...tests, { path, text }]).map(({ what }) => what);
+  const named = 'see `test/platform/nbd/a.full.test.ts`, a.full.test.ts and *.full.test.ts';
+  const quoted = '| `nbd/a`, «all or», «in the middle»; `test/contract/disks` | `bench/b` |';
+  assert.deepEqual(found(`${named}\n${quoted}`), []);
+  assert.deepEqual(found('b.test.ts, a.test.ts'), [
+    'there is no test b.test.ts',
+    'there is no test a.test.ts',
+  ]);
+  assert.deepEqual(found('| `nbd/b` |'), ['there is no test nbd/b']);
+  assert.deepEqual(found('| `nbd/a`, «nothing», «gone» |'), ['there is no test nbd/a, «gone»']);
+  assert.deepEqual(found('b.test.ts', 'docs/results.md'), []);
 });
 
 test('what only the full size would prove is found', () => {
