@@ -108,6 +108,15 @@ async function copiesOnDemand(sites: Sites, diagnostic: (said: string) => void) 
   const note = (word: string) => `/bin/sh -c 'echo ${word} >> /run/noted; cat /run/noted'`;
   const hooks = ['--before', note('before'), '--after', note('after')];
   await typed<MachineView>(home, 'vm', 'copy-type', 'add', 'box', 'noting', ...hooks);
+  const types = await typed<{ name: string; aim: string }[]>(home, 'vm', 'copy-type', 'list', 'box');
+  assert.deepEqual(
+    types.map(({ name, aim }) => [name, aim]),
+    [
+      ['crash', 'crash'],
+      ['app', 'application'],
+      ['noting', 'application'],
+    ],
+  );
   const noted = await ofType('noting');
   const { hooks: ran } = await typed<PointView>(home, 'point', 'show', 'box', noted);
   assert.deepEqual(
