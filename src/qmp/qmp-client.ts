@@ -13,7 +13,7 @@ import {
   type QmpEvent,
   type QmpGreeting,
 } from './messages.ts';
-import { type Waiting, waitingFor } from './waiting.ts';
+import { failed, type Waiting, waitingFor } from './waiting.ts';
 
 /** `query-qmp-schema` of QEMU 7.2 is 170 KB in one line, `query-named-block-nodes` grows with the chain. */
 const QMP_LINE_BYTES_MAX = 16 * 1024 * 1024;
@@ -140,7 +140,7 @@ export class QmpClient implements AsyncDisposable {
     args?: object,
     o: { timeoutMs?: number; signal?: AbortSignal } = {},
   ): Promise<T> {
-    if (this.#ended) return Promise.reject(this.#ended);
+    if (this.#ended) return failed(this.#ended);
     const timeoutMs = o.timeoutMs ?? COMMAND_TIMEOUT_MS;
     const id = this.#nextId++;
     const waiting = waitingFor<unknown>({
@@ -177,7 +177,7 @@ export class QmpClient implements AsyncDisposable {
     matches: (event: QmpEvent) => boolean,
     o: { timeoutMs: number; signal?: AbortSignal },
   ): Promise<QmpEvent> {
-    if (this.#ended) return Promise.reject(this.#ended);
+    if (this.#ended) return failed(this.#ended);
     const waiting = waitingFor<QmpEvent>({
       clock: this.#clock,
       timeoutMs: o.timeoutMs,

@@ -45,3 +45,12 @@ export function waitingFor<T>(o: {
     reject: (error) => end('answer', () => reject(error)),
   };
 }
+
+/** The same, when it is known from the start that it fails. */
+export function failed<T>(failure: Failure): Promise<T> {
+  const promise = Promise.reject<T>(failure);
+  promise.catch(() => {
+    // As above.
+  });
+  return promise;
+}

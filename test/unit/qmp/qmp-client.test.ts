@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import type { Socket } from 'node:net';
 import { type TestContext, test } from 'node:test';
-import { systemClock as clock } from '../../../src/lib/clock.ts';
+import { systemClock as clock, sleep } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { QmpClient } from '../../../src/qmp/index.ts';
 import { scriptedServer } from '../../support/scripted-server.ts';
@@ -141,6 +141,17 @@ test('a disconnect rejects every pending command and event with QMP_DISCONNECTED
     await assert.rejects(pending, { code: 'QMP_DISCONNECTED', retry: 'reconnect' });
   }
   assert.equal((await client.closed)?.code, 'QMP_DISCONNECTED');
+});
+
+test('S0.11 an event that is expected just after QEMU has died ends no process: it may be awaited later', async (t) => {
+  const client = await monitor(t, (_command, _say, socket) => socket.destroy());
+  await assert.rejects(client.execute('query-status'), { code: 'QMP_DISCONNECTED' });
+  const event = client.expectEvent(() => true, { timeoutMs: 1000 });
+  const reply = client.execute('query-block-jobs');
+  // Long enough for Node to find that nobody listens.
+  await sleep(clock, 1);
+  await assert.rejects(event, { code: 'QMP_DISCONNECTED' });
+  await assert.rejects(reply, { code: 'QMP_DISCONNECTED' });
 });
 
 test('a close of our own rejects what is pending and is no failure in `closed`', async (t) => {
