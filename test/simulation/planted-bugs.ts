@@ -2,6 +2,7 @@ import type { DeltaHeader } from '../../src/delta/index.ts';
 import type { DiskImages, ImageFile, ImageReader } from '../../src/hypervisor/index.ts';
 import type { FileHandle, FileSystem } from '../../src/lib/files.ts';
 import { type SignedStatement, statementDigest } from '../../src/recovery-point/index.ts';
+import type { Replica } from '../../src/replica/index.ts';
 import type { ReplicationTarget } from '../../src/replication/index.ts';
 import type { Wrappers } from './protected-site.ts';
 
@@ -78,6 +79,11 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     expects: /target-behind|is gone/,
     firstSeed: 4,
     wrap: { target: (target) => acknowledging(target, 'whatever comes') },
+  },
+  {
+    name: 'the parent of a delta is not looked at, and an offer from before the last one comes once more',
+    expects: /was accepted on top of/,
+    wrap: { target: offeringAgain, replica: blindToParents },
   },
   {
     name: 'directories are never synced',
@@ -206,6 +212,37 @@ function acknowledging(target: ReplicationTarget, when: 'early' | 'whatever come
       return { level: 'verified', pointId, sequence, statementDigest: digest, publishedAtMs: 0 };
     },
   });
+}
+
+/** What was on the wire before the last point was offered arrives once more before the next one is. */
+function offeringAgain(target: ReplicationTarget): ReplicationTarget {
+  const offers: Parameters<ReplicationTarget['offer']>[] = [];
+  return targetWith(target, {
+    offer: async (header, details) => {
+      if (offers.at(-1)?.[0].pointId !== header.pointId) {
+        if (offers.length === 2) await target.offer(...offers.shift()!);
+        offers.push([header, details]);
+      }
+      return target.offer(header, details);
+    },
+  });
+}
+
+/** Whatever a delta is to lie on is taken for the newest point. */
+function blindToParents(replica: Replica): void {
+  const offer = replica.offer.bind(replica);
+  const describe = replica.describe.bind(replica);
+  replica.offer = (offered) => {
+    const { pointId, parent, sequence } = offered.header;
+    replica.describe = () => {
+      const { newest, ...description } = describe();
+      const isOther = newest !== null && parent !== null && newest.pointId !== pointId;
+      return { ...description, newest: isOther ? { ...newest, ...parent, sequence: sequence - 1 } : newest };
+    };
+    return offer(offered).finally(() => {
+      replica.describe = describe;
+    });
+  };
 }
 
 /** The digest of the statement that ends a delta stream, as the other site would compute it. */

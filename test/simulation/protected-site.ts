@@ -4,6 +4,7 @@ import type { FileSystem } from '../../src/lib/files.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { createEmptyLayer } from '../../src/qcow2/index.ts';
 import { Zones } from '../../src/recovery-point/index.ts';
+import type { Replica } from '../../src/replica/index.ts';
 import {
   type MachineRecord,
   ProtectedLayout,
@@ -43,6 +44,8 @@ export interface Wrappers {
   files?: (files: FileSystem, disk: SimDisk) => FileSystem;
   images?: (images: DiskImages, disk: SimDisk) => DiskImages;
   target?: (target: ReplicationTarget) => ReplicationTarget;
+  /** Replicas of one machine, as they are given to the receiver. */
+  replica?: (replica: Replica) => void;
 }
 
 export interface ProtectedSiteOptions {

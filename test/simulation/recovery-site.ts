@@ -16,6 +16,7 @@ import {
 import { ReplicationReceiver } from '../../src/replication/index.ts';
 import { FakeImages, ImageLocks } from '../support/fake-images.ts';
 import { DiskFaults } from './faults.ts';
+import { watchOffers } from './offers.ts';
 import { MACHINE_ID, type Wrappers } from './protected-site.ts';
 import { isSigned } from './signing.ts';
 import { SimDisk } from './sim-disk.ts';
@@ -92,6 +93,11 @@ export class RecoverySite {
     run('main', async () => {
       const replicas = await this.#open(process, tools);
       this.replicas = replicas;
+      watchOffers(
+        replicas,
+        (replica) => this.#o.wrap.replica?.(replica),
+        (said) => this.#o.onTrouble('R offer', new Error(said)),
+      );
       const receiver = new ReplicationReceiver({
         replicas,
         wallMs: () => process.clock.wallMs(),
