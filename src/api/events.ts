@@ -1,5 +1,6 @@
 import Type from 'typebox';
 import { Id } from './common.ts';
+import { StandstillReason } from './machines.ts';
 import { AlertView, JobView } from './site.ts';
 
 /**
@@ -22,6 +23,12 @@ export const SiteEvent = Type.Union([
     pointId: Type.Optional(Id),
     sequence: Type.Optional(Type.Integer()),
   }),
-  Type.Object({ event: Type.Literal('machine'), machineId: Id, state: Type.String() }),
+  Type.Object({
+    event: Type.Literal('machine'),
+    machineId: Id,
+    state: Type.String(),
+    /** The process runs, and the guest in it stands still. */
+    standstill: Type.Optional(StandstillReason),
+  }),
 ]);
 export type SiteEvent = Type.Static<typeof SiteEvent>;

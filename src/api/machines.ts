@@ -184,6 +184,15 @@ export const ChangeTargetRequest = Type.Object(
 export type ChangeTargetRequest = Type.Static<typeof ChangeTargetRequest>;
 
 /** What the process of a machine of this site does, as far as the site can tell. */
+export const StandstillReason = Type.Union([
+  Type.Literal('paused'),
+  /** Stopped by its hypervisor because a disk could not grow; continued by the site when there is room. */
+  Type.Literal('no-space'),
+  Type.Literal('io-error'),
+  Type.Literal('shut-down'),
+  Type.Literal('crashed'),
+]);
+
 const Presence = Type.Object({
   state: Type.Union([
     Type.Literal('running'),
@@ -194,6 +203,14 @@ const Presence = Type.Object({
   ]),
   reason: Type.Optional(Type.String()),
   processId: Type.Optional(Type.Integer()),
+  /** The process runs, and the guest in it stands still. */
+  standstill: Type.Optional(
+    Type.Object({
+      why: StandstillReason,
+      /** Those that an I/O error is known to have happened to. */
+      disks: Type.Array(Type.String()),
+    }),
+  ),
 });
 
 /** What one target gets of a machine. */

@@ -1,8 +1,9 @@
 import type { DatabaseSync } from 'node:sqlite';
 import type { AlertView } from '../api/index.ts';
 import type { Clock } from '../lib/clock.ts';
-import { Failure } from '../lib/errors.ts';
+import { Failure, isFailure } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
+import { unlessFull } from './database.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
 
@@ -14,12 +15,16 @@ export interface AlertSink {
   clear(key: string): void;
 }
 
-/** Alerts of the site, by key. They survive a restart; whoever raised one clears it when it is over. */
+/**
+ * Alerts of the site, by key. They survive a restart; whoever raised one clears it when it is over. One for which there is no room in the
+ * database is kept in memory until there is: a full disk must be told of all the more.
+ */
 export class Alerts implements AlertSink {
   readonly #database: DatabaseSync;
   readonly #clock: Clock;
   readonly #events: EventHub;
   readonly #log: Log;
+  readonly #unsaved = new Map<string, AlertView>();
 
   constructor(o: { database: DatabaseSync; clock: Clock; events: EventHub; log: Log }) {
     this.#database = o.database;
@@ -30,32 +35,30 @@ export class Alerts implements AlertSink {
 
   raise(key: string, severity: AlertView['severity'], failure: Failure, machineId?: string): void {
     const nowMs = this.#clock.wallMs();
-    const standing = this.#get(key);
-    const isNew = standing === undefined || standing.clearedAtMs !== undefined;
-    const isSame = !isNew && standing.code === failure.code && standing.message === failure.message;
-    this.#database
-      .prepare(
-        `INSERT INTO alerts (key, severity, code, message, remedy, machine_id, raised_at_ms, updated_at_ms, count)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, 1)
-         ON CONFLICT (key) DO UPDATE SET severity = excluded.severity, code = excluded.code,
-           message = excluded.message, remedy = excluded.remedy, machine_id = excluded.machine_id,
-           raised_at_ms = CASE WHEN cleared_at_ms IS NULL THEN raised_at_ms ELSE excluded.raised_at_ms END,
-           count = CASE WHEN cleared_at_ms IS NULL THEN count + 1 ELSE 1 END,
-           updated_at_ms = excluded.updated_at_ms, cleared_at_ms = NULL`,
-      )
-      .run(key, severity, failure.code, failure.message, failure.hint, machineId ?? null, nowMs, nowMs);
+    const { code, message, hint: remedy } = failure;
+    const known = this.#get(key);
+    const standing = known?.clearedAtMs === undefined ? known : undefined;
+    const isSame = standing?.code === code && standing.message === message;
+    const alert: AlertView = {
+      ...{ key, severity, code, message, remedy },
+      ...(machineId === undefined ? {} : { machineId }),
+      raisedAtMs: standing?.raisedAtMs ?? nowMs,
+      updatedAtMs: nowMs,
+      count: (standing?.count ?? 0) + 1,
+    };
+    this.#save(alert);
     if (isSame) return;
-    this.#log.warn('alert.raised', { key, severity, code: failure.code, message: failure.message });
-    this.#tell(key);
+    this.#log.warn('alert.raised', { key, severity, code, message });
+    this.#events.emit({ event: 'alert', alert });
   }
 
   clear(key: string): void {
-    const { changes } = this.#database
-      .prepare('UPDATE alerts SET cleared_at_ms = ? WHERE key = ? AND cleared_at_ms IS NULL')
-      .run(this.#clock.wallMs(), key);
-    if (changes === 0) return;
+    const standing = this.#get(key);
+    if (!standing || standing.clearedAtMs !== undefined) return;
+    const alert = { ...standing, clearedAtMs: this.#clock.wallMs() };
+    this.#save(alert);
     this.#log.info('alert.cleared', { key });
-    this.#tell(key);
+    this.#events.emit({ event: 'alert', alert });
   }
 
   /** Clears every alert of a machine that is no longer here. */
@@ -65,20 +68,49 @@ export class Alerts implements AlertSink {
 
   list(o: { all: boolean }): AlertView[] {
     const where = o.all ? '' : 'WHERE cleared_at_ms IS NULL';
-    return this.#database
+    const stored = this.#database
       .prepare(`SELECT * FROM alerts ${where} ORDER BY raised_at_ms DESC, key LIMIT 1000`)
       .all()
-      .map(viewOf);
+      .map(viewOf)
+      .filter(({ key }) => !this.#unsaved.has(key));
+    const unsaved = [...this.#unsaved.values()].filter(
+      ({ clearedAtMs }) => o.all || clearedAtMs === undefined,
+    );
+    return [...unsaved, ...stored];
   }
 
   #get(key: string): AlertView | undefined {
+    const unsaved = this.#unsaved.get(key);
+    if (unsaved) return unsaved;
     const row = this.#database.prepare('SELECT * FROM alerts WHERE key = ?').get(key);
     return row && viewOf(row);
   }
 
-  #tell(key: string): void {
-    const alert = this.#get(key);
-    if (alert) this.#events.emit({ event: 'alert', alert });
+  #save(alert: AlertView): void {
+    this.#unsaved.set(alert.key, alert);
+    try {
+      for (const unsaved of [...this.#unsaved.values()]) {
+        unlessFull(() => this.#store(unsaved));
+        this.#unsaved.delete(unsaved.key);
+      }
+    } catch (error) {
+      if (!isFailure(error, 'SITE_DATABASE_FULL')) throw error;
+      this.#log.warn('alert.unsaved', { alerts: this.#unsaved.size });
+    }
+  }
+
+  #store({ key, severity, code, message, remedy, machineId, ...alert }: AlertView): void {
+    const { raisedAtMs, updatedAtMs, clearedAtMs, count } = alert;
+    this.#database
+      .prepare(
+        `INSERT OR REPLACE INTO alerts
+           (key, severity, code, message, remedy, machine_id, raised_at_ms, updated_at_ms, cleared_at_ms, count)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)`,
+      )
+      .run(
+        ...[key, severity, code, message, remedy, machineId ?? null],
+        ...[raisedAtMs, updatedAtMs, clearedAtMs ?? null, count],
+      );
   }
 }
 

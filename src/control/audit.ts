@@ -3,7 +3,7 @@ import type { DatabaseSync, SQLOutputValue } from 'node:sqlite';
 import type { AuditView } from '../api/index.ts';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import type { Clock } from '../lib/clock.ts';
-import { Failure } from '../lib/errors.ts';
+import { Failure, isFailure } from '../lib/errors.ts';
 import { inTransaction } from './database.ts';
 
 type Row = Readonly<Record<string, SQLOutputValue>>;
@@ -22,6 +22,19 @@ export type ChainState =
   | { readonly state: 'whole' }
   | { readonly state: 'broken'; readonly atSequence: number };
 
+/** What has happened, from then until it is stored. */
+interface LateEntry {
+  readonly act: AuditedAct;
+  readonly phase: AuditView['phase'];
+  /** The entry that it is the end of. */
+  readonly intent?: number | undefined;
+  readonly details: Readonly<Record<string, unknown>>;
+  readonly atMs: number;
+}
+
+/** Entries that wait for room; those that come when so many wait are lost. */
+const LATE_MAX = 10_000;
+
 /**
  * Who did what, in order, append-only. Each entry carries the SHA-256 of the one before it and of itself, so that an
  * entry that was changed, removed from the middle or slipped in shows. (Whoever can write the file can also write the
@@ -30,6 +43,8 @@ export type ChainState =
 export class Audit {
   readonly #database: DatabaseSync;
   readonly #clock: Clock;
+  /** What has happened and found no room in the database. */
+  readonly #late: LateEntry[] = [];
 
   constructor(o: { database: DatabaseSync; clock: Clock }) {
     this.#database = o.database;
@@ -49,19 +64,23 @@ export class Audit {
     }
   }
 
-  /** Writes the intent of an act; the number by which its end names it. */
+  /** Writes the intent of an act; the number by which its end names it. Throws SITE_DATABASE_FULL: the act must not be begun then. */
   begin(act: AuditedAct): number {
-    return this.#append(act, 'intent', undefined, act.details ?? {});
+    this.#appendLate();
+    return this.#append({ act, phase: 'intent', details: act.details ?? {}, atMs: this.#clock.wallMs() });
   }
 
   end(intent: number, act: AuditedAct, error: unknown): void {
-    if (error === undefined) this.#append(act, 'done', intent, {});
-    else this.#append(act, 'failed', intent, { code: error instanceof Failure ? error.code : 'INTERNAL' });
+    if (error === undefined) this.#happened({ act, phase: 'done', intent, details: {} });
+    else {
+      const code = error instanceof Failure ? error.code : 'INTERNAL';
+      this.#happened({ act, phase: 'failed', intent, details: { code } });
+    }
   }
 
   /** An act that is over already. */
   note(act: AuditedAct): void {
-    this.#append(act, 'done', undefined, act.details ?? {});
+    this.#happened({ act, phase: 'done', details: act.details ?? {} });
   }
 
   /** Entries below `before`, the newest first. */
@@ -95,19 +114,33 @@ export class Audit {
     return { state: 'whole' };
   }
 
-  #append(
-    act: AuditedAct,
-    phase: AuditView['phase'],
-    intent: number | undefined,
-    details: Readonly<Record<string, unknown>>,
-  ): number {
+  /** What has happened cannot be refused: where there is no room for its entry, that is made when there is. */
+  #happened(entry: Omit<LateEntry, 'atMs'>): void {
+    if (this.#late.length < LATE_MAX) this.#late.push({ ...entry, atMs: this.#clock.wallMs() });
+    try {
+      this.#appendLate();
+    } catch (error) {
+      if (!isFailure(error, 'SITE_DATABASE_FULL')) throw error;
+    }
+  }
+
+  #appendLate(): void {
+    for (;;) {
+      const [entry] = this.#late;
+      if (!entry) return;
+      this.#append(entry);
+      this.#late.shift();
+    }
+  }
+
+  #append({ act, phase, intent, details, atMs }: LateEntry): number {
     return inTransaction(this.#database, () => {
       const last = this.#database
         .prepare('SELECT sequence, hash FROM audit ORDER BY sequence DESC LIMIT 1')
         .get();
       const entry: Omit<AuditView, 'hash'> = {
         sequence: Number(last?.sequence ?? 0) + 1,
-        atMs: this.#clock.wallMs(),
+        atMs,
         actor: act.actor,
         act: act.act,
         phase,

@@ -58,6 +58,14 @@ const SCHEMA = `
   ) STRICT;
 `;
 
+/** SQLITE_FULL (sqlite.org/rescode.html): the file system has no room for the change. */
+const SQLITE_FULL = 13;
+
+/** So much may be stored when the file system is full. */
+const RESERVE_BYTES = 2 * 1024 * 1024;
+/** Pages of 4 KiB: the log begins anew long before it is as large as the reserve has made it. */
+const CHECKPOINT_PAGES = 256;
+
 /**
  * Opens `site.db`, or makes it. Every change is durable when the statement that made it returns (WAL, synchronous=FULL).
  * Throws SITE_DATABASE_NEWER and SITE_DATABASE_DAMAGED; nothing has changed then.
@@ -76,6 +84,7 @@ export function openDatabase(path: string): DatabaseSync {
     database.exec('PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF;');
     if (version === 0)
       inTransaction(database, () => database.exec(`${SCHEMA} PRAGMA user_version = ${SCHEMA_VERSION};`));
+    reserve(database);
     return database;
   } catch (error) {
     database.close();
@@ -87,17 +96,51 @@ export function openDatabase(path: string): DatabaseSync {
   }
 }
 
-/** Runs `work` in one transaction: all of it, or, if it throws, nothing. */
-export function inTransaction<T>(database: DatabaseSync, work: () => T): T {
-  database.exec('BEGIN IMMEDIATE');
+/**
+ * Takes room on the file system for what is to be stored when it is full: alerts that say so, acts that make room. A large value is
+ * stored and deleted again; its pages stay in the file, as free ones, and the log keeps its length until it is closed. Where there is no
+ * room for that, or files are never written in place, a full file system is a failure of what is to be stored.
+ */
+function reserve(database: DatabaseSync): void {
   try {
-    const result = work();
-    database.exec('COMMIT');
-    return result;
+    database.exec(`PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}; DROP TABLE IF EXISTS reserve;
+      CREATE TABLE reserve (bytes BLOB) STRICT; INSERT INTO reserve VALUES (zeroblob(${RESERVE_BYTES}));`);
+    database.exec('DROP TABLE reserve');
   } catch (error) {
-    database.exec('ROLLBACK');
-    throw error;
+    if (!isFull(error)) throw error;
   }
+}
+
+/** Runs `work` in one transaction: all of it, or, if it throws, nothing. Throws SITE_DATABASE_FULL. */
+export function inTransaction<T>(database: DatabaseSync, work: () => T): T {
+  return unlessFull(() => {
+    database.exec('BEGIN IMMEDIATE');
+    try {
+      const result = work();
+      database.exec('COMMIT');
+      return result;
+    } catch (error) {
+      // A full file system has rolled it back already.
+      if (database.isTransaction) database.exec('ROLLBACK');
+      throw error;
+    }
+  });
+}
+
+/** Runs a statement that stores something. Throws SITE_DATABASE_FULL; nothing has changed then. */
+export function unlessFull<T>(statement: () => T): T {
+  try {
+    return statement();
+  } catch (error) {
+    if (!isFull(error)) throw error;
+    throw controlFailure('SITE_DATABASE_FULL', 'there is no room to store what was to be done', {
+      cause: error,
+    });
+  }
+}
+
+function isFull(error: unknown): boolean {
+  return isSqliteError(error) && (error as { errcode?: unknown }).errcode === SQLITE_FULL;
 }
 
 function isSqliteError(error: unknown): boolean {

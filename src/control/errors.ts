@@ -122,6 +122,18 @@ export const CONTROL_ERRORS = {
     remedy:
       'Nothing is copied meanwhile. See that no other program holds the QMP socket, and that the machine was started with it.',
   },
+  MACHINE_NO_SPACE: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'Free space there, or make the file system larger: the guest is continued by itself when a tenth of it or 256 MiB are free, and what it could not write is written then.',
+  },
+  MACHINE_IO_ERROR: {
+    kind: 'environment',
+    retry: 'never',
+    remedy:
+      'Mend the storage below the disk, then start the machine anew: `warmsite vm stop --force`, `warmsite vm start`; or continue the guest in a monitor of your own.',
+  },
   MACHINE_STOP_TIMEOUT: {
     kind: 'timeout',
     retry: 'later',
@@ -155,6 +167,11 @@ export const CONTROL_ERRORS = {
     retry: 'later',
     remedy:
       'Set the clocks of both hosts by NTP. Until then ages of points and the RPO are counted with the measured difference taken off, so they stay right; fixed times and blackouts go by the clock of the site that makes the copies.',
+  },
+  SITE_DATABASE_FULL: {
+    kind: 'environment',
+    retry: 'later',
+    remedy: 'Free space on the file system of the data directory, and try again: nothing was done.',
   },
   SITE_DISK_NEARLY_FULL: {
     kind: 'environment',

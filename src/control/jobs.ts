@@ -6,6 +6,7 @@ import type { Log } from '../lib/log.ts';
 import { newId, type Random } from '../lib/random.ts';
 import { failureOf } from './alerts.ts';
 import type { Audit, AuditedAct } from './audit.ts';
+import { unlessFull } from './database.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
 
@@ -107,15 +108,16 @@ export class Jobs {
   start(request: JobRequest): JobView {
     const jobId = newId(this.#clock, this.#random);
     const intent = this.#audit.begin(actOf(request, jobId));
-    this.#database
-      .prepare(
-        `INSERT INTO jobs (job_id, kind, state, machine_id, actor, args, created_at_ms, intent)
-         VALUES (?, ?, 'queued', ?, ?, ?, ?, ?)`,
-      )
-      .run(
+    const insert = this.#database.prepare(
+      `INSERT INTO jobs (job_id, kind, state, machine_id, actor, args, created_at_ms, intent)
+       VALUES (?, ?, 'queued', ?, ?, ?, ?, ?)`,
+    );
+    unlessFull(() =>
+      insert.run(
         ...[jobId, request.kind, request.machineId, request.actor, JSON.stringify(request.args)],
         ...[this.#clock.wallMs(), intent],
-      );
+      ),
+    );
     this.#startNext();
     return this.get(jobId);
   }
@@ -231,9 +233,15 @@ export class Jobs {
 
   #update(jobId: string, change: Readonly<Record<string, string | number | null>>): void {
     const names = Object.keys(change);
-    this.#database
-      .prepare(`UPDATE jobs SET ${names.map((name) => `${name} = ?`).join(', ')} WHERE job_id = ?`)
-      .run(...Object.values(change), jobId);
+    const set = names.map((name) => `${name} = ?`).join(', ');
+    try {
+      const statement = this.#database.prepare(`UPDATE jobs SET ${set} WHERE job_id = ?`);
+      unlessFull(() => statement.run(...Object.values(change), jobId));
+    } catch (error) {
+      // The work itself is not undone by that; where its end is unknown, the next process takes it up.
+      if (!isFailure(error, 'SITE_DATABASE_FULL')) throw error;
+      this.#log.error('job.unsaved', { jobId, ...change });
+    }
     this.#tell(jobId);
   }
 

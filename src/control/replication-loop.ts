@@ -7,17 +7,18 @@ import { copyTypeOf, type Trigger, type Zones } from '../recovery-point/index.ts
 import {
   type CutRecord,
   type CutTogether,
+  type MachinePresence,
   type ProtectedMachine,
   protectionOf,
 } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
-import type { Audit } from './audit.ts';
 import { reportCopy } from './copy-alerts.ts';
 import { CopyScheduler } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
 import type { IdentityWatch } from './machine-identity.ts';
 import { presenceFailure } from './presence-failure.ts';
 import { replicationOf } from './replication-view.ts';
+import { type StandstillTools, StandstillWatch } from './standstill-watch.ts';
 import { type SenderTools, type SentCopy, TargetSender } from './target-sender.ts';
 import { Tips } from './tips.ts';
 import { Wakeup } from './wakeup.ts';
@@ -38,11 +39,11 @@ export type LoopMachine = Pick<
   | 'cut'
   | 'hasUncutChanges'
   | 'replicate'
+  | 'continueGuest'
 >;
 
-export interface LoopTools extends SenderTools {
+export interface LoopTools extends SenderTools, StandstillTools {
   readonly files: Pick<FileSystem, 'sizeOf'>;
-  readonly audit: Pick<Audit, 'note'>;
   readonly zones: Zones;
   readonly identities: Pick<IdentityWatch, 'look' | 'forget'>;
 }
@@ -74,6 +75,7 @@ export class ReplicationLoop {
   #senders: readonly TargetSender[] = [];
   #lastSkip: { readonly reason: string; readonly atMs: number } | undefined;
   readonly #tips: Tips;
+  readonly #standstill: StandstillWatch;
   readonly #writes: WriteWatch;
   readonly #writeBell: Wakeup;
 
@@ -81,6 +83,7 @@ export class ReplicationLoop {
     this.#machine = machine;
     this.#tools = tools;
     this.#tips = new Tips(machine, tools.files);
+    this.#standstill = new StandstillWatch(machine, tools);
     this.#scheduler = new CopyScheduler({
       ...{ clock: tools.clock, zones: tools.zones },
       machine: {
@@ -124,6 +127,11 @@ export class ReplicationLoop {
         this.#tellPresence();
         this.#lookBell.ring();
         this.#cutBell.ring();
+        break;
+      case 'STOP':
+      case 'RESUME':
+        if (name === 'RESUME') this.#tips.moved();
+        this.#lookBell.ring();
         break;
       case 'WARMSITE_THAWED':
         alerts.clear(frozen);
@@ -170,7 +178,8 @@ export class ReplicationLoop {
   /** Makes this machine's part of a cut of its group. Throws COPY_NOT_DUE if there is nothing to copy. */
   async cutTogether(copyType: string, together: CutTogether): Promise<CutRecord> {
     await this.#looked.promise;
-    const reason = await this.#tips.reasonNotToCut();
+    // One that is missing would cost the others their common instant.
+    const reason = await this.#tips.reasonNotToCut('still');
     if (reason === undefined) return this.#cut(copyType, together);
     throw controlFailure('COPY_NOT_DUE', reason, { context: { machine: this.#machine.record.name } });
   }
@@ -196,11 +205,9 @@ export class ReplicationLoop {
   report(): ReplicationView {
     const nowMs = this.#tools.clock.monotonicMs();
     const due = this.#scheduler.next();
-    const { presence } = this.#machine;
-    const isStill = presence.state === 'stopped' && this.#tips.areEmpty;
     return {
       ...replicationOf(
-        this.#senders.map((sender) => sender.report(isStill)),
+        this.#senders.map((sender) => sender.report(this.#tips.areEmpty)),
         this.#isCutting,
       ),
       ...(due && Number.isFinite(due.dueAtMs)
@@ -260,17 +267,15 @@ export class ReplicationLoop {
   async #keepLooking(signal: AbortSignal): Promise<never> {
     for (;;) {
       await this.#look().finally(this.#looked.resolve);
-      await this.#lookBell.wait(
-        this.#machine.presence.state === 'running' ? Number.POSITIVE_INFINITY : LOOK_EVERY_MS,
-        signal,
-      );
+      const pauseMs = await this.#standstill.look();
+      await this.#lookBell.wait(this.#machine.presence.state === 'running' ? pauseMs : LOOK_EVERY_MS, signal);
     }
   }
 
   async #look(): Promise<void> {
     const { record } = this.#machine;
     const key = `presence:${record.machineId}`;
-    const before = this.#machine.presence.state;
+    const before = doingOf(this.#machine.presence);
     try {
       const presence = await this.#machine.look();
       if (presence.state === 'stale' || presence.state === 'unreachable') {
@@ -282,7 +287,9 @@ export class ReplicationLoop {
       if (!isFailure(error)) throw error;
       this.#tools.alerts.raise(key, 'critical', error, record.machineId);
     }
-    if (this.#machine.presence.state === before) return;
+    const { presence } = this.#machine;
+    if (presence.state === 'running' && !presence.standstill) this.#tips.moved();
+    if (doingOf(presence) === before) return;
     this.#tellPresence();
     await this.#tools.identities.look(this.#machine);
     this.#cutBell.ring();
@@ -292,7 +299,10 @@ export class ReplicationLoop {
 
   #tellPresence(): void {
     const { machineId } = this.#machine.record;
-    this.#tools.events.emit({ event: 'machine', machineId, state: this.#machine.presence.state });
+    const { presence } = this.#machine;
+    const standstill = presence.state === 'running' ? presence.standstill?.why : undefined;
+    const event = { event: 'machine' as const, machineId, state: presence.state };
+    this.#tools.events.emit(standstill === undefined ? event : { ...event, standstill });
   }
 
   // Watching: how much the guest writes.
@@ -345,8 +355,8 @@ export class ReplicationLoop {
       if (reason === undefined) await this.#cut(copyType);
       else {
         this.#skip(copyType, reason);
-        if (this.#machine.presence.state !== 'stopped') this.#scheduler.postpone(copyType);
-        else this.#writes.passed(copyType);
+        if (this.#tips.areStill) this.#writes.passed(copyType);
+        else this.#scheduler.postpone(copyType);
       }
     } catch (error) {
       if (!isFailure(error)) throw error;
@@ -363,10 +373,11 @@ export class ReplicationLoop {
     const { alerts, log, events } = this.#tools;
     this.#isCutting = true;
     try {
+      const sealed = this.#tips.sealing();
       const cut = await this.#machine.cut(copyType, together);
       this.#writes.copied(cut);
       this.#writeBell.ring();
-      await this.#tips.sealed();
+      await sealed();
       alerts.clear(`copy:${machineId}`);
       // Why a group was not cut at one instant is told once, of the group.
       if (!together || cut.group) reportCopy(alerts, this.#machine.record, cut);
@@ -435,4 +446,9 @@ export class ReplicationLoop {
     const known = this.#senders.flatMap((sender) => sender.acknowledgedCutAtMs ?? []);
     return known.length > 0 ? Math.max(...known) : undefined;
   }
+}
+
+/** The machine's state and its guest's, in one word. */
+function doingOf(presence: MachinePresence): string {
+  return presence.state === 'running' ? (presence.standstill?.why ?? 'running') : presence.state;
 }

@@ -426,7 +426,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     ...tools,
     ...{ dataDirectory, signer, siteId, zones },
     loop: {
-      ...{ clock, random, log, files, alerts, audit, events, zones },
+      ...{ clock, random, log, files, alerts, audit, events, zones, spaceAt },
       identities: new IdentityWatch({ alerts, log }),
       target,
     },

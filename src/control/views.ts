@@ -4,6 +4,7 @@ import { BUILT_IN_TYPES, type GroupCut } from '../recovery-point/index.ts';
 import type { Replica, ReplicaPoint } from '../replica/index.ts';
 import {
   type CutRecord,
+  type GuestStandstill,
   type MachinePresence,
   type ProtectedDisk,
   type ProtectedMachine,
@@ -112,12 +113,17 @@ function presenceView(presence: MachinePresence): NonNullable<MachineView['prote
       return {
         state: 'running',
         ...(presence.processId === undefined ? {} : { processId: presence.processId }),
+        ...(presence.standstill ? { standstill: standstillView(presence.standstill) } : {}),
       };
     case 'stopped':
       return { state: 'stopped' };
     default:
       return { state: presence.state, reason: presence.reason };
   }
+}
+
+function standstillView({ why, diskIds }: GuestStandstill) {
+  return { why, disks: [...diskIds] };
 }
 
 /** The source site's interval is not known here; the age of the newest point is. */

@@ -19,7 +19,8 @@ export async function shutsDown(
   });
   try {
     // A guest that stands still would not see its button pressed.
-    if ((await machine.state()) === 'paused') return false;
+    const state = await machine.state();
+    if (state === 'paused' || state === 'io-error') return false;
     await machine.pressPowerButton();
     return await Promise.race([machine.gone.then(() => true), late]);
   } catch (error) {

@@ -139,7 +139,21 @@ export interface MachineIdentity {
   readonly name?: string;
 }
 
-export type MachineState = 'running' | 'paused' | 'shut-down' | 'crashed';
+export type MachineState = 'running' | 'paused' | 'shut-down' | 'crashed' | 'io-error';
+
+/** Why a guest stands still whose process runs. */
+export type Standstill =
+  /** `paused`: by somebody's word, or it has not begun yet. */
+  | { readonly why: 'paused' | 'shut-down' | 'crashed' }
+  /**
+   * It was stopped because a disk could not be written or read: `no-space`, for lack of space alone. The guest was told
+   * nothing; what failed is done again when it is continued.
+   */
+  | {
+      readonly why: 'no-space' | 'io-error';
+      /** The devices that it happened to, as far as is known. */
+      readonly deviceNames: readonly string[];
+    };
 
 /**
  * A machine whose process runs.
@@ -159,6 +173,8 @@ export interface RunningMachine extends AsyncDisposable {
   /** Settles when the connection has ended: the process has gone or the socket has. */
   readonly gone: Promise<void>;
   state(): Promise<MachineState>;
+  /** Why the guest stands still; undefined: it runs. Changes are told by the events STOP and RESUME. */
+  standstill(): Promise<Standstill | undefined>;
   /** Who the process says that it is: its UUID, in small letters, and what its owner calls it. */
   identity(): Promise<MachineIdentity>;
   disks(): Promise<readonly MachineDisk[]>;
@@ -227,7 +243,7 @@ export interface RunningMachine extends AsyncDisposable {
    * A machine that stands still already stays as it is.
    */
   pause(): Promise<void>;
-  /** Runs the guest's CPUs, after a paused start or a pause. */
+  /** Runs the guest's CPUs, after a paused start, a pause, or a stop for an I/O error. */
   resume(): Promise<void>;
   /** Presses the power button; the guest decides. */
   pressPowerButton(): Promise<void>;

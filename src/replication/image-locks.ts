@@ -2,9 +2,10 @@ import type { DiskImages, ImageFile, RunningMachine } from '../hypervisor/index.
 import { isFailure } from '../lib/errors.ts';
 import { presentOf } from './chain.ts';
 import { goneFailure } from './disk-changes.ts';
+import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
 import type { ChainTools, ProtectedChain } from './protected-chain.ts';
-import type { ProtectedDisk } from './records.ts';
+import type { MachineRecord, ProtectedDisk } from './records.ts';
 
 type LockTools = Pick<ChainTools, 'files' | 'images'>;
 
@@ -85,4 +86,12 @@ export async function isLocked(images: DiskImages, chain: readonly ImageFile[]):
     if (isFailure(error, 'IMAGE_UNREADABLE') && /lock/i.test(error.message)) return true;
     throw error;
   }
+}
+
+/** Throws PROTECTION_EXISTS: layers that a process may write to are not set aside. */
+export function checkGivenUp({ name }: Pick<MachineRecord, 'name'>, mayBeWritten: boolean): void {
+  if (!mayBeWritten) return;
+  throw replicationFailure('PROTECTION_EXISTS', `a process runs on the layers of ${name}, or may do so`, {
+    hint: 'Stop it first, or unprotect the machine without giving its layers up.',
+  });
 }

@@ -1,10 +1,15 @@
-import type { RunningMachine } from '../hypervisor/index.ts';
+import type { RunningMachine, Standstill } from '../hypervisor/index.ts';
 import { replicationFailure } from './errors.ts';
 import type { MachineRecord } from './records.ts';
 
 /** What the machine's process is doing, as far as this site can tell. */
 export type MachinePresence =
-  | { readonly state: 'running'; readonly processId: number | undefined }
+  | {
+      readonly state: 'running';
+      readonly processId: number | undefined;
+      /** Its guest stands still, as far as was seen when it was looked at last. */
+      readonly standstill?: GuestStandstill;
+    }
   | { readonly state: 'stopped' }
   /** It runs on other disks than the recorded tips: nothing is cut, sent or merged. */
   | {
@@ -16,8 +21,27 @@ export type MachinePresence =
   /** Its socket is held by another client, or does not answer sensibly. */
   | { readonly state: 'unreachable'; readonly reason: string };
 
+/** Why the guest of a process that runs does not; the disks are those that an I/O error is known to have happened to. */
+export interface GuestStandstill {
+  readonly why: Standstill['why'];
+  readonly diskIds: readonly string[];
+}
+
 export function presenceOf(running: RunningMachine | undefined): MachinePresence {
   return running ? { state: 'running', processId: running.processId } : { state: 'stopped' };
+}
+
+/** What a machine that is connected does, its guest included. */
+export async function guestPresence(
+  running: RunningMachine,
+  { disks }: Pick<MachineRecord, 'disks'>,
+): Promise<MachinePresence> {
+  const found = await running.standstill();
+  const { processId } = running;
+  if (found === undefined) return { state: 'running', processId };
+  const names = 'deviceNames' in found ? found.deviceNames : [];
+  const diskIds = disks.filter(({ deviceName }) => names.includes(deviceName)).map(({ diskId }) => diskId);
+  return { state: 'running', processId, standstill: { why: found.why, diskIds } };
 }
 
 /** Throws PROTECTION_STALE_BASE, PROTECTION_DISK_GONE for a machine whose chain must be left alone, as far as is known. */

@@ -1,5 +1,7 @@
 import type { MachineEvent, RunningMachine } from '../hypervisor/index.ts';
-import { type MachinePresence, presenceOf } from './machine-presence.ts';
+import { isFailure } from '../lib/errors.ts';
+import { guestPresence, type MachinePresence, presenceOf } from './machine-presence.ts';
+import type { MachineRecord } from './records.ts';
 
 /** The process of a machine, as far as this site is connected to it, and those who want to hear of it. */
 export class MachineProcess {
@@ -16,7 +18,10 @@ export class MachineProcess {
   adopt(running: RunningMachine): void {
     this.#running = running;
     this.presence = presenceOf(running);
-    const end = running.onEvent((event) => this.tell(event));
+    const end = running.onEvent((event) => {
+      if (event.name === 'RESUME' && this.presence.state === 'running') this.presence = presenceOf(running);
+      this.tell(event);
+    });
     void running.gone.then(() => {
       end();
       if (this.#running !== running) return;
@@ -24,6 +29,28 @@ export class MachineProcess {
       this.presence = { state: 'stopped' };
       this.tell({ name: 'WARMSITE_GONE', data: {} });
     });
+  }
+
+  /** Finds out whether the guest of a machine that is connected stands still. */
+  async lookAtGuest(record: MachineRecord): Promise<MachinePresence> {
+    const running = this.#running;
+    if (!running || this.presence.state !== 'running') return this.presence;
+    try {
+      const presence = await guestPresence(running, record);
+      if (this.#running === running) this.presence = presence;
+    } catch (error) {
+      // A process that has gone meanwhile is told of by its end.
+      if (!isFailure(error, 'QMP_DISCONNECTED')) throw error;
+    }
+    return this.presence;
+  }
+
+  async continueGuest({ dissolving }: MachineRecord): Promise<boolean> {
+    const running = this.#running;
+    if (!running || this.presence.state !== 'running' || dissolving) return false;
+    if ((await running.standstill())?.why !== 'no-space') return false;
+    await running.resume();
+    return true;
   }
 
   /** What stood in the way of its being taken for what it is has been removed. */

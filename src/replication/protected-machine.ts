@@ -11,7 +11,7 @@ import { checkRunsOn, inDoubt, type NewDisk, withDisk } from './disk-changes.ts'
 import { hasUncutChanges } from './disk-sizes.ts';
 import { type DissolutionGround, dissolve, inPhase, whyNotDissolved } from './dissolving.ts';
 import { replicationFailure } from './errors.ts';
-import { isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
+import { checkGivenUp, isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { giveBack, reconciledWithout, removeFormer, takenOut } from './leaving-disks.ts';
 import { endLeftBehind } from './left-behind.ts';
@@ -127,9 +127,17 @@ export class ProtectedMachine {
     return this.#changing.run(() => this.#attach());
   }
 
-  /** As `attach`, for asking often: where a stopped machine was found before, only its socket is tried. */
+  /** As `attach`, for asking often: of a stopped machine only the socket is tried. Tells whether the guest stands still, too. */
   look(): Promise<MachinePresence> {
-    return this.#changing.run(() => this.#attach(!this.#isSettledStopped));
+    return this.#changing.run(async () => {
+      await this.#attach(!this.#isSettledStopped);
+      return this.#process.lookAtGuest(this.#record);
+    });
+  }
+
+  /** Continues a guest that stands still for lack of space, and no other one. Whether it did. */
+  continueGuest(): Promise<boolean> {
+    return this.#changing.run(() => this.#process.continueGuest(this.#record));
   }
 
   async #attach(isThorough = true): Promise<MachinePresence> {
@@ -298,13 +306,7 @@ export class ProtectedMachine {
     return this.#deliveries.stillFor(() =>
       this.#changing.run(async () => {
         await this.#attach();
-        if (await this.#mayRunOnLayers()) {
-          throw replicationFailure(
-            'PROTECTION_EXISTS',
-            `a process runs on the layers of ${this.#record.name}, or may do so`,
-            { hint: 'Stop it first, or unprotect the machine without giving its layers up.' },
-          );
-        }
+        checkGivenUp(this.#record, await this.#mayRunOnLayers());
         await this.#storeRecord(inPhase(this.#record, 'setting-aside'));
         await this.#dissolve();
       }),
@@ -451,8 +453,7 @@ export class ProtectedMachine {
 
   /** From now on it is found, and its owner's files lie, elsewhere; nothing is sent anew. Throws as `moveMachine`. */
   move(place: MachinePlace): Promise<void> {
-    const work = () => this.#changing.run(() => moveMachine(this.#ground, place));
-    return this.#deliveries.stillFor(work);
+    return this.#deliveries.stillFor(() => this.#changing.run(() => moveMachine(this.#ground, place)));
   }
 
   /** Calls the machine something else from its next cut on. */

@@ -1,4 +1,4 @@
-import type { GuestCommandReport, RunningMachine } from '../hypervisor/index.ts';
+import type { GuestCommandReport, RunningMachine, Standstill } from '../hypervisor/index.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Consistency, CopyType, GuestProgram } from '../recovery-point/index.ts';
 import type { OwedHooks } from './owed-hooks.ts';
@@ -8,6 +8,14 @@ import type { HookReport } from './records.ts';
 const REASON_MAX = 900;
 /** Of what a hook printed, so much is part of the reason. */
 const SAID_MAX = 300;
+
+const STANDS_STILL: Readonly<Record<Standstill['why'], string>> = {
+  paused: 'the guest stands still: it is paused',
+  'no-space': 'the guest stands still: a disk of it has no space left to grow',
+  'io-error': 'the guest stands still after an I/O error',
+  'shut-down': 'the guest has shut down',
+  crashed: 'the guest has crashed',
+};
 
 /** What a copy reached, and how its hooks went. */
 export interface Quiesced<T> {
@@ -24,7 +32,7 @@ export interface Quiesced<T> {
  * that are due run before this does.
  */
 export async function quiesced<T>(o: {
-  readonly running: Pick<RunningMachine, 'runInGuest' | 'whileFrozen'>;
+  readonly running: Pick<RunningMachine, 'runInGuest' | 'whileFrozen' | 'standstill'>;
   readonly type: CopyType;
   readonly cutId: string;
   readonly freezeLimitMs: number;
@@ -34,7 +42,14 @@ export async function quiesced<T>(o: {
 }): Promise<Quiesced<T>> {
   const { running, owed, work } = o;
   const hooks = o.type.hooks ?? {};
-  if (Object.keys(hooks).length === 0) return sealed(o, work);
+  const hasHooks = Object.keys(hooks).length > 0;
+  if (hasHooks || o.type.aim !== 'crash') {
+    // It would answer nobody, and do what it was told when it goes on: freeze, say, when nobody waits for it any more.
+    const standstill = await running.standstill();
+    if (standstill)
+      return { result: await work(), consistency: 'crash', degraded: STANDS_STILL[standstill.why] };
+  }
+  if (!hasHooks) return sealed(o, work);
   const left = await owed.settle(running);
   if (left !== undefined) return { result: await work(), consistency: 'crash', degraded: clipped(left) };
 

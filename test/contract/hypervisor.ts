@@ -108,6 +108,7 @@ export function hypervisorContract(name: string, make: (t: CleanUp) => Promise<M
       const report = await it.hypervisor.whilePaused([it.running], 10_000, async () => void (await cut(it)));
       assert.deepEqual([report.together, report.eachMs], [true, [0]]);
       assert.equal(await it.running.state(), 'paused');
+      assert.deepEqual(await it.running.standstill(), { why: 'paused' });
     });
 
     test('S0.28 work that takes too long is not waited for: the machine runs on', async (t) => {

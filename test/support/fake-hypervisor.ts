@@ -17,6 +17,7 @@ import type {
   PreparedCut,
   QuiesceReport,
   RunningMachine,
+  Standstill,
   StartRequest,
 } from '../../src/hypervisor/index.ts';
 import { HYPERVISOR_ERRORS } from '../../src/hypervisor/index.ts';
@@ -206,7 +207,14 @@ class FakeConnection implements RunningMachine {
   }
 
   async state(): Promise<MachineState> {
-    return this.#actor.turn('state', () => (this.#machine.isPaused ? 'paused' : 'running'));
+    return this.#actor.turn('state', () => {
+      const { why = 'running' } = this.#machine.standstill ?? {};
+      return why === 'no-space' ? 'io-error' : why;
+    });
+  }
+
+  async standstill(): Promise<Standstill | undefined> {
+    return this.#machine.standstill;
   }
 
   disks(): Promise<readonly MachineDisk[]> {

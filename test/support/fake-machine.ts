@@ -1,4 +1,4 @@
-import type { DiskCut, ImageFile, MachineDisk } from '../../src/hypervisor/index.ts';
+import type { DiskCut, ImageFile, MachineDisk, Standstill } from '../../src/hypervisor/index.ts';
 import type { FileSystem } from '../../src/lib/files.ts';
 import type { Actor } from './actor.ts';
 import { commitLayer, type ImageLocks, openFiles } from './fake-images.ts';
@@ -41,7 +41,7 @@ export class FakeMachine {
   /** Commits of the tip that are under way, by device. */
   readonly #commits = new Map<string, TipCommit>();
   #isAlive = true;
-  #isPaused = false;
+  #standstill: Standstill | undefined;
 
   private constructor(o: {
     files: FileSystem;
@@ -85,15 +85,25 @@ export class FakeMachine {
 
   /** The guest's processors stand still: it writes nothing. */
   get isPaused(): boolean {
-    return this.#isPaused;
+    return this.#standstill !== undefined;
   }
 
+  get standstill(): Standstill | undefined {
+    return this.#standstill;
+  }
+
+  /** One that stands still already does so for the same reason as before. */
   pause(): void {
-    this.#isPaused = true;
+    this.#standstill ??= { why: 'paused' };
+  }
+
+  /** An I/O error stops the guest. */
+  fail(why: 'no-space' | 'io-error', deviceName: string): void {
+    this.#standstill ??= { why, deviceNames: [deviceName] };
   }
 
   resume(): void {
-    this.#isPaused = false;
+    this.#standstill = undefined;
   }
 
   get isAlive(): boolean {

@@ -16,11 +16,18 @@ import { type CleanUp, temporaryDirectory } from './temporary.ts';
 
 /**
  * Two sites of this process, served and paired over the loopback: machines of `home` can be protected to `away`. The clock of
- * `home` is ahead by `aheadMs`.
+ * `home` is ahead by `aheadMs`. `prepare` may mount what their directories of these names are to lie on.
  */
-export async function pairedSites(context: CleanUp, { aheadMs = 0 }: { aheadMs?: number } = {}) {
+export async function pairedSites(
+  context: CleanUp,
+  {
+    aheadMs = 0,
+    prepare,
+  }: { aheadMs?: number; prepare?: (t: CleanUp, directory: string) => Promise<void> } = {},
+) {
   const t = lastFirst(context);
   const directory = await temporaryDirectory(t);
+  await prepare?.(t, directory);
   const home = await TestSite.init(t, directory, 'home', clockAheadBy(aheadMs));
   const away = await TestSite.init(t, directory, 'away');
   const homeApi = await home.serve();

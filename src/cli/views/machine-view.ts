@@ -21,6 +21,25 @@ const REPLICA_TONES: Readonly<Record<ReplicaState, Tone>> = {
   broken: 'bad',
 };
 
+type Standstill = NonNullable<Presence['standstill']>;
+
+const STANDSTILLS: Readonly<Record<Standstill['why'], Exclude<Cell, string>>> = {
+  paused: { text: 'paused', tone: 'warning' },
+  'no-space': { text: 'no space', tone: 'bad' },
+  'io-error': { text: 'I/O error', tone: 'bad' },
+  'shut-down': { text: 'shut down', tone: 'plain' },
+  crashed: { text: 'crashed', tone: 'bad' },
+};
+
+function presenceCell({ state, standstill }: Presence): Cell {
+  return standstill ? STANDSTILLS[standstill.why] : { text: state, tone: PRESENCE_TONES[state] };
+}
+
+function standstillCell({ why, disks }: Standstill): Cell {
+  const { text, tone } = STANDSTILLS[why];
+  return { tone, text: `stands still: ${text}${disks.length === 0 ? '' : ` (${disks.join(', ')})`}` };
+}
+
 export function printMachines(page: Page, machines: readonly MachineView[], nowMs: number): void {
   if (machines.length === 0) {
     page.line('No machines. Add one of this host with warmsite vm add; replicas appear by themselves.');
@@ -49,7 +68,7 @@ function rowOf(machine: MachineView, nowMs: number): (Cell | undefined)[] {
     return [
       name,
       role,
-      { text: presence.state, tone: PRESENCE_TONES[presence.state] },
+      presenceCell(presence),
       replication ? phaseOf(replication) : 'not protected',
       newest ? `${newest.sequence}, ${formatAge(newest.cutAtMs ?? newest.atMs, nowMs)}` : '',
       ...rpoCells(replication?.rpo),
@@ -120,6 +139,7 @@ function printProtected(page: Page, atHome: NonNullable<MachineView['protected']
   page.title('Process').fields([
     ['kind', kind === 'managed' ? 'started by this site' : 'started by somebody else, attached'],
     ['state', { text: presence.state, tone: PRESENCE_TONES[presence.state] }],
+    ['guest', presence.standstill && standstillCell(presence.standstill)],
     ['reason', presence.reason],
     ['process', presence.processId === undefined ? undefined : String(presence.processId)],
     ['QMP socket', qmpPath],

@@ -49,6 +49,26 @@ function diskOf(device: Reply): MachineDisk {
   return { deviceName, tipNode, chain, sizeBytes, ...(unsupported ? { unsupported } : {}) };
 }
 
+/** A device that a guest has had an I/O error on. */
+export interface FailedDevice {
+  readonly deviceName: string;
+  readonly tipNode: string;
+  /** The first of its errors was a lack of space. */
+  readonly isFull: boolean;
+}
+
+/** Devices with an I/O error that would stop the guest, now or at any time before: QEMU does not forget it when it goes on. */
+export function failedDevicesOf(queryBlock: unknown): FailedDevice[] {
+  return listOf(queryBlock, 'query-block')
+    .filter((device) => isRecord(device.inserted))
+    .filter(({ 'io-status': status }) => status === 'nospace' || status === 'failed')
+    .map((device) => ({
+      deviceName: textOf(device.qdev) || textOf(device.device),
+      tipNode: textOf((device.inserted as Reply)['node-name']),
+      isFull: device['io-status'] === 'nospace',
+    }));
+}
+
 /**
  * The file behind a node's file name, which QEMU gives as a plain path or, where options differ from what the
  * header says, as `json:{…}`.

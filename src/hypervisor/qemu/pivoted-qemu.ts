@@ -21,9 +21,10 @@ export class PivotedQemu implements PivotedMachine {
         return 'running';
       case 'shutdown':
         return 'shut-down';
+      case 'io-error':
+        return 'io-error';
       case 'guest-panicked':
       case 'internal-error':
-      case 'io-error':
         return 'crashed';
       default:
         return 'paused';

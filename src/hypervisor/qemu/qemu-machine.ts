@@ -25,6 +25,7 @@ import type {
   PreparedCut,
   QuiesceReport,
   RunningMachine,
+  Standstill,
 } from '../hypervisor.ts';
 import type { ImageFile } from '../images.ts';
 import { pivot, settlePivots } from '../pivot.ts';
@@ -32,6 +33,7 @@ import { AgentPortWatch } from './agent-port.ts';
 import { fileNodesOf, nodeNameOf } from './block-graph.ts';
 import { configurationOf, identityOf } from './captured-configuration.ts';
 import { runInGuest } from './guest-command.ts';
+import { IoErrors } from './io-errors.ts';
 import { PivotGuard } from './pivot-guard.ts';
 import { PivotedQemu } from './pivoted-qemu.ts';
 import { syncFile } from './qemu-images.ts';
@@ -48,6 +50,7 @@ export class QemuMachine implements RunningMachine {
   /** What is done through the guest's agent, one after the other: freezes, thaws, commands. */
   readonly #freezing = new Mutex();
   readonly #letGo = new AbortController();
+  readonly #ioErrors = new IoErrors();
 
   constructor(o: { qmp: QmpClient; sockets: MachineSockets; processId?: number; clock: Clock }) {
     this.#qmp = o.qmp;
@@ -56,6 +59,7 @@ export class QemuMachine implements RunningMachine {
     this.#clock = o.clock;
     this.#base = new PivotedQemu(o.qmp);
     this.gone = o.qmp.closed.then(() => undefined);
+    o.qmp.subscribe(({ event, data }) => this.#ioErrors.hear(event, data));
   }
 
   /** The connection that a pause guard shares. */
@@ -65,6 +69,13 @@ export class QemuMachine implements RunningMachine {
 
   state(): Promise<MachineState> {
     return this.#base.state();
+  }
+
+  async standstill(): Promise<Standstill | undefined> {
+    const state = await this.#base.state();
+    if (state === 'running') return undefined;
+    if (state !== 'io-error') return { why: state };
+    return this.#ioErrors.standstill(await this.#qmp.execute('query-block'));
   }
 
   identity(): Promise<MachineIdentity> {

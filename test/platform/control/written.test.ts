@@ -4,6 +4,7 @@ import { it } from 'node:test';
 import { EventHub } from '../../../src/control/event-hub.ts';
 import { ReplicationLoop } from '../../../src/control/replication-loop.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
+import { spaceAt } from '../../../src/lib/host-files.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import type { CopySchedule } from '../../../src/recovery-point/index.ts';
 import { monitoredMachine } from '../../support/monitored-machine.ts';
@@ -31,6 +32,7 @@ it('S0.8 QEMU tells when as much is written as the policy says, over all disks, 
     audit: { note: () => undefined },
     identities: { look: async () => undefined, forget: () => undefined },
     target: () => sites.target,
+    spaceAt,
   });
   t.after(() => loop.stop());
   const next = (change: string) =>

@@ -3,6 +3,7 @@ import type { MachineEvent } from '../../../src/hypervisor/index.ts';
 import { Failure } from '../../../src/lib/errors.ts';
 import type {
   CutRecord,
+  GuestStandstill,
   MachinePresence,
   MachineRecord,
   Protection,
@@ -33,6 +34,7 @@ export class FakeMachine implements LoopMachine {
   sendFailure: Error | undefined;
   readonly made: string[] = [];
   running: LoopMachine['running'];
+  continued = 0;
   readonly #wallMs: () => number;
   readonly #listeners = new Set<(event: MachineEvent) => void>();
 
@@ -74,6 +76,27 @@ export class FakeMachine implements LoopMachine {
   onEvent(listener: (event: MachineEvent) => void): () => void {
     this.#listeners.add(listener);
     return () => this.#listeners.delete(listener);
+  }
+
+  /** Its guest stops: `disk0` is what failed, if something has. */
+  stop(why: GuestStandstill['why']): void {
+    const diskIds = why === 'no-space' || why === 'io-error' ? ['disk0'] : [];
+    this.found = { state: 'running', processId: 1, standstill: { why, diskIds } };
+    this.tell({ name: 'STOP', data: {} });
+  }
+
+  /** Its guest goes on. */
+  resume(): void {
+    this.presence = { state: 'running', processId: 1 };
+    this.found = this.presence;
+    this.tell({ name: 'RESUME', data: {} });
+  }
+
+  async continueGuest(): Promise<boolean> {
+    if (this.found.state !== 'running' || this.found.standstill?.why !== 'no-space') return false;
+    this.continued += 1;
+    this.resume();
+    return true;
   }
 
   /** The process of the machine ends. */

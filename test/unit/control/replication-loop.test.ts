@@ -4,6 +4,7 @@ import type { AlertView } from '../../../src/api/index.ts';
 import type { AuditedAct } from '../../../src/control/audit.ts';
 import { EventHub } from '../../../src/control/event-hub.ts';
 import { LOOK_EVERY_MS, ReplicationLoop } from '../../../src/control/replication-loop.ts';
+import { ROOM_LOOK_EVERY_MS } from '../../../src/control/standstill-watch.ts';
 import { RETRY_PAUSE_MAX_MS } from '../../../src/control/target-sender.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
@@ -31,10 +32,12 @@ async function looping(
   prepare?.(machine);
   const alerts = new Map<string, { severity: AlertView['severity']; failure: Failure }>();
   const tip = { sizeBytes: 1 };
+  const space = { freeBytes: 0, totalBytes: 10_000 * MIB };
   const notes: AuditedAct[] = [];
   const loop = new ReplicationLoop(machine, {
     ...{ clock, random: systemRandom, log: silentLog, events: new EventHub(), zones: new Zones() },
     files: { sizeOf: async () => tip.sizeBytes },
+    spaceAt: async () => space,
     alerts: {
       raise: (key, severity, raised) => void alerts.set(key, { severity, failure: raised }),
       clear: (key) => void alerts.delete(key),
@@ -49,7 +52,7 @@ async function looping(
     await loop.stop();
     assert.equal(clock.pending, 0, 'no timer outlives the loop');
   });
-  return { clock, machine, loop, alerts, tip, notes };
+  return { clock, machine, loop, alerts, tip, space, notes };
 }
 
 describe('replication loop', () => {
@@ -271,6 +274,80 @@ describe('replication loop', () => {
     );
     assert.match(loop.report().lastSkip!.reason, /does not run/);
     assert.equal(loop.report().rpo.actualMs, 0);
+  });
+
+  describe('a guest that stands still', () => {
+    const key = `standstill:${MACHINE_ID}`;
+
+    it('for lack of space is told, copied once, and continued when there is room; not sooner, and not by a busy loop', async (t) => {
+      const { clock, machine, loop, alerts, space, notes } = await looping(t, EVERY_5_S);
+      machine.stop('no-space');
+      await clock.turn(0);
+      const { severity, failure: raised } = alerts.get(key)!;
+      assert.deepEqual([severity, raised.code], ['critical', 'MACHINE_NO_SPACE']);
+      assert.match(raised.message, /box stands still: disk disk0 cannot grow, no space is left in \/$/);
+      const [made, looks] = [machine.made.length, machine.looks];
+      await clock.turn(600_000);
+      assert.equal(machine.made.length, made + 1, 'what it has written until then, once');
+      assert.match(loop.report().lastSkip!.reason, /stands still/);
+      assert.equal(loop.report().rpo.actualMs, 0);
+      assert.deepEqual([machine.looks - looks, machine.continued], [600_000 / ROOM_LOOK_EVERY_MS, 0]);
+      space.freeBytes = 256 * MIB - 1;
+      await clock.turn(ROOM_LOOK_EVERY_MS);
+      assert.equal(machine.continued, 0);
+      space.freeBytes = 256 * MIB;
+      await clock.turn(ROOM_LOOK_EVERY_MS);
+      assert.deepEqual([machine.continued, alerts.has(key)], [1, false]);
+      assert.deepEqual(notes, [{ actor: 'site', act: 'vm.continue', subject: MACHINE_ID }]);
+      await clock.turn(5000);
+      assert.equal(machine.made.length, made + 2, 'it is copied as before');
+    });
+
+    it('again right after it was continued is left alone for longer and longer', async (t) => {
+      const { clock, machine, space } = await looping(t, { schedules: [] });
+      space.freeBytes = 1000 * MIB;
+      const again = async () => {
+        machine.stop('no-space');
+        await clock.turn(0);
+      };
+      await again();
+      assert.equal(machine.continued, 1, 'there is room: at once');
+      for (const [index, pauseMs] of [5_000, 10_000, 20_000, 40_000].entries()) {
+        await again();
+        await clock.turn(pauseMs - 1);
+        assert.equal(machine.continued, index + 1);
+        await clock.turn(1);
+        assert.equal(machine.continued, index + 2);
+      }
+      await clock.turn(10 * 60_000);
+      await again();
+      assert.equal(machine.continued, 6, 'it has run for long: at once again');
+    });
+
+    it('for any other reason is never continued; an I/O error is told', async (t) => {
+      const { clock, machine, alerts, space } = await looping(t, EVERY_5_S);
+      space.freeBytes = 1000 * MIB;
+      for (const why of ['paused', 'io-error', 'crashed', 'shut-down'] as const) {
+        machine.stop(why);
+        await clock.turn(0);
+        assert.equal(alerts.get(key)?.failure.code, why === 'io-error' ? 'MACHINE_IO_ERROR' : undefined);
+        const made = machine.made.length;
+        await clock.turn(60_000);
+        assert.deepEqual([machine.continued, machine.made.length], [0, made + 1], why);
+        machine.resume();
+        await clock.turn(5000);
+        assert.deepEqual([machine.made.length, alerts.has(key)], [made + 2, false]);
+      }
+    });
+
+    it('takes part in the cuts of its group: one that is missing would cost the others their instant', async (t) => {
+      const { clock, machine, loop } = await looping(t, { schedules: [] });
+      machine.stop('paused');
+      await clock.turn(0);
+      await loop.cutNow('crash');
+      const { ordinal } = await loop.cutTogether('crash', {} as Parameters<typeof loop.cutTogether>[1]);
+      assert.equal(ordinal, machine.made.length);
+    });
   });
 
   it('notices writes to the tip of a stopped machine by its size', async (t) => {

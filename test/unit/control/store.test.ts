@@ -192,3 +192,100 @@ describe('site initialisation', () => {
     await assert.rejects(initSite(TOOLS, { dataDirectory: site, name: '' }), { code: 'PEER_NAME_INVALID' });
   });
 });
+
+describe('a database on a file system that is full', () => {
+  /** Leaves room for nothing: as if the file could not grow. */
+  function full(database: DatabaseSync): void {
+    const { page_count: pages } = database.prepare('PRAGMA page_count').get()!;
+    database.exec(`PRAGMA max_page_count = ${pages}; CREATE TABLE filler (bytes BLOB) STRICT`);
+    for (let bytes = 1024 * 1024; bytes >= 1024; ) {
+      try {
+        database.exec(`INSERT INTO filler VALUES (zeroblob(${bytes}))`);
+      } catch {
+        bytes /= 2;
+      }
+    }
+  }
+
+  async function opened(t: Parameters<typeof temporaryDirectory>[0]) {
+    const path = join(await temporaryDirectory(t), 'site.db');
+    const database = openDatabase(path);
+    t.after(() => database.close());
+    const clock = new FakeClock();
+    const events = new EventHub();
+    const told: string[] = [];
+    events.listen((event) => event.event === 'alert' && told.push(event.alert.code));
+    const alerts = new Alerts({ database, clock, events, log: silentLog });
+    return { database, clock, told, alerts, audit: new Audit({ database, clock }) };
+  }
+
+  const makeRoom = (database: DatabaseSync) => database.exec('PRAGMA max_page_count = 1000000');
+  /** Larger than a page, so that it finds no room in one that is there already. */
+  const long = { details: { text: 'x'.repeat(10_000) } };
+  const longFailure = failure('DISK_FULL'.padEnd(10_000, '!'), 'later');
+
+  it('has taken room in advance for what must be told then', async (t) => {
+    const { database, alerts, audit } = await opened(t);
+    const { page_count: pages } = database.prepare('PRAGMA page_count').get()!;
+    database.exec(`PRAGMA max_page_count = ${pages}`);
+    for (let i = 0; i < 50; i++) {
+      alerts.raise(`key${i}`, 'critical', longFailure);
+      audit.note({ actor: 'site', act: 'vm.continue', ...long });
+    }
+    assert.equal(database.prepare('SELECT count(*) AS stored FROM alerts').get()!.stored, 50);
+    assert.deepEqual(audit.check(), { state: 'whole' });
+    assert.equal(audit.list({ limit: 100 }).length, 50);
+  });
+
+  it('loses no alert, and stores those that stand as soon as there is room', async (t) => {
+    const { database, clock, told, alerts } = await opened(t);
+    alerts.raise('before', 'warning', failure('PEER_UNREACHABLE', 'later'));
+    full(database);
+    alerts.raise('space', 'critical', longFailure);
+    alerts.raise('other', 'critical', longFailure);
+    alerts.raise('space', 'critical', longFailure);
+    alerts.clear('other');
+    const standing = () => alerts.list({ all: false }).map(({ key, count }) => [key, count]);
+    assert.deepEqual(standing(), [
+      ['space', 2],
+      ['before', 1],
+    ]);
+    assert.equal(told.length, 4);
+    const again = new Alerts({ database, clock, events: new EventHub(), log: silentLog });
+    assert.deepEqual(
+      again.list({ all: false }).map(({ key }) => key),
+      ['before'],
+    );
+    makeRoom(database);
+    alerts.clear('before');
+    assert.deepEqual(again.list({ all: false }), alerts.list({ all: false }));
+    assert.deepEqual(standing(), [['space', 2]]);
+  });
+
+  it('refuses an act whose intent finds no room, and keeps what has happened until there is some', async (t) => {
+    const { database, clock, audit } = await opened(t);
+    const act = { actor: 'operator:test', act: 'vm.stop', ...long };
+    const intent = audit.begin(act);
+    full(database);
+    const work = () => assert.fail('it was begun');
+    await assert.rejects(audit.acting(act, work), { code: 'SITE_DATABASE_FULL' });
+    audit.note({ actor: 'site', act: 'vm.continue', ...long });
+    audit.end(intent, act, undefined);
+    assert.equal(audit.list({ limit: 10 }).length, 1);
+    const happenedAtMs = clock.wallMs();
+    await clock.turn(60_000);
+    makeRoom(database);
+    await audit.acting(act, async () => undefined);
+    assert.deepEqual(
+      audit.list({ limit: 10 }).map(({ act: what, phase, atMs }) => [what, phase, atMs - happenedAtMs]),
+      [
+        ['vm.stop', 'done', 60_000],
+        ['vm.stop', 'intent', 60_000],
+        ['vm.stop', 'done', 0],
+        ['vm.continue', 'done', 0],
+        ['vm.stop', 'intent', 0],
+      ],
+    );
+    assert.deepEqual(audit.check(), { state: 'whole' });
+  });
+});

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
+import type { Standstill } from '../../../src/hypervisor/index.ts';
 import { runInGuest } from '../../../src/hypervisor/qemu/guest-command.ts';
 import { whileFrozen } from '../../../src/hypervisor/qemu/quiesce.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
@@ -53,6 +54,7 @@ async function guest(t: TestContext, programs: Readonly<Record<string, Program>>
   const owed = await open();
   const watchAgent = () => ({ hasChanged: async () => false, close: () => undefined });
   const machine = {
+    standstill: async (): Promise<Standstill | undefined> => undefined,
     whileFrozen: <T>(limitMs: number, work: () => Promise<T>) =>
       whileFrozen({ agentPath: agent.path, watchAgent, limitMs, clock, work }),
     runInGuest: (command: Parameters<typeof runInGuest>[1]) => runInGuest(agent.path, command, clock),
@@ -157,6 +159,17 @@ test('S0.6 an agent that dies with the first hook: the copy is made, and what is
   assert.equal((await open()).exist, false);
   assert.equal(await later.settle(machine), undefined, 'and only once');
   assert.equal(done.length, 5);
+});
+
+test('S0.6 a guest that stands still is asked nothing: it would freeze when it goes on and nobody waits for it', async (t) => {
+  const { copy, done, owed, machine } = await guest(t, {});
+  machine.standstill = async () => ({ why: 'no-space', deviceNames: [] });
+  for (const type of [{}, { hooks: {} }]) {
+    const { consistency, degraded } = await copy(type);
+    assert.deepEqual([consistency, degraded?.startsWith('the guest stands still')], ['crash', true]);
+  }
+  assert.deepEqual(done, ['cut', 'cut']);
+  assert.equal(owed.exist, false);
 });
 
 test('S0.6 a freeze that fails costs the consistency, and the hook for failure runs last', async (t) => {
