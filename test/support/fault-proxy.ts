@@ -35,7 +35,7 @@ export class FaultProxy {
   connections = 0;
   /** Bytes passed on upwards so far, over all connections. */
   upBytes = 0;
-  /** Called when bytes of a connection upwards have been cut or garbled; may set what comes next. */
+  /** Called when a connection has been cut or garbled; may set what comes next. */
   onFault: () => void = () => undefined;
 
   readonly #server: Server;
@@ -114,7 +114,7 @@ export class FaultProxy {
       if (flipAt >= 0 && flipAt < piece.length) {
         piece = Buffer.from(piece);
         piece[flipAt] = piece[flipAt]! ^ 1;
-        if (faults === this.up) this.onFault();
+        this.onFault();
       }
       const cutAt = (faults.cutAfterBytes ?? Number.POSITIVE_INFINITY) - passed;
       const stallAt = (faults.stallAfterBytes ?? Number.POSITIVE_INFINITY) - passed;
@@ -125,7 +125,7 @@ export class FaultProxy {
       if (faults === this.up) this.upBytes += allowed;
       if (cutAt <= piece.length) {
         reset(pair);
-        if (faults === this.up) this.onFault();
+        this.onFault();
         return;
       }
       // Kept open and never read again, until somebody closes it.

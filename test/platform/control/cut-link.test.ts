@@ -32,7 +32,11 @@ async function writeDelta(api: TestApi, random: SimRandom, round: number): Promi
   await retrying({ clock: systemClock, random: systemRandom }, backoff, () => runCommand('qemu-io', write));
 }
 
+/** What comes back over a connection: its handshake, and an acknowledgement. */
+const ANSWER_BYTES = 4096;
+
 interface Fault {
+  readonly way: 'up' | 'down';
   readonly kind: 'cutAfterBytes' | 'flipByteAt';
   /** Of its connection. */
   readonly at: number;
@@ -45,17 +49,25 @@ interface Fault {
 function faultyLinks(proxy: FaultProxy, random: SimRandom, crossed: () => number) {
   const faults: Fault[] = [];
   let next: Fault | undefined;
-  const arm = () => {
-    delete proxy.up.cutAfterBytes;
-    delete proxy.up.flipByteAt;
+  const heal = () => {
+    for (const way of [proxy.up, proxy.down]) {
+      delete way.cutAfterBytes;
+      delete way.flipByteAt;
+    }
     next = undefined;
-    if (faults.length === FAULTS_A_ROUND) return;
+  };
+  const draw = (): Fault => {
     const kind = random.below(3) === 0 ? 'flipByteAt' : 'cutAfterBytes';
-    const leftBytes = Math.max(MIB, DELTA_BYTES - crossed());
-    const at =
-      faults.length === 0 ? random.between(DELTA_BYTES / 2, DELTA_BYTES - MIB) : random.below(leftBytes);
-    proxy.up[kind] = at;
-    next = { kind, at };
+    if (faults.length === 0)
+      return { way: 'up', kind, at: random.between(DELTA_BYTES / 2, DELTA_BYTES - MIB) };
+    if (random.below(2) === 0) return { way: 'down', kind, at: random.below(ANSWER_BYTES) };
+    return { way: 'up', kind, at: random.below(Math.max(MIB, DELTA_BYTES - crossed())) };
+  };
+  const arm = () => {
+    heal();
+    if (faults.length === FAULTS_A_ROUND) return;
+    next = draw();
+    proxy[next.way][next.kind] = next.at;
   };
   proxy.onFault = () => {
     if (next) faults.push(next);
@@ -65,8 +77,7 @@ function faultyLinks(proxy: FaultProxy, random: SimRandom, crossed: () => number
   return {
     end(): readonly Fault[] {
       proxy.onFault = () => undefined;
-      delete proxy.up.cutAfterBytes;
-      delete proxy.up.flipByteAt;
+      heal();
       return faults;
     },
   };
@@ -99,12 +110,15 @@ it('S0.10 after every cut and every flipped bit of the link a copy goes on where
     await resultOf(homeApi, created.job);
     const faults = links.end();
     const { changedBytes, receivedBytes } = (await awayApi.call('point.list', BOX)).at(-1)!;
-    const said = faults.map(({ kind, at }) => `${kind} ${at}`).join(', ');
+    const said = faults.map(({ way, kind, at }) => `${way} ${kind} ${at}`).join(', ');
     context.diagnostic(
       `round ${round}: ${said}; ${crossed()} bytes crossed, of a delta of ${changedBytes}; the last upload had ${receivedBytes}`,
     );
     assert.ok(faults.length > 0 && changedBytes! >= DELTA_BYTES);
-    const again = faults.reduce((sum, { at }) => sum + Math.min(at, WINDOW_BYTES), 0);
+    const again = faults.reduce(
+      (sum, { way, at }) => sum + (way === 'up' ? Math.min(at, WINDOW_BYTES) : WINDOW_BYTES),
+      0,
+    );
     const limit = changedBytes! * 1.02 + again + TALK_BYTES;
     assert.ok(crossed() <= limit, `${crossed()} bytes, of at most ${limit}`);
   }
