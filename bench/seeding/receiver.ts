@@ -29,6 +29,7 @@ const receiver = new ReplicationReceiver({
   onPublished: () => process.send!({ peakMiB: rssPeakMiB() }),
   acceptOrigin: () => Promise.reject(new Error('nothing is forwarded')),
   preview: () => Promise.reject(new Error('nobody asks for a preview')),
+  checkRoom: () => Promise.resolve(),
   olderDisks: () => undefined,
 });
 const pairing = new Pairing({

@@ -50,6 +50,7 @@ import { PeerActs } from './peer-acts.ts';
 import { PeerLinks } from './peer-links.ts';
 import { PointActs } from './point-acts.ts';
 import { PointIndex } from './point-index.ts';
+import { checkRoom } from './receive-floor.ts';
 import { ReplicaActs } from './replica-acts.ts';
 import { ReplicaKeeper } from './replica-keeper.ts';
 import { RetentionFloor } from './retention-floor.ts';
@@ -447,7 +448,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     onPaired: (peer) =>
       audit.note({ actor: `peer:${peer.siteId}`, act: 'site.paired', subject: peer.siteId }),
   });
-  const receiver = receiverOf(ground, keeper, forwards);
+  const receiver = receiverOf(ground, dataDirectory, keeper, forwards);
   const peerServer = await PeerServer.listen({
     ...settings.peer,
     ...{ identity, peers, pairing, clock, random, log, calls: receiver.calls, upload: receiver.upload },
@@ -463,12 +464,14 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
 /** Takes what other sites bring, and tells those who care for it. */
 function receiverOf(
   { replicas, origins, olderCopies, audit, events, tools: { clock, log } }: Ground,
+  dataDirectory: string,
   keeper: ReplicaKeeper,
   forwards: Forwards,
 ): ReplicationReceiver {
   return new ReplicationReceiver({
     ...{ replicas, log, wallMs: () => clock.wallMs() },
     olderDisks: (...named) => olderCopies.disksFor(...named),
+    checkRoom: () => checkRoom(dataDirectory),
     onPublished: (replica, { pointId, sequence }) => {
       const { machineId, sourceSiteId } = replica.record;
       void olderCopies.published(sourceSiteId, replica.record);

@@ -73,6 +73,8 @@ export interface ReceiverTools {
   readonly preview: (replica: Replica, policy: RetentionPolicy) => Promise<RetentionPreview>;
   /** What somebody has said is an older copy of the disks of this machine; undefined if nobody has. */
   readonly olderDisks: (siteId: string, machineName: string, header: DeltaHeader) => OlderDisks | undefined;
+  /** Throws while there is no room for further deltas. */
+  readonly checkRoom: () => Promise<void>;
   /** Whether points of this origin may be taken from a site that is not it; throws if not. */
   readonly acceptOrigin: (origin: Origin, fromSiteId: string) => Promise<void>;
 }
@@ -157,6 +159,8 @@ export class ReplicationReceiver {
     const retention = retentionFromWire(wire);
     const skewMs = Math.round(wallMs - this.#tools.wallMs());
     const replica = await this.#replicaFor(from, header, machineName, retention);
+    // What has arrived before is said again, and takes no room.
+    if (replica.newest?.statement.pointId !== header.pointId) await this.#tools.checkRoom();
     const answer = await replica.offer({ header, skewMs });
     if (answer.kind === 'accept') return this.#accept(answer, replica, header);
     if (answer.kind === 'conflict') {

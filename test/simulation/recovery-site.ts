@@ -99,6 +99,7 @@ export class RecoverySite {
         (said) => this.#o.onTrouble('R offer', new Error(said)),
       );
       const receiver = new ReplicationReceiver({
+        checkRoom: () => Promise.resolve(),
         replicas,
         wallMs: () => process.clock.wallMs(),
         log: silentLog,

@@ -28,6 +28,7 @@ async function receivingSite(t: CleanUp) {
     olderFor: sites.olderFor([{ diskId: 'system', path, format: 'raw' }]),
   };
   const receiver = new ReplicationReceiver({
+    checkRoom: () => Promise.resolve(),
     ...{ replicas: sites.replicas, log: silentLog, wallMs: () => 0 },
     onPublished: () => undefined,
     acceptOrigin: () => Promise.reject(new Error('nothing is forwarded')),
