@@ -1,5 +1,11 @@
 import type { AddDiskRequest } from '../api/index.ts';
-import type { ImageFile, MachineConfiguration, MachineDisk, RunningMachine } from '../hypervisor/index.ts';
+import {
+  type ImageFile,
+  type MachineConfiguration,
+  type MachineDisk,
+  placeOfNewDisk,
+  type RunningMachine,
+} from '../hypervisor/index.ts';
 import { messageOf } from '../lib/errors.ts';
 import { runCommand } from '../lib/processes.ts';
 import type { MachineRecord, NewDisk, ProtectedDisk } from '../replication/index.ts';
@@ -113,7 +119,8 @@ async function diskOfFile(
   }
   const sizeBytes = await virtualSize(file);
   const disk = { diskId, deviceName: deviceNameOf(diskId, bus), chain: [{ ...file }], sizeBytes };
-  return { disk, configuration: { diskId, bus, sizeBytes } };
+  const pciPlace = placeOfNewDisk(record.configuration, bus);
+  return { disk, configuration: { diskId, bus, sizeBytes, ...(pciPlace ? { pciPlace } : {}) } };
 }
 
 /** As disks are named that a person has not named: `disk0`, `disk1` … */

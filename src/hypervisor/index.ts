@@ -23,6 +23,7 @@ export { connectGuest, type Guest } from './guest.ts';
 export * from './hypervisor.ts';
 export * from './images.ts';
 export { runPaths } from './qemu/command-line.ts';
+export { placeOfNewDisk } from './qemu/pci-plan.ts';
 export { QemuHypervisor } from './qemu/qemu-hypervisor.ts';
 export { QemuImages } from './qemu/qemu-images.ts';
 export { endRun, processesOfRun } from './qemu/run-processes.ts';

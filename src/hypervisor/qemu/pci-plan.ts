@@ -77,21 +77,47 @@ export function pciPlanOf(configuration: MachineConfiguration): PciPlan {
   };
 }
 
-/** Ours first: what is not told keeps the order in which QEMU would have gone. */
-function devicesOf({
-  disks,
-  nics,
-}: MachineConfiguration): { device: PciDevice; place: string | undefined }[] {
-  const scsi = disks.filter(({ bus }) => bus === 'virtio-scsi');
-  const controller = scsi.find(({ pciPlace }) => pciPlace !== undefined)?.pciPlace;
+interface Told {
+  readonly device: PciDevice;
+  readonly place: string | undefined;
+}
+
+/** In the order of the command line, in which QEMU gives out slots: what is not told stays where it was before something was. */
+function devicesOf({ disks, nics }: MachineConfiguration): Told[] {
+  const onScsi = disks.filter(({ bus }) => bus === 'virtio-scsi');
+  const controller = onScsi.find(({ pciPlace }) => pciPlace !== undefined)?.pciPlace;
   return [
     ...(['vga', 'ports'] as const).map((device) => ({ device, place: undefined })),
-    ...(scsi.length > 0 ? [{ device: 'scsi' as const, place: controller }] : []),
-    ...disks
-      .filter(({ bus }) => bus === 'virtio-blk')
-      .map(({ diskId, pciPlace }) => ({ device: `disk ${diskId}` as const, place: pciPlace })),
+    ...disks.flatMap((disk): Told[] => {
+      if (disk === onScsi[0]) return [{ device: 'scsi', place: controller }];
+      return disk.bus === 'virtio-blk' ? [{ device: `disk ${disk.diskId}`, place: disk.pciPlace }] : [];
+    }),
     ...nics.map(({ nicId, pciPlace }) => ({ device: `nic ${nicId}` as const, place: pciPlace })),
   ];
+}
+
+/**
+ * A place for a disk that the machine gets, such that no other device moves, told or not. Undefined if there is none, or where the
+ * disk is on a controller that is there already or came with the chipset.
+ */
+export function placeOfNewDisk(
+  configuration: MachineConfiguration,
+  bus: MachineConfiguration['disks'][number]['bus'],
+): string | undefined {
+  const { chipset, disks, rootPorts = [] } = configuration;
+  const hasController = disks.some((disk) => disk.bus === 'virtio-scsi');
+  if (bus !== 'virtio-blk' && (bus !== 'virtio-scsi' || hasController)) return undefined;
+  const devices = devicesOf(configuration);
+  const told = [...rootPorts, ...devices.flatMap(({ place }) => place ?? [])].map(slotOf);
+  const lastSlot = chipset === 'q35' ? SLOTS - 2 : SLOTS - 1;
+  // What is not told takes the first slots; so do devices of arguments that only this site knows, behind them.
+  const least = Math.max(devices.length + told.length + 2, SLOTS / 2);
+  const free = Array.from({ length: SLOTS }, (_, slot) => slot).filter(
+    (slot) => slot >= least && slot <= lastSlot && !told.includes(slot),
+  );
+  // Guests count their disks by slot: a later one comes behind.
+  const slot = free.find((one) => told.every((other) => one > other)) ?? free[0];
+  return slot === undefined ? undefined : `${hex(slot)}.0`;
 }
 
 /** Another function of the slot whose first is `first`. */

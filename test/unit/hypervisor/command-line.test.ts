@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { MachineConfiguration, StartRequest } from '../../../src/hypervisor/index.ts';
+import {
+  type MachineConfiguration,
+  placeOfNewDisk,
+  type StartRequest,
+} from '../../../src/hypervisor/index.ts';
 import { qemuArguments } from '../../../src/hypervisor/qemu/command-line.ts';
 
 const CONFIGURATION: MachineConfiguration = {
@@ -20,6 +24,21 @@ const REQUEST: StartRequest = {
   },
   runDirectory: '/run/web',
 };
+
+/** By id of device: where it is told to go. */
+function placesOf(configuration: Partial<MachineConfiguration>): Record<string, string | undefined> {
+  const disks = Object.fromEntries(
+    (configuration.disks ?? []).map(({ diskId }) => [diskId, REQUEST.disks.root!]),
+  );
+  const request = { ...REQUEST, configuration: { ...CONFIGURATION, ...configuration } };
+  const devices = optionsOf(
+    qemuArguments({ ...request, disks: { ...REQUEST.disks, ...disks } }, 'tcg'),
+    '-device',
+  );
+  return Object.fromEntries(
+    devices.map((device) => [/id=([^,]+)/.exec(device)?.[1], /,(bus=[^,]*,addr=.*)$/.exec(device)?.[1]]),
+  );
+}
 
 function optionsOf(args: readonly string[], name: string): string[] {
   return args.flatMap((arg, index) => (arg === name ? [args[index + 1]!] : []));
@@ -65,24 +84,13 @@ test('S0.1 devices go where they were, and what is not told goes where nothing i
     ...{ nicId, model: 'e1000', mac: `52:54:00:00:00:0${nicId}`, network: 'lan' },
     ...(pciPlace === undefined ? {} : { pciPlace }),
   });
-  const devices = (configuration: Partial<MachineConfiguration>) =>
-    optionsOf(
-      qemuArguments({ ...REQUEST, configuration: { ...CONFIGURATION, ...configuration } }, 'tcg'),
-      '-device',
-    );
-  const places = (configuration: Partial<MachineConfiguration>) =>
-    Object.fromEntries(
-      devices(configuration).map((device) => [
-        /id=([^,]+)/.exec(device)?.[1],
-        /,(bus=.*)$/.exec(device.replace(/bootindex=\d+/, ''))?.[1],
-      ]),
-    );
+  const untold = Object.values(placesOf({}));
   assert.ok(
-    devices({}).every((device) => !device.includes('addr=')),
+    untold.every((place) => place === undefined),
     'QEMU chooses where nothing is told',
   );
   assert.deepEqual(
-    places({
+    placesOf({
       rootPorts: ['02.0', '02.1', '02.1'],
       nics: [nic('1', '02.1/00.0'), nic('2', '01.0'), nic('3'), nic('4', '10.1'), nic('5', '10.0')],
     }),
@@ -114,11 +122,11 @@ test('S0.1 devices go where they were, and what is not told goes where nothing i
     'dev-3': three,
     'dev-4': four,
     'dev-5': five,
-  } = places({ nics: impossible });
+  } = placesOf({ nics: impossible });
   const free = ['04', '05', '06', '08'].map((slot) => `bus=pcie.0,addr=${slot}.0`);
   assert.deepEqual([one, two, three, five], free);
   assert.equal(four, 'bus=pcie.0,addr=07.0');
-  const older = places({
+  const older = placesOf({
     chipset: 'pc',
     rootPorts: ['05.0'],
     nics: [nic('1', '05.0/00.0'), nic('2', '03.0')],
@@ -129,4 +137,24 @@ test('S0.1 devices go where they were, and what is not told goes where nothing i
     'bus=pci.0,addr=06.0',
     'the first slots are of the chipset and of what is ours',
   );
+});
+
+test('S0.28 a disk that a machine gets moves no other device, whatever QEMU had given them', () => {
+  const { disks } = CONFIGURATION;
+  const [first] = disks as [MachineConfiguration['disks'][number]];
+  const late = { ...first, diskId: 'late', pciPlace: placeOfNewDisk(CONFIGURATION, 'virtio-blk')! };
+  // As QEMU gives them out, which `failover/replica-definition` looks at: the card, the ports, disks, NICs.
+  const before = { vga: '01.0', ports: '02.0', 'dev-root': '03.0', 'dev-lan': '04.0' };
+  const now = placesOf({ disks: [...disks, late] });
+  for (const [device, place] of Object.entries({ ...before, 'dev-late': '10.0' })) {
+    assert.equal(now[device], `bus=pcie.0,addr=${place}`, device);
+  }
+  const two = { ...CONFIGURATION, disks: [...disks, late] };
+  assert.equal(placeOfNewDisk(two, 'virtio-blk'), '11.0', 'behind the one that came before');
+  assert.equal(placeOfNewDisk(two, 'virtio-scsi'), '11.0', 'its controller');
+  assert.equal(
+    placeOfNewDisk({ ...two, disks: [{ ...first, bus: 'virtio-scsi' }] }, 'virtio-scsi'),
+    undefined,
+  );
+  assert.equal(placeOfNewDisk(two, 'sata'), undefined);
 });
