@@ -9,7 +9,7 @@ import { Rounds } from './rounds.ts';
 const LOOK_EVERY_MS = 15_000;
 const KEY = 'tests-space';
 
-/** Cleans up tests whose time has come, and says so when tests stand still because the disk is nearly full. */
+/** Cleans up tests whose time has come, and says so when machines stand still because the disk is full, or tests because it nearly is. */
 export class TestKeeper {
   readonly #o: { failovers: Failovers; replicas: Replicas; keeper: ReplicaKeeper; alerts: AlertSink };
   readonly #rounds: Rounds;
@@ -34,7 +34,7 @@ export class TestKeeper {
     const before = new Map(replicas.list().map((replica) => [replica, replica.branches.length]));
     try {
       const low = await failovers.tendTests(replicas.list());
-      if (low) alerts.raise(KEY, 'warning', low);
+      if (low) alerts.raise(KEY, low.code === 'FAILOVER_NO_SPACE' ? 'critical' : 'warning', low);
       else alerts.clear(KEY);
     } catch (error) {
       if (!isFailure(error)) throw error;

@@ -68,6 +68,12 @@ export const FAILOVER_ERRORS = {
     remedy:
       'Stop or clean up a test (`warmsite failover list`), or allow more with `warmsite failover rules --most-tests`.',
   },
+  FAILOVER_NO_SPACE: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'Free space on the file system of the data directory: the machines go on by themselves when there is a tenth more than the floor (`warmsite failover rules`), and nothing that they wrote is lost.',
+  },
   FAILOVER_SPACE_LOW: {
     kind: 'unavailable',
     retry: 'later',

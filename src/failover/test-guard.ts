@@ -16,7 +16,10 @@ export interface TestRules {
 /** Paused tests go on when there is so much more than the floor, so that they do not stop again at once. */
 const HEADROOM = 1.1;
 
-/** Admits tests, and holds those that run while the disk of the site is nearly full. */
+/**
+ * Admits tests, and holds those that run while the disk of the site is nearly full. What the hypervisor has stopped because the disk is full,
+ * failovers too, goes on when there is room.
+ */
 export class TestGuard {
   readonly #tools: FailoverTools;
   readonly #live: LiveBranches;
@@ -58,28 +61,50 @@ export class TestGuard {
 
   /**
    * Looks at the space that is left, pauses the tests or lets them go on. Those with which something is being done are looked
-   * at the next time. Returns the failure that people are to be told of while tests stand still.
+   * at the next time. Returns the failure that people are to be told of while machines stand still.
    */
   async hold(): Promise<ReturnType<typeof failoverFailure> | undefined> {
     const { freeFloorBytes } = this.#tools.testRules();
     const freeBytes = await this.#tools.freeBytes();
+    const stopped = await this.#continueStopped(freeBytes >= freeFloorBytes * HEADROOM);
     const ids = new Set(this.#tests.map(({ branch }) => branch.branchId));
     for (const branchId of this.#paused) if (!ids.has(branchId)) this.#paused.delete(branchId);
     const wanted = freeBytes < freeFloorBytes ? 'paused' : 'running';
     // Between the two, what runs runs and what stands still stands still.
     const decided = wanted === 'paused' || freeBytes >= freeFloorBytes * HEADROOM;
-    for (const live of decided ? this.#tests : []) {
+    await this.#each(decided ? this.#tests : [], (live) => this.#bring(live, wanted));
+    if (stopped.length > 0) {
+      const said = `no space is left for ${stopped.join(', ')}, which stand still: ${inMiB(freeBytes)} are free`;
+      return failoverFailure('FAILOVER_NO_SPACE', said);
+    }
+    if (this.#paused.size === 0) return undefined;
+    return spaceLow(`${this.#paused.size} tests stand still: ${inMiB(freeBytes)} are free`);
+  }
+
+  /** Those with which nothing is being done, one after the other; what cannot be done is logged. */
+  async #each(all: readonly LiveBranch[], act: (live: LiveBranch) => Promise<void>): Promise<void> {
+    for (const live of all) {
       const { branchId } = live.branch;
       if (this.#live.isBusy(branchId)) continue;
       try {
-        await this.#bring(live, wanted);
+        await act(live);
       } catch (error) {
         if (!isFailure(error)) throw error;
         this.#tools.log.warn('test.not-held', { branchId, reason: messageOf(error) });
       }
     }
-    if (this.#paused.size === 0) return undefined;
-    return spaceLow(`${this.#paused.size} tests stand still: ${inMiB(freeBytes)} are free`);
+  }
+
+  /** Machines that were stopped because their layers could not grow go on when there is room. Returns the branches that do not. */
+  async #continueStopped(hasRoom: boolean): Promise<string[]> {
+    const stopped: string[] = [];
+    await this.#each(this.#live.all, async ({ branch: { branchId }, machine }) => {
+      if ((await machine.standstill())?.why !== 'no-space') return;
+      if (!hasRoom) return void stopped.push(branchId);
+      this.#tools.log.info('branch.continued', { branchId });
+      await this.#live.exclusively(branchId, () => machine.resume());
+    });
+    return stopped;
   }
 
   async #bring({ branch, machine }: LiveBranch, wanted: 'paused' | 'running'): Promise<void> {
