@@ -67,7 +67,8 @@ export async function runFreezeGuard(o: GuardProcessOptions): Promise<void> {
   // This process itself may have been stopped for a while, so the limit is looked at once more.
   if (cause === 'asked' && clock.monotonicMs() - startMs > limitMs) cause = 'limit';
   try {
-    const { wasFrozen } = await thawGuest({ ...o, agent, frozeBefore: froze });
+    // The limit is the freeze's: a thaw is tried for much longer.
+    const { wasFrozen } = await thawGuest({ agentPath, agent, clock, random: o.random, frozeBefore: froze });
     const frozenMs = Math.round(clock.monotonicMs() - startMs);
     if (cause === 'asked' && !wasFrozen) cause = 'not-frozen';
     tell({ news: 'thawed', frozenMs, cause });

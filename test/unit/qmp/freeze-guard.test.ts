@@ -48,6 +48,18 @@ test('the guard thaws by itself when the limit passes, and the caller learns it'
   assert.deepEqual({ inTime, cause }, { inTime: false, cause: 'limit' });
 });
 
+test('the guard goes on with the thaw for longer than the freeze might have lasted', async (t) => {
+  let refusals = 6;
+  const fake = await FakeGuestAgent.start(t, ({ execute }) =>
+    execute === 'guest-fsfreeze-thaw' && refusals-- > 0 ? errorReply('GenericError', 'busy') : undefined,
+  );
+  await using guard = await FreezeGuard.start({ agentPath: fake.path, limitMs: 100, clock });
+  await guard.freeze();
+  const { cause } = await guard.thaw();
+  assert.deepEqual([fake.frozen, refusals < 0], [false, true]);
+  assert.notEqual(cause, 'asked');
+});
+
 /** A parent with a process group of its own, killed with the whole group. */
 function startParent(t: TestContext, agentPath: string, limitMs: number) {
   const parent = spawn(process.execPath, [FREEZE_PARENT, agentPath, String(limitMs)], {
