@@ -87,7 +87,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'directories are never synced',
-    expects: /is missing|cannot be read|does not open|is gone/,
+    expects: /is missing|cannot be read|does not open|is gone|neither what the guest flushed/,
     wrap: { files: (files) => filesWith(files, { syncDirectory: async () => undefined }) },
   },
   {
@@ -119,20 +119,25 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     wrap: { files: (files) => withoutSync(files, (path) => path.includes('/machine.json')) },
   },
   {
+    name: 'the record of how far a target is, is renamed before it is synced',
+    expects: /not a valid target record/,
+    wrap: { files: (files) => withoutSync(files, (path) => path.includes('/targets/')) },
+  },
+  {
     name: 'tips are given to the machine before they are durable',
     expects: /no qcow2 header|cannot be read|cannot open/,
     wrap: { files: (files) => withoutSync(files, (path) => /\/protected\/.*\.qcow2/.test(path)) },
   },
   {
     name: 'a sync that failed is tried again and believed',
-    expects: /not a valid|has changed|does not open|lacks|is gone/,
-    firstSeed: 36,
+    expects: /not a valid|has changed|does not open|lacks|is gone|no qcow2 header/,
+    firstSeed: 48,
     wrap: { files: (files) => withHandles(files, retryingSync) },
   },
   {
     name: 'a write that failed is not noticed',
-    expects: /not a valid|has changed|does not open|not what was signed|is gone/,
-    firstSeed: 76,
+    expects: /not a valid|has changed|does not open|not what was signed|is gone|no rest/,
+    firstSeed: 78,
     wrap: { files: (files) => withHandles(files, deafToWrites) },
   },
   {

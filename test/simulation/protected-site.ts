@@ -33,7 +33,7 @@ import { SimProcess, type Turns } from './turns.ts';
 
 export const MACHINE_ID = `${'0'.repeat(25)}m`;
 export const PROTECTED_SITE = `${'0'.repeat(25)}p`;
-export const RECOVERY_SITE = `${'0'.repeat(25)}r`;
+export const RECOVERY_SITES = [`${'0'.repeat(25)}r`, `${'0'.repeat(25)}s`] as const;
 const SOCKETS = { qmpPath: '/run/machine/qmp' };
 /** Disks stay small, so that every point can be read again and again. */
 const GUEST_BYTES_MAX = 1024 * 1024;
@@ -58,7 +58,8 @@ export interface ProtectedSiteOptions {
   readonly swarm: Swarm;
   readonly guest: GuestMemory;
   readonly wrap: Wrappers;
-  readonly targetFor: (process: SimProcess) => ReplicationTarget;
+  /** One for each recovery site. */
+  readonly targetsFor: (process: SimProcess) => readonly ReplicationTarget[];
   /** A task of a process failed in a way that no task should. */
   readonly onTrouble: (where: string, error: unknown) => void;
   readonly onCut: (cutId: string, diskIds: readonly string[]) => void;
@@ -104,13 +105,10 @@ export class ProtectedSite {
     const process = new SimProcess(this.#o.turns, 'set-up');
     const tools = this.#tools(process, files);
     const machine = await ProtectedMachine.create(tools, this.#layout, machineRecord(disks, process));
-    await machine.protect({
-      targetSiteId: RECOVERY_SITE,
-      schedules: [],
-      retention: swarm.retention,
-      freezeLimitMs: 1000,
-      compression: false,
-    });
+    const [targetSiteId, ...others] = RECOVERY_SITES.slice(0, swarm.targets);
+    const gets = { retention: swarm.retention, compression: false };
+    await machine.protect({ targetSiteId: targetSiteId!, schedules: [], freezeLimitMs: 1000, ...gets });
+    for (const siteId of others) await machine.addTarget({ siteId, ...gets });
   }
 
   /** The file of a disk as its owner has it. */
@@ -191,7 +189,8 @@ export class ProtectedSite {
       this.machine = machine;
       await this.#patiently(process, 'attach', () => machine.attach());
       run('cutter', () => this.#cutNowAndThen(process, machine));
-      run('sender', () => this.#send(process, machine));
+      for (const target of this.#o.targetsFor(process))
+        run('sender', () => this.#send(process, machine, target));
       run('keeper', () => this.#keepRunning(process, machine));
     });
   }
@@ -232,8 +231,7 @@ export class ProtectedSite {
   /** The machine is stopped when everything comes to rest. */
   restsStopped = false;
 
-  async #send(process: SimProcess, machine: ProtectedMachine): Promise<never> {
-    const target = this.#o.targetFor(process);
+  async #send(process: SimProcess, machine: ProtectedMachine, target: ReplicationTarget): Promise<never> {
     const wrapped = this.#o.wrap.target?.(target) ?? target;
     for (;;) {
       try {

@@ -27,6 +27,7 @@ import type { Swarm } from './swarm.ts';
 import { SimProcess, type Turns } from './turns.ts';
 
 export interface RecoverySiteOptions {
+  readonly name: string;
   readonly turns: Turns;
   readonly random: SimRandom;
   readonly swarm: Swarm;
@@ -56,6 +57,10 @@ export class RecoverySite {
     this.#o = o;
   }
 
+  get name(): string {
+    return this.#o.name;
+  }
+
   async setUp(): Promise<void> {
     const files = new SimFiles(this.disk);
     await files.makeDirectory('/data');
@@ -82,13 +87,13 @@ export class RecoverySite {
   }
 
   boot(): void {
-    const process = new SimProcess(this.#o.turns, 'R');
+    const process = new SimProcess(this.#o.turns, this.name);
     const files = new SimFiles(this.disk, process, this.faults);
     this.process = process;
     this.#opened = files;
     const tools = this.tools(process, files);
     const run = (name: string, work: () => Promise<void>) => {
-      work().catch((error: unknown) => this.#o.onTrouble(`R ${name}`, error));
+      work().catch((error: unknown) => this.#o.onTrouble(`${this.name} ${name}`, error));
     };
     run('main', async () => {
       const replicas = await this.#open(process, tools);
@@ -133,7 +138,7 @@ export class RecoverySite {
         if (!broken) return replicas;
         throw broken.error;
       } catch (error) {
-        this.#o.onTrouble('R open', error);
+        this.#o.onTrouble(`${this.name} open`, error);
         await process.sleep(this.#o.random.between(5, 30));
       }
     }
@@ -145,7 +150,7 @@ export class RecoverySite {
         const replica = replicas.get(MACHINE_ID);
         if (replica) await replica.retire(replica.record.retention, () => false);
       } catch (error) {
-        this.#o.onTrouble('R retire', error);
+        this.#o.onTrouble(`${this.name} retire`, error);
       }
       await Promise.race([
         new Promise<void>((resolve) => {
@@ -167,7 +172,7 @@ export class RecoverySite {
         await verifyPoint(tools, replica, pointId);
         this.proofs += 1;
       } catch (error) {
-        this.#o.onTrouble('R verify', error);
+        this.#o.onTrouble(`${this.name} verify`, error);
       }
     }
   }
@@ -199,7 +204,7 @@ export class RecoverySite {
           await removeBranch(files, replica, leaving).finally(() => taken.delete(leaving));
         }
       } catch (error) {
-        this.#o.onTrouble('R branch', error);
+        this.#o.onTrouble(`${this.name} branch`, error);
       }
     }
   }

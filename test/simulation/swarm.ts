@@ -20,6 +20,12 @@ export interface Swarm {
   readonly growth: number;
   /** Probability that a machine that is off gets a disk more, whenever it is looked at. */
   readonly arrivals: number;
+  /** How many recovery sites there are. */
+  readonly targets: 1 | 2;
+  /** How long the second site may be out of reach: now and then so long that the first leaves it behind. */
+  readonly farMsMax: number;
+  /** So many times the usual number of steps. */
+  readonly lengths: number;
 }
 
 export const WORLD_EVENTS = [
@@ -49,6 +55,13 @@ const USUAL_RATE: Readonly<Record<WorldEvent, number>> = {
   'write-back': 1 / 20,
 };
 
+type Sites = Pick<Swarm, 'targets' | 'farMsMax' | 'lengths'>;
+const ONE_SITE: Sites = { targets: 1, farMsMax: 300, lengths: 1 };
+const TWO_SITES: Sites = { ...ONE_SITE, targets: 2 };
+/** The second site is out of reach for so long that the first leaves it behind; little else happens then. */
+const FAR_SITE: Sites = { ...TWO_SITES, farMsMax: 10_000, lengths: 5 };
+const CALM = { cutEveryMs: 300, mishaps: 0, growth: 0 };
+
 export function chooseSwarm(random: SimRandom): Swarm {
   const rates = Object.fromEntries(
     WORLD_EVENTS.map((event) => [event, USUAL_RATE[event] * random.pick([0, 0.3, 1, 3])]),
@@ -71,5 +84,13 @@ export function chooseSwarm(random: SimRandom): Swarm {
     mishaps: random.pick([0, 0, 0.02, 0.1]),
     growth: random.pick([0, 0, 0, 0.02]),
     arrivals: random.pick([0, 0, 0.1]),
+    ...sitesOf(random, rates),
   };
+}
+
+function sitesOf(random: SimRandom, rates: Swarm['rates']): Sites & Partial<Swarm> {
+  const sites = random.pick([ONE_SITE, ONE_SITE, ONE_SITE, ONE_SITE, TWO_SITES, TWO_SITES, FAR_SITE]);
+  if (sites !== FAR_SITE) return sites;
+  const calm = Object.fromEntries(Object.entries(rates).map(([event, rate]) => [event, rate / 5]));
+  return { ...sites, ...CALM, rates: { ...(calm as Swarm['rates']), partition: 1 / 400 } };
 }

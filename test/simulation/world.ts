@@ -5,8 +5,8 @@ import { Zones } from '../../src/recovery-point/index.ts';
 import { Replicas } from '../../src/replica/index.ts';
 import { DISK_ACTS, type DiskFaults } from './faults.ts';
 import { GuestMemory } from './guest.ts';
-import { Oracle, Violation } from './oracle.ts';
-import { PROTECTED_SITE, ProtectedSite, RECOVERY_SITE, type Wrappers } from './protected-site.ts';
+import { Oracle } from './oracle.ts';
+import { PROTECTED_SITE, ProtectedSite, RECOVERY_SITES, type Wrappers } from './protected-site.ts';
 import { RecoverySite } from './recovery-site.ts';
 import { isSigned } from './signing.ts';
 import { chooseCutMode } from './sim-disk.ts';
@@ -15,6 +15,7 @@ import { GOOD_WEATHER, SimNet, SimTarget } from './sim-net.ts';
 import { SimRandom } from './sim-random.ts';
 import { chooseSwarm, type Swarm, WORLD_EVENTS, type WorldEvent } from './swarm.ts';
 import { SimProcess, settled, Turns } from './turns.ts';
+import { Violation } from './violation.ts';
 
 /** Steps that may pass between the end of all faults and rest. */
 const REST_STEPS_MAX = 20_000;
@@ -29,6 +30,8 @@ export interface RunReport {
   readonly events: Readonly<Record<string, number>>;
   readonly points: number;
   readonly pointsChecked: number;
+  /** How often one of two targets was left behind: the layers that it lacked were merged, and a record took their place. */
+  readonly outrun: number;
   readonly failures: Readonly<Record<string, number>>;
   readonly violation: string | undefined;
   readonly recent: readonly string[];
@@ -54,22 +57,32 @@ const NEVER = new Set([
   'DELTA_LEAVES_CORRUPT',
 ]);
 
-/** Two sites, the network between them and everything that happens to them, all by one seed. */
+/** A recovery site as the world sees it. */
+interface Recovery {
+  readonly site: RecoverySite;
+  /** Between it and the protected site. */
+  readonly net: SimNet;
+  /** Out of reach for so long at the most. */
+  readonly partitionMsMax: number;
+  partitionEndsAtMs: number;
+  published: { pointId: string; sequence: number }[];
+}
+
+/** A protected site, one recovery site or two, the networks between them and everything that happens to them, all by one seed. */
 export class World {
   readonly #seed: number;
   readonly #chance: SimRandom;
   readonly #swarm: Swarm;
   readonly #turns: Turns;
   readonly #guest: GuestMemory;
-  readonly #net: SimNet;
   readonly #protected: ProtectedSite;
-  readonly #recovery: RecoverySite;
+  readonly #recoveries: readonly Recovery[];
   readonly #oracle: Oracle;
   readonly #events: Record<string, number> = {};
   readonly #failures: Record<string, number> = {};
   #trouble: Error | undefined;
-  #partitionEndsAtMs = 0;
-  #published: { pointId: string; sequence: number }[] = [];
+  readonly #outrun = new Set<string>();
+  #timesOutrun = 0;
 
   constructor(seed: number, wrap: Wrappers = {}) {
     this.#seed = seed;
@@ -83,15 +96,19 @@ export class World {
       wrap,
       onTrouble: (where: string, error: unknown) => this.#onTrouble(where, error),
     };
-    this.#recovery = new RecoverySite({
-      ...common,
-      random: new SimRandom(seed, 4),
-      onPublished: (acknowledgement) => this.#published.push(acknowledgement),
-    });
-    this.#net = new SimNet({
-      random: new SimRandom(seed, 5),
-      peer: { siteId: PROTECTED_SITE, name: 'protected' } as Peer,
-      server: () => this.#recovery.server,
+    this.#recoveries = RECOVERY_SITES.slice(0, this.#swarm.targets).map((_, index) => {
+      const site = new RecoverySite({
+        ...{ ...common, name: 'RS'[index]!, random: new SimRandom(seed, 4 + 16 * index) },
+        onPublished: (acknowledgement) => recovery.published.push(acknowledgement),
+      });
+      const net = new SimNet({
+        random: new SimRandom(seed, 5 + 16 * index),
+        peer: { siteId: PROTECTED_SITE, name: 'protected' } as Peer,
+        server: () => site.server,
+      });
+      const partitionMsMax = index === 0 ? 300 : this.#swarm.farMsMax;
+      const recovery: Recovery = { site, net, partitionMsMax, partitionEndsAtMs: 0, published: [] };
+      return recovery;
     });
     this.#protected = new ProtectedSite({
       ...common,
@@ -99,14 +116,17 @@ export class World {
       growth: new SimRandom(seed, 7),
       arrivals: new SimRandom(seed, 8),
       guest: this.#guest,
-      targetFor: (process) => new SimTarget({ siteId: RECOVERY_SITE, net: this.#net, process }),
+      targetsFor: (process) =>
+        this.#recoveries.map(
+          ({ net }, index) => new SimTarget({ siteId: RECOVERY_SITES[index]!, net, process }),
+        ),
       onCut: (cutId, diskIds) => this.#oracle.onCut(cutId, diskIds),
     });
     this.#oracle = new Oracle({
       swarm: this.#swarm,
       guest: this.#guest,
       protectedSite: this.#protected,
-      recoverySite: this.#recovery,
+      recoverySites: this.#recoveries.map(({ site }) => site),
     });
   }
 
@@ -115,11 +135,13 @@ export class World {
     let violation: string | undefined;
     try {
       await this.#protected.setUp();
-      await this.#recovery.setUp();
+      for (const { site } of this.#recoveries) await site.setUp();
       this.#protected.boot();
-      this.#recovery.boot();
-      this.#net.weather = this.#swarm.weather;
-      while (this.#turns.steps < steps) await this.#step();
+      for (const { site, net } of this.#recoveries) {
+        site.boot();
+        net.weather = this.#swarm.weather;
+      }
+      while (this.#turns.steps < steps * this.#swarm.lengths) await this.#step();
       await this.#comeToRest();
     } catch (error) {
       if (!(error instanceof Violation))
@@ -131,8 +153,9 @@ export class World {
       steps: this.#turns.steps,
       trace: this.#turns.traceHash(),
       events: this.#events,
-      points: this.#oracle.acknowledged.size,
-      pointsChecked: this.#oracle.pointsChecked,
+      points: this.#oracle.replicas.reduce((sum, { acknowledged }) => sum + acknowledged.size, 0),
+      pointsChecked: this.#oracle.replicas.reduce((sum, { pointsChecked }) => sum + pointsChecked, 0),
+      outrun: this.#timesOutrun,
       failures: this.#failures,
       violation,
       recent: this.#turns.recent,
@@ -143,7 +166,8 @@ export class World {
     for (const event of WORLD_EVENTS) {
       if (this.#chance.chance(this.#swarm.rates[event])) await this.#happen(event);
     }
-    if (this.#turns.nowMs > this.#partitionEndsAtMs) this.#net.isPartitioned = false;
+    for (const { net, partitionEndsAtMs } of this.#recoveries)
+      if (this.#turns.nowMs > partitionEndsAtMs) net.isPartitioned = false;
     await this.#turns.next();
     await this.#look();
     if (this.#chance.chance(1 / PROBE_EVERY)) await this.#probe();
@@ -151,11 +175,21 @@ export class World {
 
   async #look(): Promise<void> {
     if (this.#trouble) throw this.#trouble;
-    const published = this.#published;
-    this.#published = [];
-    for (const { pointId, sequence } of published) await this.#oracle.onAcknowledged(pointId, sequence);
+    for (const [index, recovery] of this.#recoveries.entries()) {
+      const { published } = recovery;
+      recovery.published = [];
+      for (const { pointId, sequence } of published)
+        await this.#oracle.replicas[index]!.onAcknowledged(pointId, sequence);
+    }
     await this.#oracle.check();
     this.#oracle.forgetOldCuts();
+    for (const { siteId, record } of this.#protected.machine?.targets ?? []) {
+      if (!record.outrun) this.#outrun.delete(siteId);
+      else if (!this.#outrun.has(siteId)) {
+        this.#outrun.add(siteId);
+        this.#timesOutrun += 1;
+      }
+    }
   }
 
   #onTrouble(where: string, error: unknown): void {
@@ -174,14 +208,16 @@ export class World {
     this.#events[event] = (this.#events[event] ?? 0) + 1;
     this.#turns.note(event);
     const chance = this.#chance;
+    const recovery = this.#oneOf(this.#recoveries);
+    const { site } = recovery;
     switch (event) {
       case 'kill-protected-site':
         this.#protected.killProcess();
         this.#protected.boot();
         break;
       case 'kill-recovery-site':
-        this.#recovery.killProcess();
-        this.#recovery.boot();
+        site.killProcess();
+        site.boot();
         break;
       case 'cut-power-protected':
         this.#protected.killProcess();
@@ -193,9 +229,9 @@ export class World {
         this.#protected.boot();
         break;
       case 'cut-power-recovery':
-        this.#recovery.killProcess();
-        this.#recovery.disk.crash(chance, chooseCutMode(chance));
-        this.#recovery.boot();
+        site.killProcess();
+        site.disk.crash(chance, chooseCutMode(chance));
+        site.boot();
         break;
       case 'kill-machine':
         this.#protected.killMachine();
@@ -204,20 +240,25 @@ export class World {
         this.#breakDisk(this.#protected.faults);
         break;
       case 'fault-recovery-disk':
-        this.#breakDisk(this.#recovery.faults);
+        this.#breakDisk(site.faults);
         break;
       case 'partition':
-        this.#net.isPartitioned = true;
-        this.#partitionEndsAtMs = this.#turns.nowMs + chance.between(1, 300);
+        recovery.net.isPartitioned = true;
+        recovery.partitionEndsAtMs = this.#turns.nowMs + chance.between(1, recovery.partitionMsMax);
         break;
       case 'wall-clock':
         this.#turns.jumpWall(chance.pick([-1, 1]) * chance.pick([500, 3_600_000, 400 * 86_400_000]));
         break;
       case 'write-back':
-        chance.pick([this.#protected, this.#recovery]).disk.background(chance);
+        chance.pick([this.#protected, site]).disk.background(chance);
         break;
     }
     await settled();
+  }
+
+  /** A life with one recovery site asks for no chance here: it is what it would be if there never were two. */
+  #oneOf(recoveries: readonly Recovery[]): Recovery {
+    return recoveries.length === 1 ? recoveries[0]! : this.#chance.pick(recoveries);
   }
 
   /** Some call fails soon, once or until the disk is healed, which happens when it is broken the next time. */
@@ -237,22 +278,24 @@ export class World {
   async #probe(): Promise<void> {
     const turns = new Turns(new SimRandom(1, 1));
     const process = new SimProcess(turns, 'probe');
-    const recovery = this.#recovery.disk.copy();
-    recovery.crash(this.#chance, chooseCutMode(this.#chance));
-    const replicas = await Replicas.open(
-      {
-        files: new SimFiles(recovery),
-        images: this.#recovery.imagesOn(recovery),
-        clock: process.clock,
-        log: silentLog,
-        zones: new Zones(),
-        isSignedBySource: isSigned,
-      },
-      '/data',
-    );
-    const [broken] = replicas.broken;
-    if (broken) throw new Violation(`after a power cut a replica does not open: ${broken.error.message}`);
-    await this.#oracle.checkCopy(recovery);
+    for (const [index, { site }] of this.#recoveries.entries()) {
+      const copy = site.disk.copy();
+      copy.crash(this.#chance, chooseCutMode(this.#chance));
+      const replicas = await Replicas.open(
+        {
+          files: new SimFiles(copy),
+          images: site.imagesOn(copy),
+          clock: process.clock,
+          log: silentLog,
+          zones: new Zones(),
+          isSignedBySource: isSigned,
+        },
+        '/data',
+      );
+      const [broken] = replicas.broken;
+      if (broken) throw new Violation(`after a power cut a replica does not open: ${broken.error.message}`);
+      await this.#oracle.replicas[index]!.checkCopy(copy);
+    }
     await this.#protected.probe(this.#chance, (disk, machine) =>
       this.#oracle.checkProtectedCopy(disk, machine),
     );
@@ -260,12 +303,14 @@ export class World {
 
   /** All faults end; one last copy is asked for, and everything must come to rest. */
   async #comeToRest(): Promise<void> {
-    this.#net.weather = GOOD_WEATHER;
-    this.#net.isPartitioned = false;
+    for (const { site, net } of this.#recoveries) {
+      net.weather = GOOD_WEATHER;
+      net.isPartitioned = false;
+      site.faults.heal();
+      site.isBusy = false;
+    }
     this.#protected.faults.heal();
-    this.#recovery.faults.heal();
     this.#protected.isBusy = false;
-    this.#recovery.isBusy = false;
     this.#protected.needsLastCut = true;
     this.#protected.restsStopped = this.#seed % 2 === 0;
     const end = this.#turns.steps + REST_STEPS_MAX;
