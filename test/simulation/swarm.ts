@@ -56,7 +56,7 @@ const USUAL_RATE: Readonly<Record<WorldEvent, number>> = {
 };
 
 type Sites = Pick<Swarm, 'targets' | 'farMsMax' | 'lengths'>;
-const ONE_SITE: Sites = { targets: 1, farMsMax: 300, lengths: 1 };
+export const ONE_SITE: Sites = { targets: 1, farMsMax: 300, lengths: 1 };
 const TWO_SITES: Sites = { ...ONE_SITE, targets: 2 };
 /** The second site is out of reach for so long that the first leaves it behind; little else happens then. */
 const FAR_SITE: Sites = { ...TWO_SITES, farMsMax: 10_000, lengths: 5 };

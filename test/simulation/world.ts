@@ -84,10 +84,11 @@ export class World {
   readonly #outrun = new Set<string>();
   #timesOutrun = 0;
 
-  constructor(seed: number, wrap: Wrappers = {}) {
+  /** `fixed` takes the place of what the seed would choose. */
+  constructor(seed: number, wrap: Wrappers = {}, fixed: Partial<Swarm> = {}) {
     this.#seed = seed;
     this.#chance = new SimRandom(seed, 1);
-    this.#swarm = chooseSwarm(new SimRandom(seed, 2));
+    this.#swarm = { ...chooseSwarm(new SimRandom(seed, 2)), ...fixed };
     this.#turns = new Turns(new SimRandom(seed, 3));
     this.#guest = new GuestMemory(this.#swarm.disks);
     const common = {
