@@ -72,7 +72,7 @@ export class PointActs {
     const views: PointView[] = [];
     for (const point of replica.points) {
       const { pointId } = point.statement;
-      const proofs = await this.#o.keeper.proofs(replica, pointId);
+      const proofs = await this.#o.keeper.proofs(replica, point);
       views.push(replicaPointView(point, replica, proofs, reasons.get(pointId) ?? [], wholeCuts));
     }
     return views;

@@ -23,6 +23,7 @@ import {
   deepChain,
   type Others,
   type Replica,
+  type ReplicaPoint,
   type Replicas,
 } from '../replica/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
@@ -210,12 +211,13 @@ export class ReplicaKeeper {
     };
   }
 
-  async proofs(replica: Replica, pointId: string): Promise<PointProofs> {
+  async proofs(replica: Replica, point: ReplicaPoint): Promise<PointProofs> {
+    const { pointId } = point.statement;
     const path = join(replica.layout.proofs(pointId), 'content.json');
     return {
       content: await loadRecord(this.#files, path, CONTENT_PROOF),
       boot: (await loadBootProof(this.#files, replica, pointId))?.proof,
-      application: (await loadApplicationProof(this.#files, replica, pointId))?.proof,
+      application: (await loadApplicationProof(this.#files, replica, point))?.proof,
     };
   }
 

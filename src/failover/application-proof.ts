@@ -3,7 +3,7 @@ import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { type Signer, verifySignature } from '../peer/index.ts';
-import type { Replica } from '../replica/index.ts';
+import type { Replica, ReplicaPoint } from '../replica/index.ts';
 import { APPLICATION_PROOF, type ApplicationProof, type SignedApplicationProof } from './records.ts';
 
 /** The bytes that are signed: a domain string and the canonical JSON. */
@@ -14,7 +14,7 @@ function applicationProofBytes(proof: ApplicationProof): Buffer {
 /** Stores what the assertions of a point said when it was booted in isolation, in place of an older proof; durable on return. */
 export async function storeApplicationProof(
   { files, signer }: { readonly files: FileSystem; readonly signer: Signer },
-  replica: Replica,
+  replica: Pick<Replica, 'layout'>,
   proof: ApplicationProof,
 ): Promise<SignedApplicationProof> {
   const directory = replica.layout.proofs(proof.pointId);
@@ -27,14 +27,17 @@ export async function storeApplicationProof(
   return signed;
 }
 
-/** What the assertions of a point said last; undefined also for a proof of another statement. */
+/**
+ * What the assertions of a point said last; undefined also for a proof of another statement, and for a point that retention has
+ * taken away meanwhile.
+ */
 export async function loadApplicationProof(
   files: FileSystem,
-  replica: Replica,
-  pointId: string,
+  replica: Pick<Replica, 'layout'>,
+  { statement, statementDigest }: ReplicaPoint,
 ): Promise<SignedApplicationProof | undefined> {
-  const signed = await loadRecord(files, proofPath(replica, pointId), APPLICATION_PROOF);
-  return signed?.proof.statementDigest === replica.point(pointId).statementDigest ? signed : undefined;
+  const signed = await loadRecord(files, proofPath(replica, statement.pointId), APPLICATION_PROOF);
+  return signed?.proof.statementDigest === statementDigest ? signed : undefined;
 }
 
 /** Whether a proof was signed by the key (PEM) and is of this statement. Says nothing about its verdict. */
@@ -50,16 +53,19 @@ export function isApplicationProofOf(
 }
 
 /** The points whose claim was refuted when it was last asked for: they count as crash-consistent. */
-export async function demotedPoints(files: FileSystem, replica: Replica): Promise<ReadonlySet<string>> {
+export async function demotedPoints(
+  files: FileSystem,
+  replica: Pick<Replica, 'layout' | 'points'>,
+): Promise<ReadonlySet<string>> {
   const demoted = new Set<string>();
-  for (const { statement } of replica.points) {
-    if (statement.assertions === undefined) continue;
-    const signed = await loadApplicationProof(files, replica, statement.pointId);
-    if (signed?.proof.verdict === 'failed') demoted.add(statement.pointId);
+  for (const point of replica.points) {
+    if (point.statement.assertions === undefined) continue;
+    const signed = await loadApplicationProof(files, replica, point);
+    if (signed?.proof.verdict === 'failed') demoted.add(point.statement.pointId);
   }
   return demoted;
 }
 
-function proofPath(replica: Replica, pointId: string): string {
+function proofPath(replica: Pick<Replica, 'layout'>, pointId: string): string {
   return join(replica.layout.proofs(pointId), 'application.json');
 }

@@ -63,20 +63,25 @@ async function follow(
 ): Promise<{ hasNewCopy: boolean }> {
   const cuts = new Set<string>();
   let hasNewCopy = false;
-  for await (const line of createInterface({ input: child.stdout! })) {
-    const told: LifeNews = JSON.parse(line);
-    if (told.news === 'ready') assert.equal(told.state, 'running');
-    if (told.news === 'sound') isSound(told.held);
-    if (told.news === 'points') history.lists(told.points);
-    if (told.news === 'cut') {
-      history.cut(told.cutId);
-      cuts.add(told.cutId);
+  try {
+    for await (const line of createInterface({ input: child.stdout! })) {
+      const told: LifeNews = JSON.parse(line);
+      if (told.news === 'ready') assert.equal(told.state, 'running');
+      if (told.news === 'sound') isSound(told.held);
+      if (told.news === 'points') history.lists(told.points);
+      if (told.news === 'cut') {
+        history.cut(told.cutId);
+        cuts.add(told.cutId);
+      }
+      if (told.news === 'acknowledged') {
+        history.acknowledged(told);
+        history.sent(told.wireBytes, `point ${told.sequence}`);
+        hasNewCopy ||= cuts.has(told.pointId);
+      }
     }
-    if (told.news === 'acknowledged') {
-      history.acknowledged(told);
-      history.sent(told.wireBytes, `point ${told.sequence}`);
-      hasNewCopy ||= cuts.has(told.pointId);
-    }
+  } finally {
+    // After a failure nothing of it is to be seen beside that.
+    child.kill('SIGKILL');
   }
   return { hasNewCopy };
 }

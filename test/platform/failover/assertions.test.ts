@@ -134,7 +134,7 @@ describe('claims of copy types', { timeout: 400_000 }, () => {
         ['held', 'held'],
         JSON.stringify(assertions),
       );
-      const signed = await loadApplicationProof(nodeFiles, replica, good);
+      const signed = await loadApplicationProof(nodeFiles, replica, replica.point(good));
       const { statementDigest } = replica.point(good);
       assert.equal(signed?.proof.verdict, 'held');
       assert.equal(isApplicationProofOf(signed, { statementDigest, publicKey }), true);
