@@ -5,7 +5,7 @@ import { it } from 'node:test';
 import { startLabMachine } from '../../../lab/index.ts';
 import { siteFiles } from '../../../src/control/site-files.ts';
 import { QemuImages, runPaths } from '../../../src/hypervisor/index.ts';
-import { systemClock } from '../../../src/lib/clock.ts';
+import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { QmpClient } from '../../../src/qmp/index.ts';
 import { ReplicaLayout } from '../../../src/replica/index.ts';
@@ -22,12 +22,25 @@ interface PciDevice {
   readonly function: number;
   readonly class_info: { readonly class: number };
   readonly id: { readonly vendor: number; readonly device: number };
-  readonly pci_bridge?: { readonly devices?: readonly PciDevice[] };
+  readonly pci_bridge?: {
+    readonly bus: { readonly secondary: number };
+    readonly devices?: readonly PciDevice[];
+  };
+}
+
+/** The buses with what is behind their ports, which QEMU tells of once the firmware has numbered them: no event says so. */
+async function numberedBuses(execute: Execute): Promise<readonly PciDevice[]> {
+  for (;;) {
+    const buses = (await execute('query-pci')) as { devices: PciDevice[] }[];
+    const devices = buses.flatMap((bus) => bus.devices);
+    if (devices.every(({ pci_bridge }) => pci_bridge?.bus.secondary !== 0)) return devices;
+    await sleep(systemClock, 20);
+  }
 }
 
 /** What a guest finds of its machine, as QEMU tells it of the devices that are really there. */
 async function hardwareOf(execute: Execute) {
-  const buses = (await execute('query-pci')) as { devices: PciDevice[] }[];
+  const onBuses = await numberedBuses(execute);
   const placed = (devices: readonly PciDevice[], at: string): string[] =>
     devices.flatMap((device) => {
       const place = `${at}${device.slot}.${device.function}`;
@@ -53,7 +66,7 @@ async function hardwareOf(execute: Execute) {
     uuid: await execute('query-uuid'),
     memory: await execute('query-memory-size-summary'),
     cpus: await Promise.all(cpus.map((cpu) => read(cpu['qom-path'], 'type'))),
-    pci: buses.flatMap(({ devices }) => placed(devices, '')).sort(),
+    pci: placed(onBuses, '').sort(),
     disks: await Promise.all(
       disks.map(async ({ qdev, inserted }) => {
         const path = qdev.startsWith('/') ? qdev : `/machine/peripheral/${qdev}`;
