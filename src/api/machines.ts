@@ -183,7 +183,7 @@ export const ChangeTargetRequest = Type.Object(
 );
 export type ChangeTargetRequest = Type.Static<typeof ChangeTargetRequest>;
 
-/** What the process of a machine of this site does, as far as the site can tell. */
+/** Why a guest stands still whose process runs. */
 export const StandstillReason = Type.Union([
   Type.Literal('paused'),
   /** Stopped by its hypervisor because a disk could not grow; continued by the site when there is room. */
@@ -193,6 +193,7 @@ export const StandstillReason = Type.Union([
   Type.Literal('crashed'),
 ]);
 
+/** What the process of a machine of this site does, as far as the site can tell. */
 const Presence = Type.Object({
   state: Type.Union([
     Type.Literal('running'),

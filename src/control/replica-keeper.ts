@@ -107,7 +107,8 @@ export class ReplicaKeeper {
       const isProven = (pointId: string) => proven.has(pointId);
       const retired = await replica.retire(retention, isProven, () => this.#others(replica, retention));
       this.#alerts.clear(key);
-      this.#tellOfDepth(replica, await this.verdicts(replica));
+      const others = await this.#others(replica, retention);
+      this.#tellOfDepth(replica, replica.retention(retention, isProven, others));
       if (retired === 0 || !this.#isHeld(replica)) return;
       this.#index.refresh(replica);
       this.#log.info('retention.applied', { machine: machineName, retired, points: replica.points.length });

@@ -10,6 +10,7 @@ import {
   type MachinePresence,
   type ProtectedMachine,
   protectionOf,
+  standstillOf,
 } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import { reportCopy } from './copy-alerts.ts';
@@ -288,7 +289,7 @@ export class ReplicationLoop {
       this.#tools.alerts.raise(key, 'critical', error, record.machineId);
     }
     const { presence } = this.#machine;
-    if (presence.state === 'running' && !presence.standstill) this.#tips.moved();
+    if (doingOf(presence) === 'running') this.#tips.moved();
     if (doingOf(presence) === before) return;
     this.#tellPresence();
     await this.#tools.identities.look(this.#machine);
@@ -300,7 +301,7 @@ export class ReplicationLoop {
   #tellPresence(): void {
     const { machineId } = this.#machine.record;
     const { presence } = this.#machine;
-    const standstill = presence.state === 'running' ? presence.standstill?.why : undefined;
+    const standstill = standstillOf(presence)?.why;
     const event = { event: 'machine' as const, machineId, state: presence.state };
     this.#tools.events.emit(standstill === undefined ? event : { ...event, standstill });
   }
@@ -450,5 +451,5 @@ export class ReplicationLoop {
 
 /** The machine's state and its guest's, in one word. */
 function doingOf(presence: MachinePresence): string {
-  return presence.state === 'running' ? (presence.standstill?.why ?? 'running') : presence.state;
+  return standstillOf(presence)?.why ?? presence.state;
 }

@@ -448,7 +448,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     onPaired: (peer) =>
       audit.note({ actor: `peer:${peer.siteId}`, act: 'site.paired', subject: peer.siteId }),
   });
-  const receiver = receiverOf(ground, dataDirectory, keeper, forwards);
+  const receiver = receiverOf(ground, keeper, forwards);
   const peerServer = await PeerServer.listen({
     ...settings.peer,
     ...{ identity, peers, pairing, clock, random, log, calls: receiver.calls, upload: receiver.upload },
@@ -463,8 +463,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
 
 /** Takes what other sites bring, and tells those who care for it. */
 function receiverOf(
-  { replicas, origins, olderCopies, audit, events, tools: { clock, log } }: Ground,
-  dataDirectory: string,
+  { dataDirectory, replicas, origins, olderCopies, audit, events, tools: { clock, log } }: Ground,
   keeper: ReplicaKeeper,
   forwards: Forwards,
 ): ReplicationReceiver {

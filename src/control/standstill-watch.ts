@@ -2,7 +2,7 @@ import { dirname } from 'node:path';
 import type { Clock } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import type { GuestStandstill, ProtectedMachine } from '../replication/index.ts';
+import { type GuestStandstill, type ProtectedMachine, standstillOf } from '../replication/index.ts';
 import type { AlertSink } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
@@ -48,7 +48,7 @@ export class StandstillWatch {
   async look(): Promise<number> {
     const { presence, record } = this.#machine;
     const key = `standstill:${record.machineId}`;
-    const standstill = presence.state === 'running' ? presence.standstill : undefined;
+    const standstill = standstillOf(presence);
     if (standstill?.why === 'no-space') return this.#awaitRoom(key, standstill);
     if (standstill?.why === 'io-error') {
       const said = `${record.name} stands still after an I/O error of ${namesOf(standstill)}`;

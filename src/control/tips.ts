@@ -1,5 +1,5 @@
 import type { FileSystem } from '../lib/files.ts';
-import type { MachinePresence } from '../replication/index.ts';
+import { standstillOf } from '../replication/index.ts';
 import type { LoopMachine } from './replication-loop.ts';
 
 type TippedMachine = Pick<LoopMachine, 'record' | 'presence' | 'cuts' | 'chain' | 'hasUncutChanges'>;
@@ -31,7 +31,7 @@ export class Tips {
   /** The machine does not run, or its guest does not. */
   get areStill(): boolean {
     const { presence } = this.#machine;
-    return presence.state === 'stopped' || isStandingStill(presence);
+    return presence.state === 'stopped' || standstillOf(presence) !== undefined;
   }
 
   /** The guest runs. */
@@ -60,7 +60,7 @@ export class Tips {
 
   /** A copy begins; what this returns is to be called when it has been made and the tips are new. */
   sealing(): () => Promise<void> {
-    const wasStill = isStandingStill(this.#machine.presence);
+    const wasStill = standstillOf(this.#machine.presence) !== undefined;
     const moves = this.#moves;
     return async () => {
       this.#empty = this.#machine.presence.state === 'stopped' ? await this.#sizes() : undefined;
@@ -77,8 +77,4 @@ export class Tips {
     }
     return sizes.join('\n');
   }
-}
-
-function isStandingStill(presence: MachinePresence): boolean {
-  return presence.state === 'running' && presence.standstill !== undefined;
 }

@@ -58,7 +58,7 @@ export function checkRetention(retention: RetentionPolicy, zones: Zones): void {
 /** The floor of a site that keeps points. Throws POLICY_ZONE_UNKNOWN, POLICY_TOO_DEEP. */
 export function checkFloor(floor: Calendar, zones: Zones): void {
   zones.check(floor.zone);
-  const places = calendarPlaces(floor).reduce((sum, count) => sum + count, 0);
+  const places = placesOf({ types: {}, calendar: floor });
   if (places <= FLOOR_POINTS_MAX) return;
   throw pointFailure(
     'POLICY_TOO_DEEP',

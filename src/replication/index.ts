@@ -29,7 +29,7 @@ export type { ForwardPolicy } from './forward-records.ts';
 export { Forwarding, type ForwardTools } from './forwarding.ts';
 export { ProtectedLayout } from './layout.ts';
 export type { MachinePlace } from './machine-move.ts';
-export type { GuestStandstill, MachinePresence } from './machine-presence.ts';
+export { type GuestStandstill, type MachinePresence, standstillOf } from './machine-presence.ts';
 export type { Origin } from './origin.ts';
 export { PeerTarget } from './peer-target.ts';
 export { ProtectedMachine, type ProtectedTools } from './protected-machine.ts';

@@ -31,6 +31,11 @@ export function presenceOf(running: RunningMachine | undefined): MachinePresence
   return running ? { state: 'running', processId: running.processId } : { state: 'stopped' };
 }
 
+/** Undefined: the guest runs, or its process does not. */
+export function standstillOf(presence: MachinePresence): GuestStandstill | undefined {
+  return presence.state === 'running' ? presence.standstill : undefined;
+}
+
 /** What a machine that is connected does, its guest included. */
 export async function guestPresence(
   running: RunningMachine,

@@ -8,8 +8,8 @@ import { Replicas, verifyPoint } from '../../src/replica/index.ts';
 import { assertLedger } from './lab-sites.ts';
 
 /**
- * Fails the test unless every point of the only replica of a site, which does not run, is what was signed, follows the one before without
- * gap or double, and holds the ledger of the lab guest, the newest one up to `promised`. Returns how many there are.
+ * Fails the test unless every point of the only replica of a site, which does not run, is what was signed, is listed
+ * once, and holds the ledger of the lab guest, the newest one up to `promised`. Returns how many there are.
  */
 export async function assertWholeReplicaAt(dataDirectory: string, promised: number): Promise<number> {
   const images = new QemuImages({ clock: systemClock });
