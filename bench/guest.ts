@@ -20,10 +20,11 @@ import { nodeFiles } from '../src/lib/node-files.ts';
 import { runCommand } from '../src/lib/processes.ts';
 import { systemRandom } from '../src/lib/random.ts';
 import { createEmptyLayer } from '../src/qcow2/index.ts';
-import { copyAndSend, inGuest, type LabSites, labSites, sendAll } from '../test/support/lab-sites.ts';
+import { type LabSites, sendAll } from '../test/support/lab-sites.ts';
 import { type CleanUp, temporaryDirectory } from '../test/support/temporary.ts';
 import { countOfRound, type Latency, latency, PATTERNS, type Pattern } from './guest/latency.ts';
 import { compareThrottled } from './guest/throttled.ts';
+import { labWithWrittenDisk, WRITTEN_DISK } from './guest/written-disk.ts';
 import { atMost, median } from './support/figures.ts';
 import { printHead } from './support/head.ts';
 import { withScope } from './support/scope.ts';
@@ -33,7 +34,7 @@ const ROUNDS = 3;
 const CUT_EVERY_MS = 5_000;
 /** p99 with cuts against p99 without. */
 const P99_TARGET = 1.1;
-/** The part of the disk that is written to. */
+/** The part of a disk that is written to under fresh overlays. */
 const SPAN_BYTES = 64 * MIB;
 /** Writes in one measurement of a fresh overlay: no more than fit once into the span. */
 const OVERLAY_WRITES = 800;
@@ -76,23 +77,15 @@ export async function run(rounds = ROUNDS): Promise<void> {
 }
 
 async function measureCuts(scope: CleanUp, rounds: number, cuts: CutFigures): Promise<readonly Row[]> {
-  const directory = await temporaryDirectory(scope);
-  const path = join(directory, 'extra.qcow2');
-  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, String(SPAN_BYTES)]);
-  const extraDisks = [{ diskId: 'extra', path, sizeBytes: SPAN_BYTES }];
-  const lab = await labSites(scope, { extraDisks });
-  const agentPath = lab.machine.record.sockets.agentPath!;
-  // Nothing is allocated for the first time below the overlays while it is measured.
-  await inGuest(agentPath, `labtool fill --device /dev/vdc --pattern random --bytes ${SPAN_BYTES}`);
-  await copyAndSend(lab.machine, lab.sites.target);
+  const { lab, agentPath } = await labWithWrittenDisk(scope);
   const rows: Row[] = [];
   for (const pattern of PATTERNS) {
-    const count = await countOfRound(agentPath, { device: '/dev/vdc', pattern, spanBytes: SPAN_BYTES });
+    const count = await countOfRound(agentPath, { ...WRITTEN_DISK, pattern });
     const none: Row = { pattern, how: 'no cuts', rounds: [] };
     const cutting: Row = { pattern, how: `a cut every ${CUT_EVERY_MS / 1000} s`, rounds: [] };
     const alone: Row = { pattern, how: 'the cuts alone', rounds: [] };
     for (let round = 1; round <= rounds; round++) {
-      const request = { device: '/dev/vdc', pattern, count, seed: round, spanBytes: SPAN_BYTES };
+      const request = { ...WRITTEN_DISK, pattern, count, seed: round };
       none.rounds.push(await latency(agentPath, request));
       cutting.rounds.push(await whileCutting(lab, cuts, 'sent', () => latency(agentPath, request)));
       alone.rounds.push(await whileCutting(lab, cuts, 'kept', () => latency(agentPath, request)));

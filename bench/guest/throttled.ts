@@ -1,18 +1,15 @@
-import { join } from 'node:path';
-import { runCommand } from '../../src/lib/processes.ts';
-import { copyAndSend, inGuest, type LabSites, labSites, sendAll } from '../../test/support/lab-sites.ts';
-import { type CleanUp, temporaryDirectory } from '../../test/support/temporary.ts';
+import { copyAndSend, inGuest, type LabSites, sendAll } from '../../test/support/lab-sites.ts';
+import type { CleanUp } from '../../test/support/temporary.ts';
 import { atLeast, median } from '../support/figures.ts';
 import { BYTES_OF_WRITE, countOfRound, latency, PATTERNS, type Pattern, type Writes } from './latency.ts';
+import { labWithWrittenDisk, WRITTEN_DISK } from './written-disk.ts';
 
 const MIB = 1024 * 1024;
 const LINK_BYTES_PER_SECOND = 1_000_000;
 /** The guest's throughput while a delta is on the throttled link against none under way. */
 const THROUGHPUT_TARGET = 0.95;
-const SPAN_BYTES = 64 * MIB;
 /** What is changed before each round: more than the throttled link carries while the round lasts. */
 const BACKLOG_BYTES = 32 * MIB;
-const DEVICE = '/dev/vdc';
 
 interface Throughput {
   readonly pattern: Pattern;
@@ -27,19 +24,13 @@ interface Throughput {
  * first changes from round to round.
  */
 export async function compareThrottled(scope: CleanUp, rounds: number): Promise<void> {
-  const directory = await temporaryDirectory(scope);
-  const path = join(directory, 'extra.qcow2');
-  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, String(SPAN_BYTES)]);
-  const lab = await labSites(scope, { extraDisks: [{ diskId: 'extra', path, sizeBytes: SPAN_BYTES }] });
-  const agentPath = lab.machine.record.sockets.agentPath!;
-  await inGuest(agentPath, `labtool fill --device ${DEVICE} --pattern random --bytes ${SPAN_BYTES}`);
-  await copyAndSend(lab.machine, lab.sites.target);
+  const { lab, agentPath } = await labWithWrittenDisk(scope);
   const rows: Throughput[] = [];
   for (const pattern of PATTERNS) {
-    const count = await countOfRound(agentPath, { device: DEVICE, pattern, spanBytes: SPAN_BYTES });
+    const count = await countOfRound(agentPath, { ...WRITTEN_DISK, pattern });
     const row: Throughput = { pattern, idle: [], throttled: [] };
     for (let round = 1; round <= rounds; round++) {
-      const request = { device: DEVICE, pattern, count, seed: round, spanBytes: SPAN_BYTES };
+      const request = { ...WRITTEN_DISK, pattern, count, seed: round };
       const work = async () => throughputOf(agentPath, request);
       const idle = async () => row.idle.push(await whileIdle(lab, round, work));
       const throttled = async () => row.throttled.push(await whileThrottled(lab, round, work));
@@ -90,7 +81,7 @@ async function whileThrottled<T>(
 }
 
 async function changeBacklog(machine: LabSites['machine'], round: number): Promise<void> {
-  const fill = `labtool fill --device ${DEVICE} --pattern random --bytes ${BACKLOG_BYTES} --seed ${round}`;
+  const fill = `labtool fill --device ${WRITTEN_DISK.device} --pattern random --bytes ${BACKLOG_BYTES} --seed ${round}`;
   await inGuest(machine.record.sockets.agentPath!, fill);
 }
 

@@ -21,7 +21,8 @@ const LEAVES_MAGIC = Buffer.from('8957534c0d0a1a0a', 'hex');
 const HEAD_BYTES = 32;
 const ENTRY_BYTES = 8 + DIGEST_BYTES;
 const FILE_BYTES_MAX = 4 * 1024 ** 3;
-/** Entries written at once, and bytes read at once: about 1 MiB. */
+/** Entries of the first piece, and of the largest (about 1 MiB): most files have but a few. */
+const ENTRIES_AT_FIRST = 256;
 const ENTRIES_AT_ONCE = 26_000;
 const READ_BYTES = 1024 * 1024;
 
@@ -31,7 +32,7 @@ export interface LeavesFile extends LayerLeaves {
   readonly count: number;
 }
 
-/** The file as pieces of about 1 MiB. Leaves out of order or out of range are bugs and meet assertions. */
+/** The file as pieces of 1 MiB at the most. Leaves out of order or out of range are bugs and meet assertions. */
 export function* encodeLeaves(layer: LayerLeaves): Generator<Buffer> {
   const { sizeBytes, blockBytes, inheritedBlocks } = layer;
   const blocks = blockCount(sizeBytes, blockBytes);
@@ -47,7 +48,7 @@ export function* encodeLeaves(layer: LayerLeaves): Generator<Buffer> {
   writeU64(head, inheritedBlocks, 24);
   sum.update(head);
   yield head;
-  let piece = Buffer.alloc(ENTRIES_AT_ONCE * ENTRY_BYTES);
+  let piece = Buffer.alloc(ENTRIES_AT_FIRST * ENTRY_BYTES);
   let used = 0;
   let last = -1;
   for (const { index, digest } of layer.leaves) {
@@ -60,7 +61,7 @@ export function* encodeLeaves(layer: LayerLeaves): Generator<Buffer> {
     if (used < piece.length) continue;
     sum.update(piece);
     yield piece;
-    piece = Buffer.alloc(ENTRIES_AT_ONCE * ENTRY_BYTES);
+    piece = Buffer.alloc(Math.min(2 * piece.length, ENTRIES_AT_ONCE * ENTRY_BYTES));
     used = 0;
   }
   sum.update(piece.subarray(0, used));

@@ -39,20 +39,22 @@ export async function* digestsOf(
 
 /**
  * Reads pieces of at most 1 MiB in order, the next ones already under way while one is looked at. What is yielded is
- * valid until the next one is asked for. Memory: 4 MiB.
+ * valid until the next one is asked for. Memory: what the pieces have in all, 4 MiB at the most.
  */
 export async function* readAhead(
   reader: ImageReader,
   pieces: Iterable<Extent>,
   options: { readonly signal?: AbortSignal } = {},
 ): AsyncGenerator<{ piece: Extent; data: Buffer }> {
-  const ring = new Ring(AHEAD_BYTES);
-  const underWay: { piece: Extent; data: Buffer; done: Promise<Error | undefined> }[] = [];
   const iterator = pieces[Symbol.iterator]();
-  let next = iterator.next();
+  const first = firstOf(iterator, AHEAD_BYTES);
+  const ring = new Ring(Math.min(first.bytes, AHEAD_BYTES));
+  const underWay: { piece: Extent; data: Buffer; done: Promise<Error | undefined> }[] = [];
+  const following = () => first.pieces.shift() ?? nextOf(iterator);
+  let next = following();
   const start = () => {
-    while (!next.done && underWay.length < READS_AT_ONCE) {
-      const piece = next.value;
+    while (next !== undefined && underWay.length < READS_AT_ONCE) {
+      const piece = next;
       const data = ring.take(piece.length);
       if (!data) return;
       // A failure is kept until its turn comes, so that no rejection is ever without a handler.
@@ -61,7 +63,7 @@ export async function* readAhead(
         (error: Error) => error,
       );
       underWay.push({ piece, data, done });
-      next = iterator.next();
+      next = following();
     }
   };
   start();
@@ -78,6 +80,27 @@ export async function* readAhead(
   } finally {
     await Promise.all(underWay.map(({ done }) => done));
   }
+}
+
+/** The pieces that come first, until they have so many bytes or there are no more. */
+function firstOf(
+  iterator: Iterator<Extent>,
+  bytesWanted: number,
+): { readonly pieces: Extent[]; readonly bytes: number } {
+  const pieces: Extent[] = [];
+  let bytes = 0;
+  while (bytes < bytesWanted) {
+    const piece = nextOf(iterator);
+    if (piece === undefined) break;
+    pieces.push(piece);
+    bytes += piece.length;
+  }
+  return { pieces, bytes };
+}
+
+function nextOf<T>(iterator: Iterator<T>): T | undefined {
+  const next = iterator.next();
+  return next.done ? undefined : next.value;
 }
 
 /** Buffers out of one piece of memory, given back in the order in which they were taken. */

@@ -1,3 +1,4 @@
+import { existsSync } from 'node:fs';
 import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -81,6 +82,10 @@ export class QemuImages implements DiskImages {
   /** Connects as soon as the server listens; a server that ends instead has said why. */
   async #connected(path: string, server: BoundServer, chain: readonly ImageFile[]): Promise<NbdClient> {
     const ended = server.gone.then((words) => words || 'the server of the image ended without a word');
+    const pause = () => sleep(this.#clock, LISTEN_PAUSE_MS).then(() => undefined);
+    let words: string | undefined;
+    // A look costs a hundredth of a vain attempt to connect, of which a start would take twenty.
+    while (words === undefined && !existsSync(path)) words = await Promise.race([ended, pause()]);
     for (;;) {
       try {
         return await NbdClient.connect({
@@ -93,7 +98,7 @@ export class QemuImages implements DiskImages {
       } catch (error) {
         // It listens before it opens the image, and when it cannot, it drops who waits.
         if (!isFailure(error, 'NBD_UNREACHABLE', 'NBD_DISCONNECTED')) throw error;
-        const words = await Promise.race([ended, sleep(this.#clock, LISTEN_PAUSE_MS)]);
+        words ??= await Promise.race([ended, pause()]);
         if (words !== undefined) throw unreadable(chain, words, error);
       }
     }

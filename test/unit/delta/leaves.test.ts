@@ -35,7 +35,7 @@ const damaged = (error: unknown) => isFailure(error, 'DELTA_LEAVES_CORRUPT');
 
 test('a leaves file gives back what was written, and leaves nothing aside', async (t) => {
   const path = join(await temporaryDirectory(t), 'point.leaves');
-  for (const count of [0, 1, 26_000, 60_001]) {
+  for (const count of [0, 1, 256, 257, 768, 26_000, 60_001]) {
     const given = layer(
       70_000,
       70_000,

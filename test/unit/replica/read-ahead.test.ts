@@ -83,6 +83,12 @@ test('pieces come in order and as they lie there, within the memory that is prom
   );
 });
 
+test('a few small pieces take no more memory than they have bytes', async () => {
+  const disk = new NumberedDisk([1]);
+  const few = [1, 7, 40].map((page) => ({ offset: page * MIB, length: 64 * KIB }));
+  for await (const { data } of readAhead(disk, few)) assert.equal(data.buffer.byteLength, 3 * 64 * KIB);
+});
+
 test('small pieces are read many at once', async () => {
   const disk = new NumberedDisk([3]);
   const scattered = Array.from({ length: 100 }, (_, i) => ({ offset: i * MIB, length: 64 * KIB }));
