@@ -40,6 +40,7 @@ export async function leaveRunning({ alpha, beta, machine, branchId, directory }
       '  End everything with',
       ...cleanUp,
       `    kill ${alpha.processId} ${beta.processId}`,
+      `    for i in $(seq 100); do kill -0 ${alpha.processId} || kill -0 ${beta.processId} || break; sleep 0.1; done 2>/dev/null`,
       `    rm -r ${directory}`,
     ].join('\n'),
   );
@@ -49,8 +50,8 @@ export async function leaveRunning({ alpha, beta, machine, branchId, directory }
 async function conflictAt(site: DemoSite): Promise<string | undefined> {
   const limitMs = systemClock.monotonicMs() + FENCED_LIMIT_MS;
   while (systemClock.monotonicMs() < limitMs) {
-    const conflict = (await site.alerts()).find(({ code }) => code === 'REPLICATION_CONFLICT');
-    if (conflict) return conflict.message;
+    const fenced = (await site.alerts()).find(({ code }) => code === 'PROTECTION_FENCED');
+    if (fenced) return fenced.message;
     await sleep(systemClock, LOOK_EVERY_MS);
   }
   return undefined;

@@ -3,6 +3,7 @@ import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { errorsDocument, readCatalogues } from '../scripts/errors-doc.ts';
+import { failoverDocument } from '../scripts/failover-doc.ts';
 import { checkClockAndChance, checkConsole, checkLengths, checkSilences } from './tidy/bans.ts';
 import { checkMachineTraces, checkTestsNamed, checkTitles, readTracked } from './tidy/documents.ts';
 import { checkDeadExports, checkDoors } from './tidy/exports.ts';
@@ -85,6 +86,11 @@ test('docs/errors.md equals the catalogues (npm run docs writes it)', async () =
     written === errorsDocument(await readCatalogues()),
     'docs/errors.md is out of date: run `npm run docs`',
   );
+});
+
+test('docs/failover.md shows the states that the code has (npm run docs writes them)', () => {
+  const written = readFileSync(join(ROOT, 'docs', 'failover.md'), 'utf8');
+  assert.ok(written === failoverDocument(written), 'docs/failover.md is out of date: run `npm run docs`');
 });
 
 test('each capability is proven by every run of the tests', () => {

@@ -252,6 +252,10 @@ const ProtectionView = Type.Object({
 const ProtectedView = Type.Object({
   kind: Type.Union([Type.Literal('managed'), Type.Literal('attached')]),
   presence: Presence,
+  /** The machine was brought up at another site: it is neither started nor copied here. */
+  heldBy: Type.Optional(
+    Type.Object({ siteId: Type.String(), name: Type.Optional(Type.String()), epoch: Count }),
+  ),
   qmpPath: AbsolutePath,
   agentPath: Type.Optional(AbsolutePath),
   disks: Type.Array(

@@ -10,14 +10,12 @@ import type {
 } from '../api/index.ts';
 import {
   checkMachineConfiguration,
-  connectGuest,
   HYPERVISOR_ERRORS,
   type Hypervisor,
   type MachineConfiguration,
-  type MachineSockets,
 } from '../hypervisor/index.ts';
 import { withTimeout } from '../lib/clock.ts';
-import { failuresOf, isFailure, messageOf } from '../lib/errors.ts';
+import { failuresOf, messageOf } from '../lib/errors.ts';
 import { isId, newId } from '../lib/random.ts';
 import { checkPolicy, DEFAULT_RETENTION, pointFailure } from '../recovery-point/index.ts';
 import {
@@ -36,6 +34,7 @@ import {
 } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
+import { askGuestToEnd } from './guest-end.ts';
 import { attachedDisk, managedDisks, newDisk } from './machine-disks.ts';
 import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
 import { placeIn } from './machine-place.ts';
@@ -63,7 +62,6 @@ export interface BrokenMachine {
 const FREEZE_LIMIT_MS = 5_000;
 const DEFAULT_EVERY = { crash: 60_000 } as const;
 const STOP_LIMIT_MS = 90_000;
-const AGENT_LIMIT_MS = 3_000;
 
 /** The machines that are at home at this site. One act of a person at a time changes a machine; the acts themselves see to it. */
 export class Machines {
@@ -315,7 +313,7 @@ export class Machines {
     if (!running) return;
     if (o.force) return running.quit();
     const limitMs = o.limitMs ?? STOP_LIMIT_MS;
-    if (!(await this.#askGuestToEnd(running.sockets))) await running.pressPowerButton();
+    await askGuestToEnd(this.#tools, running);
     await withTimeout(
       this.#tools.clock,
       limitMs,
@@ -325,23 +323,6 @@ export class Machines {
         return controlFailure('MACHINE_STOP_TIMEOUT', said, { context: { limitMs } });
       },
     );
-  }
-
-  /** Whether the guest's agent took the request; a guest without one that answers has its power button pressed. */
-  async #askGuestToEnd(sockets: MachineSockets): Promise<boolean> {
-    if (sockets.agentPath === undefined) return false;
-    try {
-      await using guest = await connectGuest(sockets, {
-        clock: this.#tools.clock,
-        timeoutMs: AGENT_LIMIT_MS,
-      });
-      await guest.shutdown('powerdown');
-      return true;
-    } catch (error) {
-      if (!isFailure(error)) throw error;
-      this.#tools.log.info('machine.agent-silent', { reason: error.message });
-      return false;
-    }
   }
 
   async protect(machine: ProtectedMachine, targetSiteId: string, request: ProtectRequest): Promise<void> {

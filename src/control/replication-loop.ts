@@ -7,6 +7,7 @@ import { copyTypeOf, type Trigger, type Zones } from '../recovery-point/index.ts
 import {
   type CutRecord,
   type CutTogether,
+  fencedFailure,
   type MachinePresence,
   type ProtectedMachine,
   protectionOf,
@@ -16,6 +17,7 @@ import { failureOf } from './alerts.ts';
 import { reportCopy } from './copy-alerts.ts';
 import { CopyScheduler } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
+import { type FenceTools, FenceWatch, TOLD_OF_MACHINE } from './fence-watch.ts';
 import type { IdentityWatch } from './machine-identity.ts';
 import { presenceFailure } from './presence-failure.ts';
 import { replicationOf } from './replication-view.ts';
@@ -43,7 +45,7 @@ export type LoopMachine = Pick<
   | 'continueGuest'
 >;
 
-export interface LoopTools extends SenderTools, StandstillTools {
+export interface LoopTools extends SenderTools, StandstillTools, FenceTools {
   readonly files: Pick<FileSystem, 'sizeOf'>;
   readonly zones: Zones;
   readonly identities: Pick<IdentityWatch, 'look' | 'forget'>;
@@ -77,6 +79,7 @@ export class ReplicationLoop {
   #lastSkip: { readonly reason: string; readonly atMs: number } | undefined;
   readonly #tips: Tips;
   readonly #standstill: StandstillWatch;
+  readonly #fence: FenceWatch;
   readonly #writes: WriteWatch;
   readonly #writeBell: Wakeup;
 
@@ -85,6 +88,7 @@ export class ReplicationLoop {
     this.#tools = tools;
     this.#tips = new Tips(machine, tools.files);
     this.#standstill = new StandstillWatch(machine, tools);
+    this.#fence = new FenceWatch(machine, tools);
     this.#scheduler = new CopyScheduler({
       ...{ clock: tools.clock, zones: tools.zones },
       machine: {
@@ -131,6 +135,7 @@ export class ReplicationLoop {
         break;
       case 'STOP':
       case 'RESUME':
+      case 'WARMSITE_FENCED':
         if (name === 'RESUME') this.#tips.moved();
         this.#lookBell.ring();
         break;
@@ -156,7 +161,9 @@ export class ReplicationLoop {
     this.#unlisten();
     this.#stop.abort();
     await Promise.all([this.#work, ...this.#senders.map((sender) => sender.stop())]);
-    if (clearAlerts) for (const sender of this.#senders) sender.clearAlerts();
+    if (!clearAlerts) return;
+    for (const sender of this.#senders) sender.clearAlerts();
+    this.#fence.clearAlert();
   }
 
   /** Something has changed that may help: the peer answers again, the policy or the process of the machine is new. */
@@ -268,6 +275,7 @@ export class ReplicationLoop {
   async #keepLooking(signal: AbortSignal): Promise<never> {
     for (;;) {
       await this.#look().finally(this.#looked.resolve);
+      await this.#fence.look(signal);
       const pauseMs = await this.#standstill.look();
       await this.#lookBell.wait(this.#machine.presence.state === 'running' ? pauseMs : LOOK_EVERY_MS, signal);
     }
@@ -352,7 +360,8 @@ export class ReplicationLoop {
   async #makeScheduled(copyType: string): Promise<void> {
     this.#scheduler.made(copyType);
     try {
-      const reason = await this.#tips.reasonNotToCut();
+      const fenced = fencedFailure(this.#machine.record)?.message;
+      const reason = fenced ?? (await this.#tips.reasonNotToCut());
       if (reason === undefined) await this.#cut(copyType);
       else {
         this.#skip(copyType, reason);
@@ -364,7 +373,8 @@ export class ReplicationLoop {
       // A type that the policy has lost meanwhile is not asked for again.
       if (error.code !== 'COPY_TYPE_UNKNOWN') this.#scheduler.postpone(copyType);
       const { machineId } = this.#machine.record;
-      this.#tools.alerts.raise(`copy:${machineId}`, 'warning', error, machineId);
+      if (error.code !== TOLD_OF_MACHINE)
+        this.#tools.alerts.raise(`copy:${machineId}`, 'warning', error, machineId);
       this.#skip(copyType, error.message);
     }
   }

@@ -386,7 +386,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   const runDirectory = siteFiles(dataDirectory).run;
   let machines: Machines | undefined;
   const failovers = new Failovers({
-    ...{ files, hypervisor, clock, random, log, signer, runDirectory },
+    ...{ files, hypervisor, clock, random, log, siteId, signer, runDirectory },
     testRules: () => ground.testRules.rules,
     freeBytes: async () => (await spaceAt(dataDirectory)).freeBytes,
     cpuGroups: new CpuGroups(clock),

@@ -16,6 +16,7 @@ import { type AlertSink, failureOf } from './alerts.ts';
 import { rpoOf } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
+import { TOLD_OF_MACHINE } from './fence-watch.ts';
 import { Wakeup } from './wakeup.ts';
 
 /**
@@ -197,7 +198,8 @@ export class TargetSender {
         },
         ...(failure.code === 'INTERNAL' ? { error } : {}),
       });
-    if (isBlocked) alerts.raise(this.#key('replication'), 'critical', failure, machineId);
+    if (isBlocked && failure.code !== TOLD_OF_MACHINE)
+      alerts.raise(this.#key('replication'), 'critical', failure, machineId);
     await this.#retryBell.wait(pause, signal);
   }
 

@@ -1,6 +1,6 @@
 import type { MachineView, PeerView, PointView, ReplicationView } from '../api/index.ts';
 import type { ApplicationProof, BootProof } from '../failover/index.ts';
-import { BUILT_IN_TYPES, type GroupCut } from '../recovery-point/index.ts';
+import { BUILT_IN_TYPES, type GroupCut, mayRun } from '../recovery-point/index.ts';
 import type { Replica, ReplicaPoint } from '../replica/index.ts';
 import {
   type CutRecord,
@@ -38,6 +38,7 @@ export function homeView({ machine, loop }: HomeMachine, nameOf: NameOf, limitNo
     protected: {
       kind,
       presence: presenceView(machine.presence),
+      ...heldByOther(machine.record, nameOf),
       qmpPath: sockets.qmpPath,
       ...(sockets.agentPath === undefined ? {} : { agentPath: sockets.agentPath }),
       disks: disks.map((disk) => ({
@@ -56,6 +57,13 @@ export function homeView({ machine, loop }: HomeMachine, nameOf: NameOf, limitNo
       replication: protection && loop ? withNames(loop.report(), nameOf) : null,
     },
   };
+}
+
+function heldByOther({ tenure }: ProtectedMachine['record'], nameOf: NameOf) {
+  if (tenure === undefined || mayRun(tenure)) return {};
+  const { siteId, epoch } = tenure.claim;
+  const name = nameOf(siteId);
+  return { heldBy: { siteId, epoch, ...(name === undefined ? {} : { name }) } };
 }
 
 /** Taken in while the others have been copied already. */

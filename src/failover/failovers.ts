@@ -1,6 +1,8 @@
 import { processesOfRun, runPaths } from '../hypervisor/index.ts';
+import { assert } from '../lib/assert.ts';
 import { type Failure, isFailure } from '../lib/errors.ts';
 import { isId } from '../lib/random.ts';
+import { afterSeizing, type Tenure } from '../recovery-point/index.ts';
 import {
   type BranchRecord,
   checkBranchName,
@@ -119,7 +121,7 @@ export class Failovers {
       const chosen = candidatesOf(replica, choice, proofs);
       const configurations = chosen.map(({ pointId }) => replica.point(pointId).statement.configuration);
       run.warn(await this.#checkNetworks(replica, networks, configurations));
-      await run.watch.time('fence', () => replica.update({ epoch: replica.record.epoch + 1 }));
+      await run.watch.time('fence', () => this.#seize(replica));
       this.#tools.log.info('failover.fenced', { machineId, epoch: replica.record.epoch });
       // Chosen again: a point may have arrived in the meantime; from here on none does.
       for (const candidate of candidatesOf(replica, choice, proofs)) {
@@ -131,6 +133,15 @@ export class Failovers {
       }
     });
     return run.report(await this.#about(replica, 'unplanned', choice));
+  }
+
+  /** This site takes the right to run the machine: see docs/failover.md. Durable on return. */
+  #seize(replica: Replica): Promise<void> {
+    const { epoch, sourceSiteId } = replica.record;
+    const follows: Tenure = { state: 'follows', claim: { epoch, siteId: sourceSiteId } };
+    const seized = afterSeizing(follows, this.#tools.siteId);
+    assert(seized !== undefined, 'who follows may seize');
+    return replica.update({ epoch: seized.claim.epoch });
   }
 
   /**

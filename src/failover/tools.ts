@@ -14,6 +14,8 @@ export interface FailoverTools {
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
+  /** The identity of this site. */
+  readonly siteId: string;
   /** Signs boot proofs in the name of this site. */
   readonly signer: Signer;
   /** What tests may take together; asked anew each time. */

@@ -7,7 +7,8 @@
  * chain that nobody can reorder, shorten in the middle or alter unseen.
  *
  * A *copy type* says how consistent a copy strives to be, two of them for every machine and others of its own; the point says what was reached. A *schedule* says when
- * copies are made, *retention* which points stay and why, *selection* which one a failover tries first.
+ * copies are made, *retention* which points stay and why, *selection* which one a failover tries first. A *tenure* says where
+ * a site stands with the right to run a machine.
  *
  * Nothing here knows the time, a file or a process: callers hand in what is, and get what should be. Order is by
  * sequence number alone; times are for people and for weighing age.
@@ -25,6 +26,7 @@ export * from './retention-policy.ts';
 export * from './schedule.ts';
 export * from './selection.ts';
 export * from './statement.ts';
+export * from './tenure.ts';
 export type { Transfer } from './variable-interval.ts';
 export { Window } from './windows.ts';
 export { Zones } from './zones.ts';

@@ -100,9 +100,11 @@ export function layersSince(
   return ownLayers(disk, cuts).filter(({ cut }) => cut.ordinal > ordinal && cut.ordinal <= at.ordinal).length;
 }
 
-/** Cuts whose state a chain of the files there are still reads as: none below one whose layer is merged. */
-export function readable<C extends Pick<CutRecord, 'state' | 'merged' | 'ordinal'>>(cuts: readonly C[]): C[] {
-  const merged = happened(cuts).findLast((cut) => cut.merged)?.ordinal ?? 0;
+/** Cuts whose state a chain of the files there are still reads as: none below one whose layer is merged, in part perhaps. */
+export function readable<C extends Pick<CutRecord, 'state' | 'merged' | 'merging' | 'ordinal'>>(
+  cuts: readonly C[],
+): C[] {
+  const merged = happened(cuts).findLast((cut) => cut.merged || cut.merging)?.ordinal ?? 0;
   return happened(cuts).filter(({ ordinal }) => ordinal >= merged);
 }
 

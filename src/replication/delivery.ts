@@ -6,7 +6,13 @@ import { newId } from '../lib/random.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { observed } from '../lib/streams.ts';
 import { throttled } from '../peer/index.ts';
-import { limitAt, type SignedStatement, statementDigest, type Zones } from '../recovery-point/index.ts';
+import {
+  type Claim,
+  limitAt,
+  type SignedStatement,
+  statementDigest,
+  type Zones,
+} from '../recovery-point/index.ts';
 import type { Acknowledgement, ReplicaDescription } from '../replica/index.ts';
 import { AcknowledgedDigests } from './acknowledged-digests.ts';
 import { readable } from './chain.ts';
@@ -36,7 +42,7 @@ import {
 } from './seed-export.ts';
 import { exportAgain, writeSeedOf } from './seed-sender.ts';
 import { type SendProgress, SendSession, type SentDelta, type StatementSigner } from './send-session.ts';
-import { planSession, type SessionPlan, type UnsureCut } from './session-plan.ts';
+import { planSession, type SessionConflict, type SessionPlan, type UnsureCut } from './session-plan.ts';
 import type { ReplicationTarget } from './target.ts';
 import { targetOf } from './targets.ts';
 
@@ -60,6 +66,8 @@ export interface DeliveryGround {
   readonly delivered: () => Delivered;
   /** While the work runs, the chain is neither cut nor merged nor joined. */
   readonly alone: <T>(work: () => Promise<T>) => Promise<T>;
+  /** A target has told of a claim to the machine that is higher than the epoch of its copies. Throws PROTECTION_FENCED. */
+  readonly heard: (claim: Claim) => Promise<never>;
 }
 
 export type ReplicateOutcome =
@@ -84,6 +92,7 @@ export class Delivery {
   readonly #digests: AcknowledgedDigests;
   readonly #machine: () => Delivered;
   readonly #alone: DeliveryGround['alone'];
+  readonly #heard: DeliveryGround['heard'];
   /** One delta, or one seed, at a time. */
   readonly sending = new Mutex();
   #record: TargetRecord;
@@ -93,11 +102,12 @@ export class Delivery {
   #breakOff: AbortController | undefined;
   readonly #storing = new Mutex();
 
-  private constructor({ tools, layout, delivered, alone }: DeliveryGround, record: TargetRecord) {
+  private constructor({ tools, layout, delivered, alone, heard }: DeliveryGround, record: TargetRecord) {
     this.#tools = tools;
     this.#layout = layout;
     this.#machine = delivered;
     this.#alone = alone;
+    this.#heard = heard;
     this.#record = record;
     const directory = record.ownLeaves ? layout.leavesOf(record.siteId) : layout.leaves;
     this.#digests = new AcknowledgedDigests(tools, directory, delivered);
@@ -185,7 +195,7 @@ export class Delivery {
       case 'nothing':
         return plan;
       case 'conflict':
-        throw conflictFailure(this.#machine().record.name, plan.conflict);
+        return this.#refuse(plan.conflict);
       case 'acknowledged':
         return this.#adoptAcknowledgement(plan.cut, plan.newest);
       case 'caught':
@@ -195,6 +205,12 @@ export class Delivery {
       default:
         return this.#transfer(target, plan, signal);
     }
+  }
+
+  #refuse(conflict: SessionConflict): Promise<never> {
+    if (conflict.why === 'fenced' && conflict.theirEpoch > conflict.ourEpoch)
+      return this.#heard({ epoch: conflict.theirEpoch, siteId: this.#record.siteId });
+    throw conflictFailure(this.#machine().record.name, conflict);
   }
 
   get #policy(): TargetPolicy {

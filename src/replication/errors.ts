@@ -16,6 +16,12 @@ export const REPLICATION_ERRORS = {
     retry: 'never',
     remedy: 'Protect the machine first: `warmsite vm protect`.',
   },
+  PROTECTION_FENCED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The machine is at home at the other site now, and what was written here since is kept in its disks. Run it there. Only if that was a mistake: end it there (`warmsite failover stop`), then `warmsite vm unprotect` here makes the disks of this site the machine again, without anything that was written there.',
+  },
   PROTECTION_DISK_GONE: {
     kind: 'refused',
     retry: 'later',

@@ -329,7 +329,10 @@ export class ProtectedChain {
   /** Commits down every layer that no target needs any more, the oldest first. Returns how many layers went. */
   async merge(places: readonly TargetPlace[], running: RunningMachine | undefined): Promise<number> {
     const due = cutsToMerge(this.#disks, this.#cuts, places);
-    for (const cut of due) {
+    const last = due.at(-1);
+    // Whatever becomes of this, the files below read as no older state from here on.
+    if (last && !last.merging) await this.#store({ ...last, merging: true });
+    for (const { merging: _over, ...cut } of due) {
       for (const { disk, layer } of ownLayersOf(this.#disks, cut)) {
         await this.#commitDown(disk, layer, disk.chain.at(-1)!, running);
       }
@@ -367,6 +370,7 @@ export class ProtectedChain {
         ...younger,
         sealed: { ...younger.sealed, ...imagesOf(taken, older) },
         leftovers: [imagesOf(taken, younger)],
+        ...(older.merging ? { merging: true as const } : {}),
         ...takingIn(older, younger, reason),
       });
     }

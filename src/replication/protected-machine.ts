@@ -1,16 +1,16 @@
 import type { Hypervisor, ImageFile, MachineEvent, RunningMachine } from '../hypervisor/index.ts';
+import { assert } from '../lib/assert.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
-import { copyTypeOf } from '../recovery-point/index.ts';
+import { type Claim, copyTypeOf } from '../recovery-point/index.ts';
 import { happened, startRequestOf } from './chain.ts';
 import type { CutTogether } from './cut-together.ts';
 import { Deliveries, type TargetProgress } from './deliveries.ts';
 import type { Delivery, DeliveryTools, ReplicateOutcome } from './delivery.ts';
-import { checkRunsOn, inDoubt, type NewDisk, withDisk } from './disk-changes.ts';
+import { checkRunsOn, type NewDisk, withDisk } from './disk-changes.ts';
 import { hasUncutChanges } from './disk-sizes.ts';
 import { type DissolutionGround, dissolve, inPhase, whyNotDissolved } from './dissolving.ts';
-import { replicationFailure } from './errors.ts';
 import { checkGivenUp, isCertainlyStopped, mayRunOnLayers } from './image-locks.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { giveBack, reconciledWithout, removeFormer, takenOut } from './leaving-disks.ts';
@@ -19,10 +19,12 @@ import { createMachineFiles, openMachineFiles, storeMachine } from './machine-fi
 import { type MachinePlace, type MoveGround, moveMachine } from './machine-move.ts';
 import { checkHealthy, type MachinePresence, mustBeLookedAt, presenceOf } from './machine-presence.ts';
 import { MachineProcess } from './machine-process.ts';
+import { checkHeld, havingHeard } from './machine-tenure.ts';
 import { renamed } from './names.ts';
 import { ProtectedChain } from './protected-chain.ts';
 import type { CutRecord, MachineRecord, Protection, TargetPolicy, TargetRecord } from './records.ts';
 import type { SeedExported, SeedExportOptions } from './seed-export.ts';
+import { clearSuspicion, watchingForStaleBase } from './stale-base.ts';
 import type { ReplicationTarget } from './target.ts';
 import { checkNotEnding, checkUnprotected, protectionOf, withoutTarget, withTarget } from './targets.ts';
 
@@ -75,6 +77,7 @@ export class ProtectedMachine {
     const ground = {
       ...{ tools, layout, delivered: () => ({ record: machine.#record, cuts: chain.cuts }) },
       alone: <T>(work: () => Promise<T>) => machine.#changing.run(work),
+      heard: (claim: Claim) => machine.#changing.run(() => machine.#hear(claim)),
     };
     machine.#deliveries = await Deliveries.open(ground, record.protection);
     return machine;
@@ -112,8 +115,9 @@ export class ProtectedMachine {
   }
 
   /**
-   * Events of the hypervisor, and three of our own: WARMSITE_GONE, the process has ended or let go of us; WARMSITE_THAWED, the
-   * guest was found left frozen and has been thawed; WARMSITE_LEFT_FROZEN, that could not be done, for `data.error`.
+   * Events of the hypervisor, and four of our own: WARMSITE_GONE, the process has ended or let go of us; WARMSITE_THAWED, the
+   * guest was found left frozen and has been thawed; WARMSITE_LEFT_FROZEN, that could not be done, for `data.error`;
+   * WARMSITE_FENCED, the machine may not run here any more.
    */
   onEvent(listener: (event: MachineEvent) => void): () => void {
     return this.#process.onEvent(listener);
@@ -181,7 +185,7 @@ export class ProtectedMachine {
     }
     if (!this.#record.protection) return;
     try {
-      await this.#watchingForStaleBase(async () => {
+      await watchingForStaleBase(this.#ground, async () => {
         if (
           !this.#process.running &&
           !(await isCertainlyStopped(this.#tools, this.#record.disks, this.#chain))
@@ -191,7 +195,7 @@ export class ProtectedMachine {
           return;
         }
         await this.#chain.reconcile(this.#process.running);
-        if (this.#record.suspect !== undefined) await this.#clearSuspicion(this.#record.suspect);
+        if (this.#record.suspect !== undefined) await clearSuspicion(this.#ground, this.#record.suspect);
         await this.#giveBack();
       });
     } catch (error) {
@@ -199,36 +203,22 @@ export class ProtectedMachine {
     }
   }
 
+  /** Whoever waits for events is told when that has fenced the machine. Throws PROTECTION_FENCED. */
+  async #hear(claim: Claim): Promise<never> {
+    const record = havingHeard(this.#record, this.#tools.siteId, claim);
+    if (record !== this.#record) {
+      await this.#storeRecord(record);
+      this.#process.tell({ name: 'WARMSITE_FENCED', data: {} });
+    }
+    checkHeld(this.#record);
+    assert(false, 'a higher claim leaves no site its right');
+  }
+
   async #giveBack(): Promise<void> {
     if (this.#process.running) return;
     const given = await giveBack(this.#tools, this.#record, this.#deliveries.acknowledgedByAll);
     if (given !== this.#record) await this.#storeDisks(given);
     await removeFormer(this.#tools, this.layout, this.#record);
-  }
-
-  /** Whatever finds a stale base leaves its word in the record, so that it is not forgotten when the machine stops. */
-  async #watchingForStaleBase<T>(work: () => Promise<T>): Promise<T> {
-    try {
-      return await work();
-    } catch (error) {
-      if (isFailure(error, 'PROTECTION_STALE_BASE', 'PROTECTION_DISK_GONE')) {
-        const isGone = error.code === 'PROTECTION_DISK_GONE';
-        this.#process.presence = { state: 'stale', reason: error.message, ...(isGone ? { isGone } : {}) };
-        this.#tools.log.error('machine.stale-base', { machine: this.#record.name, reason: error.message });
-        const doubted = inDoubt(this.#record, error);
-        if (doubted !== this.#record) await this.#storeRecord(doubted);
-      }
-      throw error;
-    }
-  }
-
-  /** Throws PROTECTION_STALE_BASE while it is not known that whatever ran has written nothing below the tips. */
-  async #clearSuspicion(why: string): Promise<void> {
-    const { suspect: _cleared, gone, ...record } = this.#record;
-    const doubt = await this.#deliveries.doubtOfAcknowledged(gone);
-    if (doubt !== undefined) throw replicationFailure('PROTECTION_STALE_BASE', `${why}; ${doubt}`);
-    await this.#storeRecord(record);
-    this.#tools.log.info('machine.base-intact', { machine: this.#record.name });
   }
 
   /** Whether a process may write to the layers; one that is not to be reached or does not say what it has may. */
@@ -242,6 +232,7 @@ export class ProtectedMachine {
   start(): Promise<void> {
     return this.#changing.run(async () => {
       if ((await this.#attach()).state !== 'stopped') return;
+      checkHeld(this.#record);
       const request = startRequestOf(this.#record, this.cuts);
       await this.#tools.files.makeDirectory(request.runDirectory);
       this.#adopt(await this.#tools.hypervisor.start(request));
@@ -335,7 +326,7 @@ export class ProtectedMachine {
       this.#needHealthy();
       if (this.#process.running) await checkRunsOn(this.#process.running, added);
       if (this.#record.protection)
-        await this.#watchingForStaleBase(() => this.#chain.reconcile(this.#process.running));
+        await watchingForStaleBase(this.#ground, () => this.#chain.reconcile(this.#process.running));
       await this.#storeDisks(withDisk(this.#record, this.cuts, added));
     });
   }
@@ -367,7 +358,7 @@ export class ProtectedMachine {
       // Without a connection the machine may have been started meanwhile, or only the connection may have been lost.
       await this.#attach();
       this.#needHealthy();
-      const cut = await this.#watchingForStaleBase(() =>
+      const cut = await watchingForStaleBase(this.#ground, () =>
         this.#chain.cut(type, protection.freezeLimitMs, this.#process.running, together),
       );
       await this.#compact();
@@ -479,6 +470,7 @@ export class ProtectedMachine {
 
   #needHealthy(): void {
     checkNotEnding(this.#record);
+    checkHeld(this.#record);
     checkHealthy(this.#record, this.#process.presence);
   }
 

@@ -14,6 +14,7 @@ import {
   RetentionPolicy,
   retentionOfOld,
   SignedStatement,
+  Tenure,
   Window,
 } from '../recovery-point/index.ts';
 
@@ -62,7 +63,10 @@ const MachineRecordSchema = Type.Object({
   /** Started by us, or by somebody else and attached to. */
   kind: Type.Union([Type.Literal('managed'), Type.Literal('attached')]),
   createdAtMs: Time,
+  /** Of the copies that are made here. */
   epoch: Type.Integer({ minimum: 1 }),
+  /** Where this site stands with its right to run the machine; absent: it holds it, in that epoch. */
+  tenure: Type.Optional(Tenure),
   configuration: MachineConfiguration,
   sockets: Type.Object({ qmpPath: Type.String(), agentPath: Type.Optional(Type.String()) }),
   disks: Type.Array(
@@ -126,9 +130,10 @@ const MachineRecordSchema = Type.Object({
 /** `machine.json`: a machine of this site. */
 export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
 export type ProtectedDisk = MachineRecord['disks'][number];
-export const MACHINE_RECORD = recordKind('machine', 6, MachineRecordSchema, (value, version) =>
+export const MACHINE_RECORD = recordKind('machine', 7, MachineRecordSchema, (value, version) =>
   version === 1 ? ofVersion1(value) : value,
 );
+const MACHINE_RECORD_6 = recordKind('machine', 6, MachineRecordSchema);
 const MACHINE_RECORD_5 = recordKind('machine', 5, MachineRecordSchema);
 const MACHINE_RECORD_4 = recordKind('machine', 4, MachineRecordSchema);
 const MACHINE_RECORD_3 = recordKind('machine', 3, MachineRecordSchema);
@@ -139,11 +144,12 @@ const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
  * cuts have different disks by a program that takes them for the same, nor one with several targets by one that would merge
  * what the others still need, nor one with a trigger, or with a disk that was moved, by one that would not know of that. One
  * whose disks may have been given back must not be ended by a program that would commit their layers once more, over what the
- * guest has written since.
+ * guest has written since. One that another site holds must not be started by a program that does not ask who holds it.
  */
 export function machineKind(record: MachineRecord): typeof MACHINE_RECORD {
-  const { protection, disks, formerDisks, dissolving } = record;
-  if (dissolving === 'committing' || dissolving === 'pivoting') return MACHINE_RECORD;
+  const { protection, disks, formerDisks, dissolving, tenure } = record;
+  if (tenure) return MACHINE_RECORD;
+  if (dissolving === 'committing' || dissolving === 'pivoting') return MACHINE_RECORD_6;
   const isOfOneAge = disks.every(({ sinceOrdinal, leaving }) => sinceOrdinal === undefined && !leaving);
   const triggers = protection?.schedules.flatMap((schedule) => schedule.triggers) ?? [];
   const hasMoved = disks.some(({ formerPaths }) => formerPaths?.length);
@@ -243,6 +249,8 @@ const CutSchema = Type.Object({
   leftOut: Type.Optional(Type.Array(Type.String())),
   /** The sealed layer has been committed into the file below it and is gone. */
   merged: Type.Boolean(),
+  /** It and those before it are being merged, or may have begun to be: the states before it are no more. */
+  merging: Type.Optional(Type.Literal(true)),
   /** Layers whose content has been committed into `sealed` since; they are being removed. */
   leftovers: Type.Optional(Type.Array(Type.Record(Type.String(), Image))),
   /** Older cuts whose own state was given up for this one, the newest of them. */

@@ -13,7 +13,7 @@ export type SessionConflict =
   | { readonly why: 'unknown-point'; readonly newest: string };
 
 /** What the planner looks at of a state that can be sent. */
-export type Sendable = Pick<CutRecord, 'cutId' | 'ordinal' | 'state' | 'merged' | 'cutAtMs'>;
+export type Sendable = Pick<CutRecord, 'cutId' | 'ordinal' | 'state' | 'merged' | 'merging' | 'cutAtMs'>;
 
 export interface PlanOptions {
   readonly spacingMs?: number | undefined;

@@ -17,7 +17,7 @@ import { chooseSwarm, type Swarm, WORLD_EVENTS, type WorldEvent } from './swarm.
 import { SimProcess, settled, Turns } from './turns.ts';
 import { Violation } from './violation.ts';
 
-/** Steps that may pass between the end of all faults and rest. */
+/** Steps that may pass between the end of all faults and rest, for each recovery site: one step is one act of one process. */
 const REST_STEPS_MAX = 20_000;
 /** One step in so many, copies of the disks lose their power and are opened again. */
 const PROBE_EVERY = 250;
@@ -42,6 +42,7 @@ const NEVER = new Set([
   'RECORD_CORRUPT',
   'RECORD_NEWER',
   'REPLICATION_CONFLICT',
+  'PROTECTION_FENCED',
   'REPLICATION_ACK_WRONG',
   'REPLICATION_NOT_YOURS',
   'REPLICATION_REQUEST_INVALID',
@@ -314,7 +315,8 @@ export class World {
     this.#protected.isBusy = false;
     this.#protected.needsLastCut = true;
     this.#protected.restsStopped = this.#seed % 2 === 0;
-    const end = this.#turns.steps + REST_STEPS_MAX;
+    const stepsMax = REST_STEPS_MAX * this.#recoveries.length;
+    const end = this.#turns.steps + stepsMax;
     let unrest: string[] = [];
     while (this.#turns.steps < end) {
       await this.#turns.next();
@@ -327,7 +329,7 @@ export class World {
         return;
       }
     }
-    throw new Violation(`no rest after ${REST_STEPS_MAX} steps without faults: ${unrest.join('; ')}`);
+    throw new Violation(`no rest after ${stepsMax} steps without faults: ${unrest.join('; ')}`);
   }
 
   /** The owner takes the machine back: everything is in the owner's files again, whoever is killed meanwhile. */

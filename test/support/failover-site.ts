@@ -103,6 +103,7 @@ export async function failoversOf(
   const { publicKey, privateKey } = generateKeyPairSync('ed25519');
   const tools: FailoverTools = {
     ...{ files: nodeFiles, clock: systemClock, random: systemRandom, log: sites.log, hypervisor },
+    siteId: sites.target.siteId,
     signer: { keyId: 'ed25519:test', sign: (bytes) => sign(null, bytes, privateKey) },
     testRules: () => ({ mostRunning: 8, freeFloorBytes: 0 }),
     freeBytes: async () => 2 ** 40,

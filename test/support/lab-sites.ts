@@ -155,7 +155,9 @@ export async function sendAll(
     const outcome = await machine.replicate(target);
     if (outcome.kind === 'nothing') return wireBytes;
     history?.acknowledged(outcome.acknowledgement);
-    if (outcome.kind === 'sent') wireBytes += outcome.wireBytes;
+    if (outcome.kind !== 'sent') continue;
+    history?.sent(outcome.acknowledgement, outcome.wireBytes);
+    wireBytes += outcome.wireBytes;
   }
 }
 

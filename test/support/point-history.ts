@@ -71,14 +71,15 @@ export class PointHistory {
   #see({ pointId, sequence, changedBytes, receivedBytes, missed = [] }: ListedPoint): void {
     this.#is(sequence, pointId);
     for (const cutId of missed) this.#missed.add(cutId);
-    const filledBytes = this.#cuts.get(pointId) ?? 0;
-    if (sequence > 1) this.sent(Math.max(changedBytes, receivedBytes) - filledBytes, `point ${sequence}`);
+    this.sent({ pointId, sequence }, Math.max(changedBytes, receivedBytes));
   }
 
-  /** Something other than the first copy was sent, beyond what the guest was told to write: it is a difference. */
-  sent(bytes: number, what: string): void {
+  /** What crossed the wire for one point: but for the first, beyond what the guest was told to write, it is a difference. */
+  sent({ pointId, sequence }: Pick<ListedPoint, 'pointId' | 'sequence'>, wireBytes: number): void {
+    if (sequence === 1) return;
+    const bytes = wireBytes - (this.#cuts.get(pointId) ?? 0);
     this.#largestBytes = Math.max(this.#largestBytes, bytes);
-    assert.ok(bytes < this.#incrementBytesMax, `${bytes} bytes were sent for ${what}`);
+    assert.ok(bytes < this.#incrementBytesMax, `${bytes} bytes were sent for point ${sequence}`);
   }
 
   #is(sequence: number, pointId: string): void {

@@ -75,7 +75,7 @@ async function follow(
       }
       if (told.news === 'acknowledged') {
         history.acknowledged(told);
-        history.sent(told.wireBytes, `point ${told.sequence}`);
+        history.sent(told, told.wireBytes);
         hasNewCopy ||= cuts.has(told.pointId);
       }
     }

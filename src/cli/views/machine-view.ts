@@ -63,12 +63,12 @@ export function printMachines(page: Page, machines: readonly MachineView[], nowM
 function rowOf(machine: MachineView, nowMs: number): (Cell | undefined)[] {
   const { name, role, machineId, protected: atHome, replica } = machine;
   if (atHome) {
-    const { presence, replication } = atHome;
+    const { presence, heldBy, replication } = atHome;
     const newest = replication?.acknowledged;
     return [
       name,
       role,
-      presenceCell(presence),
+      heldBy ? { text: `${presence.state}, fenced`, tone: 'bad' } : presenceCell(presence),
       replication ? phaseOf(replication) : 'not protected',
       newest ? `${newest.sequence}, ${formatAge(newest.cutAtMs ?? newest.atMs, nowMs)}` : '',
       ...rpoCells(replication?.rpo),
@@ -135,12 +135,13 @@ export function printMachine(page: Page, machine: MachineView, nowMs: number): v
 }
 
 function printProtected(page: Page, atHome: NonNullable<MachineView['protected']>, nowMs: number): void {
-  const { kind, presence, qmpPath, agentPath, disks, protection, replication } = atHome;
+  const { kind, presence, heldBy, qmpPath, agentPath, disks, protection, replication } = atHome;
   page.title('Process').fields([
     ['kind', kind === 'managed' ? 'started by this site' : 'started by somebody else, attached'],
     ['state', { text: presence.state, tone: PRESENCE_TONES[presence.state] }],
     ['guest', presence.standstill && standstillCell(presence.standstill)],
     ['reason', presence.reason],
+    ['held by', heldBy && { text: `${heldBy.name ?? heldBy.siteId}, in epoch ${heldBy.epoch}`, tone: 'bad' }],
     ['process', presence.processId === undefined ? undefined : String(presence.processId)],
     ['QMP socket', qmpPath],
     ['agent socket', agentPath],

@@ -25,7 +25,7 @@ test(
     const alerts = await answer<AlertView[]>('alert list');
     assert.deepEqual(
       alerts.map(({ code }) => code),
-      ['REPLICATION_CONFLICT'],
+      ['PROTECTION_FENCED'],
     );
     const machine = await answer<MachineView>('vm show');
     assert.equal(machine.protected!.presence.state, 'stopped');

@@ -113,7 +113,7 @@ test('S0.17 S0.19 S0.22 a point in the middle runs from its own last record on, 
   await machine.cut('crash');
   await assert.rejects(
     machine.replicate(sites.target),
-    (error) => isFailure(error, 'REPLICATION_CONFLICT'),
+    (error) => isFailure(error, 'PROTECTION_FENCED'),
     'the old source is refused',
   );
   await machine.running!.quit();

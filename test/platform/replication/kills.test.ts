@@ -50,9 +50,9 @@ test(
     t.after(() => machine.release());
     assert.equal((await machine.attach()).state, 'running');
     await assertSound(sites, machine, promised, history);
-    history.sent(await sendAll(machine, sites.target, history), 'what was under way');
+    await sendAll(machine, sites.target, history);
     promised = ledger.last!.seq;
-    history.sent((await copyAndSend(machine, sites.target, 'crash', history)).wireBytes, 'the last copy');
+    await copyAndSend(machine, sites.target, 'crash', history);
     t.diagnostic(`${kills} kills, ${history}; the first copy had ${first.wireBytes}`);
     await assertWholeReplica(sites, promised, history);
     for (const disk of await machine.running!.disks()) assert.ok(disk.chain.length <= 3);

@@ -104,9 +104,8 @@ test('S0.14 SIGKILL of QEMU in the middle of a merge costs nothing', LIMIT, asyn
     assert.equal((await machine.attach()).state, 'stopped');
     await assertSound(sites, machine, seq, history);
     await machine.start();
-    history.sent(await sendAll(machine, sites.target, history), `what was under way at kill ${i + 1}`);
-    const { pointId, wireBytes } = await copyAndSend(machine, sites.target, 'crash', history);
-    history.sent(wireBytes, `the copy after kill ${i + 1}`);
+    await sendAll(machine, sites.target, history);
+    const { pointId } = await copyAndSend(machine, sites.target, 'crash', history);
     await assertLedger(images, (disk) => lab.replica().chain(pointId, disk), seq);
     await verifyPoint(sites.replicaTools, lab.replica(), pointId);
     history.lists(listedIn(lab.replica()));

@@ -74,9 +74,8 @@ test(
       await assertSound(sites, machine, held, history);
       await machine.start();
       assert.equal(machine.presence.state, 'running');
-      history.sent(await sendAll(machine, sites.target, history), `what was under way at kill ${i + 1}`);
-      const { pointId, wireBytes } = await copyAndSend(machine, sites.target, 'crash', history);
-      history.sent(wireBytes, `the copy after kill ${i + 1}`);
+      await sendAll(machine, sites.target, history);
+      const { pointId } = await copyAndSend(machine, sites.target, 'crash', history);
       const [replica] = sites.replicas.list();
       const { images } = sites.protectedTools;
       held = await assertLedger(images, (disk) => replica!.chain(pointId, disk), promised);

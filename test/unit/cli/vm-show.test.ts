@@ -30,3 +30,13 @@ it('S0.8 vm show tells how much has been written of what a copy is due after', a
   assert.deepEqual([exitCode, asked], [0, 'GET /v1/machines/erp']);
   assert.match(output, /^ *written: crash +96(\.0)? MiB of 256(\.0)? MiB since the last copy$/m);
 });
+
+it('S0.17 vm show and vm list tell of a machine that another site holds', async (t) => {
+  const atHome = MACHINE.protected!;
+  const heldBy = { siteId: ID, name: 'beta', epoch: 2 };
+  const fenced = { ...MACHINE, protected: { ...atHome, presence: { state: 'stopped' as const }, heldBy } };
+  const shown = await (await asking(t, fenced)).ask('vm', 'show', 'erp');
+  assert.match(shown.output, /^held by +beta, in epoch 2$/m);
+  const listed = await (await asking(t, [fenced])).ask('vm', 'list');
+  assert.match(listed.output, /^erp +protected +stopped, fenced /m);
+});

@@ -84,6 +84,15 @@ describe('S0.14 merging at the protected side', () => {
     assert.equal(joined(cuts(10), [at(1)]), 'c9+c10');
     assert.equal(joined(cuts(10), [at(1, { reading: 'c9' })]), undefined);
   });
+  test('S0.29 a state below a merge that may have begun is sent to nobody', () => {
+    const sent = (change: Parameters<typeof cuts>[1]) => {
+      const plan = planSession(1, cuts(5, change), { siteId: 's', acknowledged: null, session: null }, null);
+      return plan.kind === 'full' ? plan.cut.cutId : plan.kind;
+    };
+    assert.equal(sent({ 2: { merged: true } }), 'c2');
+    assert.equal(sent({ 2: { merged: true }, 4: { merging: true } }), 'c4');
+    assert.equal(sent({ 3: { merging: true } }), 'c3');
+  });
   test('a joining that was interrupted comes first', () => {
     assert.equal(joined(cuts(4, { 2: { state: 'absorbing' } }), [at(1)]), 'c2+c3');
   });

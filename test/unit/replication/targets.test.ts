@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { readdir, readFile, rm } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
-import type { FileSystem } from '../../../src/lib/files.ts';
+import { type FileSystem, fileFailure } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import type { Replicas } from '../../../src/replica/index.ts';
 import {
@@ -208,6 +208,40 @@ test('S0.29 a process that is killed anywhere between record and merge loses no 
     await box.reopen();
     await box.machine.attach();
     return box;
+  }
+});
+
+test('S0.29 a target that has nothing yet gets no state into which a merge has been written that was not recorded', async (t) => {
+  const sites = await seedSites(t);
+  const box = await sites.addMachine({ seed: false });
+  const far = await sites.anotherSite();
+  await box.machine.addTarget({ siteId: far.target.siteId, ...EVERYTHING });
+  const contents = new Map<string, Buffer>();
+  let refused = 0;
+  const files: FileSystem = {
+    ...nodeFiles,
+    rename: async (from, to) => {
+      const isOfMerge = to.includes('/cuts/') && JSON.parse(await readFile(from, 'utf8')).merged === true;
+      if (!isOfMerge) return nodeFiles.rename(from, to);
+      refused += 1;
+      throw fileFailure('write', to, new Error('EIO'));
+    },
+  };
+  const machine = await box.reopen(files);
+  await machine.attach();
+  for (const round of [1, 2, 3]) {
+    await change(box, round);
+    contents.set(machine.cuts.at(-1)!.cutId, await box.content());
+    await sendAll(machine, sites.target);
+  }
+  assert.ok(refused > 0, 'a merge was not recorded');
+  await sendAll(machine, far.target);
+  await holdsAll(far.replicas, box);
+  const replica = far.replicas.need(machine.record.machineId);
+  for (const { statement } of replica.points) {
+    const { pointId, sequence } = statement;
+    const found = await readChain(replica.chain(pointId, 'system'));
+    assert.ok(found.equals(contents.get(pointId)!), `point ${sequence} reads as its copy`);
   }
 });
 

@@ -1,0 +1,63 @@
+import { isFailure } from '../lib/errors.ts';
+import { fencedFailure, type ProtectedMachine } from '../replication/index.ts';
+import type { AlertSink } from './alerts.ts';
+import type { Audit } from './audit.ts';
+import { endProcess, type GuestEndTools } from './guest-end.ts';
+
+export type FencedMachine = Pick<ProtectedMachine, 'record' | 'running'>;
+
+export interface FenceTools extends GuestEndTools {
+  readonly alerts: AlertSink;
+  readonly audit: Pick<Audit, 'note'>;
+}
+
+/** What refuses copies and their sending as well: a person is told of it once. */
+export const TOLD_OF_MACHINE = 'PROTECTION_FENCED';
+
+/** How long a guest that may not run any more has to shut down. */
+export const FENCED_GRACE_MS = 60_000;
+
+/**
+ * Machines that another site has brought up: as soon as this site has heard of it, their guests are ended here, lest both take
+ * writes; what they have written stays in their disks, and a person is told. Also one that somebody starts again.
+ */
+export class FenceWatch {
+  readonly #machine: FencedMachine;
+  readonly #tools: FenceTools;
+
+  constructor(machine: FencedMachine, tools: FenceTools) {
+    this.#machine = machine;
+    this.#tools = tools;
+  }
+
+  /** To be asked after each look at the machine. */
+  async look(signal: AbortSignal): Promise<void> {
+    const { record, running } = this.#machine;
+    const { machineId, name } = record;
+    const { alerts, audit, log } = this.#tools;
+    const failure = fencedFailure(record);
+    if (!failure) {
+      this.clearAlert();
+      return;
+    }
+    alerts.raise(this.#key, 'critical', failure, machineId);
+    if (!running) return;
+    log.warn('machine.fenced', { machine: name, reason: failure.message });
+    try {
+      const outcome = await endProcess(this.#tools, running, FENCED_GRACE_MS, signal);
+      audit.note({ actor: 'site', act: 'vm.fence', subject: machineId, details: { outcome } });
+    } catch (error) {
+      if (!isFailure(error) || error.kind === 'cancelled') throw error;
+      // It is tried again at the next look.
+      log.error('machine.not-ended', { machine: name, reason: error.message });
+    }
+  }
+
+  clearAlert(): void {
+    this.#tools.alerts.clear(this.#key);
+  }
+
+  get #key(): string {
+    return `fenced:${this.#machine.record.machineId}`;
+  }
+}

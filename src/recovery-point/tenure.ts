@@ -1,0 +1,129 @@
+import Type from 'typebox';
+
+/**
+ * Who may run a machine writable: pure, and the same at every site. docs/failover.md draws it.
+ *
+ * A *claim* is a right to run a machine, and its maker's id is in it, so that no two sites ever make the same one. Claims are
+ * ordered; of two, the lower gives way as soon as its site hears of the higher. A site's *tenure* is where it stands, and is
+ * durable before anything is done upon it: before a machine starts, before an offer or an answer leaves the site.
+ */
+export const Claim = Type.Object({
+  epoch: Type.Integer({ minimum: 1, maximum: 2 ** 52 }),
+  siteId: Type.String(),
+});
+export type Claim = Readonly<Type.Static<typeof Claim>>;
+
+export const Tenure = Type.Union([
+  /** The machine may run here, and nowhere else as far as is known here. */
+  Type.Object({ state: Type.Literal('holds'), claim: Claim }),
+  /** It has ended here, and its last state is at the site to which the right is offered; nobody may run it until that takes it. */
+  Type.Object({ state: Type.Literal('cedes'), claim: Claim, offer: Claim }),
+  /** Another site holds it, or did when it was last heard of. */
+  Type.Object({ state: Type.Literal('follows'), claim: Claim }),
+  /** It held the machine when it heard of a higher claim; what was written here under the lost one must be set apart first. */
+  Type.Object({ state: Type.Literal('fenced'), claim: Claim, lost: Claim }),
+]);
+export type Tenure = Readonly<Type.Static<typeof Tenure>>;
+
+/** What each state promises of the data, for people; the table in docs/failover.md. */
+export const TENURE_STATES: Readonly<Record<Tenure['state'], { may: string; data: string; out: string }>> = {
+  holds: {
+    may: 'run the machine, replicate it, cede it',
+    data: 'Its disks are the machine. What others acknowledged is part of them.',
+    out: '*cede* after the machine has ended and its last state is verified elsewhere; *hear* of a higher claim',
+  },
+  cedes: {
+    may: 'nothing but repeat or withdraw the offer',
+    data: 'Its disks and the last point at the other site are equal. Neither is written.',
+    out: '*hear* that the offer was taken; *hear* that it was withdrawn in time; *seize*, if somebody confirms that the other site is down',
+  },
+  follows: {
+    may: 'hold points, boot isolated tests, take an offer',
+    data: 'Points as they were acknowledged; what was set apart stays as branches.',
+    out: '*take* an offer; *seize*, if somebody confirms that the holder is down',
+  },
+  fenced: {
+    may: 'end its machine, and nothing else',
+    data: 'Its disks hold writes that the holder does not have. They are kept.',
+    out: '*set apart*: the machine has ended, and what it wrote is a branch',
+  },
+};
+
+/** Below zero: `one` gives way to `other`. */
+export function compareClaims(one: Claim, other: Claim): number {
+  if (one.epoch !== other.epoch) return one.epoch - other.epoch;
+  return one.siteId < other.siteId ? -1 : Number(one.siteId > other.siteId);
+}
+
+export function mayRun({ state }: Tenure): boolean {
+  return state === 'holds';
+}
+
+/**
+ * After another site has told of a claim. Nothing changes by one that is not higher than what is known here; who told it should hear
+ * ours then.
+ */
+export function afterHearing(tenure: Tenure, siteId: string, claim: Claim): Tenure {
+  const known = tenure.state === 'cedes' ? tenure.offer : tenure.claim;
+  const order = compareClaims(claim, known);
+  if (tenure.state === 'cedes') {
+    if (order === 0) return { state: 'follows', claim };
+    if (order < 0) return tenure;
+    // Only our own withdrawal bears our name, and who answers with it has promised not to take the offer.
+    if (claim.siteId === siteId) return { state: 'holds', claim };
+    return { state: 'fenced', claim, lost: tenure.claim };
+  }
+  if (order <= 0) return tenure;
+  switch (tenure.state) {
+    case 'holds':
+      return { state: 'fenced', claim, lost: tenure.claim };
+    case 'follows':
+      return { state: 'follows', claim };
+    case 'fenced':
+      return { ...tenure, claim };
+  }
+}
+
+/** The holder offers its right. It has ended the machine, and `toSiteId` has verified its last state: callers see to both. */
+export function afterCeding(tenure: Tenure, toSiteId: string): Tenure | undefined {
+  if (tenure.state !== 'holds') return undefined;
+  const offer = { epoch: tenure.claim.epoch + 1, siteId: toSiteId };
+  return { state: 'cedes', claim: tenure.claim, offer };
+}
+
+/** Takes an offer made to this site. Undefined: it is not, or no longer, to be had. Taking it again changes nothing. */
+export function afterTaking(tenure: Tenure, siteId: string, offer: Claim): Tenure | undefined {
+  if (offer.siteId !== siteId) return undefined;
+  if (tenure.state === 'holds' && compareClaims(offer, tenure.claim) === 0) return tenure;
+  if (tenure.state !== 'follows' || compareClaims(offer, tenure.claim) <= 0) return undefined;
+  return { state: 'holds', claim: offer };
+}
+
+/** What withdraws an offer: a claim of the site that made it, above the offer. */
+export function withdrawalOf({ claim, offer }: Extract<Tenure, { state: 'cedes' }>): Claim {
+  return { epoch: offer.epoch + 1, siteId: claim.siteId };
+}
+
+/**
+ * At the site that an offer was made to, asked to let it go: after this it never takes it. One that has taken it, or knows of
+ * more, stays as it is, and its claim is the answer.
+ */
+export function afterWithdrawal(tenure: Tenure, withdrawal: Claim): Tenure {
+  if (tenure.state !== 'follows' || compareClaims(withdrawal, tenure.claim) <= 0) return tenure;
+  return { state: 'follows', claim: withdrawal };
+}
+
+/**
+ * Takes the right without the holder's help. Nothing here can know whether the holder still runs: callers have a person's
+ * confirmation on record, or a proof. Undefined in a state in which nothing is to be seized.
+ */
+export function afterSeizing(tenure: Tenure, siteId: string): Tenure | undefined {
+  if (tenure.state !== 'follows' && tenure.state !== 'cedes') return undefined;
+  const known = tenure.state === 'cedes' ? tenure.offer : tenure.claim;
+  return { state: 'holds', claim: { epoch: known.epoch + 1, siteId } };
+}
+
+/** What was written under the lost claim is kept as a branch, and the machine has ended: callers see to both. */
+export function afterSettingApart(tenure: Tenure): Tenure {
+  return tenure.state === 'fenced' ? { state: 'follows', claim: tenure.claim } : tenure;
+}

@@ -1,0 +1,91 @@
+import assert from 'node:assert/strict';
+import { describe, it, test } from 'node:test';
+import {
+  afterHearing,
+  afterSeizing,
+  afterTaking,
+  compareClaims,
+  mayRun,
+  type Tenure,
+} from '../../../src/recovery-point/index.ts';
+import { explore } from '../../model/explorer.ts';
+import { type Budget, type PlantedBug, twoSites } from '../../model/two-sites.ts';
+import { sized } from '../../support/size.ts';
+
+const FEW: Budget = {
+  writes: 1,
+  kills: 1,
+  partitions: 1,
+  seizures: 1,
+  cessions: 1,
+  withdrawals: 1,
+  doubled: 0,
+};
+
+describe('the right to run a machine', () => {
+  it('S0.17 every interleaving of what two sites may do and what may befall them keeps it, and has a way out', (t) => {
+    const writes = sized({
+      what: 'S0.17: writes of the guest, beside which everything else happens',
+      normal: 1,
+      full: 2,
+    });
+    const doubled = writes - 1;
+    const { states, steps, found } = explore(twoSites({ ...FEW, writes, doubled }));
+    t.diagnostic(`${states} states, ${steps} steps between them`);
+    assert.equal(found, undefined, JSON.stringify(found, null, 1));
+    assert.ok(states > 50_000, 'an exploration that ends early has shown nothing');
+  });
+
+  it('S0.17 seizures by both sites at once, again and again', (t) => {
+    const seizures = sized({ what: 'S0.17: seizures', normal: 2, full: 3 });
+    const budget = { ...FEW, kills: 0, cessions: 0, withdrawals: 0, seizures, writes: 2 };
+    const { states, found } = explore(twoSites(budget));
+    t.diagnostic(`${states} states`);
+    assert.equal(found, undefined, JSON.stringify(found, null, 1));
+  });
+
+  const BUGS: Readonly<Record<PlantedBug, RegExp>> = {
+    'checked after the start': /runs the machine though it follows/,
+    'ceded before it was verified': /the (acknowledged )?write a is gone/,
+    'branch deleted': /the (acknowledged )?write a is gone/,
+    'withdrawn unasked': /both sites run the machine, and nobody has confirmed anything/,
+    'a follower says nothing': /no way out/,
+  };
+  for (const [bug, said] of Object.entries(BUGS)) {
+    it(`a planted mistake is found: ${bug}`, (t) => {
+      const { found } = explore(twoSites(FEW, bug as PlantedBug));
+      assert.match(found?.what ?? 'nothing was found', said);
+      t.diagnostic(found!.way.join('; '));
+    });
+  }
+});
+
+const P = { epoch: 1, siteId: 'P' };
+const HOLDS: Tenure = { state: 'holds', claim: P };
+
+test('S0.17 who hears of a higher claim gives way, and of no other', () => {
+  for (const lower of [P, { epoch: 1, siteId: 'A' }])
+    assert.equal(afterHearing(HOLDS, 'P', lower), HOLDS, JSON.stringify(lower));
+  const fenced = afterHearing(HOLDS, 'P', { epoch: 2, siteId: 'R' });
+  assert.deepEqual(fenced, { state: 'fenced', claim: { epoch: 2, siteId: 'R' }, lost: P });
+  assert.equal(mayRun(fenced), false);
+  // Two recovery sites that were told the same at once: the order of their names decides, at every site alike.
+  const [r, s] = [
+    { epoch: 2, siteId: 'R' },
+    { epoch: 2, siteId: 'S' },
+  ];
+  assert.ok(compareClaims(r, s) < 0);
+  assert.equal(afterHearing({ state: 'holds', claim: r }, 'R', s).state, 'fenced');
+  assert.equal(afterHearing({ state: 'holds', claim: s }, 'S', r).state, 'holds');
+});
+
+test('S0.17 an offer is taken by the site that it was made to, once, and not after it was withdrawn', () => {
+  const follows: Tenure = { state: 'follows', claim: P };
+  const offer = { epoch: 2, siteId: 'R' };
+  assert.equal(afterTaking(follows, 'S', offer), undefined);
+  const holds = afterTaking(follows, 'R', offer);
+  assert.deepEqual(holds, { state: 'holds', claim: offer });
+  assert.equal(afterTaking(holds!, 'R', offer), holds);
+  assert.equal(afterTaking({ state: 'follows', claim: { epoch: 3, siteId: 'P' } }, 'R', offer), undefined);
+  assert.equal(afterSeizing(HOLDS, 'P'), undefined, 'nobody seizes what is his');
+});
