@@ -1,14 +1,8 @@
 import { globSync } from 'node:fs';
-import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { type CodeEntry, type ErrorCatalogue, KIND_TABLE } from '../src/lib/errors.ts';
 
-/**
- * `node scripts/errors-doc.ts [--write]`: docs/errors.md from the catalogues of all folders. Without
- * `--write` it only says whether the document is up to date.
- */
 const ROOT = dirname(import.meta.dirname);
-const DOCUMENT = join(ROOT, 'docs', 'errors.md');
 
 export interface FolderCatalogue {
   readonly folder: string;
@@ -31,6 +25,7 @@ export async function readCatalogues(): Promise<FolderCatalogue[]> {
   return catalogues;
 }
 
+/** docs/errors.md from the catalogues of all folders. */
 export function errorsDocument(catalogues: readonly FolderCatalogue[]): string {
   const lines = [
     '# Errors',
@@ -52,14 +47,4 @@ export function errorsDocument(catalogues: readonly FolderCatalogue[]): string {
 function row(code: string, { kind, retry, remedy }: CodeEntry): string {
   const { httpStatus, exitCode } = KIND_TABLE[kind];
   return `| ${code} | ${kind} | ${httpStatus} | ${exitCode} | ${retry} | ${remedy.replaceAll('|', '\\|')} |`;
-}
-
-if (import.meta.main) {
-  const document = errorsDocument(await readCatalogues());
-  if (process.argv.includes('--write')) {
-    await writeFile(DOCUMENT, document);
-  } else if (document !== (await readFile(DOCUMENT, 'utf8'))) {
-    console.error('docs/errors.md is out of date: run `npm run docs`.');
-    process.exitCode = 1;
-  }
 }

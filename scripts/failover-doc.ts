@@ -1,12 +1,8 @@
-import { readFile, writeFile } from 'node:fs/promises';
-import { dirname, join } from 'node:path';
 import { TENURE_STATES } from '../src/recovery-point/index.ts';
 
-/** `node scripts/failover-doc.ts [--write]`: the table of docs/failover.md from the code that the sites run. */
-const DOCUMENT = join(dirname(import.meta.dirname), 'docs', 'failover.md');
 const [BEGIN, END] = ['<!-- tenure -->', '<!-- /tenure -->'];
 
-/** The document as it should be. */
+/** docs/failover.md as it should be: its table is written from the code that the sites run. */
 export function failoverDocument(document: string): string {
   const begin = document.indexOf(BEGIN) + BEGIN.length;
   const end = document.indexOf(END);
@@ -16,15 +12,4 @@ export function failoverDocument(document: string): string {
   );
   const table = ['| the site | may | its disks | out of it |', '|---|---|---|---|', ...rows];
   return `${document.slice(0, begin)}\n${table.join('\n')}\n${document.slice(end)}`;
-}
-
-if (import.meta.main) {
-  const present = await readFile(DOCUMENT, 'utf8');
-  const wanted = failoverDocument(present);
-  if (process.argv.includes('--write')) {
-    await writeFile(DOCUMENT, wanted);
-  } else if (present !== wanted) {
-    console.error('docs/failover.md is out of date: run `npm run docs`.');
-    process.exitCode = 1;
-  }
 }

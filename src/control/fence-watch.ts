@@ -17,6 +17,9 @@ export const TOLD_OF_MACHINE = 'PROTECTION_FENCED';
 /** How long a guest that may not run any more has to shut down. */
 export const FENCED_GRACE_MS = 60_000;
 
+/** A guest that could not be ended is tried again after this. */
+const AGAIN_AFTER_MS = 5_000;
+
 /**
  * Machines that another site has brought up: as soon as this site has heard of it, their guests are ended here, lest both take
  * writes; what they have written stays in their disks, and a person is told. Also one that somebody starts again.
@@ -30,26 +33,27 @@ export class FenceWatch {
     this.#tools = tools;
   }
 
-  /** To be asked after each look at the machine. */
-  async look(signal: AbortSignal): Promise<void> {
+  /** To be asked after each look at the machine. Returns when to look again, unless something happens before. */
+  async look(signal: AbortSignal): Promise<number> {
     const { record, running } = this.#machine;
     const { machineId, name } = record;
     const { alerts, audit, log } = this.#tools;
     const failure = fencedFailure(record);
     if (!failure) {
       this.clearAlert();
-      return;
+      return Number.POSITIVE_INFINITY;
     }
     alerts.raise(this.#key, 'critical', failure, machineId);
-    if (!running) return;
+    if (!running) return Number.POSITIVE_INFINITY;
     log.warn('machine.fenced', { machine: name, reason: failure.message });
     try {
       const outcome = await endProcess(this.#tools, running, FENCED_GRACE_MS, signal);
       audit.note({ actor: 'site', act: 'vm.fence', subject: machineId, details: { outcome } });
+      return Number.POSITIVE_INFINITY;
     } catch (error) {
       if (!isFailure(error) || error.kind === 'cancelled') throw error;
-      // It is tried again at the next look.
       log.error('machine.not-ended', { machine: name, reason: error.message });
+      return AGAIN_AFTER_MS;
     }
   }
 

@@ -1,5 +1,6 @@
+import { shutsDown } from '../failover/index.ts';
 import { connectGuest, type MachineSockets, type RunningMachine } from '../hypervisor/index.ts';
-import { type Clock, sleep } from '../lib/clock.ts';
+import type { Clock } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 
@@ -28,13 +29,8 @@ export async function endProcess(
   graceMs: number,
   signal: AbortSignal,
 ): Promise<'shut-down' | 'powered-off'> {
-  if ((await running.state()) === 'running') {
-    await askGuestToEnd(tools, running);
-    const waiting = new AbortController();
-    const late = sleep(tools.clock, graceMs, AbortSignal.any([signal, waiting.signal])).then(() => false);
-    const hasEnded = await Promise.race([running.gone.then(() => true), late]).finally(() => waiting.abort());
-    if (hasEnded) return 'shut-down';
-  }
+  const ask = (guest: typeof running) => askGuestToEnd(tools, guest);
+  if (await shutsDown(tools, running, graceMs, signal, ask)) return 'shut-down';
   await running.quit();
   return 'powered-off';
 }

@@ -7,7 +7,6 @@ import { copyTypeOf, type Trigger, type Zones } from '../recovery-point/index.ts
 import {
   type CutRecord,
   type CutTogether,
-  fencedFailure,
   type MachinePresence,
   type ProtectedMachine,
   protectionOf,
@@ -275,8 +274,7 @@ export class ReplicationLoop {
   async #keepLooking(signal: AbortSignal): Promise<never> {
     for (;;) {
       await this.#look().finally(this.#looked.resolve);
-      await this.#fence.look(signal);
-      const pauseMs = await this.#standstill.look();
+      const pauseMs = Math.min(await this.#fence.look(signal), await this.#standstill.look());
       await this.#lookBell.wait(this.#machine.presence.state === 'running' ? pauseMs : LOOK_EVERY_MS, signal);
     }
   }
@@ -360,8 +358,7 @@ export class ReplicationLoop {
   async #makeScheduled(copyType: string): Promise<void> {
     this.#scheduler.made(copyType);
     try {
-      const fenced = fencedFailure(this.#machine.record)?.message;
-      const reason = fenced ?? (await this.#tips.reasonNotToCut());
+      const reason = await this.#tips.reasonNotToCut();
       if (reason === undefined) await this.#cut(copyType);
       else {
         this.#skip(copyType, reason);

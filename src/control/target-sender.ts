@@ -198,8 +198,8 @@ export class TargetSender {
         },
         ...(failure.code === 'INTERNAL' ? { error } : {}),
       });
-    if (isBlocked && failure.code !== TOLD_OF_MACHINE)
-      alerts.raise(this.#key('replication'), 'critical', failure, machineId);
+    if (failure.code === TOLD_OF_MACHINE) alerts.clear(this.#key('replication'));
+    else if (isBlocked) alerts.raise(this.#key('replication'), 'critical', failure, machineId);
     await this.#retryBell.wait(pause, signal);
   }
 

@@ -1,9 +1,10 @@
 import type { MachineView, PeerView, PointView, ReplicationView } from '../api/index.ts';
 import type { ApplicationProof, BootProof } from '../failover/index.ts';
-import { BUILT_IN_TYPES, type GroupCut, mayRun } from '../recovery-point/index.ts';
+import { BUILT_IN_TYPES, type GroupCut } from '../recovery-point/index.ts';
 import type { Replica, ReplicaPoint } from '../replica/index.ts';
 import {
   type CutRecord,
+  claimElsewhere,
   type GuestStandstill,
   type MachinePresence,
   type ProtectedDisk,
@@ -59,9 +60,10 @@ export function homeView({ machine, loop }: HomeMachine, nameOf: NameOf, limitNo
   };
 }
 
-function heldByOther({ tenure }: ProtectedMachine['record'], nameOf: NameOf) {
-  if (tenure === undefined || mayRun(tenure)) return {};
-  const { siteId, epoch } = tenure.claim;
+function heldByOther(record: ProtectedMachine['record'], nameOf: NameOf) {
+  const claim = claimElsewhere(record);
+  if (!claim) return {};
+  const { siteId, epoch } = claim;
   const name = nameOf(siteId);
   return { heldBy: { siteId, epoch, ...(name === undefined ? {} : { name }) } };
 }

@@ -37,6 +37,7 @@ export { Failovers } from './failovers.ts';
 export type { NetworkReport, NicMapping } from './network.ts';
 export type { StartOptions, TestOptions } from './options.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
+export { shutsDown } from './power-off.ts';
 export type { Probe, ProbeResult } from './probe.ts';
 export type { ApplicationProof, BootProof, SignedBootProof } from './records.ts';
 export type { AttemptReport, FailoverReport, PointSummary, StepReport } from './report.ts';

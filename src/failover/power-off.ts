@@ -3,12 +3,18 @@ import { sleep } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { FailoverTools } from './tools.ts';
 
-/** Presses the power button of a machine and waits for its end. False: it has not ended in time, or could not be asked. */
-export async function shutsDown(
+type Ending = Pick<RunningMachine, 'pressPowerButton' | 'state' | 'gone'>;
+
+/**
+ * Asks the guest of a machine to shut down, by its power button unless `ask` knows better, and waits for its end. False: it has
+ * not ended in time, or could not be asked.
+ */
+export async function shutsDown<M extends Ending>(
   { clock }: Pick<FailoverTools, 'clock'>,
-  machine: Pick<RunningMachine, 'pressPowerButton' | 'state' | 'gone'>,
+  machine: M,
   graceMs: number,
   signal?: AbortSignal,
+  ask: (machine: M) => Promise<void> = (pressed) => pressed.pressPowerButton(),
 ): Promise<boolean> {
   if (graceMs === 0) return false;
   const waiting = new AbortController();
@@ -18,10 +24,10 @@ export async function shutsDown(
     // It is waited for below, unless the machine could not be asked; that ends the waiting.
   });
   try {
-    // A guest that stands still would not see its button pressed.
+    // A guest that stands still would not hear it.
     const state = await machine.state();
     if (state === 'paused' || state === 'io-error') return false;
-    await machine.pressPowerButton();
+    await ask(machine);
     return await Promise.race([machine.gone.then(() => true), late]);
   } catch (error) {
     if (!isFailure(error) || error.kind === 'cancelled') throw error;

@@ -16,7 +16,7 @@ const AGENT_PAUSE_MS = 200;
 
 /** The machine whose guest is asked. */
 export interface Probed {
-  readonly machine: Pick<RunningMachine, 'sockets' | 'gone'>;
+  readonly machine: Pick<RunningMachine, 'sockets' | 'gone' | 'state' | 'onEvent'>;
   readonly agentPort: AgentPort;
   readonly runDirectory: string;
   readonly network: NetworkReport;
@@ -26,18 +26,46 @@ export interface Probed {
 }
 
 /**
- * Asks everything at once and resolves when every probe has been decided; a machine that ends decides them all. In the
+ * Asks everything at once and resolves when every probe has been decided; a machine that ends, or crashes, decides them all. In the
  * order of `probes`. Rejects only when `signal` is aborted.
  */
-export function runProbes(
+export async function runProbes(
   probed: Probed,
   probes: readonly Probe[],
   signal?: AbortSignal,
 ): Promise<ProbeResult[]> {
-  return Promise.all(probes.map((probe) => runProbe(probed, probe, signal)));
+  const crash = watchedForCrash(probed.machine);
+  try {
+    return await Promise.all(probes.map((probe) => runProbe(probed, probe, crash.happened, signal)));
+  } finally {
+    crash.unwatch();
+  }
 }
 
-async function runProbe(probed: Probed, probe: Probe, outer?: AbortSignal): Promise<ProbeResult> {
+/** A guest whose processor has stopped for good stays as it is: nothing would be heard of it before every limit has passed. */
+function watchedForCrash(machine: Probed['machine']): { happened: Promise<void>; unwatch: () => void } {
+  const { promise: happened, resolve } = Promise.withResolvers<void>();
+  const look = async () => {
+    try {
+      if ((await machine.state()) === 'crashed') resolve();
+    } catch (error) {
+      // One that cannot be asked has ended, which is told by itself, or is silent: then the limits decide.
+      if (!isFailure(error)) throw error;
+    }
+  };
+  const unwatch = machine.onEvent(({ name }) => {
+    if (name === 'STOP') void look();
+  });
+  void look();
+  return { happened, unwatch };
+}
+
+async function runProbe(
+  probed: Probed,
+  probe: Probe,
+  crashed: Promise<void>,
+  outer?: AbortSignal,
+): Promise<ProbeResult> {
   const { clock, runningSinceMs } = probed;
   const ending = new AbortController();
   const give = (why: string) => ending.abort(failoverFailure('FAILOVER_PROBE_FAILED', why));
@@ -45,6 +73,7 @@ async function runProbe(probed: Probed, probe: Probe, outer?: AbortSignal): Prom
   const leftMs = limitMs - (clock.monotonicMs() - runningSinceMs);
   const cancelTimer = clock.after(leftMs, () => give(`no success within ${limitMs} ms`));
   void probed.machine.gone.then(() => give('the machine has ended'));
+  void crashed.then(() => give('the machine has crashed'));
   const signal = outer ? AbortSignal.any([outer, ending.signal]) : ending.signal;
   try {
     await unlessAborted(askUntilPassed(probed, probe, signal), signal);

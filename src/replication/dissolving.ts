@@ -56,7 +56,7 @@ export async function dissolve(
   const isKept = phase === 'setting-aside' && last !== undefined;
   await chain.remove(isKept ? layout.setAside(last.cutId) : undefined);
   await deliveries.remove();
-  const { dissolving: _ended, suspect: _over, gone: _gone, tenure: _open, ...record } = ground.record();
+  const { dissolving: _ended, suspect: _over, gone: _gone, tenure: _lost, ...record } = ground.record();
   await ground.storeDisks({ ...record, ...ofOneAge(record), protection: null });
 }
 

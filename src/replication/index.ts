@@ -30,7 +30,7 @@ export { Forwarding, type ForwardTools } from './forwarding.ts';
 export { ProtectedLayout } from './layout.ts';
 export type { MachinePlace } from './machine-move.ts';
 export { type GuestStandstill, type MachinePresence, standstillOf } from './machine-presence.ts';
-export { fencedFailure } from './machine-tenure.ts';
+export { claimElsewhere, fencedFailure } from './machine-tenure.ts';
 export type { Origin } from './origin.ts';
 export { PeerTarget } from './peer-target.ts';
 export { ProtectedMachine, type ProtectedTools } from './protected-machine.ts';

@@ -21,11 +21,16 @@ export function checkHeld(record: MachineRecord): void {
   if (failure) throw failure;
 }
 
+/** By which claim the machine may not run here, if it may not. */
+export function claimElsewhere({ tenure }: Pick<MachineRecord, 'tenure'>): Claim | undefined {
+  return tenure === undefined || mayRun(tenure) ? undefined : tenure.claim;
+}
+
 /** Why the machine may not run here, if it may not. */
 export function fencedFailure(record: MachineRecord): Failure | undefined {
-  const { tenure, name, epoch } = record;
-  if (tenure === undefined || mayRun(tenure)) return undefined;
-  const { claim } = tenure;
+  const { name, epoch } = record;
+  const claim = claimElsewhere(record);
+  if (!claim) return undefined;
   const said = `${name} was brought up at site ${claim.siteId}, in epoch ${claim.epoch}; this site is in epoch ${epoch}`;
   return replicationFailure('PROTECTION_FENCED', said, {
     context: { machine: name, epoch: claim.epoch, siteId: claim.siteId },

@@ -195,7 +195,7 @@ export class ProtectedMachine {
           return;
         }
         await this.#chain.reconcile(this.#process.running);
-        if (this.#record.suspect !== undefined) await clearSuspicion(this.#ground, this.#record.suspect);
+        await clearSuspicion(this.#ground);
         await this.#giveBack();
       });
     } catch (error) {

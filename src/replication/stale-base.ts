@@ -33,13 +33,11 @@ export async function watchingForStaleBase<T>(ground: Ground, work: () => Promis
 }
 
 /** Throws PROTECTION_STALE_BASE while it is not known that whatever ran has written nothing below the tips. */
-export async function clearSuspicion(
-  { tools, deliveries, record, store }: Ground,
-  why: string,
-): Promise<void> {
-  const { suspect: _cleared, gone, ...cleared } = record();
+export async function clearSuspicion({ tools, deliveries, record, store }: Ground): Promise<void> {
+  const { suspect, gone, ...cleared } = record();
+  if (suspect === undefined) return;
   const doubt = await deliveries.doubtOfAcknowledged(gone);
-  if (doubt !== undefined) throw replicationFailure('PROTECTION_STALE_BASE', `${why}; ${doubt}`);
+  if (doubt !== undefined) throw replicationFailure('PROTECTION_STALE_BASE', `${suspect}; ${doubt}`);
   await store(cleared);
   tools.log.info('machine.base-intact', { machine: cleared.name });
 }

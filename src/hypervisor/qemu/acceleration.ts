@@ -1,66 +1,110 @@
-import { mkdtemp, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { type Clock, withTimeout } from '../../lib/clock.ts';
-import { messageOf } from '../../lib/errors.ts';
-import { type CommandResult, runCommand } from '../../lib/processes.ts';
+import { isFailure, messageOf } from '../../lib/errors.ts';
+import { runCommand } from '../../lib/processes.ts';
+import { QmpClient } from '../../qmp/index.ts';
 import { hypervisorFailure } from '../errors.ts';
+import { TEST_GUEST_PORTS, TEST_GUEST_WORD, testGuestSector } from './test-guest.ts';
 
-/** The exit code of a machine that wrote 0x10 to the isa-debug-exit port: (0x10 << 1) | 1. */
-const PROBE_EXIT_CODE = 33;
 const PROBE_LIMIT_MS = 15_000;
 
 /**
- * Whether guests run under KVM here, found out by running one: a boot sector of a few bytes that ends its
- * machine through QEMU's debug-exit port. `/dev/kvm` alone proves nothing: it may exist and refuse, or
- * accept and then stop every guest (nested hosts).
+ * Whether guests run under KVM here, found out by running one: `/dev/kvm` alone proves nothing. It may exist and refuse, or accept
+ * and then stop every guest at the first thing that it cannot do for it (nested hosts).
  */
 export async function probeAcceleration(
   clock: Clock,
 ): Promise<{ accelerator: 'kvm' | 'tcg'; reason?: string }> {
+  const reason = await whyNoGuest(clock, 'kvm');
+  return reason === undefined ? { accelerator: 'kvm' } : { accelerator: 'tcg', reason };
+}
+
+/** Runs a guest of a few bytes, and nothing of it is left. Undefined: it came through; otherwise why not. */
+export async function whyNoGuest(
+  clock: Clock,
+  accelerator: 'kvm' | 'tcg',
+  sector = testGuestSector(),
+): Promise<string | undefined> {
   const directory = await mkdtemp(join(tmpdir(), 'ws-kvm-'));
+  const [bootPath, wordPath, qmpPath] = ['boot', 'word', 'qmp'].map((name) => join(directory, name));
   try {
-    const disk = join(directory, 'boot');
-    await writeFile(disk, bootSector());
-    const { exitCode, stderr } = await withTimeout(
-      clock,
-      PROBE_LIMIT_MS,
-      (signal) => runProbe(disk, signal),
-      () =>
-        hypervisorFailure(
-          'MACHINE_START_FAILED',
-          `a test guest under KVM said nothing for ${PROBE_LIMIT_MS} ms`,
-        ),
-    );
-    if (exitCode === PROBE_EXIT_CODE) return { accelerator: 'kvm' };
-    return {
-      accelerator: 'tcg',
-      reason: stderr.trim().split('\n').at(-1) || `a test guest ended with ${exitCode}`,
-    };
+    await writeFile(bootPath!, sector);
+    await startStopped({ accelerator, bootPath: bootPath!, wordPath: wordPath!, qmpPath: qmpPath! });
+    const stoppedAs = await ranUntil(clock, qmpPath!);
+    if ((await readFile(wordPath!, 'latin1')) === TEST_GUEST_WORD) return undefined;
+    return stoppedAs === undefined
+      ? 'a test guest ended without a word'
+      : `the processor of a test guest stopped: ${stoppedAs}`;
   } catch (error) {
-    return { accelerator: 'tcg', reason: messageOf(error) };
+    if (!isFailure(error)) throw error;
+    return messageOf(error).trim().split('\n').at(-1);
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
 }
 
-function runProbe(disk: string, signal: AbortSignal): Promise<CommandResult> {
-  return runCommand(
+/** Returns when the machine can be spoken to. */
+async function startStopped(o: {
+  accelerator: 'kvm' | 'tcg';
+  bootPath: string;
+  wordPath: string;
+  qmpPath: string;
+}): Promise<void> {
+  const { word, exit } = TEST_GUEST_PORTS;
+  await runCommand(
     'qemu-system-x86_64',
     [
-      ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot'],
-      ['-machine', 'pc,accel=kvm', '-cpu', 'host', '-m', '16M'],
-      ['-device', 'isa-debug-exit,iobase=0xf4,iosize=0x04'],
-      ['-drive', `if=ide,format=raw,readonly=off,snapshot=on,file=${disk}`],
+      ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-S', '-daemonize'],
+      [
+        '-machine',
+        `pc,accel=${o.accelerator}`,
+        '-cpu',
+        o.accelerator === 'kvm' ? 'host' : 'max',
+        '-m',
+        '16M',
+      ],
+      ['-chardev', `file,id=word,path=${o.wordPath}`],
+      ['-device', `isa-debugcon,iobase=${word},chardev=word`],
+      ['-device', `isa-debug-exit,iobase=${exit},iosize=0x04`],
+      ['-qmp', `unix:${o.qmpPath},server=on,wait=off`],
+      ['-drive', `if=ide,format=raw,readonly=off,snapshot=on,file=${o.bootPath}`],
     ].flat(),
-    { allowExit: [1, PROBE_EXIT_CODE, 134, 128], signal },
   );
 }
 
-/** mov al, 0x10; out 0xf4, al; hlt; jmp back to hlt; signature. */
-function bootSector(): Buffer {
-  const sector = Buffer.alloc(512);
-  Buffer.from([0xb0, 0x10, 0xe6, 0xf4, 0xf4, 0xeb, 0xfd]).copy(sector);
-  sector.writeUInt16LE(0xaa55, 510);
-  return sector;
+/** Lets the guest run until its machine has ended, or its processor has stopped: then as what. The machine is gone on return. */
+async function ranUntil(clock: Clock, qmpPath: string): Promise<string | undefined> {
+  await using qmp = await QmpClient.connect({ path: qmpPath, clock });
+  const stopped = Promise.withResolvers<void>();
+  qmp.subscribe(({ event }) => {
+    if (event === 'STOP') stopped.resolve();
+  });
+  try {
+    return await withTimeout(
+      clock,
+      PROBE_LIMIT_MS,
+      async () => {
+        await unlessGone(qmp.execute('cont'));
+        const hasEnded = await Promise.race([qmp.closed.then(() => true), stopped.promise]);
+        if (hasEnded) return undefined;
+        return (await unlessGone(qmp.execute<{ status: string }>('query-status')))?.status;
+      },
+      () => hypervisorFailure('MACHINE_START_FAILED', `a test guest said nothing for ${PROBE_LIMIT_MS} ms`),
+    );
+  } finally {
+    await unlessGone(qmp.execute('quit'));
+    await qmp.closed;
+  }
+}
+
+/** Undefined if the machine has ended before it answered. */
+async function unlessGone<T>(answer: Promise<T>): Promise<T | undefined> {
+  try {
+    return await answer;
+  } catch (error) {
+    if (isFailure(error, 'QMP_DISCONNECTED')) return undefined;
+    throw error;
+  }
 }

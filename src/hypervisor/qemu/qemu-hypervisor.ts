@@ -1,7 +1,7 @@
 import { readFile } from 'node:fs/promises';
 import { assert } from '../../lib/assert.ts';
 import type { Clock } from '../../lib/clock.ts';
-import { isFailure, messageOf } from '../../lib/errors.ts';
+import { isFailure, messageOf, systemCodeOf } from '../../lib/errors.ts';
 import { runCommand } from '../../lib/processes.ts';
 import { PauseGuard, QmpClient } from '../../qmp/index.ts';
 import { checkMachineConfiguration } from '../configuration.ts';
@@ -49,8 +49,7 @@ export class QemuHypervisor implements Hypervisor {
         },
       );
     }
-    const processId = Number.parseInt(await readFile(paths.pidPath, 'utf8'), 10);
-    return this.#connect(socketsOf(request), processId);
+    return this.#connect(socketsOf(request), await processIdIn(paths.pidPath));
   }
 
   attach(sockets: MachineSockets): Promise<RunningMachine> {
@@ -84,5 +83,15 @@ export class QemuHypervisor implements Hypervisor {
         cause: error,
       });
     }
+  }
+}
+
+/** QEMU removes its file when it ends: of one that has ended meanwhile there is none, and nothing answers at its socket. */
+async function processIdIn(pidPath: string): Promise<number | undefined> {
+  try {
+    return Number.parseInt(await readFile(pidPath, 'utf8'), 10);
+  } catch (error) {
+    if (systemCodeOf(error) === 'ENOENT') return undefined;
+    throw error;
   }
 }

@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { existsSync, readFileSync } from 'node:fs';
-import { access, readdir, readFile, writeFile } from 'node:fs/promises';
+import { access, mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
 import { constants, getPriority } from 'node:os';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { QemuImages } from '../../../src/hypervisor/index.ts';
+import { QemuHypervisor, QemuImages } from '../../../src/hypervisor/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { exitOf, runCommand } from '../../../src/lib/processes.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
@@ -67,6 +67,33 @@ function isThere(pid: number): boolean {
 }
 
 /** Ids of our own children that run a program of this name (proc(5), /proc/PID/stat). */
+test('a machine that ends before its process is known is one that does not run', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const { stdout } = await runCommand('sh', ['-c', 'command -v qemu-system-x86_64']);
+  const [run, disk] = [join(directory, 'run'), join(directory, 'disk.qcow2')];
+  await mkdir(run);
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', disk, '1M']);
+  const pid = join(run, 'pid');
+  // QEMU removes its file when it ends.
+  const brief = `#!/bin/sh\n${stdout.trim()} "$@" || exit\nkill $(cat ${pid})\nwhile [ -e ${pid} ]; do sleep 0.01; done\n`;
+  await writeFile(join(directory, 'qemu-system-x86_64'), brief, { mode: 0o755 });
+  const { PATH } = process.env;
+  t.after(() => {
+    process.env.PATH = PATH;
+  });
+  process.env.PATH = `${directory}:${PATH}`;
+  const starting = new QemuHypervisor({ clock: systemClock }).start({
+    configuration: {
+      ...{ name: 'brief', uuid: '6a1c5a5e-0000-4000-8000-00000000000d', architecture: 'x86_64' },
+      ...{ chipset: 'q35', firmware: 'bios', cpus: 1, memoryBytes: 16 * 1024 * 1024 },
+      ...{ nics: [], guestAgent: false },
+      disks: [{ diskId: 'one', bus: 'virtio-blk', sizeBytes: 1024 * 1024 }],
+    },
+    ...{ disks: { one: [{ path: disk, format: 'qcow2' }] }, runDirectory: run },
+  });
+  await assert.rejects(starting, { code: 'MACHINE_NOT_RUNNING' });
+});
+
 async function childrenCalled(name: string): Promise<number[]> {
   const ids = (await readdir('/proc')).map(Number).filter(Number.isInteger);
   return ids.filter((id) => {

@@ -174,6 +174,24 @@ describe('damage and conflict', { timeout: 240_000 }, () => {
       assert.deepEqual(signed, ['REPLICA_SIGNATURE_INVALID', 'REPLICA_SIGNATURE_INVALID']);
       assert.deepEqual(await reopened(), []);
     });
+
+    await t.test('S0.17 of a fenced sender nothing is sent or merged', async () => {
+      const again = await ProtectedMachine.open(sites.protectedTools, machine.layout);
+      await again.attach();
+      await again.cut('crash');
+      const chains = () => again.record.disks.map(({ diskId }) => again.chain(diskId));
+      const held = () => [chains(), lab.replica().newest!.statement.pointId];
+      const before = held();
+      await lab.replica().update({ epoch: 2 });
+      // The second time it knows by itself.
+      for (const _time of [1, 2]) {
+        await assert.rejects(again.replicate(target), { code: 'PROTECTION_FENCED' });
+        assert.deepEqual(held(), before);
+      }
+      await assert.rejects(again.cut('crash'), { code: 'PROTECTION_FENCED' });
+      assert.deepEqual(held(), before);
+      await again.release();
+    });
   });
 });
 

@@ -6,7 +6,7 @@ import type { RunningMachine } from '../../../src/hypervisor/index.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
-import { FakeMachine, MACHINE_ID, SITE_ID } from './fake-machine.ts';
+import { FakeMachine, failure, MACHINE_ID, SITE_ID } from './fake-machine.ts';
 
 /** A machine that runs, and whose guest has no agent and does what it likes when its power button is pressed. */
 function running(onButton: (end: () => void) => void) {
@@ -89,6 +89,20 @@ test('S0.17 a fenced guest that shuts down keeps its order; one that does not lo
     await watch.look(new AbortController().signal);
     assert.equal(alerts.size, 0, 'it is its own machine again');
   }
+});
+
+test('S0.17 a fenced guest that could not be ended is tried again soon', async () => {
+  const machine = machineOf(FENCED);
+  const { machine: process, did } = running((end) => end());
+  const { watch, notes, clock } = watching(machine);
+  const silent = () => Promise.reject(failure('QMP_TIMEOUT', 'later'));
+  machine.running = { ...process, state: silent, quit: silent };
+  const againMs = await watch.look(new AbortController().signal);
+  assert.ok(againMs > 0 && againMs <= 10_000, `${againMs} ms`);
+  assert.deepEqual([notes, did, clock.pending], [[], [], 0]);
+  machine.running = { ...process, state: async () => 'running' };
+  assert.equal(await watch.look(new AbortController().signal), Number.POSITIVE_INFINITY);
+  assert.deepEqual([notes.length, did], [1, ['button']]);
 });
 
 test('a site that ends while it waits for a fenced guest leaves that for its next start', async () => {

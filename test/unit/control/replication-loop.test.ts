@@ -247,6 +247,20 @@ describe('replication loop', () => {
     assert.equal(machine.unsent.length, 0);
   });
 
+  it('S0.17 ends the alert of a conflict when the machine is found to be fenced, which is told by itself', async (t) => {
+    const { clock, machine, alerts } = await looping(t, EVERY_5_S, (fake) => {
+      fake.sendFailure = failure('REPLICATION_CONFLICT', 'never');
+    });
+    assert.deepEqual([...alerts.keys()], [`replication:${MACHINE_ID}:${SITE_ID}`]);
+    machine.sendFailure = failure('PROTECTION_FENCED', 'never');
+    const claim = { epoch: 2, siteId: SITE_ID };
+    const lost = { epoch: 1, siteId: MACHINE_ID };
+    machine.record = { ...machine.record, tenure: { state: 'fenced', claim, lost } };
+    machine.tell({ name: 'WARMSITE_FENCED', data: {} });
+    await clock.turn(RETRY_PAUSE_MAX_MS);
+    assert.deepEqual([...alerts.keys()], [`fenced:${MACHINE_ID}`]);
+  });
+
   it('takes an error without a code for a reason to wait and to tell, not to stop', async (t) => {
     const { clock, machine, alerts } = await looping(t, EVERY_5_S, (fake) => {
       fake.sendFailure = new Error('a bug');

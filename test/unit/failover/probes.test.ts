@@ -9,7 +9,7 @@ import { checkProbes, type Probe, probingAddress } from '../../../src/failover/p
 import { type Probed, runProbes } from '../../../src/failover/probing.ts';
 import { LineCollector, serialLineMatching } from '../../../src/failover/serial-log.ts';
 import { CONNECT_PROGRAM } from '../../../src/failover/tcp-connect-main.ts';
-import type { MachineEvent } from '../../../src/hypervisor/index.ts';
+import type { MachineEvent, MachineState } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
@@ -26,9 +26,11 @@ async function fakeProbed(t: CleanUp, o: { agentPath?: string; clock?: Probed['c
   await writeFile(serialPath, '');
   const listeners = new Set<(event: MachineEvent) => void>();
   const gone = Promise.withResolvers<void>();
+  let state: MachineState = 'running';
   const machine = {
     sockets: { qmpPath: '', ...(o.agentPath === undefined ? {} : { agentPath: o.agentPath }) },
     gone: gone.promise,
+    state: async () => state,
     onEvent: (listener: (event: MachineEvent) => void) => {
       listeners.add(listener);
       return () => listeners.delete(listener);
@@ -40,10 +42,15 @@ async function fakeProbed(t: CleanUp, o: { agentPath?: string; clock?: Probed['c
     agentPort: new AgentPort(machine),
     network: { kind: 'unplugged', reason: 'a test' },
   };
-  const port = (open: boolean) => {
-    for (const listener of listeners) listener({ name: 'VSERPORT_CHANGE', data: { id: 'agent', open } });
+  const tell = (event: MachineEvent) => {
+    for (const listener of listeners) listener(event);
   };
-  return { probed, serialPath, port, end: () => gone.resolve() };
+  const port = (open: boolean) => tell({ name: 'VSERPORT_CHANGE', data: { id: 'agent', open } });
+  const stop = (as: MachineState) => {
+    state = as;
+    tell({ name: 'STOP', data: {} });
+  };
+  return { probed, serialPath, port, stop, end: () => gone.resolve() };
 }
 
 test('the agent probe waits for the port to open and passes when the agent answers', async (t) => {
@@ -75,6 +82,20 @@ test('a machine that ends decides all probes at once', async (t) => {
     assert.equal(passed, false);
     assert.match(reason!, /has ended/);
   }
+});
+
+test('a machine whose processor stops for good decides all probes at once; one that is only stopped does not', async (t) => {
+  const clock = new FakeClock();
+  const { probed, stop } = await fakeProbed(t, { clock, agentPath: '/nowhere' });
+  const results = runProbes(probed, [{ kind: 'agent' }, { kind: 'serial', pattern: 'x' }]);
+  stop('paused');
+  await clock.turn(1_000);
+  stop('crashed');
+  for (const { passed, durationMs, reason } of await results) {
+    assert.deepEqual([passed, durationMs], [false, 1_000]);
+    assert.match(reason!, /has crashed/);
+  }
+  assert.equal(clock.pending, 0);
 });
 
 test('cancelled probes end with the failure of the one who cancels', async (t) => {

@@ -9,7 +9,7 @@ import {
   type Tenure,
 } from '../../../src/recovery-point/index.ts';
 import { explore } from '../../model/explorer.ts';
-import { type Budget, type PlantedBug, twoSites } from '../../model/two-sites.ts';
+import { type Budget, type PlantedBug, tenureModel } from '../../model/tenure-model.ts';
 import { sized } from '../../support/size.ts';
 
 const FEW: Budget = {
@@ -30,7 +30,7 @@ describe('the right to run a machine', () => {
       full: 2,
     });
     const doubled = writes - 1;
-    const { states, steps, found } = explore(twoSites({ ...FEW, writes, doubled }));
+    const { states, steps, found } = explore(tenureModel({ ...FEW, writes, doubled }));
     t.diagnostic(`${states} states, ${steps} steps between them`);
     assert.equal(found, undefined, JSON.stringify(found, null, 1));
     assert.ok(states > 50_000, 'an exploration that ends early has shown nothing');
@@ -39,7 +39,7 @@ describe('the right to run a machine', () => {
   it('S0.17 seizures by both sites at once, again and again', (t) => {
     const seizures = sized({ what: 'S0.17: seizures', normal: 2, full: 3 });
     const budget = { ...FEW, kills: 0, cessions: 0, withdrawals: 0, seizures, writes: 2 };
-    const { states, found } = explore(twoSites(budget));
+    const { states, found } = explore(tenureModel(budget));
     t.diagnostic(`${states} states`);
     assert.equal(found, undefined, JSON.stringify(found, null, 1));
   });
@@ -53,7 +53,7 @@ describe('the right to run a machine', () => {
   };
   for (const [bug, said] of Object.entries(BUGS)) {
     it(`a planted mistake is found: ${bug}`, (t) => {
-      const { found } = explore(twoSites(FEW, bug as PlantedBug));
+      const { found } = explore(tenureModel(FEW, bug as PlantedBug));
       assert.match(found?.what ?? 'nothing was found', said);
       t.diagnostic(found!.way.join('; '));
     });

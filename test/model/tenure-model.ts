@@ -72,7 +72,7 @@ const NAMES = ['P', 'R'] as const;
 const LETTERS = 'abcdefgh';
 const MESSAGES_MAX = 2;
 
-export function twoSites(budget: Budget, bug?: PlantedBug): Model<Sites> {
+export function tenureModel(budget: Budget, bug?: PlantedBug): Model<Sites> {
   const first: Claim = { epoch: 1, siteId: 'P' };
   const common = { isUp: true, disks: '', branches: [] };
   return {

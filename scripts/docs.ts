@@ -1,0 +1,11 @@
+import { readFile, writeFile } from 'node:fs/promises';
+import { dirname, join } from 'node:path';
+import { errorsDocument, readCatalogues } from './errors-doc.ts';
+import { failoverDocument } from './failover-doc.ts';
+
+/** `npm run docs`: writes what documents have from the code; test/tidy.test.ts says when they are out of date. */
+const DOCS = join(dirname(import.meta.dirname), 'docs');
+
+await writeFile(join(DOCS, 'errors.md'), errorsDocument(await readCatalogues()));
+const failover = join(DOCS, 'failover.md');
+await writeFile(failover, failoverDocument(await readFile(failover, 'utf8')));
