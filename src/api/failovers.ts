@@ -137,6 +137,43 @@ export const FailoverRequest = Type.Object(
 );
 export type FailoverRequest = Type.Static<typeof FailoverRequest>;
 
+/** Hands a machine over to a site that has its replica: it is shut down here, and its last state copied there. */
+export const CedeRequest = Type.Object(
+  {
+    /** Name or id of the site; the first target if absent. */
+    to: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
+    /** How long the guest may take to shut down; two minutes if absent. One that does not stays, and is not handed over. */
+    graceMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 3_600_000 })),
+    /** The guest is not asked: its power is cut. */
+    powerOff: Type.Optional(Type.Boolean()),
+  },
+  { additionalProperties: false },
+);
+export type CedeRequest = Type.Static<typeof CedeRequest>;
+
+/** Takes back what was offered and not taken. */
+export const WithdrawRequest = Type.Object(
+  {
+    /** The word of a person that the other site is down and has not brought the machine up: it is not asked. */
+    confirmOtherSideDown: Type.Optional(Type.Literal(true)),
+  },
+  { additionalProperties: false },
+);
+export type WithdrawRequest = Type.Static<typeof WithdrawRequest>;
+
+/** Takes over a machine that was offered to this site, and starts it. */
+export const TakeRequest = Type.Object(
+  {
+    /** Wait so long for the offer; it must be there if absent. */
+    waitMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 86_400_000 })),
+    name: Type.Optional(BranchName),
+    probes: Type.Optional(Probes),
+    networks: Type.Optional(Networks),
+  },
+  { additionalProperties: false },
+);
+export type TakeRequest = Type.Static<typeof TakeRequest>;
+
 /** Boots a branch that has ended on its own files again. */
 export const RestartRequest = Type.Object(
   { probes: Type.Optional(Probes), networks: Type.Optional(Networks) },

@@ -29,6 +29,7 @@ export { ErrorAnswer } from './common.ts';
 export { SiteEvent } from './events.ts';
 export type {
   BranchView,
+  CedeRequest,
   FailoverRequest,
   FailoverRules,
   FailoverRulesRequest,
@@ -38,7 +39,9 @@ export type {
   ProbeRequest,
   RestartRequest,
   StopBranchRequest,
+  TakeRequest,
   TestFailoverRequest,
+  WithdrawRequest,
 } from './failovers.ts';
 export type { FailOverGroupRequest, GroupJobs, TestGroupRequest } from './group-failovers.ts';
 export type {

@@ -252,9 +252,15 @@ const ProtectionView = Type.Object({
 const ProtectedView = Type.Object({
   kind: Type.Union([Type.Literal('managed'), Type.Literal('attached')]),
   presence: Presence,
-  /** The machine was brought up at another site: it is neither started nor copied here. */
+  /** Another site has the right to run the machine, or is offered it: it is neither started nor copied here. */
   heldBy: Type.Optional(
-    Type.Object({ siteId: Type.String(), name: Type.Optional(Type.String()), epoch: Count }),
+    Type.Object({
+      siteId: Type.String(),
+      name: Type.Optional(Type.String()),
+      epoch: Count,
+      /** `offered`: not taken yet; `fenced`: it was brought up there while it was at home here. */
+      how: Type.Union([Type.Literal('offered'), Type.Literal('handed-over'), Type.Literal('fenced')]),
+    }),
   ),
   qmpPath: AbsolutePath,
   agentPath: Type.Optional(AbsolutePath),

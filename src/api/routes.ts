@@ -3,6 +3,7 @@ import { ArrivalRule, ArrivalRuleView } from './arrivals.ts';
 import { Done } from './common.ts';
 import {
   BranchView,
+  CedeRequest,
   FailoverRequest,
   FailoverRules,
   FailoverRulesRequest,
@@ -10,7 +11,9 @@ import {
   PrepareRequest,
   RestartRequest,
   StopBranchRequest,
+  TakeRequest,
   TestFailoverRequest,
+  WithdrawRequest,
 } from './failovers.ts';
 import { FailOverGroupRequest, GroupJobs, TestGroupRequest } from './group-failovers.ts';
 import {
@@ -385,6 +388,27 @@ export const ROUTES = {
     method: 'POST',
     path: '/machines/:machine/failovers',
     body: FailoverRequest,
+    answer: JobView,
+  },
+  'failover.cede': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/cession',
+    body: CedeRequest,
+    answer: JobView,
+  },
+  'failover.withdraw': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/cession/withdrawal',
+    body: WithdrawRequest,
+    answer: MachineView,
+  },
+  'failover.take': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/takeover',
+    body: TakeRequest,
     answer: JobView,
   },
   'failover.rules': { ...plain, method: 'GET', path: '/failover-rules', answer: FailoverRules },

@@ -159,6 +159,8 @@ export const JobView = Type.Object({
     Type.Literal('failover.stop'),
     Type.Literal('failover.forward'),
     Type.Literal('failover.prepare'),
+    Type.Literal('failover.cede'),
+    Type.Literal('failover.take'),
     Type.Literal('failover.cleanup'),
     Type.Literal('seed.export'),
     Type.Literal('seed.import'),

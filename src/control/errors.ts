@@ -134,6 +134,28 @@ export const CONTROL_ERRORS = {
     remedy:
       'Mend the storage below the disk, then start the machine anew: `warmsite vm stop --force`, `warmsite vm start`; or continue the guest in a monitor of your own.',
   },
+  MACHINE_TAKEN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The machine is at home at the other site now: hand it back there (`warmsite failover list` shows it).',
+  },
+  MACHINE_NOT_THERE: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Hand it over to a site that has all of it: `warmsite vm show` lists the targets and how far they are.',
+  },
+  MACHINE_NOT_OFFERED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy: 'Hand the machine over at the site where it runs (`warmsite failover cede`), and take it again.',
+  },
+  SITE_PEER_OUTDATED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Upgrade the other site first.',
+  },
   MACHINE_STOP_TIMEOUT: {
     kind: 'timeout',
     retry: 'later',

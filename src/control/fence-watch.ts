@@ -1,5 +1,5 @@
-import { isFailure } from '../lib/errors.ts';
-import { fencedFailure, type ProtectedMachine } from '../replication/index.ts';
+import { type Failure, isFailure } from '../lib/errors.ts';
+import { notHeldFailure, type ProtectedMachine } from '../replication/index.ts';
 import type { AlertSink } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import { endProcess, type GuestEndTools } from './guest-end.ts';
@@ -12,7 +12,9 @@ export interface FenceTools extends GuestEndTools {
 }
 
 /** What refuses copies and their sending as well: a person is told of it once. */
-export const TOLD_OF_MACHINE = 'PROTECTION_FENCED';
+export function isToldOfMachine(failure: Failure): boolean {
+  return failure.code === 'PROTECTION_FENCED' || failure.code === 'PROTECTION_CEDED';
+}
 
 /** How long a guest that may not run any more has to shut down. */
 export const FENCED_GRACE_MS = 60_000;
@@ -38,12 +40,15 @@ export class FenceWatch {
     const { record, running } = this.#machine;
     const { machineId, name } = record;
     const { alerts, audit, log } = this.#tools;
-    const failure = fencedFailure(record);
-    if (!failure) {
+    const failure = notHeldFailure(record);
+    const isOver = record.tenure?.state === 'follows' && !running;
+    if (!failure || isOver) {
       this.clearAlert();
       return Number.POSITIVE_INFINITY;
     }
-    alerts.raise(this.#key, 'critical', failure, machineId);
+    // Between two sites a machine runs nowhere: that is wanted, and not for long.
+    const isUnderWay = record.tenure?.state === 'cedes' && !running;
+    alerts.raise(this.#key, isUnderWay ? 'warning' : 'critical', failure, machineId);
     if (!running) return Number.POSITIVE_INFINITY;
     log.warn('machine.fenced', { machine: name, reason: failure.message });
     try {

@@ -17,6 +17,7 @@ import {
 import { withTimeout } from '../lib/clock.ts';
 import { failuresOf, messageOf } from '../lib/errors.ts';
 import { isId, newId } from '../lib/random.ts';
+import { unlessAborted } from '../lib/unless-aborted.ts';
 import { checkPolicy, DEFAULT_RETENTION, pointFailure } from '../recovery-point/index.ts';
 import {
   type MachineRecord,
@@ -307,7 +308,10 @@ export class Machines {
   }
 
   /** Asks the guest to shut down and waits until its process has gone; `force` ends it as pulling the plug would. */
-  async stop(machine: ProtectedMachine, o: { force: boolean; limitMs?: number }): Promise<void> {
+  async stop(
+    machine: ProtectedMachine,
+    o: { force: boolean; limitMs?: number; signal?: AbortSignal },
+  ): Promise<void> {
     await machine.attach();
     const { running } = machine;
     if (!running) return;
@@ -317,11 +321,12 @@ export class Machines {
     await withTimeout(
       this.#tools.clock,
       limitMs,
-      () => running.gone,
+      (signal) => unlessAborted(running.gone, signal),
       () => {
         const said = `${machine.record.name} has not shut down within ${limitMs / 1000} s`;
         return controlFailure('MACHINE_STOP_TIMEOUT', said, { context: { limitMs } });
       },
+      o.signal,
     );
   }
 

@@ -143,8 +143,12 @@ export class PointActs {
     return this.#jobs().start({ kind: 'point.verify', args: { pointId }, actor, machineId });
   }
 
+  get handlers(): { readonly 'point.create': JobHandler; readonly 'point.verify': JobHandler } {
+    return { 'point.create': this.#waiting, 'point.verify': this.#verifying };
+  }
+
   /** Waits until a copy, or a younger one that holds its changes, is verified at one other side, or there and awaits its seed. */
-  readonly waiting: JobHandler = {
+  readonly #waiting: JobHandler = {
     repeatable: true,
     run: async ({ machineId, args, signal }) => {
       const machine = this.#o.inventory.home(machineId);
@@ -158,7 +162,7 @@ export class PointActs {
   };
 
   /** Reads a point's whole chain and compares it with what was signed. */
-  readonly verifying: JobHandler = {
+  readonly #verifying: JobHandler = {
     repeatable: true,
     run: async ({ machineId, args, signal, progress }) => {
       const replica = this.#o.inventory.replica(machineId);

@@ -16,7 +16,7 @@ import { failureOf } from './alerts.ts';
 import { reportCopy } from './copy-alerts.ts';
 import { CopyScheduler } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
-import { type FenceTools, FenceWatch, TOLD_OF_MACHINE } from './fence-watch.ts';
+import { type FenceTools, FenceWatch, isToldOfMachine } from './fence-watch.ts';
 import type { IdentityWatch } from './machine-identity.ts';
 import { presenceFailure } from './presence-failure.ts';
 import { replicationOf } from './replication-view.ts';
@@ -134,9 +134,12 @@ export class ReplicationLoop {
         break;
       case 'STOP':
       case 'RESUME':
-      case 'WARMSITE_FENCED':
         if (name === 'RESUME') this.#tips.moved();
         this.#lookBell.ring();
+        break;
+      case 'WARMSITE_TENURE':
+        this.kick();
+        this.#tellPresence();
         break;
       case 'WARMSITE_THAWED':
         alerts.clear(frozen);
@@ -191,10 +194,13 @@ export class ReplicationLoop {
     throw controlFailure('COPY_NOT_DUE', reason, { context: { machine: this.#machine.record.name } });
   }
 
-  /** Resolves when a target has acknowledged the cut of this ordinal, or one above. */
-  async acknowledged(ordinal: number, signal: AbortSignal): Promise<void> {
+  /** Resolves when a target, or that of `siteId`, has acknowledged the cut of this ordinal, or one above. */
+  async acknowledged(ordinal: number, signal: AbortSignal, siteId?: string): Promise<void> {
+    const isMeant = (target: { readonly siteId: string }) => siteId === undefined || target.siteId === siteId;
     const isDone = () =>
-      this.#machine.targets.some(({ record }) => (record.acknowledged?.ordinal ?? 0) >= ordinal);
+      this.#machine.targets.some(
+        (target) => isMeant(target) && (target.record.acknowledged?.ordinal ?? 0) >= ordinal,
+      );
     while (!isDone()) {
       if (signal.aborted) throw cancelled(signal);
       await new Promise<void>((resolve) => {
@@ -370,8 +376,7 @@ export class ReplicationLoop {
       // A type that the policy has lost meanwhile is not asked for again.
       if (error.code !== 'COPY_TYPE_UNKNOWN') this.#scheduler.postpone(copyType);
       const { machineId } = this.#machine.record;
-      if (error.code !== TOLD_OF_MACHINE)
-        this.#tools.alerts.raise(`copy:${machineId}`, 'warning', error, machineId);
+      if (!isToldOfMachine(error)) this.#tools.alerts.raise(`copy:${machineId}`, 'warning', error, machineId);
       this.#skip(copyType, error.message);
     }
   }

@@ -18,8 +18,8 @@ import {
   verifySignature,
 } from '../peer/index.ts';
 import { type SignedStatement, statementBytes, Zones } from '../recovery-point/index.ts';
-import { bringerOf, Replicas, type ReplicaTools } from '../replica/index.ts';
-import { PeerTarget, ReplicationReceiver } from '../replication/index.ts';
+import { Replicas, type ReplicaTools } from '../replica/index.ts';
+import { PeerTarget, type ReplicationReceiver } from '../replication/index.ts';
 import { Alerts } from './alerts.ts';
 import { ArrivalActs } from './arrival-acts.ts';
 import { ArrivalRules } from './arrival-rules.ts';
@@ -36,6 +36,7 @@ import { GroupActs } from './group-acts.ts';
 import { GroupFailovers } from './group-failovers.ts';
 import { GroupPoints } from './group-points.ts';
 import { Groups } from './groups.ts';
+import { HandoverActs } from './handover-acts.ts';
 import { Inventory } from './inventory.ts';
 import { Jobs } from './jobs.ts';
 import { MachineActs } from './machine-acts.ts';
@@ -47,10 +48,10 @@ import { OlderCopyActs } from './older-copy-acts.ts';
 import { OriginActs } from './origin-acts.ts';
 import { Origins } from './origins.ts';
 import { PeerActs } from './peer-acts.ts';
+import { offeredRights, receiverOf } from './peer-calls.ts';
 import { PeerLinks } from './peer-links.ts';
 import { PointActs } from './point-acts.ts';
 import { PointIndex } from './point-index.ts';
-import { checkRoom } from './receive-floor.ts';
 import { ReplicaActs } from './replica-acts.ts';
 import { ReplicaKeeper } from './replica-keeper.ts';
 import { RetentionFloor } from './retention-floor.ts';
@@ -129,6 +130,7 @@ export class Site {
   readonly points: PointActs;
   readonly failovers: FailoverActs;
   readonly groupFailovers: GroupFailovers;
+  readonly handovers: HandoverActs;
   readonly arrivals: ArrivalActs;
   readonly replicas: ReplicaActs;
   readonly origins: OriginActs;
@@ -184,6 +186,10 @@ export class Site {
     this.groupFailovers = new GroupFailovers({
       ...{ groups: this.groups, failovers: this.failovers, inventory },
     });
+    this.handovers = new HandoverActs({
+      ...{ machines, inventory, links, keeper, events, audit, clock, log, jobs },
+      failovers: works.failovers,
+    });
     const { arrivalRules: rules, floor } = ground;
     this.replicas = new ReplicaActs({
       ...{ replicas, inventory, keeper, forwards, links, audit, alerts, rules, floor, zones: ground.zones },
@@ -208,14 +214,14 @@ export class Site {
     this.jobs = new Jobs({
       ...{ database, clock, random, log, events, audit },
       handlers: {
-        'point.create': points.waiting,
-        'point.verify': points.verifying,
+        ...points.handlers,
         'failover.test': this.failovers.testing,
         'failover.start': this.failovers.starting,
         'failover.restart': this.failovers.restarting,
         'failover.stop': this.failovers.stopping,
         'failover.forward': this.failovers.forwarding,
         'failover.prepare': this.failovers.preparing,
+        ...this.handovers.handlers,
         'failover.cleanup': this.failovers.cleaning,
         'seed.export': this.seeds.exporting,
         'seed.import': this.seeds.importing,
@@ -448,10 +454,11 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     onPaired: (peer) =>
       audit.note({ actor: `peer:${peer.siteId}`, act: 'site.paired', subject: peer.siteId }),
   });
-  const receiver = receiverOf(ground, keeper, forwards);
+  const receiver = receiverOf({ ...ground, ...tools, keeper, forwards });
   const peerServer = await PeerServer.listen({
     ...settings.peer,
-    ...{ identity, peers, pairing, clock, random, log, calls: receiver.calls, upload: receiver.upload },
+    ...{ identity, peers, pairing, clock, random, log, upload: receiver.upload },
+    calls: { ...receiver.calls, ...offeredRights({ ...ground, siteId }).calls },
   });
   opening.defer(() => peerServer.close());
   const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock });
@@ -459,33 +466,4 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());
   return { keeper, failovers, links, machines, groups, forwards, pairing, receiver, peerServer };
-}
-
-/** Takes what other sites bring, and tells those who care for it. */
-function receiverOf(
-  { dataDirectory, replicas, origins, olderCopies, audit, events, tools: { clock, log } }: Ground,
-  keeper: ReplicaKeeper,
-  forwards: Forwards,
-): ReplicationReceiver {
-  return new ReplicationReceiver({
-    ...{ replicas, log, wallMs: () => clock.wallMs() },
-    olderDisks: (...named) => olderCopies.disksFor(...named),
-    checkRoom: () => checkRoom(dataDirectory),
-    onPublished: (replica, { pointId, sequence }) => {
-      const { machineId, sourceSiteId } = replica.record;
-      void olderCopies.published(sourceSiteId, replica.record);
-      const details = { pointId, sequence };
-      audit.note({
-        actor: `peer:${bringerOf(replica.record)}`,
-        act: 'point.published',
-        subject: machineId,
-        details,
-      });
-      events.emit({ event: 'point', change: 'published', machineId, pointId, sequence });
-      keeper.tend(replica);
-      forwards.arrived(machineId);
-    },
-    acceptOrigin: (origin, fromSiteId) => origins.accept(origin, fromSiteId),
-    preview: (replica, policy) => keeper.preview(replica, policy),
-  });
 }

@@ -16,7 +16,7 @@ import { type AlertSink, failureOf } from './alerts.ts';
 import { rpoOf } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
-import { TOLD_OF_MACHINE } from './fence-watch.ts';
+import { isToldOfMachine } from './fence-watch.ts';
 import { Wakeup } from './wakeup.ts';
 
 /**
@@ -33,6 +33,8 @@ const BACKOFF: Backoff = {
 const SEED_PAUSE_MS = 30_000;
 /** A sealed layer that cannot be sent yet, because it takes in a younger one, is looked at again after this. */
 const UNREADY_PAUSE_MS = 1_000;
+/** Whether an offered machine has been taken is asked this often. */
+const CEDED_PAUSE_MS = 2_000;
 
 export interface SenderTools {
   readonly clock: Clock;
@@ -54,7 +56,7 @@ export interface SentCopy {
 
 /** What is sent of one machine: of one that is protected here, or of a replica. */
 export interface SentMachine {
-  readonly record: Pick<MachineRecord, 'machineId' | 'name' | 'protection'>;
+  readonly record: Pick<MachineRecord, 'machineId' | 'name' | 'protection' | 'tenure'>;
   readonly cuts: readonly Pick<CutRecord, 'cutId' | 'cutAtMs'>[];
   readonly targets: readonly SentProgress[];
   replicate(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome>;
@@ -175,6 +177,7 @@ export class TargetSender {
   /** What waits for a seed to be exported is told when that has happened. */
   #idleMs(isUnready: boolean): number {
     if (isUnready) return UNREADY_PAUSE_MS;
+    if (this.#machine.record.tenure?.state === 'cedes') return CEDED_PAUSE_MS;
     return this.#progress?.record.seed?.state === 'awaited' ? SEED_PAUSE_MS : Number.POSITIVE_INFINITY;
   }
 
@@ -198,7 +201,7 @@ export class TargetSender {
         },
         ...(failure.code === 'INTERNAL' ? { error } : {}),
       });
-    if (failure.code === TOLD_OF_MACHINE) alerts.clear(this.#key('replication'));
+    if (isToldOfMachine(failure)) alerts.clear(this.#key('replication'));
     else if (isBlocked) alerts.raise(this.#key('replication'), 'critical', failure, machineId);
     await this.#retryBell.wait(pause, signal);
   }

@@ -1,7 +1,7 @@
 import type { MachineView, PeerView, PointView, ReplicationView } from '../api/index.ts';
 import type { ApplicationProof, BootProof } from '../failover/index.ts';
 import { BUILT_IN_TYPES, type GroupCut } from '../recovery-point/index.ts';
-import type { Replica, ReplicaPoint } from '../replica/index.ts';
+import { type Replica, type ReplicaPoint, tenureOfReplica } from '../replica/index.ts';
 import {
   type CutRecord,
   claimElsewhere,
@@ -60,12 +60,20 @@ export function homeView({ machine, loop }: HomeMachine, nameOf: NameOf, limitNo
   };
 }
 
+const HOW_HELD = {
+  holds: 'handed-over',
+  cedes: 'offered',
+  follows: 'handed-over',
+  fenced: 'fenced',
+} as const;
+
 function heldByOther(record: ProtectedMachine['record'], nameOf: NameOf) {
   const claim = claimElsewhere(record);
   if (!claim) return {};
   const { siteId, epoch } = claim;
+  const how = HOW_HELD[record.tenure!.state];
   const name = nameOf(siteId);
-  return { heldBy: { siteId, epoch, ...(name === undefined ? {} : { name }) } };
+  return { heldBy: { siteId, epoch, how, ...(name === undefined ? {} : { name }) } };
 }
 
 /** Taken in while the others have been copied already. */
@@ -155,6 +163,7 @@ export function replicaView(
     ...(newest ? { configuration: newest.statement.configuration } : {}),
     replica: {
       state: replicaState(replica),
+      ...rightHere(replica),
       sourceSiteId,
       ...(sourceName ? { sourceName } : {}),
       ...(viaSiteId === undefined ? {} : { viaSiteId, ...named('viaName', nameOf(viaSiteId)) }),
@@ -180,6 +189,11 @@ export function replicaView(
         newest && !replica.awaitsSeed ? { actualMs: Math.max(0, nowMs - newest.manifest.cutAtHereMs) } : {},
     },
   };
+}
+
+function rightHere({ record }: Replica): Pick<NonNullable<MachineView['replica']>, 'right'> {
+  if (tenureOfReplica(record).state === 'holds') return { right: 'held' };
+  return record.offer ? { right: 'offered' } : {};
 }
 
 function replicaState({

@@ -1,6 +1,18 @@
 import { type ErrorCatalogue, failuresOf } from '../lib/errors.ts';
 
 export const FAILOVER_ERRORS = {
+  FAILOVER_NOT_OFFERED: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'Hand the machine over at the site where it runs: `warmsite failover cede`. If that site is down, `warmsite failover start` brings it up here without its help.',
+  },
+  FAILOVER_TAKEN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'See whether it runs with `warmsite failover list`; `warmsite failover restart` boots its branch again.',
+  },
   FAILOVER_UNCONFIRMED: {
     kind: 'refused',
     retry: 'never',

@@ -1,8 +1,6 @@
 import { processesOfRun, runPaths } from '../hypervisor/index.ts';
-import { assert } from '../lib/assert.ts';
 import { type Failure, isFailure } from '../lib/errors.ts';
 import { isId } from '../lib/random.ts';
-import { afterSeizing, type Tenure } from '../recovery-point/index.ts';
 import {
   type BranchRecord,
   checkBranchName,
@@ -21,11 +19,19 @@ import { failoverFailure } from './errors.ts';
 import { LiveBranches, recordEnd } from './live-branches.ts';
 import type { NicMapping } from './network.ts';
 import { namedAmong } from './nic-checks.ts';
-import type { ForwardOptions, RestartOptions, StartOptions, StopOptions, TestOptions } from './options.ts';
+import type {
+  ForwardOptions,
+  RestartOptions,
+  StartOptions,
+  StopOptions,
+  TakeOptions,
+  TestOptions,
+} from './options.ts';
 import { shutsDown } from './power-off.ts';
 import { checkNotPrepared, type PrepareOptions, prepareBranch } from './prepared.ts';
 import { checkProbes } from './probe.ts';
 import { type FailoverReport, Stopwatch } from './report.ts';
+import { checkNotTaken, offeredPoint, seizeRight, takeRight } from './right.ts';
 import { rollForward } from './roll-forward.ts';
 import { type Attempt, otherDisksAt, RunUnderWay } from './run-under-way.ts';
 import { TestGuard } from './test-guard.ts';
@@ -111,7 +117,31 @@ export class Failovers {
     if (options.confirmedOtherSideDown !== true) {
       throw failoverFailure('FAILOVER_UNCONFIRMED', 'nobody has confirmed that the other side is down');
     }
-    const { name, networks = {}, probes, signal } = options;
+    return this.#bringHere(replica, { kind: 'unplanned', right: seizeRight, choice, options });
+  }
+
+  /**
+   * Takes over a machine whose right was offered to this site: it has ended at the other one, and its last state is the point that is
+   * booted here. The right is taken, durably, before the machine starts; doing it again goes on from there. Throws FAILOVER_NOT_OFFERED,
+   * FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID before anything is changed.
+   */
+  async take(replica: Replica, options: TakeOptions): Promise<FailoverReport> {
+    const choice = { pointId: offeredPoint(replica) };
+    await checkNotTaken(this.#tools, replica);
+    return this.#bringHere(replica, { kind: 'planned', right: takeRight, choice, options });
+  }
+
+  async #bringHere(
+    replica: Replica,
+    o: {
+      readonly kind: 'unplanned' | 'planned';
+      readonly right: typeof takeRight;
+      readonly choice: PointChoice;
+      readonly options: TakeOptions;
+    },
+  ): Promise<FailoverReport> {
+    const { kind, choice } = o;
+    const { name, networks = {}, probes, signal } = o.options;
     checkProbes(probes ?? []);
     checkBranchName(replica, name);
     const { machineId } = replica.record;
@@ -121,8 +151,8 @@ export class Failovers {
       const chosen = candidatesOf(replica, choice, proofs);
       const configurations = chosen.map(({ pointId }) => replica.point(pointId).statement.configuration);
       run.warn(await this.#checkNetworks(replica, networks, configurations));
-      await run.watch.time('fence', () => this.#seize(replica));
-      this.#tools.log.info('failover.fenced', { machineId, epoch: replica.record.epoch });
+      await run.watch.time('fence', () => o.right(replica, this.#tools.siteId));
+      this.#tools.log.info('failover.fenced', { machineId, kind, epoch: replica.record.epoch });
       // Chosen again: a point may have arrived in the meantime; from here on none does.
       for (const candidate of candidatesOf(replica, choice, proofs)) {
         const attempt = await this.#bringUp.onNewBranch({
@@ -132,16 +162,7 @@ export class Failovers {
         if (run.add(attempt)) break;
       }
     });
-    return run.report(await this.#about(replica, 'unplanned', choice));
-  }
-
-  /** This site takes the right to run the machine: see docs/failover.md. Durable on return. */
-  #seize(replica: Replica): Promise<void> {
-    const { epoch, sourceSiteId } = replica.record;
-    const follows: Tenure = { state: 'follows', claim: { epoch, siteId: sourceSiteId } };
-    const seized = afterSeizing(follows, this.#tools.siteId);
-    assert(seized !== undefined, 'who follows may seize');
-    return replica.update({ epoch: seized.claim.epoch });
+    return run.report(await this.#about(replica, kind, choice));
   }
 
   /**

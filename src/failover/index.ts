@@ -35,7 +35,7 @@ export { CpuGroups } from './cpu-groups.ts';
 export { FAILOVER_ERRORS } from './errors.ts';
 export { Failovers } from './failovers.ts';
 export type { NetworkReport, NicMapping } from './network.ts';
-export type { StartOptions, TestOptions } from './options.ts';
+export type { StartOptions, TakeOptions, TestOptions } from './options.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
 export { shutsDown } from './power-off.ts';
 export type { Probe, ProbeResult } from './probe.ts';

@@ -27,6 +27,9 @@ export interface StartOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Of a machine whose right was offered: nobody has to give his word. */
+export type TakeOptions = Omit<StartOptions, 'confirmedOtherSideDown'>;
+
 export type RestartOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'name'>;
 
 export interface ForwardOptions extends RestartOptions, StopOptions {

@@ -53,7 +53,7 @@ export interface AttemptReport {
 
 /** What a failover did; plain JSON for API, command line and archive. */
 export interface FailoverReport {
-  readonly kind: 'test' | 'unplanned' | 'prepare';
+  readonly kind: 'test' | 'unplanned' | 'planned' | 'prepare';
   readonly machine: { readonly machineId: string; readonly name: string };
   readonly verdict: AttemptReport['verdict'];
   /** The branch that runs now; null if none does. */

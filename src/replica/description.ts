@@ -41,8 +41,18 @@ export interface Incoming {
 export interface ReplicaDescription {
   readonly machineId: string;
   readonly epoch: number;
+  /** Who holds the right to run the machine, in that epoch; absent where only the epoch is known. */
+  readonly holderSiteId?: string;
   readonly newest: Acknowledgement | null;
   readonly incoming: Incoming | null;
+}
+
+export function standingOf({
+  machineId,
+  epoch,
+  tenure,
+}: ReplicaRecord): Pick<ReplicaDescription, 'machineId' | 'epoch' | 'holderSiteId'> {
+  return { machineId, epoch, ...(tenure ? { holderSiteId: tenure.claim.siteId } : {}) };
 }
 
 export function acknowledgementOf(point: ReplicaPoint, isAwaitingSeed: boolean): Acknowledgement {

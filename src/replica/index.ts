@@ -47,9 +47,11 @@ export {
   CONTENT_PROOF,
   type ContentProof,
   type PointManifest,
+  type ReplicaDecision,
   type ReplicaRecord,
 } from './records.ts';
 export { Replica } from './replica.ts';
+export { followingSource, tenureOfReplica, withOffer, withTenure } from './replica-tenure.ts';
 export { Replicas } from './replicas.ts';
 export type { Others } from './retention-facts.ts';
 export {

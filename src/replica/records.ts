@@ -1,6 +1,6 @@
 import Type from 'typebox';
 import { recordKind } from '../lib/records.ts';
-import { RetentionPolicy, retentionOfOld, SignedStatement } from '../recovery-point/index.ts';
+import { Claim, RetentionPolicy, retentionOfOld, SignedStatement, Tenure } from '../recovery-point/index.ts';
 
 const Time = Type.Integer({ minimum: 0 });
 
@@ -15,19 +15,43 @@ const ReplicaRecordSchema = Type.Object({
   epoch: Type.Integer({ minimum: 1 }),
   createdAtMs: Time,
   retention: RetentionPolicy,
+  /** Where this site stands with the right to run the machine; absent: it follows its source, in that epoch. */
+  tenure: Type.Optional(Tenure),
+  /** The holder offers its right to this site; the machine has ended there, and this point is its last state. */
+  offer: Type.Optional(Type.Object({ claim: Claim, pointId: Type.String() })),
 });
 /** `replica.json`: whose replica this is. */
 export type ReplicaRecord = Type.Static<typeof ReplicaRecordSchema>;
-export const REPLICA_RECORD = recordKind('replica', 3, ReplicaRecordSchema, (value, version) =>
+export const REPLICA_RECORD = recordKind('replica', 4, ReplicaRecordSchema, (value, version) =>
   version >= 2
     ? value
     : { ...value, retention: retentionOfOld((value as { retention?: unknown }).retention) },
 );
+const REPLICA_RECORD_3 = recordKind('replica', 3, ReplicaRecordSchema);
 const REPLICA_RECORD_2 = recordKind('replica', 2, ReplicaRecordSchema);
 
-/** A program that knows nothing of forwarded points would take them for damage, and their source for the one that brings them. */
-export function replicaKind({ viaSiteId }: ReplicaRecord): typeof REPLICA_RECORD {
-  return viaSiteId === undefined ? REPLICA_RECORD_2 : REPLICA_RECORD;
+/**
+ * A program that knows nothing of forwarded points would take them for damage, and their source for the one that brings them. One
+ * that knows nothing of tenures would not know that the machine may run here, or has been offered.
+ */
+export function replicaKind({ viaSiteId, tenure, offer }: ReplicaRecord): typeof REPLICA_RECORD {
+  if (tenure || offer) return REPLICA_RECORD;
+  return viaSiteId === undefined ? REPLICA_RECORD_2 : REPLICA_RECORD_3;
+}
+
+/** What may change of a replica beside its points. */
+export type ReplicaChange = Partial<
+  Pick<ReplicaRecord, 'retention' | 'epoch' | 'machineName' | 'tenure' | 'offer'>
+>;
+
+/** What changes, as the record is at that moment; undefined: nothing. */
+export type ReplicaDecision = (record: ReplicaRecord) => ReplicaChange | undefined;
+export type ReplicaUpdate = ReplicaChange | ReplicaDecision;
+
+/** The same record if nothing changes. */
+export function updated(record: ReplicaRecord, update: ReplicaUpdate): ReplicaRecord {
+  const change = typeof update === 'function' ? update(record) : update;
+  return change ? { ...record, ...change } : record;
 }
 
 /** The site that deltas of a replica are taken from. */

@@ -3,7 +3,7 @@ import type { DeltaHeader, DigestTree } from '../delta/index.ts';
 import type { ImageFile } from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
-import { loadRecord, storeRecord } from '../lib/records.ts';
+import { loadRecord } from '../lib/records.ts';
 import {
   type RetentionPolicy,
   type RetentionVerdict,
@@ -20,6 +20,7 @@ import {
   type ReplicaDescription,
   type ReplicaPoint,
   removedFailure,
+  standingOf,
 } from './description.ts';
 import { replicaFailure } from './errors.ts';
 import type { ReplicaLayout } from './layout.ts';
@@ -36,8 +37,10 @@ import {
   type MergeIntent,
   REPLICA_RECORD,
   type ReplicaRecord,
-  replicaKind,
+  type ReplicaUpdate,
+  updated,
 } from './records.ts';
+import { storeReplica } from './replica-record-file.ts';
 import { type Others, type Proven, verdictsOf } from './retention-facts.ts';
 import { areAwaitingSeed, awaitingSeed, Seeding } from './seeding.ts';
 import type { SeedAnnouncement } from './stand-in.ts';
@@ -95,7 +98,7 @@ export class Replica {
     for (const directory of [layout.disks, layout.points, layout.incoming, layout.intents, layout.branches]) {
       await files.makeDirectory(directory);
     }
-    await storeRecord(files, layout.record, replicaKind(record), record);
+    await storeReplica(files, layout, record);
     await files.syncDirectory(join(layout.directory, '..'));
     return Replica.open(tools, layout);
   }
@@ -138,8 +141,7 @@ export class Replica {
   describe(): ReplicaDescription {
     const newest = this.newest;
     return {
-      machineId: this.#record.machineId,
-      epoch: this.#record.epoch,
+      ...standingOf(this.#record),
       newest: newest ? acknowledgementOf(newest, this.awaitsSeed) : null,
       incoming: this.#incoming,
     };
@@ -477,11 +479,11 @@ export class Replica {
     });
   }
 
-  /** Durably changes retention or epoch. */
-  update(change: Partial<Pick<ReplicaRecord, 'retention' | 'epoch' | 'machineName'>>): Promise<void> {
+  /** Durable on return. `change` is asked beside no other change; undefined: all stays as it is. */
+  update(change: ReplicaUpdate): Promise<void> {
     return this.#write(async () => {
-      const record = { ...this.#record, ...change };
-      await storeRecord(this.#tools.files, this.layout.record, replicaKind(record), record);
+      const record = updated(this.#record, change);
+      if (record !== this.#record) await storeReplica(this.#tools.files, this.layout, record);
       this.#record = record;
     });
   }

@@ -21,6 +21,7 @@ import { deltaHeader, deltaRequest, type SendPlan } from './delta-request.ts';
 import { checkAcknowledged, transferDelta } from './delta-transfer.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
+import { checkHeld } from './machine-tenure.ts';
 import { outrunBy, outrunSince } from './outrun.ts';
 import { placeOf, type TargetPlace } from './places.ts';
 import type { ChainTools } from './protected-chain.ts';
@@ -66,8 +67,8 @@ export interface DeliveryGround {
   readonly delivered: () => Delivered;
   /** While the work runs, the chain is neither cut nor merged nor joined. */
   readonly alone: <T>(work: () => Promise<T>) => Promise<T>;
-  /** A target has told of a claim to the machine that is higher than the epoch of its copies. Throws PROTECTION_FENCED. */
-  readonly heard: (claim: Claim) => Promise<never>;
+  /** A target has told of a claim to the machine that is higher than the epoch of its copies. */
+  readonly heard: (claim: Claim) => Promise<unknown>;
 }
 
 export type ReplicateOutcome =
@@ -195,7 +196,7 @@ export class Delivery {
       case 'nothing':
         return plan;
       case 'conflict':
-        return this.#refuse(plan.conflict);
+        return this.#conflict(plan.conflict);
       case 'acknowledged':
         return this.#adoptAcknowledgement(plan.cut, plan.newest);
       case 'caught':
@@ -207,10 +208,13 @@ export class Delivery {
     }
   }
 
-  #refuse(conflict: SessionConflict): Promise<never> {
-    if (conflict.why === 'fenced' && conflict.theirEpoch > conflict.ourEpoch)
-      return this.#heard({ epoch: conflict.theirEpoch, siteId: this.#record.siteId });
-    throw conflictFailure(this.#machine().record.name, conflict);
+  /** Throws REPLICATION_CONFLICT, PROTECTION_FENCED, PROTECTION_CEDED, unless the claim that was heard is this site's own. */
+  async #conflict(conflict: SessionConflict): Promise<ReplicateOutcome> {
+    if (conflict.why !== 'fenced') throw conflictFailure(this.#machine().record.name, conflict);
+    const { theirEpoch, holderSiteId = this.#record.siteId } = conflict;
+    await this.#heard({ epoch: theirEpoch, siteId: holderSiteId });
+    checkHeld(this.#machine().record);
+    return { kind: 'nothing', isUnready: true };
   }
 
   get #policy(): TargetPolicy {

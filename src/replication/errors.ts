@@ -22,6 +22,22 @@ export const REPLICATION_ERRORS = {
     remedy:
       'The machine is at home at the other site now, and what was written here since is kept in its disks. Run it there. Only if that was a mistake: end it there (`warmsite failover stop`), then `warmsite vm unprotect` here makes the disks of this site the machine again, without anything that was written there.',
   },
+  PROTECTION_CEDED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Take the machine over at the other site: `warmsite failover take`. An offer that nobody has taken is withdrawn here: `warmsite failover withdraw`; then the machine may run here again.',
+  },
+  PROTECTION_NOT_CEDED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Look where the machine is with `warmsite vm show`.',
+  },
+  PROTECTION_NOT_STILL: {
+    kind: 'refused',
+    retry: 'later',
+    remedy: 'Hand the machine over again (`warmsite failover cede`) when nothing starts it meanwhile.',
+  },
   PROTECTION_DISK_GONE: {
     kind: 'refused',
     retry: 'later',

@@ -4,7 +4,10 @@ import { replicationFailure } from './errors.ts';
 import type { MachineRecord } from './records.ts';
 
 /** Where this site stands with its right to run a machine; pure. */
-function tenureOf({ tenure, epoch }: MachineRecord, siteId: string): Tenure {
+
+type Standing = Pick<MachineRecord, 'name' | 'epoch' | 'tenure'>;
+
+export function tenureOf({ tenure, epoch }: Standing, siteId: string): Tenure {
   return tenure ?? { state: 'holds', claim: { epoch, siteId } };
 }
 
@@ -12,27 +15,47 @@ function tenureOf({ tenure, epoch }: MachineRecord, siteId: string): Tenure {
 export function havingHeard(record: MachineRecord, siteId: string, claim: Claim): MachineRecord {
   const before = tenureOf(record, siteId);
   const tenure = afterHearing(before, siteId, claim);
-  return tenure === before ? record : { ...record, tenure };
+  if (tenure === before) return record;
+  const { tenure: _before, ...others } = record;
+  return mayRun(tenure) ? { ...others, epoch: tenure.claim.epoch } : { ...others, tenure };
 }
 
-/** Throws PROTECTION_FENCED unless the machine may run here. */
-export function checkHeld(record: MachineRecord): void {
-  const failure = fencedFailure(record);
+/** Throws PROTECTION_FENCED, PROTECTION_CEDED unless the machine may run here. */
+export function checkHeld(record: Standing): void {
+  const failure = notHeldFailure(record);
   if (failure) throw failure;
 }
 
-/** By which claim the machine may not run here, if it may not. */
-export function claimElsewhere({ tenure }: Pick<MachineRecord, 'tenure'>): Claim | undefined {
-  return tenure === undefined || mayRun(tenure) ? undefined : tenure.claim;
+/** Copies that were made while it ran here are sent also when the machine is ceded, until another site has it. */
+export function checkMaySend(record: Standing): void {
+  if (record.tenure?.state !== 'cedes') checkHeld(record);
+}
+
+/** By which claim the machine may not run here, if it may not; one that nobody has taken yet is the offer. */
+export function claimElsewhere({ tenure }: Pick<Standing, 'tenure'>): Claim | undefined {
+  if (tenure === undefined || mayRun(tenure)) return undefined;
+  return tenure.state === 'cedes' ? tenure.offer : tenure.claim;
 }
 
 /** Why the machine may not run here, if it may not. */
-export function fencedFailure(record: MachineRecord): Failure | undefined {
-  const { name, epoch } = record;
+export function notHeldFailure(record: Standing): Failure | undefined {
+  const { name, epoch, tenure } = record;
   const claim = claimElsewhere(record);
-  if (!claim) return undefined;
-  const said = `${name} was brought up at site ${claim.siteId}, in epoch ${claim.epoch}; this site is in epoch ${epoch}`;
-  return replicationFailure('PROTECTION_FENCED', said, {
-    context: { machine: name, epoch: claim.epoch, siteId: claim.siteId },
-  });
+  if (!tenure || !claim) return undefined;
+  const options = { context: { machine: name, epoch: claim.epoch, siteId: claim.siteId } };
+  const there = `site ${claim.siteId}, in epoch ${claim.epoch}`;
+  switch (tenure.state) {
+    case 'cedes':
+      return replicationFailure(
+        'PROTECTION_CEDED',
+        `${name} is offered to ${there}, and runs nowhere until it is taken there`,
+        options,
+      );
+    case 'follows':
+      return replicationFailure('PROTECTION_CEDED', `${name} was handed over to ${there}`, options);
+    default: {
+      const said = `${name} was brought up at ${there}; this site is in epoch ${epoch}`;
+      return replicationFailure('PROTECTION_FENCED', said, options);
+    }
+  }
 }

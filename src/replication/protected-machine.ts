@@ -1,5 +1,4 @@
 import type { Hypervisor, ImageFile, MachineEvent, RunningMachine } from '../hypervisor/index.ts';
-import { assert } from '../lib/assert.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
@@ -19,7 +18,8 @@ import { createMachineFiles, openMachineFiles, storeMachine } from './machine-fi
 import { type MachinePlace, type MoveGround, moveMachine } from './machine-move.ts';
 import { checkHealthy, type MachinePresence, mustBeLookedAt, presenceOf } from './machine-presence.ts';
 import { MachineProcess } from './machine-process.ts';
-import { checkHeld, havingHeard } from './machine-tenure.ts';
+import { MachineRight } from './machine-right.ts';
+import { checkHeld, checkMaySend, claimElsewhere } from './machine-tenure.ts';
 import { renamed } from './names.ts';
 import { ProtectedChain } from './protected-chain.ts';
 import type { CutRecord, MachineRecord, Protection, TargetPolicy, TargetRecord } from './records.ts';
@@ -43,6 +43,8 @@ export class ProtectedMachine {
   readonly #chain: ProtectedChain;
   readonly #changing = new Mutex();
   readonly #process = new MachineProcess();
+  /** The right of this site to run the machine. */
+  readonly right: MachineRight;
   #record: MachineRecord;
   #deliveries!: Deliveries;
   /** It was found stopped, and what was left half done has been ended. */
@@ -58,6 +60,13 @@ export class ProtectedMachine {
     this.layout = layout;
     this.#chain = chain;
     this.#record = record;
+    this.right = new MachineRight({
+      siteId: tools.siteId,
+      alone: (work) => this.#changing.run(work),
+      attach: () => this.#attach(),
+      hasUncutChanges: () => this.hasUncutChanges(),
+      ground: () => this.#ground,
+    });
   }
 
   static async create(
@@ -77,7 +86,7 @@ export class ProtectedMachine {
     const ground = {
       ...{ tools, layout, delivered: () => ({ record: machine.#record, cuts: chain.cuts }) },
       alone: <T>(work: () => Promise<T>) => machine.#changing.run(work),
-      heard: (claim: Claim) => machine.#changing.run(() => machine.#hear(claim)),
+      heard: (claim: Claim) => machine.right.hear(claim),
     };
     machine.#deliveries = await Deliveries.open(ground, record.protection);
     return machine;
@@ -117,7 +126,7 @@ export class ProtectedMachine {
   /**
    * Events of the hypervisor, and four of our own: WARMSITE_GONE, the process has ended or let go of us; WARMSITE_THAWED, the
    * guest was found left frozen and has been thawed; WARMSITE_LEFT_FROZEN, that could not be done, for `data.error`;
-   * WARMSITE_FENCED, the machine may not run here any more.
+   * WARMSITE_TENURE, whether the machine may run here has changed.
    */
   onEvent(listener: (event: MachineEvent) => void): () => void {
     return this.#process.onEvent(listener);
@@ -201,17 +210,6 @@ export class ProtectedMachine {
     } catch (error) {
       if (!isFailure(error, 'PROTECTION_STALE_BASE', 'PROTECTION_DISK_GONE')) throw error;
     }
-  }
-
-  /** Whoever waits for events is told when that has fenced the machine. Throws PROTECTION_FENCED. */
-  async #hear(claim: Claim): Promise<never> {
-    const record = havingHeard(this.#record, this.#tools.siteId, claim);
-    if (record !== this.#record) {
-      await this.#storeRecord(record);
-      this.#process.tell({ name: 'WARMSITE_FENCED', data: {} });
-    }
-    checkHeld(this.#record);
-    assert(false, 'a higher claim leaves no site its right');
   }
 
   async #giveBack(): Promise<void> {
@@ -398,7 +396,8 @@ export class ProtectedMachine {
     this.#needProtection();
     return this.#deliveries.need(siteId).sending.run(async () => {
       this.#needProtection();
-      this.#needHealthy();
+      checkMaySend(this.#record);
+      this.#needSound();
       throwIfAborted(signal);
       return work(this.#deliveries.need(siteId));
     });
@@ -422,6 +421,7 @@ export class ProtectedMachine {
   #settle(): Promise<void> {
     return this.#changing.run(() =>
       this.#tried('chain.merge-failed', async () => {
+        if (claimElsewhere(this.#record)) return;
         await this.#attach();
         this.#needHealthy();
         await this.#deliveries.recordOutrun();
@@ -469,8 +469,12 @@ export class ProtectedMachine {
   }
 
   #needHealthy(): void {
-    checkNotEnding(this.#record);
     checkHeld(this.#record);
+    this.#needSound();
+  }
+
+  #needSound(): void {
+    checkNotEnding(this.#record);
     checkHealthy(this.#record, this.#process.presence);
   }
 

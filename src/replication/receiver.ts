@@ -12,6 +12,7 @@ import {
   type Acknowledgement,
   bringerOf,
   DIGEST_PAGE_BLOCKS,
+  followingSource,
   type OfferAnswer,
   type OlderDisks,
   olderCopyChanged,
@@ -224,6 +225,8 @@ export class ReplicationReceiver {
   ): Promise<Replica> {
     const replica = await this.#tools.replicas.forOffer(header, { ...from, machineName, retention });
     checkSameWay(replica.record, from);
+    const following = (record: ReplicaRecord) => followingSource(record, header.epoch);
+    if (following(replica.record)) await replica.update(following);
     const known = replica.record;
     const isSame =
       known.machineName === machineName &&

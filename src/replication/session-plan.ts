@@ -6,7 +6,13 @@ import type { CutRecord, Outrun, TargetRecord } from './records.ts';
 /** The two histories do not fit; there is no automatic way out. */
 export type SessionConflict =
   /** The target has been failed over or fenced: this site is no longer the one that writes. */
-  | { readonly why: 'fenced'; readonly ourEpoch: number; readonly theirEpoch: number }
+  | {
+      readonly why: 'fenced';
+      readonly ourEpoch: number;
+      readonly theirEpoch: number;
+      /** Who holds it in their epoch, where they say so. */
+      readonly holderSiteId?: string | undefined;
+    }
   /** The target no longer holds what it had acknowledged. */
   | { readonly why: 'target-behind'; readonly acknowledged: string; readonly newest: string | null }
   /** The target holds a point that this site has not made, or no longer knows. */
@@ -56,8 +62,10 @@ export function planSession<C extends Sendable>(
   const sequenceOf = ({ ordinal }: Pick<C, 'ordinal'>) =>
     areNumbered ? ordinal : (target.acknowledged?.sequence ?? 0) + 1;
   const acknowledged = target.acknowledged;
-  if (replica && replica.epoch !== epoch) {
-    return { kind: 'conflict', conflict: { why: 'fenced', ourEpoch: epoch, theirEpoch: replica.epoch } };
+  // A target in a lower epoch hears of this one with the next offer.
+  if (replica && replica.epoch > epoch) {
+    const { epoch: theirEpoch, holderSiteId } = replica;
+    return { kind: 'conflict', conflict: { why: 'fenced', ourEpoch: epoch, theirEpoch, holderSiteId } };
   }
   const newest = replica?.newest ?? null;
   const { seed } = target;

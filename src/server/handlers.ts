@@ -109,6 +109,10 @@ export const HANDLERS: Handlers = {
   'arrival.set': ({ site, actor, params, body }) => site.arrivals.change(actor, params.machine, body),
   'arrival.clear': ({ site, actor, params }) => site.arrivals.change(actor, params.machine, null),
   'failover.start': ({ site, actor, params, body }) => site.failovers.start(actor, params.machine, body),
+  'failover.cede': async ({ site, actor, params, body }) => site.handovers.cede(actor, params.machine, body),
+  'failover.withdraw': ({ site, actor, params, body }) =>
+    site.handovers.withdraw(actor, params.machine, body),
+  'failover.take': async ({ site, actor, params, body }) => site.handovers.take(actor, params.machine, body),
   'failover.rules': async ({ site }) => site.failovers.rules,
   'failover.changeRules': ({ site, actor, body }) => site.failovers.changeRules(actor, body),
   'failover.list': ({ site, params }) => site.failovers.list(params.machine),

@@ -7,6 +7,7 @@ import { failoverReport } from '../views/failover-report.ts';
 import { reportJob } from '../watch.ts';
 import { addBranchCommands } from './branch-commands.ts';
 import { addOnArrival } from './failover-arrival.ts';
+import { addHandover } from './failover-handover.ts';
 import {
   addLimitOptions,
   askedOf,
@@ -31,6 +32,7 @@ export function addFailoverCommands(program: Command, runner: Runner): void {
     .description('bring machines up from their points, at the recovery site');
   addTest(failover, runner);
   addStart(failover, runner);
+  addHandover(failover, runner);
   addBranchCommands(failover, runner);
   addPrepare(failover, runner);
   addOnArrival(failover, runner);

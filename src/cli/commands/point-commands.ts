@@ -1,6 +1,6 @@
 import type { Command } from 'commander';
 import { named, parseDuration, parseName } from '../values.ts';
-import { printPoint, printPoints } from '../views/machine-view.ts';
+import { printPoint, printPoints } from '../views/point-view.ts';
 import { reportJob } from '../watch.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 

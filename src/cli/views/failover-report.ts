@@ -99,7 +99,11 @@ export function failoverReport(job: JobView, nowMs: number): Report {
   };
 }
 
-const TITLES: Readonly<Record<string, string>> = { test: 'Test failover', prepare: 'Preparation' };
+const TITLES: Readonly<Record<string, string>> = {
+  test: 'Test failover',
+  prepare: 'Preparation',
+  planned: 'Planned failover',
+};
 
 function isBad({ verdict, attempts }: FailoverReport): boolean {
   return (

@@ -62,6 +62,53 @@ it('S0.23 S0.24 a branch is stopped and led forward by the name that it has', as
   assert.equal((await ask(...forward, '--keep', '--discard-writes')).exitCode, 2);
 });
 
+it('S0.17 a machine is ceded, taken and withdrawn as was asked for', async (t) => {
+  const { ask } = await asking(t, JOB);
+  const plain = await ask('failover', 'cede', 'web', '--no-wait');
+  assert.deepEqual([plain.asked, plain.sent], ['POST /v1/machines/web/cession', {}]);
+  const ceded = await ask(
+    'failover',
+    'cede',
+    'web',
+    '--to',
+    'berlin',
+    '--grace',
+    '5m',
+    '--power-off',
+    '--no-wait',
+  );
+  assert.deepEqual(ceded.sent, { to: 'berlin', graceMs: 300_000, powerOff: true });
+  const taken = await ask(
+    ...['failover', 'take', 'web', '--within', '10m', '--probe', 'agent@2m', '--name', 'home'],
+    ...['--connect', 'lan=bridge:br0', '--no-wait'],
+  );
+  assert.equal(taken.asked, 'POST /v1/machines/web/takeover');
+  assert.deepEqual(taken.sent, {
+    ...{ waitMs: 600_000, name: 'home', probes: [{ kind: 'agent', limitMs: 120_000 }] },
+    networks: { lan: { kind: 'bridge', bridge: 'br0' } },
+  });
+  const withdrawn = await ask('failover', 'withdraw', 'web', '--confirm-other-side-down');
+  assert.deepEqual(
+    [withdrawn.asked, withdrawn.sent],
+    ['POST /v1/machines/web/cession/withdrawal', { confirmOtherSideDown: true }],
+  );
+});
+
+it('S0.17 what became of a cession is told in words, and what comes next', async (t) => {
+  for (const [state, words] of [
+    [
+      'cedes',
+      /^web is offered, in epoch 2\. Point 7 holds its last state\. .*: warmsite failover take web$/m,
+    ],
+    ['follows', /^web was taken over by the other site, in epoch 2\./m],
+    ['holds', /^web was offered, and the offer was withdrawn meanwhile\.$/m],
+  ] as const) {
+    const result = { siteId: ID, epoch: 2, pointId: ID, sequence: 7, state };
+    const { ask } = await asking(t, { ...JOB, kind: 'failover.cede', state: 'done', result });
+    assert.match((await ask('failover', 'cede', 'web')).output, words);
+  }
+});
+
 it('S0.23 the list of branches shows names, own writes, and tests that stand still', async (t) => {
   const { ask } = await asking(t, [BRANCH, { ...BRANCH, name: 'held', paused: true }]);
   const { output } = await ask('failover', 'list', 'web');

@@ -31,12 +31,21 @@ it('S0.8 vm show tells how much has been written of what a copy is due after', a
   assert.match(output, /^ *written: crash +96(\.0)? MiB of 256(\.0)? MiB since the last copy$/m);
 });
 
-it('S0.17 vm show and vm list tell of a machine that another site holds', async (t) => {
+it('S0.17 vm show and vm list tell of a machine that another site holds, or is offered', async (t) => {
   const atHome = MACHINE.protected!;
-  const heldBy = { siteId: ID, name: 'beta', epoch: 2 };
-  const fenced = { ...MACHINE, protected: { ...atHome, presence: { state: 'stopped' as const }, heldBy } };
-  const shown = await (await asking(t, fenced)).ask('vm', 'show', 'erp');
-  assert.match(shown.output, /^held by +beta, in epoch 2$/m);
-  const listed = await (await asking(t, [fenced])).ask('vm', 'list');
-  assert.match(listed.output, /^erp +protected +stopped, fenced /m);
+  for (const [how, line, word] of [
+    ['fenced', /^held by +beta, in epoch 2$/m, 'fenced'],
+    ['handed-over', /^held by +beta, in epoch 2$/m, 'handed over'],
+    ['offered', /^offered to +beta, in epoch 2$/m, 'offered'],
+  ] as const) {
+    const heldBy = { siteId: ID, name: 'beta', epoch: 2, how };
+    const elsewhere = {
+      ...MACHINE,
+      protected: { ...atHome, presence: { state: 'stopped' as const }, heldBy },
+    };
+    const shown = await (await asking(t, elsewhere)).ask('vm', 'show', 'erp');
+    assert.match(shown.output, line);
+    const listed = await (await asking(t, [elsewhere])).ask('vm', 'list');
+    assert.match(listed.output, new RegExp(`^erp +protected +stopped, ${word} `, 'm'));
+  }
 });

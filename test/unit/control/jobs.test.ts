@@ -51,6 +51,8 @@ async function jobsIn(t: CleanUp) {
         'failover.stop': handler('failover.stop', true),
         'failover.forward': handler('failover.forward', false),
         'failover.prepare': handler('failover.prepare', false),
+        'failover.cede': handler('failover.cede', true),
+        'failover.take': handler('failover.take', false),
         'failover.cleanup': handler('failover.cleanup', true),
         'seed.export': handler('seed.export', true),
         'seed.import': handler('seed.import', true),

@@ -256,7 +256,7 @@ describe('replication loop', () => {
     const claim = { epoch: 2, siteId: SITE_ID };
     const lost = { epoch: 1, siteId: MACHINE_ID };
     machine.record = { ...machine.record, tenure: { state: 'fenced', claim, lost } };
-    machine.tell({ name: 'WARMSITE_FENCED', data: {} });
+    machine.tell({ name: 'WARMSITE_TENURE', data: {} });
     await clock.turn(RETRY_PAUSE_MAX_MS);
     assert.deepEqual([...alerts.keys()], [`fenced:${MACHINE_ID}`]);
   });

@@ -1,0 +1,138 @@
+import type { Command } from 'commander';
+import type { CedeRequest, JobView, TakeRequest } from '../../api/index.ts';
+import { named, parseDuration } from '../values.ts';
+import { failoverReport } from '../views/failover-report.ts';
+import { printMachine } from '../views/machine-view.ts';
+import { reportJob } from '../watch.ts';
+import {
+  askedOf,
+  CONNECT_OPTION,
+  type ConnectOption,
+  NAME_OPTION,
+  networksOf,
+  PROBE_OPTION,
+  type ProbeOption,
+} from './failover-options.ts';
+import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
+
+/** Planned failover: one site cedes a machine, the other one takes it over. */
+export function addHandover(failover: Command, runner: Runner): void {
+  addCede(failover, runner);
+  addTake(failover, runner);
+  addWithdraw(failover, runner);
+}
+
+interface CedeOptions extends WaitOption {
+  readonly to?: string;
+  readonly grace?: number;
+  readonly powerOff?: boolean;
+}
+
+function addCede(failover: Command, runner: Runner): void {
+  failover
+    .command('cede')
+    .description(
+      'planned failover, here: shut the machine down, copy its last state, and offer it to the other site',
+    )
+    .argument('<vm>', 'name or id')
+    .option('--to <site>', 'name or id; the first target if absent')
+    .option(
+      '--grace <time>',
+      'how long the guest may take to shut down; 2m if absent',
+      named('--grace', parseDuration),
+    )
+    .option('--power-off', 'cut the power of the guest instead of asking it')
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText(
+      'after',
+      `${examples('warmsite failover cede web', 'warmsite failover cede web --to berlin --grace 5m')}
+Nothing is lost by it: the other site has every byte before it is offered the machine. From then on the machine does not run here;
+it is started there by warmsite failover take, which may wait for the offer already. A guest that does not shut down in time keeps
+running, and is not handed over. Until it is taken, warmsite failover withdraw takes it back.`,
+    )
+    .action(
+      runner.run(async (context, machine: string, { to, grace, powerOff, wait }: CedeOptions) => {
+        const body: CedeRequest = {
+          ...(to === undefined ? {} : { to }),
+          ...(grace === undefined ? {} : { graceMs: grace }),
+          ...(powerOff ? { powerOff } : {}),
+        };
+        const job = await (await context.api()).call('failover.cede', { params: { machine }, body });
+        return reportJob(context, job, wait, (ended) => ({
+          document: ended,
+          print: (page) => page.line(ceded(machine, ended)),
+        }));
+      }),
+    );
+}
+
+function ceded(machine: string, { result }: JobView): string {
+  const { sequence, epoch, state } = (result ?? {}) as { sequence?: number; epoch?: number; state?: string };
+  const last = `Point ${sequence} holds its last state.`;
+  if (state === 'follows') return `${machine} was taken over by the other site, in epoch ${epoch}. ${last}`;
+  if (state === 'holds') return `${machine} was offered, and the offer was withdrawn meanwhile.`;
+  return `${machine} is offered, in epoch ${epoch}. ${last} At the other site: warmsite failover take ${machine}`;
+}
+
+interface TakeOptions extends WaitOption, ProbeOption, ConnectOption {
+  readonly name?: string;
+  readonly within?: number;
+}
+
+function addTake(failover: Command, runner: Runner): void {
+  failover
+    .command('take')
+    .description('planned failover, at the other site: take over a machine that was offered, and start it')
+    .argument('<vm>', 'name or id')
+    .option('--within <time>', 'wait so long for the offer', named('--within', parseDuration))
+    .option(...PROBE_OPTION)
+    .option(...NAME_OPTION)
+    .option(...CONNECT_OPTION)
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText(
+      'after',
+      `${examples(
+        'warmsite failover take web --connect lan=bridge:br0',
+        'warmsite failover take web --within 10m --connect lan=bridge:br0',
+      )}
+The machine starts from its last state, and the site that offered it knows that it is at home here. Nobody has to confirm
+anything: that site has ended it.`,
+    )
+    .action(
+      runner.run(async (context, machine: string, o: TakeOptions) => {
+        const body: TakeRequest = {
+          ...(o.within === undefined ? {} : { waitMs: o.within }),
+          ...askedOf(o),
+          ...networksOf(o),
+        };
+        const job = await (await context.api()).call('failover.take', { params: { machine }, body });
+        return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
+      }),
+    );
+}
+
+function addWithdraw(failover: Command, runner: Runner): void {
+  failover
+    .command('withdraw')
+    .description('take back a machine that was offered to the other site and has not been taken over')
+    .argument('<vm>', 'name or id')
+    .option(
+      '--confirm-other-side-down',
+      'your word that the other site is down and has not started the machine: it is not asked',
+    )
+    .addHelpText(
+      'after',
+      `${examples('warmsite failover withdraw web')}
+The other site is asked to let go of the offer; only when it has promised that may the machine run here again. It is not started by
+this: warmsite vm start.`,
+    )
+    .action(
+      runner.run(async (context, machine: string, o: { confirmOtherSideDown?: boolean }) => {
+        const body = o.confirmOtherSideDown ? { confirmOtherSideDown: true as const } : {};
+        const view = await (await context.api()).call('failover.withdraw', { params: { machine }, body });
+        return { document: view, print: (page) => printMachine(page, view, context.nowMs) };
+      }),
+    );
+}

@@ -1,0 +1,80 @@
+import type { Clock } from '../lib/clock.ts';
+import type { Log } from '../lib/log.ts';
+import { bringerOf, type Replicas } from '../replica/index.ts';
+import { OfferedRights, ReplicationReceiver } from '../replication/index.ts';
+import type { Audit } from './audit.ts';
+import type { EventHub } from './event-hub.ts';
+import type { Forwards } from './forwards.ts';
+import type { OlderCopies } from './older-copies.ts';
+import type { Origins } from './origins.ts';
+import { checkRoom } from './receive-floor.ts';
+import type { ReplicaKeeper } from './replica-keeper.ts';
+
+/** What other sites may do at this one, and who of this site is told. */
+
+interface Told {
+  readonly replicas: Replicas;
+  readonly audit: Audit;
+  readonly events: EventHub;
+}
+
+/** Takes what other sites bring, and tells those who care for it. */
+export function receiverOf({
+  dataDirectory,
+  replicas,
+  origins,
+  olderCopies,
+  audit,
+  events,
+  clock,
+  log,
+  keeper,
+  forwards,
+}: Told & {
+  readonly dataDirectory: string;
+  readonly origins: Origins;
+  readonly olderCopies: OlderCopies;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly keeper: ReplicaKeeper;
+  readonly forwards: Forwards;
+}): ReplicationReceiver {
+  return new ReplicationReceiver({
+    ...{ replicas, log, wallMs: () => clock.wallMs() },
+    olderDisks: (...named) => olderCopies.disksFor(...named),
+    checkRoom: () => checkRoom(dataDirectory),
+    onPublished: (replica, { pointId, sequence }) => {
+      const { machineId, sourceSiteId } = replica.record;
+      void olderCopies.published(sourceSiteId, replica.record);
+      const details = { pointId, sequence };
+      audit.note({
+        actor: `peer:${bringerOf(replica.record)}`,
+        act: 'point.published',
+        subject: machineId,
+        details,
+      });
+      events.emit({ event: 'point', change: 'published', machineId, pointId, sequence });
+      keeper.tend(replica);
+      forwards.arrived(machineId);
+    },
+    acceptOrigin: (origin, fromSiteId) => origins.accept(origin, fromSiteId),
+    preview: (replica, policy) => keeper.preview(replica, policy),
+  });
+}
+
+/** Takes what other sites offer of their rights; whoever waits for it is told. */
+export function offeredRights({
+  siteId,
+  replicas,
+  events,
+  audit,
+}: Told & { readonly siteId: string }): OfferedRights {
+  return new OfferedRights({
+    ...{ siteId, replicas },
+    onChanged: ({ record: { machineId, sourceSiteId, offer } }) => {
+      const act = offer ? 'right.offered' : 'right.let-go';
+      audit.note({ actor: `peer:${sourceSiteId}`, act, subject: machineId });
+      events.emit({ event: 'machine', machineId, state: offer ? 'offered' : 'replica' });
+    },
+  });
+}

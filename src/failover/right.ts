@@ -1,0 +1,55 @@
+import { afterSeizing, afterTaking, type Tenure } from '../recovery-point/index.ts';
+import { type Replica, tenureOfReplica, withTenure } from '../replica/index.ts';
+import { loadState } from './branch-state.ts';
+import { failoverFailure } from './errors.ts';
+import type { FailoverTools } from './tools.ts';
+
+/** How a site gets the right to run a machine of which it has a replica: docs/failover.md. Each act is durable on return. */
+
+/** Without the help of who holds it. A site that holds it already gets a claim above its own: what it ran before has ended. */
+export function seizeRight(replica: Replica, siteId: string): Promise<void> {
+  return replica.update((record) => {
+    const tenure = tenureOfReplica(record);
+    const { claim } = tenure;
+    const from: Tenure = tenure.state === 'follows' ? tenure : { state: 'follows', claim };
+    return withTenure(record, afterSeizing(from, siteId)!);
+  });
+}
+
+/** By the offer of who holds it; again after it was taken nothing changes. Throws FAILOVER_NOT_OFFERED. */
+export function takeRight(replica: Replica, siteId: string): Promise<void> {
+  return replica.update((record) => {
+    const { offer } = record;
+    const taken = offer && afterTaking(tenureOfReplica(record), siteId, offer.claim);
+    if (!taken) throw notOffered(replica);
+    return { ...withTenure(record, taken), offer };
+  });
+}
+
+/** The point that holds the last state of a machine whose right is offered, or was taken by that offer. Throws FAILOVER_NOT_OFFERED. */
+export function offeredPoint(replica: Replica): string {
+  const { offer } = replica.record;
+  if (!offer) throw notOffered(replica);
+  return offer.pointId;
+}
+
+/**
+ * What was taken has a branch that somebody may have worked in; one that did not come up holds nothing that its point does not.
+ * Throws FAILOVER_TAKEN.
+ */
+export async function checkNotTaken(tools: Pick<FailoverTools, 'files'>, replica: Replica): Promise<void> {
+  if (tenureOfReplica(replica.record).state !== 'holds') return;
+  const pointId = offeredPoint(replica);
+  for (const branch of replica.branches) {
+    if (branch.purpose !== 'failover' || branch.pointId !== pointId) continue;
+    const { branchId } = branch;
+    if ((await loadState(tools, replica, branchId))?.phase === 'failed') continue;
+    const said = `${replica.record.machineName} was taken over already: branch ${branchId}`;
+    throw failoverFailure('FAILOVER_TAKEN', said, { context: { branchId } });
+  }
+}
+
+function notOffered({ record: { machineId, machineName } }: Replica) {
+  const said = `nobody has offered ${machineName} to this site`;
+  return failoverFailure('FAILOVER_NOT_OFFERED', said, { context: { machineId } });
+}

@@ -1,0 +1,140 @@
+import { afterCeding, afterSeizing, type Claim, type Tenure, withdrawalOf } from '../recovery-point/index.ts';
+import { happened } from './chain.ts';
+import type { Deliveries } from './deliveries.ts';
+import { replicationFailure } from './errors.ts';
+import { checkHealthy, type MachinePresence } from './machine-presence.ts';
+import type { MachineProcess } from './machine-process.ts';
+import { checkHeld, havingHeard, tenureOf } from './machine-tenure.ts';
+import type { ProtectedChain } from './protected-chain.ts';
+import type { MachineRecord } from './records.ts';
+
+interface Ground {
+  readonly chain: Pick<ProtectedChain, 'cuts'>;
+  readonly process: Pick<MachineProcess, 'tell'>;
+  readonly deliveries: Pick<Deliveries, 'need'>;
+  readonly record: () => MachineRecord;
+  /** Durable on return. */
+  readonly store: (record: MachineRecord) => Promise<void>;
+}
+
+export interface RightGround {
+  /** This site. */
+  readonly siteId: string;
+  readonly ground: () => Ground;
+  /** Work beside no other change of the machine. */
+  readonly alone: <T>(work: () => Promise<T>) => Promise<T>;
+  readonly attach: () => Promise<MachinePresence>;
+  readonly hasUncutChanges: () => Promise<boolean>;
+}
+
+export interface Cession {
+  readonly claim: Claim;
+  readonly offer: Claim;
+  /** The point that the other site has of the last state. */
+  readonly pointId: string;
+  readonly sequence: number;
+}
+
+/**
+ * The right of this site to run one machine, and the acts that change it: docs/failover.md. Each is durable on return, and whoever
+ * listens to the machine hears WARMSITE_TENURE.
+ */
+export class MachineRight {
+  readonly #o: RightGround;
+
+  constructor(o: RightGround) {
+    this.#o = o;
+  }
+
+  get tenure(): Tenure {
+    return tenureOf(this.#o.ground().record(), this.#o.siteId);
+  }
+
+  /**
+   * Offers the right to another site. The machine is off, and that site has acknowledged its last state; from here on it does not run
+   * here. Doing it again changes nothing. Throws PROTECTION_NOT_STILL, PROTECTION_CEDED, PROTECTION_FENCED, PROTECTION_TARGET_UNKNOWN.
+   */
+  cede(siteId: string): Promise<Cession> {
+    return this.#o.alone(async () => {
+      const { record, deliveries } = this.#o.ground();
+      const before = this.tenure;
+      if (before.state !== 'cedes' || before.offer.siteId !== siteId) {
+        checkHeld(record());
+        await this.#checkStill(siteId);
+        await this.#change(afterCeding(this.tenure, siteId)!);
+      }
+      const { acknowledged } = deliveries.need(siteId).record;
+      const { claim, offer } = this.#ceded(siteId);
+      return { claim, offer, pointId: acknowledged!.pointId, sequence: acknowledged!.sequence };
+    });
+  }
+
+  async #checkStill(siteId: string): Promise<void> {
+    const { record, deliveries, chain } = this.#o.ground();
+    const presence = await this.#o.attach();
+    const { name } = record();
+    checkHealthy(record(), presence);
+    if (presence.state !== 'stopped') throw notStill(`${name} runs`);
+    if (await this.#o.hasUncutChanges()) throw notStill(`not all that ${name} has written is copied`);
+    const { acknowledged, seed } = deliveries.need(siteId).record;
+    const last = happened(chain.cuts).at(-1)?.ordinal ?? 0;
+    if (!acknowledged || acknowledged.ordinal < last || seed)
+      throw notStill(`site ${siteId} does not have the last state of ${name}`);
+  }
+
+  #ceded(siteId: string): Extract<Tenure, { state: 'cedes' }> {
+    const { tenure } = this;
+    if (tenure.state === 'cedes' && tenure.offer.siteId === siteId) return tenure;
+    const { name } = this.#o.ground().record();
+    throw replicationFailure('PROTECTION_NOT_CEDED', `${name} is not offered to site ${siteId}`);
+  }
+
+  /** What withdraws the present offer. Throws PROTECTION_NOT_CEDED. */
+  withdrawal(): { readonly withdrawal: Claim; readonly siteId: string } {
+    const { tenure } = this;
+    if (tenure.state === 'cedes') return { withdrawal: withdrawalOf(tenure), siteId: tenure.offer.siteId };
+    const { name } = this.#o.ground().record();
+    throw replicationFailure('PROTECTION_NOT_CEDED', `${name} is offered to nobody`);
+  }
+
+  /** Another site has told of a claim. Returns where this one stands now. */
+  hear(claim: Claim): Promise<Tenure> {
+    return this.#o.alone(async () => {
+      const { record, store } = this.#o.ground();
+      const before = record();
+      const after = havingHeard(before, this.#o.siteId, claim);
+      if (after !== before) {
+        await store(after);
+        this.#tell();
+      }
+      return this.tenure;
+    });
+  }
+
+  /** Takes an offer back without asking the site that it was made to, on the word of a person that it is down. */
+  seizeBack(): Promise<Tenure> {
+    return this.#o.alone(async () => {
+      const { record, store } = this.#o.ground();
+      this.withdrawal();
+      const { claim } = afterSeizing(this.tenure, this.#o.siteId)!;
+      const { tenure: _ceded, ...others } = record();
+      await store({ ...others, epoch: claim.epoch });
+      this.#tell();
+      return this.tenure;
+    });
+  }
+
+  async #change(tenure: Tenure): Promise<void> {
+    const { record, store } = this.#o.ground();
+    await store({ ...record(), tenure });
+    this.#tell();
+  }
+
+  #tell(): void {
+    this.#o.ground().process.tell({ name: 'WARMSITE_TENURE', data: {} });
+  }
+}
+
+function notStill(message: string) {
+  return replicationFailure('PROTECTION_NOT_STILL', message);
+}
