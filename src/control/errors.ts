@@ -156,6 +156,11 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'Upgrade the other site first.',
   },
+  MACHINE_UNSETTLED: {
+    kind: 'refused',
+    retry: 'later',
+    remedy: 'Look at both sites where the machine stands (`warmsite vm show`), and begin again.',
+  },
   MACHINE_STOP_TIMEOUT: {
     kind: 'timeout',
     retry: 'later',

@@ -17,6 +17,7 @@ import type { Audit } from './audit.ts';
 import type { Inventory } from './inventory.ts';
 import type { JobArgs, JobHandler, Jobs } from './jobs.ts';
 import type { PointActs } from './point-acts.ts';
+import type { ReplicaFences } from './replica-fences.ts';
 import type { ReplicaKeeper } from './replica-keeper.ts';
 import type { StoredTestRules } from './test-rules.ts';
 
@@ -25,6 +26,7 @@ interface FailoverTools {
   readonly inventory: Inventory;
   readonly points: PointActs;
   readonly keeper: ReplicaKeeper;
+  readonly fences: Pick<ReplicaFences, 'look'>;
   readonly audit: Audit;
   readonly testRules: StoredTestRules;
 }
@@ -263,6 +265,7 @@ export class FailoverActs {
       return await work(replica);
     } finally {
       this.#o.keeper.tend(replica);
+      this.#o.fences.look(replica);
     }
   }
 }

@@ -28,6 +28,8 @@ export interface JobContext {
 export interface JobHandler {
   /** Doing it again after a process ended in the middle does no harm: it is done again by itself. */
   readonly repeatable: boolean;
+  /** It may wait long for somebody or something, and takes no turn from others. */
+  readonly waits?: boolean;
   /** Returns plain JSON. */
   run(context: JobContext): Promise<unknown>;
 }
@@ -40,6 +42,7 @@ export interface JobRequest {
 }
 
 interface Running {
+  readonly waits: boolean;
   readonly controller: AbortController;
   progress: Progress;
   ended: Promise<void>;
@@ -168,13 +171,19 @@ export class Jobs {
   #startNext(): void {
     if (!this.#isOpen) return;
     for (const job of this.#byState('queued')) {
-      if (this.#running.size >= RUNNING_MAX) return;
-      if (!this.#running.has(job.jobId)) this.#run(job);
+      if (this.#running.has(job.jobId)) continue;
+      if (this.#handlers[job.kind].waits || this.#busy < RUNNING_MAX) this.#run(job);
     }
+  }
+
+  /** How many run that do not wait. */
+  get #busy(): number {
+    return [...this.#running.values()].filter(({ waits }) => !waits).length;
   }
 
   #run(job: JobView): void {
     const running: Running = {
+      waits: this.#handlers[job.kind].waits ?? false,
       controller: new AbortController(),
       progress: {},
       ended: Promise.resolve(),

@@ -8,6 +8,7 @@ import type { Forwards } from './forwards.ts';
 import type { OlderCopies } from './older-copies.ts';
 import type { Origins } from './origins.ts';
 import { checkRoom } from './receive-floor.ts';
+import type { ReplicaFences } from './replica-fences.ts';
 import type { ReplicaKeeper } from './replica-keeper.ts';
 
 /** What other sites may do at this one, and who of this site is told. */
@@ -68,13 +69,17 @@ export function offeredRights({
   replicas,
   events,
   audit,
-}: Told & { readonly siteId: string }): OfferedRights {
+  fences,
+}: Told & { readonly siteId: string; readonly fences: ReplicaFences }): OfferedRights {
   return new OfferedRights({
     ...{ siteId, replicas },
-    onChanged: ({ record: { machineId, sourceSiteId, offer } }) => {
-      const act = offer ? 'right.offered' : 'right.let-go';
-      audit.note({ actor: `peer:${sourceSiteId}`, act, subject: machineId });
+    onChanged: (replica) => {
+      const { machineId, sourceSiteId, offer, tenure } = replica.record;
+      const act = offer ? 'right.offered' : 'right.claimed';
+      const details = { epoch: offer?.claim.epoch ?? tenure?.claim.epoch ?? 1 };
+      audit.note({ actor: `peer:${sourceSiteId}`, act, subject: machineId, details });
       events.emit({ event: 'machine', machineId, state: offer ? 'offered' : 'replica' });
+      fences.look(replica);
     },
   });
 }

@@ -1,6 +1,5 @@
 import type { ReplicationView } from '../api/index.ts';
 import type { MachineEvent } from '../hypervisor/index.ts';
-import { cancelled } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { copyTypeOf, type Trigger, type Zones } from '../recovery-point/index.ts';
@@ -8,6 +7,7 @@ import {
   type CutRecord,
   type CutTogether,
   type MachinePresence,
+  notHeldFailure,
   type ProtectedMachine,
   protectionOf,
   standstillOf,
@@ -18,6 +18,7 @@ import { CopyScheduler } from './copy-scheduler.ts';
 import { controlFailure } from './errors.ts';
 import { type FenceTools, FenceWatch, isToldOfMachine } from './fence-watch.ts';
 import type { IdentityWatch } from './machine-identity.ts';
+import { News } from './news.ts';
 import { presenceFailure } from './presence-failure.ts';
 import { replicationOf } from './replication-view.ts';
 import { type StandstillTools, StandstillWatch } from './standstill-watch.ts';
@@ -69,7 +70,8 @@ export class ReplicationLoop {
   readonly #stop = new AbortController();
   /** What the machine's process does is known: before that, a machine that runs would be taken for one that does not. */
   readonly #looked = Promise.withResolvers<void>();
-  readonly #whenAcknowledged = new Set<() => void>();
+  /** Something has been acknowledged, or may not be any more. */
+  readonly #news = new News();
   #work: Promise<unknown> = Promise.resolve();
   #unlisten: () => void = () => undefined;
   #isCutting = false;
@@ -139,6 +141,7 @@ export class ReplicationLoop {
         break;
       case 'WARMSITE_TENURE':
         this.kick();
+        this.#news.tell();
         this.#tellPresence();
         break;
       case 'WARMSITE_THAWED':
@@ -162,6 +165,7 @@ export class ReplicationLoop {
   async stop({ clearAlerts = false } = {}): Promise<void> {
     this.#unlisten();
     this.#stop.abort();
+    this.#news.tell();
     await Promise.all([this.#work, ...this.#senders.map((sender) => sender.stop())]);
     if (!clearAlerts) return;
     for (const sender of this.#senders) sender.clearAlerts();
@@ -194,24 +198,36 @@ export class ReplicationLoop {
     throw controlFailure('COPY_NOT_DUE', reason, { context: { machine: this.#machine.record.name } });
   }
 
-  /** Resolves when a target, or that of `siteId`, has acknowledged the cut of this ordinal, or one above. */
-  async acknowledged(ordinal: number, signal: AbortSignal, siteId?: string): Promise<void> {
-    const isMeant = (target: { readonly siteId: string }) => siteId === undefined || target.siteId === siteId;
+  /** Resolves when a target has acknowledged the cut of this ordinal, or one above. */
+  async acknowledged(ordinal: number, signal: AbortSignal): Promise<void> {
     const isDone = () =>
-      this.#machine.targets.some(
-        (target) => isMeant(target) && (target.record.acknowledged?.ordinal ?? 0) >= ordinal,
-      );
-    while (!isDone()) {
-      if (signal.aborted) throw cancelled(signal);
-      await new Promise<void>((resolve) => {
-        const end = (): void => {
-          this.#whenAcknowledged.delete(end);
-          signal.removeEventListener('abort', end);
-          resolve();
-        };
-        this.#whenAcknowledged.add(end);
-        signal.addEventListener('abort', end, { once: true });
-      });
+      this.#machine.targets.some(({ record }) => (record.acknowledged?.ordinal ?? 0) >= ordinal);
+    while (!isDone()) await this.#news.next(signal);
+  }
+
+  /**
+   * As `acknowledged`, of one target. Throws what makes that impossible: MACHINE_NOT_THERE when it is none any more, and
+   * MACHINE_UNSETTLED when the machine is not followed, or not held by this site.
+   */
+  async acknowledgedBy(siteId: string, ordinal: number, signal: AbortSignal): Promise<void> {
+    const { machineId, name } = this.#machine.record;
+    const context = { machineId, siteId };
+    for (;;) {
+      const target = this.#machine.targets.find((one) => one.siteId === siteId);
+      if (!target) {
+        const said = `${name} is not replicated to site ${siteId} any more`;
+        throw controlFailure('MACHINE_NOT_THERE', said, { context });
+      }
+      if ((target.record.acknowledged?.ordinal ?? 0) >= ordinal) return;
+      const notHeld = notHeldFailure(this.#machine.record);
+      if (notHeld) throw notHeld;
+      if (this.#stop.signal.aborted)
+        throw controlFailure(
+          'MACHINE_UNSETTLED',
+          `${name} has been changed while its last copy was on its way`,
+          { context },
+        );
+      await this.#news.next(signal);
     }
   }
 
@@ -420,6 +436,7 @@ export class ReplicationLoop {
 
   /** Senders for the targets that there are now. */
   #followTargets(): void {
+    this.#news.tell();
     const wanted = this.#machine.targets.map(({ siteId }) => siteId);
     for (const siteId of wanted) {
       if (this.#senders.some((sender) => sender.siteId === siteId)) continue;
@@ -449,7 +466,7 @@ export class ReplicationLoop {
     const cutAtMs = this.#senders.find((sender) => sender.siteId === siteId)?.acknowledgedCutAtMs;
     if (transfer && isFirst) this.#scheduler.learn({ ...transfer, previousCutAtMs, cutAtMs });
     for (const sender of this.#senders) sender.tellOutrun();
-    for (const told of [...this.#whenAcknowledged]) told();
+    this.#news.tell();
     // A variable interval waits for this.
     this.#cutBell.ring();
   }

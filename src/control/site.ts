@@ -53,6 +53,7 @@ import { PeerLinks } from './peer-links.ts';
 import { PointActs } from './point-acts.ts';
 import { PointIndex } from './point-index.ts';
 import { ReplicaActs } from './replica-acts.ts';
+import { ReplicaFences } from './replica-fences.ts';
 import { ReplicaKeeper } from './replica-keeper.ts';
 import { RetentionFloor } from './retention-floor.ts';
 import { SeedActs } from './seed-acts.ts';
@@ -104,6 +105,7 @@ interface Works {
   readonly failovers: Failovers;
   readonly links: PeerLinks;
   readonly machines: Machines;
+  readonly fences: ReplicaFences;
   readonly groups: Groups;
   readonly forwards: Forwards;
   readonly pairing: Pairing;
@@ -146,7 +148,7 @@ export class Site {
   private constructor(ground: Ground, works: Works, open: AsyncDisposableStack) {
     const { identity, settings, events, alerts, audit, database, tools } = ground;
     const { clock, random, log } = tools;
-    const { keeper, links, machines, groups, forwards, pairing, peerServer } = works;
+    const { keeper, fences, links, machines, groups, forwards, pairing, peerServer } = works;
     const { origins } = ground;
     const inventory = new Inventory({
       ...{ machines, forwards, origins },
@@ -167,6 +169,7 @@ export class Site {
     this.alerts = alerts;
     this.audit = audit;
     const groupPoints = new GroupPoints(ground.replicas);
+    const target = (siteId: string) => new PeerTarget({ siteId, client: links.client(siteId), clock });
     const tokens = ground.triggerTokens;
     this.machines = new MachineActs({ machines, inventory, links, audit, alerts, groups, tokens });
     this.triggers = new TriggerActs({ tokens, machines, inventory, audit });
@@ -175,11 +178,11 @@ export class Site {
     this.points = new PointActs({
       ...{ machines, inventory, keeper, audit, jobs },
       ...{ replicaTools: ground.replicaTools, groupPoints },
-      target: (siteId) => new PeerTarget({ siteId, client: links.client(siteId), clock: ground.tools.clock }),
+      target,
     });
     const { points } = this;
     this.failovers = new FailoverActs({
-      ...{ failovers: works.failovers, inventory, points, keeper, jobs, audit },
+      ...{ failovers: works.failovers, inventory, points, keeper, jobs, audit, fences },
       testRules: ground.testRules,
     });
     const { replicas } = ground;
@@ -187,7 +190,7 @@ export class Site {
       ...{ groups: this.groups, failovers: this.failovers, inventory },
     });
     this.handovers = new HandoverActs({
-      ...{ machines, inventory, links, keeper, events, audit, clock, log, jobs },
+      ...{ machines, inventory, links, keeper, events, audit, clock, log, jobs, target },
       failovers: works.failovers,
     });
     const { arrivalRules: rules, floor } = ground;
@@ -200,9 +203,8 @@ export class Site {
       ...{ files: tools.files, machines, inventory, replicas, keeper, forwards, jobs },
       targetMeant: (reference) => this.targets.meant(reference),
     });
-    const { olderCopies: offers } = ground;
     this.olderCopies = new OlderCopyActs({
-      ...{ files: tools.files, images: tools.images, offers, replicas, links, audit },
+      ...{ files: tools.files, images: tools.images, offers: ground.olderCopies, replicas, links, audit },
       onChanged: (siteId, machine) => works.receiver.olderCopiesChanged(siteId, machine),
     });
     this.peers = new PeerActs({
@@ -454,16 +456,19 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     onPaired: (peer) =>
       audit.note({ actor: `peer:${peer.siteId}`, act: 'site.paired', subject: peer.siteId }),
   });
+  const fences = new ReplicaFences({ siteId, clock, failovers, replicas, alerts, audit, log });
+  opening.defer(() => fences.close());
+  fences.begin();
   const receiver = receiverOf({ ...ground, ...tools, keeper, forwards });
   const peerServer = await PeerServer.listen({
     ...settings.peer,
     ...{ identity, peers, pairing, clock, random, log, upload: receiver.upload },
-    calls: { ...receiver.calls, ...offeredRights({ ...ground, siteId }).calls },
+    calls: { ...receiver.calls, ...offeredRights({ ...ground, siteId, fences }).calls },
   });
   opening.defer(() => peerServer.close());
   const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock });
   opening.defer(() => tests.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());
-  return { keeper, failovers, links, machines, groups, forwards, pairing, receiver, peerServer };
+  return { keeper, failovers, fences, links, machines, groups, forwards, pairing, receiver, peerServer };
 }

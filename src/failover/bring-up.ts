@@ -144,9 +144,9 @@ export class BringUp {
     { branchId }: BranchRecord,
     { reason }: { readonly reason: string },
   ): Promise<void> {
-    const { replica } = request;
+    const { replica, hasRun = false } = request;
     if (staysAnyway(request)) {
-      await storeState(this.#tools, replica, branchId, { phase: 'failed', keep: true, reason });
+      await storeState(this.#tools, replica, branchId, { phase: 'failed', keep: true, reason, hasRun });
       await this.#live.end(branchId);
     } else {
       await this.#live.end(branchId);

@@ -13,6 +13,12 @@ export const FAILOVER_ERRORS = {
     remedy:
       'See whether it runs with `warmsite failover list`; `warmsite failover restart` boots its branch again.',
   },
+  FAILOVER_FENCED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'What was written in the branch is kept: look at it in a test (`warmsite failover test`). If the other site is down, `warmsite failover start` brings the machine up here.',
+  },
   FAILOVER_UNCONFIRMED: {
     kind: 'refused',
     retry: 'never',

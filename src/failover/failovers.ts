@@ -31,7 +31,7 @@ import { shutsDown } from './power-off.ts';
 import { checkNotPrepared, type PrepareOptions, prepareBranch } from './prepared.ts';
 import { checkProbes } from './probe.ts';
 import { type FailoverReport, Stopwatch } from './report.ts';
-import { checkNotTaken, offeredPoint, seizeRight, takeRight } from './right.ts';
+import { checkNotFenced, checkNotTaken, offeredPoint, seizeRight, takeRight } from './right.ts';
 import { rollForward } from './roll-forward.ts';
 import { type Attempt, otherDisksAt, RunUnderWay } from './run-under-way.ts';
 import { TestGuard } from './test-guard.ts';
@@ -147,6 +147,7 @@ export class Failovers {
     const { machineId } = replica.record;
     const run = new RunUnderWay(this.#tools);
     await this.#alone(replica, async () => {
+      if (kind === 'planned') await checkNotTaken(this.#tools, replica);
       const proofs = await pointProofs(this.#tools.files, replica);
       const chosen = candidatesOf(replica, choice, proofs);
       const configurations = chosen.map(({ pointId }) => replica.point(pointId).statement.configuration);
@@ -317,21 +318,24 @@ export class Failovers {
   }
 
   /** Starts a machine within `work` as far as others let it; `except` is the branch that gives way to it. */
-  #admitted<T>(
+  async #admitted<T>(
     purpose: 'test' | 'failover',
     replica: Replica,
     work: () => Promise<T>,
     except?: string,
   ): Promise<T> {
-    return purpose === 'test' ? this.#guard.admit(work, except) : this.#alone(replica, work, except);
+    if (purpose === 'test') return this.#guard.admit(work, except);
+    checkNotFenced(this.#tools, replica);
+    return this.#alone(replica, work, except);
   }
 
   /** No two machines of one replica's failovers run at a time. Throws FAILOVER_RUNS_ALREADY. */
   async #alone<T>(replica: Replica, work: () => Promise<T>, except?: string): Promise<T> {
     const { machineId } = replica.record;
-    await this.#checkNoneRuns(replica, except);
+    if (this.#startingMachines.has(machineId)) throw runsAlready(replica);
     this.#startingMachines.add(machineId);
     try {
+      await this.#checkNoneRuns(replica, except);
       return await work();
     } finally {
       this.#startingMachines.delete(machineId);
@@ -365,14 +369,10 @@ export class Failovers {
   }
 
   async #checkNoneRuns(replica: Replica, except?: string): Promise<void> {
-    const { machineId, machineName } = replica.record;
     const running = (await this.list(replica)).find(
       (view) => view.purpose === 'failover' && view.running && view.branchId !== except,
     );
-    if (!running && !this.#startingMachines.has(machineId)) return;
-    throw failoverFailure('FAILOVER_RUNS_ALREADY', `${machineName} has failed over to this site already`, {
-      context: { machineId, branchId: running?.branchId },
-    });
+    if (running) throw runsAlready(replica, running.branchId);
   }
 
   /**
@@ -482,6 +482,11 @@ export class Failovers {
   close(): Promise<void> {
     return this.#live.close();
   }
+}
+
+function runsAlready({ record: { machineId, machineName } }: Replica, branchId?: string) {
+  const said = `${machineName} has failed over to this site already`;
+  return failoverFailure('FAILOVER_RUNS_ALREADY', said, { context: { machineId, branchId } });
 }
 
 /** A branch that was made to prove something is looked at as a test is. */

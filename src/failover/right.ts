@@ -9,7 +9,7 @@ import type { FailoverTools } from './tools.ts';
 /** Without the help of who holds it. A site that holds it already gets a claim above its own: what it ran before has ended. */
 export function seizeRight(replica: Replica, siteId: string): Promise<void> {
   return replica.update((record) => {
-    const tenure = tenureOfReplica(record);
+    const tenure = tenureOfReplica(record, siteId);
     const { claim } = tenure;
     const from: Tenure = tenure.state === 'follows' ? tenure : { state: 'follows', claim };
     return withTenure(record, afterSeizing(from, siteId)!);
@@ -20,7 +20,7 @@ export function seizeRight(replica: Replica, siteId: string): Promise<void> {
 export function takeRight(replica: Replica, siteId: string): Promise<void> {
   return replica.update((record) => {
     const { offer } = record;
-    const taken = offer && afterTaking(tenureOfReplica(record), siteId, offer.claim);
+    const taken = offer && afterTaking(tenureOfReplica(record, siteId), siteId, offer.claim);
     if (!taken) throw notOffered(replica);
     return { ...withTenure(record, taken), offer };
   });
@@ -34,19 +34,33 @@ export function offeredPoint(replica: Replica): string {
 }
 
 /**
- * What was taken has a branch that somebody may have worked in; one that did not come up holds nothing that its point does not.
- * Throws FAILOVER_TAKEN.
+ * What was taken has a branch that somebody may have worked in; one that did not come up, and never ran before, holds nothing that its
+ * point does not. Throws FAILOVER_TAKEN.
  */
-export async function checkNotTaken(tools: Pick<FailoverTools, 'files'>, replica: Replica): Promise<void> {
-  if (tenureOfReplica(replica.record).state !== 'holds') return;
+export async function checkNotTaken(
+  tools: Pick<FailoverTools, 'files' | 'siteId'>,
+  replica: Replica,
+): Promise<void> {
+  if (tenureOfReplica(replica.record, tools.siteId).state !== 'holds') return;
   const pointId = offeredPoint(replica);
   for (const branch of replica.branches) {
     if (branch.purpose !== 'failover' || branch.pointId !== pointId) continue;
     const { branchId } = branch;
-    if ((await loadState(tools, replica, branchId))?.phase === 'failed') continue;
+    const state = await loadState(tools, replica, branchId);
+    if (state?.phase === 'failed' && !state.hasRun) continue;
     const said = `${replica.record.machineName} was taken over already: branch ${branchId}`;
     throw failoverFailure('FAILOVER_TAKEN', said, { context: { branchId } });
   }
+}
+
+/** Whoever is fenced runs nothing of the machine that was at work. Throws FAILOVER_FENCED. */
+export function checkNotFenced({ siteId }: Pick<FailoverTools, 'siteId'>, { record }: Replica): void {
+  const tenure = tenureOfReplica(record, siteId);
+  const { state, claim } = tenure;
+  const isElsewhere = state === 'fenced' || (state === 'follows' && record.tenure !== undefined);
+  if (!isElsewhere) return;
+  const said = `${record.machineName} is at home at site ${claim.siteId} now, in epoch ${claim.epoch}`;
+  throw failoverFailure('FAILOVER_FENCED', said, { context: { siteId: claim.siteId, epoch: claim.epoch } });
 }
 
 function notOffered({ record: { machineId, machineName } }: Replica) {

@@ -5,12 +5,22 @@ import type { ReplicaChange, ReplicaRecord } from './records.ts';
 
 export type ReplicaRight = Pick<ReplicaRecord, 'epoch' | 'sourceSiteId' | 'tenure' | 'offer'>;
 
-export function tenureOfReplica({ tenure, epoch, sourceSiteId }: ReplicaRight): Tenure {
-  return tenure ?? { state: 'follows', claim: { epoch, siteId: sourceSiteId } };
+/** `siteId` is the site that has the replica. */
+export function tenureOfReplica({ tenure, epoch, sourceSiteId }: ReplicaRight, siteId: string): Tenure {
+  if (tenure) return tenure;
+  // Before tenures were recorded nothing but a failover here raised the epoch.
+  return epoch > 1
+    ? { state: 'holds', claim: { epoch, siteId } }
+    : { state: 'follows', claim: { epoch, siteId: sourceSiteId } };
+}
+
+/** Of a replica that is new here. */
+export function firstTenure(epoch: number, sourceSiteId: string): { tenure?: Tenure } {
+  return epoch > 1 ? { tenure: { state: 'follows', claim: { epoch, siteId: sourceSiteId } } } : {};
 }
 
 /** An offer that is not above what is known from now on is none any more. */
-export function withTenure({ offer }: ReplicaRight, tenure: Tenure): ReplicaChange {
+export function withTenure({ offer }: Pick<ReplicaRight, 'offer'>, tenure: Tenure): ReplicaChange {
   const stands = offer && compareClaims(offer.claim, tenure.claim) > 0;
   return { tenure, epoch: tenure.claim.epoch, offer: stands ? offer : undefined };
 }
@@ -18,17 +28,21 @@ export function withTenure({ offer }: ReplicaRight, tenure: Tenure): ReplicaChan
 /** Undefined: nothing changes, because something at least as high is known here, or this very offer. */
 export function withOffer(
   record: ReplicaRight,
+  siteId: string,
   offer: { claim: Claim; pointId: string },
 ): ReplicaChange | undefined {
-  const tenure = tenureOfReplica(record);
+  const tenure = tenureOfReplica(record, siteId);
   if (tenure.state !== 'follows' || compareClaims(offer.claim, tenure.claim) <= 0) return undefined;
   const order = record.offer ? compareClaims(offer.claim, record.offer.claim) : 1;
-  return order > 0 ? { tenure: record.tenure, epoch: record.epoch, offer } : undefined;
+  return order > 0 ? { offer } : undefined;
 }
 
 /** The source of a replica that follows it makes its copies in a higher epoch: an offer to another site was withdrawn. */
 export function followingSource(record: ReplicaRight, epoch: number): ReplicaChange | undefined {
-  const { state, claim } = tenureOfReplica(record);
-  if (state !== 'follows' || claim.siteId !== record.sourceSiteId || epoch <= claim.epoch) return undefined;
-  return withTenure(record, { state: 'follows', claim: { epoch, siteId: record.sourceSiteId } });
+  const { tenure, sourceSiteId } = record;
+  const follows = tenure
+    ? tenure.state === 'follows' && tenure.claim.siteId === sourceSiteId
+    : record.epoch === 1;
+  if (!follows || epoch <= record.epoch) return undefined;
+  return withTenure(record, { state: 'follows', claim: { epoch, siteId: sourceSiteId } });
 }

@@ -8,6 +8,7 @@ import { replicaFailure } from './errors.ts';
 import { ReplicaLayout } from './layout.ts';
 import type { ReplicaRecord } from './records.ts';
 import { Replica } from './replica.ts';
+import { firstTenure } from './replica-tenure.ts';
 import type { ReplicaTools } from './tools.ts';
 import type { InterruptedMerge } from './unmerged.ts';
 
@@ -137,6 +138,7 @@ export class Replicas {
       sourceSiteId: o.sourceSiteId,
       ...(o.viaSiteId === undefined ? {} : { viaSiteId: o.viaSiteId }),
       epoch: header.epoch,
+      ...firstTenure(header.epoch, o.sourceSiteId),
       createdAtMs: this.#tools.clock.wallMs(),
       retention: o.retention,
     });

@@ -16,6 +16,7 @@ import {
 import type { Acknowledgement, ReplicaDescription } from '../replica/index.ts';
 import { AcknowledgedDigests } from './acknowledged-digests.ts';
 import { readable } from './chain.ts';
+import { describedTo } from './claim-telling.ts';
 import { conflictFailure } from './conflict.ts';
 import { deltaHeader, deltaRequest, type SendPlan } from './delta-request.ts';
 import { checkAcknowledged, transferDelta } from './delta-transfer.ts';
@@ -43,7 +44,13 @@ import {
 } from './seed-export.ts';
 import { exportAgain, writeSeedOf } from './seed-sender.ts';
 import { type SendProgress, SendSession, type SentDelta, type StatementSigner } from './send-session.ts';
-import { planSession, type SessionConflict, type SessionPlan, type UnsureCut } from './session-plan.ts';
+import {
+  epochOf,
+  planSession,
+  type SessionConflict,
+  type SessionPlan,
+  type UnsureCut,
+} from './session-plan.ts';
 import type { ReplicationTarget } from './target.ts';
 import { targetOf } from './targets.ts';
 
@@ -94,6 +101,8 @@ export class Delivery {
   readonly #machine: () => Delivered;
   readonly #alone: DeliveryGround['alone'];
   readonly #heard: DeliveryGround['heard'];
+  /** Copies go as they come, however far apart the target wants them. */
+  isHurried = false;
   /** One delta, or one seed, at a time. */
   readonly sending = new Mutex();
   #record: TargetRecord;
@@ -164,8 +173,7 @@ export class Delivery {
   }
 
   async #deliverNext(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome> {
-    const { record } = this.#machine();
-    const replica = await target.describe(record.machineId, signal);
+    const replica = await describedTo(target, this.#machine().record, this.#tools.siteId, signal);
     if (this.#record.seed?.state === 'awaited' && replica?.newest?.level === 'verified') {
       // It has come: from here on the target's points are whole.
       await this.#store({ seed: undefined });
@@ -221,7 +229,7 @@ export class Delivery {
     const { protection } = this.#machine().record;
     const policy = protection && targetOf(protection, this.#record.siteId);
     assert(policy, 'only a protected machine is delivered, and to its targets');
-    return policy;
+    return this.isHurried ? { ...policy, spacingMs: undefined } : policy;
   }
 
   /**
@@ -354,7 +362,10 @@ export class Delivery {
       const wholeBlocks = plan.resume
         ? this.#record.session?.wholeBlocks
         : this.#record.seed?.state === 'awaited';
-      await this.#store({ session: { session, cutId, ...(wholeBlocks ? { wholeBlocks } : {}) } });
+      const { epoch } = this.#machine().record;
+      await this.#store({
+        session: { session, cutId, ...(wholeBlocks ? { wholeBlocks } : {}), ...(epoch > 1 ? { epoch } : {}) },
+      });
       await using sending = await this.#open(plan, session, signal);
       this.#send = sending;
       const header = deltaHeader(this.#machine(), this.#record, plan, session);
@@ -382,14 +393,24 @@ export class Delivery {
       statementDigest: acknowledged.statementDigest,
     };
     const plan = { kind: 'incremental' as const, cut, sequence: newest.sequence, parent, resume: undefined };
-    await using sending = await this.#open(plan, newest.pointId, undefined);
+    const { session } = this.#record;
+    const sentIn = session?.cutId === cut.cutId ? epochOf(session) : undefined;
+    await using sending = await this.#open(plan, newest.pointId, undefined, sentIn);
     const outcome = await this.#accept(cut, newest, await sending.readThrough());
     return outcome.kind === 'sent' ? { kind: 'acknowledged', acknowledgement: newest } : outcome;
   }
 
-  async #open(plan: SendPlan, session: string, signal: AbortSignal | undefined): Promise<SendSession> {
+  /** `epoch` is that in which the delta was sent, where that was before. */
+  async #open(
+    plan: SendPlan,
+    session: string,
+    signal: AbortSignal | undefined,
+    epoch?: number,
+  ): Promise<SendSession> {
+    const { record, ...machine } = this.#machine();
+    const delivered = { ...machine, record: epoch === undefined ? record : { ...record, epoch } };
     const trees = plan.parent ? await this.#digests.trees(this.#record, plan.cut) : new Map();
-    const request = deltaRequest(this.#tools, this.#machine(), this.#record, plan, session);
+    const request = deltaRequest(this.#tools, delivered, this.#record, plan, session);
     return SendSession.open({ ...request, trees, ...(signal ? { signal } : {}) });
   }
 

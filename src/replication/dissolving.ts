@@ -4,6 +4,7 @@ import type { Deliveries } from './deliveries.ts';
 import { ofOneAge } from './disk-changes.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { commitFiles } from './leaving-disks.ts';
+import { unprotected } from './machine-tenure.ts';
 import type { ChainTools, ProtectedChain } from './protected-chain.ts';
 import type { MachineRecord, ProtectedDisk } from './records.ts';
 
@@ -56,8 +57,8 @@ export async function dissolve(
   const isKept = phase === 'setting-aside' && last !== undefined;
   await chain.remove(isKept ? layout.setAside(last.cutId) : undefined);
   await deliveries.remove();
-  const { dissolving: _ended, suspect: _over, gone: _gone, tenure: _lost, ...record } = ground.record();
-  await ground.storeDisks({ ...record, ...ofOneAge(record), protection: null });
+  const { dissolving: _ended, suspect: _over, gone: _gone, ...record } = ground.record();
+  await ground.storeDisks(unprotected({ ...record, ...ofOneAge(record) }));
 }
 
 /** In the end the record says that the owner's files hold everything. */

@@ -26,7 +26,7 @@ export const REPLICATION_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'Take the machine over at the other site: `warmsite failover take`. An offer that nobody has taken is withdrawn here: `warmsite failover withdraw`; then the machine may run here again.',
+      'What is offered is taken over at the other site (`warmsite failover take`), or withdrawn here (`warmsite failover withdraw`) as long as nobody has taken it; then it may run here again. If it was taken and that site is lost for good, `withdraw --confirm-other-side-down` takes it back without what was written there.',
   },
   PROTECTION_NOT_CEDED: {
     kind: 'refused',
@@ -37,6 +37,12 @@ export const REPLICATION_ERRORS = {
     kind: 'refused',
     retry: 'later',
     remedy: 'Hand the machine over again (`warmsite failover cede`) when nothing starts it meanwhile.',
+  },
+  REPLICATION_SET_APART: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Both sites had brought the machine up, and the other one has the higher claim. Look at what was written here in a test of the branch, bring over what is wanted, and remove the branch: `warmsite failover cleanup --discard-writes`.',
   },
   PROTECTION_DISK_GONE: {
     kind: 'refused',

@@ -30,9 +30,8 @@ export { Forwarding, type ForwardTools } from './forwarding.ts';
 export { ProtectedLayout } from './layout.ts';
 export type { MachinePlace } from './machine-move.ts';
 export { type GuestStandstill, type MachinePresence, standstillOf } from './machine-presence.ts';
-export type { Cession } from './machine-right.ts';
-export { claimElsewhere, notHeldFailure } from './machine-tenure.ts';
-export { askToLetGo, OfferedRights, tellOffer } from './offered-rights.ts';
+export { checkHeld, claimElsewhere, notHeldFailure } from './machine-tenure.ts';
+export { OfferedRights } from './offered-rights.ts';
 export type { Origin } from './origin.ts';
 export { PeerTarget } from './peer-target.ts';
 export { ProtectedMachine, type ProtectedTools } from './protected-machine.ts';
@@ -50,7 +49,14 @@ export type {
 export type { SeedExported, SeedExportOptions } from './seed-export.ts';
 export type { SendProgress, StatementSigner } from './send-session.ts';
 export { planSession, type SessionConflict, type SessionPlan } from './session-plan.ts';
-export type { OfferDetails, ReplicationTarget, SeedTarget } from './target.ts';
+export type {
+  Cession,
+  OfferDetails,
+  ReplicationTarget,
+  RightAnswer,
+  RightsTarget,
+  SeedTarget,
+} from './target.ts';
 export {
   protectionOf,
   type TargetChange,

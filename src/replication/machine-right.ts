@@ -7,6 +7,7 @@ import type { MachineProcess } from './machine-process.ts';
 import { checkHeld, havingHeard, tenureOf } from './machine-tenure.ts';
 import type { ProtectedChain } from './protected-chain.ts';
 import type { MachineRecord } from './records.ts';
+import type { Cession, ReplicationTarget } from './target.ts';
 
 interface Ground {
   readonly chain: Pick<ProtectedChain, 'cuts'>;
@@ -27,20 +28,14 @@ export interface RightGround {
   readonly hasUncutChanges: () => Promise<boolean>;
 }
 
-export interface Cession {
-  readonly claim: Claim;
-  readonly offer: Claim;
-  /** The point that the other site has of the last state. */
-  readonly pointId: string;
-  readonly sequence: number;
-}
-
 /**
  * The right of this site to run one machine, and the acts that change it: docs/failover.md. Each is durable on return, and whoever
  * listens to the machine hears WARMSITE_TENURE.
  */
 export class MachineRight {
   readonly #o: RightGround;
+  /** The epoch of the offer that the other site has answered. */
+  #toldEpoch: number | undefined;
 
   constructor(o: RightGround) {
     this.#o = o;
@@ -56,17 +51,52 @@ export class MachineRight {
    */
   cede(siteId: string): Promise<Cession> {
     return this.#o.alone(async () => {
-      const { record, deliveries } = this.#o.ground();
+      const { record } = this.#o.ground();
       const before = this.tenure;
       if (before.state !== 'cedes' || before.offer.siteId !== siteId) {
         checkHeld(record());
         await this.#checkStill(siteId);
         await this.#change(afterCeding(this.tenure, siteId)!);
       }
-      const { acknowledged } = deliveries.need(siteId).record;
-      const { claim, offer } = this.#ceded(siteId);
-      return { claim, offer, pointId: acknowledged!.pointId, sequence: acknowledged!.sequence };
+      return this.#cession(siteId);
     });
+  }
+
+  #cession(siteId: string): Cession {
+    const { record, deliveries } = this.#o.ground();
+    const { tenure } = this;
+    if (tenure.state !== 'cedes' || tenure.offer.siteId !== siteId) {
+      throw replicationFailure('PROTECTION_NOT_CEDED', `${record().name} is not offered to site ${siteId}`);
+    }
+    const { pointId, sequence } = deliveries.need(siteId).record.acknowledged!;
+    return { claim: tenure.claim, offer: tenure.offer, pointId, sequence };
+  }
+
+  /** Tells a target of the offer that was made to it, if there is one, and hears what it says to that. To be called again and again. */
+  async offerTo(target: ReplicationTarget, signal?: AbortSignal): Promise<void> {
+    const { tenure } = this;
+    if (tenure.state !== 'cedes' || tenure.offer.siteId !== target.siteId || !target.rights) return;
+    const { machineId } = this.#o.ground().record();
+    const { claim } = await target.rights.offer(machineId, this.#cession(target.siteId), signal);
+    const isNews = this.#toldEpoch !== tenure.offer.epoch;
+    this.#toldEpoch = tenure.offer.epoch;
+    await this.hear(claim);
+    if (isNews) this.#tell();
+  }
+
+  /** Whether the site that the machine is offered to has answered. */
+  get isTold(): boolean {
+    const { tenure } = this;
+    return tenure.state === 'cedes' && tenure.offer.epoch === this.#toldEpoch;
+  }
+
+  /** Until the returned function is called the target gets its copies as they come, however far apart it wants them. */
+  hurry(siteId: string): () => void {
+    const delivery = this.#o.ground().deliveries.need(siteId);
+    delivery.isHurried = true;
+    return () => {
+      delivery.isHurried = false;
+    };
   }
 
   async #checkStill(siteId: string): Promise<void> {
@@ -82,19 +112,11 @@ export class MachineRight {
       throw notStill(`site ${siteId} does not have the last state of ${name}`);
   }
 
-  #ceded(siteId: string): Extract<Tenure, { state: 'cedes' }> {
-    const { tenure } = this;
-    if (tenure.state === 'cedes' && tenure.offer.siteId === siteId) return tenure;
-    const { name } = this.#o.ground().record();
-    throw replicationFailure('PROTECTION_NOT_CEDED', `${name} is not offered to site ${siteId}`);
-  }
-
   /** What withdraws the present offer. Throws PROTECTION_NOT_CEDED. */
   withdrawal(): { readonly withdrawal: Claim; readonly siteId: string } {
     const { tenure } = this;
     if (tenure.state === 'cedes') return { withdrawal: withdrawalOf(tenure), siteId: tenure.offer.siteId };
-    const { name } = this.#o.ground().record();
-    throw replicationFailure('PROTECTION_NOT_CEDED', `${name} is offered to nobody`);
+    throw notCeded(this.#o.ground().record().name);
   }
 
   /** Another site has told of a claim. Returns where this one stands now. */
@@ -111,12 +133,16 @@ export class MachineRight {
     });
   }
 
-  /** Takes an offer back without asking the site that it was made to, on the word of a person that it is down. */
+  /**
+   * Takes the right back without asking the site that it was offered to, or that has taken it: on the word of a person that it is down.
+   * Throws PROTECTION_NOT_CEDED.
+   */
   seizeBack(): Promise<Tenure> {
     return this.#o.alone(async () => {
       const { record, store } = this.#o.ground();
-      this.withdrawal();
-      const { claim } = afterSeizing(this.tenure, this.#o.siteId)!;
+      const seized = afterSeizing(this.tenure, this.#o.siteId);
+      if (!seized) throw notCeded(record().name);
+      const { claim } = seized;
       const { tenure: _ceded, ...others } = record();
       await store({ ...others, epoch: claim.epoch });
       this.#tell();
@@ -133,6 +159,10 @@ export class MachineRight {
   #tell(): void {
     this.#o.ground().process.tell({ name: 'WARMSITE_TENURE', data: {} });
   }
+}
+
+function notCeded(name: string) {
+  return replicationFailure('PROTECTION_NOT_CEDED', `${name} is offered to nobody`);
 }
 
 function notStill(message: string) {

@@ -59,3 +59,20 @@ export function notHeldFailure(record: Standing): Failure | undefined {
     }
   }
 }
+
+/** Throws PROTECTION_CEDED while another site may take the machine at any moment: only it can let go of that. */
+export function checkNotOffered(record: Standing, siteId?: string): void {
+  const { tenure } = record;
+  if (tenure?.state !== 'cedes' || (siteId !== undefined && tenure.offer.siteId !== siteId)) return;
+  throw notHeldFailure(record);
+}
+
+/**
+ * A record whose protection has ended. Whoever ends that of a fenced machine decides for what this site has, above every claim that is
+ * known; one that was handed over stays where it is.
+ */
+export function unprotected(record: MachineRecord): MachineRecord {
+  const { tenure, ...others } = record;
+  if (tenure?.state !== 'fenced') return { ...record, protection: null };
+  return { ...others, epoch: tenure.claim.epoch + 1, protection: null };
+}

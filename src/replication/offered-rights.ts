@@ -3,7 +3,7 @@ import { Value } from 'typebox/value';
 import type { Json } from '../lib/canonical-json.ts';
 import { ID_PATTERN } from '../lib/random.ts';
 import type { CallHandler, PeerClient } from '../peer/index.ts';
-import { afterWithdrawal, Claim } from '../recovery-point/index.ts';
+import { afterHearing, afterWithdrawal, Claim } from '../recovery-point/index.ts';
 import {
   type Replica,
   type ReplicaDecision,
@@ -13,35 +13,51 @@ import {
   withTenure,
 } from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
-import type { Cession } from './machine-right.ts';
+import type { RightAnswer, RightsTarget } from './target.ts';
 
 const Id = Type.String({ pattern: ID_PATTERN });
+const ClaimBody = Type.Object({ machineId: Id, claim: Claim });
 const OfferBody = Type.Object({ machineId: Id, claim: Claim, offer: Claim, pointId: Id });
 const WithdrawBody = Type.Object({ machineId: Id, withdrawal: Claim });
-const Answer = Type.Object({ claim: Claim });
+const Answer = Type.Object({
+  claim: Claim,
+  state: Type.Union(
+    ['holds', 'cedes', 'follows', 'fenced'].map((state) => Type.Literal(state as RightAnswer['state'])),
+  ),
+});
 
-/** The rights that other sites offer to this one, as calls that a peer may make: docs/protocol.md. Nothing runs by them. */
+export interface OfferedRightsTools {
+  readonly siteId: string;
+  readonly replicas: Pick<Replicas, 'need'>;
+  /** After something has become durable: an offer, its end, or that this site does not hold the machine any more. */
+  readonly onChanged: (replica: Replica) => void;
+}
+
+/** What other sites say of the right to run their machines, as calls that a peer may make: docs/protocol.md. Nothing starts by them. */
 export class OfferedRights {
-  readonly #o: {
-    readonly siteId: string;
-    readonly replicas: Pick<Replicas, 'need'>;
-    /** After an offer was stored, or let go. */
-    readonly onChanged: (replica: Replica) => void;
-  };
+  readonly #o: OfferedRightsTools;
 
-  constructor(o: {
-    siteId: string;
-    replicas: Pick<Replicas, 'need'>;
-    onChanged: (replica: Replica) => void;
-  }) {
+  constructor(o: OfferedRightsTools) {
     this.#o = o;
   }
 
   get calls(): Readonly<Record<string, CallHandler>> {
     return {
+      'right.claim': (peer, body) => this.#claimed(peer.siteId, checked(ClaimBody, body)),
       'right.offer': (peer, body) => this.#offered(peer.siteId, checked(OfferBody, body)),
       'right.withdraw': (peer, body) => this.#withdrawn(peer.siteId, checked(WithdrawBody, body)),
     };
+  }
+
+  /** Who holds the machine here by a lower claim is fenced. */
+  #claimed(peerId: string, { machineId, claim }: Type.Static<typeof ClaimBody>): Promise<Json> {
+    const replica = this.#needOf(peerId, machineId);
+    if (claim.siteId !== peerId) throw invalid();
+    return this.#changing(replica, (record) => {
+      const before = tenureOfReplica(record, this.#o.siteId);
+      const after = afterHearing(before, this.#o.siteId, claim);
+      return after === before ? undefined : withTenure(record, after);
+    });
   }
 
   async #offered(
@@ -53,7 +69,7 @@ export class OfferedRights {
       claim.siteId === peerId && offer.siteId === this.#o.siteId && offer.epoch === claim.epoch + 1;
     if (!fits) throw invalid();
     return this.#changing(replica, (record) => {
-      const change = withOffer(record, { claim: offer, pointId });
+      const change = withOffer(record, this.#o.siteId, { claim: offer, pointId });
       if (change) this.#checkLastState(replica, pointId);
       return change;
     });
@@ -63,18 +79,18 @@ export class OfferedRights {
     const replica = this.#needOf(peerId, machineId);
     if (withdrawal.siteId !== peerId) throw invalid();
     return this.#changing(replica, (record) => {
-      const before = tenureOfReplica(record);
+      const before = tenureOfReplica(record, this.#o.siteId);
       const after = afterWithdrawal(before, withdrawal);
       return after === before ? undefined : withTenure(record, after);
     });
   }
 
-  /** Answers with the highest claim that is known here, and durable. */
   async #changing(replica: Replica, change: ReplicaDecision): Promise<Json> {
     const before = replica.record;
     await replica.update(change);
     if (replica.record !== before) this.#o.onChanged(replica);
-    return { claim: { ...tenureOfReplica(replica.record).claim } };
+    const { claim, state } = tenureOfReplica(replica.record, this.#o.siteId);
+    return { claim: { ...claim }, state };
   }
 
   #checkLastState(replica: Replica, pointId: string): void {
@@ -89,35 +105,22 @@ export class OfferedRights {
     const replica = this.#o.replicas.need(machineId);
     const { sourceSiteId, viaSiteId } = replica.record;
     if (sourceSiteId === peerId && viaSiteId === undefined) return replica;
-    const said = 'the right to run this machine is not this peer’s to offer';
+    const said = 'the right to run this machine is not this peer’s to speak of';
     throw replicationFailure('REPLICATION_NOT_YOURS', said, { context: { machineId } });
   }
 }
 
-/** Tells the site of its offer. Returns the highest claim that it knows; when that is the offer, it has taken it. */
-export async function tellOffer(
-  client: Pick<PeerClient, 'call'>,
-  machineId: string,
-  { claim, offer, pointId }: Cession,
-  signal?: AbortSignal,
-): Promise<Claim> {
-  const body = { machineId, claim: { ...claim }, offer: { ...offer }, pointId };
-  return answered(await client.call('right.offer', body, signal ? { signal } : {}));
-}
-
-/** Asks the site that was offered a right to let it go. Returns the highest claim that it knows: the withdrawal, if it does. */
-export async function askToLetGo(
-  client: Pick<PeerClient, 'call'>,
-  machineId: string,
-  withdrawal: Claim,
-  signal?: AbortSignal,
-): Promise<Claim> {
-  const body = { machineId, withdrawal: { ...withdrawal } };
-  return answered(await client.call('right.withdraw', body, signal ? { signal } : {}));
-}
-
-function answered(answer: Json): Claim {
-  return checked(Answer, answer).claim;
+/** The same calls, at a peer. */
+export function rightsAt(client: Pick<PeerClient, 'call'>): RightsTarget {
+  const ask = async (call: string, body: { readonly [key: string]: Json }, signal?: AbortSignal) =>
+    checked(Answer, await client.call(call, body, signal ? { signal } : {}));
+  return {
+    claim: (machineId, claim, signal) => ask('right.claim', { machineId, claim: { ...claim } }, signal),
+    offer: (machineId, { claim, offer, pointId }, signal) =>
+      ask('right.offer', { machineId, claim: { ...claim }, offer: { ...offer }, pointId }, signal),
+    withdraw: (machineId, withdrawal, signal) =>
+      ask('right.withdraw', { machineId, withdrawal: { ...withdrawal } }, signal),
+  };
 }
 
 function checked<S extends Type.TSchema>(schema: S, body: Json): Type.Static<S> {

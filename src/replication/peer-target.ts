@@ -6,8 +6,9 @@ import type { PeerClient, UploadChunk } from '../peer/index.ts';
 import type { RetentionPolicy } from '../recovery-point/index.ts';
 import type { Acknowledgement, DigestPage, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
+import { rightsAt } from './offered-rights.ts';
 import { checkPreview, needsVersion2, type RetentionPreview, retentionToWire } from './retention-wire.ts';
-import type { OfferDetails, ReplicationTarget, SeedTarget } from './target.ts';
+import type { OfferDetails, ReplicationTarget, RightsTarget, SeedTarget } from './target.ts';
 
 /** An older copy that is slower to read than the line spares nothing; and the stream must not wait until it counts as stalled. */
 const OLDER_TIMEOUT_MS = 10_000;
@@ -72,6 +73,10 @@ export class PeerTarget implements ReplicationTarget {
       if (isFailure(error, 'PEER_CALL_UNKNOWN')) return false;
       throw error;
     }
+  }
+
+  get rights(): RightsTarget {
+    return rightsAt(this.#client);
   }
 
   get seeds(): SeedTarget {

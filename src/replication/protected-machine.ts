@@ -19,7 +19,7 @@ import { type MachinePlace, type MoveGround, moveMachine } from './machine-move.
 import { checkHealthy, type MachinePresence, mustBeLookedAt, presenceOf } from './machine-presence.ts';
 import { MachineProcess } from './machine-process.ts';
 import { MachineRight } from './machine-right.ts';
-import { checkHeld, checkMaySend, claimElsewhere } from './machine-tenure.ts';
+import { checkHeld, checkMaySend, checkNotOffered, claimElsewhere } from './machine-tenure.ts';
 import { renamed } from './names.ts';
 import { ProtectedChain } from './protected-chain.ts';
 import type { CutRecord, MachineRecord, Protection, TargetPolicy, TargetRecord } from './records.ts';
@@ -241,6 +241,7 @@ export class ProtectedMachine {
   protect(protection: Protection, o: { readonly seed: boolean } = { seed: false }): Promise<void> {
     return this.#changing.run(async () => {
       checkUnprotected(this.#record);
+      checkHeld(this.#record);
       await this.#deliveries.beginAll(protection, o);
       await this.#storeRecord({ ...this.#record, protection });
     });
@@ -262,6 +263,7 @@ export class ProtectedMachine {
   async removeTarget(siteId: string): Promise<void> {
     await this.#deliveries.need(siteId).sending.run(() =>
       this.#changing.run(async () => {
+        checkNotOffered(this.#record, siteId);
         const protection = withoutTarget(this.#needProtection(), siteId);
         await this.#storeRecord({ ...this.#record, protection });
         await this.#deliveries.remove(siteId);
@@ -281,6 +283,7 @@ export class ProtectedMachine {
         checkHealthy(this.#record, this.#process.presence);
         // One that was interrupted has been ended by looking at the machine.
         if (!this.#record.protection) return;
+        checkNotOffered(this.#record);
         await this.#storeRecord(inPhase(this.#record, 'committing'));
         await this.#dissolve();
       }),
@@ -295,6 +298,7 @@ export class ProtectedMachine {
     return this.#deliveries.stillFor(() =>
       this.#changing.run(async () => {
         await this.#attach();
+        checkNotOffered(this.#record);
         checkGivenUp(this.#record, await this.#mayRunOnLayers());
         await this.#storeRecord(inPhase(this.#record, 'setting-aside'));
         await this.#dissolve();
@@ -383,6 +387,7 @@ export class ProtectedMachine {
   replicate(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome> {
     return this.#sendingTo(target.siteId, signal, async (delivery) => {
       const outcome = await delivery.deliver(target, signal);
+      if (outcome.kind === 'nothing') await this.right.offerTo(target, signal);
       await this.#settle();
       return outcome;
     });

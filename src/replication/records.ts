@@ -321,6 +321,8 @@ export const TargetSchema = Type.Object({
       cutId: Type.String(),
       /** Its pieces are whole blocks; a session keeps what it began with. */
       wholeBlocks: Type.Optional(Type.Boolean()),
+      /** In which it was begun; absent: the first. */
+      epoch: Type.Optional(Type.Integer({ minimum: 1 })),
       /** Names the ranges that it sends, where others might follow from what is there at another time. */
       ranges: Type.Optional(Type.String()),
     }),

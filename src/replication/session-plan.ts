@@ -83,7 +83,10 @@ export function planSession<C extends Sendable>(
   const isAbsorbing = cuts.some(({ state, ordinal }) => state === 'absorbing' && ordinal <= cut.ordinal);
   if (isAbsorbing) return { kind: 'nothing', isUnready: true };
   const incoming = replica?.incoming;
-  const isOurs = incoming?.pointId === cut.cutId && incoming.session === target.session?.session;
+  const { session } = target;
+  const isOurs = incoming?.pointId === cut.cutId && incoming.session === session?.session;
+  // A point that is forwarded keeps the epoch of its statement.
+  const isSame = isOurs && (areNumbered || epochOf(session) === epoch);
   return {
     kind: acknowledged ? 'incremental' : 'full',
     cut,
@@ -91,8 +94,13 @@ export function planSession<C extends Sendable>(
     parent: acknowledged
       ? { pointId: acknowledged.pointId, statementDigest: acknowledged.statementDigest }
       : null,
-    resume: isOurs ? incoming.session : undefined,
+    resume: isSame ? incoming.session : undefined,
   };
+}
+
+/** In which epoch a session was begun: it cannot be gone on with in another one. */
+export function epochOf({ epoch = 1 }: NonNullable<TargetRecord['session']>): number {
+  return epoch;
 }
 
 /** What the target may get as its next point, the oldest first. */

@@ -1,6 +1,6 @@
 import type { DeltaHeader } from '../delta/index.ts';
 import type { UploadChunk } from '../peer/index.ts';
-import type { RetentionPolicy, SignedStatement } from '../recovery-point/index.ts';
+import type { Claim, RetentionPolicy, SignedStatement, Tenure } from '../recovery-point/index.ts';
 import type { Acknowledgement, DigestPage, OfferAnswer, ReplicaDescription } from '../replica/index.ts';
 import type { Origin } from './origin.ts';
 
@@ -33,6 +33,8 @@ export interface ReplicationTarget {
    * session's stream is being uploaded.
    */
   olderLeaves?(session: string, page: DigestPage, signal?: AbortSignal): Promise<Uint8Array>;
+  /** Who may run the machine; absent where nothing is known of that. */
+  readonly rights?: RightsTarget;
   /** What goes by courier, and is told over the wire. */
   readonly seeds: SeedTarget;
   upload(
@@ -41,6 +43,33 @@ export interface ReplicationTarget {
     stream: AsyncIterable<UploadChunk>,
     signal?: AbortSignal,
   ): Promise<Acknowledgement>;
+}
+
+/** What a target knows of the right to run a machine, durably. */
+export interface RightAnswer {
+  /** The highest claim that it knows. */
+  readonly claim: Claim;
+  /** Where it stands itself. */
+  readonly state: Tenure['state'];
+}
+
+/** The part of a target that is told of rights: docs/protocol.md. Throws PEER_CALL_UNKNOWN where it runs an older version. */
+export interface RightsTarget {
+  /** This site holds the machine by this claim. */
+  claim(machineId: string, claim: Claim, signal?: AbortSignal): Promise<RightAnswer>;
+  /** This site offers it to the target. */
+  offer(machineId: string, cession: Cession, signal?: AbortSignal): Promise<RightAnswer>;
+  /** This site asks the target to let go of an offer. */
+  withdraw(machineId: string, withdrawal: Claim, signal?: AbortSignal): Promise<RightAnswer>;
+}
+
+export interface Cession {
+  /** By which the machine was held until now. */
+  readonly claim: Claim;
+  readonly offer: Claim;
+  /** The point that the target has of the last state. */
+  readonly pointId: string;
+  readonly sequence: number;
 }
 
 /** The part of a target that is told of seeds. */

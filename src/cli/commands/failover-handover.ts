@@ -48,8 +48,8 @@ function addCede(failover: Command, runner: Runner): void {
       'after',
       `${examples('warmsite failover cede web', 'warmsite failover cede web --to berlin --grace 5m')}
 Nothing is lost by it: the other site has every byte before it is offered the machine. From then on the machine does not run here;
-it is started there by warmsite failover take, which may wait for the offer already. A guest that does not shut down in time keeps
-running, and is not handed over. Until it is taken, warmsite failover withdraw takes it back.`,
+it is started there by warmsite failover take, which may wait for the offer already. A guest that does not shut down in time
+is not handed over. Until it is taken, warmsite failover withdraw takes it back.`,
     )
     .action(
       runner.run(async (context, machine: string, { to, grace, powerOff, wait }: CedeOptions) => {
@@ -126,7 +126,8 @@ function addWithdraw(failover: Command, runner: Runner): void {
       'after',
       `${examples('warmsite failover withdraw web')}
 The other site is asked to let go of the offer; only when it has promised that may the machine run here again. It is not started by
-this: warmsite vm start.`,
+this: warmsite vm start. With --confirm-other-side-down a machine that was taken over comes back as well, without what was written at
+the other site since.`,
     )
     .action(
       runner.run(async (context, machine: string, o: { confirmOtherSideDown?: boolean }) => {

@@ -4,6 +4,7 @@ import { describe, it } from 'node:test';
 import type { FailoverReport } from '../../../src/failover/index.ts';
 import { QemuImages } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
 import { ReplicaLayout } from '../../../src/replica/index.ts';
 import type { TestApi } from '../../support/api.ts';
 import { ledgerPortOf } from '../../support/lab-guest.ts';
@@ -128,6 +129,98 @@ describe('a planned failover', { timeout: 240_000 }, () => {
       ['MACHINE_TAKEN', 'PROTECTION_NOT_CEDED'].includes(error.code),
     );
     assert.equal(await heldAt(reopened), 'handed-over');
+  });
+
+  it('S0.17 two sites that both hold it, because somebody was wrong: the lower claim gives way as soon as they talk, and its writes stay', async (context) => {
+    const { t, directory, home, homeApi, away, awayApi } = await pairedSites(context);
+    const { attach } = await someonesMachine(t, directory);
+    await homeApi.call('vm.add', { body: { attach } });
+    await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
+    await cede(homeApi);
+    const report = (await resultOf(awayApi, await awayApi.call('failover.take', NOW))) as FailoverReport;
+    const branch = report.branchId!;
+    await home.until(async () => ((await heldAt(homeApi)) === 'handed-over' ? true : undefined));
+    const back = await homeApi.call('failover.withdraw', { ...BOX, body: { confirmOtherSideDown: true } });
+    assert.deepEqual([back.epoch, back.protected!.heldBy], [3, undefined]);
+
+    await writeToTip(homeApi, 7, 8 * MIB);
+    const { pointId } = await verifiedCopy(homeApi);
+    const branches = () => awayApi.call('failover.list', BOX);
+    await away.until(async () => ((await branches()).every(({ running }) => !running) ? true : undefined));
+    const { entries } = await awayApi.call('audit.list');
+    assert.deepEqual(entries.find(({ act }) => act === 'failover.fence')!.details, {
+      branchId: branch,
+      outcome: 'shut-down',
+    });
+    await away.until(async () =>
+      (await awayApi.call('vm.show', BOX)).replica!.right === undefined ? true : undefined,
+    );
+    assert.deepEqual(
+      (await awayApi.call('alert.list')).map(({ code }) => code),
+      ['REPLICATION_SET_APART'],
+    );
+    assert.deepEqual(
+      (await branches()).map(({ branchId }) => branchId),
+      [branch],
+      'what was written there is kept',
+    );
+    const params = { machine: 'box', branch };
+    const restarted = await ended(awayApi, await awayApi.call('failover.restart', { params, body: {} }));
+    assert.equal(restarted.failure!.code, 'FAILOVER_FENCED');
+    const points = await awayApi.call('point.list', BOX);
+    assert.deepEqual([points.at(-1)!.pointId, points.at(-1)!.epoch], [pointId, 3]);
+    await resultOf(awayApi, await awayApi.call('failover.cleanup', { params }));
+    await away.until(async () => ((await awayApi.call('alert.list')).length === 0 ? true : undefined));
+  });
+
+  it('S0.17 what was offered or handed over is not made one’s own by ending its protection', async (context) => {
+    const { home, homeApi, awayApi, disk } = await sitesWithMachine(context);
+    await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
+    await verifiedCopy(homeApi);
+    await cede(homeApi);
+    const refused = { code: 'PROTECTION_CEDED' };
+    await assert.rejects(homeApi.call('vm.unprotect', NOW), refused);
+    await assert.rejects(homeApi.call('vm.unprotect', { ...BOX, body: { keepOrigin: true } }), refused);
+    await assert.rejects(awayApi.call('replica.remove', BOX), { code: 'REPLICA_NEEDED' });
+    await resultOf(awayApi, await awayApi.call('failover.take', { ...BOX, body: { probes: [] } }));
+    await home.until(async () => ((await heldAt(homeApi)) === 'handed-over' ? true : undefined));
+    await homeApi.call('vm.unprotect', NOW);
+    await assert.rejects(homeApi.call('vm.start', BOX), refused);
+    await assert.rejects(homeApi.call('vm.protect', { ...BOX, body: BY_HAND }), refused);
+    const { stdout } = await runCommand('qemu-img', ['info', '--output=json', disk]);
+    assert.ok(!('backing-filename' in JSON.parse(stdout)), 'its files are its owner’s again');
+  });
+
+  it('S0.17 the last copy goes to a site that wants its copies far apart, and the first one to a site that has none', async (context) => {
+    const { homeApi, awayApi } = await sitesWithMachine(context);
+    await homeApi.call('vm.protect', { ...BOX, body: { ...BY_HAND, spacingMs: 6 * 3_600_000 } });
+    const first = await cede(homeApi);
+    assert.equal(first.state, 'cedes');
+    await homeApi.call('failover.withdraw', NOW);
+    await writeToTip(homeApi, 7, 8 * MIB);
+    const { pointId } = await cede(homeApi);
+    const point = (await awayApi.call('point.list', BOX)).at(-1)!;
+    assert.deepEqual([point.pointId, point.changedBytes], [pointId, MIB]);
+  });
+
+  it('S0.17 of two that take a machine at once one does', async (context) => {
+    const { homeApi, awayApi } = await sitesWithMachine(context);
+    await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
+    await verifiedCopy(homeApi);
+    const taking = () => awayApi.call('failover.take', { ...BOX, body: { waitMs: 60_000, probes: [] } });
+    const both = [await taking(), await taking(), await taking(), await taking(), await taking()];
+    // Whoever waits takes no turn from others.
+    await cede(homeApi);
+    const ends = await Promise.all(both.map((job) => ended(awayApi, job)));
+    const codes = ends.map(({ state, failure }) => failure?.code ?? state).sort();
+    assert.equal(codes.filter((code) => code === 'done').length, 1, codes.join());
+    const others = codes.filter((code) => code !== 'done');
+    assert.ok(
+      others.every((code) => code === 'FAILOVER_RUNS_ALREADY' || code === 'FAILOVER_TAKEN'),
+      codes.join(),
+    );
+    const branches = await awayApi.call('failover.list', BOX);
+    assert.equal(branches.length, 1);
   });
 
   it('S0.17 S0.29 a further site learns of the new epoch with the next copy, and gets a difference', async (context) => {

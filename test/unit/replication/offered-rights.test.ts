@@ -42,7 +42,7 @@ function site(fields: Partial<ReplicaRecord> = {}) {
     },
   });
   const call = async (
-    name: 'right.offer' | 'right.withdraw',
+    name: 'right.claim' | 'right.offer' | 'right.withdraw',
     body: object,
     from = SOURCE,
   ): Promise<Claim> => {
@@ -59,9 +59,11 @@ function site(fields: Partial<ReplicaRecord> = {}) {
       },
       from,
     );
+  const hear = (epoch: number, from = SOURCE) =>
+    call('right.claim', { machineId: MACHINE, claim: claim(epoch, from) }, from);
   const withdraw = (epoch: number, from = SOURCE) =>
     call('right.withdraw', { machineId: MACHINE, withdrawal: claim(epoch, from) }, from);
-  return { replica, offer, withdraw, changes: () => changes };
+  return { replica, offer, withdraw, hear, changes: () => changes };
 }
 
 describe('a right that is offered to a site', () => {
@@ -92,7 +94,7 @@ describe('a right that is offered to a site', () => {
     replica.record = { ...replica.record, ...withTenure(replica.record, holds) };
     assert.deepEqual(await withdraw(3), claim(2, HERE));
     assert.deepEqual(await offer(2), claim(2, HERE));
-    assert.deepEqual(tenureOfReplica(replica.record), holds);
+    assert.deepEqual(tenureOfReplica(replica.record, HERE!), holds);
   });
 
   it('S0.17 is the holder’s alone to offer, of its own machine, to this site, with the last state there', async () => {
@@ -110,6 +112,39 @@ describe('a right that is offered to a site', () => {
     assert.equal(replica.record.offer, undefined);
     const forwarded = site({ viaSiteId: OTHER! });
     await assert.rejects(forwarded.offer(2), { code: 'REPLICATION_NOT_YOURS' });
+  });
+});
+
+describe('a claim of the site that makes the points', () => {
+  it('S0.17 ends every offer below it, and fences a site that holds the machine by a lower one', async () => {
+    const { replica, offer, hear } = site();
+    await offer(2);
+    assert.deepEqual(await hear(1), claim(1), 'what is known already');
+    assert.deepEqual(await hear(3), claim(3));
+    const { offer: none, tenure } = replica.record;
+    assert.deepEqual([none, tenure], [undefined, { state: 'follows', claim: claim(3) }]);
+
+    for (const held of [
+      { epoch: 2, tenure: { state: 'holds', claim: claim(2, HERE) } as const },
+      // A failover of an earlier version raised the epoch, and said nothing else.
+      { epoch: 2 },
+    ]) {
+      const here = site(held);
+      assert.deepEqual(
+        await here.hear(2, SOURCE),
+        claim(2, SOURCE! > HERE! ? SOURCE : HERE),
+        'order by site',
+      );
+      assert.deepEqual(await here.hear(3), claim(3));
+      assert.deepEqual(here.replica.record.tenure!.state, 'fenced');
+      assert.equal(here.replica.record.epoch, 3);
+    }
+  });
+
+  it('S0.17 is that site’s own to make', async () => {
+    const { hear, replica } = site();
+    await assert.rejects(hear(3, OTHER), { code: 'REPLICATION_NOT_YOURS' });
+    assert.equal(replica.record.epoch, 1);
   });
 });
 
