@@ -156,8 +156,10 @@ export class Failovers {
       this.#tools.log.info('failover.fenced', { machineId, kind, epoch: replica.record.epoch });
       // Chosen again: a point may have arrived in the meantime; from here on none does.
       for (const candidate of candidatesOf(replica, choice, proofs)) {
+        const reason = kind === 'planned' ? 'the last state of the machine' : candidate.reason;
         const attempt = await this.#bringUp.onNewBranch({
-          ...{ replica, candidate, purpose: 'failover', keep: true, commandMs: run.startMs },
+          ...{ replica, purpose: 'failover', keep: true, commandMs: run.startMs },
+          candidate: { ...candidate, reason },
           ...{ name: name && freeBranchName(replica, name), networks, probes, signal },
         });
         if (run.add(attempt)) break;

@@ -70,7 +70,7 @@ export function acknowledgementOf(point: ReplicaPoint, isAwaitingSeed: boolean):
  * the way. Pure.
  */
 export function checkNotNeeded(
-  { machineId, machineName, offer }: ReplicaRecord,
+  { machineId, machineName, offer, tenure }: ReplicaRecord,
   o: {
     readonly points: readonly ReplicaPoint[];
     readonly branches: number;
@@ -84,7 +84,7 @@ export function checkNotNeeded(
     ...(o.readers > 0 ? ['a machine or a verification that reads it'] : []),
     ...(held > 0 ? [`points that are held (${held})`] : []),
     ...(o.uploads > 0 ? ['a copy that is coming in'] : []),
-    ...(offer
+    ...(offer && tenure?.state !== 'holds'
       ? ['an offer of its machine, which only `warmsite failover take` here or `withdraw` there ends']
       : []),
   ];

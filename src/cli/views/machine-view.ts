@@ -85,7 +85,7 @@ function rowOf(machine: MachineView, nowMs: number): (Cell | undefined)[] {
       name,
       role,
       heldBy ? heldCell(presence.state, heldBy.how) : presenceCell(presence),
-      replication ? phaseOf(replication) : 'not protected',
+      heldBy?.how === 'handed-over' ? '' : replication ? phaseOf(replication) : 'not protected',
       newest ? `${newest.sequence}, ${formatAge(newest.cutAtMs ?? newest.atMs, nowMs)}` : '',
       ...rpoCells(replication?.rpo),
       machineId,

@@ -61,6 +61,7 @@ describe('a planned failover', { timeout: 240_000 }, () => {
       JSON.stringify(report.attempts),
     );
     assert.equal(report.warnings.filter((warning) => /planned/.test(warning)).length, 0);
+    assert.equal(report.attempts[0]!.reason, 'the last state of the machine');
     const layout = new ReplicaLayout(away.dataDirectory, machineId);
     const chains = {
       system: await chainInHeaders(layout.layer('disk0', report.point.pointId)),
