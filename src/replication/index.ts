@@ -31,7 +31,7 @@ export { ProtectedLayout } from './layout.ts';
 export type { MachinePlace } from './machine-move.ts';
 export { type GuestStandstill, type MachinePresence, standstillOf } from './machine-presence.ts';
 export { checkHeld, claimElsewhere, notHeldFailure } from './machine-tenure.ts';
-export { OfferedRights } from './offered-rights.ts';
+export { OfferedRights, rightsAt } from './offered-rights.ts';
 export type { Origin } from './origin.ts';
 export { PeerTarget } from './peer-target.ts';
 export { ProtectedMachine, type ProtectedTools } from './protected-machine.ts';

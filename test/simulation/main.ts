@@ -14,9 +14,9 @@ const { values } = parseArgs({
 const first = Number(values.seed);
 for (let seed = first; seed < first + Number(values.seeds); seed++) {
   const report = await new World(seed).run(Number(values.steps));
-  const { steps, trace, points, pointsChecked, outrun, violation } = report;
+  const { steps, trace, points, pointsChecked, outrun, cessions, violation } = report;
   console.log(
-    `seed ${seed}: ${steps} steps, ${points} points acknowledged, ${pointsChecked} read, ${outrun} times outrun, trace ${trace}`,
+    `seed ${seed}: ${steps} steps, ${points} points acknowledged, ${pointsChecked} read, ${outrun} times outrun, ${cessions} times ceded, trace ${trace}`,
   );
   if (values.verbose)
     console.log(JSON.stringify({ events: report.events, failures: report.failures }, null, 1));

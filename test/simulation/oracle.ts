@@ -27,6 +27,7 @@ export class Oracle {
   /** Where the guest's disks are, also while nothing runs. */
   #truth = new Map<string, readonly ImageFile[]>();
   #cutsSeen: readonly CutRecord[] | undefined;
+  #isCeded = false;
 
   constructor(o: {
     swarm: Swarm;
@@ -48,6 +49,29 @@ export class Oracle {
     this.#remember(cutId, diskIds);
   }
 
+  /** The machine is offered to whoever has this point: it does not run, and the point is what its disks hold now. */
+  onCeded(pointId: string): void {
+    if (this.#protected.fake?.isAlive) throw new Violation('the machine is ceded, and runs');
+    this.#isCeded = true;
+    const point = this.#cuts.get(pointId);
+    for (const [diskId, expected] of this.#guest.snapshot()) {
+      const there = point?.get(diskId);
+      if (there && !there.equals(expected))
+        throw new Violation(`the machine is ceded, and ${diskId} is not what point ${pointId} has`);
+    }
+    if (!point) throw new Violation(`the machine is ceded with the unknown point ${pointId}`);
+  }
+
+  /** The site that it was offered to has promised not to take it. */
+  onTakenBack(): void {
+    this.#isCeded = false;
+  }
+
+  #checkHeld(): void {
+    if (this.#isCeded && this.#protected.fake?.isAlive)
+      throw new Violation('the machine runs, and another site may take it at any moment');
+  }
+
   #remember(cutId: string, diskIds: readonly string[]): void {
     const now = this.#guest.snapshot();
     this.#cuts.set(cutId, new Map(diskIds.map((diskId) => [diskId, now.get(diskId)!])));
@@ -55,6 +79,7 @@ export class Oracle {
 
   async check(): Promise<void> {
     this.#noteCuts();
+    this.#checkHeld();
     await this.#checkGuest();
     await this.#checkUnsent();
     for (const replica of this.replicas) await replica.check();

@@ -5,6 +5,7 @@ import { type SignedStatement, statementDigest } from '../../src/recovery-point/
 import type { Replica } from '../../src/replica/index.ts';
 import type { ReplicationTarget } from '../../src/replication/index.ts';
 import type { Wrappers } from './protected-site.ts';
+import type { Swarm } from './swarm.ts';
 
 /** A bug that the product does not have, put in from outside, to see that the simulation would find it. */
 export interface PlantedBug {
@@ -14,6 +15,8 @@ export interface PlantedBug {
   readonly expects: RegExp;
   /** Tried first: rare bugs are found by few seeds, and each of the others costs seconds. Default 1. */
   readonly firstSeed?: number;
+  /** What a life has to be about to find it. */
+  readonly swarm?: Partial<Swarm>;
 }
 
 /** The same file system with some calls replaced. */
@@ -69,6 +72,13 @@ function imagesWith(images: DiskImages, changed: Partial<DiskImages>): DiskImage
 }
 
 export const PLANTED_BUGS: readonly PlantedBug[] = [
+  {
+    name: 'that a machine was ceded is forgotten with the process',
+    wrap: { files: (files) => withHandles(files, withoutTenure) },
+    expects: /the machine runs, and another site may take it/,
+    swarm: { cessions: 0.5 },
+    firstSeed: 40,
+  },
   {
     name: 'an acknowledgement is given when the stream has been sent, and not when it has been published',
     expects: /target-behind|is gone/,
@@ -296,6 +306,18 @@ async function withoutZeros(images: DiskImages, chain: readonly ImageFile[]): Pr
 
 function shortened(chain: readonly ImageFile[]): ImageFile[] {
   return chain.filter((_image, index) => chain.length < 3 || index !== chain.length - 2);
+}
+
+/** A process that starts again knows nothing of what was ceded. */
+function withoutTenure(handle: FileHandle, path: string): FileHandle {
+  if (!path.includes('machine.json')) return handle;
+  const forgetful = (data: Uint8Array): Uint8Array => {
+    const { tenure: _forgotten, ...record } = JSON.parse(Buffer.from(data).toString()) as {
+      tenure?: unknown;
+    };
+    return Buffer.from(JSON.stringify(record));
+  };
+  return { ...handle, write: (data, position) => handle.write(forgetful(data), position) };
 }
 
 /** Nobody will know that the guest has left a tip. */

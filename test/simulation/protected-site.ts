@@ -55,6 +55,8 @@ export interface ProtectedSiteOptions {
   readonly growth: SimRandom;
   /** As `growth`, for disks that come. */
   readonly arrivals: SimRandom;
+  /** As `growth`, for offers of the machine to other sites. */
+  readonly handovers: SimRandom;
   readonly swarm: Swarm;
   readonly guest: GuestMemory;
   readonly wrap: Wrappers;
@@ -63,6 +65,8 @@ export interface ProtectedSiteOptions {
   /** A task of a process failed in a way that no task should. */
   readonly onTrouble: (where: string, error: unknown) => void;
   readonly onCut: (cutId: string, diskIds: readonly string[]) => void;
+  readonly onCeded: (pointId: string) => void;
+  readonly onTakenBack: () => void;
 }
 
 /** The protected host: a machine with its guest, and the site process that protects it. */
@@ -81,6 +85,9 @@ export class ProtectedSite {
   #guestProcess: SimProcess | undefined;
   #opened: SimFiles | undefined;
   mishaps = 0;
+  cessions = 0;
+  /** The machine is kept off to be ceded there, for so many looks. */
+  #toCede: { readonly siteId: string; looksLeft: number } | undefined;
   #arrived = 0;
   /** The guest writes, copies are made and the machine is stopped and started; else everything only comes to rest. */
   isBusy = true;
@@ -189,9 +196,9 @@ export class ProtectedSite {
       this.machine = machine;
       await this.#patiently(process, 'attach', () => machine.attach());
       run('cutter', () => this.#cutNowAndThen(process, machine));
-      for (const target of this.#o.targetsFor(process))
-        run('sender', () => this.#send(process, machine, target));
-      run('keeper', () => this.#keepRunning(process, machine));
+      const targets = this.#o.targetsFor(process);
+      for (const target of targets) run('sender', () => this.#send(process, machine, target));
+      run('keeper', () => this.#keepRunning(process, machine, targets));
     });
   }
 
@@ -216,7 +223,7 @@ export class ProtectedSite {
     const { random, swarm } = this.#o;
     for (;;) {
       await process.sleep(random.between(1, 2 * swarm.cutEveryMs));
-      if (this.isToEnd || (!this.isBusy && !this.needsLastCut)) continue;
+      if (this.isToEnd || this.#toCede || (!this.isBusy && !this.needsLastCut)) continue;
       try {
         await machine.cut(random.chance(0.3) ? 'app' : 'crash');
         if (!this.isBusy) this.needsLastCut = false;
@@ -245,7 +252,11 @@ export class ProtectedSite {
   }
 
   /** Looks at the machine as the real site does, starts it, and sometimes stops it. */
-  async #keepRunning(process: SimProcess, machine: ProtectedMachine): Promise<never> {
+  async #keepRunning(
+    process: SimProcess,
+    machine: ProtectedMachine,
+    targets: readonly ReplicationTarget[],
+  ): Promise<never> {
     const { random, arrivals, swarm } = this.#o;
     for (;;) {
       await process.sleep(random.between(10, 150));
@@ -257,13 +268,52 @@ export class ProtectedSite {
         if (comes && present.length > 1 && arrivals.chance(0.4))
           await machine.removeDisk(arrivals.pick(present).diskId);
         else if (comes && present.length < DISKS_MAX) await this.#putDiskIn(machine);
-        const isToStop = this.isBusy ? random.chance(0.05) : this.restsStopped;
+        const isCeding = await this.#handOver(machine, targets, presence.state === 'stopped');
+        const isToStop = isCeding || (this.isBusy ? random.chance(0.05) : this.restsStopped);
         if (presence.state === 'running' && isToStop) await machine.running?.quit();
         else if (presence.state === 'stopped' && !isToStop && random.chance(0.5)) await machine.start();
       } catch (error) {
         this.#o.onTrouble('P keep', error);
       }
     }
+  }
+
+  /** Offers a machine that is off to a site, sooner or later, and takes it back. Whether it is to stay off. */
+  async #handOver(
+    machine: ProtectedMachine,
+    targets: readonly ReplicationTarget[],
+    isOff: boolean,
+  ): Promise<boolean> {
+    const { handovers, swarm } = this.#o;
+    if (swarm.cessions === 0) return false;
+    if (machine.right.tenure.state === 'cedes') {
+      this.#toCede = undefined;
+      if (this.isBusy && handovers.chance(0.5)) return true;
+      const { withdrawal, siteId } = machine.right.withdrawal();
+      const rights = targets.find((target) => target.siteId === siteId)!.rights!;
+      const { claim } = await rights.withdraw(MACHINE_ID, withdrawal);
+      // From here on, whatever this process comes to.
+      if (claim.epoch === withdrawal.epoch) this.#o.onTakenBack();
+      await machine.right.hear(claim);
+      return false;
+    }
+    if (!this.isBusy) this.#toCede = undefined;
+    else if (!this.#toCede && handovers.chance(swarm.cessions))
+      this.#toCede = { siteId: handovers.pick(targets).siteId, looksLeft: 20 };
+    if (!this.#toCede) return false;
+    if (!isOff) return true;
+    const { siteId } = this.#toCede;
+    this.#toCede.looksLeft -= 1;
+    if (this.#toCede.looksLeft < 0) this.#toCede = undefined;
+    try {
+      if (await machine.hasUncutChanges()) await machine.cut('crash');
+      const { pointId } = await machine.right.cede(siteId);
+      this.cessions += 1;
+      this.#o.onCeded(pointId);
+    } catch (error) {
+      this.#o.onTrouble('P cede', error);
+    }
+    return true;
   }
 
   async #startMachine(disks: Parameters<FakeHost['start']>[1]): Promise<FakeMachine> {

@@ -13,7 +13,7 @@ import {
   removeBranch,
   verifyPoint,
 } from '../../src/replica/index.ts';
-import { ReplicationReceiver } from '../../src/replication/index.ts';
+import { OfferedRights, ReplicationReceiver } from '../../src/replication/index.ts';
 import { FakeImages, ImageLocks } from '../support/fake-images.ts';
 import { DiskFaults } from './faults.ts';
 import { watchOffers } from './offers.ts';
@@ -27,6 +27,7 @@ import type { Swarm } from './swarm.ts';
 import { SimProcess, type Turns } from './turns.ts';
 
 export interface RecoverySiteOptions {
+  readonly siteId: string;
   readonly name: string;
   readonly turns: Turns;
   readonly random: SimRandom;
@@ -116,7 +117,8 @@ export class RecoverySite {
         preview: () => Promise.reject(new Error('nobody asks for a preview')),
         olderDisks: () => undefined,
       });
-      this.server = { process, receiver };
+      const rights = new OfferedRights({ siteId: this.#o.siteId, replicas, onChanged: () => undefined });
+      this.server = { process, calls: { ...receiver.calls, ...rights.calls }, upload: receiver.upload };
       run('retention', () => this.#retire(process, replicas));
       run('proofs', () => this.#prove(process, tools, replicas));
       const taken = new Set<string>();

@@ -1,13 +1,20 @@
 import type { DeltaHeader } from '../../src/delta/index.ts';
 import type { Json } from '../../src/lib/canonical-json.ts';
 import { Failure } from '../../src/lib/errors.ts';
-import { PEER_ERRORS, type Peer, type UploadChunk } from '../../src/peer/index.ts';
+import {
+  type CallHandler,
+  PEER_ERRORS,
+  type Peer,
+  type UploadChunk,
+  type UploadHandler,
+} from '../../src/peer/index.ts';
 import type { Acknowledgement, OfferAnswer, ReplicaDescription } from '../../src/replica/index.ts';
-import type {
-  OfferDetails,
-  ReplicationReceiver,
-  ReplicationTarget,
-  SeedTarget,
+import {
+  type OfferDetails,
+  type ReplicationTarget,
+  type RightsTarget,
+  rightsAt,
+  type SeedTarget,
 } from '../../src/replication/index.ts';
 import type { SimRandom } from './sim-random.ts';
 import type { SimProcess } from './turns.ts';
@@ -26,7 +33,8 @@ export const GOOD_WEATHER: NetWeather = { lost: 0, doubled: 0, cut: 0, late: 0 }
 /** The process that answers at the other side. */
 export interface SimServer {
   readonly process: SimProcess;
-  readonly receiver: ReplicationReceiver;
+  readonly calls: Readonly<Record<string, CallHandler>>;
+  readonly upload: UploadHandler;
 }
 
 /** The connection between the sites. What it does to messages is what a real one does to them. */
@@ -49,7 +57,7 @@ export class SimNet {
     if (this.#isLost(this.weather.lost)) throw await this.#silence(from);
     const answer = async () => {
       await server.process.turn(`hears ${name}`, () => undefined);
-      return server.receiver.calls[name]!(this.#peer, copyOf(body), new AbortController().signal);
+      return server.calls[name]!(this.#peer, copyOf(body), new AbortController().signal);
     };
     const first = untilEnd(server.process, answer());
     if (this.#isLost(this.weather.doubled)) {
@@ -74,7 +82,7 @@ export class SimNet {
       if (isLate) await server.process.sleep(this.#random.between(5, 400));
       await server.process.turn('hears upload', () => undefined);
       const source = pipe.source(server.process);
-      return server.receiver.upload(this.#peer, session, source, pipe.signal);
+      return server.upload(this.#peer, session, source, pipe.signal);
     })();
     const ended = untilEnd(server.process, handled);
     let early: { error: unknown } | undefined;
@@ -195,6 +203,10 @@ export class SimTarget implements ReplicationTarget {
     const body = { header, ...details, wallMs: this.#process.clock.wallMs() };
     const answer = await this.#net.call(this.#process, 'replica.offer', body as unknown as Json);
     return answer as unknown as OfferAnswer;
+  }
+
+  get rights(): RightsTarget {
+    return rightsAt({ call: (name, body) => this.#net.call(this.#process, name, body ?? null) });
   }
 
   get seeds(): SeedTarget {

@@ -20,6 +20,8 @@ export interface Swarm {
   readonly growth: number;
   /** Probability that a machine that is off gets a disk more, whenever it is looked at. */
   readonly arrivals: number;
+  /** Probability that a machine is to be offered to a recovery site, whenever it is looked at; then it is taken back. */
+  readonly cessions: number;
   /** How many recovery sites there are. */
   readonly targets: 1 | 2;
   /** How long the second site may be out of reach: now and then so long that the first leaves it behind. */
@@ -85,6 +87,7 @@ export function chooseSwarm(random: SimRandom): Swarm {
     growth: random.pick([0, 0, 0, 0.02]),
     arrivals: random.pick([0, 0, 0.1]),
     ...sitesOf(random, rates),
+    cessions: random.pick([0, 0, 0.1]),
   };
 }
 

@@ -32,6 +32,8 @@ export interface RunReport {
   readonly pointsChecked: number;
   /** How often one of two targets was left behind: the layers that it lacked were merged, and a record took their place. */
   readonly outrun: number;
+  /** How often the machine was offered to a recovery site. */
+  readonly cessions: number;
   readonly failures: Readonly<Record<string, number>>;
   readonly violation: string | undefined;
   readonly recent: readonly string[];
@@ -100,7 +102,12 @@ export class World {
     };
     this.#recoveries = RECOVERY_SITES.slice(0, this.#swarm.targets).map((_, index) => {
       const site = new RecoverySite({
-        ...{ ...common, name: 'RS'[index]!, random: new SimRandom(seed, 4 + 16 * index) },
+        ...{
+          ...common,
+          siteId: RECOVERY_SITES[index]!,
+          name: 'RS'[index]!,
+          random: new SimRandom(seed, 4 + 16 * index),
+        },
         onPublished: (acknowledgement) => recovery.published.push(acknowledgement),
       });
       const net = new SimNet({
@@ -117,12 +124,15 @@ export class World {
       random: new SimRandom(seed, 6),
       growth: new SimRandom(seed, 7),
       arrivals: new SimRandom(seed, 8),
+      handovers: new SimRandom(seed, 9),
       guest: this.#guest,
       targetsFor: (process) =>
         this.#recoveries.map(
           ({ net }, index) => new SimTarget({ siteId: RECOVERY_SITES[index]!, net, process }),
         ),
       onCut: (cutId, diskIds) => this.#oracle.onCut(cutId, diskIds),
+      onCeded: (pointId) => this.#oracle.onCeded(pointId),
+      onTakenBack: () => this.#oracle.onTakenBack(),
     });
     this.#oracle = new Oracle({
       swarm: this.#swarm,
@@ -158,6 +168,7 @@ export class World {
       points: this.#oracle.replicas.reduce((sum, { acknowledged }) => sum + acknowledged.size, 0),
       pointsChecked: this.#oracle.replicas.reduce((sum, { pointsChecked }) => sum + pointsChecked, 0),
       outrun: this.#timesOutrun,
+      cessions: this.#protected.cessions,
       failures: this.#failures,
       violation,
       recent: this.#turns.recent,
