@@ -1,14 +1,15 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Clock, withTimeout } from '../../lib/clock.ts';
+import { type Clock, sleep, withTimeout } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
-import { runCommand } from '../../lib/processes.ts';
 import { QmpClient } from '../../qmp/index.ts';
 import { hypervisorFailure } from '../errors.ts';
+import { type BoundServer, startBound } from './bound-process.ts';
 import { TEST_GUEST_PORTS, TEST_GUEST_WORD, testGuestSector } from './test-guest.ts';
 
 const PROBE_LIMIT_MS = 15_000;
+const CONNECT_PAUSE_MS = 10;
 
 /**
  * Whether guests run under KVM here, found out by running one: `/dev/kvm` alone proves nothing. It may exist and refuse, or accept
@@ -31,8 +32,14 @@ export async function whyNoGuest(
   const [bootPath, wordPath, qmpPath] = ['boot', 'word', 'qmp'].map((name) => join(directory, name));
   try {
     await writeFile(bootPath!, sector);
-    await startStopped({ accelerator, bootPath: bootPath!, wordPath: wordPath!, qmpPath: qmpPath! });
-    const stoppedAs = await ranUntil(clock, qmpPath!);
+    const o = { accelerator, bootPath: bootPath!, wordPath: wordPath!, qmpPath: qmpPath! };
+    const machine = await startStopped(o);
+    let stoppedAs: string | undefined;
+    try {
+      stoppedAs = await ranUntil(clock, qmpPath!, machine);
+    } finally {
+      await machine.end();
+    }
     if ((await readFile(wordPath!, 'latin1')) === TEST_GUEST_WORD) return undefined;
     return stoppedAs === undefined
       ? 'a test guest ended without a word'
@@ -45,26 +52,20 @@ export async function whyNoGuest(
   }
 }
 
-/** Returns when the machine can be spoken to. */
-async function startStopped(o: {
+/** It ends with this process: nobody would ever look for what is left of a test guest. */
+function startStopped(o: {
   accelerator: 'kvm' | 'tcg';
   bootPath: string;
   wordPath: string;
   qmpPath: string;
-}): Promise<void> {
+}): Promise<BoundServer> {
   const { word, exit } = TEST_GUEST_PORTS;
-  await runCommand(
+  const cpu = o.accelerator === 'kvm' ? 'host' : 'max';
+  return startBound(
     'qemu-system-x86_64',
     [
-      ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-S', '-daemonize'],
-      [
-        '-machine',
-        `pc,accel=${o.accelerator}`,
-        '-cpu',
-        o.accelerator === 'kvm' ? 'host' : 'max',
-        '-m',
-        '16M',
-      ],
+      ['-nodefaults', '-no-user-config', '-display', 'none', '-no-reboot', '-S'],
+      ['-machine', `pc,accel=${o.accelerator}`, '-cpu', cpu, '-m', '16M'],
       ['-chardev', `file,id=word,path=${o.wordPath}`],
       ['-device', `isa-debugcon,iobase=${word},chardev=word`],
       ['-device', `isa-debug-exit,iobase=${exit},iosize=0x04`],
@@ -74,29 +75,43 @@ async function startStopped(o: {
   );
 }
 
-/** Lets the guest run until its machine has ended, or its processor has stopped: then as what. The machine is gone on return. */
-async function ranUntil(clock: Clock, qmpPath: string): Promise<string | undefined> {
-  await using qmp = await QmpClient.connect({ path: qmpPath, clock });
+/** Connects as soon as the machine can be spoken to; throws what it said if it ends before. */
+async function connected(clock: Clock, qmpPath: string, machine: BoundServer): Promise<QmpClient> {
+  let words: string | undefined;
+  void machine.gone.then((said) => {
+    words = said || 'a test guest could not be started';
+  });
+  const deadlineMs = clock.monotonicMs() + PROBE_LIMIT_MS;
+  for (;;) {
+    try {
+      return await QmpClient.connect({ path: qmpPath, clock });
+    } catch (error) {
+      if (words !== undefined) throw hypervisorFailure('MACHINE_START_FAILED', words, { cause: error });
+      const mayCome = isFailure(error, 'QMP_UNREACHABLE') && clock.monotonicMs() < deadlineMs;
+      if (!mayCome) throw error;
+    }
+    await sleep(clock, CONNECT_PAUSE_MS);
+  }
+}
+
+/** Lets the guest run until its machine has ended, or its processor has stopped: then as what. */
+async function ranUntil(clock: Clock, qmpPath: string, machine: BoundServer): Promise<string | undefined> {
+  await using qmp = await connected(clock, qmpPath, machine);
   const stopped = Promise.withResolvers<void>();
   qmp.subscribe(({ event }) => {
     if (event === 'STOP') stopped.resolve();
   });
-  try {
-    return await withTimeout(
-      clock,
-      PROBE_LIMIT_MS,
-      async () => {
-        await unlessGone(qmp.execute('cont'));
-        const hasEnded = await Promise.race([qmp.closed.then(() => true), stopped.promise]);
-        if (hasEnded) return undefined;
-        return (await unlessGone(qmp.execute<{ status: string }>('query-status')))?.status;
-      },
-      () => hypervisorFailure('MACHINE_START_FAILED', `a test guest said nothing for ${PROBE_LIMIT_MS} ms`),
-    );
-  } finally {
-    await unlessGone(qmp.execute('quit'));
-    await qmp.closed;
-  }
+  return await withTimeout(
+    clock,
+    PROBE_LIMIT_MS,
+    async () => {
+      await unlessGone(qmp.execute('cont'));
+      const hasEnded = await Promise.race([qmp.closed.then(() => true), stopped.promise]);
+      if (hasEnded) return undefined;
+      return (await unlessGone(qmp.execute<{ status: string }>('query-status')))?.status;
+    },
+    () => hypervisorFailure('MACHINE_START_FAILED', `a test guest said nothing for ${PROBE_LIMIT_MS} ms`),
+  );
 }
 
 /** Undefined if the machine has ended before it answered. */

@@ -1,11 +1,19 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { readdirSync, readFileSync } from 'node:fs';
 import { readdir } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { QemuHypervisor } from '../../../src/hypervisor/index.ts';
 import { whyNoGuest } from '../../../src/hypervisor/qemu/acceleration.ts';
 import { testGuestSector } from '../../../src/hypervisor/qemu/test-guest.ts';
-import { systemClock } from '../../../src/lib/clock.ts';
+import { sleep, systemClock } from '../../../src/lib/clock.ts';
+import { exitOf } from '../../../src/lib/processes.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
+
+const SOURCES = join(import.meta.dirname, '..', '..', '..', 'src');
+const ACCELERATION = join(SOURCES, 'hypervisor', 'qemu', 'acceleration.ts');
+const CLOCK = join(SOURCES, 'lib', 'clock.ts');
 
 test('the test guest goes through every mode of a processor that can do them', async () => {
   assert.equal(await whyNoGuest(systemClock, 'tcg'), undefined);
@@ -33,3 +41,39 @@ test('what accelerates guests here is known in a moment', async (t) => {
   assert.equal(reason === undefined, accelerator === 'kvm');
   assert.ok(systemClock.monotonicMs() - beganMs < 10_000);
 });
+
+test('a test guest ends with the process that asks, however that ends', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const program = `
+    import { whyNoGuest } from ${JSON.stringify(ACCELERATION)};
+    import { systemClock } from ${JSON.stringify(CLOCK)};
+    // jmp to itself: it never says anything.
+    const sector = Buffer.alloc(512);
+    Buffer.from([0xeb, 0xfe]).copy(sector);
+    sector.writeUInt16LE(0xaa55, 510);
+    await whyNoGuest(systemClock, 'tcg', sector);`;
+  const env = { ...process.env, TMPDIR: directory };
+  const asking = spawn(process.execPath, ['--input-type=module', '-e', program], { env, stdio: 'inherit' });
+  t.after(() => asking.kill('SIGKILL'));
+  const guests = () => processesNaming(directory);
+  while (guests().length === 0) await sleep(systemClock, 20);
+  asking.kill('SIGKILL');
+  await exitOf(asking);
+  const deadlineMs = systemClock.monotonicMs() + 10_000;
+  while (guests().length > 0) {
+    assert.ok(systemClock.monotonicMs() < deadlineMs, 'it runs on, and nobody knows of it');
+    await sleep(systemClock, 20);
+  }
+});
+
+/** Processes with a file of that directory among their arguments. */
+function processesNaming(directory: string): number[] {
+  const pids = readdirSync('/proc').map(Number).filter(Number.isInteger);
+  return pids.filter((pid) => {
+    try {
+      return readFileSync(`/proc/${pid}/cmdline`, 'utf8').includes(directory);
+    } catch {
+      return false; // It has gone meanwhile.
+    }
+  });
+}
