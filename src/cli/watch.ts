@@ -6,6 +6,7 @@ import type { ApiClient } from './api-client.ts';
 import { type Context, EXIT_FOUND_BAD, type Report } from './context.ts';
 import { olderWords } from './format.ts';
 import type { ProgressDisplay, WorkState } from './progress.ts';
+import { failoverReport } from './views/failover-report.ts';
 
 /** How often a display is brought up to date; a job's end is told by the site without waiting for it. */
 const REFRESH_MS = 1000;
@@ -39,6 +40,11 @@ export async function reportJob(
   if (ended.failure) throw failureFrom(ended.failure);
   if (ended.state !== 'done') return { ...print(ended), exitCode: EXIT_FOUND_BAD };
   return print(ended);
+}
+
+/** As `reportJob`, of a job that boots something: its result is the report of that. */
+export function reportFailover(context: Context, job: JobView, wait: boolean): Promise<Report> {
+  return reportJob(context, job, wait, (ended) => failoverReport(ended, context.nowMs));
 }
 
 export function followJob(context: Context, job: JobView): Promise<JobView> {

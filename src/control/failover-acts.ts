@@ -161,7 +161,7 @@ export class FailoverActs {
     // A half-made test is removed when the site starts; nobody waits for another one unasked.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
-      this.#tended(machineId, (replica) => {
+      this.tended(machineId, (replica) => {
         progress({ step: 'booting in isolation' });
         return this.#o.failovers.test(replica, choiceOf(args), {
           ...probesOf(args),
@@ -178,7 +178,7 @@ export class FailoverActs {
     // Whether to fail over is decided by a person who knows what stands, not by a restart.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
-      this.#tended(machineId, (replica) => {
+      this.tended(machineId, (replica) => {
         progress({ step: 'failing over' });
         return this.#o.failovers.start(replica, choiceOf(args), {
           ...probesOf(args),
@@ -195,7 +195,7 @@ export class FailoverActs {
     // As with a failover, a person looks first.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
-      this.#tended(machineId, (replica) => {
+      this.tended(machineId, (replica) => {
         progress({ step: 'booting again' });
         return this.#o.failovers.restart(replica, String(args.branchId), {
           ...probesOf(args),
@@ -209,7 +209,7 @@ export class FailoverActs {
     // What is half prepared is removed when the site starts.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
-      this.#tended(machineId, (replica) => {
+      this.tended(machineId, (replica) => {
         progress({ step: 'preparing the point' });
         return this.#o.failovers.prepare(replica, String(args.pointId), {
           programs: args.programs as PrepareRequest['programs'],
@@ -224,7 +224,7 @@ export class FailoverActs {
   readonly stopping: JobHandler = {
     repeatable: true,
     run: ({ machineId, args, signal, progress }) =>
-      this.#tended(machineId, async (replica) => {
+      this.tended(machineId, async (replica) => {
         progress({ step: 'ending the machine' });
         const graceMs = Number(args.graceMs);
         return { ended: await this.#o.failovers.stop(replica, String(args.branchId), { graceMs, signal }) };
@@ -235,7 +235,7 @@ export class FailoverActs {
     // As with a failover, a person looks first.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
-      this.#tended(machineId, (replica) => {
+      this.tended(machineId, (replica) => {
         progress({ step: 'going forward to a later point' });
         const oldBranch = args.oldBranch === 'discard' ? 'discard' : 'keep';
         return this.#o.failovers.forward(replica, String(args.branchId), {
@@ -252,14 +252,14 @@ export class FailoverActs {
   readonly cleaning: JobHandler = {
     repeatable: true,
     run: ({ machineId, args, progress }) =>
-      this.#tended(machineId, async (replica) => {
+      this.tended(machineId, async (replica) => {
         progress({ step: 'ending the machine and removing its files' });
         return { removed: await this.#o.failovers.cleanup(replica, String(args.branchId)) };
       }),
   };
 
   /** Proofs and branches decide what retention may let go: it is applied after each of these acts. */
-  async #tended<T>(machineId: string, work: (replica: Replica) => Promise<T>): Promise<T> {
+  async tended<T>(machineId: string, work: (replica: Replica) => Promise<T>): Promise<T> {
     const replica = this.#o.inventory.replica(machineId);
     try {
       return await work(replica);
@@ -285,15 +285,15 @@ function choiceOf(args: JobArgs): PointChoice {
     : { wish: { atLeast: args.atLeast as NonNullable<FailoverRequest['atLeast']> } };
 }
 
-function nameOf({ name }: JobArgs): { name?: string } {
+export function nameOf({ name }: JobArgs): { name?: string } {
   return typeof name === 'string' ? { name } : {};
 }
 
-function probesOf(args: JobArgs): { probes?: readonly ProbeRequest[] } {
+export function probesOf(args: JobArgs): { probes?: readonly ProbeRequest[] } {
   return args.probes === undefined ? {} : { probes: args.probes as ProbeRequest[] };
 }
 
-function networksOf(args: JobArgs): { networks?: NonNullable<FailoverRequest['networks']> } {
+export function networksOf(args: JobArgs): { networks?: NonNullable<FailoverRequest['networks']> } {
   return args.networks === undefined
     ? {}
     : { networks: args.networks as NonNullable<FailoverRequest['networks']> };

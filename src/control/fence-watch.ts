@@ -20,7 +20,7 @@ export function isToldOfMachine(failure: Failure): boolean {
 export const FENCED_GRACE_MS = 60_000;
 
 /** A guest that could not be ended is tried again after this. */
-const AGAIN_AFTER_MS = 5_000;
+export const FENCE_AGAIN_AFTER_MS = 5_000;
 
 /**
  * Machines that another site has brought up: as soon as this site has heard of it, their guests are ended here, lest both take
@@ -58,7 +58,7 @@ export class FenceWatch {
     } catch (error) {
       if (!isFailure(error) || error.kind === 'cancelled') throw error;
       log.error('machine.not-ended', { machine: name, reason: error.message });
-      return AGAIN_AFTER_MS;
+      return FENCE_AGAIN_AFTER_MS;
     }
   }
 

@@ -1,5 +1,5 @@
 import type { CedeRequest, JobView, MachineView, TakeRequest, WithdrawRequest } from '../api/index.ts';
-import type { FailoverReport, Failovers, TakeOptions } from '../failover/index.ts';
+import type { FailoverReport, Failovers } from '../failover/index.ts';
 import { type Clock, withTimeout } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
@@ -7,8 +7,8 @@ import { unlessAborted } from '../lib/unless-aborted.ts';
 import { compareClaims } from '../recovery-point/index.ts';
 import type { Replica } from '../replica/index.ts';
 import {
-  type Cession,
   checkHeld,
+  claimElsewhere,
   type ProtectedMachine,
   protectionOf,
   type ReplicationTarget,
@@ -18,11 +18,12 @@ import {
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
+import { type FailoverActs, nameOf, networksOf, probesOf } from './failover-acts.ts';
 import type { Inventory } from './inventory.ts';
-import type { JobArgs, JobContext, JobHandler, Jobs } from './jobs.ts';
+import type { JobContext, JobHandler, Jobs } from './jobs.ts';
 import type { Machines } from './machines.ts';
 import type { PeerLinks } from './peer-links.ts';
-import type { ReplicaKeeper } from './replica-keeper.ts';
+import { targetProgress } from './target-progress.ts';
 import { peerMeant } from './views.ts';
 
 interface HandoverTools {
@@ -31,7 +32,7 @@ interface HandoverTools {
   readonly links: Pick<PeerLinks, 'views'>;
   readonly target: (siteId: string) => ReplicationTarget;
   readonly failovers: Pick<Failovers, 'take'>;
-  readonly keeper: Pick<ReplicaKeeper, 'tend'>;
+  readonly acts: Pick<FailoverActs, 'tended'>;
   readonly events: EventHub;
   readonly audit: Audit;
   readonly clock: Clock;
@@ -60,7 +61,7 @@ export class HandoverActs {
     const machine = this.#o.inventory.home(reference);
     const { targetSiteId } = protectionOf(machine.record);
     const siteId = to === undefined ? targetSiteId : peerMeant(this.#o.links.views(), to).siteId;
-    progressOf(machine, siteId);
+    targetProgress(machine, siteId);
     const { tenure } = machine.right;
     // An offer that was made already is told once more.
     if (tenure.state !== 'cedes' || tenure.offer.siteId !== siteId) checkHeld(machine.record);
@@ -85,7 +86,7 @@ export class HandoverActs {
         if (confirmOtherSideDown) await machine.right.seizeBack();
         else {
           const { withdrawal, siteId } = machine.right.withdrawal();
-          const { claim } = await this.#rightsAt(siteId).withdraw(machineId, withdrawal);
+          const { claim } = await this.#ask(siteId, (rights) => rights.withdraw(machineId, withdrawal));
           const { state } = await machine.right.hear(claim);
           if (state === 'cedes') {
             const said = `site ${siteId} does not let go of ${name}`;
@@ -118,29 +119,29 @@ export class HandoverActs {
     repeatable: true,
     waits: true,
     run: async (job) => {
-      const { machineId, args, signal, progress } = job;
-      const machine = this.#o.inventory.home(machineId);
-      const { siteId, epoch } = args as unknown as CedeArgs;
-      const stands = standing(machine, args as unknown as CedeArgs);
-      const cession = stands === 'held' ? await this.#cedeHeld(job, machine) : undefined;
-      progress({ step: 'telling the other site' });
-      await this.#untilTold(machine, signal);
-      const { acknowledged } = progressOf(machine, siteId).record;
-      const { pointId, sequence } = cession ?? acknowledged!;
-      return { siteId, epoch: epoch + 1, pointId, sequence, state: machine.right.tenure.state };
+      const machine = this.#o.inventory.home(job.machineId);
+      const { right } = machine;
+      const asked = job.args as unknown as CedeArgs;
+      if (isHeld(machine, asked)) await this.#cedeHeld(job, asked, machine);
+      job.progress({ step: 'telling the other site' });
+      // The sender tells it, again and again, also when nobody waits here.
+      const isOver = () => right.isTold || right.tenure.state !== 'cedes';
+      await untilSo(isOver, (look) => machine.onEvent(look), job.signal);
+      const { siteId, epoch } = asked;
+      const { pointId, sequence } = targetProgress(machine, siteId).record.acknowledged!;
+      return { siteId, epoch: epoch + 1, pointId, sequence, state: right.tenure.state };
     },
   };
 
   /** If it comes to nothing, a machine that this site had started before, and that has ended, is started again. */
-  async #cedeHeld(job: JobContext, machine: ProtectedMachine): Promise<Cession> {
-    const { siteId, wasRunning } = job.args as unknown as CedeArgs;
-    const unhurry = machine.right.hurry(siteId);
+  async #cedeHeld(job: JobContext, asked: CedeArgs, machine: ProtectedMachine): Promise<void> {
+    const unhurry = machine.right.hurry(asked.siteId);
     try {
-      return await this.#shutDownAndCede(job, machine);
+      await this.#shutDownAndCede(job, asked, machine);
     } catch (error) {
       const isClosing = isFailure(job.signal.reason, 'JOB_INTERRUPTED');
       const mayRun = machine.right.tenure.state === 'holds' && machine.record.kind === 'managed';
-      if (wasRunning && mayRun && !isClosing) await this.#startAgain(machine);
+      if (asked.wasRunning && mayRun && !isClosing) await this.#startAgain(machine);
       throw error;
     } finally {
       unhurry();
@@ -148,11 +149,11 @@ export class HandoverActs {
   }
 
   async #shutDownAndCede(
-    { args, signal, progress }: JobContext,
+    { signal, progress }: JobContext,
+    { siteId, graceMs, powerOff }: CedeArgs,
     machine: ProtectedMachine,
-  ): Promise<Cession> {
-    const { siteId, graceMs, powerOff } = args as unknown as CedeArgs;
-    if (progressOf(machine, siteId).record.acknowledged === null) {
+  ): Promise<void> {
+    if (targetProgress(machine, siteId).record.acknowledged === null) {
       progress({ step: 'copying the machine for the first time' });
       await this.#copyAll(machine, siteId, signal);
     }
@@ -167,7 +168,8 @@ export class HandoverActs {
     progress({ step: 'copying what was written last' });
     for (let tries = 1; ; tries++) {
       try {
-        return await machine.right.cede(siteId);
+        await machine.right.cede(siteId);
+        return;
       } catch (error) {
         if (!isFailure(error, 'PROTECTION_NOT_STILL') || tries === TRIES_MAX) throw error;
       }
@@ -179,38 +181,27 @@ export class HandoverActs {
   async #checkPeer(machine: ProtectedMachine, siteId: string, signal: AbortSignal): Promise<void> {
     const { machineId, name } = machine.record;
     const context = { machineId, siteId };
-    const { claim, state } = await this.#rightsAt(siteId).claim(
-      machineId,
-      machine.right.tenure.claim,
-      signal,
-    );
+    const held = machine.right.tenure.claim;
+    const { claim, state } = await this.#ask(siteId, (rights) => rights.claim(machineId, held, signal));
     await machine.right.hear(claim);
     checkHeld(machine.record);
     if (state !== 'follows') {
       const said = `site ${siteId} has to end what it runs of ${name} first`;
       throw controlFailure('MACHINE_NOT_THERE', said, { context });
     }
-    if (progressOf(machine, siteId).record.seed === undefined) return;
+    if (targetProgress(machine, siteId).record.seed === undefined) return;
     throw controlFailure('MACHINE_NOT_THERE', `site ${siteId} awaits the seed of ${name}`, { context });
   }
 
-  /** Throws SITE_PEER_UNKNOWN; each call SITE_PEER_OUTDATED where an older version answers. */
-  #rightsAt(siteId: string): RightsTarget {
-    const rights = this.#o.target(siteId).rights!;
-    const asked = async (answer: Promise<RightAnswer>): Promise<RightAnswer> => {
-      try {
-        return await answer;
-      } catch (error) {
-        if (!isFailure(error, 'PEER_CALL_UNKNOWN')) throw error;
-        const said = `the version of site ${siteId} takes no machines over`;
-        throw controlFailure('SITE_PEER_OUTDATED', said, { cause: error, context: { siteId } });
-      }
-    };
-    return {
-      claim: (...about) => asked(rights.claim(...about)),
-      offer: (...about) => asked(rights.offer(...about)),
-      withdraw: (...about) => asked(rights.withdraw(...about)),
-    };
+  /** Throws SITE_PEER_UNKNOWN, and SITE_PEER_OUTDATED where an older version answers. */
+  async #ask(siteId: string, ask: (rights: RightsTarget) => Promise<RightAnswer>): Promise<RightAnswer> {
+    try {
+      return await ask(this.#o.target(siteId).rights!);
+    } catch (error) {
+      if (!isFailure(error, 'PEER_CALL_UNKNOWN')) throw error;
+      const said = `the version of site ${siteId} takes no machines over`;
+      throw controlFailure('SITE_PEER_OUTDATED', said, { cause: error, context: { siteId } });
+    }
   }
 
   async #copyAll(machine: ProtectedMachine, siteId: string, signal: AbortSignal): Promise<void> {
@@ -229,59 +220,51 @@ export class HandoverActs {
     }
   }
 
-  /** The sender tells the other site, again and again, also when nobody waits here. Resolves too when the offer is over. */
-  async #untilTold(machine: ProtectedMachine, signal: AbortSignal): Promise<void> {
-    const { right } = machine;
-    const heard = Promise.withResolvers<void>();
-    const look = () => {
-      if (right.isTold || right.tenure.state !== 'cedes') heard.resolve();
-    };
-    const unlisten = machine.onEvent(look);
-    look();
-    try {
-      await unlessAborted(heard.promise, signal);
-    } finally {
-      unlisten();
-    }
-  }
-
   readonly #taking: JobHandler = {
     // As with every failover, a person looks first.
     repeatable: false,
     waits: true,
-    run: async ({ machineId, args, signal, progress }): Promise<FailoverReport> => {
-      const replica = this.#o.inventory.replica(machineId);
-      if (typeof args.waitMs === 'number') {
-        progress({ step: 'waiting for the offer' });
-        await this.#offered(replica, args.waitMs, signal);
-      }
-      progress({ step: 'taking over' });
-      try {
-        return await this.#o.failovers.take(replica, { ...optionsOf(args), signal });
-      } finally {
-        this.#o.keeper.tend(replica);
-      }
-    },
+    run: ({ machineId, args, signal, progress }): Promise<FailoverReport> =>
+      this.#o.acts.tended(machineId, async (replica) => {
+        if (typeof args.waitMs === 'number') {
+          progress({ step: 'waiting for the offer' });
+          await this.#offered(replica, args.waitMs, signal);
+        }
+        progress({ step: 'taking over' });
+        const options = { ...nameOf(args), ...probesOf(args), ...networksOf(args), signal };
+        return this.#o.failovers.take(replica, options);
+      }),
   };
 
   /** Resolves when the machine is offered to this site. Throws MACHINE_NOT_OFFERED after the time. */
-  async #offered(replica: Replica, waitMs: number, signal: AbortSignal): Promise<void> {
+  #offered(replica: Replica, waitMs: number, outer: AbortSignal): Promise<void> {
     const { events, clock } = this.#o;
-    const heard = Promise.withResolvers<void>();
-    const look = () => {
-      if (replica.record.offer) heard.resolve();
-    };
-    const unlisten = events.listen(look);
-    look();
     const late = () => {
       const said = `nobody has offered ${replica.record.machineName} in ${waitMs / 1000} s`;
       return controlFailure('MACHINE_NOT_OFFERED', said);
     };
-    try {
-      await withTimeout(clock, waitMs, (ended) => unlessAborted(heard.promise, ended), late, signal);
-    } finally {
-      unlisten();
-    }
+    const isThere = () => replica.record.offer !== undefined;
+    const wait = (signal: AbortSignal) => untilSo(isThere, (look) => events.listen(look), signal);
+    return withTimeout(clock, waitMs, wait, late, outer);
+  }
+}
+
+/** Resolves as soon as something is so: it is asked now, and whenever a word comes. Throws CANCELLED. */
+async function untilSo(
+  isSo: () => boolean,
+  listen: (look: () => void) => () => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const heard = Promise.withResolvers<void>();
+  const look = () => {
+    if (isSo()) heard.resolve();
+  };
+  const unlisten = listen(look);
+  look();
+  try {
+    await unlessAborted(heard.promise, signal);
+  } finally {
+    unlisten();
   }
 }
 
@@ -295,32 +278,16 @@ interface CedeArgs {
   readonly wasRunning: boolean;
 }
 
-/** Where the machine stands for a job that was begun before, in another process perhaps. Throws MACHINE_UNSETTLED if somebody else has decided since. */
-function standing(machine: ProtectedMachine, { siteId, epoch }: CedeArgs): 'held' | 'ceded' {
+/**
+ * Whether the machine is still to be ceded, for a job that was begun before, in another process perhaps; else it has been. Throws
+ * MACHINE_UNSETTLED if somebody else has decided since.
+ */
+function isHeld(machine: ProtectedMachine, { siteId, epoch }: CedeArgs): boolean {
   const { tenure } = machine.right;
-  const offer = { epoch: epoch + 1, siteId };
-  if (tenure.state === 'holds' && tenure.claim.epoch === epoch) return 'held';
-  if (tenure.state === 'cedes' && compareClaims(tenure.offer, offer) === 0) return 'ceded';
-  if (tenure.state === 'follows' && compareClaims(tenure.claim, offer) === 0) return 'ceded';
+  if (tenure.state === 'holds' && tenure.claim.epoch === epoch) return true;
+  const claim = claimElsewhere(machine.record);
+  const isOurs = tenure.state === 'cedes' || tenure.state === 'follows';
+  if (isOurs && claim && compareClaims(claim, { epoch: epoch + 1, siteId }) === 0) return false;
   const said = `the right to run ${machine.record.name} has changed since this was asked for`;
   throw controlFailure('MACHINE_UNSETTLED', said, { context: { machineId: machine.record.machineId } });
-}
-
-/** Throws PROTECTION_TARGET_UNKNOWN for a site that the machine is not replicated to. */
-function progressOf(machine: ProtectedMachine, siteId: string) {
-  const found = machine.targets.find((target) => target.siteId === siteId);
-  if (found) return found;
-  const { machineId, name } = machine.record;
-  throw controlFailure('MACHINE_NOT_THERE', `${name} is not replicated to site ${siteId}`, {
-    context: { machineId, siteId },
-  });
-}
-
-function optionsOf(args: JobArgs): Omit<TakeOptions, 'signal'> {
-  const { name, probes, networks } = args as TakeRequest;
-  return {
-    ...(name === undefined ? {} : { name }),
-    ...(probes === undefined ? {} : { probes }),
-    ...(networks === undefined ? {} : { networks }),
-  };
 }

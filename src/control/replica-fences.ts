@@ -7,7 +7,7 @@ import { type Replica, type Replicas, tenureOfReplica, withTenure } from '../rep
 import { REPLICATION_ERRORS } from '../replication/index.ts';
 import type { AlertSink } from './alerts.ts';
 import type { Audit } from './audit.ts';
-import { FENCED_GRACE_MS } from './fence-watch.ts';
+import { FENCE_AGAIN_AFTER_MS, FENCED_GRACE_MS } from './fence-watch.ts';
 
 export interface ReplicaFenceTools {
   readonly siteId: string;
@@ -18,9 +18,6 @@ export interface ReplicaFenceTools {
   readonly audit: Pick<Audit, 'note'>;
   readonly log: Log;
 }
-
-/** A guest that could not be ended is tried again after this. */
-const AGAIN_AFTER_MS = 5_000;
 
 const replicationFailure = failuresOf(REPLICATION_ERRORS);
 
@@ -70,7 +67,7 @@ export class ReplicaFences {
         if (!signal.aborted) log.error('replica.not-fenced', { machine: replica.record.machineName, error });
       }
       try {
-        await sleep(clock, AGAIN_AFTER_MS, signal);
+        await sleep(clock, FENCE_AGAIN_AFTER_MS, signal);
       } catch {
         return; // The site closes.
       }

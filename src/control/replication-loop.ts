@@ -22,6 +22,7 @@ import { News } from './news.ts';
 import { presenceFailure } from './presence-failure.ts';
 import { replicationOf } from './replication-view.ts';
 import { type StandstillTools, StandstillWatch } from './standstill-watch.ts';
+import { targetProgress } from './target-progress.ts';
 import { type SenderTools, type SentCopy, TargetSender } from './target-sender.ts';
 import { Tips } from './tips.ts';
 import { Wakeup } from './wakeup.ts';
@@ -141,7 +142,6 @@ export class ReplicationLoop {
         break;
       case 'WARMSITE_TENURE':
         this.kick();
-        this.#news.tell();
         this.#tellPresence();
         break;
       case 'WARMSITE_THAWED':
@@ -210,23 +210,16 @@ export class ReplicationLoop {
    * MACHINE_UNSETTLED when the machine is not followed, or not held by this site.
    */
   async acknowledgedBy(siteId: string, ordinal: number, signal: AbortSignal): Promise<void> {
-    const { machineId, name } = this.#machine.record;
-    const context = { machineId, siteId };
     for (;;) {
-      const target = this.#machine.targets.find((one) => one.siteId === siteId);
-      if (!target) {
-        const said = `${name} is not replicated to site ${siteId} any more`;
-        throw controlFailure('MACHINE_NOT_THERE', said, { context });
-      }
-      if ((target.record.acknowledged?.ordinal ?? 0) >= ordinal) return;
+      const { acknowledged } = targetProgress(this.#machine, siteId).record;
+      if ((acknowledged?.ordinal ?? 0) >= ordinal) return;
       const notHeld = notHeldFailure(this.#machine.record);
       if (notHeld) throw notHeld;
-      if (this.#stop.signal.aborted)
-        throw controlFailure(
-          'MACHINE_UNSETTLED',
-          `${name} has been changed while its last copy was on its way`,
-          { context },
-        );
+      if (this.#stop.signal.aborted) {
+        const { machineId, name } = this.#machine.record;
+        const said = `${name} has been changed while its last copy was on its way`;
+        throw controlFailure('MACHINE_UNSETTLED', said, { context: { machineId, siteId } });
+      }
       await this.#news.next(signal);
     }
   }

@@ -190,8 +190,8 @@ export class Site {
       ...{ groups: this.groups, failovers: this.failovers, inventory },
     });
     this.handovers = new HandoverActs({
-      ...{ machines, inventory, links, keeper, events, audit, clock, log, jobs, target },
-      failovers: works.failovers,
+      ...{ machines, inventory, links, events, audit, clock, log, jobs, target },
+      ...{ failovers: works.failovers, acts: this.failovers },
     });
     const { arrivalRules: rules, floor } = ground;
     this.replicas = new ReplicaActs({

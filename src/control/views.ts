@@ -1,7 +1,7 @@
 import type { MachineView, PeerView, PointView, ReplicationView } from '../api/index.ts';
 import type { ApplicationProof, BootProof } from '../failover/index.ts';
 import { BUILT_IN_TYPES, type GroupCut } from '../recovery-point/index.ts';
-import type { Replica, ReplicaPoint } from '../replica/index.ts';
+import { type Replica, type ReplicaPoint, rightState } from '../replica/index.ts';
 import {
   type CutRecord,
   claimElsewhere,
@@ -192,8 +192,7 @@ export function replicaView(
 }
 
 function rightHere({ record }: Replica): Pick<NonNullable<MachineView['replica']>, 'right'> {
-  const isHeld = record.tenure ? record.tenure.state === 'holds' : record.epoch > 1;
-  if (isHeld) return { right: 'held' };
+  if (rightState(record) === 'holds') return { right: 'held' };
   return record.offer ? { right: 'offered' } : {};
 }
 

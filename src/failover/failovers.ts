@@ -127,6 +127,7 @@ export class Failovers {
    */
   async take(replica: Replica, options: TakeOptions): Promise<FailoverReport> {
     const choice = { pointId: offeredPoint(replica) };
+    // Looked at again where nobody else takes it meanwhile; here for who is to hear that and not that it runs.
     await checkNotTaken(this.#tools, replica);
     return this.#bringHere(replica, { kind: 'planned', right: takeRight, choice, options });
   }

@@ -1,5 +1,5 @@
 import { afterSeizing, afterTaking, type Tenure } from '../recovery-point/index.ts';
-import { type Replica, tenureOfReplica, withTenure } from '../replica/index.ts';
+import { type Replica, rightState, tenureOfReplica, withTenure } from '../replica/index.ts';
 import { loadState } from './branch-state.ts';
 import { failoverFailure } from './errors.ts';
 import type { FailoverTools } from './tools.ts';
@@ -37,11 +37,8 @@ export function offeredPoint(replica: Replica): string {
  * What was taken has a branch that somebody may have worked in; one that did not come up, and never ran before, holds nothing that its
  * point does not. Throws FAILOVER_TAKEN.
  */
-export async function checkNotTaken(
-  tools: Pick<FailoverTools, 'files' | 'siteId'>,
-  replica: Replica,
-): Promise<void> {
-  if (tenureOfReplica(replica.record, tools.siteId).state !== 'holds') return;
+export async function checkNotTaken(tools: Pick<FailoverTools, 'files'>, replica: Replica): Promise<void> {
+  if (rightState(replica.record) !== 'holds') return;
   const pointId = offeredPoint(replica);
   for (const branch of replica.branches) {
     if (branch.purpose !== 'failover' || branch.pointId !== pointId) continue;
@@ -55,8 +52,7 @@ export async function checkNotTaken(
 
 /** Whoever is fenced runs nothing of the machine that was at work. Throws FAILOVER_FENCED. */
 export function checkNotFenced({ siteId }: Pick<FailoverTools, 'siteId'>, { record }: Replica): void {
-  const tenure = tenureOfReplica(record, siteId);
-  const { state, claim } = tenure;
+  const { state, claim } = tenureOfReplica(record, siteId);
   const isElsewhere = state === 'fenced' || (state === 'follows' && record.tenure !== undefined);
   if (!isElsewhere) return;
   const said = `${record.machineName} is at home at site ${claim.siteId} now, in epoch ${claim.epoch}`;

@@ -3,6 +3,7 @@ import type { Failure } from '../lib/errors.ts';
 import type { PointStatement } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
 import type { PointManifest, ReplicaRecord } from './records.ts';
+import { rightState } from './replica-tenure.ts';
 
 /** A published point as callers see it. */
 export interface ReplicaPoint {
@@ -70,7 +71,7 @@ export function acknowledgementOf(point: ReplicaPoint, isAwaitingSeed: boolean):
  * the way. Pure.
  */
 export function checkNotNeeded(
-  { machineId, machineName, offer, tenure }: ReplicaRecord,
+  record: ReplicaRecord,
   o: {
     readonly points: readonly ReplicaPoint[];
     readonly branches: number;
@@ -78,13 +79,14 @@ export function checkNotNeeded(
     readonly uploads: number;
   },
 ): void {
+  const { machineId, machineName } = record;
   const held = o.points.filter(({ manifest }) => manifest.held).length;
   const needs = [
     ...(o.branches > 0 ? [`branches (${o.branches})`] : []),
     ...(o.readers > 0 ? ['a machine or a verification that reads it'] : []),
     ...(held > 0 ? [`points that are held (${held})`] : []),
     ...(o.uploads > 0 ? ['a copy that is coming in'] : []),
-    ...(offer && tenure?.state !== 'holds'
+    ...(record.offer && rightState(record) !== 'holds'
       ? ['an offer of its machine, which only `warmsite failover take` here or `withdraw` there ends']
       : []),
   ];

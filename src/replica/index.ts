@@ -51,7 +51,7 @@ export {
   type ReplicaRecord,
 } from './records.ts';
 export { Replica } from './replica.ts';
-export { firstTenure, followingSource, tenureOfReplica, withOffer, withTenure } from './replica-tenure.ts';
+export { followingSource, rightState, tenureOfReplica, withOffer, withTenure } from './replica-tenure.ts';
 export { Replicas } from './replicas.ts';
 export type { Others } from './retention-facts.ts';
 export {

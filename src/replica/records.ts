@@ -15,7 +15,7 @@ const ReplicaRecordSchema = Type.Object({
   epoch: Type.Integer({ minimum: 1 }),
   createdAtMs: Time,
   retention: RetentionPolicy,
-  /** Where this site stands with the right to run the machine; absent: it follows its source, in that epoch. */
+  /** Where this site stands with the right to run the machine; absent: see `tenureOfReplica`. */
   tenure: Type.Optional(Tenure),
   /** The holder offers its right to this site; the machine has ended there, and this point is its last state. */
   offer: Type.Optional(Type.Object({ claim: Claim, pointId: Type.String() })),

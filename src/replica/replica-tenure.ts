@@ -5,11 +5,17 @@ import type { ReplicaChange, ReplicaRecord } from './records.ts';
 
 export type ReplicaRight = Pick<ReplicaRecord, 'epoch' | 'sourceSiteId' | 'tenure' | 'offer'>;
 
-/** `siteId` is the site that has the replica. */
-export function tenureOfReplica({ tenure, epoch, sourceSiteId }: ReplicaRight, siteId: string): Tenure {
-  if (tenure) return tenure;
+export function rightState({ tenure, epoch }: Pick<ReplicaRight, 'tenure' | 'epoch'>): Tenure['state'] {
+  if (tenure) return tenure.state;
   // Before tenures were recorded nothing but a failover here raised the epoch.
-  return epoch > 1
+  return epoch > 1 ? 'holds' : 'follows';
+}
+
+/** `siteId` is the site that has the replica. */
+export function tenureOfReplica(record: ReplicaRight, siteId: string): Tenure {
+  const { tenure, epoch, sourceSiteId } = record;
+  if (tenure) return tenure;
+  return rightState(record) === 'holds'
     ? { state: 'holds', claim: { epoch, siteId } }
     : { state: 'follows', claim: { epoch, siteId: sourceSiteId } };
 }
@@ -40,9 +46,7 @@ export function withOffer(
 /** The source of a replica that follows it makes its copies in a higher epoch: an offer to another site was withdrawn. */
 export function followingSource(record: ReplicaRight, epoch: number): ReplicaChange | undefined {
   const { tenure, sourceSiteId } = record;
-  const follows = tenure
-    ? tenure.state === 'follows' && tenure.claim.siteId === sourceSiteId
-    : record.epoch === 1;
-  if (!follows || epoch <= record.epoch) return undefined;
+  const isTheirs = tenure === undefined || tenure.claim.siteId === sourceSiteId;
+  if (rightState(record) !== 'follows' || !isTheirs || epoch <= record.epoch) return undefined;
   return withTenure(record, { state: 'follows', claim: { epoch, siteId: sourceSiteId } });
 }

@@ -4,7 +4,7 @@ import type { Deliveries } from './deliveries.ts';
 import { replicationFailure } from './errors.ts';
 import { checkHealthy, type MachinePresence } from './machine-presence.ts';
 import type { MachineProcess } from './machine-process.ts';
-import { checkHeld, havingHeard, tenureOf } from './machine-tenure.ts';
+import { checkHeld, havingHeard, standingAs, tenureOf } from './machine-tenure.ts';
 import type { ProtectedChain } from './protected-chain.ts';
 import type { MachineRecord } from './records.ts';
 import type { Cession, ReplicationTarget } from './target.ts';
@@ -56,7 +56,7 @@ export class MachineRight {
       if (before.state !== 'cedes' || before.offer.siteId !== siteId) {
         checkHeld(record());
         await this.#checkStill(siteId);
-        await this.#change(afterCeding(this.tenure, siteId)!);
+        await this.#store(standingAs(record(), afterCeding(this.tenure, siteId)!));
       }
       return this.#cession(siteId);
     });
@@ -122,13 +122,9 @@ export class MachineRight {
   /** Another site has told of a claim. Returns where this one stands now. */
   hear(claim: Claim): Promise<Tenure> {
     return this.#o.alone(async () => {
-      const { record, store } = this.#o.ground();
-      const before = record();
+      const before = this.#o.ground().record();
       const after = havingHeard(before, this.#o.siteId, claim);
-      if (after !== before) {
-        await store(after);
-        this.#tell();
-      }
+      if (after !== before) await this.#store(after);
       return this.tenure;
     });
   }
@@ -139,20 +135,16 @@ export class MachineRight {
    */
   seizeBack(): Promise<Tenure> {
     return this.#o.alone(async () => {
-      const { record, store } = this.#o.ground();
+      const { record } = this.#o.ground();
       const seized = afterSeizing(this.tenure, this.#o.siteId);
       if (!seized) throw notCeded(record().name);
-      const { claim } = seized;
-      const { tenure: _ceded, ...others } = record();
-      await store({ ...others, epoch: claim.epoch });
-      this.#tell();
+      await this.#store(standingAs(record(), seized));
       return this.tenure;
     });
   }
 
-  async #change(tenure: Tenure): Promise<void> {
-    const { record, store } = this.#o.ground();
-    await store({ ...record(), tenure });
+  async #store(record: MachineRecord): Promise<void> {
+    await this.#o.ground().store(record);
     this.#tell();
   }
 

@@ -15,9 +15,12 @@ export function tenureOf({ tenure, epoch }: Standing, siteId: string): Tenure {
 export function havingHeard(record: MachineRecord, siteId: string, claim: Claim): MachineRecord {
   const before = tenureOf(record, siteId);
   const tenure = afterHearing(before, siteId, claim);
-  if (tenure === before) return record;
-  const { tenure: _before, ...others } = record;
-  return mayRun(tenure) ? { ...others, epoch: tenure.claim.epoch } : { ...others, tenure };
+  return tenure === before ? record : standingAs(record, tenure);
+}
+
+/** The record of a machine whose site stands so. Whoever holds it makes its copies in the epoch of its claim. */
+export function standingAs({ tenure: _before, ...record }: MachineRecord, tenure: Tenure): MachineRecord {
+  return mayRun(tenure) ? { ...record, epoch: tenure.claim.epoch } : { ...record, tenure };
 }
 
 /** Throws PROTECTION_FENCED, PROTECTION_CEDED unless the machine may run here. */

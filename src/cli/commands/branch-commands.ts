@@ -3,9 +3,8 @@ import type { ForwardRequest, RestartRequest } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
 import { named, parseDuration } from '../values.ts';
-import { failoverReport } from '../views/failover-report.ts';
 import { printBranches } from '../views/job-view.ts';
-import { reportJob } from '../watch.ts';
+import { reportFailover, reportJob } from '../watch.ts';
 import {
   askedOf,
   CONNECT_OPTION,
@@ -71,7 +70,7 @@ A test boots in its isolated network; of a failover, name the NICs again: none i
           params: { machine, branch },
           body,
         });
-        return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
+        return reportFailover(context, job, o.wait);
       }),
     );
 }
@@ -168,7 +167,7 @@ What was written in the old branch does not go along: the later point is run as 
         };
         const api = await context.api();
         const job = await api.call('failover.forward', { params: { machine, branch }, body });
-        return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
+        return reportFailover(context, job, o.wait);
       }),
     );
 }

@@ -3,8 +3,7 @@ import type { FailoverRequest } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
 import { named, parseWord } from '../values.ts';
-import { failoverReport } from '../views/failover-report.ts';
-import { reportJob } from '../watch.ts';
+import { reportFailover } from '../watch.ts';
 import { addBranchCommands } from './branch-commands.ts';
 import { addOnArrival } from './failover-arrival.ts';
 import { addHandover } from './failover-handover.ts';
@@ -89,7 +88,7 @@ The exit code is 1 when the machine was booted and its probes failed.`,
           ...limitsOf(o),
         };
         const job = await (await context.api()).call('failover.test', { params: { machine }, body });
-        return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
+        return reportFailover(context, job, o.wait);
       }),
     );
 }
@@ -147,5 +146,5 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
     confirmOtherSideDown: true,
   };
   const job = await api.call('failover.start', { params: { machine }, body });
-  return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
+  return reportFailover(context, job, o.wait);
 }

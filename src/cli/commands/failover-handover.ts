@@ -1,9 +1,8 @@
 import type { Command } from 'commander';
 import type { CedeRequest, JobView, TakeRequest } from '../../api/index.ts';
 import { named, parseDuration } from '../values.ts';
-import { failoverReport } from '../views/failover-report.ts';
 import { printMachine } from '../views/machine-view.ts';
-import { reportJob } from '../watch.ts';
+import { reportFailover, reportJob } from '../watch.ts';
 import {
   askedOf,
   CONNECT_OPTION,
@@ -108,7 +107,7 @@ anything: that site has ended it.`,
           ...networksOf(o),
         };
         const job = await (await context.api()).call('failover.take', { params: { machine }, body });
-        return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
+        return reportFailover(context, job, o.wait);
       }),
     );
 }

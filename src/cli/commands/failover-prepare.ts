@@ -2,8 +2,7 @@ import type { Command } from 'commander';
 import type { PrepareRequest } from '../../api/index.ts';
 import { parseProgram } from '../copy-type-description.ts';
 import { listed, named, parseDuration } from '../values.ts';
-import { failoverReport } from '../views/failover-report.ts';
-import { reportJob } from '../watch.ts';
+import { reportFailover } from '../watch.ts';
 import { askedOf, NAME_OPTION, PROBE_OPTION, type ProbeOption } from './failover-options.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 
@@ -56,7 +55,7 @@ failovers of the point start from there. The point itself does not change.`,
           ...askedOf(o),
         };
         const job = await (await context.api()).call('failover.prepare', { params: { machine }, body });
-        return reportJob(context, job, o.wait, (ended) => failoverReport(ended, context.nowMs));
+        return reportFailover(context, job, o.wait);
       }),
     );
 }

@@ -1,7 +1,7 @@
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { type Clock, sleep, withTimeout } from '../../lib/clock.ts';
+import { type Clock, withTimeout } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
 import { QmpClient } from '../../qmp/index.ts';
 import { hypervisorFailure } from '../errors.ts';
@@ -9,7 +9,6 @@ import { type BoundServer, startBound } from './bound-process.ts';
 import { TEST_GUEST_PORTS, TEST_GUEST_WORD, testGuestSector } from './test-guest.ts';
 
 const PROBE_LIMIT_MS = 15_000;
-const CONNECT_PAUSE_MS = 10;
 
 /**
  * Whether guests run under KVM here, found out by running one: `/dev/kvm` alone proves nothing. It may exist and refuse, or accept
@@ -75,42 +74,31 @@ function startStopped(o: {
   );
 }
 
-/** Connects as soon as the machine can be spoken to; throws what it said if it ends before. */
-async function connected(clock: Clock, qmpPath: string, machine: BoundServer): Promise<QmpClient> {
-  let words: string | undefined;
-  void machine.gone.then((said) => {
-    words = said || 'a test guest could not be started';
-  });
-  const deadlineMs = clock.monotonicMs() + PROBE_LIMIT_MS;
-  for (;;) {
-    try {
-      return await QmpClient.connect({ path: qmpPath, clock });
-    } catch (error) {
-      if (words !== undefined) throw hypervisorFailure('MACHINE_START_FAILED', words, { cause: error });
-      const mayCome = isFailure(error, 'QMP_UNREACHABLE') && clock.monotonicMs() < deadlineMs;
-      if (!mayCome) throw error;
-    }
-    await sleep(clock, CONNECT_PAUSE_MS);
-  }
-}
-
-/** Lets the guest run until its machine has ended, or its processor has stopped: then as what. */
-async function ranUntil(clock: Clock, qmpPath: string, machine: BoundServer): Promise<string | undefined> {
-  await using qmp = await connected(clock, qmpPath, machine);
-  const stopped = Promise.withResolvers<void>();
-  qmp.subscribe(({ event }) => {
-    if (event === 'STOP') stopped.resolve();
-  });
-  return await withTimeout(
+/** Lets the guest run until its machine has ended, or its processor has stopped: then as what. Throws what it said if it does not start. */
+function ranUntil(clock: Clock, qmpPath: string, machine: BoundServer): Promise<string | undefined> {
+  const late = () =>
+    hypervisorFailure('MACHINE_START_FAILED', `a test guest said nothing for ${PROBE_LIMIT_MS} ms`);
+  return withTimeout(
     clock,
     PROBE_LIMIT_MS,
     async () => {
+      await using qmp = await machine.connected({
+        ...{ clock, path: qmpPath },
+        connect: () => QmpClient.connect({ path: qmpPath, clock }),
+        mayCome: (error) => isFailure(error, 'QMP_UNREACHABLE'),
+        ended: (words, cause) =>
+          hypervisorFailure('MACHINE_START_FAILED', words || 'a test guest could not be started', { cause }),
+      });
+      const stopped = Promise.withResolvers<void>();
+      qmp.subscribe(({ event }) => {
+        if (event === 'STOP') stopped.resolve();
+      });
       await unlessGone(qmp.execute('cont'));
       const hasEnded = await Promise.race([qmp.closed.then(() => true), stopped.promise]);
       if (hasEnded) return undefined;
       return (await unlessGone(qmp.execute<{ status: string }>('query-status')))?.status;
     },
-    () => hypervisorFailure('MACHINE_START_FAILED', `a test guest said nothing for ${PROBE_LIMIT_MS} ms`),
+    late,
   );
 }
 

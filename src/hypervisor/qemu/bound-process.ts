@@ -1,4 +1,6 @@
 import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
+import { type Clock, sleep } from '../../lib/clock.ts';
 import { libFailure } from '../../lib/errors.ts';
 import { type CommandResult, runCommand, spawnFailure } from '../../lib/processes.ts';
 
@@ -47,6 +49,8 @@ export async function startBound(command: string, args: readonly string[]): Prom
 }
 
 const WORDS_MAX = 4096;
+/** Between two looks whether a server that was just started listens already. */
+const LISTEN_PAUSE_MS = 2;
 
 export class BoundServer {
   /** Settles when the process has gone and let go of its files, with what it last said. */
@@ -60,6 +64,32 @@ export class BoundServer {
       words = (words + text).slice(-WORDS_MAX);
     });
     this.gone = new Promise((resolve) => child.once('close', () => resolve(words.trim())));
+  }
+
+  /**
+   * Connects as soon as the server listens at `path`. What `mayCome` is tried again; when the server ends instead, `ended` makes a
+   * failure of its last words.
+   */
+  async connected<C>(o: {
+    readonly clock: Clock;
+    readonly path: string;
+    readonly connect: () => Promise<C>;
+    readonly mayCome: (error: unknown) => boolean;
+    readonly ended: (words: string, cause: unknown) => Error;
+  }): Promise<C> {
+    const pause = () => sleep(o.clock, LISTEN_PAUSE_MS).then(() => undefined);
+    let words: string | undefined;
+    // A look costs a hundredth of a vain attempt to connect, of which a start would take twenty.
+    while (words === undefined && !existsSync(o.path)) words = await Promise.race([this.gone, pause()]);
+    for (;;) {
+      try {
+        return await o.connect();
+      } catch (error) {
+        if (!o.mayCome(error)) throw error;
+        words ??= await Promise.race([this.gone, pause()]);
+        if (words !== undefined) throw o.ended(words, error);
+      }
+    }
   }
 
   /** It only reads: nothing is lost when it is ended at once. */

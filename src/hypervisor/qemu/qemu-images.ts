@@ -1,4 +1,3 @@
-import { existsSync } from 'node:fs';
 import { mkdtemp, open, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -20,8 +19,6 @@ const FROM_DEVICE = ['--cache=none', '--aio=native'];
 /** What QEMU says where a file system has no O_DIRECT, and where it was built without Linux AIO. */
 const DIRECT_REFUSED = /O_DIRECT|cache\.direct|aio=native/;
 
-/** Between two looks whether a server that was just started listens already. */
-const LISTEN_PAUSE_MS = 2;
 /**
  * A process that was just killed, or has just let go of its last client, still holds its locks: for a moment, or, killed
  * inside a sync on a busy disk, until that has ended.
@@ -79,29 +76,21 @@ export class QemuImages implements DiskImages {
     }
   }
 
-  /** Connects as soon as the server listens; a server that ends instead has said why. */
-  async #connected(path: string, server: BoundServer, chain: readonly ImageFile[]): Promise<NbdClient> {
-    const ended = server.gone.then((words) => words || 'the server of the image ended without a word');
-    const pause = () => sleep(this.#clock, LISTEN_PAUSE_MS).then(() => undefined);
-    let words: string | undefined;
-    // A look costs a hundredth of a vain attempt to connect, of which a start would take twenty.
-    while (words === undefined && !existsSync(path)) words = await Promise.race([ended, pause()]);
-    for (;;) {
-      try {
-        return await NbdClient.connect({
-          address: { kind: 'unix', path },
-          exportName: '',
-          contexts: ['base:allocation', 'qemu:allocation-depth'],
-          connections: CONNECTIONS,
-          clock: this.#clock,
-        });
-      } catch (error) {
-        // It listens before it opens the image, and when it cannot, it drops who waits.
-        if (!isFailure(error, 'NBD_UNREACHABLE', 'NBD_DISCONNECTED')) throw error;
-        words ??= await Promise.race([ended, pause()]);
-        if (words !== undefined) throw unreadable(chain, words, error);
-      }
-    }
+  #connected(path: string, server: BoundServer, chain: readonly ImageFile[]): Promise<NbdClient> {
+    const clock = this.#clock;
+    const contexts = ['base:allocation', 'qemu:allocation-depth'];
+    return server.connected({
+      ...{ clock, path },
+      connect: () =>
+        NbdClient.connect({
+          ...{ clock, contexts, address: { kind: 'unix', path } },
+          ...{ exportName: '', connections: CONNECTIONS },
+        }),
+      // It listens before it opens the image, and when it cannot, it drops who waits.
+      mayCome: (error) => isFailure(error, 'NBD_UNREACHABLE', 'NBD_DISCONNECTED'),
+      ended: (words, cause) =>
+        unreadable(chain, words || 'the server of the image ended without a word', cause),
+    });
   }
 
   async commit(chain: readonly ImageFile[]): Promise<void> {
