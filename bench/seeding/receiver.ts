@@ -8,7 +8,7 @@ import { systemRandom } from '../../src/lib/random.ts';
 import { loadIdentity, Pairing, PeerDirectory, PeerServer } from '../../src/peer/index.ts';
 import { Zones } from '../../src/recovery-point/index.ts';
 import { Replicas } from '../../src/replica/index.ts';
-import { ReplicationReceiver } from '../../src/replication/index.ts';
+import { NOTHING_AT_HOME, ReplicationReceiver } from '../../src/replication/index.ts';
 import { rssPeakMiB, trusted } from './common.ts';
 
 const dataDirectory = process.argv[2]!;
@@ -23,6 +23,7 @@ const replicas = await Replicas.open(
   dataDirectory,
 );
 const receiver = new ReplicationReceiver({
+  home: NOTHING_AT_HOME,
   replicas,
   wallMs: () => clock.wallMs(),
   log: silentLog,

@@ -215,6 +215,16 @@ export const ForwardRequest = Type.Object(
 );
 export type ForwardRequest = Type.Static<typeof ForwardRequest>;
 
+/** Makes what a failover has brought up the machine itself, at home here. */
+export const AdoptRequest = Type.Object(
+  {
+    /** Name or id; the one that runs, or the only one of a failover, if absent. */
+    branch: Type.Optional(Type.String({ minLength: 1, maxLength: 32 })),
+  },
+  { additionalProperties: false },
+);
+export type AdoptRequest = Type.Static<typeof AdoptRequest>;
+
 export const BranchView = Type.Object({
   branchId: Id,
   name: Type.Optional(Type.String()),
@@ -240,5 +250,7 @@ export const BranchView = Type.Object({
   endsAtMs: Type.Optional(WallTime),
   /** It stands still, because the disk of the site is nearly full. */
   paused: Type.Boolean(),
+  /** It is the disks of a machine that is at home at this site. */
+  adopted: Type.Boolean(),
 });
 export type BranchView = Type.Static<typeof BranchView>;

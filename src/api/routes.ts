@@ -2,6 +2,7 @@ import Type from 'typebox';
 import { ArrivalRule, ArrivalRuleView } from './arrivals.ts';
 import { Done } from './common.ts';
 import {
+  AdoptRequest,
   BranchView,
   CedeRequest,
   FailoverRequest,
@@ -410,6 +411,13 @@ export const ROUTES = {
     path: '/machines/:machine/takeover',
     body: TakeRequest,
     answer: JobView,
+  },
+  'failover.adopt': {
+    ...ofMachine,
+    method: 'POST',
+    path: '/machines/:machine/adoption',
+    body: AdoptRequest,
+    answer: MachineView,
   },
   'failover.rules': { ...plain, method: 'GET', path: '/failover-rules', answer: FailoverRules },
   'failover.changeRules': {

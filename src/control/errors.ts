@@ -138,7 +138,12 @@ export const CONTROL_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'The machine is at home at the other site now: hand it back there (`warmsite failover list` shows it).',
+      'The machine is at home at the other site now: have it replicated back (`warmsite failover adopt` and `vm protect` there) and handed over.',
+  },
+  MACHINE_BRANCH_UNCLEAR: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Name the branch: `warmsite failover list` shows them.',
   },
   MACHINE_NOT_THERE: {
     kind: 'refused',

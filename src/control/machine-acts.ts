@@ -6,6 +6,7 @@ import type {
   PolicyRequest,
   ProtectRequest,
 } from '../api/index.ts';
+import { endingAdoption } from './adoptions.ts';
 import type { Alerts } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
@@ -72,7 +73,8 @@ export class MachineActs {
     const machine = this.#inventory.home(reference);
     const { machineId } = machine.record;
     return this.#audit.acting({ actor, act: 'vm.remove', subject: machineId }, async () => {
-      await this.#machines.remove(machine);
+      const { replica } = this.#inventory.find(machineId);
+      await endingAdoption(replica, machine, () => this.#machines.remove(machine));
       await this.#tokens.remove((trigger) => trigger.machineId === machineId);
       this.#alerts.clearMachine(machineId);
     });

@@ -130,7 +130,7 @@ function freeDiskId({ disks, formerDisks = [] }: MachineRecord): string {
 }
 
 /** What QEMU calls the device that our command line makes for a disk: `query-block`, member `qdev`. */
-function deviceNameOf(diskId: string, bus: MachineConfiguration['disks'][number]['bus']): string {
+export function deviceNameOf(diskId: string, bus: MachineConfiguration['disks'][number]['bus']): string {
   return bus === 'virtio-blk' ? `/machine/peripheral/dev-${diskId}/virtio-backend` : `dev-${diskId}`;
 }
 

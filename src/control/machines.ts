@@ -1,4 +1,4 @@
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type {
   AddDiskRequest,
   AddMachineRequest,
@@ -8,18 +8,21 @@ import type {
   PolicyRequest,
   ProtectRequest,
 } from '../api/index.ts';
+import type { NewHome } from '../failover/index.ts';
 import {
   checkMachineConfiguration,
   HYPERVISOR_ERRORS,
   type Hypervisor,
-  type MachineConfiguration,
+  type RunningMachine,
 } from '../hypervisor/index.ts';
 import { withTimeout } from '../lib/clock.ts';
 import { failuresOf, messageOf } from '../lib/errors.ts';
-import { isId, newId } from '../lib/random.ts';
+import { type Generation, generationsIn } from '../lib/generations.ts';
+import { newId } from '../lib/random.ts';
 import { unlessAborted } from '../lib/unless-aborted.ts';
 import { checkPolicy, DEFAULT_RETENTION, pointFailure } from '../recovery-point/index.ts';
 import {
+  claimElsewhere,
   type MachineRecord,
   ProtectedLayout,
   ProtectedMachine,
@@ -36,9 +39,11 @@ import {
 import { failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
 import { askGuestToEnd } from './guest-end.ts';
-import { attachedDisk, managedDisks, newDisk } from './machine-disks.ts';
+import { newDisk } from './machine-disks.ts';
 import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
 import { placeIn } from './machine-place.ts';
+import { plugIn, unplug } from './machine-plugs.ts';
+import { adoptedRecord, attachedRecord, managedRecord, newestMachine } from './new-machine.ts';
 import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
 import { targetChangeIn, targetIn } from './target-requests.ts';
 
@@ -81,16 +86,15 @@ export class Machines {
     const machines = new Machines(tools);
     const directory = join(tools.dataDirectory, 'protected');
     await tools.files.makeDirectory(directory);
-    for (const machineId of (await tools.files.list(directory)) ?? []) {
-      if (isId(machineId)) await machines.#openOne(machineId);
-    }
+    const found = generationsIn((await tools.files.list(directory)) ?? []);
+    for (const [machineId, generations] of found) await machines.#openOne(machineId, generations);
     return machines;
   }
 
-  async #openOne(machineId: string): Promise<void> {
-    const layout = new ProtectedLayout(this.#tools.dataDirectory, machineId);
-    // A directory without a record is what a creation or a removal that was cut short left.
-    if ((await this.#tools.files.sizeOf(layout.record)) === undefined) return;
+  async #openOne(machineId: string, generations: readonly Generation[]): Promise<void> {
+    const { files, dataDirectory } = this.#tools;
+    const layout = await newestMachine(files, dataDirectory, machineId, generations);
+    if (!layout) return;
     const key = `machine:${machineId}`;
     try {
       this.#adopt(await ProtectedMachine.open(this.#tools, layout));
@@ -156,14 +160,68 @@ export class Machines {
 
   async add(request: AddMachineRequest): Promise<ProtectedMachine> {
     const machineId = newId(this.#tools.clock, this.#tools.random);
+    const about = { machineId, createdAtMs: this.#tools.clock.wallMs() };
     const record =
       'attach' in request
-        ? await this.#attachedRecord(machineId, request.attach)
-        : await this.#managedRecord(machineId, request);
-    refuseTakenName(record.name, this.#records);
-    refuseSecondUuid(record, this.#records);
+        ? await attachedRecord(this.#tools.hypervisor, about, request.attach)
+        : await managedRecord(about, request, this.#runDirectory(machineId));
+    this.#refuseTwins(record, this.#records);
     const layout = new ProtectedLayout(this.#tools.dataDirectory, machineId);
     const machine = await ProtectedMachine.create(this.#tools, layout, record);
+    await machine.attach();
+    this.#adopt(machine);
+    return machine;
+  }
+
+  #refuseTwins(record: MachineRecord, others: readonly MachineRecord[]): void {
+    refuseSharedFiles(record.disks, others);
+    refuseTakenName(record.name, others);
+    refuseSecondUuid(record, others);
+  }
+
+  /** Takes branches of replicas in as machines; one that was at home here before, and has ended, stays as it is beside the new one. */
+  get adopting(): NewHome<ProtectedMachine> {
+    return {
+      check: (adopted) => this.#checkAdopted(adoptedRecord(adopted, this.#tools.clock.wallMs())),
+      create: async (adopted) => {
+        const record = adoptedRecord(adopted, this.#tools.clock.wallMs());
+        this.#checkAdopted(record);
+        return this.#takeIn(record);
+      },
+    };
+  }
+
+  #checkAdopted(record: MachineRecord): void {
+    const { machineId } = record;
+    const broken = this.#broken.find((one) => one.machineId === machineId);
+    if (broken) throw broken.error;
+    const before = this.#open.get(machineId)?.machine;
+    if (before && (!claimElsewhere(before.record) || before.presence.state !== 'stopped')) {
+      const said = `${before.record.name} has not ended at this site where it was at home`;
+      throw controlFailure('MACHINE_EXISTS', said, { context: { machineId } });
+    }
+    this.#refuseTwins(
+      record,
+      this.#records.filter((other) => other.machineId !== machineId),
+    );
+  }
+
+  async #takeIn(record: MachineRecord): Promise<ProtectedMachine> {
+    const { files, dataDirectory } = this.#tools;
+    const { machineId, epoch } = record;
+    const layout = new ProtectedLayout(dataDirectory, machineId, epoch);
+    let machine: ProtectedMachine;
+    try {
+      machine = await ProtectedMachine.create(this.#tools, layout, record);
+    } catch (error) {
+      await files.removeDirectory(layout.directory);
+      throw error;
+    }
+    const before = this.#open.get(machineId)?.machine;
+    if (before) {
+      await this.#unfollow(machineId, { clearAlerts: true });
+      await before.release();
+    }
     await machine.attach();
     this.#adopt(machine);
     return machine;
@@ -204,60 +262,6 @@ export class Machines {
     });
   }
 
-  async #managedRecord(
-    machineId: string,
-    request: Extract<AddMachineRequest, { configuration: unknown }>,
-  ): Promise<MachineRecord> {
-    const configuration = checkMachineConfiguration(request.configuration);
-    const disks = await managedDisks(configuration, request.disks);
-    refuseSharedFiles(disks, this.#records);
-    const run = this.#runDirectory(machineId);
-    return {
-      machineId,
-      name: configuration.name,
-      kind: 'managed',
-      createdAtMs: this.#tools.clock.wallMs(),
-      epoch: 1,
-      configuration,
-      sockets: {
-        qmpPath: join(run, 'qmp'),
-        ...(configuration.guestAgent ? { agentPath: join(run, 'qga') } : {}),
-      },
-      disks,
-      protection: null,
-      ...(request.extraArguments ? { extraArguments: [...request.extraArguments] } : {}),
-    };
-  }
-
-  /** Asks the running machine what it is. Disks that cannot be cut are refused: half a machine is no copy. */
-  async #attachedRecord(
-    machineId: string,
-    attach: Extract<AddMachineRequest, { attach: unknown }>['attach'],
-  ): Promise<MachineRecord> {
-    const sockets = { qmpPath: attach.qmpPath, ...(attach.agentPath ? { agentPath: attach.agentPath } : {}) };
-    await using running = await this.#tools.hypervisor.attach(sockets);
-    const found = await running.disks();
-    const disks = found.map((disk, index) => attachedDisk(disk, `disk${index}`));
-    refuseSharedFiles(disks, this.#records);
-    const diskIds = Object.fromEntries(disks.map(({ deviceName, diskId }) => [deviceName, diskId]));
-    const asked: MachineConfiguration = await running.configuration(diskIds);
-    const configuration = checkMachineConfiguration({
-      ...asked,
-      ...(attach.name ? { name: attach.name } : {}),
-    });
-    return {
-      machineId,
-      name: configuration.name,
-      kind: 'attached',
-      createdAtMs: this.#tools.clock.wallMs(),
-      epoch: 1,
-      configuration,
-      sockets,
-      disks,
-      protection: null,
-    };
-  }
-
   /** Takes a disk into the machine; a protected one has it from its next copy on, which is asked for at once. */
   async addDisk(machine: ProtectedMachine, request: AddDiskRequest): Promise<void> {
     const { state } = await machine.attach();
@@ -290,8 +294,16 @@ export class Machines {
     await machine.release();
     this.#open.delete(machineId);
     this.#tools.loop.identities.forget(machineId);
-    if (isStopped) await this.#tools.files.removeDirectory(this.#runDirectory(machineId));
+    const { sockets, kind } = machine.record;
+    if (isStopped && kind === 'managed') {
+      await unplug(machine.record);
+      await this.#tools.files.removeDirectory(dirname(sockets.qmpPath));
+    }
     await this.#tools.files.removeDirectory(machine.layout.directory);
+    const directory = join(this.#tools.dataDirectory, 'protected');
+    const left = generationsIn((await this.#tools.files.list(directory)) ?? []).get(machineId);
+    // What was at home here before it is shown again, and may be removed in its turn.
+    if (left) await this.#openOne(machineId, left);
   }
 
   /** Sockets and logs of a managed machine. */
@@ -303,7 +315,7 @@ export class Machines {
     if (machine.record.kind !== 'managed') {
       throw controlFailure('MACHINE_NOT_MANAGED', `${machine.record.name} is not started by this site`);
     }
-    await machine.start();
+    await machine.start(() => plugIn(machine.record));
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
@@ -315,7 +327,16 @@ export class Machines {
     await machine.attach();
     const { running } = machine;
     if (!running) return;
-    if (o.force) return running.quit();
+    if (o.force) await running.quit();
+    else await this.#askToEnd(machine, running, o);
+    await unplug(machine.record);
+  }
+
+  async #askToEnd(
+    machine: ProtectedMachine,
+    running: RunningMachine,
+    o: { limitMs?: number; signal?: AbortSignal },
+  ): Promise<void> {
     const limitMs = o.limitMs ?? STOP_LIMIT_MS;
     await askGuestToEnd(this.#tools, running);
     await withTimeout(

@@ -5,6 +5,7 @@ import { OfferedRights, ReplicationReceiver } from '../replication/index.ts';
 import type { Audit } from './audit.ts';
 import type { EventHub } from './event-hub.ts';
 import type { Forwards } from './forwards.ts';
+import type { HomeRights } from './home-rights.ts';
 import type { OlderCopies } from './older-copies.ts';
 import type { Origins } from './origins.ts';
 import { checkRoom } from './receive-floor.ts';
@@ -14,6 +15,7 @@ import type { ReplicaKeeper } from './replica-keeper.ts';
 /** What other sites may do at this one, and who of this site is told. */
 
 interface Told {
+  readonly home: HomeRights;
   readonly replicas: Replicas;
   readonly audit: Audit;
   readonly events: EventHub;
@@ -22,6 +24,7 @@ interface Told {
 /** Takes what other sites bring, and tells those who care for it. */
 export function receiverOf({
   dataDirectory,
+  home,
   replicas,
   origins,
   olderCopies,
@@ -41,8 +44,9 @@ export function receiverOf({
   readonly forwards: Forwards;
 }): ReplicationReceiver {
   return new ReplicationReceiver({
-    ...{ replicas, log, wallMs: () => clock.wallMs() },
-    olderDisks: (...named) => olderCopies.disksFor(...named),
+    ...{ replicas, home, log, wallMs: () => clock.wallMs() },
+    olderDisks: (siteId, name, header) =>
+      olderCopies.disksFor(siteId, name, header) ?? home.formerDisks(siteId, header),
     checkRoom: () => checkRoom(dataDirectory),
     onPublished: (replica, { pointId, sequence }) => {
       const { machineId, sourceSiteId } = replica.record;
@@ -66,13 +70,14 @@ export function receiverOf({
 /** Takes what other sites offer of their rights; whoever waits for it is told. */
 export function offeredRights({
   siteId,
+  home,
   replicas,
   events,
   audit,
   fences,
 }: Told & { readonly siteId: string; readonly fences: ReplicaFences }): OfferedRights {
   return new OfferedRights({
-    ...{ siteId, replicas },
+    ...{ siteId, replicas, home },
     onChanged: (replica) => {
       const { machineId, sourceSiteId, offer, tenure } = replica.record;
       const act = offer ? 'right.offered' : 'right.claimed';

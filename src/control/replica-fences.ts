@@ -76,11 +76,12 @@ export class ReplicaFences {
 
   async #settleOnce(replica: Replica): Promise<void> {
     const { siteId, alerts } = this.#o;
-    const { machineId, machineName: name } = replica.record;
+    const { machineId, machineName: name, adopted } = replica.record;
     const key = `fenced-replica:${machineId}`;
     const { state, claim } = tenureOfReplica(replica.record, siteId);
     const kept = replica.branches.filter(({ purpose }) => purpose === 'failover');
-    if (state !== 'fenced' && (state !== 'follows' || kept.length === 0)) {
+    // At home here: its process is another watch's, and so is its right.
+    if (adopted !== undefined || (state !== 'fenced' && (state !== 'follows' || kept.length === 0))) {
       alerts.clear(key);
       return;
     }

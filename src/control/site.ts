@@ -10,7 +10,7 @@ import type { Random } from '../lib/random.ts';
 import { loadRecord, WARMSITE_VERSION } from '../lib/records.ts';
 import {
   loadIdentity,
-  Pairing,
+  type Pairing,
   PeerClient,
   PeerDirectory,
   PeerServer,
@@ -20,6 +20,7 @@ import {
 import { type SignedStatement, statementBytes, Zones } from '../recovery-point/index.ts';
 import { Replicas, type ReplicaTools } from '../replica/index.ts';
 import { PeerTarget, type ReplicationReceiver } from '../replication/index.ts';
+import { AdoptionActs, settleAdoptions } from './adoptions.ts';
 import { Alerts } from './alerts.ts';
 import { ArrivalActs } from './arrival-acts.ts';
 import { ArrivalRules } from './arrival-rules.ts';
@@ -37,6 +38,7 @@ import { GroupFailovers } from './group-failovers.ts';
 import { GroupPoints } from './group-points.ts';
 import { Groups } from './groups.ts';
 import { HandoverActs } from './handover-acts.ts';
+import { HomeRights } from './home-rights.ts';
 import { Inventory } from './inventory.ts';
 import { Jobs } from './jobs.ts';
 import { MachineActs } from './machine-acts.ts';
@@ -59,6 +61,7 @@ import { RetentionFloor } from './retention-floor.ts';
 import { SeedActs } from './seed-acts.ts';
 import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './site-files.ts';
 import { SiteLock } from './site-lock.ts';
+import { pairingOf } from './site-pairing.ts';
 import { SpaceWatch } from './space-watch.ts';
 import { TargetActs } from './target-acts.ts';
 import { TestKeeper } from './test-keeper.ts';
@@ -133,6 +136,7 @@ export class Site {
   readonly failovers: FailoverActs;
   readonly groupFailovers: GroupFailovers;
   readonly handovers: HandoverActs;
+  readonly adoptions: AdoptionActs;
   readonly arrivals: ArrivalActs;
   readonly replicas: ReplicaActs;
   readonly origins: OriginActs;
@@ -149,13 +153,9 @@ export class Site {
     const { identity, settings, events, alerts, audit, database, tools } = ground;
     const { clock, random, log } = tools;
     const { keeper, fences, links, machines, groups, forwards, pairing, peerServer } = works;
-    const { origins } = ground;
+    const { origins, zones } = ground;
     const inventory = new Inventory({
-      ...{ machines, forwards, origins },
-      replicas: ground.replicas,
-      links,
-      clock,
-      zones: ground.zones,
+      ...{ machines, forwards, origins, links, clock, zones, replicas: ground.replicas },
     });
     const jobs = () => this.jobs;
     this.#ground = ground;
@@ -193,6 +193,7 @@ export class Site {
       ...{ machines, inventory, links, events, audit, clock, log, jobs, target },
       ...{ failovers: works.failovers, acts: this.failovers },
     });
+    this.adoptions = new AdoptionActs({ failovers: works.failovers, machines, inventory, audit });
     const { arrivalRules: rules, floor } = ground;
     this.replicas = new ReplicaActs({
       ...{ replicas, inventory, keeper, forwards, links, audit, alerts, rules, floor, zones: ground.zones },
@@ -401,6 +402,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     machinesHere: () => machines?.running ?? [],
   });
   opening.defer(() => failovers.close());
+  await settleAdoptions({ files, log, alerts }, dataDirectory, replicas);
   await failovers.recover(replicas.list());
   const broken = new BrokenReplicas({
     ...{ replicas, clock, alerts },
@@ -446,24 +448,22 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     ...{ files, clock, random, log, zones, alerts, hypervisor, dataDirectory, machines, target },
   });
   opening.defer(() => groups.close());
-  const pairing = new Pairing({
-    ...{ identity, peers, files, dataDirectory, clock, random },
-    onTokenReuse: ({ tokenId, usedBySiteId, triedBySiteId }) => {
-      const said = `a pairing token was used again, by ${triedBySiteId ?? 'an unknown site'}`;
-      const context = { tokenId, usedBySiteId, triedBySiteId };
-      alerts.raise(`token:${tokenId}`, 'critical', controlFailure('SITE_TOKEN_REUSED', said, { context }));
-    },
-    onPaired: (peer) =>
-      audit.note({ actor: `peer:${peer.siteId}`, act: 'site.paired', subject: peer.siteId }),
-  });
+  const pairing = pairingOf({ identity, peers, files, dataDirectory, clock, random, alerts, audit });
   const fences = new ReplicaFences({ siteId, clock, failovers, replicas, alerts, audit, log });
   opening.defer(() => fences.close());
   fences.begin();
-  const receiver = receiverOf({ ...ground, ...tools, keeper, forwards });
+  const home = new HomeRights({
+    ...{ ...tools, machines, replicas, audit },
+    onTurnedBack: (replica) => {
+      fences.look(replica);
+      keeper.tend(replica);
+    },
+  });
+  const receiver = receiverOf({ ...ground, ...tools, keeper, forwards, home });
   const peerServer = await PeerServer.listen({
     ...settings.peer,
     ...{ identity, peers, pairing, clock, random, log, upload: receiver.upload },
-    calls: { ...receiver.calls, ...offeredRights({ ...ground, siteId, fences }).calls },
+    calls: { ...receiver.calls, ...offeredRights({ ...ground, siteId, fences, home }).calls },
   });
   opening.defer(() => peerServer.close());
   const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock });

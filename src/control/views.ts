@@ -192,6 +192,7 @@ export function replicaView(
 }
 
 function rightHere({ record }: Replica): Pick<NonNullable<MachineView['replica']>, 'right'> {
+  if (record.adopted !== undefined) return { right: 'adopted' };
   if (rightState(record) === 'holds') return { right: 'held' };
   return record.offer ? { right: 'offered' } : {};
 }

@@ -10,6 +10,7 @@ import type { Assertion } from '../recovery-point/index.ts';
 import { type BranchRecord, branchChain, type Replica } from '../replica/index.ts';
 import { AgentPort } from './agent-port.ts';
 import { type AssertionReport, runAssertions } from './assertions.ts';
+import { storeNetworks } from './branch-networks.ts';
 import { storeState } from './branch-state.ts';
 import { proveScreen, type Screen, takePicture } from './console.ts';
 import { type BranchNetwork, branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
@@ -64,6 +65,7 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
   const limits = await loadLimits(tools, replica, branchId);
   const configuration = limited(checkMachineConfiguration(statement.configuration), limits);
   await storeState(tools, replica, branchId, { phase: 'network', keep, hasRun });
+  if (request.network !== 'isolated') await storeNetworks(tools, replica, branchId, request.network);
   const network = await watch.time('network', () => makeNetwork(request, configuration.nics));
   throwIfAborted(signal);
   await storeState(tools, replica, branchId, { phase: 'started', keep, hasRun });

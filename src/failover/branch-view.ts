@@ -26,6 +26,8 @@ export interface BranchView {
   readonly limits: TestLimits;
   /** It stands still, because the disk of the site is nearly full. */
   readonly paused: boolean;
+  /** It is the disks of a machine that is at home here. */
+  readonly adopted: boolean;
 }
 
 export async function viewOf(
@@ -48,6 +50,7 @@ export async function viewOf(
     ownBytes: await ownBytes(replica, branch),
     limits: await loadLimits(tools, replica, branchId),
     paused,
+    adopted: replica.record.adopted === branchId,
   };
 }
 

@@ -13,6 +13,18 @@ export const FAILOVER_ERRORS = {
     remedy:
       'See whether it runs with `warmsite failover list`; `warmsite failover restart` boots its branch again.',
   },
+  FAILOVER_ADOPTED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The machine is at home here: start and stop it with `warmsite vm start` and `vm stop`, hand it over with `warmsite failover cede`. Its points can still be tested.',
+  },
+  FAILOVER_NOT_AT_WORK: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Only what a failover has brought up can become the machine: `warmsite failover list` shows the branches. One that did not come up is booted again with `warmsite failover restart`.',
+  },
   FAILOVER_FENCED: {
     kind: 'refused',
     retry: 'never',

@@ -1,4 +1,4 @@
-import { processesOfRun, runPaths } from '../hypervisor/index.ts';
+import { processesOfRun } from '../hypervisor/index.ts';
 import { type Failure, isFailure } from '../lib/errors.ts';
 import { isId } from '../lib/random.ts';
 import {
@@ -9,8 +9,9 @@ import {
   type Replica,
   removeBranch,
 } from '../replica/index.ts';
+import { adoptBranch, type NewHome } from './adoption.ts';
 import { runDirectoryOf } from './branch-machine.ts';
-import { loadState, recoveryOf, storeState } from './branch-state.ts';
+import { endAndRemove, recoverBranch } from './branch-recovery.ts';
 import { type BranchView, viewOf } from './branch-view.ts';
 import { type AttemptRequest, BringUp } from './bring-up.ts';
 import { candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
@@ -31,7 +32,14 @@ import { shutsDown } from './power-off.ts';
 import { checkNotPrepared, type PrepareOptions, prepareBranch } from './prepared.ts';
 import { checkProbes } from './probe.ts';
 import { type FailoverReport, Stopwatch } from './report.ts';
-import { checkNotFenced, checkNotTaken, offeredPoint, seizeRight, takeRight } from './right.ts';
+import {
+  checkNotAdopted,
+  checkNotFenced,
+  checkNotTaken,
+  offeredPoint,
+  seizeRight,
+  takeRight,
+} from './right.ts';
 import { rollForward } from './roll-forward.ts';
 import { type Attempt, otherDisksAt, RunUnderWay } from './run-under-way.ts';
 import { TestGuard } from './test-guard.ts';
@@ -209,6 +217,7 @@ export class Failovers {
     options: StopOptions,
   ): Promise<'shut-down' | 'powered-off' | 'not-running'> {
     const branch = findBranch(replica, branchId);
+    checkNotAdopted(replica, branch.branchId);
     return this.#live.exclusively(branch.branchId, () => this.#stop(replica, branch, options));
   }
 
@@ -320,6 +329,19 @@ export class Failovers {
     return this.#bootAgain(branch, { ...o, networks, reason, probes: [] });
   }
 
+  /**
+   * Makes what a failover has brought up the machine itself, which is at home here from now on: it runs on, and its site's process
+   * for it is not this one any more. What `home` creates is durable on return, and decides: if that fails, the branch is what it was.
+   * Throws FAILOVER_NOT_AT_WORK, FAILOVER_FENCED, FAILOVER_ADOPTED, FAILOVER_RUNS_ALREADY, FAILOVER_BRANCH_BUSY, REPLICA_IN_USE.
+   */
+  adopt<T>(replica: Replica, branchId: string, home: NewHome<T>): Promise<T> {
+    const branch = findBranch(replica, branchId);
+    checkNotFenced(this.#tools, replica);
+    const { tools, live } = { tools: this.#tools, live: this.#live };
+    const work = () => live.exclusively(branchId, () => adoptBranch({ tools, live }, replica, branch, home));
+    return this.#alone(replica, work, branchId);
+  }
+
   /** Starts a machine within `work` as far as others let it; `except` is the branch that gives way to it. */
   async #admitted<T>(
     purpose: 'test' | 'failover',
@@ -335,6 +357,7 @@ export class Failovers {
   /** No two machines of one replica's failovers run at a time. Throws FAILOVER_RUNS_ALREADY. */
   async #alone<T>(replica: Replica, work: () => Promise<T>, except?: string): Promise<T> {
     const { machineId } = replica.record;
+    checkNotAdopted(replica);
     if (this.#startingMachines.has(machineId)) throw runsAlready(replica);
     this.#startingMachines.add(machineId);
     try {
@@ -385,12 +408,9 @@ export class Failovers {
    */
   async cleanup(replica: Replica, branchId: string): Promise<boolean> {
     if (!isId(branchId)) return false;
-    return this.#live.exclusively(branchId, async () => {
-      await this.#live.end(branchId);
-      if ((await this.#tools.files.list(replica.layout.branch(branchId))) === undefined) return false;
-      await removeBranch(this.#tools.files, replica, branchId);
-      return true;
-    });
+    checkNotAdopted(replica, branchId);
+    const { tools, live } = { tools: this.#tools, live: this.#live };
+    return live.exclusively(branchId, () => endAndRemove({ tools, live }, replica, branchId));
   }
 
   list(replica: Replica): Promise<readonly BranchView[]> {
@@ -430,7 +450,7 @@ export class Failovers {
     for (const replica of replicas) {
       for (const branch of replica.branches) {
         try {
-          await this.#recoverBranch(replica, branch);
+          await recoverBranch({ tools: this.#tools, live: this.#live }, replica, branch);
         } catch (error) {
           if (!isFailure(error)) throw error;
           this.#tools.log.error('branch.not-recovered', {
@@ -440,34 +460,6 @@ export class Failovers {
         }
       }
     }
-  }
-
-  async #recoverBranch(replica: Replica, branch: BranchRecord): Promise<void> {
-    const { branchId, purpose } = branch;
-    const state = await loadState(this.#tools, replica, branchId);
-    const runDirectory = runDirectoryOf(this.#tools, branchId);
-    const running = (await processesOfRun(runDirectory)).length > 0;
-    const keep = state?.keep ?? false;
-    const recovery = recoveryOf({
-      ...{ purpose, phase: state?.phase, keep, running, hasRun: state?.hasRun ?? false },
-    });
-    this.#tools.log.info('branch.recovery', { branchId, purpose, phase: state?.phase, running, recovery });
-    if (recovery === 'remove') {
-      await this.cleanup(replica, branchId);
-      return;
-    }
-    if (recovery === 'keep-files') {
-      await this.#live.end(branchId);
-      if (state && state.phase !== 'failed' && state.phase !== 'prepared') {
-        await storeState(this.#tools, replica, branchId, { phase: 'stopped', keep });
-      }
-      return;
-    }
-    // Taken before anything can fail: the process reads the layers whether or not we can talk to it.
-    const releaseLayers = await replica.holdLayers('open');
-    const { qmpPath, agentPath } = runPaths(runDirectory);
-    const machine = await this.#tools.hypervisor.attach({ qmpPath, agentPath });
-    this.#live.adopt({ replica, branch, machine, releaseLayers });
   }
 
   async #about(replica: Replica, kind: FailoverReport['kind'], choice: PointChoice) {

@@ -25,6 +25,7 @@
  * stay unplugged and the report says so. Sources: PPM (netpbm), PNG (RFC 2083), Linux console escapes
  * (console_codes(4)).
  */
+export type { AdoptedBranch, NewHome } from './adoption.ts';
 export { isApplicationProofOf, loadApplicationProof } from './application-proof.ts';
 export type { AssertionReport } from './assertions.ts';
 export { isBootProofOf, loadBootProof, provenPoints } from './boot-proof.ts';
@@ -34,7 +35,7 @@ export { consoleCommand, consoleScript, readNonce, readNonceOf } from './console
 export { CpuGroups } from './cpu-groups.ts';
 export { FAILOVER_ERRORS } from './errors.ts';
 export { Failovers } from './failovers.ts';
-export type { NetworkReport, NicMapping } from './network.ts';
+export { branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
 export type { StartOptions, TakeOptions, TestOptions } from './options.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
 export { shutsDown } from './power-off.ts';

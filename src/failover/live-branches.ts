@@ -68,6 +68,14 @@ export class LiveBranches {
     live?.releaseLayers();
   }
 
+  /** Lets go of one machine, which runs on; whoever takes it up sees to its layers. */
+  async letGo(branchId: string): Promise<void> {
+    const live = this.#live.get(branchId);
+    this.#live.delete(branchId);
+    await live?.machine.disconnect();
+    live?.releaseLayers();
+  }
+
   /** Throws FAILOVER_BRANCH_BUSY. */
   async exclusively<T>(branchId: string, work: () => Promise<T>): Promise<T> {
     if (this.#busy.has(branchId)) {

@@ -59,6 +59,14 @@ export function checkNotFenced({ siteId }: Pick<FailoverTools, 'siteId'>, { reco
   throw failoverFailure('FAILOVER_FENCED', said, { context: { siteId: claim.siteId, epoch: claim.epoch } });
 }
 
+/** A replica whose machine is at home here has no more to say of it; with a branch: that one is its disks. Throws FAILOVER_ADOPTED. */
+export function checkNotAdopted({ record }: Pick<Replica, 'record'>, branchId?: string): void {
+  const { adopted, machineName } = record;
+  if (adopted === undefined || (branchId !== undefined && adopted !== branchId)) return;
+  const said = `${machineName} is at home at this site: its disks lie upon branch ${adopted}`;
+  throw failoverFailure('FAILOVER_ADOPTED', said, { context: { branchId: adopted } });
+}
+
 function notOffered({ record: { machineId, machineName } }: Replica) {
   const said = `nobody has offered ${machineName} to this site`;
   return failoverFailure('FAILOVER_NOT_OFFERED', said, { context: { machineId } });

@@ -1,4 +1,4 @@
-import type { DeltaProgress } from '../delta/index.ts';
+import type { DeltaHeader, DeltaProgress } from '../delta/index.ts';
 import type { Failure } from '../lib/errors.ts';
 import type { PointStatement } from '../recovery-point/index.ts';
 import { replicaFailure } from './errors.ts';
@@ -94,6 +94,17 @@ export function checkNotNeeded(
   throw replicaFailure('REPLICA_NEEDED', `the replica of ${machineName} has ${needs.join(', ')}`, {
     context: { machineId, needs: needs.join(', ') },
   });
+}
+
+/** A failover may have raised the epoch while the delta came in: its source is fenced off then. Throws REPLICA_SESSION_OUTDATED. */
+export function checkEpoch({ epoch: held }: ReplicaRecord, { epoch, pointId }: DeltaHeader): void {
+  if (epoch === held) return;
+  const said = `the delta is of epoch ${epoch}, the replica of ${held}`;
+  throw replicaFailure('REPLICA_SESSION_OUTDATED', said, { context: { pointId, offered: epoch, held } });
+}
+
+export function mergeUnfinished(): Failure {
+  return replicaFailure('REPLICA_IN_USE', 'an interrupted merge must end first, and the replica is read');
 }
 
 /** What is said to those who come to a replica that has been given up. */

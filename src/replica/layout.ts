@@ -1,14 +1,15 @@
 import { join } from 'node:path';
 import { assert } from '../lib/assert.ts';
+import { type Generation, generationName } from '../lib/generations.ts';
 import { isId } from '../lib/random.ts';
 
 /** Where the parts of one machine's replica lie. Only ids become path parts, never names. */
 export class ReplicaLayout {
   readonly directory: string;
 
-  constructor(dataDirectory: string, machineId: string) {
+  constructor(dataDirectory: string, machineId: string, generation?: Generation) {
     assert(isId(machineId), 'a machine id names a directory');
-    this.directory = join(dataDirectory, 'replicas', machineId);
+    this.directory = join(dataDirectory, 'replicas', generationName(machineId, generation));
   }
 
   /** Beside the directory: a person has decided that all of it goes. */

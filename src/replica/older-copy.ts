@@ -18,6 +18,8 @@ import { replicaFailure } from './errors.ts';
 /** A file that somebody says is an older copy of a disk. */
 export interface OlderFile extends ImageFile {
   readonly diskId: string;
+  /** The files that it lies upon, the oldest first; absent: it is whole. */
+  readonly below?: readonly ImageFile[];
 }
 
 /** Blocks of one disk, of which digests are asked for. */
@@ -192,8 +194,9 @@ async function openCopy(
   sizeBytes: number,
   blockBytes: number,
 ): Promise<OpenCopy> {
-  await checkOlderFile(files, file);
-  const reader = await images.open([{ path: file.path, format: file.format }]);
+  const { path, format, below } = file;
+  if (!below) await checkOlderFile(files, file);
+  const reader = await images.open([...(below ?? []), { path, format }]);
   try {
     const { data } = await reader.contentExtents();
     // The last block of the disk may be short; the last one of a shorter file is none.

@@ -19,29 +19,34 @@ const ReplicaRecordSchema = Type.Object({
   tenure: Type.Optional(Tenure),
   /** The holder offers its right to this site; the machine has ended there, and this point is its last state. */
   offer: Type.Optional(Type.Object({ claim: Claim, pointId: Type.String() })),
+  /** The machine is at home here: its disks lie upon this branch. Nothing is received or merged, so that they stay as they are. */
+  adopted: Type.Optional(Type.String()),
 });
 /** `replica.json`: whose replica this is. */
 export type ReplicaRecord = Type.Static<typeof ReplicaRecordSchema>;
-export const REPLICA_RECORD = recordKind('replica', 4, ReplicaRecordSchema, (value, version) =>
+export const REPLICA_RECORD = recordKind('replica', 5, ReplicaRecordSchema, (value, version) =>
   version >= 2
     ? value
     : { ...value, retention: retentionOfOld((value as { retention?: unknown }).retention) },
 );
+const REPLICA_RECORD_4 = recordKind('replica', 4, ReplicaRecordSchema);
 const REPLICA_RECORD_3 = recordKind('replica', 3, ReplicaRecordSchema);
 const REPLICA_RECORD_2 = recordKind('replica', 2, ReplicaRecordSchema);
 
 /**
  * A program that knows nothing of forwarded points would take them for damage, and their source for the one that brings them. One
- * that knows nothing of tenures would not know that the machine may run here, or has been offered.
+ * that knows nothing of tenures would not know that the machine may run here, or has been offered; one that knows nothing of
+ * adoptions would merge what a machine runs on.
  */
-export function replicaKind({ viaSiteId, tenure, offer }: ReplicaRecord): typeof REPLICA_RECORD {
-  if (tenure || offer) return REPLICA_RECORD;
+export function replicaKind({ viaSiteId, tenure, offer, adopted }: ReplicaRecord): typeof REPLICA_RECORD {
+  if (adopted !== undefined) return REPLICA_RECORD;
+  if (tenure || offer) return REPLICA_RECORD_4;
   return viaSiteId === undefined ? REPLICA_RECORD_2 : REPLICA_RECORD_3;
 }
 
 /** What may change of a replica beside its points. */
 export type ReplicaChange = Partial<
-  Pick<ReplicaRecord, 'retention' | 'epoch' | 'machineName' | 'tenure' | 'offer'>
+  Pick<ReplicaRecord, 'retention' | 'epoch' | 'machineName' | 'tenure' | 'offer' | 'adopted'>
 >;
 
 /** What changes, as the record is at that moment; undefined: nothing. */

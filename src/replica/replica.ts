@@ -1,5 +1,5 @@
 import { join } from 'node:path';
-import type { DeltaHeader, DigestTree } from '../delta/index.ts';
+import type { DigestTree } from '../delta/index.ts';
 import type { ImageFile } from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
@@ -14,9 +14,11 @@ import { listBranches } from './branch.ts';
 import {
   type Acknowledgement,
   acknowledgementOf,
+  checkEpoch,
   checkNotNeeded,
   diskIdsOf,
   type Incoming,
+  mergeUnfinished,
   type ReplicaDescription,
   type ReplicaPoint,
   removedFailure,
@@ -221,10 +223,7 @@ export class Replica {
     return this.#write(async () => {
       const unfinished = await pendingMerge(mergeTools(this.#tools, this.layout));
       if (unfinished?.kind === 'fold' && this.#readers > 0) {
-        throw replicaFailure(
-          'REPLICA_IN_USE',
-          'an interrupted merge must end first, and the replica is read',
-        );
+        throw mergeUnfinished();
       }
       const state = await loadState(this.#tools, this.layout, this.#record.machineId);
       this.#points = state.points;
@@ -239,7 +238,7 @@ export class Replica {
     signed: SignedStatement,
     receivedBytes: number,
   ): Promise<Acknowledgement> {
-    this.#checkEpoch(session.header);
+    checkEpoch(this.#record, session.header);
     const point = await publishReceived({
       ...this.#tools,
       layout: this.layout,
@@ -255,17 +254,6 @@ export class Replica {
     this.#trees = point.trees;
     this.#incoming = null;
     return acknowledgementOf(this.newest!, this.awaitsSeed);
-  }
-
-  /** A failover may have raised the epoch while the delta came in: its source is fenced off then. */
-  #checkEpoch(header: DeltaHeader): void {
-    const held = this.#record.epoch;
-    if (header.epoch === held) return;
-    throw replicaFailure(
-      'REPLICA_SESSION_OUTDATED',
-      `the delta is of epoch ${header.epoch}, the replica of ${held}`,
-      { context: { pointId: header.pointId, offered: header.epoch, held } },
-    );
   }
 
   async #readStream(session: ReceiveSession, source: AsyncIterable<Uint8Array>, o: ReceiveOptions) {
@@ -304,6 +292,7 @@ export class Replica {
    */
   retire(policy: RetentionPolicy, proven: Proven, others?: () => Promise<Others>): Promise<number> {
     return this.#write(async () => {
+      if (this.#record.adopted !== undefined) return 0;
       let retired = await this.#endMerge();
       if (this.#points.isLosing || (this.awaitsSeed && this.#isOutdated)) return retired;
       for (;;) {
@@ -479,10 +468,15 @@ export class Replica {
     });
   }
 
-  /** Durable on return. `change` is asked beside no other change; undefined: all stays as it is. */
+  /**
+   * Durable on return. `change` is asked beside no other change; undefined: all stays as it is. Throws REPLICA_IN_USE if its files are
+   * to stay as they are from now on, and a merge that was interrupted cannot be ended before.
+   */
   update(change: ReplicaUpdate): Promise<void> {
     return this.#write(async () => {
       const record = updated(this.#record, change);
+      if (record.adopted !== undefined) await this.#endMerge();
+      if (record.adopted !== undefined && this.#points.isLosing) throw mergeUnfinished();
       if (record !== this.#record) await storeReplica(this.#tools.files, this.layout, record);
       this.#record = record;
     });

@@ -2,8 +2,8 @@ import { dirname, join } from 'node:path';
 import type { DeltaHeader } from '../delta/index.ts';
 import { messageOf } from '../lib/errors.ts';
 import { type FileSystem, publishFile } from '../lib/files.ts';
+import { type Generation, generationsIn } from '../lib/generations.ts';
 import { Mutex } from '../lib/mutex.ts';
-import { isId } from '../lib/random.ts';
 import { replicaFailure } from './errors.ts';
 import { ReplicaLayout } from './layout.ts';
 import type { ReplicaRecord } from './records.ts';
@@ -57,9 +57,10 @@ export class Replicas {
     await tools.files.makeDirectory(directory);
     const open = new Map<string, Replica>();
     const broken: BrokenReplica[] = [];
-    for (const machineId of await machineIdsIn(tools.files, directory)) {
+    for (const [machineId, generations] of await generationsOf(tools.files, directory)) {
       try {
-        const replica = await openWhatIsThere(tools, new ReplicaLayout(dataDirectory, machineId), merge);
+        const layouts = layoutsOf(dataDirectory, machineId, generations);
+        const replica = await openWhatIsThere(tools, layouts, merge);
         if (replica) open.set(machineId, replica);
       } catch (error) {
         tools.log.error('replica.broken', { machineId, reason: messageOf(error) });
@@ -83,11 +84,7 @@ export class Replicas {
       const opened: Replica[] = [];
       for (const { machineId } of this.broken) {
         try {
-          const replica = await openWhatIsThere(
-            this.#tools,
-            new ReplicaLayout(this.#dataDirectory, machineId),
-            'ended',
-          );
+          const replica = await openWhatIsThere(this.#tools, await this.#layouts(machineId), 'ended');
           if (replica) await prepare(replica);
           this.#broken.delete(machineId);
           if (!replica) continue;
@@ -120,18 +117,31 @@ export class Replicas {
     });
   }
 
-  /** The replica that an offered delta belongs to; made if its machine is new here. */
+  /** The directories of a machine that there are, the newest generation first. */
+  async #layouts(machineId: string): Promise<readonly ReplicaLayout[]> {
+    const directory = join(this.#dataDirectory, 'replicas');
+    const generations = (await generationsOf(this.#tools.files, directory)).get(machineId) ?? [];
+    return layoutsOf(this.#dataDirectory, machineId, generations);
+  }
+
+  /**
+   * The replica that an offered delta belongs to; made if its machine is new here. One upon which the machine ran here is not
+   * received into any more: its machine begins anew, in the generation that is given, and the files of the old one stay.
+   */
   async forOffer(
     header: Pick<DeltaHeader, 'machineId' | 'epoch'>,
-    o: Pick<ReplicaRecord, 'sourceSiteId' | 'viaSiteId' | 'machineName' | 'retention'>,
+    o: Pick<ReplicaRecord, 'sourceSiteId' | 'viaSiteId' | 'machineName' | 'retention'> & {
+      readonly generation?: Generation;
+    },
   ): Promise<Replica> {
     const known = this.#open.get(header.machineId);
-    if (known) return known;
+    const isOver = known?.record.adopted !== undefined && o.generation !== undefined;
+    if (known && !isOver) return known;
     if (this.#broken.has(header.machineId)) return this.need(header.machineId);
     await this.#removing.get(header.machineId);
     const underWay = this.#making.get(header.machineId);
     if (underWay) return underWay;
-    const layout = new ReplicaLayout(this.#dataDirectory, header.machineId);
+    const layout = new ReplicaLayout(this.#dataDirectory, header.machineId, o.generation);
     const making = Replica.create(this.#tools, layout, {
       machineId: header.machineId,
       machineName: o.machineName,
@@ -163,8 +173,10 @@ export class Replicas {
 
   async #remove(machineId: string): Promise<void> {
     const { files } = this.#tools;
-    const layout = new ReplicaLayout(this.#dataDirectory, machineId);
     const broken = this.#broken.get(machineId);
+    // One that cannot be opened is the newest that there is.
+    const known = this.#open.get(machineId)?.layout ?? (await this.#layouts(machineId))[0];
+    const layout = known ?? new ReplicaLayout(this.#dataDirectory, machineId);
     const decide = () => publishFile(files, layout.removal, new Uint8Array());
     if (broken) {
       await checkNoBranches(files, layout);
@@ -181,6 +193,8 @@ export class Replicas {
     this.#removing.set(machineId, removing);
     try {
       await removing;
+      const older = await openWhatIsThere(this.#tools, await this.#layouts(machineId), 'left');
+      if (older) this.#open.set(machineId, older);
     } catch (error) {
       // What is left is no replica any more; it is listed until a repeated removal, or the next open, ends it.
       this.#broken.set(machineId, { machineId, error: asError(error) });
@@ -192,22 +206,33 @@ export class Replicas {
 }
 
 /** A replica that is being removed may have its sign left alone. */
-async function machineIdsIn(files: FileSystem, directory: string): Promise<ReadonlySet<string>> {
+async function generationsOf(
+  files: FileSystem,
+  directory: string,
+): Promise<ReadonlyMap<string, readonly Generation[]>> {
   const names = (await files.list(directory)) ?? [];
-  return new Set(names.map((name) => name.replace(/\.removed$/, '')).filter(isId));
+  return generationsIn(names.map((name) => name.replace(/\.removed$/, '')));
 }
 
-/** Undefined where nothing was ever accepted, or a removal was to be ended. */
+function layoutsOf(
+  dataDirectory: string,
+  machineId: string,
+  generations: readonly Generation[],
+): readonly ReplicaLayout[] {
+  return generations.map((generation) => new ReplicaLayout(dataDirectory, machineId, generation));
+}
+
+/** The newest generation into which anything was ever accepted and whose removal was not begun; undefined if there is none. */
 async function openWhatIsThere(
   tools: ReplicaTools,
-  layout: ReplicaLayout,
+  layouts: readonly ReplicaLayout[],
   merge: InterruptedMerge,
 ): Promise<Replica | undefined> {
-  if (await isBeingRemoved(tools.files, layout)) {
-    await endRemoval(tools.files, layout);
-    return undefined;
+  for (const layout of layouts) {
+    if (await isBeingRemoved(tools.files, layout)) await endRemoval(tools.files, layout);
+    else if (!(await isHalfMade(tools.files, layout))) return Replica.open(tools, layout, merge);
   }
-  return (await isHalfMade(tools.files, layout)) ? undefined : Replica.open(tools, layout, merge);
+  return undefined;
 }
 
 async function isBeingRemoved(files: FileSystem, layout: ReplicaLayout): Promise<boolean> {

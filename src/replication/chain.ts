@@ -127,10 +127,14 @@ export function configurationAt(machine: MachineRecord, cut: CutRecord): Machine
   };
 }
 
+/** Makes what the NICs of a machine are plugged into that is about to start. */
+export type Plugging = () => Promise<StartRequest['networks']>;
+
 /** How a managed machine is started: with the disks that are cut, on their tips. */
 export function startRequestOf(
   { configuration, extraArguments, disks, sockets }: MachineRecord,
   cuts: readonly CutRecord[],
+  networks?: StartRequest['networks'],
 ): StartRequest {
   const present = new Map(presentOf(disks).map((disk) => [disk.diskId, chainOf(disk, cuts)]));
   return {
@@ -141,6 +145,7 @@ export function startRequestOf(
     disks: Object.fromEntries(present),
     runDirectory: dirname(sockets.qmpPath),
     ...(extraArguments ? { extraArguments } : {}),
+    ...(networks ? { networks } : {}),
   };
 }
 

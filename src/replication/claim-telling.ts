@@ -12,8 +12,9 @@ export async function describedTo(
   { machineId, epoch }: Pick<MachineRecord, 'machineId' | 'epoch'>,
   siteId: string,
   signal?: AbortSignal,
+  acknowledged?: string,
 ): Promise<ReplicaDescription | null> {
-  const replica = await target.describe(machineId, signal);
+  const replica = await target.describe(machineId, signal, acknowledged);
   if (!replica || replica.epoch >= epoch || !target.rights) return replica;
   try {
     await target.rights.claim(machineId, { epoch, siteId }, signal);
@@ -22,5 +23,5 @@ export async function describedTo(
     if (isFailure(error, 'PEER_CALL_UNKNOWN')) return replica;
     throw error;
   }
-  return target.describe(machineId, signal);
+  return target.describe(machineId, signal, acknowledged);
 }

@@ -173,7 +173,8 @@ export class Delivery {
   }
 
   async #deliverNext(target: ReplicationTarget, signal?: AbortSignal): Promise<ReplicateOutcome> {
-    const replica = await describedTo(target, this.#machine().record, this.#tools.siteId, signal);
+    const known = this.#record.acknowledged?.pointId;
+    const replica = await describedTo(target, this.#machine().record, this.#tools.siteId, signal, known);
     if (this.#record.seed?.state === 'awaited' && replica?.newest?.level === 'verified') {
       // It has come: from here on the target's points are whole.
       await this.#store({ seed: undefined });

@@ -44,6 +44,18 @@ export const REPLICATION_ERRORS = {
     remedy:
       'Both sites had brought the machine up, and the other one has the higher claim. Look at what was written here in a test of the branch, bring over what is wanted, and remove the branch: `warmsite failover cleanup --discard-writes`.',
   },
+  REPLICATION_HELD_HERE: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Look at both sites who holds the machine (`warmsite vm show`). It is handed over where it runs, by `warmsite failover cede`; what stands in the way of a machine that has been lost for good is removed by `warmsite vm remove` where it is not wanted.',
+  },
+  REPLICATION_NOT_ENDED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'The copy begins by itself when that has ended at the site to which it goes: a machine that was brought up elsewhere is being ended there; branches that somebody has kept are removed by `warmsite failover cleanup`.',
+  },
   PROTECTION_DISK_GONE: {
     kind: 'refused',
     retry: 'later',

@@ -27,7 +27,14 @@ export type { NewDisk } from './disk-changes.ts';
 export { REPLICATION_ERRORS } from './errors.ts';
 export type { ForwardPolicy } from './forward-records.ts';
 export { Forwarding, type ForwardTools } from './forwarding.ts';
+export {
+  type Arrival,
+  type HomeMachine as SpeakingMachine,
+  type HomeMachines,
+  NOTHING_AT_HOME,
+} from './home-machines.ts';
 export { ProtectedLayout } from './layout.ts';
+export { openMachineFiles } from './machine-files.ts';
 export type { MachinePlace } from './machine-move.ts';
 export { type GuestStandstill, type MachinePresence, standstillOf } from './machine-presence.ts';
 export { checkHeld, claimElsewhere, notHeldFailure } from './machine-tenure.ts';

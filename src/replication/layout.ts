@@ -1,14 +1,15 @@
 import { join } from 'node:path';
 import { assert } from '../lib/assert.ts';
+import { type Generation, generationName } from '../lib/generations.ts';
 import { isId } from '../lib/random.ts';
 
 /** Where the protected side keeps what belongs to one machine. Only ids become path parts, never names. */
 export class ProtectedLayout {
   readonly directory: string;
 
-  constructor(dataDirectory: string, machineId: string) {
+  constructor(dataDirectory: string, machineId: string, generation?: Generation) {
     assert(isId(machineId), 'a machine id names a directory');
-    this.directory = join(dataDirectory, 'protected', machineId);
+    this.directory = join(dataDirectory, 'protected', generationName(machineId, generation));
   }
 
   get record(): string {

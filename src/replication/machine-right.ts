@@ -1,4 +1,11 @@
-import { afterCeding, afterSeizing, type Claim, type Tenure, withdrawalOf } from '../recovery-point/index.ts';
+import {
+  afterCeding,
+  afterSeizing,
+  afterSettingApart,
+  type Claim,
+  type Tenure,
+  withdrawalOf,
+} from '../recovery-point/index.ts';
 import { happened } from './chain.ts';
 import type { Deliveries } from './deliveries.ts';
 import { replicationFailure } from './errors.ts';
@@ -140,6 +147,21 @@ export class MachineRight {
       if (!seized) throw notCeded(record().name);
       await this.#store(standingAs(record(), seized));
       return this.tenure;
+    });
+  }
+
+  /**
+   * The machine has ended here, and what it wrote under the lost claim stays as it is: this site follows. With `left` the replica that
+   * its disks lie upon goes on without it, and it is the machine of no branch any more.
+   */
+  setApart({ left }: { readonly left: boolean }): Promise<void> {
+    return this.#o.alone(async () => {
+      const { adopted, ...others } = this.#o.ground().record();
+      const before = this.tenure;
+      const after = afterSettingApart(before);
+      if (after === before && (!left || adopted === undefined)) return;
+      const record = left || adopted === undefined ? others : { ...others, adopted };
+      await this.#store(standingAs(record, after));
     });
   }
 

@@ -3,7 +3,7 @@ import { Value } from 'typebox/value';
 import type { Json } from '../lib/canonical-json.ts';
 import { ID_PATTERN } from '../lib/random.ts';
 import type { CallHandler, PeerClient } from '../peer/index.ts';
-import { afterHearing, afterWithdrawal, Claim } from '../recovery-point/index.ts';
+import { afterHearing, afterWithdrawal, Claim, type Tenure } from '../recovery-point/index.ts';
 import {
   type Replica,
   type ReplicaDecision,
@@ -13,6 +13,7 @@ import {
   withTenure,
 } from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
+import type { HomeMachine, HomeMachines } from './home-machines.ts';
 import type { RightAnswer, RightsTarget } from './target.ts';
 
 const Id = Type.String({ pattern: ID_PATTERN });
@@ -29,6 +30,7 @@ const Answer = Type.Object({
 export interface OfferedRightsTools {
   readonly siteId: string;
   readonly replicas: Pick<Replicas, 'need'>;
+  readonly home: HomeMachines;
   /** After something has become durable: an offer, its end, or that this site does not hold the machine any more. */
   readonly onChanged: (replica: Replica) => void;
 }
@@ -50,9 +52,11 @@ export class OfferedRights {
   }
 
   /** Who holds the machine here by a lower claim is fenced. */
-  #claimed(peerId: string, { machineId, claim }: Type.Static<typeof ClaimBody>): Promise<Json> {
-    const replica = this.#needOf(peerId, machineId);
+  async #claimed(peerId: string, { machineId, claim }: Type.Static<typeof ClaimBody>): Promise<Json> {
     if (claim.siteId !== peerId) throw invalid();
+    const home = this.#homeOf(peerId, machineId);
+    if (home) return answerOf(await home.hear(claim));
+    const replica = this.#needOf(peerId, machineId);
     return this.#changing(replica, (record) => {
       const before = tenureOfReplica(record, this.#o.siteId);
       const after = afterHearing(before, this.#o.siteId, claim);
@@ -64,10 +68,13 @@ export class OfferedRights {
     peerId: string,
     { machineId, claim, offer, pointId }: Type.Static<typeof OfferBody>,
   ): Promise<Json> {
-    const replica = this.#needOf(peerId, machineId);
     const fits =
       claim.siteId === peerId && offer.siteId === this.#o.siteId && offer.epoch === claim.epoch + 1;
     if (!fits) throw invalid();
+    // It was taken, and is at home here since.
+    const home = this.#homeOf(peerId, machineId);
+    if (home) return answerOf(home.tenure);
+    const replica = this.#needOf(peerId, machineId);
     return this.#changing(replica, (record) => {
       const change = withOffer(record, this.#o.siteId, { claim: offer, pointId });
       if (change) this.#checkLastState(replica, pointId);
@@ -75,9 +82,14 @@ export class OfferedRights {
     });
   }
 
-  #withdrawn(peerId: string, { machineId, withdrawal }: Type.Static<typeof WithdrawBody>): Promise<Json> {
-    const replica = this.#needOf(peerId, machineId);
+  async #withdrawn(
+    peerId: string,
+    { machineId, withdrawal }: Type.Static<typeof WithdrawBody>,
+  ): Promise<Json> {
     if (withdrawal.siteId !== peerId) throw invalid();
+    const home = this.#homeOf(peerId, machineId);
+    if (home) return answerOf(home.tenure);
+    const replica = this.#needOf(peerId, machineId);
     return this.#changing(replica, (record) => {
       const before = tenureOfReplica(record, this.#o.siteId);
       const after = afterWithdrawal(before, withdrawal);
@@ -89,8 +101,14 @@ export class OfferedRights {
     const before = replica.record;
     await replica.update(change);
     if (replica.record !== before) this.#o.onChanged(replica);
-    const { claim, state } = tenureOfReplica(replica.record, this.#o.siteId);
-    return { claim: { ...claim }, state };
+    return answerOf(tenureOfReplica(replica.record, this.#o.siteId));
+  }
+
+  /** Throws REPLICATION_NOT_YOURS for whoever has nothing to do with it. */
+  #homeOf(peerId: string, machineId: string): HomeMachine | undefined {
+    const home = this.#o.home.of(machineId);
+    if (home && !home.concerns(peerId)) throw notYours(machineId);
+    return home;
   }
 
   #checkLastState(replica: Replica, pointId: string): void {
@@ -105,9 +123,17 @@ export class OfferedRights {
     const replica = this.#o.replicas.need(machineId);
     const { sourceSiteId, viaSiteId } = replica.record;
     if (sourceSiteId === peerId && viaSiteId === undefined) return replica;
-    const said = 'the right to run this machine is not this peer’s to speak of';
-    throw replicationFailure('REPLICATION_NOT_YOURS', said, { context: { machineId } });
+    throw notYours(machineId);
   }
+}
+
+function answerOf({ claim, state }: Tenure): Json {
+  return { claim: { ...claim }, state };
+}
+
+function notYours(machineId: string) {
+  const said = 'the right to run this machine is not this peer’s to speak of';
+  return replicationFailure('REPLICATION_NOT_YOURS', said, { context: { machineId } });
 }
 
 /** The same calls, at a peer. */

@@ -25,8 +25,13 @@ export class PeerTarget implements ReplicationTarget {
     this.#clock = o.clock;
   }
 
-  async describe(machineId: string, signal?: AbortSignal): Promise<ReplicaDescription | null> {
-    const answer = await this.#client.call('replica.describe', { machineId }, signal ? { signal } : {});
+  async describe(
+    machineId: string,
+    signal?: AbortSignal,
+    acknowledged?: string,
+  ): Promise<ReplicaDescription | null> {
+    const body = { machineId, ...(acknowledged === undefined ? {} : { acknowledged }) };
+    const answer = await this.#client.call('replica.describe', body, signal ? { signal } : {});
     return answer as unknown as ReplicaDescription | null;
   }
 

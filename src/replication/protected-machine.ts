@@ -3,7 +3,7 @@ import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { type Claim, copyTypeOf } from '../recovery-point/index.ts';
-import { happened, startRequestOf } from './chain.ts';
+import { happened, type Plugging, startRequestOf } from './chain.ts';
 import type { CutTogether } from './cut-together.ts';
 import { Deliveries, type TargetProgress } from './deliveries.ts';
 import type { Delivery, DeliveryTools, ReplicateOutcome } from './delivery.ts';
@@ -227,11 +227,11 @@ export class ProtectedMachine {
   }
 
   /** Starts a managed machine on its chain; its process outlives ours. */
-  start(): Promise<void> {
+  start(plug?: Plugging): Promise<void> {
     return this.#changing.run(async () => {
       if ((await this.#attach()).state !== 'stopped') return;
       checkHeld(this.#record);
-      const request = startRequestOf(this.#record, this.cuts);
+      const request = startRequestOf(this.#record, this.cuts, await plug?.());
       await this.#tools.files.makeDirectory(request.runDirectory);
       this.#adopt(await this.#tools.hypervisor.start(request));
     });

@@ -22,11 +22,15 @@ import {
   type SeedAnnouncement,
 } from '../replica/index.ts';
 import { replicationFailure } from './errors.ts';
+import type { Arrival, HomeMachines } from './home-machines.ts';
 import { Origin } from './origin.ts';
 import { type RetentionPreview, retentionFromWire } from './retention-wire.ts';
 
 const Id = Type.String({ pattern: ID_PATTERN });
-const DescribeBody = Type.Object({ machineId: Type.String({ maxLength: 26 }) });
+const DescribeBody = Type.Object({
+  machineId: Type.String({ maxLength: 26 }),
+  acknowledged: Type.Optional(Id),
+});
 const KeepBody = Type.Object({
   machineId: Type.String({ maxLength: 26 }),
   pointId: Type.String({ maxLength: 26 }),
@@ -66,6 +70,7 @@ const GROUPS_VERSION = 1;
 
 export interface ReceiverTools {
   readonly replicas: Replicas;
+  readonly home: HomeMachines;
   readonly wallMs: () => number;
   readonly log: Log;
   /** Told after each publication; retention and proofs are its business. */
@@ -113,7 +118,12 @@ export class ReplicationReceiver {
   get calls(): Readonly<Record<string, CallHandler>> {
     return {
       'replica.describe': async (peer, body) => {
-        const { machineId } = this.#checked(DescribeBody, body);
+        const { machineId, acknowledged } = this.#checked(DescribeBody, body);
+        const home = this.#tools.home.of(machineId);
+        if (home) {
+          if (!home.concerns(peer.siteId)) throw notYours(machineId);
+          return home.described(peer.siteId, acknowledged) as unknown as Json;
+        }
         const replica = this.#tools.replicas.get(machineId);
         if (!replica) {
           // A replica that cannot be opened must not look like one that was never there.
@@ -219,11 +229,13 @@ export class ReplicationReceiver {
 
   async #replicaFor(
     from: Bringing,
-    header: Pick<DeltaHeader, 'machineId' | 'epoch'>,
+    header: Pick<Arrival, 'machineId' | 'epoch' | 'parent'>,
     machineName: string,
     retention: RetentionPolicy,
   ): Promise<Replica> {
-    const replica = await this.#tools.replicas.forOffer(header, { ...from, machineName, retention });
+    const { replicas, home } = this.#tools;
+    const generation = await home.admit({ ...from, ...header });
+    const replica = await replicas.forOffer(header, { ...from, machineName, retention, generation });
     checkSameWay(replica.record, from);
     const following = (record: ReplicaRecord) => followingSource(record, header.epoch);
     if (following(replica.record)) await replica.update(following);

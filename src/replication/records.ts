@@ -57,6 +57,11 @@ const ProtectionSchema = Type.Object({
 /** How a machine is protected. */
 export type Protection = Type.Static<typeof ProtectionSchema>;
 
+const NicPlug = Type.Union([
+  Type.Object({ kind: Type.Literal('tap'), interfaceName: Type.String() }),
+  Type.Object({ kind: Type.Literal('bridge'), bridge: Type.String() }),
+]);
+
 const MachineRecordSchema = Type.Object({
   machineId: Type.String(),
   name: Type.String(),
@@ -126,13 +131,18 @@ const MachineRecordSchema = Type.Object({
   /** The doubt is about these disks alone, by id: they were not there. */
   gone: Type.Optional(Type.Array(Type.String(), { minItems: 1 })),
   extraArguments: Type.Optional(Type.Array(Type.String())),
+  /** What its NICs are connected to when this site starts it, by NIC id; the cable of one that is not named is unplugged. */
+  networks: Type.Optional(Type.Record(Type.String(), NicPlug)),
+  /** It was a branch of its replica here, whose layers its disks lie upon. */
+  adopted: Type.Optional(Type.Object({ branchId: Type.String(), pointId: Type.String() })),
 });
 /** `machine.json`: a machine of this site. */
 export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
 export type ProtectedDisk = MachineRecord['disks'][number];
-export const MACHINE_RECORD = recordKind('machine', 7, MachineRecordSchema, (value, version) =>
+export const MACHINE_RECORD = recordKind('machine', 8, MachineRecordSchema, (value, version) =>
   version === 1 ? ofVersion1(value) : value,
 );
+const MACHINE_RECORD_7 = recordKind('machine', 7, MachineRecordSchema);
 const MACHINE_RECORD_6 = recordKind('machine', 6, MachineRecordSchema);
 const MACHINE_RECORD_5 = recordKind('machine', 5, MachineRecordSchema);
 const MACHINE_RECORD_4 = recordKind('machine', 4, MachineRecordSchema);
@@ -144,11 +154,13 @@ const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
  * cuts have different disks by a program that takes them for the same, nor one with several targets by one that would merge
  * what the others still need, nor one with a trigger, or with a disk that was moved, by one that would not know of that. One
  * whose disks may have been given back must not be ended by a program that would commit their layers once more, over what the
- * guest has written since. One that another site holds must not be started by a program that does not ask who holds it.
+ * guest has written since. One that another site holds must not be started by a program that does not ask who holds it, nor
+ * one that was a branch by a program that would plug no cable in.
  */
 export function machineKind(record: MachineRecord): typeof MACHINE_RECORD {
-  const { protection, disks, formerDisks, dissolving, tenure } = record;
-  if (tenure) return MACHINE_RECORD;
+  const { protection, disks, formerDisks, dissolving, tenure, adopted, networks } = record;
+  if (adopted || networks) return MACHINE_RECORD;
+  if (tenure) return MACHINE_RECORD_7;
   if (dissolving === 'committing' || dissolving === 'pivoting') return MACHINE_RECORD_6;
   const isOfOneAge = disks.every(({ sinceOrdinal, leaving }) => sinceOrdinal === undefined && !leaving);
   const triggers = protection?.schedules.flatMap((schedule) => schedule.triggers) ?? [];

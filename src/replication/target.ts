@@ -25,8 +25,15 @@ export interface OfferDetails {
  */
 export interface ReplicationTarget {
   readonly siteId: string;
-  /** What the target holds of a machine; null if it has never heard of it. */
-  describe(machineId: string, signal?: AbortSignal): Promise<ReplicaDescription | null>;
+  /**
+   * What the target holds of a machine; null if it has never heard of it. `acknowledged` is the point that it has acknowledged last, as
+   * far as is known here: where the machine ran since, upon older points, that tells which history is meant.
+   */
+  describe(
+    machineId: string,
+    signal?: AbortSignal,
+    acknowledged?: string,
+  ): Promise<ReplicaDescription | null>;
   offer(header: DeltaHeader, details: OfferDetails, signal?: AbortSignal): Promise<OfferAnswer>;
   /**
    * The leaves of an older copy that the answer to an offer spoke of, 32 bytes a block; zero bytes: not there. For while the

@@ -13,7 +13,7 @@ import {
   removeBranch,
   verifyPoint,
 } from '../../src/replica/index.ts';
-import { OfferedRights, ReplicationReceiver } from '../../src/replication/index.ts';
+import { NOTHING_AT_HOME, OfferedRights, ReplicationReceiver } from '../../src/replication/index.ts';
 import { FakeImages, ImageLocks } from '../support/fake-images.ts';
 import { DiskFaults } from './faults.ts';
 import { watchOffers } from './offers.ts';
@@ -105,6 +105,7 @@ export class RecoverySite {
         (said) => this.#o.onTrouble('R offer', new Error(said)),
       );
       const receiver = new ReplicationReceiver({
+        home: NOTHING_AT_HOME,
         checkRoom: () => Promise.resolve(),
         replicas,
         wallMs: () => process.clock.wallMs(),
@@ -117,7 +118,12 @@ export class RecoverySite {
         preview: () => Promise.reject(new Error('nobody asks for a preview')),
         olderDisks: () => undefined,
       });
-      const rights = new OfferedRights({ siteId: this.#o.siteId, replicas, onChanged: () => undefined });
+      const rights = new OfferedRights({
+        home: NOTHING_AT_HOME,
+        siteId: this.#o.siteId,
+        replicas,
+        onChanged: () => undefined,
+      });
       this.server = { process, calls: { ...receiver.calls, ...rights.calls }, upload: receiver.upload };
       run('retention', () => this.#retire(process, replicas));
       run('proofs', () => this.#prove(process, tools, replicas));

@@ -19,6 +19,7 @@ export function addHandover(failover: Command, runner: Runner): void {
   addCede(failover, runner);
   addTake(failover, runner);
   addWithdraw(failover, runner);
+  addAdopt(failover, runner);
 }
 
 interface CedeOptions extends WaitOption {
@@ -132,6 +133,28 @@ the other site since.`,
       runner.run(async (context, machine: string, o: { confirmOtherSideDown?: boolean }) => {
         const body = o.confirmOtherSideDown ? { confirmOtherSideDown: true as const } : {};
         const view = await (await context.api()).call('failover.withdraw', { params: { machine }, body });
+        return { document: view, print: (page) => printMachine(page, view, context.nowMs) };
+      }),
+    );
+}
+
+function addAdopt(failover: Command, runner: Runner): void {
+  failover
+    .command('adopt')
+    .description('after a failover: make what runs here the machine itself, at home at this site')
+    .argument('<vm>', 'name or id')
+    .argument('[branch]', 'name or id; the one that runs if absent')
+    .addHelpText(
+      'after',
+      `${examples('warmsite failover adopt web', 'warmsite vm protect web --to berlin')}
+It runs on meanwhile. From then on it is started, stopped, copied and handed over like any other machine of this site, and
+the points that it lies upon stay as they are. Replicated back to the site where it was before, only what differs from the disks there
+crosses the wire; handed over, it is at home there again.`,
+    )
+    .action(
+      runner.run(async (context, machine: string, branch: string | undefined) => {
+        const body = branch === undefined ? {} : { branch };
+        const view = await (await context.api()).call('failover.adopt', { params: { machine }, body });
         return { document: view, print: (page) => printMachine(page, view, context.nowMs) };
       }),
     );

@@ -81,7 +81,7 @@ export function printBranches(page: Page, branches: readonly BranchView[], nowMs
       branch.name ?? '',
       branch.purpose,
       branch.sequence === undefined ? branch.pointId : String(branch.sequence),
-      branch.state,
+      branch.adopted ? 'at home here' : branch.state,
       processOf(branch),
       formatBytes(branch.ownBytes),
       formatDuration(Math.max(0, nowMs - branch.createdAtMs)),

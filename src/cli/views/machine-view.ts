@@ -330,7 +330,8 @@ const RIGHTS: Readonly<Record<NonNullable<NonNullable<MachineView['replica']>['r
     text: 'offered to this site: `warmsite failover take` starts the machine here',
     tone: 'warning',
   },
-  held: { text: 'the machine is at home here since a failover', tone: 'good' },
+  held: { text: 'held here since a failover; `warmsite failover adopt` makes it at home here', tone: 'good' },
+  adopted: { text: 'the machine is at home here: its disks lie upon these points', tone: 'good' },
 };
 
 function printReplica(page: Page, replica: NonNullable<MachineView['replica']>, nowMs: number): void {

@@ -14,6 +14,7 @@ const BRANCH: BranchView = {
   ...{ branchId: ID, name: 'friday', machineId: ID, pointId: ID, sequence: 17, purpose: 'test' },
   ...{ createdAtMs: 0, state: 'probed', running: true, processId: 5, ownBytes: 3 * 2 ** 20, limits: {} },
   paused: false,
+  adopted: false,
 };
 
 it('S0.23 the limits of a test go to the site as they were meant', async (t) => {

@@ -266,7 +266,7 @@ describe('command line: what cannot be taken back', { timeout: 60_000 }, () => {
       createdAtMs: systemClock.wallMs(),
       state: 'started',
       running: true,
-      ...{ ownBytes: 0, limits: {}, paused: false },
+      ...{ ownBytes: 0, limits: {}, paused: false, adopted: false },
     };
     const site = await fakeSite(t, ({ method, path }) => {
       if (path.endsWith('/branches')) return { body: [branch] };

@@ -11,7 +11,7 @@ import {
   tenureOfReplica,
   withTenure,
 } from '../../../src/replica/index.ts';
-import { OfferedRights } from '../../../src/replication/index.ts';
+import { NOTHING_AT_HOME, OfferedRights } from '../../../src/replication/index.ts';
 
 const MACHINE = '01hzzzzzzzzzzzzzzzzzzzzzzz';
 const POINT = '01hppppppppppppppppppppppp';
@@ -35,6 +35,7 @@ function site(fields: Partial<ReplicaRecord> = {}) {
     },
   };
   const rights = new OfferedRights({
+    home: NOTHING_AT_HOME,
     siteId: HERE!,
     replicas: { need: () => replica as unknown as Replica } as unknown as Replicas,
     onChanged: () => {

@@ -6,6 +6,7 @@ import { silentLog } from '../../../src/lib/log.ts';
 import type { Peer, UploadChunk } from '../../../src/peer/index.ts';
 import type { DigestPage } from '../../../src/replica/index.ts';
 import {
+  NOTHING_AT_HOME,
   type OfferDetails,
   ReplicationReceiver,
   type ReplicationTarget,
@@ -28,6 +29,7 @@ async function receivingSite(t: CleanUp) {
     olderFor: sites.olderFor([{ diskId: 'system', path, format: 'raw' }]),
   };
   const receiver = new ReplicationReceiver({
+    home: NOTHING_AT_HOME,
     checkRoom: () => Promise.resolve(),
     ...{ replicas: sites.replicas, log: silentLog, wallMs: () => 0 },
     onPublished: () => undefined,

@@ -8,7 +8,7 @@ import { systemClock } from '../../../src/lib/clock.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { newId, systemRandom } from '../../../src/lib/random.ts';
 import type { Peer } from '../../../src/peer/index.ts';
-import { ReplicationReceiver } from '../../../src/replication/index.ts';
+import { NOTHING_AT_HOME, ReplicationReceiver } from '../../../src/replication/index.ts';
 import { copy } from '../../support/seed-acts.ts';
 import { seedSites } from '../../support/seed-sites.ts';
 
@@ -19,6 +19,7 @@ test('S0.29 points of a machine come by one way: from their source, or by the si
   const [a, b, d] = [id(), id(), id()];
   const accepted: string[][] = [];
   const receiver = new ReplicationReceiver({
+    home: NOTHING_AT_HOME,
     checkRoom: () => Promise.resolve(),
     ...{ replicas, log: silentLog, wallMs: () => systemClock.wallMs() },
     ...{ onPublished: () => undefined, olderDisks: () => undefined },
@@ -70,6 +71,7 @@ test('S0.11 without room nothing more is taken in; what is there already is ackn
   const { machineId } = box.machine.record;
   const { statement } = replicas.need(machineId).newest!;
   const receiver = new ReplicationReceiver({
+    home: NOTHING_AT_HOME,
     ...{ replicas, log: silentLog, wallMs: () => systemClock.wallMs() },
     ...{ onPublished: () => undefined, olderDisks: () => undefined },
     preview: () => Promise.reject(new Error('nobody asks for a preview')),

@@ -1,0 +1,99 @@
+import type { AddMachineRequest } from '../api/index.ts';
+import type { AdoptedBranch } from '../failover/index.ts';
+import {
+  checkMachineConfiguration,
+  type Hypervisor,
+  type MachineConfiguration,
+  runPaths,
+} from '../hypervisor/index.ts';
+import type { FileSystem } from '../lib/files.ts';
+import type { Generation } from '../lib/generations.ts';
+import { type MachineRecord, ProtectedLayout } from '../replication/index.ts';
+import { attachedDisk, deviceNameOf, managedDisks } from './machine-disks.ts';
+
+/** Records of machines that are new at this site. */
+
+type About = Pick<MachineRecord, 'machineId' | 'createdAtMs'>;
+
+/** One that this site starts. */
+export async function managedRecord(
+  about: About,
+  request: Extract<AddMachineRequest, { configuration: unknown }>,
+  runDirectory: string,
+): Promise<MachineRecord> {
+  const configuration = checkMachineConfiguration(request.configuration);
+  return {
+    ...about,
+    ...managedIn(configuration, runDirectory),
+    epoch: 1,
+    disks: await managedDisks(configuration, request.disks),
+    ...(request.extraArguments ? { extraArguments: [...request.extraArguments] } : {}),
+  };
+}
+
+/** Asks the running machine what it is. Disks that cannot be cut are refused: half a machine is no copy. */
+export async function attachedRecord(
+  hypervisor: Hypervisor,
+  about: About,
+  attach: Extract<AddMachineRequest, { attach: unknown }>['attach'],
+): Promise<MachineRecord> {
+  const sockets = { qmpPath: attach.qmpPath, ...(attach.agentPath ? { agentPath: attach.agentPath } : {}) };
+  await using running = await hypervisor.attach(sockets);
+  const found = await running.disks();
+  const disks = found.map((disk, index) => attachedDisk(disk, `disk${index}`));
+  const diskIds = Object.fromEntries(disks.map(({ deviceName, diskId }) => [deviceName, diskId]));
+  const asked: MachineConfiguration = await running.configuration(diskIds);
+  const configuration = checkMachineConfiguration({
+    ...asked,
+    ...(attach.name ? { name: attach.name } : {}),
+  });
+  return {
+    ...about,
+    ...{ name: configuration.name, kind: 'attached', epoch: 1 },
+    ...{ configuration, sockets, disks, protection: null },
+  };
+}
+
+/** One that a failover has brought up from its replica: it keeps its identity, its process and its networks. */
+export function adoptedRecord(adopted: AdoptedBranch, createdAtMs: number): MachineRecord {
+  const { machineId, branchId, pointId, configuration, networks, runDirectory, claim } = adopted;
+  const buses = new Map(configuration.disks.map(({ diskId, bus }) => [diskId, bus]));
+  return {
+    ...{ machineId, createdAtMs },
+    ...managedIn(configuration, runDirectory),
+    epoch: claim.epoch,
+    disks: adopted.disks.map(({ diskId, sizeBytes, chain }) => ({
+      ...{ diskId, sizeBytes, deviceName: deviceNameOf(diskId, buses.get(diskId)!) },
+      chain: chain.map(({ path, format }) => ({ path, format })),
+    })),
+    adopted: { branchId, pointId },
+    ...(Object.keys(networks).length > 0 ? { networks: { ...networks } } : {}),
+  };
+}
+
+function managedIn(configuration: MachineConfiguration, runDirectory: string) {
+  return {
+    name: configuration.name,
+    kind: 'managed' as const,
+    configuration,
+    sockets: {
+      qmpPath: runPaths(runDirectory).qmpPath,
+      ...(configuration.guestAgent ? { agentPath: runPaths(runDirectory).agentPath } : {}),
+    },
+    protection: null,
+  };
+}
+
+/** Where the newest generation of a machine lies; one without a record is what a creation or a removal that was cut short left. */
+export async function newestMachine(
+  files: FileSystem,
+  dataDirectory: string,
+  machineId: string,
+  generations: readonly Generation[],
+): Promise<ProtectedLayout | undefined> {
+  for (const generation of generations) {
+    const layout = new ProtectedLayout(dataDirectory, machineId, generation);
+    if ((await files.sizeOf(layout.record)) !== undefined) return layout;
+  }
+  return undefined;
+}

@@ -1,0 +1,91 @@
+import { checkMachineConfiguration, type ImageFile, type MachineConfiguration } from '../hypervisor/index.ts';
+import type { Claim } from '../recovery-point/index.ts';
+import {
+  type BranchRecord,
+  branchChain,
+  type Replica,
+  rightState,
+  tenureOfReplica,
+} from '../replica/index.ts';
+import { runDirectoryOf } from './branch-machine.ts';
+import { loadNetworks } from './branch-networks.ts';
+import { type BranchTools, recoverBranch } from './branch-recovery.ts';
+import { loadState } from './branch-state.ts';
+import { failoverFailure } from './errors.ts';
+import type { NicMapping } from './network.ts';
+
+/** A branch that becomes a machine of this site, as that has to know it. */
+export interface AdoptedBranch {
+  readonly machineId: string;
+  readonly branchId: string;
+  readonly pointId: string;
+  /** By which the machine is held here. */
+  readonly claim: Claim;
+  readonly configuration: MachineConfiguration;
+  readonly disks: readonly {
+    readonly diskId: string;
+    readonly sizeBytes: number;
+    /** The oldest file first; the last one is written. */
+    readonly chain: readonly ImageFile[];
+  }[];
+  readonly networks: Readonly<Record<string, NicMapping>>;
+  /** Where its process has its sockets, and will have them. */
+  readonly runDirectory: string;
+}
+
+/** Where machines are at home. */
+export interface NewHome<T> {
+  /** Throws what stands in the way; nothing has been changed then. */
+  readonly check: (adopted: AdoptedBranch) => void;
+  /** Durable on return. If it throws, there is no such machine. */
+  readonly create: (adopted: AdoptedBranch) => Promise<T>;
+}
+
+/** The act of `Failovers.adopt`; nobody else does anything with the branch meanwhile. */
+export async function adoptBranch<T>(
+  { tools, live }: BranchTools,
+  replica: Replica,
+  branch: BranchRecord,
+  home: NewHome<T>,
+): Promise<T> {
+  const { branchId } = branch;
+  const phase = (await loadState(tools, replica, branchId))?.phase;
+  const isAtWork = branch.purpose === 'failover' && ['started', 'probed', 'stopped'].includes(phase ?? '');
+  if (!isAtWork || rightState(replica.record) !== 'holds') {
+    const said = `branch ${branchId} of ${replica.record.machineName} is not at work here`;
+    throw failoverFailure('FAILOVER_NOT_AT_WORK', said, { context: { branchId } });
+  }
+  const networks = await loadNetworks(tools, replica, branchId);
+  const about = () => adopted(replica, branch, networks, { tools });
+  home.check(about());
+  await replica.update({ adopted: branchId });
+  try {
+    await live.letGo(branchId);
+    // A merge may have ended since: these are the files that stay.
+    return await home.create(about());
+  } catch (error) {
+    await replica.update({ adopted: undefined });
+    await recoverBranch({ tools, live }, replica, branch);
+    throw error;
+  }
+}
+
+function adopted(
+  replica: Replica,
+  branch: BranchRecord,
+  networks: AdoptedBranch['networks'],
+  { tools }: Pick<BranchTools, 'tools'>,
+): AdoptedBranch {
+  const { branchId, pointId } = branch;
+  const { statement } = replica.point(pointId);
+  const { machineId } = replica.record;
+  return {
+    ...{ machineId, branchId, pointId, networks },
+    claim: tenureOfReplica(replica.record, tools.siteId).claim,
+    configuration: checkMachineConfiguration(statement.configuration),
+    disks: statement.disks.map(({ diskId, sizeBytes }) => {
+      return { diskId, sizeBytes, chain: branchChain(replica, branch, diskId) };
+    }),
+    runDirectory: runDirectoryOf(tools, branchId),
+  };
+}

@@ -1,0 +1,43 @@
+import { join } from 'node:path';
+import Type from 'typebox';
+import { loadRecord, recordKind, storeRecord } from '../lib/records.ts';
+import type { Replica } from '../replica/index.ts';
+import type { NicMapping } from './network.ts';
+import type { FailoverTools } from './tools.ts';
+
+const MappingSchema = Type.Union([
+  Type.Object({ kind: Type.Literal('tap'), interfaceName: Type.String() }),
+  Type.Object({ kind: Type.Literal('bridge'), bridge: Type.String() }),
+]);
+/** `branches/<branch>/networks.json`: what the NICs of a branch were last connected to, by NIC id. */
+const BRANCH_NETWORKS = recordKind(
+  'branch-networks',
+  1,
+  Type.Object({ networks: Type.Record(Type.String(), MappingSchema) }),
+);
+
+type Files = Pick<FailoverTools, 'files'>;
+
+/** Durable on return. */
+export function storeNetworks(
+  { files }: Files,
+  replica: Replica,
+  branchId: string,
+  networks: Readonly<Record<string, NicMapping>>,
+): Promise<void> {
+  const body = { networks: { ...networks } };
+  return storeRecord(files, networksPath(replica, branchId), BRANCH_NETWORKS, body);
+}
+
+/** Nothing for a branch that was never connected, or by an earlier version. */
+export async function loadNetworks(
+  { files }: Files,
+  replica: Replica,
+  branchId: string,
+): Promise<Readonly<Record<string, NicMapping>>> {
+  return (await loadRecord(files, networksPath(replica, branchId), BRANCH_NETWORKS))?.networks ?? {};
+}
+
+function networksPath(replica: Replica, branchId: string): string {
+  return join(replica.layout.branch(branchId), 'networks.json');
+}

@@ -1,0 +1,58 @@
+import { processesOfRun, runPaths } from '../hypervisor/index.ts';
+import { type BranchRecord, type Replica, removeBranch } from '../replica/index.ts';
+import { runDirectoryOf } from './branch-machine.ts';
+import { loadState, recoveryOf, storeState } from './branch-state.ts';
+import type { LiveBranches } from './live-branches.ts';
+import type { FailoverTools } from './tools.ts';
+
+export interface BranchTools {
+  readonly tools: FailoverTools;
+  readonly live: LiveBranches;
+}
+
+/** Connects to the machine of a branch that runs and is to run, and removes or ends what was half made. */
+export async function recoverBranch(
+  { tools, live }: BranchTools,
+  replica: Replica,
+  branch: BranchRecord,
+): Promise<void> {
+  const { branchId, purpose } = branch;
+  // It is the disks of a machine that is at home here.
+  if (replica.record.adopted === branchId) return;
+  const state = await loadState(tools, replica, branchId);
+  const runDirectory = runDirectoryOf(tools, branchId);
+  const running = (await processesOfRun(runDirectory)).length > 0;
+  const keep = state?.keep ?? false;
+  const recovery = recoveryOf({
+    ...{ purpose, phase: state?.phase, keep, running, hasRun: state?.hasRun ?? false },
+  });
+  tools.log.info('branch.recovery', { branchId, purpose, phase: state?.phase, running, recovery });
+  if (recovery === 'remove') {
+    await endAndRemove({ tools, live }, replica, branchId);
+    return;
+  }
+  if (recovery === 'keep-files') {
+    await live.end(branchId);
+    if (state && state.phase !== 'failed' && state.phase !== 'prepared') {
+      await storeState(tools, replica, branchId, { phase: 'stopped', keep });
+    }
+    return;
+  }
+  // Taken before anything can fail: the process reads the layers whether or not we can talk to it.
+  const releaseLayers = await replica.holdLayers('open');
+  const { qmpPath, agentPath } = runPaths(runDirectory);
+  const machine = await tools.hypervisor.attach({ qmpPath, agentPath });
+  live.adopt({ replica, branch, machine, releaseLayers });
+}
+
+/** Ends the machine of a branch and removes everything of it; whether there was such a branch. */
+export async function endAndRemove(
+  { tools, live }: BranchTools,
+  replica: Replica,
+  branchId: string,
+): Promise<boolean> {
+  await live.end(branchId);
+  if ((await tools.files.list(replica.layout.branch(branchId))) === undefined) return false;
+  await removeBranch(tools.files, replica, branchId);
+  return true;
+}
