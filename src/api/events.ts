@@ -23,6 +23,8 @@ export const SiteEvent = Type.Union([
     pointId: Type.Optional(Id),
     sequence: Type.Optional(Type.Integer()),
   }),
+  /** A run of a plan has come further. */
+  Type.Object({ event: Type.Literal('plan-run'), runId: Id }),
   Type.Object({
     event: Type.Literal('machine'),
     machineId: Id,

@@ -27,7 +27,7 @@ const ProbeRequest = Type.Union([
   ),
 ]);
 export type ProbeRequest = Type.Static<typeof ProbeRequest>;
-const Probes = Type.Array(ProbeRequest, { maxItems: 32 });
+export const Probes = Type.Array(ProbeRequest, { maxItems: 32 });
 
 /**
  * A point by id, sequence number, `latest`, `latest-crash` (the same) or `latest-application`; or by the id of a group's cut, or
@@ -113,7 +113,7 @@ export type PrepareRequest = Type.Static<typeof PrepareRequest>;
 const InterfaceName = Type.String({ pattern: '^[A-Za-z0-9._-]{1,15}$' });
 
 /** What a NIC is connected to here: a bridge, which gets a tap of ours, or a tap that exists. */
-const NicConnection = Type.Union([
+export const NicConnection = Type.Union([
   Type.Object({ kind: Type.Literal('bridge'), bridge: InterfaceName }, { additionalProperties: false }),
   Type.Object({ kind: Type.Literal('tap'), interfaceName: InterfaceName }, { additionalProperties: false }),
 ]);

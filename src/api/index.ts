@@ -63,6 +63,18 @@ export type {
   PolicyRequest,
   ProtectRequest,
 } from './machines.ts';
+export {
+  type PlanCheck,
+  PlanDocument,
+  type PlanEstimate,
+  type PlanFinding,
+  type PlanMode,
+  PlanRun,
+  PlanView,
+  type RunPlanRequest,
+  type RunStep,
+  type StartedRun,
+} from './plans.ts';
 export type {
   LimitWindowShape,
   PreviewAnswer,

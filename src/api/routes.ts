@@ -40,6 +40,7 @@ import {
   StartStopRequest,
   UnprotectRequest,
 } from './machines.ts';
+import { PLAN_ROUTES } from './plan-routes.ts';
 import { PreviewAnswer, PreviewRequest, TriggerAnswer } from './policies.ts';
 import { REPLICA_ROUTES } from './replica-routes.ts';
 import { ofMachine, ofTarget, plain, type Route } from './route-shape.ts';
@@ -465,6 +466,7 @@ export const ROUTES = {
     answer: JobView,
   },
   ...SEED_ROUTES,
+  ...PLAN_ROUTES,
   'job.list': { ...plain, method: 'GET', path: '/jobs', answer: Type.Array(JobView) },
   'job.show': { ...ofJob, method: 'GET', path: '/jobs/:job', query: JobQuery, answer: JobView },
   'job.cancel': { ...ofJob, method: 'POST', path: '/jobs/:job/cancel', answer: JobView },

@@ -164,6 +164,7 @@ export const JobView = Type.Object({
     Type.Literal('failover.cleanup'),
     Type.Literal('seed.export'),
     Type.Literal('seed.import'),
+    Type.Literal('plan.run'),
   ]),
   state: Type.Union([
     Type.Literal('queued'),

@@ -6,6 +6,7 @@ import { addGroupCommands } from './commands/group-commands.ts';
 import { addJobCommands } from './commands/job-commands.ts';
 import { addMachineCommands } from './commands/machine-commands.ts';
 import { addOriginCommands } from './commands/origin-commands.ts';
+import { addPlanCommands } from './commands/plan-commands.ts';
 import { addPointCommands } from './commands/point-commands.ts';
 import { addReplicaCommands } from './commands/replica-commands.ts';
 import { examples, Runner } from './commands/runner.ts';
@@ -62,6 +63,7 @@ function buildProgram(world: World, json: boolean, finish: (report: Report) => v
   addOriginCommands(program, runner);
   addSeedCommands(program, runner);
   addFailoverCommands(program, runner);
+  addPlanCommands(program, runner);
   addJobCommands(program, runner);
   addWatchCommands(program, runner);
   for (const command of withSubcommands(program)) {

@@ -48,7 +48,7 @@ export class Inventory {
 
   /** Throws MACHINE_UNKNOWN, MACHINE_AMBIGUOUS, and what hinders a machine that cannot be opened. */
   find(reference: string): Found {
-    const found = this.#all().filter(({ machineId, name }) => machineId === reference || name === reference);
+    const found = this.all().filter(({ machineId, name }) => machineId === reference || name === reference);
     if (found.length > 1) {
       const said = `${found.length} machines are called ${reference}`;
       throw controlFailure('MACHINE_AMBIGUOUS', said, { context: { reference } });
@@ -65,7 +65,7 @@ export class Inventory {
 
   /** What the machine of this id is called. */
   named(machineId: string): string | undefined {
-    return this.#all().find((found) => found.machineId === machineId)?.name;
+    return this.all().find((found) => found.machineId === machineId)?.name;
   }
 
   /** The machine at home here; throws MACHINE_NOT_AT_HOME for a replica. */
@@ -83,7 +83,7 @@ export class Inventory {
   }
 
   list(): MachineView[] {
-    const views = this.#all().map((found) => this.view(found));
+    const views = this.all().map((found) => this.view(found));
     return [
       ...views,
       ...this.#machines.broken.map((broken) => brokenView(broken, 'protected')),
@@ -101,7 +101,8 @@ export class Inventory {
     return { ...homeView(home, nameOf, limitNow), ...(replica?.replica ? { replica: replica.replica } : {}) };
   }
 
-  #all(): Found[] {
+  /** Those that can be opened, by name. */
+  all(): readonly Found[] {
     const all = new Map<string, Found>();
     for (const { machine } of this.#machines.list()) {
       const { machineId, name } = machine.record;

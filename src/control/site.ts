@@ -52,6 +52,8 @@ import { Origins } from './origins.ts';
 import { PeerActs } from './peer-acts.ts';
 import { offeredRights, receiverOf } from './peer-calls.ts';
 import { PeerLinks } from './peer-links.ts';
+import { RecoveryPlans } from './plan-acts.ts';
+import { PlanStore } from './plan-store.ts';
 import { PointActs } from './point-acts.ts';
 import { PointIndex } from './point-index.ts';
 import { ReplicaActs } from './replica-acts.ts';
@@ -95,6 +97,7 @@ interface Ground {
   readonly arrivalRules: ArrivalRules;
   readonly triggerTokens: TriggerTokens;
   readonly olderCopies: OlderCopies;
+  readonly plans: PlanStore;
   readonly database: DatabaseSync;
   readonly peers: PeerDirectory;
   readonly origins: Origins;
@@ -137,6 +140,7 @@ export class Site {
   readonly groupFailovers: GroupFailovers;
   readonly handovers: HandoverActs;
   readonly adoptions: AdoptionActs;
+  readonly plans: RecoveryPlans;
   readonly arrivals: ArrivalActs;
   readonly replicas: ReplicaActs;
   readonly origins: OriginActs;
@@ -186,14 +190,16 @@ export class Site {
       testRules: ground.testRules,
     });
     const { replicas } = ground;
-    this.groupFailovers = new GroupFailovers({
-      ...{ groups: this.groups, failovers: this.failovers, inventory },
-    });
+    this.groupFailovers = new GroupFailovers({ groups: this.groups, failovers: this.failovers, inventory });
     this.handovers = new HandoverActs({
       ...{ machines, inventory, links, events, audit, clock, log, jobs, target },
       ...{ failovers: works.failovers, acts: this.failovers },
     });
     this.adoptions = new AdoptionActs({ failovers: works.failovers, machines, inventory, audit });
+    this.plans = new RecoveryPlans({
+      ...{ ...tools, inventory, audit, events, jobs, store: ground.plans, siteName: identity.name },
+      ...{ failovers: this.failovers, handovers: this.handovers },
+    });
     const { arrivalRules: rules, floor } = ground;
     this.replicas = new ReplicaActs({
       ...{ replicas, inventory, keeper, forwards, links, audit, alerts, rules, floor, zones: ground.zones },
@@ -225,6 +231,7 @@ export class Site {
         'failover.forward': this.failovers.forwarding,
         'failover.prepare': this.failovers.preparing,
         ...this.handovers.handlers,
+        ...this.plans.handlers,
         'failover.cleanup': this.failovers.cleaning,
         'seed.export': this.seeds.exporting,
         'seed.import': this.seeds.importing,
@@ -371,10 +378,11 @@ async function openGround(
   const floor = await RetentionFloor.open(files, dataDirectory, zones);
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
+  const plans = await PlanStore.open(tools, dataDirectory);
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
     ...{ database, peers, origins, replicaTools, replicas },
-    ...{ testRules, floor, arrivalRules, triggerTokens, olderCopies },
+    ...{ testRules, floor, arrivalRules, triggerTokens, olderCopies, plans },
   };
 }
 

@@ -8,7 +8,8 @@ export type Probe =
   /** A line of the serial console matches the regular expression; only its first 1000 characters are looked at. */
   | { readonly kind: 'serial'; readonly pattern: string; readonly limitMs?: number }
   /**
-   * Somebody accepts a TCP connection at `host:port` inside the branch's isolated network. `host` is an IPv4 address;
+   * Somebody accepts a TCP connection at `host:port`: inside the branch's isolated network, or, where it is connected to networks of
+   * this host, from here. `host` is an IPv4 address;
    * `from` is the address with prefix length that the probing side takes on that network, by default the last free
    * one of the host's /24. `network` names the network at the protected site; the first NIC's if absent.
    */

@@ -128,8 +128,15 @@ async function tcpConnects(
   probe: Extract<Probe, { kind: 'tcp' }>,
   signal: AbortSignal,
 ): Promise<void> {
-  if (network.kind !== 'isolated') {
-    throw failoverFailure('FAILOVER_PROBE_FAILED', 'there is no isolated network to connect from');
+  const target = [process.execPath, CONNECT_PROGRAM, probe.host, String(probe.port), String(limitOf(probe))];
+  if (network.kind === 'unplugged') {
+    throw failoverFailure('FAILOVER_PROBE_FAILED', 'there is no network to connect from');
+  }
+  if (network.kind === 'connected') {
+    // As whoever uses the machine from this host: by its addresses and routes.
+    const [command, ...args] = target;
+    await runCommand(command!, args, { signal });
+    return;
   }
   const { namespace, bridges } = network;
   const bridge = probe.network === undefined ? Object.values(bridges)[0] : bridges[probe.network];
@@ -140,8 +147,5 @@ async function tcpConnects(
     );
   }
   await addressBridge(namespace, bridge, probingAddress(probe));
-  const target = [probe.host, String(probe.port), String(limitOf(probe))];
-  await runCommand('ip', ['netns', 'exec', namespace, process.execPath, CONNECT_PROGRAM, ...target], {
-    signal,
-  });
+  await runCommand('ip', ['netns', 'exec', namespace, ...target], { signal });
 }

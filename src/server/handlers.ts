@@ -126,6 +126,19 @@ export const HANDLERS: Handlers = {
     site.failovers.forward(actor, params.machine, params.branch, body),
   'failover.cleanup': ({ site, actor, params }) =>
     site.failovers.cleanup(actor, params.machine, params.branch),
+  'plan.list': async ({ site }) => [...site.plans.list()],
+  'plan.check': async ({ site, body }) => site.plans.check(body),
+  'plan.put': ({ site, actor, body }) => site.plans.put(actor, body),
+  'plan.show': async ({ site, params }) => site.plans.show(params.plan),
+  'plan.remove': async ({ site, actor, params }) => {
+    await site.plans.remove(actor, params.plan);
+    return done;
+  },
+  'plan.estimate': ({ site, params }) => site.plans.estimate(params.plan),
+  'plan.run': ({ site, actor, params, body }) => site.plans.run(actor, params.plan, body),
+  'plan.runs': async ({ site }) => [...site.plans.runs()],
+  'plan.showRun': async ({ site, params }) => site.plans.showRun(params.run),
+  'plan.approve': ({ site, actor, params, body }) => site.plans.approve(actor, params.run, body.machine),
   'seed.export': ({ site, actor, params, body }) => site.seeds.export(actor, params.machine, body),
   'seed.import': ({ site, actor, body }) => site.seeds.import(actor, body.path),
   'seed.offer': ({ site, actor, params, body }) => site.olderCopies.offer(actor, params.machine, body),

@@ -56,6 +56,7 @@ async function jobsIn(t: CleanUp) {
         'failover.cleanup': handler('failover.cleanup', true),
         'seed.export': handler('seed.export', true),
         'seed.import': handler('seed.import', true),
+        'plan.run': handler('plan.run', true),
       },
     });
     jobs.open();

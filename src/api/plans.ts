@@ -1,0 +1,163 @@
+import Type from 'typebox';
+import { ConsistencyName, Count, Id, WallTime } from './common.ts';
+import { Networks, NicConnection, Probes } from './failovers.ts';
+import { JobView } from './site.ts';
+
+/** What people call a plan; it names a file of theirs. */
+const PlanName = Type.String({ pattern: '^[a-z][a-z0-9-]{0,31}$' });
+/** A machine by its name, which both sites know. */
+const MachineName = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$' });
+
+/** One machine of a plan. */
+const PlannedMachine = Type.Object(
+  {
+    /** Machines of a lower tier are up before; 1 if absent. */
+    tier: Type.Optional(Type.Integer({ minimum: 1, maximum: 64 })),
+    /** Further machines that are up before it. */
+    after: Type.Optional(Type.Array(MachineName, { maxItems: 64 })),
+    /** Counts as up when its guest has answered all of these; the agent, where there is one, if absent. */
+    gates: Type.Optional(Probes),
+    /** What its NICs are connected to, by NIC id, in the place of what the networks of the plan say. */
+    networks: Type.Optional(Networks),
+    /** Only points of at least this consistency. */
+    atLeast: Type.Optional(ConsistencyName),
+    /** What a person has to say yes to before it starts. */
+    approval: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
+    /** How long its guest may take to shut down when it is handed over. */
+    graceMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 3_600_000 })),
+  },
+  { additionalProperties: false },
+);
+
+/** A recovery plan as its owner writes it: the same for a rehearsal, a planned move and a disaster, and for both sites. */
+export const PlanDocument = Type.Object(
+  {
+    plan: PlanName,
+    description: Type.Optional(Type.String({ maxLength: 1000 })),
+    /** By network of the protected site, then by name of the site where the machines come up. */
+    networks: Type.Optional(
+      Type.Record(
+        Type.String({ minLength: 1, maxLength: 64 }),
+        Type.Record(Type.String({ minLength: 1, maxLength: 64 }), NicConnection),
+      ),
+    ),
+    machines: Type.Record(MachineName, PlannedMachine, { minProperties: 1, maxProperties: 500 }),
+  },
+  { additionalProperties: false },
+);
+export type PlanDocument = Type.Static<typeof PlanDocument>;
+
+/** Something that is wrong with a plan, or that its owner should know. */
+const PlanFinding = Type.Object({
+  severity: Type.Union([Type.Literal('error'), Type.Literal('warning')]),
+  machine: Type.Optional(Type.String()),
+  message: Type.String(),
+});
+export type PlanFinding = Type.Static<typeof PlanFinding>;
+
+export const PlanCheck = Type.Object({
+  plan: Type.String(),
+  /** In the order in which they may begin; those of one list together. */
+  order: Type.Array(Type.Array(Type.String())),
+  findings: Type.Array(PlanFinding),
+  /** What would change by storing it; absent if nothing of that name is stored. */
+  changes: Type.Optional(Type.Array(Type.String())),
+});
+export type PlanCheck = Type.Static<typeof PlanCheck>;
+
+export const PlanView = Type.Object({ document: PlanDocument, storedAtMs: WallTime });
+export type PlanView = Type.Static<typeof PlanView>;
+
+export const PlanEstimate = Type.Object({
+  plan: Type.String(),
+  /** From the first command to the last machine that is up; null while one of them has never been measured. */
+  totalMs: Type.Union([Type.Number(), Type.Null()]),
+  machines: Type.Array(
+    Type.Object({
+      machine: Type.String(),
+      /** What the newest isolated boot of a point of it took, from the command to the last answer; null: none has passed yet. */
+      measuredMs: Type.Union([Type.Number(), Type.Null()]),
+      beginsAtMs: Type.Union([Type.Number(), Type.Null()]),
+      upAtMs: Type.Union([Type.Number(), Type.Null()]),
+    }),
+  ),
+});
+export type PlanEstimate = Type.Static<typeof PlanEstimate>;
+
+/**
+ * `test`: each machine by itself, in isolation, and thrown away. `unplanned`: brought up here without the other site. `take`: taken over as
+ * it is offered. `cede`: handed over to another site, the last ones first.
+ */
+export const PlanMode = Type.Union([
+  Type.Literal('test'),
+  Type.Literal('unplanned'),
+  Type.Literal('take'),
+  Type.Literal('cede'),
+]);
+export type PlanMode = Type.Static<typeof PlanMode>;
+
+export const RunPlanRequest = Type.Object(
+  {
+    mode: PlanMode,
+    /** For `unplanned`: the word of a person that the machines no longer run at the other site. */
+    confirmOtherSideDown: Type.Optional(Type.Literal(true)),
+    /** For `take`: how long each offer is waited for; not at all if absent. */
+    waitMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 30 * 24 * 3_600_000 })),
+    /** For `cede`: name or id of the site; the first target of each machine if absent. */
+    to: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
+  },
+  { additionalProperties: false },
+);
+export type RunPlanRequest = Type.Static<typeof RunPlanRequest>;
+
+/** How far a run is with one machine. */
+export const RunStep = Type.Object({
+  machine: Type.String(),
+  machineId: Type.String(),
+  /**
+   * `waiting` for others; `asking` a person; `starting`; then `done` or `failed`, or `blocked` by one that has failed.
+   */
+  state: Type.Union([
+    Type.Literal('waiting'),
+    Type.Literal('asking'),
+    Type.Literal('starting'),
+    Type.Literal('done'),
+    Type.Literal('failed'),
+    Type.Literal('blocked'),
+  ]),
+  jobId: Type.Optional(Id),
+  approvedBy: Type.Optional(Type.String()),
+  beganAtMs: Type.Optional(WallTime),
+  endedAtMs: Type.Optional(WallTime),
+  /** Why it failed, or which machine blocks it, or what is asked. */
+  reason: Type.Optional(Type.String()),
+  /** Of what was brought up. */
+  branchId: Type.Optional(Id),
+  sequence: Type.Optional(Count),
+});
+export type RunStep = Type.Static<typeof RunStep>;
+
+export const PlanRun = Type.Object({
+  runId: Id,
+  jobId: Type.Optional(Id),
+  actor: Type.String(),
+  request: RunPlanRequest,
+  /** The plan as it was when the run began. */
+  document: PlanDocument,
+  startedAtMs: WallTime,
+  endedAtMs: Type.Optional(WallTime),
+  /** `partly`: some machines are up and others are not. */
+  verdict: Type.Optional(
+    Type.Union([
+      Type.Literal('done'),
+      Type.Literal('partly'),
+      Type.Literal('failed'),
+      Type.Literal('cancelled'),
+    ]),
+  ),
+  steps: Type.Array(RunStep),
+});
+export type PlanRun = Type.Static<typeof PlanRun>;
+
+export const StartedRun = Type.Object({ run: PlanRun, job: JobView });
+export type StartedRun = Type.Static<typeof StartedRun>;

@@ -1,0 +1,227 @@
+import type { Command } from 'commander';
+import type { PlanMode, PlanRun, RunPlanRequest } from '../../api/index.ts';
+import { EXIT_FOUND_BAD } from '../context.ts';
+import { cliFailure } from '../errors.ts';
+import { readPlan } from '../plan-file.ts';
+import { named, parseDuration } from '../values.ts';
+import { printCheck, printEstimate, printPlan, printPlans, printRun, printRuns } from '../views/plan-view.ts';
+import { reportJob } from '../watch.ts';
+import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
+
+export function addPlanCommands(program: Command, runner: Runner): void {
+  const plan = program
+    .command('plan')
+    .description('recovery plans: several machines in order, with gates in the place of waiting');
+  addKeeping(plan, runner);
+  addLooking(plan, runner);
+  addRun(plan, runner);
+  addRuns(plan, runner);
+}
+
+function addKeeping(plan: Command, runner: Runner): void {
+  plan
+    .command('check')
+    .description('say what is wrong with a plan, by itself and at this site; store nothing')
+    .argument(
+      '<file>',
+      'YAML, JSON, or a module of TypeScript or JavaScript with the plan as its default export',
+    )
+    .addHelpText('after', examples('warmsite plan check shop.yaml', 'warmsite plan check shop.plan.ts'))
+    .action(
+      runner.run(async (context, file: string) => {
+        const body = await readPlan(context.world.files, file);
+        const check = await (await context.api()).call('plan.check', { body });
+        const isBad = check.findings.some(({ severity }) => severity === 'error');
+        return {
+          document: check,
+          print: (page) => printCheck(page, check),
+          ...(isBad ? { exitCode: EXIT_FOUND_BAD } : {}),
+        };
+      }),
+    );
+  plan
+    .command('put')
+    .description('store a plan at this site, in the place of the one of that name')
+    .argument('<file>', 'as for check')
+    .addHelpText(
+      'after',
+      `${examples('warmsite plan put shop.yaml')}
+Do that at every site that may have to carry it out: on the day the other one may be gone.`,
+    )
+    .action(
+      runner.run(async (context, file: string) => {
+        const body = await readPlan(context.world.files, file);
+        const check = await (await context.api()).call('plan.put', { body });
+        return { document: check, print: (page) => printCheck(page, check) };
+      }),
+    );
+  plan
+    .command('remove')
+    .description('forget a plan at this site')
+    .argument('<plan>', 'its name')
+    .addHelpText('after', examples('warmsite plan remove shop'))
+    .action(
+      runner.run(async (context, name: string) => {
+        const done = await (await context.api()).call('plan.remove', { params: { plan: name } });
+        return { document: done, print: (page) => page.line(`This site has no plan ${name} any more.`) };
+      }),
+    );
+}
+
+function addLooking(plan: Command, runner: Runner): void {
+  plan
+    .command('list')
+    .description('the plans of this site')
+    .addHelpText('after', examples('warmsite plan list'))
+    .action(
+      runner.run(async (context) => {
+        const plans = await (await context.api()).call('plan.list', {});
+        return { document: plans, print: (page) => printPlans(page, plans, context.nowMs) };
+      }),
+    );
+  plan
+    .command('show')
+    .description('a plan, as this site has it')
+    .argument('<plan>', 'its name')
+    .addHelpText('after', examples('warmsite plan show shop'))
+    .action(
+      runner.run(async (context, name: string) => {
+        const view = await (await context.api()).call('plan.show', { params: { plan: name } });
+        return { document: view, print: (page) => printPlan(page, view, context.nowMs) };
+      }),
+    );
+  plan
+    .command('diff')
+    .description('what would change by storing a file')
+    .argument('<file>', 'as for check')
+    .addHelpText('after', examples('warmsite plan diff shop.yaml'))
+    .action(
+      runner.run(async (context, file: string) => {
+        const body = await readPlan(context.world.files, file);
+        const { changes } = await (await context.api()).call('plan.check', { body });
+        const lines = changes ?? ['This site has no plan of that name yet.'];
+        return {
+          document: { changes: changes ?? null },
+          print: (page) => {
+            for (const line of lines.length > 0 ? lines : ['Nothing would change.']) page.line(line);
+          },
+        };
+      }),
+    );
+  plan
+    .command('estimate')
+    .description('how long it would take, from what isolated boots of its machines took')
+    .argument('<plan>', 'its name')
+    .addHelpText('after', examples('warmsite plan estimate shop'))
+    .action(
+      runner.run(async (context, name: string) => {
+        const estimate = await (await context.api()).call('plan.estimate', { params: { plan: name } });
+        return { document: estimate, print: (page) => printEstimate(page, estimate) };
+      }),
+    );
+}
+
+interface RunOptions extends WaitOption {
+  readonly test?: boolean;
+  readonly unplanned?: boolean;
+  readonly take?: boolean;
+  readonly cede?: boolean;
+  readonly confirmOtherSideDown?: boolean;
+  readonly within?: number;
+  readonly to?: string;
+}
+
+function modeOf(options: RunOptions): PlanMode {
+  const [mode, second] = (['test', 'unplanned', 'take', 'cede'] as const).filter((one) => options[one]);
+  if (mode && !second) return mode;
+  throw cliFailure('CLI_USAGE', 'say what is to be done: one of --test, --unplanned, --take, --cede');
+}
+
+function requestOf(options: RunOptions): RunPlanRequest {
+  const { within, to, confirmOtherSideDown } = options;
+  return {
+    mode: modeOf(options),
+    ...(within === undefined ? {} : { waitMs: within }),
+    ...(to === undefined ? {} : { to }),
+    ...(confirmOtherSideDown ? { confirmOtherSideDown: true as const } : {}),
+  };
+}
+
+function addRun(plan: Command, runner: Runner): void {
+  plan
+    .command('run')
+    .description('carry a plan out')
+    .argument('<plan>', 'its name')
+    .option('--test', 'each machine by itself, in isolation, and thrown away')
+    .option('--unplanned', 'bring all up here, without the other site')
+    .option('--take', 'planned, at the site that they go to: take each over as it is offered')
+    .option('--cede', 'planned, where they run: hand each over, those that others need last')
+    .option(
+      '--confirm-other-side-down',
+      'with --unplanned: your word that they no longer run at the other site',
+    )
+    .option('--within <time>', 'with --take: wait so long for each offer', named('--within', parseDuration))
+    .option('--to <site>', 'with --cede: name or id; the first target of each machine if absent')
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText(
+      'after',
+      `${examples(
+        'warmsite plan run shop --test',
+        'warmsite plan run shop --unplanned --confirm-other-side-down',
+        'warmsite plan run shop --take --within 30m      # at the recovery site',
+        'warmsite plan run shop --cede                   # then, where the machines run',
+      )}
+A machine begins when all that it waits for are up. If one does not come up, those that need it stay where they are, and all others go
+on. The run goes on at the site, also after a restart of it.`,
+    )
+    .action(
+      runner.run(async (context, name: string, options: RunOptions) => {
+        const api = await context.api();
+        const { job } = await api.call('plan.run', { params: { plan: name }, body: requestOf(options) });
+        return reportJob(context, job, options.wait, (ended) => {
+          // The job of a run answers with the run.
+          const run = ended.result as PlanRun;
+          return {
+            document: run,
+            print: (page) => printRun(page, run),
+            ...(run.verdict === 'done' ? {} : { exitCode: EXIT_FOUND_BAD }),
+          };
+        });
+      }),
+    );
+}
+
+function addRuns(plan: Command, runner: Runner): void {
+  plan
+    .command('runs')
+    .description('how plans were carried out, or one run')
+    .argument('[run]', 'id')
+    .addHelpText('after', examples('warmsite plan runs', 'warmsite plan runs 01jh2v0m8v7d6e5f4g3h2j1k0m'))
+    .action(
+      runner.run(async (context, runId: string | undefined) => {
+        const api = await context.api();
+        if (runId === undefined) {
+          const runs = await api.call('plan.runs', {});
+          return { document: runs, print: (page) => printRuns(page, runs, context.nowMs) };
+        }
+        const run = await api.call('plan.showRun', { params: { run: runId } });
+        return { document: run, print: (page) => printRun(page, run) };
+      }),
+    );
+  plan
+    .command('approve')
+    .description('say yes to what a run asks before it starts a machine')
+    .argument('<run>', 'id')
+    .argument('<machine>', 'as the plan calls it')
+    .addHelpText('after', examples('warmsite plan approve 01jh2v0m8v7d6e5f4g3h2j1k0m web'))
+    .action(
+      runner.run(async (context, runId: string, machine: string) => {
+        const run = await (await context.api()).call('plan.approve', {
+          params: { run: runId },
+          body: { machine },
+        });
+        return { document: run, print: (page) => printRun(page, run) };
+      }),
+    );
+}

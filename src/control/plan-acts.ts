@@ -1,0 +1,280 @@
+import type {
+  JobView,
+  PlanCheck,
+  PlanDocument,
+  PlanEstimate,
+  PlanRun,
+  PlanView,
+  RunPlanRequest,
+  StartedRun,
+} from '../api/index.ts';
+import { loadBootProof } from '../failover/index.ts';
+import { checkMachineConfiguration, type MachineConfiguration } from '../hypervisor/index.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { FileSystem } from '../lib/files.ts';
+import { newId, type Random } from '../lib/random.ts';
+import {
+  differenceOf,
+  estimateOf,
+  findingsAt,
+  findingsOf,
+  type KnownMachine,
+  needsOf,
+  networksAt,
+  wavesOf,
+} from '../plan/index.ts';
+import type { Replica } from '../replica/index.ts';
+import type { Audit } from './audit.ts';
+import { controlFailure } from './errors.ts';
+import type { EventHub } from './event-hub.ts';
+import type { FailoverActs } from './failover-acts.ts';
+import type { HandoverActs } from './handover-acts.ts';
+import type { Found, Inventory } from './inventory.ts';
+import type { JobHandler, Jobs } from './jobs.ts';
+import { actorOf, type PlanActs, PlanRunner } from './plan-runner.ts';
+import type { PlanStore } from './plan-store.ts';
+
+interface PlanTools {
+  readonly store: PlanStore;
+  readonly siteName: string;
+  readonly inventory: Inventory;
+  readonly failovers: FailoverActs;
+  readonly handovers: HandoverActs;
+  readonly audit: Audit;
+  readonly events: EventHub;
+  readonly files: FileSystem;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly jobs: () => Jobs;
+}
+
+/** A guest that nobody saw come up is given so long to shut down before it is booted again. */
+const UNSEEN_GRACE_MS = 10_000;
+
+/** What a person does with recovery plans: keep them, look at them, carry them out. docs/plans.md. */
+export class RecoveryPlans {
+  readonly #o: PlanTools;
+  readonly #runners = new Map<string, PlanRunner>();
+
+  constructor(o: PlanTools) {
+    this.#o = o;
+  }
+
+  list(): readonly PlanView[] {
+    return this.#o.store.plans;
+  }
+
+  show(name: string): PlanView {
+    return this.#o.store.need(name);
+  }
+
+  /** What is wrong with a plan, by itself and here; nothing is stored. */
+  check(document: PlanDocument): PlanCheck {
+    const { store, siteName } = this.#o;
+    const findings = [
+      ...findingsOf(document),
+      ...findingsAt(document, siteName, (machine) => this.#known(machine)),
+    ];
+    const before = store.find(document.plan);
+    return {
+      plan: document.plan,
+      order: (wavesOf(needsOf(document)) ?? []).map((wave) => [...wave]),
+      findings,
+      ...(before ? { changes: differenceOf(before.document, document) } : {}),
+    };
+  }
+
+  /** In the place of what this site had of that name. Throws PLAN_INVALID; what only this site lacks is told, and no hindrance. */
+  put(actor: string, document: PlanDocument): Promise<PlanCheck> {
+    const { audit, store } = this.#o;
+    const details = { document };
+    return audit.acting({ actor, act: 'plan.put', subject: document.plan, details }, async () => {
+      checkSound(document);
+      const check = this.check(document);
+      await store.put(document);
+      return check;
+    });
+  }
+
+  /** Throws PLAN_UNKNOWN. */
+  async remove(actor: string, name: string): Promise<void> {
+    const { audit, store } = this.#o;
+    await audit.acting({ actor, act: 'plan.remove', subject: name }, () => store.remove(name));
+  }
+
+  /** From what isolated boots of each machine took, the newest one that passed. */
+  async estimate(name: string): Promise<PlanEstimate> {
+    const { document } = this.#o.store.need(name);
+    const measured = new Map<string, number>();
+    for (const machine of Object.keys(document.machines)) {
+      const replica = this.#found(machine)?.replica;
+      const took = replica && (await this.#measuredMs(replica));
+      if (took !== undefined) measured.set(machine, took);
+    }
+    return estimateOf(document, (machine) => measured.get(machine));
+  }
+
+  async #measuredMs(replica: Replica): Promise<number | undefined> {
+    for (const { statement } of replica.points.toReversed()) {
+      const proof = (await loadBootProof(this.#o.files, replica, statement.pointId))?.proof;
+      if (proof?.verdict === 'passed' && proof.rtoMs !== null) return proof.rtoMs;
+    }
+    return undefined;
+  }
+
+  runs(): readonly PlanRun[] {
+    return this.#o.store.runs;
+  }
+
+  showRun(runId: string): PlanRun {
+    return this.#o.store.needRun(runId);
+  }
+
+  /**
+   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, FAILOVER_UNCONFIRMED, FAILOVER_ADDRESS_TWICE,
+   * FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
+   */
+  async run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
+    const { store, clock, random, jobs } = this.#o;
+    const { document } = store.need(name);
+    checkSound(document);
+    if (request.mode === 'unplanned' && request.confirmOtherSideDown !== true) {
+      throw controlFailure('PLAN_UNCONFIRMED', `nobody has confirmed that the machines of ${name} are down`);
+    }
+    const underWay = store.runs.find((run) => run.document.plan === name && run.endedAtMs === undefined);
+    if (underWay) {
+      throw controlFailure('PLAN_RUNS_ALREADY', `${name} is being carried out: run ${underWay.runId}`);
+    }
+    if (request.mode === 'unplanned' || request.mode === 'take') await this.#checkTogether(document);
+    const runId = newId(clock, random);
+    const run: PlanRun = {
+      ...{ runId, actor, request, document, startedAtMs: clock.wallMs() },
+      steps: Object.keys(document.machines).map((machine) => {
+        return { machine, machineId: this.#found(machine)?.machineId ?? '', state: 'waiting' };
+      }),
+    };
+    await store.addRun(run);
+    const job = jobs().start({ kind: 'plan.run', args: { runId }, actor, machineId: name });
+    return { run: await store.changeRun(runId, (begun) => ({ ...begun, jobId: job.jobId })), job };
+  }
+
+  /** One slip of the pen must not leave half of the machines here and half of them nowhere. */
+  async #checkTogether(document: PlanDocument): Promise<void> {
+    const members = Object.keys(document.machines).flatMap((machine) => {
+      const replica = this.#found(machine)?.replica;
+      const pointId = replica?.newest?.statement.pointId;
+      if (!replica || pointId === undefined) return [];
+      return [{ replica, pointId, networks: this.#networks(document, machine) }];
+    });
+    await this.#o.failovers.checkTogether(members);
+  }
+
+  /** Says yes to what a run asks before it starts a machine. Throws PLAN_RUN_UNKNOWN, PLAN_NOT_ASKED. */
+  approve(actor: string, runId: string, machine: string): Promise<PlanRun> {
+    const { audit, store } = this.#o;
+    const details = { machine };
+    return audit.acting({ actor, act: 'plan.approve', subject: runId, details }, async () => {
+      store.needRun(runId);
+      if (!(await this.#runners.get(runId)?.approve(machine, actor))) {
+        throw controlFailure('PLAN_NOT_ASKED', `run ${runId} asks nothing about ${machine} now`);
+      }
+      return store.needRun(runId);
+    });
+  }
+
+  get handlers(): { readonly 'plan.run': JobHandler } {
+    return {
+      'plan.run': {
+        // Every step is on record, and found done or done again.
+        repeatable: true,
+        waits: true,
+        run: async (job) => {
+          const runId = String(job.args.runId);
+          const { store, events, clock, jobs } = this.#o;
+          const runner = new PlanRunner({ store, events, clock, jobs, acts: this.#acts }, runId);
+          this.#runners.set(runId, runner);
+          try {
+            return await runner.carryOut(job);
+          } finally {
+            this.#runners.delete(runId);
+          }
+        },
+      },
+    };
+  }
+
+  readonly #acts: PlanActs = {
+    begin: async (run, machine) => {
+      const { failovers, handovers, inventory } = this.#o;
+      const { machineId } = inventory.find(machine);
+      const actor = actorOf(run);
+      const { mode, waitMs, to } = run.request;
+      const { atLeast, graceMs } = run.document.machines[machine]!;
+      switch (mode) {
+        case 'test':
+          return failovers.test(actor, machineId, this.#gates(run, machine));
+        case 'unplanned':
+          return failovers.start(actor, machineId, {
+            ...this.#how(run, machine),
+            ...(atLeast ? { atLeast } : {}),
+            confirmOtherSideDown: true,
+          });
+        case 'take':
+          return handovers.take(actor, machineId, {
+            ...this.#how(run, machine),
+            ...(waitMs === undefined ? {} : { waitMs }),
+          });
+        case 'cede':
+          return handovers.cede(actor, machineId, {
+            ...(to === undefined ? {} : { to }),
+            ...(graceMs === undefined ? {} : { graceMs }),
+          });
+      }
+    },
+    branches: async (machine) =>
+      (await this.#o.failovers.list(machine)).filter(({ purpose }) => purpose === 'failover'),
+    stop: (run, machine, branchId) =>
+      this.#o.failovers.stop(actorOf(run), machine, branchId, { graceMs: UNSEEN_GRACE_MS }),
+    restart: (run, machine, branchId): JobView =>
+      this.#o.failovers.restart(actorOf(run), machine, branchId, this.#how(run, machine)),
+  };
+
+  #gates({ document }: PlanRun, machine: string) {
+    const { gates } = document.machines[machine]!;
+    return gates ? { probes: gates } : {};
+  }
+
+  #how(run: PlanRun, machine: string) {
+    return { ...this.#gates(run, machine), networks: { ...this.#networks(run.document, machine) } };
+  }
+
+  #networks(document: PlanDocument, machine: string) {
+    return networksAt(document, machine, this.#known(machine)?.nics ?? [], this.#o.siteName);
+  }
+
+  #found(machine: string): Found | undefined {
+    return this.#o.inventory.all().find(({ name, machineId }) => name === machine || machineId === machine);
+  }
+
+  #known(machine: string): KnownMachine | undefined {
+    const found = this.#found(machine);
+    const configuration = found && configurationOf(found);
+    if (!configuration) return found && { nics: [], hasAgent: false, isReady: false };
+    const { nics, guestAgent } = configuration;
+    const isReady = found.home !== undefined || found.replica?.awaitsSeed === false;
+    return { nics, hasAgent: guestAgent, isReady };
+  }
+}
+
+function configurationOf({ home, replica }: Found): MachineConfiguration | undefined {
+  const newest = replica?.newest?.statement.configuration;
+  return newest === undefined ? home?.record.configuration : checkMachineConfiguration(newest);
+}
+
+/** Throws PLAN_INVALID. */
+function checkSound(document: PlanDocument): void {
+  const errors = findingsOf(document).filter(({ severity }) => severity === 'error');
+  if (errors.length === 0) return;
+  const said = errors.map(({ message }) => message).join('; ');
+  throw controlFailure('PLAN_INVALID', `${document.plan}: ${said}`);
+}

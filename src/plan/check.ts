@@ -1,0 +1,78 @@
+import type { PlanDocument, PlanFinding } from '../api/index.ts';
+import type { PlannedNic } from './networks.ts';
+import { networksAt } from './networks.ts';
+import { cycleIn, needsOf } from './order.ts';
+
+/** What a site knows of a machine that a plan names. */
+export interface KnownMachine {
+  readonly nics: readonly PlannedNic[];
+  readonly hasAgent: boolean;
+  /** It has a point that can be brought up here, or runs here. */
+  readonly isReady: boolean;
+}
+
+/** What is wrong with a plan by itself; pure. */
+export function findingsOf(plan: PlanDocument): PlanFinding[] {
+  const findings: PlanFinding[] = [];
+  for (const [machine, { after = [] }] of Object.entries(plan.machines)) {
+    for (const other of after) {
+      if (other === machine) findings.push(error(`${machine} waits for itself`, machine));
+      else if (!(other in plan.machines)) {
+        findings.push(error(`${machine} waits for ${other}, which is not in the plan`, machine));
+      }
+    }
+  }
+  const cycle = cycleIn(needsOf(plan));
+  if (cycle && cycle.length > 1) {
+    const said = `these wait for each other: ${[...cycle, cycle[0]].join(' → ')} (each for the next; also by their tiers)`;
+    findings.push(error(said));
+  }
+  return findings;
+}
+
+/** What would keep a plan from being carried out at a site, or surprise its owner; pure. `known` answers nothing for a machine that is not here. */
+export function findingsAt(
+  plan: PlanDocument,
+  siteName: string,
+  known: (machine: string) => KnownMachine | undefined,
+): PlanFinding[] {
+  const findings: PlanFinding[] = [];
+  const networks = new Set<string>();
+  for (const [machine, { gates = [], networks: own = {} }] of Object.entries(plan.machines)) {
+    const found = known(machine);
+    if (!found) {
+      findings.push(error(`this site has no machine ${machine}`, machine));
+      continue;
+    }
+    if (!found.isReady)
+      findings.push(error(`${machine} has no point here that could be brought up`, machine));
+    const ids = found.nics.map(({ nicId }) => nicId);
+    for (const nicId of Object.keys(own)) {
+      if (!ids.includes(nicId)) {
+        findings.push(error(`${machine} has no NIC ${nicId}; it has: ${ids.join(', ') || 'none'}`, machine));
+      }
+    }
+    for (const { network } of found.nics) networks.add(network);
+    const connected = networksAt(plan, machine, found.nics, siteName);
+    const left = found.nics.filter(({ nicId }) => !(nicId in connected)).map(({ nicId }) => nicId);
+    if (left.length > 0) {
+      findings.push(warning(`${machine}: nothing says what is connected here: ${left.join(', ')}`, machine));
+    }
+    if (gates.length === 0 && !found.hasAgent) {
+      findings.push(warning(`${machine} has no gates and no guest agent: it counts as up at once`, machine));
+    }
+  }
+  for (const network of Object.keys(plan.networks ?? {})) {
+    if (!networks.has(network))
+      findings.push(warning(`no machine of the plan is in the network «${network}»`));
+  }
+  return findings;
+}
+
+function error(message: string, machine?: string): PlanFinding {
+  return { severity: 'error', message, ...(machine === undefined ? {} : { machine }) };
+}
+
+function warning(message: string, machine?: string): PlanFinding {
+  return { severity: 'warning', message, ...(machine === undefined ? {} : { machine }) };
+}

@@ -1,0 +1,230 @@
+/** Recovery plans carried out by real sites: in order, past what does not come up, over the end of the site that carries them out. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { describe, it } from 'node:test';
+import type { BranchView, PlanDocument, PlanRun, RunPlanRequest } from '../../../src/api/index.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import type { TestApi } from '../../support/api.ts';
+import {
+  ended,
+  machineThatIsOff,
+  pairedSites,
+  resultOf,
+  someonesMachine,
+} from '../../support/paired-sites.ts';
+import type { TestSite } from '../../support/served-sites.ts';
+import { BY_HAND, verifiedCopy, write } from '../../support/site-of-box.ts';
+import type { CleanUp } from '../../support/temporary.ts';
+
+const MIB = 1024 * 1024;
+const SHOP = { params: { plan: 'shop' } };
+const UNPLANNED: RunPlanRequest = { mode: 'unplanned', confirmOtherSideDown: true };
+
+/** Two sites, and machines without a guest of which the second one has a point each. */
+async function sitesWithMachines(context: CleanUp, names: readonly string[]) {
+  const sites = await pairedSites(context);
+  for (const [index, name] of names.entries()) {
+    const path = join(sites.directory, `${name}.qcow2`);
+    await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, String(32 * MIB)]);
+    await write(path, 1, 0, MIB);
+    const body = machineThatIsOff({ path, sizeBytes: 32 * MIB, format: 'qcow2' });
+    assert.ok('configuration' in body);
+    const uuid = `6f1f2c3e-0d2a-4b5e-8f7a-0123456789${10 + index}`;
+    await sites.homeApi.call('vm.add', {
+      body: { ...body, configuration: { ...(body.configuration as object), name, uuid } },
+    });
+    const of = { params: { machine: name } };
+    await sites.homeApi.call('vm.protect', { ...of, body: BY_HAND });
+    await verifiedCopy(sites.homeApi, of);
+  }
+  return sites;
+}
+
+/** Carries a plan out to its end. */
+async function carriedOut(api: TestApi, body: RunPlanRequest): Promise<PlanRun> {
+  const { job } = await api.call('plan.run', { ...SHOP, body });
+  return (await resultOf(api, job)) as PlanRun;
+}
+
+/** The run when a machine of it has come so far. */
+function when(site: TestSite, api: TestApi, runId: string, machine: string, state: string): Promise<PlanRun> {
+  return site.until(async () => {
+    const run = await api.call('plan.showRun', { params: { run: runId } });
+    return run.steps.find((step) => step.machine === machine)!.state === state ? run : undefined;
+  });
+}
+
+/** Branches tell nobody how far they are: they are asked until it is so. */
+async function untilBranches(
+  api: TestApi,
+  machine: string,
+  isSo: (branches: readonly BranchView[]) => boolean,
+): Promise<void> {
+  while (!isSo(await api.call('failover.list', { params: { machine } })));
+}
+
+/** Says yes as soon as it is asked. */
+async function approved(api: TestApi, runId: string, machine: string): Promise<void> {
+  for (;;) {
+    try {
+      await api.call('plan.approve', { params: { run: runId }, body: { machine } });
+      return;
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'PLAN_NOT_ASKED') throw error;
+    }
+  }
+}
+
+function statesOf({ steps }: PlanRun) {
+  return Object.fromEntries(steps.map(({ machine, state }) => [machine, state]));
+}
+
+describe('a recovery plan', { timeout: 300_000 }, () => {
+  it('F5 brings machines up in order, past what does not come up, and asks a person where it was told to', async (context) => {
+    const { home, away, awayApi } = await sitesWithMachines(context, ['db', 'app', 'web']);
+    const document: PlanDocument = {
+      plan: 'shop',
+      machines: {
+        db: {},
+        app: { tier: 2, approval: 'Is the licence server up?' },
+        web: { tier: 3 },
+        mail: { tier: 3 },
+        list: { tier: 3, after: ['mail'] },
+      },
+    };
+    const checked = await awayApi.call('plan.check', { body: document });
+    assert.deepEqual(checked.order, [['db'], ['app'], ['web', 'mail'], ['list']]);
+    assert.equal(checked.findings.filter(({ severity }) => severity === 'error').length, 2);
+    assert.deepEqual(await awayApi.call('plan.list', {}), []);
+    await assert.rejects(awayApi.call('plan.run', { ...SHOP, body: UNPLANNED }), { code: 'PLAN_UNKNOWN' });
+    const cyclic = { ...document, machines: { db: { after: ['app'] }, app: { after: ['db'] } } };
+    await assert.rejects(awayApi.call('plan.put', { body: cyclic }), { code: 'PLAN_INVALID' });
+    await awayApi.call('plan.put', { body: document });
+    const { changes } = await awayApi.call('plan.check', { body: { ...document, description: 'all' } });
+    assert.deepEqual(changes, ['description']);
+
+    await home.close();
+    await assert.rejects(awayApi.call('plan.run', { ...SHOP, body: { mode: 'unplanned' } }), {
+      code: 'PLAN_UNCONFIRMED',
+    });
+    const { run, job } = await awayApi.call('plan.run', { ...SHOP, body: UNPLANNED });
+    const { runId } = run;
+    await assert.rejects(awayApi.call('plan.run', { ...SHOP, body: UNPLANNED }), {
+      code: 'PLAN_RUNS_ALREADY',
+    });
+    await assert.rejects(awayApi.call('plan.approve', { params: { run: runId }, body: { machine: 'web' } }), {
+      code: 'PLAN_NOT_ASKED',
+    });
+    const asking = await when(away, awayApi, runId, 'app', 'asking');
+    assert.deepEqual(statesOf(asking), {
+      ...{ db: 'done', app: 'asking', web: 'waiting', mail: 'waiting', list: 'waiting' },
+    });
+
+    // What is asked outlives the site process.
+    await away.close();
+    const again = await away.serve();
+    assert.deepEqual(
+      statesOf(await again.call('plan.showRun', { params: { run: runId } })),
+      statesOf(asking),
+    );
+    // The run is taken up when the site serves; until then nothing is asked.
+    await approved(again, runId, 'app');
+    const done = (await resultOf(again, job)) as PlanRun;
+    assert.equal(done.verdict, 'partly');
+    assert.deepEqual(statesOf(done), {
+      ...{ db: 'done', app: 'done', web: 'done', mail: 'failed', list: 'blocked' },
+    });
+    const step = (name: string) => done.steps.find(({ machine }) => machine === name)!;
+    assert.ok(
+      step('db').endedAtMs! <= step('app').beganAtMs! && step('app').endedAtMs! <= step('web').beganAtMs!,
+    );
+    assert.match(step('app').approvedBy!, /^operator:/);
+    assert.match(step('mail').reason!, /mail/);
+    for (const machine of ['db', 'app', 'web']) {
+      const [branch] = await again.call('failover.list', { params: { machine } });
+      assert.deepEqual([branch!.branchId, branch!.running], [step(machine).branchId, true]);
+    }
+    const { entries } = await again.call('audit.list');
+    assert.ok(entries.some(({ act, actor }) => act === 'failover.start' && actor === `plan:${runId}`));
+  });
+
+  it('F5 hands machines over, those that others need last, and takes them over in their order', async (context) => {
+    const { homeApi, awayApi } = await sitesWithMachines(context, ['db', 'web']);
+    const document: PlanDocument = { plan: 'shop', machines: { db: {}, web: { tier: 2 } } };
+    for (const api of [homeApi, awayApi]) await api.call('plan.put', { body: document });
+    const taking = await awayApi.call('plan.run', { ...SHOP, body: { mode: 'take', waitMs: 120_000 } });
+    const ceded = await carriedOut(homeApi, { mode: 'cede' });
+    assert.equal(ceded.verdict, 'done', JSON.stringify(ceded.steps));
+    const [db, web] = ceded.steps;
+    assert.ok(web!.endedAtMs! <= db!.beganAtMs!, 'the web front end goes first');
+    const taken = (await resultOf(awayApi, taking.job)) as PlanRun;
+    assert.equal(taken.verdict, 'done', JSON.stringify(taken.steps));
+    assert.ok(taken.steps[0]!.endedAtMs! <= taken.steps[1]!.beganAtMs!, 'the database comes first');
+    assert.equal(
+      (await homeApi.call('vm.show', { params: { machine: 'db' } })).protected!.heldBy!.how,
+      'handed-over',
+    );
+  });
+
+  it('F5 is ended by a person: what has begun is ended, and what runs stays', async (context) => {
+    const { away, awayApi } = await sitesWithMachines(context, ['db', 'web']);
+    const document: PlanDocument = {
+      plan: 'shop',
+      machines: { db: {}, web: { tier: 2, gates: [{ kind: 'serial', pattern: 'never said' }] } },
+    };
+    await awayApi.call('plan.put', { body: document });
+    const { run, job } = await awayApi.call('plan.run', { ...SHOP, body: UNPLANNED });
+    await when(away, awayApi, run.runId, 'web', 'starting');
+    await awayApi.call('job.cancel', { params: { job: job.jobId } });
+    assert.equal((await ended(awayApi, job)).state, 'cancelled');
+    const after = await awayApi.call('plan.showRun', { params: { run: run.runId } });
+    assert.deepEqual([after.verdict, after.steps[0]!.state], ['cancelled', 'done']);
+    await untilBranches(awayApi, 'db', ([branch]) => branch!.running);
+    await untilBranches(awayApi, 'web', (branches) => branches.every(({ running }) => !running));
+    await awayApi.call('plan.remove', SHOP);
+    assert.deepEqual(await awayApi.call('plan.list', {}), []);
+  });
+
+  it('F5 goes on after the site has ended while a guest was booting: that one is booted again, and answers its gates', async (context) => {
+    const { t, directory, home, homeApi, away, awayApi } = await pairedSites(context);
+    for (const name of ['db', 'web']) {
+      const { attach, lab } = await someonesMachine(t, directory, name);
+      await homeApi.call('vm.add', { body: { attach } });
+      const of = { params: { machine: name } };
+      await homeApi.call('vm.protect', { ...of, body: BY_HAND });
+      await verifiedCopy(homeApi, of);
+      await lab.stop();
+    }
+    await home.close();
+    const gates = [{ kind: 'agent' }, { kind: 'serial', pattern: '^lab guest up' }] as const;
+    const document: PlanDocument = {
+      plan: 'shop',
+      machines: { db: { gates: [...gates] }, web: { tier: 2, gates: [...gates] } },
+    };
+    await awayApi.call('plan.put', { body: document });
+    const tested = await carriedOut(awayApi, { mode: 'test' });
+    assert.equal(tested.verdict, 'done', JSON.stringify(tested.steps));
+    const { totalMs, machines } = await awayApi.call('plan.estimate', SHOP);
+    assert.ok(totalMs! > 0 && totalMs === machines.at(-1)!.upAtMs, JSON.stringify(machines));
+
+    const { run, job } = await awayApi.call('plan.run', { ...SHOP, body: UNPLANNED });
+    await when(away, awayApi, run.runId, 'db', 'starting');
+    await untilBranches(awayApi, 'db', (branches) => branches.some(({ state }) => state === 'started'));
+    await away.close();
+    const again = await away.serve();
+    const done = (await resultOf(again, job)) as PlanRun;
+    assert.equal(done.verdict, 'done', JSON.stringify(done.steps));
+    for (const machine of ['db', 'web']) {
+      const branches = await again.call('failover.list', { params: { machine } });
+      assert.equal(branches.filter(({ running }) => running).length, 1, machine);
+    }
+    const jobs = (await again.call('job.list')).filter(({ actor }) => actor === `plan:${run.runId}`);
+    assert.ok(
+      jobs.some(({ kind }) => kind === 'failover.restart'),
+      jobs.map(({ kind }) => kind).join(),
+    );
+    context.diagnostic(
+      `estimated ${totalMs} ms; took ${done.endedAtMs! - done.startedAtMs} ms with a restart`,
+    );
+  });
+});

@@ -1,0 +1,171 @@
+/** What a recovery plan means: order, what comes next, what is wrong with it. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import fc from 'fast-check';
+import type { PlanDocument, RunStep } from '../../../src/api/index.ts';
+import {
+  differenceOf,
+  estimateOf,
+  findingsAt,
+  findingsOf,
+  needsOf,
+  networksAt,
+  nextActs,
+  verdictOf,
+  wavesOf,
+} from '../../../src/plan/index.ts';
+
+const SHOP: PlanDocument = {
+  plan: 'shop',
+  networks: { office: { berlin: { kind: 'bridge', bridge: 'br0' } } },
+  machines: {
+    web: { tier: 3, gates: [{ kind: 'tcp', host: '10.0.0.3', port: 80 }] },
+    db: {},
+    app: { tier: 2, approval: 'Is the licence server up?' },
+    cache: { tier: 2, after: ['app'] },
+  },
+};
+
+/** Carries a plan out on paper: every machine that begins ends as `endOf` says. Returns the states and the order. */
+function carriedOut(plan: PlanDocument, endOf: (machine: string) => 'done' | 'failed') {
+  const needs = needsOf(plan);
+  const states = new Map<string, RunStep['state']>();
+  const order: string[] = [];
+  for (let turns = 0; turns < 1000; turns++) {
+    const { begin, block, isOver } = nextActs(needs, states);
+    if (isOver) return { states, order };
+    for (const { machine } of block) states.set(machine, 'blocked');
+    for (const machine of begin) {
+      order.push(machine);
+      states.set(machine, endOf(machine));
+    }
+  }
+  throw new Error('it does not end');
+}
+
+describe('a recovery plan', () => {
+  it('F5 machines come up tier by tier and after those that they name; they are handed over the other way round', () => {
+    assert.deepEqual(wavesOf(needsOf(SHOP)), [['db'], ['app'], ['cache'], ['web']]);
+    assert.deepEqual(wavesOf(needsOf(SHOP, 'backward')), [['web'], ['cache'], ['app'], ['db']]);
+    assert.deepEqual(carriedOut(SHOP, () => 'done').order, ['db', 'app', 'cache', 'web']);
+  });
+
+  it('F5 who needs what has not come up stays where it is, and all others go on', () => {
+    const plan: PlanDocument = { ...SHOP, machines: { ...SHOP.machines, mail: {} } };
+    const { states, order } = carriedOut(plan, (machine) => (machine === 'app' ? 'failed' : 'done'));
+    assert.deepEqual(order, ['db', 'mail', 'app']);
+    assert.deepEqual(Object.fromEntries(states), {
+      ...{ db: 'done', mail: 'done', app: 'failed', cache: 'blocked', web: 'blocked' },
+    });
+    assert.equal(verdictOf([...states.values()].map((state) => ({ state }))), 'partly');
+    assert.equal(verdictOf([{ state: 'failed' }, { state: 'blocked' }]), 'failed');
+  });
+
+  it('F5 nothing begins before what it waits for, nothing is forgotten, and every run ends', () => {
+    const names = ['a', 'b', 'c', 'd', 'e', 'f'];
+    const machine = fc.record(
+      { tier: fc.integer({ min: 1, max: 3 }), after: fc.subarray(names) },
+      { requiredKeys: [] },
+    );
+    const plans = fc.dictionary(fc.constantFrom(...names), machine, { minKeys: 1 });
+    fc.assert(
+      fc.property(plans, fc.subarray(names), (machines, failing) => {
+        const plan = { plan: 'any', machines } as PlanDocument;
+        const needs = needsOf(plan);
+        const isSound = wavesOf(needs) !== undefined;
+        const cycles = findingsOf(plan).filter(({ message }) =>
+          /wait for each other|waits for itself/.test(message),
+        );
+        assert.equal(isSound, cycles.length === 0, JSON.stringify(findingsOf(plan)));
+        if (!isSound) return;
+        const { states, order } = carriedOut(plan, (name) => (failing.includes(name) ? 'failed' : 'done'));
+        assert.equal(states.size, needs.size);
+        for (const [at, name] of order.entries())
+          for (const other of needs.get(name)!) {
+            assert.ok(order.indexOf(other) < at && states.get(other) === 'done', `${name} before ${other}`);
+          }
+        for (const [name, state] of states) if (state === 'blocked') assert.ok(!order.includes(name));
+      }),
+    );
+  });
+
+  it('F5 what is wrong with it is said before anything is done', () => {
+    const wrong: PlanDocument = {
+      plan: 'shop',
+      machines: { a: { after: ['b', 'nobody'] }, b: { tier: 2 }, c: { after: ['c'] } },
+    };
+    const said = findingsOf(wrong).map(({ message }) => message);
+    assert.equal(said.length, 3, said.join('\n'));
+    assert.match(said[0]!, /a waits for nobody, which is not in the plan/);
+    assert.match(said[1]!, /c waits for itself/);
+    assert.match(said[2]!, /each other: (a → b → a|b → a → b)/);
+    assert.deepEqual(findingsOf(SHOP), []);
+
+    const lan = { nicId: 'lan', network: 'office' };
+    const known = { nics: [lan], hasAgent: false, isReady: true };
+    const at = findingsAt(SHOP, 'berlin', (name) =>
+      name === 'db' ? undefined : name === 'web' ? { ...known, isReady: false } : known,
+    );
+    const messages = at.map(({ severity, message }) => `${severity} ${message}`).sort();
+    assert.deepEqual(messages, [
+      'error this site has no machine db',
+      'error web has no point here that could be brought up',
+      'warning app has no gates and no guest agent: it counts as up at once',
+      'warning cache has no gates and no guest agent: it counts as up at once',
+    ]);
+    assert.equal(
+      findingsAt(SHOP, 'hamburg', () => known).filter(({ message }) =>
+        /nothing says what is connected/.test(message),
+      ).length,
+      4,
+    );
+  });
+
+  it('F5 a NIC goes where its machine says, else where the plan says of its network at this site', () => {
+    const plan: PlanDocument = {
+      ...SHOP,
+      machines: { db: { networks: { wan: { kind: 'tap', interfaceName: 'tap7' } } } },
+    };
+    const nics = [
+      { nicId: 'lan', network: 'office' },
+      { nicId: 'wan', network: 'office' },
+      { nicId: 'dmz', network: 'public' },
+    ];
+    assert.deepEqual(networksAt(plan, 'db', nics, 'berlin'), {
+      lan: { kind: 'bridge', bridge: 'br0' },
+      wan: { kind: 'tap', interfaceName: 'tap7' },
+    });
+    assert.deepEqual(Object.keys(networksAt(plan, 'db', nics, 'hamburg')), ['wan']);
+  });
+
+  it('F5 how long it takes follows from what was measured along the longest way, and is unknown where nothing was', () => {
+    const took: Readonly<Record<string, number>> = { db: 3000, app: 2000, cache: 500, web: 1000 };
+    const estimate = estimateOf(SHOP, (machine) => took[machine]);
+    assert.equal(estimate.totalMs, 6500);
+    assert.deepEqual(estimate.machines.at(-1), {
+      ...{ machine: 'web', measuredMs: 1000, beginsAtMs: 5500, upAtMs: 6500 },
+    });
+    const { totalMs, machines } = estimateOf(SHOP, (machine) => (machine === 'app' ? undefined : 1000));
+    assert.equal(totalMs, null);
+    assert.deepEqual(
+      machines.map(({ upAtMs }) => upAtMs),
+      [1000, null, null, null],
+    );
+  });
+
+  it('F5 what changes from one plan to the next is told line by line', () => {
+    const { web: _gone, ...machines } = SHOP.machines;
+    const after: PlanDocument = {
+      ...SHOP,
+      description: 'all of it',
+      machines: { ...machines, db: { tier: 2 }, mail: {} },
+    };
+    assert.deepEqual(differenceOf(SHOP, after), [
+      'description',
+      '- machine web',
+      '~ machine db: tier not said → 2',
+      '+ machine mail',
+    ]);
+    assert.deepEqual(differenceOf(SHOP, structuredClone(SHOP)), []);
+  });
+});
