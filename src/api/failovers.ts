@@ -220,6 +220,8 @@ export const AdoptRequest = Type.Object(
   {
     /** Name or id; the one that runs, or the only one of a failover, if absent. */
     branch: Type.Optional(Type.String({ minLength: 1, maxLength: 32 })),
+    /** What its NICs are connected to when it is started from now on; as the failover connected them if absent. */
+    networks: Type.Optional(Networks),
   },
   { additionalProperties: false },
 );

@@ -28,6 +28,7 @@ export { CLIENT_FILES } from './client-files.ts';
 export { ErrorAnswer } from './common.ts';
 export { SiteEvent } from './events.ts';
 export type {
+  AdoptRequest,
   BranchView,
   CedeRequest,
   FailoverRequest,

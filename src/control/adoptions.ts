@@ -1,11 +1,11 @@
 import { join } from 'node:path';
-import type { MachineView } from '../api/index.ts';
+import type { AdoptRequest, MachineView } from '../api/index.ts';
 import type { Failovers } from '../failover/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { generationsIn } from '../lib/generations.ts';
 import type { Log } from '../lib/log.ts';
-import { findBranch, type Replica, type Replicas, withTenure } from '../replica/index.ts';
+import { findBranch, type Replica, tenureOfReplica, withTenure } from '../replica/index.ts';
 import { openMachineFiles, type ProtectedMachine } from '../replication/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
 import type { Audit } from './audit.ts';
@@ -15,6 +15,7 @@ import type { Machines } from './machines.ts';
 import { newestMachine } from './new-machine.ts';
 
 interface AdoptionTools {
+  readonly siteId: string;
   readonly failovers: Pick<Failovers, 'adopt' | 'list'>;
   readonly machines: Machines;
   readonly inventory: Inventory;
@@ -33,13 +34,15 @@ export class AdoptionActs {
    * The branch by id or name; without one the only one of a failover. Throws MACHINE_NO_REPLICA, MACHINE_BRANCH_UNCLEAR, BRANCH_UNKNOWN,
    * MACHINE_EXISTS, and as `Failovers.adopt`; nothing has changed then.
    */
-  async adopt(actor: string, reference: string, branch: string | undefined): Promise<MachineView> {
-    const { failovers, machines, inventory, audit } = this.#o;
+  async adopt(actor: string, reference: string, { branch, networks }: AdoptRequest): Promise<MachineView> {
+    const { failovers, machines, inventory, audit, siteId } = this.#o;
     const replica = inventory.replica(reference);
     const branchId = branch === undefined ? await this.#only(replica) : findBranch(replica, branch).branchId;
     const { machineId: subject } = replica.record;
     return audit.acting({ actor, act: 'failover.adopt', subject, details: { branchId } }, async () => {
-      await failovers.adopt(replica, branchId, machines.adopting);
+      const machine = await failovers.adopt(replica, branchId, { ...machines.adopting, networks });
+      // What the replica has heard in the meantime the machine has to hear as well: from now on it speaks for itself.
+      await machine.right.hear(tenureOfReplica(replica.record, siteId).claim);
       return inventory.view(inventory.find(subject));
     });
   }
@@ -65,11 +68,11 @@ export class AdoptionActs {
 export async function settleAdoptions(
   { files, log, alerts }: { readonly files: FileSystem; readonly log: Log; readonly alerts: AlertSink },
   dataDirectory: string,
-  replicas: Pick<Replicas, 'list'>,
+  replicas: readonly Replica[],
 ): Promise<void> {
   const directory = join(dataDirectory, 'protected');
   const found = generationsIn((await files.list(directory)) ?? []);
-  for (const replica of replicas.list()) {
+  for (const replica of replicas) {
     const { machineId, machineName, adopted } = replica.record;
     const key = `adoption:${machineId}`;
     try {

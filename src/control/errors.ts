@@ -116,6 +116,17 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'End its protection first: `warmsite vm unprotect`.',
   },
+  MACHINE_STILL_RUNS: {
+    kind: 'refused',
+    retry: 'later',
+    remedy: 'Stop it first: `warmsite vm stop`.',
+  },
+  MACHINE_OUTDATED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The disks that this machine had here are older than the points that the other site has brought since. If that site is down, `warmsite failover start` brings the machine up from the newest of them. If you mean the old disks all the same, remove the replica first (`warmsite replica remove`).',
+  },
   MACHINE_UNREACHABLE: {
     kind: 'unavailable',
     retry: 'later',

@@ -19,7 +19,7 @@ import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
 import { type FailoverActs, nameOf, networksOf, probesOf } from './failover-acts.ts';
-import type { Inventory } from './inventory.ts';
+import { checkNotOutdated, type Inventory } from './inventory.ts';
 import type { JobContext, JobHandler, Jobs } from './jobs.ts';
 import type { Machines } from './machines.ts';
 import type { PeerLinks } from './peer-links.ts';
@@ -83,8 +83,10 @@ export class HandoverActs {
     return this.#o.audit.acting(
       { actor, act: 'failover.withdraw', subject: machineId, details },
       async () => {
-        if (confirmOtherSideDown) await machine.right.seizeBack();
-        else {
+        if (confirmOtherSideDown) {
+          checkNotOutdated(this.#o.inventory.find(machineId));
+          await machine.right.seizeBack();
+        } else {
           const { withdrawal, siteId } = machine.right.withdrawal();
           const { claim } = await this.#ask(siteId, (rights) => rights.withdraw(machineId, withdrawal));
           const { state } = await machine.right.hear(claim);

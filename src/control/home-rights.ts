@@ -1,25 +1,33 @@
 import type { DeltaHeader } from '../delta/index.ts';
+import type { Failovers } from '../failover/index.ts';
 import type { DiskImages } from '../hypervisor/index.ts';
-import { failuresOf } from '../lib/errors.ts';
+import { failuresOf, isFailure, messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Generation } from '../lib/generations.ts';
 import type { Log } from '../lib/log.ts';
+import type { Claim } from '../recovery-point/index.ts';
 import { bringerOf, OlderDisks, type Replica, type Replicas, withTenure } from '../replica/index.ts';
 import {
   type Arrival,
   type HomeMachines,
+  type MachinePresence,
+  type ProtectedMachine,
   REPLICATION_ERRORS,
   type SpeakingMachine,
 } from '../replication/index.ts';
+import { type AlertSink, failureOf } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import type { Machines } from './machines.ts';
 
 const replicationFailure = failuresOf(REPLICATION_ERRORS);
 
 interface HomeTools {
-  readonly machines: Pick<Machines, 'get' | 'broken'>;
+  readonly machines: Pick<Machines, 'get' | 'broken' | 'unprotect' | 'remove'>;
   readonly replicas: Pick<Replicas, 'get'>;
+  readonly failovers: Pick<Failovers, 'list'>;
+  readonly isForwarded: (replica: Replica) => boolean;
   readonly audit: Pick<Audit, 'note'>;
+  readonly alerts: AlertSink;
   readonly files: FileSystem;
   readonly images: DiskImages;
   readonly log: Log;
@@ -35,6 +43,8 @@ export class HomeRights implements HomeMachines {
   readonly #o: HomeTools;
   /** Disks that did not hold what they were said to hold: not tried again by this process. */
   readonly #unfit = new Set<string>();
+  /** Machines whose replicas go on without them, with the end of that. */
+  readonly #turningBack = new Map<string, Promise<void>>();
 
   constructor(o: HomeTools) {
     this.#o = o;
@@ -56,7 +66,8 @@ export class HomeRights implements HomeMachines {
       concerns: (siteId) =>
         right.tenure.claim.siteId === siteId ||
         // From which it came here: it may not have heard yet that it was taken.
-        (replica !== undefined && bringerOf(replica.record) === siteId) ||
+        (replica !== undefined &&
+          (bringerOf(replica.record) === siteId || replica.record.sourceSiteId === siteId)) ||
         machine.targets.some((target) => target.siteId === siteId),
       described: (siteId, acknowledged) => {
         const { claim } = right.tenure;
@@ -75,9 +86,29 @@ export class HomeRights implements HomeMachines {
     if (broken) throw broken.error;
   }
 
-  async admit({ machineId, epoch, parent, sourceSiteId, viaSiteId }: Arrival): Promise<Generation> {
-    if (!this.of(machineId)) return undefined;
-    const { machine } = this.#o.machines.get(machineId)!;
+  async admit(arrival: Arrival): Promise<Generation> {
+    const { machineId } = arrival;
+    const { alerts, machines } = this.#o;
+    const key = `turn:${machineId}`;
+    if (this.#turningBack.has(machineId)) throw turningBack(machineId);
+    const speaking = this.of(machineId);
+    if (!speaking) return undefined;
+    if (!speaking.concerns(arrival.sourceSiteId)) throw notYours(machineId);
+    try {
+      const generation = await this.#admitted(machines.get(machineId)!.machine, arrival);
+      alerts.clear(key);
+      return generation;
+    } catch (error) {
+      // The other site tries again and again; whoever has to do something for that is here.
+      if (isFailure(error, 'REPLICATION_NOT_ENDED')) alerts.raise(key, 'warning', error, machineId);
+      throw error;
+    }
+  }
+
+  async #admitted(
+    machine: ProtectedMachine,
+    { machineId, epoch, parent, sourceSiteId, viaSiteId }: Arrival,
+  ): Promise<Generation> {
     const { name } = machine.record;
     const { claim, state } = machine.right.tenure;
     const context = { machineId, siteId: claim.siteId, epoch: claim.epoch };
@@ -90,23 +121,66 @@ export class HomeRights implements HomeMachines {
       const said = `${name} is at home here, and held by site ${claim.siteId} in epoch ${claim.epoch}`;
       throw replicationFailure('REPLICATION_HELD_HERE', said, { context });
     }
-    if ((await machine.attach()).state !== 'stopped') {
+    if (!hasEnded(await machine.attach()))
       throw replicationFailure('REPLICATION_NOT_ENDED', `${name} has not ended here`, { context });
-    }
     const replica = this.#o.replicas.get(machineId);
-    if (replica) checkNoOtherBranches(replica);
-    const isTurnedBack = replica && parent && hasBrought(replica, sourceSiteId, parent.pointId);
-    if (isTurnedBack) {
-      // The site from which it was brought up here took it back: its history goes on as if that had not been. What was written here
-      // stays, upon a branch that keeps its point.
-      await replica.update((record) => withTenure(record, { state: 'follows', claim }));
-      await machine.right.setApart({ left: true });
-      await replica.update({ adopted: undefined });
-      this.#o.onTurnedBack(replica);
-    } else await machine.right.setApart({ left: false });
+    if (replica && parent && hasBrought(replica, sourceSiteId, parent.pointId)) {
+      this.#turnBack(machine, replica, claim);
+      throw turningBack(machineId);
+    }
+    if (replica) await this.#checkMayBeginAnew(replica);
+    await machine.right.setApart();
+    // Whatever becomes of the machine's record: what it lay upon does not say any more that this site holds it.
+    await replica?.update((record) => withTenure(record, { state: 'follows', claim }));
     if (state === 'fenced')
       this.#o.audit.note({ actor: 'site', act: 'vm.set-apart', subject: machineId, details: { epoch } });
-    return replica && !isTurnedBack ? epoch : undefined;
+    return replica && epoch;
+  }
+
+  /** What would not be shown any more, and would run on or be kept up to date, when its replica begins anew. Throws REPLICATION_NOT_ENDED. */
+  async #checkMayBeginAnew(replica: Replica): Promise<void> {
+    const { adopted, machineName } = replica.record;
+    const running = (await this.#o.failovers.list(replica)).filter(
+      (branch) => branch.running && branch.branchId !== adopted,
+    );
+    if (running.length > 0) {
+      const said = `branches of ${machineName} run and have to end first: ${running.map(({ branchId }) => branchId).join(', ')}`;
+      throw replicationFailure('REPLICATION_NOT_ENDED', said);
+    }
+    if (!this.#o.isForwarded(replica)) return;
+    const said = `the points of ${machineName} are forwarded from here: end that first, with \`warmsite replica unforward\``;
+    throw replicationFailure('REPLICATION_NOT_ENDED', said);
+  }
+
+  /**
+   * The site from which the machine was brought up here took it back: its history goes on as if that had not been. What was written here
+   * is put into the branch that the machine was, which keeps its point; then the machine is none of this site any more. May be repeated.
+   */
+  #turnBack(machine: ProtectedMachine, replica: Replica, claim: Claim): void {
+    const { machineId, name } = machine.record;
+    const { machines, audit, log, onTurnedBack } = this.#o;
+    const work = async () => {
+      await machine.right.setApart();
+      await replica.update((record) => withTenure(record, { state: 'follows', claim }));
+      if (machine.record.protection) await machines.unprotect(machine, false);
+      await machines.remove(machine);
+      await replica.update({ adopted: undefined });
+      audit.note({ actor: 'site', act: 'vm.set-apart', subject: machineId, details: { ...claim } });
+      this.#o.alerts.clear(`turn:${machineId}`);
+      onTurnedBack(replica);
+    };
+    const ended = work()
+      .catch((error: unknown) => {
+        log.error('machine.not-set-apart', { machine: name, reason: messageOf(error) });
+        this.#o.alerts.raise(`turn:${machineId}`, 'critical', failureOf(error), machineId);
+      })
+      .finally(() => this.#turningBack.delete(machineId));
+    this.#turningBack.set(machineId, ended);
+  }
+
+  /** What is not ended is ended by the next process. */
+  async close(): Promise<void> {
+    await Promise.all(this.#turningBack.values());
   }
 
   /** The disks of a machine that was at home here, for the first copy of the site that holds it now. */
@@ -132,12 +206,19 @@ export class HomeRights implements HomeMachines {
   }
 }
 
-/** What would not be shown any more, and might run on, when its replica begins anew. Throws REPLICATION_NOT_ENDED. */
-function checkNoOtherBranches({ record: { adopted, machineName }, branches }: Replica): void {
-  const others = branches.filter(({ branchId, purpose }) => branchId !== adopted && purpose !== 'prepared');
-  if (others.length === 0) return;
-  const said = `branches of ${machineName} have to be cleaned up first: ${others.map(({ branchId }) => branchId).join(', ')}`;
-  throw replicationFailure('REPLICATION_NOT_ENDED', said);
+/** A process that is not there writes nothing, whatever has become of its disks. */
+function hasEnded(presence: MachinePresence): boolean {
+  return presence.state === 'stopped' || (presence.state === 'stale' && presence.isGone === true);
+}
+
+function turningBack(machineId: string) {
+  const said = 'what the machine has written here is being put into the branch that it was';
+  return replicationFailure('REPLICATION_NOT_ENDED', said, { context: { machineId } });
+}
+
+function notYours(machineId: string) {
+  const said = 'this machine is at home at another site';
+  return replicationFailure('REPLICATION_NOT_YOURS', said, { context: { machineId } });
 }
 
 /** Whether a site brought the points of a replica, and this is one of them. */

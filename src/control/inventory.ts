@@ -2,7 +2,7 @@ import type { MachineView } from '../api/index.ts';
 import type { Clock } from '../lib/clock.ts';
 import { type Bandwidth, limitAt, type Zones } from '../recovery-point/index.ts';
 import type { Replica, Replicas } from '../replica/index.ts';
-import type { ProtectedMachine } from '../replication/index.ts';
+import { claimElsewhere, type ProtectedMachine } from '../replication/index.ts';
 import { controlFailure } from './errors.ts';
 import type { Forwards } from './forwards.ts';
 import type { Machines } from './machines.ts';
@@ -105,8 +105,12 @@ export class Inventory {
   all(): readonly Found[] {
     const all = new Map<string, Found>();
     for (const { machine } of this.#machines.list()) {
-      const { machineId, name } = machine.record;
-      all.set(machineId, { machineId, name, home: machine, replica: this.#replicas.get(machineId) });
+      const { machineId, name: ownName } = machine.record;
+      const replica = this.#replicas.get(machineId);
+      // Of one that has gone elsewhere and comes back as a replica, the name is what it is called there.
+      const isThere = replica !== undefined && replica.record.adopted === undefined;
+      const name = isThere && claimElsewhere(machine.record) ? replica.record.machineName : ownName;
+      all.set(machineId, { machineId, name, home: machine, replica });
     }
     for (const replica of this.#replicas.list()) {
       const { machineId, machineName } = replica.record;
@@ -114,4 +118,15 @@ export class Inventory {
     }
     return [...all.values()].sort((a, b) => (a.name < b.name ? -1 : a.name > b.name ? 1 : 0));
   }
+}
+
+/**
+ * A machine that is at home at another site, and whose points come from there, does not become what it was here before. Throws
+ * MACHINE_OUTDATED.
+ */
+export function checkNotOutdated({ machineId, name, home, replica }: Found): void {
+  if (!home || !claimElsewhere(home.record) || !replica?.newest) return;
+  if (replica.record.adopted !== undefined) return;
+  const said = `this site has newer points of ${name} than the disks that it had here`;
+  throw controlFailure('MACHINE_OUTDATED', said, { context: { machineId } });
 }

@@ -11,7 +11,7 @@ import type { Alerts } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { Groups } from './groups.ts';
-import type { Inventory } from './inventory.ts';
+import { checkNotOutdated, type Inventory } from './inventory.ts';
 import type { Machines } from './machines.ts';
 import type { PeerLinks } from './peer-links.ts';
 import type { TriggerTokens } from './trigger-tokens.ts';
@@ -73,6 +73,9 @@ export class MachineActs {
     const machine = this.#inventory.home(reference);
     const { machineId } = machine.record;
     return this.#audit.acting({ actor, act: 'vm.remove', subject: machineId }, async () => {
+      const group = this.#groups.of(machineId);
+      if (group)
+        throw controlFailure('MACHINE_IN_GROUP', `${machine.record.name} is in the group ${group.name}`);
       const { replica } = this.#inventory.find(machineId);
       await endingAdoption(replica, machine, () => this.#machines.remove(machine));
       await this.#tokens.remove((trigger) => trigger.machineId === machineId);
@@ -141,7 +144,9 @@ export class MachineActs {
   /** Throws MACHINE_IN_GROUP: a group that silently lacks a member is none. */
   unprotect(actor: string, reference: string, keepOrigin: boolean): Promise<MachineView> {
     return this.#act(actor, 'vm.unprotect', reference, { keepOrigin }, async (machine) => {
-      const { machineId, name } = machine.record;
+      const { machineId, name, tenure } = machine.record;
+      // Ending the protection of a fenced machine makes its disks the machine again, above every claim.
+      if (tenure?.state === 'fenced') checkNotOutdated(this.#inventory.find(machineId));
       const group = this.#groups.of(machineId);
       if (group) throw controlFailure('MACHINE_IN_GROUP', `${name} is in the group ${group.name}`);
       await this.#machines.unprotect(machine, keepOrigin);

@@ -20,7 +20,7 @@ import { failuresOf, messageOf } from '../lib/errors.ts';
 import { type Generation, generationsIn } from '../lib/generations.ts';
 import { newId } from '../lib/random.ts';
 import { unlessAborted } from '../lib/unless-aborted.ts';
-import { checkPolicy, DEFAULT_RETENTION, pointFailure } from '../recovery-point/index.ts';
+import { checkPolicy, DEFAULT_RETENTION } from '../recovery-point/index.ts';
 import {
   claimElsewhere,
   type MachineRecord,
@@ -45,6 +45,7 @@ import { placeIn } from './machine-place.ts';
 import { plugIn, unplug } from './machine-plugs.ts';
 import { adoptedRecord, attachedRecord, managedRecord, newestMachine } from './new-machine.ts';
 import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
+import { schedulesIn, schedulesOf } from './schedule-requests.ts';
 import { targetChangeIn, targetIn } from './target-requests.ts';
 
 export interface MachinesTools extends ProtectedTools {
@@ -214,13 +215,19 @@ export class Machines {
     try {
       machine = await ProtectedMachine.create(this.#tools, layout, record);
     } catch (error) {
+      // The record decides whether there is such a machine: it goes first, durably.
+      await files.remove(layout.record);
+      await files.syncDirectory(layout.directory);
       await files.removeDirectory(layout.directory);
       throw error;
     }
     const before = this.#open.get(machineId)?.machine;
     if (before) {
-      await this.#unfollow(machineId, { clearAlerts: true });
-      await before.release();
+      // It has ended, and is the machine no more: what goes wrong with letting go of it hinders nothing.
+      const left = this.#unfollow(machineId, { clearAlerts: true }).then(() => before.release());
+      await left.catch((error: unknown) =>
+        this.#tools.log.warn('machine.not-released', { machineId, reason: messageOf(error) }),
+      );
     }
     await machine.attach();
     this.#adopt(machine);
@@ -289,8 +296,12 @@ export class Machines {
   async remove(machine: ProtectedMachine): Promise<void> {
     const { machineId, name, protection } = machine.record;
     if (protection) throw controlFailure('MACHINE_STILL_PROTECTED', `${name} is protected`);
-    await this.#unfollow(machineId);
     const isStopped = (await machine.attach()).state === 'stopped';
+    if (!isStopped && machine.record.adopted) {
+      // Its process would be nobody's: the branch that it was knows nothing of it.
+      throw controlFailure('MACHINE_STILL_RUNS', `${name} runs, and was a branch of its replica here`);
+    }
+    await this.#unfollow(machineId);
     await machine.release();
     this.#open.delete(machineId);
     this.#tools.loop.identities.forget(machineId);
@@ -476,22 +487,4 @@ export class Machines {
     if (loop) return loop;
     throw controlFailure('MACHINE_CHANGING', `the protection of ${machine.record.name} is being ended`);
   }
-}
-
-/** The schedules that a request asks for; undefined if it speaks of none. Throws POLICY_CONTRADICTS. */
-function schedulesIn({
-  every,
-  schedules,
-}: PolicyRequest | ProtectRequest): Protection['schedules'] | undefined {
-  if (every && schedules) {
-    throw pointFailure('POLICY_CONTRADICTS', 'give either `every` or `schedules`, not both');
-  }
-  return schedules ?? (every && schedulesOf(every));
-}
-
-function schedulesOf(every: Readonly<Record<string, number>>): Protection['schedules'] {
-  return Object.entries(every).map(([copyType, everyMs]) => ({
-    copyType,
-    triggers: [{ kind: 'interval', everyMs }],
-  }));
 }

@@ -25,6 +25,7 @@ interface ReplicaActsTools {
   readonly floor: RetentionFloor;
   readonly zones: Zones;
   readonly siteMeant: (reference: string) => string;
+  readonly settle: (replica: Replica) => Promise<void>;
 }
 
 /** What a person does with replicas as wholes. */
@@ -50,6 +51,9 @@ export class ReplicaActs {
         throw controlFailure('REPLICA_FORWARDED', said, { context: { machineId: subject } });
       }
       await replicas.remove(subject);
+      // An older one that is there again may be marked as that of a machine which has gone.
+      const older = replicas.get(subject);
+      if (older) await this.#o.settle(older);
       keeper.forget(subject);
       await rules.change(subject, undefined);
       for (const about of ['replica', 'arrival', 'forwards']) alerts.clear(`${about}:${subject}`);

@@ -189,21 +189,21 @@ export class Site {
       ...{ failovers: works.failovers, inventory, points, keeper, jobs, audit, fences },
       testRules: ground.testRules,
     });
-    const { replicas } = ground;
     this.groupFailovers = new GroupFailovers({ groups: this.groups, failovers: this.failovers, inventory });
     this.handovers = new HandoverActs({
       ...{ machines, inventory, links, events, audit, clock, log, jobs, target },
       ...{ failovers: works.failovers, acts: this.failovers },
     });
-    this.adoptions = new AdoptionActs({ failovers: works.failovers, machines, inventory, audit });
+    this.adoptions = new AdoptionActs({ ...works, inventory, audit, siteId: identity.siteId });
     this.plans = new RecoveryPlans({
       ...{ ...tools, inventory, audit, events, jobs, store: ground.plans, siteName: identity.name },
       ...{ failovers: this.failovers, handovers: this.handovers },
     });
-    const { arrivalRules: rules, floor } = ground;
+    const { arrivalRules: rules, floor, replicas } = ground;
     this.replicas = new ReplicaActs({
       ...{ replicas, inventory, keeper, forwards, links, audit, alerts, rules, floor, zones: ground.zones },
       siteMeant: (reference) => this.targets.meant(reference),
+      settle: (replica) => settleAdoptions({ ...tools, alerts }, ground.dataDirectory, [replica]),
     });
     this.origins = new OriginActs({ origins, replicas, links, audit });
     this.seeds = new SeedActs({
@@ -410,11 +410,12 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
     machinesHere: () => machines?.running ?? [],
   });
   opening.defer(() => failovers.close());
-  await settleAdoptions({ files, log, alerts }, dataDirectory, replicas);
+  await settleAdoptions({ files, log, alerts }, dataDirectory, replicas.list());
   await failovers.recover(replicas.list());
   const broken = new BrokenReplicas({
     ...{ replicas, clock, alerts },
     prepare: async (replica) => {
+      await settleAdoptions({ files, log, alerts }, dataDirectory, [replica]);
       await failovers.recover([replica]);
       await forwards?.take(replica);
     },
@@ -461,12 +462,14 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   opening.defer(() => fences.close());
   fences.begin();
   const home = new HomeRights({
-    ...{ ...tools, machines, replicas, audit },
+    ...{ ...tools, machines, replicas, failovers, audit, alerts },
+    isForwarded: (replica) => forwarded.reports(replica).length > 0,
     onTurnedBack: (replica) => {
       fences.look(replica);
       keeper.tend(replica);
     },
   });
+  opening.defer(() => home.close());
   const receiver = receiverOf({ ...ground, ...tools, keeper, forwards, home });
   const peerServer = await PeerServer.listen({
     ...settings.peer,

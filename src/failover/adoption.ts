@@ -13,6 +13,7 @@ import { type BranchTools, recoverBranch } from './branch-recovery.ts';
 import { loadState } from './branch-state.ts';
 import { failoverFailure } from './errors.ts';
 import type { NicMapping } from './network.ts';
+import { checkNicsNamed } from './nic-checks.ts';
 
 /** A branch that becomes a machine of this site, as that has to know it. */
 export interface AdoptedBranch {
@@ -39,6 +40,8 @@ export interface NewHome<T> {
   readonly check: (adopted: AdoptedBranch) => void;
   /** Durable on return. If it throws, there is no such machine. */
   readonly create: (adopted: AdoptedBranch) => Promise<T>;
+  /** What its NICs are connected to when it is started there; as they were connected last if absent. */
+  readonly networks?: AdoptedBranch['networks'] | undefined;
 }
 
 /** The act of `Failovers.adopt`; nobody else does anything with the branch meanwhile. */
@@ -52,13 +55,17 @@ export async function adoptBranch<T>(
   const phase = (await loadState(tools, replica, branchId))?.phase;
   const isAtWork = branch.purpose === 'failover' && ['started', 'probed', 'stopped'].includes(phase ?? '');
   if (!isAtWork || rightState(replica.record) !== 'holds') {
-    const said = `branch ${branchId} of ${replica.record.machineName} is not at work here`;
-    throw failoverFailure('FAILOVER_NOT_AT_WORK', said, { context: { branchId } });
+    throw notAtWork(replica, branchId);
   }
-  const networks = await loadNetworks(tools, replica, branchId);
+  const networks = home.networks ?? (await loadNetworks(tools, replica, branchId));
+  checkNicsNamed(networks, [replica.point(branch.pointId).statement.configuration]);
   const about = () => adopted(replica, branch, networks, { tools });
   home.check(about());
-  await replica.update({ adopted: branchId });
+  // Looked at again beside no other change: a higher claim may have been heard of.
+  await replica.update((record) => (rightState(record) === 'holds' ? { adopted: branchId } : undefined));
+  if (replica.record.adopted !== branchId) throw notAtWork(replica, branchId);
+  // Held until it is certain that nothing of the branch is to be read any more, or that it goes on.
+  const release = await replica.holdLayers('open');
   try {
     await live.letGo(branchId);
     // A merge may have ended since: these are the files that stay.
@@ -67,7 +74,14 @@ export async function adoptBranch<T>(
     await replica.update({ adopted: undefined });
     await recoverBranch({ tools, live }, replica, branch);
     throw error;
+  } finally {
+    release();
   }
+}
+
+function notAtWork({ record: { machineName } }: Replica, branchId: string) {
+  const said = `branch ${branchId} of ${machineName} is not at work here`;
+  return failoverFailure('FAILOVER_NOT_AT_WORK', said, { context: { branchId } });
 }
 
 function adopted(

@@ -103,6 +103,15 @@ export function checkEpoch({ epoch: held }: ReplicaRecord, { epoch, pointId }: D
   throw replicaFailure('REPLICA_SESSION_OUTDATED', said, { context: { pointId, offered: epoch, held } });
 }
 
+/** A machine that this site runs, or has taken, gets no copies of another one. Throws REPLICA_IN_USE. */
+export function checkReceiving(record: ReplicaRecord, { epoch }: Pick<DeltaHeader, 'epoch'>): void {
+  const isHeld = record.adopted !== undefined || record.tenure?.state === 'holds';
+  // Of another epoch it is refused with the reason, as ever.
+  if (!isHeld || (record.adopted === undefined && epoch !== record.epoch)) return;
+  const said = `${record.machineName} is at home at this site, in epoch ${record.epoch}`;
+  throw replicaFailure('REPLICA_IN_USE', said);
+}
+
 export function mergeUnfinished(): Failure {
   return replicaFailure('REPLICA_IN_USE', 'an interrupted merge must end first, and the replica is read');
 }

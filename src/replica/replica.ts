@@ -16,6 +16,7 @@ import {
   acknowledgementOf,
   checkEpoch,
   checkNotNeeded,
+  checkReceiving,
   diskIdsOf,
   type Incoming,
   mergeUnfinished,
@@ -159,6 +160,7 @@ export class Replica {
   offer(offer: Offer): Promise<OfferAnswer> {
     return this.#receiving.run(async () => {
       this.#checkThere();
+      checkReceiving(this.#record, offer.header);
       await this.#catchUp();
       const { newest } = this;
       const known = newest && { now: newest.statement.disks, ever: this.#points.diskIds };

@@ -15,7 +15,10 @@ export async function describedTo(
   acknowledged?: string,
 ): Promise<ReplicaDescription | null> {
   const replica = await target.describe(machineId, signal, acknowledged);
-  if (!replica || replica.epoch >= epoch || !target.rights) return replica;
+  const isOurs = replica?.holderSiteId === undefined || replica.holderSiteId === siteId;
+  // Of two claims of one epoch the sites decide; whoever has the lower one must hear of the other.
+  const knows = replica && (replica.epoch > epoch || (replica.epoch === epoch && isOurs));
+  if (!replica || knows || !target.rights) return replica;
   try {
     await target.rights.claim(machineId, { epoch, siteId }, signal);
   } catch (error) {

@@ -190,7 +190,8 @@ export class Delivery {
   /** From here on no file of the chain of the planned cut is written. */
   #planned(replica: ReplicaDescription | null): SessionPlan {
     const { record, cuts } = this.#machine();
-    const plan = planSession(record.epoch, cuts, this.#record, replica, this.#policy);
+    const options = { ...this.#policy, siteId: this.#tools.siteId };
+    const plan = planSession(record.epoch, cuts, this.#record, replica, options);
     const isRead = plan.kind === 'full' || plan.kind === 'incremental' || plan.kind === 'acknowledged';
     if (isRead) this.#readingCutId = plan.cut.cutId;
     return plan;

@@ -150,18 +150,12 @@ export class MachineRight {
     });
   }
 
-  /**
-   * The machine has ended here, and what it wrote under the lost claim stays as it is: this site follows. With `left` the replica that
-   * its disks lie upon goes on without it, and it is the machine of no branch any more.
-   */
-  setApart({ left }: { readonly left: boolean }): Promise<void> {
+  /** The machine has ended here, and what it wrote under the lost claim stays as it is: this site follows. */
+  setApart(): Promise<void> {
     return this.#o.alone(async () => {
-      const { adopted, ...others } = this.#o.ground().record();
       const before = this.tenure;
       const after = afterSettingApart(before);
-      if (after === before && (!left || adopted === undefined)) return;
-      const record = left || adopted === undefined ? others : { ...others, adopted };
-      await this.#store(standingAs(record, after));
+      if (after !== before) await this.#store(standingAs(this.#o.ground().record(), after));
     });
   }
 

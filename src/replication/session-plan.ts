@@ -1,4 +1,4 @@
-import type { SignedStatement } from '../recovery-point/index.ts';
+import { compareClaims, type SignedStatement } from '../recovery-point/index.ts';
 import type { Acknowledgement, ReplicaDescription } from '../replica/index.ts';
 import { happened, readable } from './chain.ts';
 import type { CutRecord, Outrun, TargetRecord } from './records.ts';
@@ -25,6 +25,8 @@ export interface PlanOptions {
   readonly spacingMs?: number | undefined;
   /** The states are points already, numbered by their ordinals; else each target counts what it gets. */
   readonly areNumbered?: boolean;
+  /** This site, where it makes the points by a claim of its own. */
+  readonly siteId?: string;
 }
 
 export type SessionPlan<C extends Sendable = CutRecord> =
@@ -57,13 +59,13 @@ export function planSession<C extends Sendable>(
   cuts: readonly C[],
   target: TargetRecord,
   replica: ReplicaDescription | null,
-  { spacingMs = 0, areNumbered = false }: PlanOptions = {},
+  { spacingMs = 0, areNumbered = false, siteId }: PlanOptions = {},
 ): SessionPlan<C> {
   const sequenceOf = ({ ordinal }: Pick<C, 'ordinal'>) =>
     areNumbered ? ordinal : (target.acknowledged?.sequence ?? 0) + 1;
   const acknowledged = target.acknowledged;
   // A target in a lower epoch hears of this one with the next offer.
-  if (replica && replica.epoch > epoch) {
+  if (replica && outranks(replica, epoch, siteId)) {
     const { epoch: theirEpoch, holderSiteId } = replica;
     return { kind: 'conflict', conflict: { why: 'fenced', ourEpoch: epoch, theirEpoch, holderSiteId } };
   }
@@ -96,6 +98,16 @@ export function planSession<C extends Sendable>(
       : null,
     resume: isSame ? incoming.session : undefined,
   };
+}
+
+/** A target in a higher epoch, or in the same one by a claim of its own, or of a third site, that is above that of this site. */
+function outranks(
+  { epoch: theirs, holderSiteId }: ReplicaDescription,
+  epoch: number,
+  siteId: string | undefined,
+): boolean {
+  if (theirs !== epoch || holderSiteId === undefined || siteId === undefined) return theirs > epoch;
+  return compareClaims({ epoch, siteId: holderSiteId }, { epoch, siteId }) > 0;
 }
 
 /** In which epoch a session was begun: it cannot be gone on with in another one. */

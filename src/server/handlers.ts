@@ -113,8 +113,7 @@ export const HANDLERS: Handlers = {
   'failover.withdraw': ({ site, actor, params, body }) =>
     site.handovers.withdraw(actor, params.machine, body),
   'failover.take': async ({ site, actor, params, body }) => site.handovers.take(actor, params.machine, body),
-  'failover.adopt': ({ site, actor, params, body }) =>
-    site.adoptions.adopt(actor, params.machine, body.branch),
+  'failover.adopt': ({ site, actor, params, body }) => site.adoptions.adopt(actor, params.machine, body),
   'failover.rules': async ({ site }) => site.failovers.rules,
   'failover.changeRules': ({ site, actor, body }) => site.failovers.changeRules(actor, body),
   'failover.list': ({ site, params }) => site.failovers.list(params.machine),

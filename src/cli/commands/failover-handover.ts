@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { CedeRequest, JobView, TakeRequest } from '../../api/index.ts';
+import type { AdoptRequest, CedeRequest, JobView, TakeRequest } from '../../api/index.ts';
 import { named, parseDuration } from '../values.ts';
 import { printMachine } from '../views/machine-view.ts';
 import { reportFailover, reportJob } from '../watch.ts';
@@ -144,16 +144,17 @@ function addAdopt(failover: Command, runner: Runner): void {
     .description('after a failover: make what runs here the machine itself, at home at this site')
     .argument('<vm>', 'name or id')
     .argument('[branch]', 'name or id; the one that runs if absent')
+    .option(...CONNECT_OPTION)
     .addHelpText(
       'after',
       `${examples('warmsite failover adopt web', 'warmsite vm protect web --to berlin')}
-It runs on meanwhile. From then on it is started, stopped, copied and handed over like any other machine of this site, and
+It runs on meanwhile; --connect says where its NICs go when it is started again, if that is not where they are now. From then on it is started, stopped, copied and handed over like any other machine of this site, and
 the points that it lies upon stay as they are. Replicated back to the site where it was before, only what differs from the disks there
 crosses the wire; handed over, it is at home there again.`,
     )
     .action(
-      runner.run(async (context, machine: string, branch: string | undefined) => {
-        const body = branch === undefined ? {} : { branch };
+      runner.run(async (context, machine: string, branch: string | undefined, o: ConnectOption) => {
+        const body: AdoptRequest = { ...(branch === undefined ? {} : { branch }), ...networksOf(o) };
         const view = await (await context.api()).call('failover.adopt', { params: { machine }, body });
         return { document: view, print: (page) => printMachine(page, view, context.nowMs) };
       }),

@@ -246,14 +246,26 @@ describe('a machine that comes home', { timeout: 300_000 }, () => {
     const { home, homeApi, away, awayApi } = await sitesWithMachine(context);
     await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
     await verifiedCopy(homeApi);
-    await handedOver(homeApi, awayApi);
+    const branch = await handedOver(homeApi, awayApi);
     await isHandedOver(home, homeApi);
-    // A person of the first site takes it back, and says that the other one is down.
-    await homeApi.call('failover.withdraw', { ...BOX, body: { confirmOtherSideDown: true } });
+    // It is copied, so that what it writes lies in layers above the branch; nobody may send it home unasked.
     await stopped(awayApi);
+    await awayApi.call('vm.protect', { ...BOX, body: BY_HAND });
+    await verifiedCopy(awayApi);
+    await writeToTip(awayApi, 5, 6 * MIB);
+    await awayApi.call('point.create', { ...BOX, body: { type: 'crash' } });
+    await writeToTip(awayApi, 6, 7 * MIB);
+    const outdated = { code: 'MACHINE_OUTDATED' };
+    await assert.rejects(
+      homeApi.call('failover.withdraw', { ...BOX, body: { confirmOtherSideDown: true } }),
+      outdated,
+      'the points that came back are newer than the disks here',
+    );
+    await homeApi.call('replica.remove', BOX);
+    // A person of the first site takes it back all the same, and says that the other one is down.
+    await homeApi.call('failover.withdraw', { ...BOX, body: { confirmOtherSideDown: true } });
     await away.until(async () => ((await heldAt(awayApi)) === 'fenced' ? true : undefined));
     await assert.rejects(awayApi.call('vm.start', BOX), { code: 'PROTECTION_FENCED' });
-    assert.equal((await homeApi.call('vm.show', BOX)).replica, undefined);
     await writeToTip(homeApi, 7, 8 * MIB);
     const { pointId, sequence } = await verifiedCopy(homeApi);
     assert.equal(sequence, 2, 'its history goes on, as a difference');
@@ -264,11 +276,53 @@ describe('a machine that comes home', { timeout: 300_000 }, () => {
       ['REPLICATION_SET_APART'],
       'what was written there is kept, and that is told',
     );
-    await assert.rejects(awayApi.call('vm.start', BOX), { code: 'PROTECTION_CEDED' });
+    const { role, machineId } = await awayApi.call('vm.show', BOX);
+    assert.equal(role, 'replica', 'it is none of the machines there any more');
+    const [kept] = await awayApi.call('failover.list', BOX);
+    assert.deepEqual([kept!.branchId, kept!.adopted], [branch, false]);
+    const disk = new ReplicaLayout(away.dataDirectory, machineId).branch(branch);
+    const written = join(disk, 'disk0.qcow2');
+    assert.deepEqual([await holds(written, 5, 6 * MIB), await holds(written, 6, 7 * MIB)], [true, true]);
+
     const awayAgain = await servedAgain(away, 'away', homeApi);
     assert.equal((await awayAgain.call('failover.list', BOX))[0]!.adopted, false);
     await writeToTip(homeApi, 9, 9 * MIB);
     assert.equal((await verifiedCopy(homeApi)).sequence, 3);
+    // And that may be discarded: it is nobody's base.
+    const params = { machine: 'box', branch };
+    await resultOf(awayAgain, await awayAgain.call('failover.cleanup', { params }));
+    await away.until(async () => ((await awayAgain.call('alert.list')).length === 0 ? true : undefined));
+  });
+
+  it('F4 of two claims with one epoch the sites decide, and the lower one gives way as soon as they talk', async (context) => {
+    const { home, homeApi, away, awayApi } = await sitesWithMachine(context);
+    await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
+    await verifiedCopy(homeApi);
+    const branch = await handedOver(homeApi, awayApi);
+    await isHandedOver(home, homeApi);
+    await stopped(awayApi);
+    // Each site is told that the other one is down; both make a claim in epoch 3.
+    await away.close();
+    await homeApi.call('failover.withdraw', { ...BOX, body: { confirmOtherSideDown: true } });
+    const { machineId } = await homeApi.call('vm.show', BOX);
+    await rm(join(away.dataDirectory, 'protected', `${machineId}.2`), { recursive: true });
+    await home.close();
+    const awayAgain = await away.serve();
+    const params = { machine: 'box', branch };
+    await resultOf(awayAgain, await awayAgain.call('failover.cleanup', { params }));
+    await resultOf(
+      awayAgain,
+      await awayAgain.call('failover.start', { ...BOX, body: { confirmOtherSideDown: true, probes: [] } }),
+    );
+    assert.equal((await awayAgain.call('vm.show', BOX)).epoch, 3);
+    const homeAgain = await home.serve();
+    const { port } = away.served.site.peerAddress;
+    await homeAgain.call('peer.address', { params: { peer: 'away' }, body: { host: '127.0.0.1', port } });
+    // The id of the site that was made first is the lower one.
+    await homeAgain.call('point.create', { ...BOX, body: { type: 'crash' } });
+    await home.until(async () => ((await heldAt(homeAgain)) === 'fenced' ? true : undefined));
+    assert.equal((await awayAgain.call('vm.show', BOX)).replica!.right, 'held');
+    await assert.rejects(homeAgain.call('vm.start', BOX), { code: 'PROTECTION_FENCED' });
   });
 
   it('F4 whether an adoption that was cut short has happened is decided by the record of the machine', async (context) => {
@@ -287,6 +341,7 @@ describe('a machine that comes home', { timeout: 300_000 }, () => {
     assert.equal((await again.call('failover.adopt', NOW)).role, 'protected');
 
     // One that is not wanted is a branch again, which knows who holds it.
+    await assert.rejects(again.call('vm.remove', BOX), { code: 'MACHINE_STILL_RUNS' });
     await stopped(again);
     await again.call('vm.remove', BOX);
     const [left] = await again.call('failover.list', BOX);
