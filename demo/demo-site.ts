@@ -90,6 +90,10 @@ export class DemoSite {
     return this.#api.call('point.list', { params: { machine: name } });
   }
 
+  branches(name: string): Promise<RouteAnswer<'failover.list'>> {
+    return this.#api.call('failover.list', { params: { machine: name } });
+  }
+
   alerts(): Promise<RouteAnswer<'alert.list'>> {
     return this.#api.call('alert.list', {});
   }

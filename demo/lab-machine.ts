@@ -11,8 +11,12 @@ export interface DemoMachine {
   readonly ledgerPath: string;
 }
 
-/** Builds the lab guest and describes a machine with its two disks. */
-export async function describeLabMachine(directory: string, name: string): Promise<DemoMachine> {
+/** Builds the lab guest and describes a machine with its two disks, whose NIC is on a bridge of this host if one is named. */
+export async function describeLabMachine(
+  directory: string,
+  name: string,
+  { mac = '52:54:00:77:00:01', bridge }: { mac?: string; bridge?: string } = {},
+): Promise<DemoMachine> {
   const guest = await copyLabGuest(await buildLabGuest(), directory);
   const ledgerPath = join(directory, 'ledger');
   const files = { system: guest.systemDisk, data: guest.dataDisk };
@@ -33,10 +37,11 @@ export async function describeLabMachine(directory: string, name: string): Promi
       cpus: 1,
       memoryBytes: 256 * 1024 * 1024,
       disks: disks.map(({ diskId, sizeBytes }) => ({ diskId, bus: 'virtio-blk', sizeBytes })),
-      nics: [{ nicId: 'net0', model: 'virtio-net-pci', mac: '52:54:00:77:00:01', network: 'production' }],
+      nics: [{ nicId: 'net0', model: 'virtio-net-pci', mac, network: 'production' }],
       guestAgent: true,
     },
     disks: disks.map(({ diskId, path }) => ({ diskId, path, format: 'qcow2' })),
+    ...(bridge ? { networks: { net0: { kind: 'bridge', bridge } } } : {}),
     extraArguments: [
       ...['-chardev', `socket,id=ledger,path=${ledgerPath},server=on,wait=off`],
       ...['-device', 'virtserialport,chardev=ledger,name=org.warmsite.ledger'],

@@ -4,6 +4,7 @@
  *
  *   npm run demo             ends everything that it started
  *   npm run demo -- --keep   leaves both sites and the recovered machine running
+ *   npm run demo -- --plan   three machines that talk to each other, recovered by a plan and brought home; needs bridges of this host
  *   --seconds N              watches replication for N seconds instead of 60
  */
 import { copyFile, mkdir, mkdtemp, rm } from 'node:fs/promises';
@@ -14,10 +15,10 @@ import { LedgerPort, type LedgerReport } from '../lab/index.ts';
 import type { RouteAnswer } from '../src/api/index.ts';
 import type { FailoverReport } from '../src/failover/index.ts';
 import { systemClock } from '../src/lib/clock.ts';
-import { DemoSite } from './demo-site.ts';
-import { freePorts } from './free-ports.ts';
+import { type Ends, endProcess, pairedDemoSites } from './demo-sites.ts';
 import { leaveRunning } from './kept.ts';
 import { describeLabMachine } from './lab-machine.ts';
+import { recoverShop } from './plan-demo.ts';
 import { checkPointLedger } from './recovered-ledger.ts';
 import { report } from './report.ts';
 import { say } from './say.ts';
@@ -31,34 +32,22 @@ const WAN_BYTES_PER_SECOND = 128 * 1024;
 const KEPT = join(import.meta.dirname, '..', '.cache', 'demo');
 
 const { values: options } = parseArgs({
-  options: { keep: { type: 'boolean', default: false }, seconds: { type: 'string', default: '60' } },
+  options: {
+    keep: { type: 'boolean', default: false },
+    plan: { type: 'boolean', default: false },
+    seconds: { type: 'string', default: '60' },
+  },
 });
 /** Replication is watched for so long before the disaster. */
 const watchSeconds = Number(options.seconds);
-const ends: (() => Promise<void>)[] = [];
+const ends: Ends = [];
 
 async function main(): Promise<number> {
   const directory = await mkdtemp(join(tmpdir(), 'ws-demo-'));
   if (!options.keep) ends.push(() => rm(directory, { recursive: true, force: true }));
 
-  say.chapter('Two sites, paired by a one-time token');
-  const [alphaPeer, alphaApi, betaPeer, betaApi] = (await freePorts(4)) as [number, number, number, number];
-  const alpha = new DemoSite('alpha', directory);
-  const beta = new DemoSite('beta', directory);
   const lab = describeLabMachine(directory, NAME);
-  for (const [site, peer, api] of [
-    [alpha, alphaPeer, alphaApi],
-    [beta, betaPeer, betaApi],
-  ] as const) {
-    await site.run([
-      ...['site', 'init', '--name', site.name, '--host', '127.0.0.1', '--peer-port', String(peer)],
-      ...['--api-port', String(api), '--kit-to', join(directory, `${site.name}.recovery-kit.json`)],
-    ]);
-    await site.serve();
-    ends.push(() => site.end('SIGTERM'));
-  }
-  const { token } = (await beta.run(['site', 'token'])) as { token: string };
-  await alpha.run(['site', 'pair', token]);
+  const [alpha, beta] = await pairedDemoSites(directory, ends);
 
   say.chapter('A machine with two disks whose guest writes a ledger');
   const { descriptionPath, ledgerPath } = await lab;
@@ -149,15 +138,6 @@ async function keptPicture({ attempts }: FailoverReport): Promise<string | undef
   return path;
 }
 
-/** Ends a process that the demonstration has started; one that has gone already is fine. */
-function endProcess(processId: number): void {
-  try {
-    process.kill(processId, 'SIGKILL');
-  } catch (error) {
-    if (!(error instanceof Error && 'code' in error && error.code === 'ESRCH')) throw error;
-  }
-}
-
 async function cleanUp(): Promise<void> {
   for (const end of ends.splice(0).reverse()) {
     try {
@@ -171,7 +151,7 @@ async function cleanUp(): Promise<void> {
 
 process.once('SIGINT', () => void cleanUp().then(() => process.exit(130)));
 try {
-  process.exitCode = await main();
+  process.exitCode = options.plan ? await recoverShop(ends) : await main();
 } finally {
   await cleanUp();
 }

@@ -71,6 +71,7 @@ const GUEST_FILES: Readonly<Record<string, string>> = {
   behind: 'sbin/behind',
   ledger: 'sbin/ledger',
   'app-writer': 'sbin/app-writer',
+  tier: 'sbin/tier',
   shutdown: 'sbin/shutdown',
   'udhcpc-script': 'sbin/udhcpc-script',
   'fsfreeze-hook': 'etc/qemu/fsfreeze-hook',

@@ -10,6 +10,7 @@ import {
   Reference,
   WallTime,
 } from './common.ts';
+import { Networks } from './failovers.ts';
 import {
   CopyTypeShape,
   Every,
@@ -40,6 +41,8 @@ const AddManaged = Type.Object(
     ),
     /** Handed to QEMU as they are. */
     extraArguments: Type.Optional(Type.Array(Type.String({ maxLength: 4096 }), { maxItems: 256 })),
+    /** What its NICs are connected to when this site starts it; the cable of one that is not named is unplugged. */
+    networks: Type.Optional(Networks),
   },
   { additionalProperties: false },
 );

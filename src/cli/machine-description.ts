@@ -1,6 +1,6 @@
 import { dirname, extname, resolve } from 'node:path';
 import { Value } from 'typebox/value';
-import { type AddMachineRequest, ROUTES } from '../api/index.ts';
+import { type AddMachineRequest, type NicConnection, ROUTES } from '../api/index.ts';
 import { messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { runCommand } from '../lib/processes.ts';
@@ -86,6 +86,7 @@ export interface MachineOptions {
   readonly uuid?: string;
   readonly guestAgent: boolean;
   readonly qemuArgument?: readonly string[];
+  readonly networks?: Readonly<Record<string, NicConnection>>;
 }
 
 /** The request for a machine that the site starts itself; the sizes of its disks are asked of `qemu-img`. */
@@ -113,7 +114,11 @@ export async function managedMachine(
     nics: (o.nic ?? []).map((nic) => ({ ...nic, mac: nic.mac ?? newMac(random) })),
     guestAgent: o.guestAgent,
   };
-  return { configuration, disks, ...(o.qemuArgument ? { extraArguments: [...o.qemuArgument] } : {}) };
+  return {
+    ...{ configuration, disks },
+    ...(o.qemuArgument ? { extraArguments: [...o.qemuArgument] } : {}),
+    ...(o.networks ? { networks: { ...o.networks } } : {}),
+  };
 }
 
 /** With its format given, `qemu-img info` reads one header and opens no other file. */

@@ -224,7 +224,12 @@ export class Machines {
     const before = this.#open.get(machineId)?.machine;
     if (before) {
       // It has ended, and is the machine no more: what goes wrong with letting go of it hinders nothing.
-      const left = this.#unfollow(machineId, { clearAlerts: true }).then(() => before.release());
+      const letGo = async () => {
+        await this.#unfollow(machineId, { clearAlerts: true });
+        await before.release();
+        await unplug(before.record);
+      };
+      const left = letGo();
       await left.catch((error: unknown) =>
         this.#tools.log.warn('machine.not-released', { machineId, reason: messageOf(error) }),
       );

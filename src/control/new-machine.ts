@@ -1,5 +1,5 @@
 import type { AddMachineRequest } from '../api/index.ts';
-import type { AdoptedBranch } from '../failover/index.ts';
+import { type AdoptedBranch, checkNicsNamed } from '../failover/index.ts';
 import {
   checkMachineConfiguration,
   type Hypervisor,
@@ -22,12 +22,15 @@ export async function managedRecord(
   runDirectory: string,
 ): Promise<MachineRecord> {
   const configuration = checkMachineConfiguration(request.configuration);
+  const { networks } = request;
+  if (networks) checkNicsNamed(networks, [configuration]);
   return {
     ...about,
     ...managedIn(configuration, runDirectory),
     epoch: 1,
     disks: await managedDisks(configuration, request.disks),
     ...(request.extraArguments ? { extraArguments: [...request.extraArguments] } : {}),
+    ...(networks ? { networks: { ...networks } } : {}),
   };
 }
 

@@ -36,6 +36,7 @@ export { CpuGroups } from './cpu-groups.ts';
 export { FAILOVER_ERRORS } from './errors.ts';
 export { Failovers } from './failovers.ts';
 export { branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
+export { checkNicsNamed } from './nic-checks.ts';
 export type { StartOptions, TakeOptions, TestOptions } from './options.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
 export { shutsDown } from './power-off.ts';

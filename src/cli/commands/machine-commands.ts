@@ -23,6 +23,7 @@ import { printPreview } from '../views/policy-view.ts';
 import { followSeeding } from '../watch.ts';
 import { addCopyTypeCommands } from './copy-type-commands.ts';
 import { addDiskCommands } from './disk-commands.ts';
+import { CONNECT_OPTION, type ConnectOption, networksOf } from './failover-options.ts';
 import { addIdentityCommands } from './identity-commands.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 import { shown } from './shown.ts';
@@ -72,7 +73,7 @@ async function view(context: Context, machine: string): Promise<MachineView> {
   return (await context.api()).call('vm.show', { params: { machine } });
 }
 
-interface AddOptions extends Partial<MachineOptions> {
+interface AddOptions extends Partial<MachineOptions>, ConnectOption {
   readonly from?: string;
   readonly attach?: string;
   readonly agent?: string;
@@ -95,6 +96,7 @@ function addAdd(vm: Command, runner: Runner): void {
       'a NIC, with ,mac= and ,model= if you like; repeatable',
       listed('--nic', parseNic),
     )
+    .option(...CONNECT_OPTION)
     .option('--bus <bus>', 'virtio-blk, virtio-scsi, ide or sata, for all disks', 'virtio-blk')
     .option('--chipset <chipset>', 'q35 or pc', 'q35')
     .option('--firmware <firmware>', 'bios or uefi', 'bios')
@@ -145,9 +147,8 @@ async function addRequest(context: Context, o: AddOptions): Promise<AddMachineRe
     );
   }
   // The other options have defaults, which commander has filled in.
-  return managedMachine(random, { ...(o as MachineOptions), name, memory, disk }, (path) =>
-    context.path(path),
-  );
+  const asked = { ...(o as MachineOptions), name, memory, disk, ...networksOf(o) };
+  return managedMachine(random, asked, (path) => context.path(path));
 }
 
 function addRunning(vm: Command, runner: Runner): void {

@@ -125,10 +125,18 @@ test('a line without an end takes no memory', () => {
   assert.deepEqual(lines.take('\nnext\nand').slice(1), ['next', 'and']);
 });
 
-test('a TCP probe without an isolated network fails and says why', async (t) => {
+test('a TCP probe of a machine without a network fails and says why; of one that is connected it is asked from this host', async (t) => {
   const { probed } = await fakeProbed(t);
-  const [result] = await runProbes(probed, [{ kind: 'tcp', host: '192.0.2.1', port: 80 }]);
-  assert.match(result!.reason!, /no isolated network/);
+  const unplugged = { ...probed, network: { kind: 'unplugged', reason: 'no cable' } } as const;
+  const [result] = await runProbes(unplugged, [{ kind: 'tcp', host: '192.0.2.1', port: 80 }]);
+  assert.match(result!.reason!, /no network to connect from/);
+  const server = createServer((socket) => socket.destroy());
+  t.after(() => new Promise<void>((resolve) => server.close(() => resolve())));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  const connected = { ...probed, network: { kind: 'connected', unplugged: [] } } as const;
+  const [passed] = await runProbes(connected, [{ kind: 'tcp', host: '127.0.0.1', port }]);
+  assert.equal(passed!.passed, true, passed!.reason);
 });
 
 test('the connecting process tells by its exit code whether somebody accepts', async (t) => {
