@@ -127,6 +127,8 @@ export const RunStep = Type.Object({
   ]),
   jobId: Type.Optional(Id),
   approvedBy: Type.Optional(Type.String()),
+  /** What has to be approved beside what the plan asks: the site was away in the middle of the run. */
+  asks: Type.Optional(Type.String()),
   beganAtMs: Type.Optional(WallTime),
   endedAtMs: Type.Optional(WallTime),
   /** Why it failed, or which machine blocks it, or what is asked. */
@@ -145,6 +147,8 @@ export const PlanRun = Type.Object({
   /** The plan as it was when the run began. */
   document: PlanDocument,
   startedAtMs: WallTime,
+  /** When something of it was recorded last. */
+  touchedAtMs: Type.Optional(WallTime),
   endedAtMs: Type.Optional(WallTime),
   /** `partly`: some machines are up and others are not. */
   verdict: Type.Optional(

@@ -5,12 +5,11 @@ import { failuresOf, isFailure, messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Generation } from '../lib/generations.ts';
 import type { Log } from '../lib/log.ts';
-import type { Claim } from '../recovery-point/index.ts';
+import { type Claim, compareClaims } from '../recovery-point/index.ts';
 import { bringerOf, OlderDisks, type Replica, type Replicas, withTenure } from '../replica/index.ts';
 import {
   type Arrival,
   type HomeMachines,
-  type MachinePresence,
   type ProtectedMachine,
   REPLICATION_ERRORS,
   type SpeakingMachine,
@@ -53,8 +52,8 @@ export class HomeRights implements HomeMachines {
   of(machineId: string): SpeakingMachine | undefined {
     const { machines, replicas } = this.#o;
     const replica = replicas.get(machineId);
-    if (replica && replica.record.adopted === undefined) return undefined;
     const machine = machines.get(machineId)?.machine;
+    if (replica && replica.record.adopted === undefined && !isAbove(machine, replica)) return undefined;
     if (!machine) {
       this.#checkNotBroken(machineId);
       return undefined;
@@ -121,7 +120,8 @@ export class HomeRights implements HomeMachines {
       const said = `${name} is at home here, and held by site ${claim.siteId} in epoch ${claim.epoch}`;
       throw replicationFailure('REPLICATION_HELD_HERE', said, { context });
     }
-    if (!hasEnded(await machine.attach()))
+    await machine.attach();
+    if (!hasEnded(machine))
       throw replicationFailure('REPLICATION_NOT_ENDED', `${name} has not ended here`, { context });
     const replica = this.#o.replicas.get(machineId);
     if (replica && parent && hasBrought(replica, sourceSiteId, parent.pointId)) {
@@ -163,6 +163,7 @@ export class HomeRights implements HomeMachines {
       await machine.right.setApart();
       await replica.update((record) => withTenure(record, { state: 'follows', claim }));
       if (machine.record.protection) await machines.unprotect(machine, false);
+      await this.#checkNothingKept(machine);
       await machines.remove(machine);
       await replica.update({ adopted: undefined });
       audit.note({ actor: 'site', act: 'vm.set-apart', subject: machineId, details: { ...claim } });
@@ -176,6 +177,16 @@ export class HomeRights implements HomeMachines {
       })
       .finally(() => this.#turningBack.delete(machineId));
     this.#turningBack.set(machineId, ended);
+  }
+
+  /** Layers that a person has set aside are nobody's to throw away. Throws REPLICATION_NOT_ENDED. */
+  async #checkNothingKept({ layout: { directory }, record: { name } }: ProtectedMachine): Promise<void> {
+    const kept = ((await this.#o.files.list(directory)) ?? []).filter((file) =>
+      file.startsWith('set-aside-'),
+    );
+    if (kept.length === 0) return;
+    const said = `what ${name} has written is kept in ${directory} (${kept.join(', ')}): move it away, and its copies go on`;
+    throw replicationFailure('REPLICATION_NOT_ENDED', said);
   }
 
   /** What is not ended is ended by the next process. */
@@ -206,9 +217,18 @@ export class HomeRights implements HomeMachines {
   }
 }
 
+/** A machine that was taken back here on somebody's word, while its replica still follows the other site. */
+function isAbove(machine: ProtectedMachine | undefined, { record }: Replica): boolean {
+  if (machine?.right.tenure.state !== 'holds') return false;
+  const { tenure, epoch, sourceSiteId } = record;
+  const theirs = tenure?.claim ?? { epoch, siteId: sourceSiteId };
+  return compareClaims(machine.right.tenure.claim, theirs) > 0;
+}
+
 /** A process that is not there writes nothing, whatever has become of its disks. */
-function hasEnded(presence: MachinePresence): boolean {
-  return presence.state === 'stopped' || (presence.state === 'stale' && presence.isGone === true);
+function hasEnded({ presence, running }: Pick<ProtectedMachine, 'presence' | 'running'>): boolean {
+  const isGone = presence.state === 'stale' && presence.isGone === true;
+  return running === undefined && (presence.state === 'stopped' || isGone);
 }
 
 function turningBack(machineId: string) {

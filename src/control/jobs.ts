@@ -125,11 +125,16 @@ export class Jobs {
     return this.get(jobId);
   }
 
+  find(jobId: string): JobView | undefined {
+    const row = this.#database.prepare('SELECT * FROM jobs WHERE job_id = ?').get(jobId);
+    return row && this.#viewOf(row);
+  }
+
   /** Throws JOB_UNKNOWN. */
   get(jobId: string): JobView {
-    const row = this.#database.prepare('SELECT * FROM jobs WHERE job_id = ?').get(jobId);
-    if (!row) throw controlFailure('JOB_UNKNOWN', `there is no job ${jobId}`, { context: { jobId } });
-    return this.#viewOf(row);
+    const job = this.find(jobId);
+    if (job) return job;
+    throw controlFailure('JOB_UNKNOWN', `there is no job ${jobId}`, { context: { jobId } });
   }
 
   /** The newest first. */

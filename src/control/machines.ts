@@ -308,14 +308,15 @@ export class Machines {
     }
     await this.#unfollow(machineId);
     await machine.release();
-    this.#open.delete(machineId);
-    this.#tools.loop.identities.forget(machineId);
     const { sockets, kind } = machine.record;
     if (isStopped && kind === 'managed') {
       await unplug(machine.record);
       await this.#tools.files.removeDirectory(dirname(sockets.qmpPath));
     }
     await this.#tools.files.removeDirectory(machine.layout.directory);
+    // Only now: what hinders its end leaves it to be removed once more.
+    this.#open.delete(machineId);
+    this.#tools.loop.identities.forget(machineId);
     const directory = join(this.#tools.dataDirectory, 'protected');
     const left = generationsIn((await this.#tools.files.list(directory)) ?? []).get(machineId);
     // What was at home here before it is shown again, and may be removed in its turn.

@@ -6,12 +6,15 @@ import type {
   PlanRun,
   PlanView,
   RunPlanRequest,
+  RunStep,
   StartedRun,
 } from '../api/index.ts';
-import { loadBootProof } from '../failover/index.ts';
+import { type Failovers, loadBootProof } from '../failover/index.ts';
 import { checkMachineConfiguration, type MachineConfiguration } from '../hypervisor/index.ts';
 import type { Clock } from '../lib/clock.ts';
+import { isFailure } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
+import type { Log } from '../lib/log.ts';
 import { newId, type Random } from '../lib/random.ts';
 import {
   differenceOf,
@@ -24,6 +27,7 @@ import {
   wavesOf,
 } from '../plan/index.ts';
 import type { Replica } from '../replica/index.ts';
+import { claimElsewhere } from '../replication/index.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
@@ -39,6 +43,8 @@ interface PlanTools {
   readonly siteName: string;
   readonly inventory: Inventory;
   readonly failovers: FailoverActs;
+  readonly failing: Pick<Failovers, 'probeAgain'>;
+  readonly log: Log;
   readonly handovers: HandoverActs;
   readonly audit: Audit;
   readonly events: EventHub;
@@ -48,8 +54,8 @@ interface PlanTools {
   readonly jobs: () => Jobs;
 }
 
-/** A guest that nobody saw come up is given so long to shut down before it is booted again. */
-const UNSEEN_GRACE_MS = 10_000;
+/** All plans of a site lie in one record. */
+const PLANS_BYTES_MAX = 4 * 1024 * 1024;
 
 /** What a person does with recovery plans: keep them, look at them, carry them out. docs/plans.md. */
 export class RecoveryPlans {
@@ -90,6 +96,11 @@ export class RecoveryPlans {
     const details = { document };
     return audit.acting({ actor, act: 'plan.put', subject: document.plan, details }, async () => {
       checkSound(document);
+      const sizeBytes = Buffer.byteLength(JSON.stringify([...store.plans, document]));
+      if (sizeBytes > PLANS_BYTES_MAX) {
+        const said = `the plans of this site would be ${sizeBytes} bytes long; at most ${PLANS_BYTES_MAX} are kept`;
+        throw controlFailure('PLAN_INVALID', said);
+      }
       const check = this.check(document);
       await store.put(document);
       return check;
@@ -141,9 +152,18 @@ export class RecoveryPlans {
     if (request.mode === 'unplanned' && request.confirmOtherSideDown !== true) {
       throw controlFailure('PLAN_UNCONFIRMED', `nobody has confirmed that the machines of ${name} are down`);
     }
-    const underWay = store.runs.find((run) => run.document.plan === name && run.endedAtMs === undefined);
-    if (underWay) {
-      throw controlFailure('PLAN_RUNS_ALREADY', `${name} is being carried out: run ${underWay.runId}`);
+    for (const run of store.runs) {
+      if (run.document.plan !== name || run.endedAtMs !== undefined) continue;
+      const job = run.jobId === undefined ? undefined : jobs().find(run.jobId);
+      if (job && (job.state === 'queued' || job.state === 'running')) {
+        throw controlFailure('PLAN_RUNS_ALREADY', `${name} is being carried out: run ${run.runId}`);
+      }
+      // Nobody carries it out: it was begun and never came to its job, or that ended without a word.
+      await store.changeRun(run.runId, (left) => ({
+        ...left,
+        endedAtMs: clock.wallMs(),
+        verdict: 'cancelled',
+      }));
     }
     if (request.mode === 'unplanned' || request.mode === 'take') await this.#checkTogether(document);
     const runId = newId(clock, random);
@@ -160,12 +180,15 @@ export class RecoveryPlans {
 
   /** One slip of the pen must not leave half of the machines here and half of them nowhere. */
   async #checkTogether(document: PlanDocument): Promise<void> {
-    const members = Object.keys(document.machines).flatMap((machine) => {
-      const replica = this.#found(machine)?.replica;
-      const pointId = replica?.newest?.statement.pointId;
-      if (!replica || pointId === undefined) return [];
-      return [{ replica, pointId, networks: this.#networks(document, machine) }];
-    });
+    const members: Parameters<FailoverActs['checkTogether']>[0][number][] = [];
+    for (const machine of Object.keys(document.machines)) {
+      const found = this.#found(machine);
+      const pointId = found?.replica?.newest?.statement.pointId;
+      // What is up already is where it is.
+      if (!found?.replica || pointId === undefined || (await this.#isUp(found))) continue;
+      const networks = this.#networks(document, machine);
+      members.push({ replica: found.replica, pointId, networks });
+    }
     await this.#o.failovers.checkTogether(members);
   }
 
@@ -190,8 +213,8 @@ export class RecoveryPlans {
         waits: true,
         run: async (job) => {
           const runId = String(job.args.runId);
-          const { store, events, clock, jobs } = this.#o;
-          const runner = new PlanRunner({ store, events, clock, jobs, acts: this.#acts }, runId);
+          const { store, events, clock, jobs, log } = this.#o;
+          const runner = new PlanRunner({ store, events, clock, jobs, log, acts: this.#acts }, runId);
           this.#runners.set(runId, runner);
           try {
             return await runner.carryOut(job);
@@ -233,11 +256,39 @@ export class RecoveryPlans {
     },
     branches: async (machine) =>
       (await this.#o.failovers.list(machine)).filter(({ purpose }) => purpose === 'failover'),
-    stop: (run, machine, branchId) =>
-      this.#o.failovers.stop(actorOf(run), machine, branchId, { graceMs: UNSEEN_GRACE_MS }),
+    idOf: (machine) => this.#found(machine)?.machineId,
+    isSo: async (run, machine) => {
+      const found = this.#found(machine);
+      const { mode, to } = run.request;
+      const isElsewhere = found?.home && claimElsewhere(found.home.record) !== undefined;
+      if (mode === 'cede') return isElsewhere && to === undefined ? {} : undefined;
+      return mode === 'test' ? undefined : found && this.#isUp(found);
+    },
+    objection: async (run, machine, branchId, signal) => {
+      const replica = this.#o.inventory.replica(machine);
+      const { gates } = run.document.machines[machine]!;
+      const results = await this.#o.failing.probeAgain(replica, branchId, gates, signal);
+      if (!results) return 'it runs, and this site is not connected to it';
+      const failed = results.filter(({ passed }) => !passed);
+      if (failed.length === 0) return undefined;
+      return `it runs, and does not answer: ${failed.map(({ reason }) => reason).join('; ')}`;
+    },
     restart: (run, machine, branchId): JobView =>
       this.#o.failovers.restart(actorOf(run), machine, branchId, this.#how(run, machine)),
   };
+
+  /** A machine that was brought up here before and has passed its probes, or is at home here and runs. */
+  async #isUp({ machineId, home, replica }: Found): Promise<Partial<RunStep> | undefined> {
+    if (home?.record.adopted && !claimElsewhere(home.record))
+      return home.presence.state === 'running' ? {} : undefined;
+    if (!replica) return undefined;
+    const branches = await this.#o.failovers.list(machineId);
+    const up = branches.find(
+      ({ purpose, running, state }) => purpose === 'failover' && running && state === 'probed',
+    );
+    if (!up) return undefined;
+    return { branchId: up.branchId, ...(up.sequence === undefined ? {} : { sequence: up.sequence }) };
+  }
 
   #gates({ document }: PlanRun, machine: string) {
     const { gates } = document.machines[machine]!;
@@ -266,9 +317,16 @@ export class RecoveryPlans {
   }
 }
 
+/** Undefined also for a description that this version does not understand: what comes of that is its own machine's matter. */
 function configurationOf({ home, replica }: Found): MachineConfiguration | undefined {
   const newest = replica?.newest?.statement.configuration;
-  return newest === undefined ? home?.record.configuration : checkMachineConfiguration(newest);
+  if (newest === undefined) return home?.record.configuration;
+  try {
+    return checkMachineConfiguration(newest);
+  } catch (error) {
+    if (!isFailure(error, 'MACHINE_CONFIGURATION_INVALID')) throw error;
+    return undefined;
+  }
 }
 
 /** Throws PLAN_INVALID. */

@@ -1,6 +1,7 @@
 import type { BranchView, JobView, PlanRun, RunStep } from '../api/index.ts';
-import { type Clock, throwIfAborted } from '../lib/clock.ts';
+import { type Clock, sleep, throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
 import { needsOf, nextActs, verdictOf } from '../plan/index.ts';
 import type { EventHub } from './event-hub.ts';
 import type { JobContext } from './jobs.ts';
@@ -9,16 +10,28 @@ import { Wakeup } from './wakeup.ts';
 
 /** What a run does with machines: each act is a job of its own, begun in the name of the run. */
 export interface PlanActs {
+  /** The id of a machine that this site knows by that name. */
+  idOf(machine: string): string | undefined;
+  /** What the run asks for is so already: it was brought up, or handed over, before. */
+  isSo(run: PlanRun, machine: string): Promise<Partial<RunStep> | undefined>;
   /** Brings one machine up, takes it over, hands it over or tests it, as the run asks. Throws what stands in the way. */
   begin(run: PlanRun, machine: string): Promise<JobView>;
   /** Branches of a machine that failovers have made here. */
   branches(machine: string): Promise<readonly BranchView[]>;
-  stop(run: PlanRun, machine: string, branchId: string): JobView;
+  /** Why the guest of a branch that runs does not answer its gates; undefined if it does. */
+  objection(
+    run: PlanRun,
+    machine: string,
+    branchId: string,
+    signal: AbortSignal,
+  ): Promise<string | undefined>;
   restart(run: PlanRun, machine: string, branchId: string): JobView;
 }
 
 /** The jobs of a site, as far as a run needs them. */
 export interface RunJobs {
+  find(jobId: string): JobView | undefined;
+  /** The newest first. */
   list(): readonly JobView[];
   waitFor(jobId: string, waitMs: number, signal: AbortSignal): Promise<JobView>;
   cancel(jobId: string): void;
@@ -30,10 +43,20 @@ interface RunnerTools {
   readonly jobs: () => RunJobs;
   readonly events: EventHub;
   readonly clock: Clock;
+  readonly log: Log;
 }
 
 /** Longer than any work: a wait is begun again. */
 const WAIT_MS = 3_600_000;
+/** Machines that are under way at a time: more would only be in each other's way. */
+const MOST_AT_ONCE = 4;
+/** A site that was away for longer asks before it goes on to bring machines up on a person's word. */
+const AWAY_MOST_MS = 600_000;
+/** What cannot be recorded is recorded when it can. */
+const STORE_AGAIN_AFTER_MS = 2_000;
+/** So long jobs have to end that were cancelled with their run. */
+const CANCEL_LIMIT_MS = 60_000;
+const NEVER = new AbortController().signal;
 
 /** In whose name a run acts: how its jobs are found again. */
 export function actorOf({ runId }: Pick<PlanRun, 'runId'>): string {
@@ -42,7 +65,7 @@ export function actorOf({ runId }: Pick<PlanRun, 'runId'>): string {
 
 /**
  * Carries one run of a plan out, to its end. Each step is on record before it is done, so that whatever ends this process, the next one
- * goes on: a job that went on or ended meanwhile is found, and a machine whose boot nobody saw to its end is booted again.
+ * goes on: a job that went on or ended meanwhile is found, and a machine whose boot nobody saw to its end is asked its gates.
  */
 export class PlanRunner {
   readonly #o: RunnerTools;
@@ -50,6 +73,7 @@ export class PlanRunner {
   readonly #changed: Wakeup;
   /** Machines whose jobs are followed here. */
   readonly #followed = new Map<string, Promise<void>>();
+  #signal: AbortSignal = NEVER;
 
   constructor(o: RunnerTools, runId: string) {
     this.#o = o;
@@ -61,15 +85,14 @@ export class PlanRunner {
     return this.#o.store.needRun(this.#runId);
   }
 
-  /** Somebody has said yes to something. */
-  ring(): void {
-    this.#changed.ring();
-  }
-
   async carryOut({ signal, progress }: JobContext): Promise<PlanRun> {
+    // What was cancelled, or had ended, before this process was is not begun once more.
+    if (this.run.endedAtMs !== undefined) return this.run;
+    this.#signal = signal;
     const { request, document } = this.run;
     const needs = needsOf(document, request.mode === 'cede' ? 'backward' : 'forward');
     try {
+      await this.#askAfterAbsence();
       for (;;) {
         throwIfAborted(signal);
         const states = new Map(this.run.steps.map(({ machine, state }) => [machine, state]));
@@ -78,100 +101,146 @@ export class PlanRunner {
         for (const { machine, by } of block)
           await this.#step(machine, { state: 'blocked', reason: `${by} is not up` });
         for (const machine of begin) await this.#begin(machine);
-        this.#followAll(signal);
+        this.#followAll();
         progress({ step: saidOf(this.run.steps) });
         if (block.length === 0) await this.#changed.wait(Number.POSITIVE_INFINITY, signal);
       }
     } catch (error) {
-      await this.#leave(signal);
+      await this.#leave();
       throw error;
     }
     await Promise.all(this.#followed.values());
     return this.#end(verdictOf(this.run.steps));
   }
 
+  /**
+   * Whether to bring machines up without the other site is decided by a person who knows what stands: what was true long ago need not be
+   * true any more.
+   */
+  async #askAfterAbsence(): Promise<void> {
+    const { request, touchedAtMs, startedAtMs, steps } = this.run;
+    const awayMs = this.#o.clock.wallMs() - (touchedAtMs ?? startedAtMs);
+    if (request.mode !== 'unplanned' || awayMs <= AWAY_MOST_MS) return;
+    const asks = `this site was away for ${Math.round(awayMs / 60_000)} minutes: is the other one still down?`;
+    for (const { machine, state } of steps)
+      if (state === 'waiting' || state === 'asking') await this.#step(machine, { state: 'waiting', asks });
+  }
+
   /** Somebody has cancelled the run, or the site closes: then the next process goes on, and jobs of their own do what they do. */
-  async #leave(signal: AbortSignal): Promise<void> {
+  async #leave(): Promise<void> {
     // A job that was just being begun is on record then.
     await Promise.all(this.#followed.values());
-    if (isFailure(signal.reason, 'JOB_INTERRUPTED')) return;
-    for (const { jobId, state } of this.run.steps)
-      if (jobId !== undefined && state === 'starting') this.#o.jobs().cancel(jobId);
+    const { reason, aborted } = this.#signal;
+    if (!aborted || isFailure(reason, 'JOB_INTERRUPTED')) return;
+    const jobs = this.#o.jobs();
+    for (const { machine, jobId, state } of this.run.steps) {
+      if (jobId === undefined || state !== 'starting') continue;
+      jobs.cancel(jobId);
+      const ended = await jobs.waitFor(jobId, CANCEL_LIMIT_MS, NEVER);
+      await this.#step(machine, { ...outcomeOf(ended), endedAtMs: this.#o.clock.wallMs() });
+    }
     await this.#end('cancelled');
   }
 
   async #begin(machine: string): Promise<void> {
     const { document } = this.run;
     const approval = document.machines[machine]?.approval;
-    const step = this.#stepOf(machine);
-    if (approval !== undefined && step.approvedBy === undefined) {
-      await this.#step(machine, { state: 'asking', reason: approval });
+    const { asks, approvedBy } = this.#stepOf(machine);
+    const question = asks ?? (approvedBy === undefined ? approval : undefined);
+    if (question !== undefined) {
+      await this.#step(machine, { state: 'asking', reason: question });
       return;
     }
-    await this.#step(machine, { state: 'starting', beganAtMs: this.#o.clock.wallMs(), reason: undefined });
+    const underWay = this.run.steps.filter(({ state }) => state === 'starting').length;
+    // It has its turn when another one has ended.
+    if (underWay >= MOST_AT_ONCE) return;
+    const machineId = this.#o.acts.idOf(machine) ?? '';
+    const beganAtMs = this.#o.clock.wallMs();
+    await this.#step(machine, { state: 'starting', machineId, beganAtMs, reason: undefined });
   }
 
-  #followAll(signal: AbortSignal): void {
+  #followAll(): void {
     for (const { machine, state } of this.run.steps) {
       if (state !== 'starting' || this.#followed.has(machine)) continue;
-      const followed = this.#follow(machine, signal).finally(() => {
-        this.#followed.delete(machine);
-        this.#changed.ring();
-      });
+      const followed = this.#follow(machine)
+        .catch((error: unknown) => {
+          // The run is being left: its record is what it was, and the next process looks again.
+          const reason = messageOf(error);
+          this.#o.log.info('plan.step-left', { runId: this.#runId, machine, reason });
+        })
+        .finally(() => {
+          this.#followed.delete(machine);
+          this.#changed.ring();
+        });
       this.#followed.set(machine, followed);
     }
   }
 
-  /** Never rejects. */
-  async #follow(machine: string, signal: AbortSignal): Promise<void> {
+  /** Rejects only when the run is being left. */
+  async #follow(machine: string): Promise<void> {
+    const outcome = await this.#outcome(machine);
+    if (outcome) await this.#step(machine, { ...outcome, endedAtMs: this.#o.clock.wallMs() });
+  }
+
+  /** Undefined if the run is left before. */
+  async #outcome(machine: string): Promise<Partial<RunStep> | undefined> {
+    const { acts } = this.#o;
     try {
-      let job = await this.#jobOf(machine);
+      let job = this.#knownJob(machine);
+      if (!job) {
+        const so = await acts.isSo(this.run, machine);
+        if (so) return { state: 'done', reason: 'it was so before the run came to it', ...so };
+        job = await acts.begin(this.run, machine);
+      }
       for (;;) {
         await this.#step(machine, { jobId: job.jobId });
-        const ended = await this.#ended(job, signal);
-        if (!ended) return;
-        if (ended.failure?.code !== 'JOB_INTERRUPTED') {
-          await this.#step(machine, { ...outcomeOf(ended), endedAtMs: this.#o.clock.wallMs() });
-          return;
-        }
-        const again = await this.#again(machine, signal);
-        if (!again) return;
-        job = again;
+        const ended = await this.#ended(job);
+        if (!ended) return undefined;
+        if (ended.failure?.code !== 'JOB_INTERRUPTED') return outcomeOf(ended);
+        const next = await this.#goOn(machine);
+        if ('outcome' in next) return next.outcome;
+        job = next.job;
       }
     } catch (error) {
-      if (signal.aborted) return;
-      const reason = messageOf(error);
-      await this.#step(machine, { state: 'failed', reason, endedAtMs: this.#o.clock.wallMs() });
+      if (this.#signal.aborted) return undefined;
+      return { state: 'failed', reason: messageOf(error) };
     }
   }
 
   /** The job that an earlier process has begun for this step, if there is one. */
-  async #jobOf(machine: string): Promise<JobView> {
+  #knownJob(machine: string): JobView | undefined {
     const { jobId, machineId } = this.#stepOf(machine);
-    const ours = this.#o
-      .jobs()
-      .list()
-      .filter((job) => job.actor === actorOf(this.run) && job.machineId === machineId);
-    const known = ours.find((job) => job.jobId === jobId) ?? ours[0];
-    return known ?? this.#o.acts.begin(this.run, machine);
+    const jobs = this.#o.jobs();
+    if (jobId !== undefined) return jobs.find(jobId);
+    return jobs.list().find((job) => job.actor === actorOf(this.run) && job.machineId === machineId);
   }
 
-  /** A site ended while a machine was being brought up: what nobody saw to its end is booted again, on its own files. */
-  async #again(machine: string, signal: AbortSignal): Promise<JobView | undefined> {
+  /**
+   * The site ended while a machine was being brought up. Only what this step has made counts: a machine that runs is asked its gates, and
+   * left running whatever it answers; one that has ended is booted on its own files; where there is none it is begun anew.
+   */
+  async #goOn(machine: string): Promise<Again> {
     const { acts } = this.#o;
-    if (this.run.request.mode === 'test') return acts.begin(this.run, machine);
-    const branches = await acts.branches(machine);
-    const branch = branches.find(({ running }) => running) ?? branches.at(-1);
-    if (!branch) return acts.begin(this.run, machine);
-    if (branch.running && !(await this.#ended(acts.stop(this.run, machine, branch.branchId), signal)))
-      return undefined;
-    return acts.restart(this.run, machine, branch.branchId);
+    const { beganAtMs = 0 } = this.#stepOf(machine);
+    if (this.run.request.mode === 'test') return { job: await acts.begin(this.run, machine) };
+    const own = (await acts.branches(machine)).filter(
+      ({ createdAtMs, state }) => createdAtMs >= beganAtMs && state !== 'failed',
+    );
+    const branch = own.find(({ running }) => running) ?? own.at(-1);
+    if (!branch) return { job: await acts.begin(this.run, machine) };
+    const { branchId, sequence } = branch;
+    if (!branch.running) return { job: acts.restart(this.run, machine, branchId) };
+    const found = { branchId, ...(sequence === undefined ? {} : { sequence }) };
+    const isUp = branch.state === 'probed';
+    const reason = isUp ? undefined : await acts.objection(this.run, machine, branchId, this.#signal);
+    if (reason === undefined) return { outcome: { state: 'done', ...found } };
+    return { outcome: { state: 'failed', reason, ...found } };
   }
 
   /** Undefined if the run ends before. */
-  async #ended({ jobId }: JobView, signal: AbortSignal): Promise<JobView | undefined> {
-    while (!signal.aborted) {
-      const job = await this.#o.jobs().waitFor(jobId, WAIT_MS, signal);
+  async #ended({ jobId }: JobView): Promise<JobView | undefined> {
+    while (!this.#signal.aborted) {
+      const job = await this.#o.jobs().waitFor(jobId, WAIT_MS, this.#signal);
       if (job.state !== 'queued' && job.state !== 'running') return job;
     }
     return undefined;
@@ -197,20 +266,34 @@ export class PlanRunner {
     return this.#change((run) => ({ ...run, verdict, endedAtMs: this.#o.clock.wallMs() }));
   }
 
+  /** A disk that is full for a while must not end a recovery: what cannot be recorded is tried again until the run is left. */
   async #change(change: (run: PlanRun) => PlanRun): Promise<PlanRun> {
-    const run = await this.#o.store.changeRun(this.#runId, change);
-    this.#o.events.emit({ event: 'plan-run', runId: this.#runId });
-    return run;
+    const { store, clock, events, log } = this.#o;
+    for (;;) {
+      try {
+        const touchedAtMs = clock.wallMs();
+        const run = await store.changeRun(this.#runId, (before) => ({ ...change(before), touchedAtMs }));
+        events.emit({ event: 'plan-run', runId: this.#runId });
+        return run;
+      } catch (error) {
+        if (!isFailure(error) || this.#signal.aborted) throw error;
+        log.error('plan.not-recorded', { runId: this.#runId, reason: error.message });
+        await sleep(clock, STORE_AGAIN_AFTER_MS, this.#signal);
+      }
+    }
   }
 
   /** A person has said yes. Durable on return; whether anything was asked. */
   async approve(machine: string, approvedBy: string): Promise<boolean> {
     if (this.#stepOf(machine)?.state !== 'asking') return false;
-    await this.#step(machine, { state: 'waiting', approvedBy, reason: undefined });
+    await this.#step(machine, { state: 'waiting', approvedBy, reason: undefined, asks: undefined });
     this.#changed.ring();
     return true;
   }
 }
+
+/** What is done about a step whose job has been interrupted. */
+type Again = { readonly job: JobView } | { readonly outcome: Partial<RunStep> };
 
 function outcomeOf({ state, failure, result }: JobView): Partial<RunStep> {
   if (state !== 'done') return { state: 'failed', reason: failure?.message ?? `its job was ${state}` };

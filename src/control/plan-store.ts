@@ -6,6 +6,7 @@ import type { FileSystem } from '../lib/files.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { isId } from '../lib/random.ts';
 import { loadRecord, recordKind, storeRecord } from '../lib/records.ts';
+import { type AlertSink, failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
 import { Stored } from './stored.ts';
 
@@ -19,6 +20,7 @@ const RUNS_MAX = 200;
 interface PlanStoreTools {
   readonly files: FileSystem;
   readonly clock: Clock;
+  readonly alerts: AlertSink;
 }
 
 /** `plans.json` of a site, and `plan-runs/<run>.json`: the plans that it holds, and how far they have been carried out. */
@@ -42,15 +44,22 @@ export class PlanStore {
   }
 
   static async open(tools: PlanStoreTools, dataDirectory: string): Promise<PlanStore> {
-    const { files } = tools;
+    const { files, alerts } = tools;
     const plans = await Stored.open(files, join(dataDirectory, 'plans.json'), PLANS, { plans: [] });
     const directory = join(dataDirectory, 'plan-runs');
     await files.makeDirectory(directory);
     const runs = new Map<string, PlanRun>();
     for (const name of ((await files.list(directory)) ?? []).toSorted()) {
       const runId = name.replace(/\.json$/, '');
-      const run = isId(runId) ? await loadRecord(files, join(directory, name), PLAN_RUN) : undefined;
-      if (run) runs.set(runId, run);
+      if (!isId(runId)) continue;
+      try {
+        const run = await loadRecord(files, join(directory, name), PLAN_RUN);
+        if (run) runs.set(runId, run);
+        alerts.clear(`plan-run:${runId}`);
+      } catch (error) {
+        // One that cannot be read hinders no other, and no recovery.
+        alerts.raise(`plan-run:${runId}`, 'warning', failureOf(error));
+      }
     }
     return new PlanStore(tools, directory, plans, runs);
   }

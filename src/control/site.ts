@@ -197,7 +197,7 @@ export class Site {
     this.adoptions = new AdoptionActs({ ...works, inventory, audit, siteId: identity.siteId });
     this.plans = new RecoveryPlans({
       ...{ ...tools, inventory, audit, events, jobs, store: ground.plans, siteName: identity.name },
-      ...{ failovers: this.failovers, handovers: this.handovers },
+      ...{ failovers: this.failovers, handovers: this.handovers, failing: works.failovers },
     });
     const { arrivalRules: rules, floor, replicas } = ground;
     this.replicas = new ReplicaActs({
@@ -378,7 +378,7 @@ async function openGround(
   const floor = await RetentionFloor.open(files, dataDirectory, zones);
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
-  const plans = await PlanStore.open(tools, dataDirectory);
+  const plans = await PlanStore.open({ ...tools, alerts }, dataDirectory);
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
     ...{ database, peers, origins, replicaTools, replicas },

@@ -13,7 +13,7 @@ import { type BranchTools, recoverBranch } from './branch-recovery.ts';
 import { loadState } from './branch-state.ts';
 import { failoverFailure } from './errors.ts';
 import type { NicMapping } from './network.ts';
-import { checkNicsNamed } from './nic-checks.ts';
+import { checkNicsNamed, namedAmong } from './nic-checks.ts';
 
 /** A branch that becomes a machine of this site, as that has to know it. */
 export interface AdoptedBranch {
@@ -57,12 +57,20 @@ export async function adoptBranch<T>(
   if (!isAtWork || rightState(replica.record) !== 'holds') {
     throw notAtWork(replica, branchId);
   }
-  const networks = home.networks ?? (await loadNetworks(tools, replica, branchId));
-  checkNicsNamed(networks, [replica.point(branch.pointId).statement.configuration]);
-  const about = () => adopted(replica, branch, networks, { tools });
+  const { configuration } = replica.point(branch.pointId).statement;
+  if (home.networks) checkNicsNamed(home.networks, [configuration]);
+  // Of several points that were to be tried, another one may have had more NICs.
+  const networks = home.networks ?? namedAmong(await loadNetworks(tools, replica, branchId), configuration);
+  let { claim } = tenureOfReplica(replica.record, tools.siteId);
+  const about = () =>
+    adopted(replica, branch, { networks, claim, runDirectory: runDirectoryOf(tools, branchId) });
   home.check(about());
-  // Looked at again beside no other change: a higher claim may have been heard of.
-  await replica.update((record) => (rightState(record) === 'holds' ? { adopted: branchId } : undefined));
+  // Looked at again beside no other change, and by that claim: a higher one may have been heard of, or may be at any moment.
+  await replica.update((record) => {
+    if (rightState(record) !== 'holds') return undefined;
+    claim = tenureOfReplica(record, tools.siteId).claim;
+    return { adopted: branchId };
+  });
   if (replica.record.adopted !== branchId) throw notAtWork(replica, branchId);
   // Held until it is certain that nothing of the branch is to be read any more, or that it goes on.
   const release = await replica.holdLayers('open');
@@ -87,19 +95,16 @@ function notAtWork({ record: { machineName } }: Replica, branchId: string) {
 function adopted(
   replica: Replica,
   branch: BranchRecord,
-  networks: AdoptedBranch['networks'],
-  { tools }: Pick<BranchTools, 'tools'>,
+  how: Pick<AdoptedBranch, 'networks' | 'claim' | 'runDirectory'>,
 ): AdoptedBranch {
   const { branchId, pointId } = branch;
   const { statement } = replica.point(pointId);
   const { machineId } = replica.record;
   return {
-    ...{ machineId, branchId, pointId, networks },
-    claim: tenureOfReplica(replica.record, tools.siteId).claim,
+    ...{ ...how, machineId, branchId, pointId },
     configuration: checkMachineConfiguration(statement.configuration),
     disks: statement.disks.map(({ diskId, sizeBytes }) => {
       return { diskId, sizeBytes, chain: branchChain(replica, branch, diskId) };
     }),
-    runDirectory: runDirectoryOf(tools, branchId),
   };
 }

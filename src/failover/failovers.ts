@@ -11,7 +11,7 @@ import {
 } from '../replica/index.ts';
 import { adoptBranch, type NewHome } from './adoption.ts';
 import { runDirectoryOf } from './branch-machine.ts';
-import { endAndRemove, recoverBranch } from './branch-recovery.ts';
+import { type BranchTools, endAndRemove, recoverBranch } from './branch-recovery.ts';
 import { type BranchView, viewOf } from './branch-view.ts';
 import { type AttemptRequest, BringUp } from './bring-up.ts';
 import { candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
@@ -30,13 +30,15 @@ import type {
 } from './options.ts';
 import { shutsDown } from './power-off.ts';
 import { checkNotPrepared, type PrepareOptions, prepareBranch } from './prepared.ts';
-import { checkProbes } from './probe.ts';
+import { checkProbes, type Probe, type ProbeResult } from './probe.ts';
+import { probeAgain } from './probe-again.ts';
 import { type FailoverReport, Stopwatch } from './report.ts';
 import {
   checkNotAdopted,
   checkNotFenced,
   checkNotTaken,
   offeredPoint,
+  runsAlready,
   seizeRight,
   takeRight,
 } from './right.ts';
@@ -97,9 +99,12 @@ export class Failovers {
     replica.checkUsable();
     replica.point(pointId);
     const run = new RunUnderWay(this.#tools);
-    const { tools, live } = { tools: this.#tools, live: this.#live };
-    run.add(await this.#guard.admit(() => prepareBranch({ tools, live }, replica, pointId, options)));
+    run.add(await this.#guard.admit(() => prepareBranch(this.#both, replica, pointId, options)));
     return run.report(await this.#about(replica, 'prepare', { pointId }));
+  }
+
+  get #both(): BranchTools {
+    return { tools: this.#tools, live: this.#live };
   }
 
   /** Throws FAILOVER_LIMIT_UNAVAILABLE before there is anything to be limited. */
@@ -330,16 +335,25 @@ export class Failovers {
   }
 
   /**
-   * Makes what a failover has brought up the machine itself, which is at home here from now on: it runs on, and its site's process
-   * for it is not this one any more. What `home` creates is durable on return, and decides: if that fails, the branch is what it was.
-   * Throws FAILOVER_NOT_AT_WORK, FAILOVER_FENCED, FAILOVER_ADOPTED, FAILOVER_RUNS_ALREADY, FAILOVER_BRANCH_BUSY, REPLICA_IN_USE.
+   * Makes what a failover has brought up the machine itself, at home here from now on; it runs on. What `home` creates decides: if that
+   * fails, the branch is what it was. Throws FAILOVER_NOT_AT_WORK, FAILOVER_FENCED, FAILOVER_ADOPTED, FAILOVER_RUNS_ALREADY,
+   * FAILOVER_BRANCH_BUSY, REPLICA_IN_USE.
    */
   adopt<T>(replica: Replica, branchId: string, home: NewHome<T>): Promise<T> {
     const branch = findBranch(replica, branchId);
     checkNotFenced(this.#tools, replica);
-    const { tools, live } = { tools: this.#tools, live: this.#live };
-    const work = () => live.exclusively(branchId, () => adoptBranch({ tools, live }, replica, branch, home));
+    const work = () => this.#live.exclusively(branchId, () => adoptBranch(this.#both, replica, branch, home));
     return this.#alone(replica, work, branchId);
+  }
+
+  /** Asks the guest of a branch that runs; undefined if this site is not connected to it. Throws FAILOVER_BRANCH_BUSY, BRANCH_UNKNOWN. */
+  probeAgain(
+    replica: Replica,
+    branchId: string,
+    probes: readonly Probe[] | undefined,
+    signal: AbortSignal,
+  ): Promise<readonly ProbeResult[] | undefined> {
+    return this.#live.exclusively(branchId, () => probeAgain(this.#both, replica, branchId, probes, signal));
   }
 
   /** Starts a machine within `work` as far as others let it; `except` is the branch that gives way to it. */
@@ -409,8 +423,7 @@ export class Failovers {
   async cleanup(replica: Replica, branchId: string): Promise<boolean> {
     if (!isId(branchId)) return false;
     checkNotAdopted(replica, branchId);
-    const { tools, live } = { tools: this.#tools, live: this.#live };
-    return live.exclusively(branchId, () => endAndRemove({ tools, live }, replica, branchId));
+    return this.#live.exclusively(branchId, () => endAndRemove(this.#both, replica, branchId));
   }
 
   list(replica: Replica): Promise<readonly BranchView[]> {
@@ -450,7 +463,7 @@ export class Failovers {
     for (const replica of replicas) {
       for (const branch of replica.branches) {
         try {
-          await recoverBranch({ tools: this.#tools, live: this.#live }, replica, branch);
+          await recoverBranch(this.#both, replica, branch);
         } catch (error) {
           if (!isFailure(error)) throw error;
           this.#tools.log.error('branch.not-recovered', {
@@ -477,11 +490,6 @@ export class Failovers {
   close(): Promise<void> {
     return this.#live.close();
   }
-}
-
-function runsAlready({ record: { machineId, machineName } }: Replica, branchId?: string) {
-  const said = `${machineName} has failed over to this site already`;
-  return failoverFailure('FAILOVER_RUNS_ALREADY', said, { context: { machineId, branchId } });
 }
 
 /** A branch that was made to prove something is looked at as a test is. */

@@ -17,7 +17,7 @@ const AGENT_PAUSE_MS = 200;
 /** The machine whose guest is asked. */
 export interface Probed {
   readonly machine: Pick<RunningMachine, 'sockets' | 'gone' | 'state' | 'onEvent'>;
-  readonly agentPort: AgentPort;
+  readonly agentPort: Pick<AgentPort, 'opened'>;
   readonly runDirectory: string;
   readonly network: NetworkReport;
   readonly clock: Clock;

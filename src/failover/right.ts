@@ -71,3 +71,9 @@ function notOffered({ record: { machineId, machineName } }: Replica) {
   const said = `nobody has offered ${machineName} to this site`;
   return failoverFailure('FAILOVER_NOT_OFFERED', said, { context: { machineId } });
 }
+
+/** No two machines of one replica's failovers run at a time. */
+export function runsAlready({ record: { machineId, machineName } }: Replica, branchId?: string) {
+  const said = `${machineName} has failed over to this site already`;
+  return failoverFailure('FAILOVER_RUNS_ALREADY', said, { context: { machineId, branchId } });
+}

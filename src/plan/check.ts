@@ -11,10 +11,20 @@ export interface KnownMachine {
   readonly isReady: boolean;
 }
 
+const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
+
 /** What is wrong with a plan by itself; pure. */
 export function findingsOf(plan: PlanDocument): PlanFinding[] {
   const findings: PlanFinding[] = [];
-  for (const [machine, { after = [] }] of Object.entries(plan.machines)) {
+  for (const [machine, planned] of Object.entries(plan.machines)) {
+    // A schema says nothing of names that it does not expect, and of what stands there.
+    if (!NAME.test(machine) || typeof planned !== 'object' || planned === null) {
+      findings.push(
+        error(`«${machine}» is not a machine: its name, or what is said of it, has another form`, machine),
+      );
+      continue;
+    }
+    const { after = [] } = planned;
     for (const other of after) {
       if (other === machine) findings.push(error(`${machine} waits for itself`, machine));
       else if (!(other in plan.machines)) {
@@ -38,7 +48,8 @@ export function findingsAt(
 ): PlanFinding[] {
   const findings: PlanFinding[] = [];
   const networks = new Set<string>();
-  for (const [machine, { gates = [], networks: own = {} }] of Object.entries(plan.machines)) {
+  for (const [machine, planned] of Object.entries(plan.machines)) {
+    const { gates, networks: own = {} } = planned ?? {};
     const found = known(machine);
     if (!found) {
       findings.push(error(`this site has no machine ${machine}`, machine));
@@ -58,8 +69,9 @@ export function findingsAt(
     if (left.length > 0) {
       findings.push(warning(`${machine}: nothing says what is connected here: ${left.join(', ')}`, machine));
     }
-    if (gates.length === 0 && !found.hasAgent) {
-      findings.push(warning(`${machine} has no gates and no guest agent: it counts as up at once`, machine));
+    if (gates?.length === 0 || (!gates && !found.hasAgent)) {
+      const why = gates ? 'has no gates' : 'has no gates and no guest agent';
+      findings.push(warning(`${machine} ${why}: it counts as up at once`, machine));
     }
   }
   for (const network of Object.keys(plan.networks ?? {})) {

@@ -1,0 +1,47 @@
+import { checkMachineConfiguration } from '../hypervisor/index.ts';
+import { findBranch, type Replica } from '../replica/index.ts';
+import { runDirectoryOf } from './branch-machine.ts';
+import { loadNetworks } from './branch-networks.ts';
+import type { BranchTools } from './branch-recovery.ts';
+import { loadState, storeState } from './branch-state.ts';
+import { defaultProbes, type Probe, type ProbeResult } from './probe.ts';
+import { runProbes } from './probing.ts';
+
+/** Whoever connects to a machine that runs has not seen its agent's port being opened: it is asked all the same. */
+const MAY_BE_OPEN = { opened: Promise.resolve() };
+
+/**
+ * Asks the guest of a branch that runs, because nobody saw its boot to its end. Its machine stays as it is, whatever it answers; that it
+ * answers all is on record on return. Undefined if this site is not connected to it.
+ */
+export async function probeAgain(
+  { tools, live }: BranchTools,
+  replica: Replica,
+  branchId: string,
+  probes: readonly Probe[] | undefined,
+  signal: AbortSignal,
+): Promise<readonly ProbeResult[] | undefined> {
+  const { pointId } = findBranch(replica, branchId);
+  const configuration = checkMachineConfiguration(replica.point(pointId).statement.configuration);
+  const running = live.get(branchId);
+  if (!running) return undefined;
+  const isConnected = Object.keys(await loadNetworks(tools, replica, branchId)).length > 0;
+  const results = await runProbes(
+    {
+      machine: running.machine,
+      agentPort: MAY_BE_OPEN,
+      runDirectory: runDirectoryOf(tools, branchId),
+      network: isConnected
+        ? { kind: 'connected', unplugged: [] }
+        : { kind: 'unplugged', reason: 'no NIC was connected' },
+      clock: tools.clock,
+      runningSinceMs: tools.clock.monotonicMs(),
+    },
+    probes ?? defaultProbes(configuration),
+    signal,
+  );
+  const state = await loadState(tools, replica, branchId);
+  if (state && results.every(({ passed }) => passed))
+    await storeState(tools, replica, branchId, { phase: 'probed', keep: state.keep });
+  return results;
+}

@@ -1,0 +1,146 @@
+/** How a run of a plan goes on after its site was away: by what its own steps have made, and by nothing else. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { BranchView, JobView, PlanRun } from '../../../src/api/index.ts';
+import { EventHub } from '../../../src/control/event-hub.ts';
+import { type PlanActs, PlanRunner } from '../../../src/control/plan-runner.ts';
+import { PlanStore } from '../../../src/control/plan-store.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { silentLog } from '../../../src/lib/log.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { newId, systemRandom } from '../../../src/lib/random.ts';
+import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+
+const id = () => newId(systemClock, systemRandom);
+const ALERTS = { raise: () => undefined, clear: () => undefined, clearMachine: () => undefined } as never;
+const INTERRUPTED = { code: 'JOB_INTERRUPTED', message: 'the site ended' };
+
+function jobOf(jobId: string, change: Partial<JobView>): JobView {
+  const about = {
+    jobId,
+    kind: 'failover.start',
+    machineId: 'm',
+    args: {},
+    actor: 'x',
+    createdAtMs: 0,
+    progress: {},
+  };
+  return { ...about, state: 'done', result: { verdict: 'passed' }, ...change } as JobView;
+}
+
+/** A run of one machine whose job an earlier process had begun, and what is done about it. */
+async function resumed(
+  t: CleanUp,
+  o: {
+    readonly mode?: PlanRun['request']['mode'];
+    readonly branches?: readonly Partial<BranchView>[];
+    readonly objection?: string;
+    readonly run?: Partial<PlanRun>;
+  },
+) {
+  const directory = await temporaryDirectory(t);
+  const store = await PlanStore.open({ files: nodeFiles, clock: systemClock, alerts: ALERTS }, directory);
+  const [runId, jobId] = [id(), id()];
+  const beganAtMs = systemClock.wallMs();
+  await store.addRun({
+    ...{ runId, actor: 'operator:a', startedAtMs: beganAtMs, request: { mode: o.mode ?? 'unplanned' } },
+    document: { plan: 'shop', machines: { db: {} } },
+    steps: [{ machine: 'db', machineId: 'm', state: 'starting', jobId, beganAtMs }],
+    ...o.run,
+  });
+  const done: string[] = [];
+  const jobs = new Map([
+    [jobId, jobOf(jobId, { state: 'failed', failure: INTERRUPTED as JobView['failure'] })],
+  ]);
+  const begin = (what: string): JobView => {
+    done.push(what);
+    const job = jobOf(id(), {});
+    jobs.set(job.jobId, job);
+    return job;
+  };
+  const acts: PlanActs = {
+    idOf: () => 'm',
+    isSo: async () => undefined,
+    begin: async () => begin('begin'),
+    branches: async () =>
+      (o.branches ?? []).map(
+        (branch) => ({ createdAtMs: beganAtMs + 1, branchId: id(), ...branch }) as BranchView,
+      ),
+    objection: async (_run, _machine, branchId) => {
+      done.push(`ask ${branchId}`);
+      return o.objection;
+    },
+    restart: (_run, _machine, branchId) => begin(`restart ${branchId}`),
+  };
+  const runner = new PlanRunner(
+    {
+      ...{ store, acts, events: new EventHub(), clock: systemClock, log: silentLog },
+      jobs: () => ({
+        find: (wanted) => jobs.get(wanted),
+        list: () => [...jobs.values()],
+        waitFor: async (wanted) => jobs.get(wanted)!,
+        cancel: () => undefined,
+      }),
+    },
+    runId,
+  );
+  const { signal } = new AbortController();
+  const carriedOut = runner.carryOut({
+    jobId,
+    machineId: 'shop',
+    args: {},
+    signal,
+    progress: () => undefined,
+  });
+  return { runner, store, runId, done, carriedOut };
+}
+
+describe('a run of a plan whose site was away', () => {
+  it('F5 asks the guest of a machine that runs, and leaves it running whatever it answers', async (t) => {
+    const running = { branchId: 'own', running: true, state: 'started' };
+    const good = await resumed(t, { branches: [running] });
+    assert.equal((await good.carriedOut).verdict, 'done');
+    assert.deepEqual(good.done, ['ask own']);
+    const bad = await resumed(t, { branches: [running], objection: 'it is silent' });
+    const { steps, verdict } = await bad.carriedOut;
+    assert.deepEqual([verdict, steps[0]!.state, steps[0]!.reason], ['failed', 'failed', 'it is silent']);
+    const seen = await resumed(t, { branches: [{ ...running, state: 'probed' }] });
+    assert.equal((await seen.carriedOut).verdict, 'done');
+    assert.deepEqual(seen.done, []);
+  });
+
+  it('F5 boots what has ended on its own files, and touches no branch that it has not made', async (t) => {
+    const ended = { branchId: 'own', running: false, state: 'stopped' };
+    const again = await resumed(t, { branches: [{ ...ended, branchId: 'old', createdAtMs: 1 }, ended] });
+    assert.equal((await again.carriedOut).verdict, 'done');
+    assert.deepEqual(again.done, ['restart own']);
+    for (const branches of [
+      [],
+      [{ ...ended, createdAtMs: 1 }],
+      [{ ...ended, running: true, state: 'probed', createdAtMs: 1 }],
+      [{ ...ended, state: 'failed' }],
+    ]) {
+      const anew = await resumed(t, { branches });
+      assert.equal((await anew.carriedOut).verdict, 'done');
+      assert.deepEqual(anew.done, ['begin'], JSON.stringify(branches));
+    }
+  });
+
+  it('F5 asks a person before it brings machines up on a word that was given long ago', async (t) => {
+    const steps = [{ machine: 'db', machineId: 'm', state: 'waiting' as const }];
+    const touchedAtMs = systemClock.wallMs() - 3_600_000;
+    const stale = await resumed(t, { run: { steps, touchedAtMs } });
+    while (!(await stale.runner.approve('db', 'operator:b'))) await new Promise(setImmediate);
+    const run = await stale.carriedOut;
+    assert.deepEqual([run.verdict, run.steps[0]!.approvedBy], ['done', 'operator:b']);
+    assert.deepEqual(stale.done, ['begin']);
+    const planned = await resumed(t, { mode: 'take', run: { steps, touchedAtMs } });
+    assert.equal((await planned.carriedOut).verdict, 'done', 'the offer is word enough');
+  });
+
+  it('F5 a run that has ended is not begun once more', async (t) => {
+    const over = await resumed(t, { run: { endedAtMs: 1, verdict: 'cancelled' } });
+    assert.equal((await over.carriedOut).verdict, 'cancelled');
+    assert.deepEqual(over.done, []);
+  });
+});
