@@ -231,7 +231,7 @@ describe('a recovery plan', { timeout: 300_000 }, () => {
     assert.match(second.steps[0]!.reason!, /it was so before/);
     assert.deepEqual(await processes(), before);
     context.diagnostic(
-      `estimated ${totalMs} ms; took ${done.endedAtMs! - done.startedAtMs} ms with a restart`,
+      `estimated ${totalMs} ms; took ${done.endedAtMs! - done.startedAtMs} ms with the end of the site in the middle`,
     );
   });
 });

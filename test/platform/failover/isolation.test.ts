@@ -95,7 +95,7 @@ test('S0.26 a site that starts again keeps what is to run and removes what was h
   // Two site processes take hold of one machine here: who of them is heard first decides the words.
   assert.match(
     outcome.attempts[0]!.reasons.join(),
-    /the machine has ended|did not start|nothing answers|was closed/,
+    /the machine has ended|did not start|nothing answers|was closed|ended the connection/,
   );
   assert.deepEqual(await leftOf(site, half), []);
 
