@@ -7,8 +7,6 @@ import { controlFailure } from './errors.ts';
 import { preparationArgs } from './failover-acts.ts';
 import type { JobArgs, JobRequest } from './jobs.ts';
 
-/** Longer than any work: a wait is begun again. */
-const WAIT_MS = 3_600_000;
 const PREPARED_NAME = /^arrival-\d+$/;
 
 export interface ArrivalTools {
@@ -20,7 +18,8 @@ export interface ArrivalTools {
   /** Throws BRANCH_NEEDED, FAILOVER_BRANCH_BUSY. */
   readonly removeBranch: (replica: Replica, branchId: string) => Promise<void>;
   readonly start: (request: JobRequest) => JobView;
-  readonly waitFor: (jobId: string, waitMs: number, signal: AbortSignal) => Promise<JobView>;
+  /** The job when it has ended; undefined if the site closes before. */
+  readonly endOf: (jobId: string, signal: AbortSignal) => Promise<JobView | undefined>;
   readonly alerts: AlertSink;
 }
 
@@ -103,7 +102,7 @@ export class Arrivals {
     const { sequence } = point.statement;
     const { kind, args } = jobOf(rule, pointId, sequence);
     const { jobId } = this.#o.start({ kind, args, actor: 'site', machineId });
-    const ended = await this.#ended(jobId);
+    const ended = await this.#o.endOf(jobId, this.#stop.signal);
     if (!ended) return;
     const why = objectionTo(ended);
     const { alerts } = this.#o;
@@ -113,16 +112,6 @@ export class Arrivals {
     } else if (ended.state !== 'cancelled') {
       alerts.raise(keyOf(machineId), 'warning', arrivalFailure(replica, sequence, rule, why), machineId);
     }
-  }
-
-  /** The job when it has ended; undefined if the site closes before. */
-  async #ended(jobId: string): Promise<JobView | undefined> {
-    const { signal } = this.#stop;
-    while (!signal.aborted) {
-      const job = await this.#o.waitFor(jobId, WAIT_MS, signal);
-      if (job.state !== 'queued' && job.state !== 'running') return job;
-    }
-    return undefined;
   }
 
   /** What people prepared themselves, and what others lie on, stays. */

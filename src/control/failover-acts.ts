@@ -87,6 +87,16 @@ export class FailoverActs {
   }
 
   /** As the failovers do. */
+  probeAgain(
+    reference: string,
+    branchId: string,
+    probes: readonly ProbeRequest[] | undefined,
+    signal: AbortSignal,
+  ): ReturnType<Failovers['probeAgain']> {
+    return this.#o.failovers.probeAgain(this.#o.inventory.replica(reference), branchId, probes, signal);
+  }
+
+  /** As the failovers do. */
   checkTogether(machines: Parameters<Failovers['checkTogether']>[0]): Promise<void> {
     return this.#o.failovers.checkTogether(machines);
   }

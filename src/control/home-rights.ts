@@ -6,7 +6,14 @@ import type { FileSystem } from '../lib/files.ts';
 import type { Generation } from '../lib/generations.ts';
 import type { Log } from '../lib/log.ts';
 import { type Claim, compareClaims } from '../recovery-point/index.ts';
-import { bringerOf, OlderDisks, type Replica, type Replicas, withTenure } from '../replica/index.ts';
+import {
+  bringerOf,
+  OlderDisks,
+  type Replica,
+  type Replicas,
+  tenureOfReplica,
+  withTenure,
+} from '../replica/index.ts';
 import {
   type Arrival,
   type HomeMachines,
@@ -14,6 +21,7 @@ import {
   REPLICATION_ERRORS,
   type SpeakingMachine,
 } from '../replication/index.ts';
+import { endingAdoption } from './adoptions.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import type { Machines } from './machines.ts';
@@ -21,6 +29,7 @@ import type { Machines } from './machines.ts';
 const replicationFailure = failuresOf(REPLICATION_ERRORS);
 
 interface HomeTools {
+  readonly siteId: string;
   readonly machines: Pick<Machines, 'get' | 'broken' | 'unprotect' | 'remove'>;
   readonly replicas: Pick<Replicas, 'get'>;
   readonly failovers: Pick<Failovers, 'list'>;
@@ -53,7 +62,7 @@ export class HomeRights implements HomeMachines {
     const { machines, replicas } = this.#o;
     const replica = replicas.get(machineId);
     const machine = machines.get(machineId)?.machine;
-    if (replica && replica.record.adopted === undefined && !isAbove(machine, replica)) return undefined;
+    if (replica && replica.record.adopted === undefined && !this.#isAbove(machine, replica)) return undefined;
     if (!machine) {
       this.#checkNotBroken(machineId);
       return undefined;
@@ -77,6 +86,12 @@ export class HomeRights implements HomeMachines {
         };
       },
     };
+  }
+
+  /** A machine that was taken back here on somebody's word, while its replica still follows the other site. */
+  #isAbove(machine: ProtectedMachine | undefined, { record }: Replica): boolean {
+    if (machine?.right.tenure.state !== 'holds') return false;
+    return compareClaims(machine.right.tenure.claim, tenureOfReplica(record, this.#o.siteId).claim) > 0;
   }
 
   /** What cannot be opened must not look like what was never there. */
@@ -161,11 +176,11 @@ export class HomeRights implements HomeMachines {
     const { machines, audit, log, onTurnedBack } = this.#o;
     const work = async () => {
       await machine.right.setApart();
-      await replica.update((record) => withTenure(record, { state: 'follows', claim }));
-      if (machine.record.protection) await machines.unprotect(machine, false);
-      await this.#checkNothingKept(machine);
-      await machines.remove(machine);
-      await replica.update({ adopted: undefined });
+      await endingAdoption(replica, machine, async () => {
+        if (machine.record.protection) await machines.unprotect(machine, false);
+        await this.#checkNothingKept(machine);
+        await machines.remove(machine);
+      });
       audit.note({ actor: 'site', act: 'vm.set-apart', subject: machineId, details: { ...claim } });
       this.#o.alerts.clear(`turn:${machineId}`);
       onTurnedBack(replica);
@@ -215,14 +230,6 @@ export class HomeRights implements HomeMachines {
     };
     return new OlderDisks({ files: fileSystem, images, log, onUnfit }, header, files);
   }
-}
-
-/** A machine that was taken back here on somebody's word, while its replica still follows the other site. */
-function isAbove(machine: ProtectedMachine | undefined, { record }: Replica): boolean {
-  if (machine?.right.tenure.state !== 'holds') return false;
-  const { tenure, epoch, sourceSiteId } = record;
-  const theirs = tenure?.claim ?? { epoch, siteId: sourceSiteId };
-  return compareClaims(machine.right.tenure.claim, theirs) > 0;
 }
 
 /** A process that is not there writes nothing, whatever has become of its disks. */

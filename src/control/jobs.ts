@@ -54,6 +54,8 @@ const RUNNING_MAX = 4;
 /** Progress is told to listeners at most this often. */
 const PROGRESS_EVERY_MS = 250;
 const LISTED_MAX = 500;
+/** Longer than any work: a wait is begun again. */
+const WAIT_MS = 3_600_000;
 
 /**
  * Long acts of the site, as records that survive its process. A job ends in `done`, `failed` or `cancelled`, once. One that
@@ -173,6 +175,23 @@ export class Jobs {
     return this.get(jobId);
   }
 
+  /** The job once it has ended, however long that takes; undefined if `signal` is aborted before. */
+  async endOf(jobId: string, signal: AbortSignal): Promise<JobView | undefined> {
+    while (!signal.aborted) {
+      const job = await this.waitFor(jobId, WAIT_MS, signal);
+      if (hasEnded(job)) return job;
+    }
+    return undefined;
+  }
+
+  /** The newest job that somebody has begun about a machine. */
+  newestOf(actor: string, machineId: string): JobView | undefined {
+    const row = this.#database
+      .prepare('SELECT * FROM jobs WHERE actor = ? AND machine_id = ? ORDER BY rowid DESC LIMIT 1')
+      .get(actor, machineId);
+    return row && this.#viewOf(row);
+  }
+
   #startNext(): void {
     if (!this.#isOpen) return;
     for (const job of this.#byState('queued')) {
@@ -290,7 +309,7 @@ export class Jobs {
   }
 }
 
-function hasEnded(job: JobView): boolean {
+export function hasEnded(job: JobView): boolean {
   return job.state === 'done' || job.state === 'failed' || job.state === 'cancelled';
 }
 

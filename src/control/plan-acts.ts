@@ -9,7 +9,7 @@ import type {
   RunStep,
   StartedRun,
 } from '../api/index.ts';
-import { type Failovers, loadBootProof } from '../failover/index.ts';
+import { loadBootProof } from '../failover/index.ts';
 import { checkMachineConfiguration, type MachineConfiguration } from '../hypervisor/index.ts';
 import type { Clock } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
@@ -34,7 +34,7 @@ import type { EventHub } from './event-hub.ts';
 import type { FailoverActs } from './failover-acts.ts';
 import type { HandoverActs } from './handover-acts.ts';
 import type { Found, Inventory } from './inventory.ts';
-import type { JobHandler, Jobs } from './jobs.ts';
+import { hasEnded, type JobHandler, type Jobs } from './jobs.ts';
 import { actorOf, type PlanActs, PlanRunner } from './plan-runner.ts';
 import type { PlanStore } from './plan-store.ts';
 
@@ -43,7 +43,6 @@ interface PlanTools {
   readonly siteName: string;
   readonly inventory: Inventory;
   readonly failovers: FailoverActs;
-  readonly failing: Pick<Failovers, 'probeAgain'>;
   readonly log: Log;
   readonly handovers: HandoverActs;
   readonly audit: Audit;
@@ -142,7 +141,7 @@ export class RecoveryPlans {
   }
 
   /**
-   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, FAILOVER_UNCONFIRMED, FAILOVER_ADDRESS_TWICE,
+   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, FAILOVER_ADDRESS_TWICE,
    * FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
    */
   async run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
@@ -155,7 +154,7 @@ export class RecoveryPlans {
     for (const run of store.runs) {
       if (run.document.plan !== name || run.endedAtMs !== undefined) continue;
       const job = run.jobId === undefined ? undefined : jobs().find(run.jobId);
-      if (job && (job.state === 'queued' || job.state === 'running')) {
+      if (job && !hasEnded(job)) {
         throw controlFailure('PLAN_RUNS_ALREADY', `${name} is being carried out: run ${run.runId}`);
       }
       // Nobody carries it out: it was begun and never came to its job, or that ended without a word.
@@ -265,9 +264,8 @@ export class RecoveryPlans {
       return mode === 'test' ? undefined : found && this.#isUp(found);
     },
     objection: async (run, machine, branchId, signal) => {
-      const replica = this.#o.inventory.replica(machine);
       const { gates } = run.document.machines[machine]!;
-      const results = await this.#o.failing.probeAgain(replica, branchId, gates, signal);
+      const results = await this.#o.failovers.probeAgain(machine, branchId, gates, signal);
       if (!results) return 'it runs, and this site is not connected to it';
       const failed = results.filter(({ passed }) => !passed);
       if (failed.length === 0) return undefined;

@@ -31,8 +31,9 @@ export interface PlanActs {
 /** The jobs of a site, as far as a run needs them. */
 export interface RunJobs {
   find(jobId: string): JobView | undefined;
-  /** The newest first. */
-  list(): readonly JobView[];
+  newestOf(actor: string, machineId: string): JobView | undefined;
+  /** Undefined if `signal` is aborted before. */
+  endOf(jobId: string, signal: AbortSignal): Promise<JobView | undefined>;
   waitFor(jobId: string, waitMs: number, signal: AbortSignal): Promise<JobView>;
   cancel(jobId: string): void;
 }
@@ -46,8 +47,6 @@ interface RunnerTools {
   readonly log: Log;
 }
 
-/** Longer than any work: a wait is begun again. */
-const WAIT_MS = 3_600_000;
 /** Machines that are under way at a time: more would only be in each other's way. */
 const MOST_AT_ONCE = 4;
 /** A site that was away for longer asks before it goes on to bring machines up on a person's word. */
@@ -194,7 +193,7 @@ export class PlanRunner {
       }
       for (;;) {
         await this.#step(machine, { jobId: job.jobId });
-        const ended = await this.#ended(job);
+        const ended = await this.#o.jobs().endOf(job.jobId, this.#signal);
         if (!ended) return undefined;
         if (ended.failure?.code !== 'JOB_INTERRUPTED') return outcomeOf(ended);
         const next = await this.#goOn(machine);
@@ -211,8 +210,7 @@ export class PlanRunner {
   #knownJob(machine: string): JobView | undefined {
     const { jobId, machineId } = this.#stepOf(machine);
     const jobs = this.#o.jobs();
-    if (jobId !== undefined) return jobs.find(jobId);
-    return jobs.list().find((job) => job.actor === actorOf(this.run) && job.machineId === machineId);
+    return jobId === undefined ? jobs.newestOf(actorOf(this.run), machineId) : jobs.find(jobId);
   }
 
   /**
@@ -235,15 +233,6 @@ export class PlanRunner {
     const reason = isUp ? undefined : await acts.objection(this.run, machine, branchId, this.#signal);
     if (reason === undefined) return { outcome: { state: 'done', ...found } };
     return { outcome: { state: 'failed', reason, ...found } };
-  }
-
-  /** Undefined if the run ends before. */
-  async #ended({ jobId }: JobView): Promise<JobView | undefined> {
-    while (!this.#signal.aborted) {
-      const job = await this.#o.jobs().waitFor(jobId, WAIT_MS, this.#signal);
-      if (job.state !== 'queued' && job.state !== 'running') return job;
-    }
-    return undefined;
   }
 
   #stepOf(machine: string): RunStep {

@@ -197,7 +197,7 @@ export class Site {
     this.adoptions = new AdoptionActs({ ...works, inventory, audit, siteId: identity.siteId });
     this.plans = new RecoveryPlans({
       ...{ ...tools, inventory, audit, events, jobs, store: ground.plans, siteName: identity.name },
-      ...{ failovers: this.failovers, handovers: this.handovers, failing: works.failovers },
+      ...{ failovers: this.failovers, handovers: this.handovers },
     });
     const { arrivalRules: rules, floor, replicas } = ground;
     this.replicas = new ReplicaActs({
@@ -249,7 +249,7 @@ export class Site {
         keeper.tend(replica);
       },
       start: (request) => this.jobs.start(request),
-      waitFor: (jobId, waitMs, signal) => this.jobs.waitFor(jobId, waitMs, signal),
+      endOf: (jobId, signal) => this.jobs.endOf(jobId, signal),
     });
     this.arrivals = new ArrivalActs({ rules, arrivals: this.#arrivals, inventory, audit });
   }
@@ -462,7 +462,7 @@ async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise
   opening.defer(() => fences.close());
   fences.begin();
   const home = new HomeRights({
-    ...{ ...tools, machines, replicas, failovers, audit, alerts },
+    ...{ ...tools, siteId, machines, replicas, failovers, audit, alerts },
     isForwarded: (replica) => forwarded.reports(replica).length > 0,
     onTurnedBack: (replica) => {
       fences.look(replica);

@@ -2,18 +2,15 @@ import { join } from 'node:path';
 import Type from 'typebox';
 import { loadRecord, recordKind, storeRecord } from '../lib/records.ts';
 import type { Replica } from '../replica/index.ts';
+import { NicPlug } from '../replication/index.ts';
 import type { NicMapping } from './network.ts';
 import type { FailoverTools } from './tools.ts';
 
-const MappingSchema = Type.Union([
-  Type.Object({ kind: Type.Literal('tap'), interfaceName: Type.String() }),
-  Type.Object({ kind: Type.Literal('bridge'), bridge: Type.String() }),
-]);
 /** `branches/<branch>/networks.json`: what the NICs of a branch were last connected to, by NIC id. */
 const BRANCH_NETWORKS = recordKind(
   'branch-networks',
   1,
-  Type.Object({ networks: Type.Record(Type.String(), MappingSchema) }),
+  Type.Object({ networks: Type.Record(Type.String(), NicPlug) }),
 );
 
 type Files = Pick<FailoverTools, 'files'>;

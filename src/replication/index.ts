@@ -53,6 +53,7 @@ export type {
   TargetPolicy,
   TargetRecord,
 } from './records.ts';
+export { NicPlug } from './records.ts';
 export type { SeedExported, SeedExportOptions } from './seed-export.ts';
 export type { SendProgress, StatementSigner } from './send-session.ts';
 export { planSession, type SessionConflict, type SessionPlan } from './session-plan.ts';

@@ -57,7 +57,8 @@ const ProtectionSchema = Type.Object({
 /** How a machine is protected. */
 export type Protection = Type.Static<typeof ProtectionSchema>;
 
-const NicPlug = Type.Union([
+/** What a NIC is connected to: a tap that exists, or a bridge that gets a tap of ours. */
+export const NicPlug = Type.Union([
   Type.Object({ kind: Type.Literal('tap'), interfaceName: Type.String() }),
   Type.Object({ kind: Type.Literal('bridge'), bridge: Type.String() }),
 ]);

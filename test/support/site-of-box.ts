@@ -45,3 +45,8 @@ export async function verifiedCopy(api: TestApi, of = BOX): Promise<{ pointId: s
   assert.ok('job' in created);
   return (await resultOf(api, created.job)) as { pointId: string; sequence: number };
 }
+
+/** How another site holds the machine that was at home at this one; undefined if none does. */
+export async function heldAt(api: TestApi): Promise<string | undefined> {
+  return (await api.call('vm.show', BOX)).protected!.heldBy?.how;
+}

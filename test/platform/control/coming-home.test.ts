@@ -13,15 +13,11 @@ import { ledgerPortOf } from '../../support/lab-guest.ts';
 import { assertLedger } from '../../support/lab-sites.ts';
 import { BOX, ended, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
 import type { TestSite } from '../../support/served-sites.ts';
-import { BY_HAND, sitesWithMachine, verifiedCopy, writeToTip } from '../../support/site-of-box.ts';
+import { BY_HAND, heldAt, sitesWithMachine, verifiedCopy, writeToTip } from '../../support/site-of-box.ts';
 import { chainInHeaders } from '../../support/sound-layers.ts';
 
 const MIB = 1024 * 1024;
 const NOW = { ...BOX, body: {} } as const;
-
-async function heldAt(api: TestApi): Promise<string | undefined> {
-  return (await api.call('vm.show', BOX)).protected!.heldBy?.how;
-}
 
 async function isHandedOver(site: TestSite, api: TestApi): Promise<void> {
   await site.until(async () => ((await heldAt(api)) === 'handed-over' ? true : undefined));

@@ -11,7 +11,7 @@ import { ledgerPortOf } from '../../support/lab-guest.ts';
 import { assertLedger } from '../../support/lab-sites.ts';
 import { BOX, ended, pair, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
 import { TestSite } from '../../support/served-sites.ts';
-import { BY_HAND, sitesWithMachine, verifiedCopy, writeToTip } from '../../support/site-of-box.ts';
+import { BY_HAND, heldAt, sitesWithMachine, verifiedCopy, writeToTip } from '../../support/site-of-box.ts';
 import { chainInHeaders } from '../../support/sound-layers.ts';
 
 const MIB = 1024 * 1024;
@@ -26,10 +26,6 @@ interface Ceded {
 
 async function cede(api: TestApi): Promise<Ceded> {
   return (await resultOf(api, await api.call('failover.cede', NOW))) as Ceded;
-}
-
-async function heldAt(api: TestApi): Promise<string | undefined> {
-  return (await api.call('vm.show', BOX)).protected!.heldBy?.how;
 }
 
 describe('a planned failover', { timeout: 240_000 }, () => {

@@ -60,12 +60,10 @@ async function arrivalsOf(t: CleanUp, rule: ArrivalRule) {
       });
       return { jobId } as JobView;
     },
-    waitFor: (jobId, _waitMs, signal) =>
+    endOf: (jobId, signal) =>
       Promise.race([
         begun[Number(jobId)]!.view,
-        new Promise<JobView>((resolve) =>
-          signal.addEventListener('abort', () => resolve({ state: 'running' } as JobView)),
-        ),
+        new Promise<undefined>((resolve) => signal.addEventListener('abort', () => resolve(undefined))),
       ]),
     alerts: {
       raise: (key, _severity, failure: Failure) =>

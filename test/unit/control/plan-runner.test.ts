@@ -77,7 +77,8 @@ async function resumed(
       ...{ store, acts, events: new EventHub(), clock: systemClock, log: silentLog },
       jobs: () => ({
         find: (wanted) => jobs.get(wanted),
-        list: () => [...jobs.values()],
+        newestOf: () => undefined,
+        endOf: async (wanted) => jobs.get(wanted),
         waitFor: async (wanted) => jobs.get(wanted)!,
         cancel: () => undefined,
       }),
