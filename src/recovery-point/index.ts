@@ -8,7 +8,7 @@
  *
  * A *copy type* says how consistent a copy strives to be, two of them for every machine and others of its own; the point says what was reached. A *schedule* says when
  * copies are made, *retention* which points stay and why, *selection* which one a failover tries first. A *tenure* says where
- * a site stands with the right to run a machine.
+ * a site stands with the right to run a machine, a *vote* what a site has promised of that right to another.
  *
  * Nothing here knows the time, a file or a process: callers hand in what is, and get what should be. Order is by
  * sequence number alone; times are for people and for weighing age.
@@ -20,6 +20,7 @@ export { POINT_ERRORS, pointFailure } from './errors.ts';
 export * from './group-cut.ts';
 export * from './group-points.ts';
 export * from './group-retention.ts';
+export * from './lease.ts';
 export { checkFloor, checkPolicy, checkRetention } from './policy-check.ts';
 export * from './retention.ts';
 export * from './retention-policy.ts';

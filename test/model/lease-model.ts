@@ -1,0 +1,423 @@
+import {
+  afterAsking,
+  afterHearing,
+  afterLettingGo,
+  afterSeizing,
+  afterSettingApart,
+  type Claim,
+  compareClaims,
+  type LeaseAsk,
+  type Tenure,
+  type Vote,
+} from '../../src/recovery-point/index.ts';
+import type { Model, Step } from './explorer.ts';
+
+/**
+ * Two sites and a witness, and a machine that runs by leases. Each step is one durable act, one call (whose answer may be lost), one
+ * accident, or that time passes. Of time only this is known: what a holder counts as lent to it ends before its lender counts it as
+ * ended, because the one counts from before it asked and the other from after it answered.
+ */
+export interface Site {
+  readonly tenure: Tenure;
+  /** What it has promised the other one; durable. */
+  readonly vote?: Vote;
+  /** It runs the machine by leases, and not for good. */
+  readonly isLeased: boolean;
+  /** It has begun to ask for the right by this claim; durable. */
+  readonly seeking?: Claim;
+  /** The witness has said yes, and that is on its way. */
+  readonly granted?: true;
+  /** The guest's processors run; also while the process of the site does not. */
+  readonly runs: boolean;
+  readonly isUp: boolean;
+  readonly disks: string;
+  readonly branches: readonly string[];
+  /** Who counts a lease to this site as running: this site, and its lender. */
+  readonly lent: Readonly<Record<Lender, { readonly here: boolean; readonly there: boolean }>>;
+}
+
+type SiteName = 'P' | 'R';
+type Lender = 'other' | 'W';
+
+export interface Trio {
+  readonly sites: Readonly<Record<SiteName, Site>>;
+  readonly witness: { readonly vote?: Vote; readonly isUp: boolean };
+  /** Links that are down. */
+  readonly down: readonly Link[];
+  readonly written: string;
+  readonly acknowledged: string;
+  /** Epochs that somebody has confirmed. */
+  readonly confirmed: readonly number[];
+  readonly left: LeaseBudget;
+}
+
+type Link = 'PR' | 'PW' | 'RW';
+
+export interface LeaseBudget {
+  readonly writes: number;
+  readonly kills: number;
+  readonly partitions: number;
+  readonly seeks: number;
+  readonly seizures: number;
+  readonly lostAnswers: number;
+}
+
+export type LeaseBug =
+  | 'lease checked after the start'
+  | 'voted while lent'
+  | 'lent while it seeks'
+  | 'lender forgets with its process'
+  | 'guard ends with the process';
+
+const NAMES = ['P', 'R'] as const;
+const NOTHING_LENT = { other: { here: false, there: false }, W: { here: false, there: false } } as const;
+
+export function leaseModel(budget: LeaseBudget, bug?: LeaseBug): Model<Trio> {
+  const first: Claim = { epoch: 1, siteId: 'P' };
+  const vote: Vote = { entitled: first, seen: first, term: 'leased' };
+  const common = { isUp: true, disks: '', branches: [], lent: NOTHING_LENT };
+  return {
+    initial: {
+      sites: {
+        P: { ...common, tenure: { state: 'holds', claim: first }, isLeased: true, runs: false },
+        R: { ...common, tenure: { state: 'follows', claim: first }, isLeased: false, runs: false, vote },
+      },
+      witness: { vote, isUp: true },
+      ...{ down: [], written: '', acknowledged: '', confirmed: [], left: budget },
+    },
+    next: (state) => [
+      ...NAMES.flatMap((name) => [...new Acts(state, name, bug).all()]),
+      ...accidents(state, bug),
+    ],
+    violation,
+    isGood,
+  };
+}
+
+function violation({ sites: { P, R }, written, confirmed }: Trio): string | undefined {
+  for (const [name, { tenure, runs, isLeased, lent }] of [
+    ['P', P],
+    ['R', R],
+  ] as const) {
+    if (tenure.state === 'holds' && tenure.claim.siteId !== name) return `${name} holds another site’s claim`;
+    if (runs && isLeased && tenure.state === 'holds' && !lent.other.here && !lent.W.here)
+      return `${name} runs without a lease`;
+  }
+  if (P.runs && R.runs) {
+    const higher = Math.max(P.tenure.claim.epoch, R.tenure.claim.epoch);
+    if (!confirmed.includes(higher)) return 'both sites run the machine, and nobody has confirmed anything';
+  }
+  const kept = [P, R].flatMap(({ disks, branches }) => [disks, ...branches]).join('');
+  for (const letter of written) if (!kept.includes(letter)) return `the write ${letter} is gone`;
+  return undefined;
+}
+
+function isGood({ sites: { P, R }, witness, down }: Trio): boolean {
+  if (down.length > 0 || !P.isUp || !R.isUp || !witness.isUp) return false;
+  const [holder, other] = P.tenure.state === 'holds' ? [P, R] : [R, P];
+  return (
+    holder.tenure.state === 'holds' &&
+    holder.runs &&
+    other.tenure.state === 'follows' &&
+    other.seeking === undefined &&
+    compareClaims(other.tenure.claim, holder.tenure.claim) === 0 &&
+    other.disks === holder.disks
+  );
+}
+
+/** What one site may do. */
+class Acts {
+  readonly #state: Trio;
+  readonly #name: SiteName;
+  readonly #bug: LeaseBug | undefined;
+
+  constructor(state: Trio, name: SiteName, bug: LeaseBug | undefined) {
+    this.#state = state;
+    this.#name = name;
+    this.#bug = bug;
+  }
+
+  get #site(): Site {
+    return this.#state.sites[this.#name];
+  }
+
+  get #otherName(): SiteName {
+    return this.#name === 'P' ? 'R' : 'P';
+  }
+
+  get #other(): Site {
+    return this.#state.sites[this.#otherName];
+  }
+
+  *all(): Generator<Step<Trio>> {
+    yield* this.#timePasses();
+    const { written, left } = this.#state;
+    if (this.#site.runs && left.writes > 0) {
+      const letter = 'abcd'[written.length]!;
+      const after = this.#become({ disks: this.#site.disks + letter });
+      yield this.#step('the guest writes', { ...spend(after, 'writes'), written: written + letter }, false);
+    }
+    if (!this.#site.isUp) return;
+    yield* this.#runs();
+    yield* this.#replicates();
+    yield* this.#renews();
+    yield* this.#seeks();
+    yield* this.#speaks();
+  }
+
+  *#timePasses(): Generator<Step<Trio>> {
+    for (const lender of ['other', 'W'] as const) {
+      const { here, there } = this.#site.lent[lender];
+      if (here) {
+        const lent = { ...this.#site.lent, [lender]: { here: false, there } };
+        const isOver = this.#site.isLeased && !lent.other.here && !lent.W.here;
+        // The guard stops the guest, whether or not the site's process lives.
+        const isGuarded = this.#site.isUp || this.#bug !== 'guard ends with the process';
+        const runs = this.#site.runs && !(isOver && isGuarded);
+        yield this.#step(`what ${lender} has lent it runs out`, this.#become({ lent, runs }));
+      } else if (there) {
+        const lent = { ...this.#site.lent, [lender]: { here, there: false } };
+        yield this.#step(`${lender} counts its lease as over`, this.#become({ lent }));
+      }
+    }
+  }
+
+  *#runs(): Generator<Step<Trio>> {
+    const { tenure, runs, isLeased, lent, branches, disks } = this.#site;
+    const hasLease = lent.other.here || lent.W.here || this.#bug === 'lease checked after the start';
+    if (!runs && tenure.state === 'holds' && (!isLeased || hasLease))
+      yield this.#step('starts or continues the machine', this.#become({ runs: true }));
+    if (runs && tenure.state !== 'holds') yield this.#step('ends the machine', this.#become({ runs: false }));
+    if (tenure.state === 'fenced' && !runs) {
+      const apart = { tenure: afterSettingApart(tenure), branches: [...branches, disks], isLeased: false };
+      yield this.#step('sets apart what it wrote', this.#become(apart));
+    }
+    // Who was brought up for good goes back to leases: it counts one as lent before it asks for the first.
+    if (tenure.state === 'holds' && !isLeased && this.#other.tenure.state === 'follows' && this.#isUsed()) {
+      const back = { isLeased: true, lent: { ...lent, W: { here: true, there: lent.W.there } } };
+      yield this.#step('goes back to leases', this.#become(back), false);
+    }
+  }
+
+  /** Whether the witness knows that this site holds the machine. */
+  #isUsed(): boolean {
+    const { vote } = this.#state.witness;
+    return (
+      vote !== undefined &&
+      vote.before === undefined &&
+      compareClaims(vote.entitled, this.#site.tenure.claim) === 0
+    );
+  }
+
+  *#replicates(): Generator<Step<Trio>> {
+    const { tenure, disks } = this.#site;
+    if (tenure.state !== 'holds' || !this.#reaches('PR') || !this.#other.isUp) return;
+    const isKnown = compareClaims(this.#other.tenure.claim, tenure.claim) === 0;
+    if (this.#other.tenure.state !== 'follows' || !isKnown || this.#other.disks === disks) return;
+    const acknowledged = [...new Set(this.#state.acknowledged + disks)].sort().join('');
+    yield this.#step('replicates', { ...withSite(this.#state, this.#otherName, { disks }), acknowledged });
+  }
+
+  *#renews(): Generator<Step<Trio>> {
+    const { tenure, isLeased, lent } = this.#site;
+    if (tenure.state !== 'holds' || !isLeased) return;
+    const ask: LeaseAsk = { claim: tenure.claim, kind: 'renew' };
+    for (const lender of ['other', 'W'] as const) {
+      if (lent[lender].here && lent[lender].there) continue;
+      if (lender === 'other') {
+        const { seeking, tenure: theirs } = this.#other;
+        if (theirs.state !== 'follows' || compareClaims(theirs.claim, tenure.claim) > 0) continue;
+        if (seeking && this.#bug !== 'lent while it seeks') continue;
+      }
+      yield* this.#asks(lender, ask, (state) =>
+        withSite(state, this.#name, {
+          lent: { ...state.sites[this.#name].lent, [lender]: { here: true, there: true } },
+        }),
+      );
+    }
+  }
+
+  *#seeks(): Generator<Step<Trio>> {
+    const { tenure, seeking } = this.#site;
+    const { left } = this.#state;
+    const claim = afterSeizing(tenure, this.#name)?.claim;
+    if (!seeking && tenure.state === 'follows' && claim && left.seeks > 0)
+      yield this.#step(
+        'begins to ask for the right',
+        spend(this.#become({ seeking: claim }), 'seeks'),
+        false,
+      );
+    if (!seeking) return;
+    // A holder that is heard of is above what was sought, or was not asked for.
+    if (tenure.state !== 'follows' || compareClaims(seeking, tenure.claim) <= 0) {
+      const { seeking: _, granted: __, ...rest } = this.#site;
+      yield this.#step('lets go of what it asked for', this.#replace(rest));
+      return;
+    }
+    if (!this.#other.lent.other.there && !this.#site.granted) {
+      yield* this.#asks('W', { kind: 'vote', claim: seeking, over: tenure.claim }, (state) =>
+        withSite(state, this.#name, { granted: true }),
+      );
+    }
+    if (this.#site.granted) {
+      const { seeking: _, granted: __, ...rest } = this.#site;
+      const holds: Site = { ...rest, tenure: { state: 'holds', claim: seeking }, isLeased: false };
+      yield this.#step('hears that it has the vote, and holds', this.#replace(holds));
+    }
+    if (!this.#reaches(this.#name === 'P' ? 'PW' : 'RW') || !this.#state.witness.isUp) return;
+    const { vote } = this.#state.witness;
+    const { seeking: _, granted: __, ...rest } = this.#site;
+    const gone = this.#replace(rest);
+    const after = vote && { ...gone, witness: { ...gone.witness, vote: afterLettingGo(vote, seeking) } };
+    yield this.#step('gives up asking, and the witness has heard', after ?? gone, false);
+  }
+
+  *#speaks(): Generator<Step<Trio>> {
+    const { tenure } = this.#site;
+    const other = this.#other;
+    if (this.#reaches('PR') && other.isUp) {
+      const heard = afterHearing(other.tenure, this.#otherName, tenure.claim);
+      if (heard !== other.tenure)
+        yield this.#step(
+          'tells the other its claim',
+          withSite(this.#state, this.#otherName, { tenure: heard }),
+        );
+    }
+    const isToTell = tenure.state === 'holds' && !this.#site.isLeased && !this.#isUsed();
+    if (isToTell) yield* this.#asks('W', { claim: tenure.claim, kind: 'hold' }, (state) => state);
+    const seizing = afterSeizing(tenure, this.#name);
+    if (seizing && this.#state.left.seizures > 0) {
+      const seized = spend(this.#become({ tenure: seizing, isLeased: false }), 'seizures');
+      const confirmed = [...this.#state.confirmed, seizing.claim.epoch].sort();
+      yield this.#step('seizes, confirmed by somebody', { ...seized, confirmed }, false);
+    }
+  }
+
+  /** A call to a lender: it may be granted, or refused, and its answer may be lost. */
+  *#asks(lender: Lender, ask: LeaseAsk, granted: (state: Trio) => Trio): Generator<Step<Trio>> {
+    const isWitness = lender === 'W';
+    const link = !isWitness ? 'PR' : this.#name === 'P' ? 'PW' : 'RW';
+    const who = isWitness ? this.#state.witness : this.#other;
+    if (!this.#reaches(link) || !who.isUp) return;
+    const isLent = this.#isLentByThem(lender) && this.#bug !== 'voted while lent';
+    const { vote, answer } = afterAsking(who.vote, ask, isLent);
+    let after: Trio = isWitness
+      ? { ...this.#state, witness: { ...this.#state.witness, vote } }
+      : withSite(this.#state, this.#otherName, { vote });
+    if (ask.kind === 'renew' && answer.granted) {
+      const { lent } = after.sites[this.#name];
+      after = withSite(after, this.#name, {
+        lent: { ...lent, [lender]: { here: lent[lender].here, there: true } },
+      });
+    }
+    const what = `${ask.kind} ${ask.claim.epoch}${ask.claim.siteId} at ${isWitness ? 'the witness' : 'the other'}`;
+    if (!answer.granted) {
+      const { entitled, seen, isHeld, why } = answer;
+      const higher = { epoch: seen.epoch + 1, siteId: this.#name };
+      if (why === 'spent') yield this.#step(`${what}: spent`, this.#become({ seeking: higher }));
+      const { seeking: _, ...rest } = this.#site;
+      if (why === 'superseded' && ask.kind === 'vote')
+        yield this.#step(`${what}: another holds it, and it asks no more`, this.#replace(rest));
+      if (!isHeld) return;
+      const heard = afterHearing(this.#site.tenure, this.#name, entitled);
+      if (heard !== this.#site.tenure)
+        yield this.#step(`${what}: hears of ${entitled.epoch}`, this.#become({ tenure: heard }));
+      return;
+    }
+    yield this.#step(`${what}: granted`, granted(after));
+    if (this.#state.left.lostAnswers > 0)
+      yield this.#step(`${what}: granted, and the answer is lost`, spend(after, 'lostAnswers'), false);
+  }
+
+  /** Whether a lender counts a lease as running that is not this site’s. */
+  #isLentByThem(lender: Lender): boolean {
+    if (lender === 'W') return this.#other.lent.W.there;
+    return false;
+  }
+
+  #reaches(link: Link): boolean {
+    return !this.#state.down.includes(link);
+  }
+
+  #become(change: Partial<Site>): Trio {
+    return withSite(this.#state, this.#name, change);
+  }
+
+  #replace(site: Site): Trio {
+    return { ...this.#state, sites: { ...this.#state.sites, [this.#name]: site } };
+  }
+
+  #step(what: string, state: Trio, isHelp = true): Step<Trio> {
+    return { name: `${this.#name}: ${what}`, state, isHelp };
+  }
+}
+
+function* accidents(state: Trio, bug: LeaseBug | undefined): Generator<Step<Trio>> {
+  const { sites, witness, down, left } = state;
+  for (const name of NAMES) {
+    const { isUp, runs } = sites[name];
+    const otherName = name === 'P' ? 'R' : 'P';
+    if (!isUp) {
+      yield {
+        name: `${name}: its process starts`,
+        state: withSite(state, name, { isUp: true }),
+        isHelp: true,
+      };
+      continue;
+    }
+    if (left.kills === 0) continue;
+    const { granted: _, ...kept } = sites[name];
+    const dropped = { ...state, sites: { ...sites, [name]: kept } };
+    const killed = forgetting(spend(dropped, 'kills'), otherName, 'other', bug);
+    const what = { isUp: false };
+    yield { name: `${name}: its process is killed`, state: withSite(killed, name, what), isHelp: false };
+    if (runs)
+      yield {
+        name: `${name}: it loses its power`,
+        state: withSite(killed, name, { ...what, runs: false }),
+        isHelp: false,
+      };
+  }
+  if (!witness.isUp)
+    yield {
+      name: 'the witness starts',
+      state: { ...state, witness: { ...witness, isUp: true } },
+      isHelp: true,
+    };
+  else if (left.kills > 0) {
+    let killed: Trio = { ...spend(state, 'kills'), witness: { ...witness, isUp: false } };
+    for (const name of NAMES) killed = forgetting(killed, name, 'W', bug);
+    yield { name: 'the witness is killed', state: killed, isHelp: false };
+  }
+  for (const link of ['PR', 'PW', 'RW'] as const) {
+    if (down.includes(link)) {
+      const healed = { ...state, down: down.filter((one) => one !== link) };
+      yield { name: `${link} heals`, state: healed, isHelp: true };
+    } else if (left.partitions > 0) {
+      const cut = { ...spend(state, 'partitions'), down: [...down, link].sort() };
+      yield { name: `${link} breaks`, state: cut, isHelp: false };
+    }
+  }
+}
+
+/** What a lender knew of a lease to `name` ends with its process; one that starts waits as if it had lent just before. */
+function forgetting(state: Trio, name: SiteName, lender: Lender, bug: LeaseBug | undefined): Trio {
+  const { lent } = state.sites[name];
+  const { vote } = lender === 'W' ? state.witness : state.sites[name === 'P' ? 'R' : 'P'];
+  const isLeased = vote?.term === 'leased' && vote.entitled.siteId === name;
+  const there = bug === 'lender forgets with its process' ? false : isLeased;
+  return withSite(state, name, { lent: { ...lent, [lender]: { here: lent[lender].here, there } } });
+}
+
+/** What was lent was lent to one claim: who stands otherwise has nothing. */
+function withSite(state: Trio, name: SiteName, change: Partial<Site>): Trio {
+  const before = state.sites[name];
+  const { other, W } = before.lent;
+  const lent = { other: { ...other, here: false }, W: { ...W, here: false } };
+  const site = { ...before, ...(change.tenure ? { lent } : {}), ...change };
+  return { ...state, sites: { ...state.sites, [name]: site } };
+}
+
+function spend(state: Trio, what: keyof LeaseBudget): Trio {
+  return { ...state, left: { ...state.left, [what]: state.left[what] - 1 } };
+}
