@@ -129,7 +129,9 @@ export const FailoverRequest = Type.Object(
     /** Only points of at least this consistency. */
     atLeast: Type.Optional(ConsistencyName),
     /** The word of a person that the machine no longer runs at the other site; both would diverge. */
-    confirmOtherSideDown: Type.Literal(true),
+    confirmOtherSideDown: Type.Optional(Type.Literal(true)),
+    /** In its place: the witness of the machine is asked whether it may still run there. */
+    askWitness: Type.Optional(Type.Literal(true)),
     probes: Type.Optional(Probes),
     networks: Type.Optional(Networks),
   },

@@ -52,6 +52,7 @@ export type {
   GroupPointView,
   GroupView,
 } from './groups.ts';
+export type { LeaseEndRequest, LeaseRequest } from './leases.ts';
 export type { MoveRequest } from './machine-identity.ts';
 export type {
   AddDiskRequest,

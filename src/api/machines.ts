@@ -11,6 +11,7 @@ import {
   WallTime,
 } from './common.ts';
 import { Networks } from './failovers.ts';
+import { LeaseView } from './leases.ts';
 import {
   CopyTypeShape,
   Every,
@@ -265,6 +266,8 @@ const ProtectedView = Type.Object({
       how: Type.Union([Type.Literal('offered'), Type.Literal('handed-over'), Type.Literal('fenced')]),
     }),
   ),
+  /** It runs by leases. */
+  lease: Type.Optional(LeaseView),
   qmpPath: AbsolutePath,
   agentPath: Type.Optional(AbsolutePath),
   disks: Type.Array(

@@ -25,6 +25,7 @@ import {
   GroupPointView,
   GroupView,
 } from './groups.ts';
+import { LEASE_ROUTES } from './lease-routes.ts';
 import { MoveRequest, RenameRequest } from './machine-identity.ts';
 import {
   AddDiskRequest,
@@ -466,6 +467,7 @@ export const ROUTES = {
     answer: JobView,
   },
   ...SEED_ROUTES,
+  ...LEASE_ROUTES,
   ...PLAN_ROUTES,
   'job.list': { ...plain, method: 'GET', path: '/jobs', answer: Type.Array(JobView) },
   'job.show': { ...ofJob, method: 'GET', path: '/jobs/:job', query: JobQuery, answer: JobView },

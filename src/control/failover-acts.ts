@@ -11,11 +11,14 @@ import type {
   StopBranchRequest,
   TestFailoverRequest,
 } from '../api/index.ts';
-import type { Failovers, PointChoice } from '../failover/index.ts';
+import { FAILOVER_ERRORS, type Failovers, type PointChoice } from '../failover/index.ts';
+import { failuresOf } from '../lib/errors.ts';
+import type { Claim } from '../recovery-point/index.ts';
 import { findBranch, type Replica } from '../replica/index.ts';
 import type { Audit } from './audit.ts';
 import type { Inventory } from './inventory.ts';
 import type { JobArgs, JobHandler, Jobs } from './jobs.ts';
+import type { LeaseVotes } from './lease-votes.ts';
 import type { PointActs } from './point-acts.ts';
 import type { ReplicaFences } from './replica-fences.ts';
 import type { ReplicaKeeper } from './replica-keeper.ts';
@@ -29,6 +32,7 @@ interface FailoverTools {
   readonly fences: Pick<ReplicaFences, 'look'>;
   readonly audit: Audit;
   readonly testRules: StoredTestRules;
+  readonly votes: Pick<LeaseVotes, 'need' | 'seek' | 'settled'>;
 }
 
 /** So long a guest may take to shut down before its power is cut. */
@@ -42,6 +46,18 @@ export class FailoverActs {
   constructor(o: FailoverTools & { jobs: () => Jobs }) {
     this.#o = o;
     this.#jobs = o.jobs;
+  }
+
+  get handlers() {
+    return {
+      'failover.test': this.#testing,
+      'failover.start': this.#starting,
+      'failover.restart': this.#restarting,
+      'failover.stop': this.#stopping,
+      'failover.forward': this.#forwarding,
+      'failover.prepare': this.#preparing,
+      'failover.cleanup': this.#cleaning,
+    } as const satisfies Partial<Record<JobView['kind'], JobHandler>>;
   }
 
   async list(reference: string): Promise<BranchView[]> {
@@ -74,14 +90,16 @@ export class FailoverActs {
 
   async start(actor: string, reference: string, request: FailoverRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { atLeast, name, probes, networks, confirmOtherSideDown } = request;
+    const { atLeast, name, probes, networks, askWitness } = request;
+    if (askWitness) this.#o.votes.need(replica.record.machineId);
+    else checkConfirmed(request);
     const args = {
       ...(name ? { name } : {}),
       ...(await this.#pointOf(replica, request.point)),
       ...(atLeast ? { atLeast } : {}),
       ...(probes ? { probes } : {}),
       ...(networks ? { networks } : {}),
-      confirmOtherSideDown,
+      ...(askWitness ? { askWitness } : { confirmOtherSideDown: true }),
     };
     return this.#start('failover.start', actor, replica, args);
   }
@@ -167,7 +185,7 @@ export class FailoverActs {
     return point === undefined ? {} : { pointId: await this.#o.points.publishedPoint(replica, point) };
   }
 
-  readonly testing: JobHandler = {
+  readonly #testing: JobHandler = {
     // A half-made test is removed when the site starts; nobody waits for another one unasked.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
@@ -184,24 +202,28 @@ export class FailoverActs {
       }),
   };
 
-  readonly starting: JobHandler = {
+  readonly #starting: JobHandler = {
     // Whether to fail over is decided by a person who knows what stands, not by a restart.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
       this.tended(machineId, (replica) => {
         progress({ step: 'failing over' });
+        const vote = (): Promise<Claim> => {
+          progress({ step: 'asking the witness' });
+          return this.#o.votes.seek(machineId, signal);
+        };
         return this.#o.failovers.start(replica, choiceOf(args), {
           ...probesOf(args),
           ...networksOf(args),
           ...nameOf(args),
           // The request's schema admits nothing but true; the failover looks again.
-          confirmedOtherSideDown: args.confirmOtherSideDown as true,
+          ...(args.askWitness ? { vote } : { confirmedOtherSideDown: args.confirmOtherSideDown as true }),
           signal,
         });
       }),
   };
 
-  readonly restarting: JobHandler = {
+  readonly #restarting: JobHandler = {
     // As with a failover, a person looks first.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
@@ -215,7 +237,7 @@ export class FailoverActs {
       }),
   };
 
-  readonly preparing: JobHandler = {
+  readonly #preparing: JobHandler = {
     // What is half prepared is removed when the site starts.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
@@ -231,7 +253,7 @@ export class FailoverActs {
       }),
   };
 
-  readonly stopping: JobHandler = {
+  readonly #stopping: JobHandler = {
     repeatable: true,
     run: ({ machineId, args, signal, progress }) =>
       this.tended(machineId, async (replica) => {
@@ -241,7 +263,7 @@ export class FailoverActs {
       }),
   };
 
-  readonly forwarding: JobHandler = {
+  readonly #forwarding: JobHandler = {
     // As with a failover, a person looks first.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
@@ -259,7 +281,7 @@ export class FailoverActs {
       }),
   };
 
-  readonly cleaning: JobHandler = {
+  readonly #cleaning: JobHandler = {
     repeatable: true,
     run: ({ machineId, args, progress }) =>
       this.tended(machineId, async (replica) => {
@@ -274,10 +296,18 @@ export class FailoverActs {
     try {
       return await work(replica);
     } finally {
+      await this.#o.votes.settled(replica);
       this.#o.keeper.tend(replica);
       this.#o.fences.look(replica);
     }
   }
+}
+
+/** Throws FAILOVER_UNCONFIRMED. */
+function checkConfirmed({ confirmOtherSideDown }: FailoverRequest): void {
+  if (confirmOtherSideDown) return;
+  const said = 'nobody has confirmed that the other side is down, and no witness is to be asked';
+  throw failuresOf(FAILOVER_ERRORS)('FAILOVER_UNCONFIRMED', said);
 }
 
 /** What a job needs that prepares a point. */

@@ -21,5 +21,6 @@
  */
 export { CONTROL_ERRORS, controlFailure } from './errors.ts';
 export { type InitSiteOptions, initSite, operatorToken, recoveryKitOf } from './init-site.ts';
-export { Site, type SiteTools } from './site.ts';
+export { Site } from './site.ts';
 export { type SiteSettings, siteFiles } from './site-files.ts';
+export type { SiteTools } from './site-ground.ts';

@@ -5,6 +5,7 @@ import type { Replica, Replicas } from '../replica/index.ts';
 import { claimElsewhere, type ProtectedMachine } from '../replication/index.ts';
 import { controlFailure } from './errors.ts';
 import type { Forwards } from './forwards.ts';
+import type { Leases } from './leases.ts';
 import type { Machines } from './machines.ts';
 import type { Origins } from './origins.ts';
 import type { PeerLinks } from './peer-links.ts';
@@ -28,6 +29,8 @@ export class Inventory {
   readonly #forwards: Forwards;
   readonly #origins: Pick<Origins, 'nameOf'>;
 
+  readonly #leases: Pick<Leases, 'standing'>;
+
   constructor(o: {
     machines: Machines;
     replicas: Replicas;
@@ -36,6 +39,7 @@ export class Inventory {
     zones: Zones;
     forwards: Forwards;
     origins: Pick<Origins, 'nameOf'>;
+    leases: Pick<Leases, 'standing'>;
   }) {
     this.#machines = o.machines;
     this.#replicas = o.replicas;
@@ -44,6 +48,7 @@ export class Inventory {
     this.#zones = o.zones;
     this.#forwards = o.forwards;
     this.#origins = o.origins;
+    this.#leases = o.leases;
   }
 
   /** Throws MACHINE_UNKNOWN, MACHINE_AMBIGUOUS, and what hinders a machine that cannot be opened. */
@@ -98,7 +103,11 @@ export class Inventory {
     const home = this.#machines.get(found.machineId);
     if (!home) return replica!;
     const limitNow = (limits: Bandwidth) => limitAt(limits, this.#clock.wallMs(), this.#zones);
-    return { ...homeView(home, nameOf, limitNow), ...(replica?.replica ? { replica: replica.replica } : {}) };
+    const standing = this.#leases.standing(found.machineId);
+    return {
+      ...homeView(home, { nameOf, limitNow, standing }),
+      ...(replica?.replica ? { replica: replica.replica } : {}),
+    };
   }
 
   /** Those that can be opened, by name. */

@@ -52,6 +52,8 @@ export interface MachinesTools extends ProtectedTools {
   readonly hypervisor: Hypervisor;
   readonly loop: LoopTools;
   readonly dataDirectory: string;
+  /** Before a machine is started. Throws LEASE_NOT_LENT. */
+  readonly beforeStart: (machine: ProtectedMachine) => Promise<void>;
 }
 
 /** A machine at home here, and the loop that keeps it replicated while it is protected. */
@@ -332,6 +334,7 @@ export class Machines {
     if (machine.record.kind !== 'managed') {
       throw controlFailure('MACHINE_NOT_MANAGED', `${machine.record.name} is not started by this site`);
     }
+    if ((await machine.attach()).state === 'stopped') await this.#tools.beforeStart(machine);
     await machine.start(() => plugIn(machine.record));
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }

@@ -1,123 +1,38 @@
-import type { DatabaseSync } from 'node:sqlite';
 import type { DoctorReport, RebuildReport, SiteView } from '../api/index.ts';
-import { CpuGroups, Failovers, provenPoints } from '../failover/index.ts';
-import type { DiskImages, Hypervisor } from '../hypervisor/index.ts';
-import type { Clock } from '../lib/clock.ts';
-import type { FileSystem } from '../lib/files.ts';
-import { spaceAt } from '../lib/host-files.ts';
-import type { Log } from '../lib/log.ts';
-import type { Random } from '../lib/random.ts';
-import { loadRecord, WARMSITE_VERSION } from '../lib/records.ts';
-import {
-  loadIdentity,
-  type Pairing,
-  PeerClient,
-  PeerDirectory,
-  PeerServer,
-  type SiteIdentity,
-  verifySignature,
-} from '../peer/index.ts';
-import { type SignedStatement, statementBytes, Zones } from '../recovery-point/index.ts';
-import { Replicas, type ReplicaTools } from '../replica/index.ts';
-import { PeerTarget, type ReplicationReceiver } from '../replication/index.ts';
+import { provenPoints } from '../failover/index.ts';
+import { WARMSITE_VERSION } from '../lib/records.ts';
+import type { SiteIdentity } from '../peer/index.ts';
+import { PeerTarget } from '../replication/index.ts';
 import { AdoptionActs, settleAdoptions } from './adoptions.ts';
-import { Alerts } from './alerts.ts';
+import type { Alerts } from './alerts.ts';
 import { ArrivalActs } from './arrival-acts.ts';
-import { ArrivalRules } from './arrival-rules.ts';
 import { Arrivals } from './arrivals.ts';
-import { Audit } from './audit.ts';
-import { BrokenReplicas } from './broken-replicas.ts';
-import { openDatabase } from './database.ts';
+import type { Audit } from './audit.ts';
 import { examine } from './doctor.ts';
-import { controlFailure } from './errors.ts';
-import { EventHub } from './event-hub.ts';
+import type { EventHub } from './event-hub.ts';
 import { FailoverActs } from './failover-acts.ts';
-import { Forwards } from './forwards.ts';
 import { GroupActs } from './group-acts.ts';
 import { GroupFailovers } from './group-failovers.ts';
 import { GroupPoints } from './group-points.ts';
-import { Groups } from './groups.ts';
 import { HandoverActs } from './handover-acts.ts';
-import { HomeRights } from './home-rights.ts';
 import { Inventory } from './inventory.ts';
 import { Jobs } from './jobs.ts';
+import { LeaseActs } from './lease-acts.ts';
 import { MachineActs } from './machine-acts.ts';
 import { checkedMachine } from './machine-checks.ts';
-import { IdentityWatch } from './machine-identity.ts';
-import { Machines } from './machines.ts';
-import { OlderCopies } from './older-copies.ts';
 import { OlderCopyActs } from './older-copy-acts.ts';
 import { OriginActs } from './origin-acts.ts';
-import { Origins } from './origins.ts';
 import { PeerActs } from './peer-acts.ts';
-import { offeredRights, receiverOf } from './peer-calls.ts';
-import { PeerLinks } from './peer-links.ts';
 import { RecoveryPlans } from './plan-acts.ts';
-import { PlanStore } from './plan-store.ts';
 import { PointActs } from './point-acts.ts';
-import { PointIndex } from './point-index.ts';
 import { ReplicaActs } from './replica-acts.ts';
-import { ReplicaFences } from './replica-fences.ts';
-import { ReplicaKeeper } from './replica-keeper.ts';
-import { RetentionFloor } from './retention-floor.ts';
 import { SeedActs } from './seed-acts.ts';
-import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './site-files.ts';
-import { SiteLock } from './site-lock.ts';
-import { pairingOf } from './site-pairing.ts';
-import { SpaceWatch } from './space-watch.ts';
+import type { SiteSettings } from './site-files.ts';
+import { type Ground, openGround, type SiteTools } from './site-ground.ts';
+import { openWorks, type Works } from './site-works.ts';
 import { TargetActs } from './target-acts.ts';
-import { TestKeeper } from './test-keeper.ts';
-import { StoredTestRules } from './test-rules.ts';
 import { TriggerActs } from './trigger-acts.ts';
-import { TriggerTokens } from './trigger-tokens.ts';
 import { recordOf } from './views.ts';
-
-/** What a site needs of the world. */
-export interface SiteTools {
-  readonly files: FileSystem;
-  readonly clock: Clock;
-  readonly random: Random;
-  readonly log: Log;
-  readonly hypervisor: Hypervisor;
-  readonly images: DiskImages;
-}
-
-/** What is there before anything moves: identity, settings, records, replicas. */
-interface Ground {
-  readonly dataDirectory: string;
-  readonly tools: SiteTools;
-  readonly identity: SiteIdentity;
-  readonly settings: SiteSettings;
-  readonly events: EventHub;
-  readonly alerts: Alerts;
-  readonly audit: Audit;
-  readonly zones: Zones;
-  readonly testRules: StoredTestRules;
-  readonly floor: RetentionFloor;
-  readonly arrivalRules: ArrivalRules;
-  readonly triggerTokens: TriggerTokens;
-  readonly olderCopies: OlderCopies;
-  readonly plans: PlanStore;
-  readonly database: DatabaseSync;
-  readonly peers: PeerDirectory;
-  readonly origins: Origins;
-  readonly replicaTools: ReplicaTools;
-  readonly replicas: Replicas;
-}
-
-/** What moves: connections, loops, machines. */
-interface Works {
-  readonly keeper: ReplicaKeeper;
-  readonly failovers: Failovers;
-  readonly links: PeerLinks;
-  readonly machines: Machines;
-  readonly fences: ReplicaFences;
-  readonly groups: Groups;
-  readonly forwards: Forwards;
-  readonly pairing: Pairing;
-  readonly receiver: ReplicationReceiver;
-  readonly peerServer: PeerServer;
-}
 
 /**
  * Everything of one site, composed from its data directory: one process, one object. What is closed or killed and opened
@@ -140,6 +55,7 @@ export class Site {
   readonly groupFailovers: GroupFailovers;
   readonly handovers: HandoverActs;
   readonly adoptions: AdoptionActs;
+  readonly leases: LeaseActs;
   readonly plans: RecoveryPlans;
   readonly arrivals: ArrivalActs;
   readonly replicas: ReplicaActs;
@@ -158,8 +74,9 @@ export class Site {
     const { clock, random, log } = tools;
     const { keeper, fences, links, machines, groups, forwards, pairing, peerServer } = works;
     const { origins, zones } = ground;
+    const { leases } = works;
     const inventory = new Inventory({
-      ...{ machines, forwards, origins, links, clock, zones, replicas: ground.replicas },
+      ...{ machines, leases, forwards, origins, links, clock, zones, replicas: ground.replicas },
     });
     const jobs = () => this.jobs;
     this.#ground = ground;
@@ -188,7 +105,9 @@ export class Site {
     this.failovers = new FailoverActs({
       ...{ failovers: works.failovers, inventory, points, keeper, jobs, audit, fences },
       testRules: ground.testRules,
+      votes: works.votes,
     });
+    this.leases = new LeaseActs({ leases, inventory, links, audit });
     this.groupFailovers = new GroupFailovers({ groups: this.groups, failovers: this.failovers, inventory });
     this.handovers = new HandoverActs({
       ...{ machines, inventory, links, events, audit, clock, log, jobs, target },
@@ -224,33 +143,14 @@ export class Site {
       ...{ database, clock, random, log, events, audit },
       handlers: {
         ...points.handlers,
-        'failover.test': this.failovers.testing,
-        'failover.start': this.failovers.starting,
-        'failover.restart': this.failovers.restarting,
-        'failover.stop': this.failovers.stopping,
-        'failover.forward': this.failovers.forwarding,
-        'failover.prepare': this.failovers.preparing,
+        ...this.failovers.handlers,
         ...this.handovers.handlers,
         ...this.plans.handlers,
-        'failover.cleanup': this.failovers.cleaning,
         'seed.export': this.seeds.exporting,
         'seed.import': this.seeds.importing,
       },
     });
-    this.#arrivals = new Arrivals({
-      ...{ rules, alerts },
-      replicaOf: (machineId) => {
-        const replica = replicas.list().find(({ record }) => record.machineId === machineId);
-        return replica?.awaitsSeed ? undefined : replica;
-      },
-      provenPoints: (replica) => provenPoints(tools.files, replica),
-      removeBranch: async (replica, branchId) => {
-        await works.failovers.cleanup(replica, branchId);
-        keeper.tend(replica);
-      },
-      start: (request) => this.jobs.start(request),
-      endOf: (jobId, signal) => this.jobs.endOf(jobId, signal),
-    });
+    this.#arrivals = arrivalsOf(ground, works, this.jobs);
     this.arrivals = new ArrivalActs({ rules, arrivals: this.#arrivals, inventory, audit });
   }
 
@@ -340,146 +240,20 @@ export class Site {
   }
 }
 
-async function openGround(
-  { dataDirectory, tools }: { dataDirectory: string; tools: SiteTools },
-  opening: AsyncDisposableStack,
-): Promise<Ground> {
-  const { files, clock, log, images } = tools;
-  checkDataDirectory(dataDirectory);
-  const paths = siteFiles(dataDirectory);
-  const settings = await loadRecord(files, paths.settings, SITE_RECORD);
-  const identity = settings && (await loadIdentity(files, dataDirectory));
-  if (!identity) throw controlFailure('SITE_MISSING', `there is no site in ${dataDirectory}`);
-  const lock = SiteLock.take(dataDirectory);
-  opening.defer(() => lock.release());
-  await files.makeDirectory(paths.run);
-  const database = openDatabase(paths.database);
-  opening.defer(() => database.close());
-  const events = new EventHub();
-  const alerts = new Alerts({ database, clock, events, log });
-  const peers = await PeerDirectory.load(files, dataDirectory);
-  const origins = await Origins.open({
-    ...{ files, clock, alerts, dataDirectory, ownSiteId: identity.siteId },
-    peer: (siteId) => peers.get(siteId),
-  });
-  const isSignedBySource = (siteId: string, { statement, signature }: SignedStatement): boolean => {
-    const key = siteId === identity.siteId ? identity.signingKey : origins.confirmed(siteId)?.signingKey;
-    return (
-      key !== undefined && verifySignature(key, statementBytes(statement), Buffer.from(signature, 'base64'))
-    );
-  };
-  const zones = new Zones();
-  const replicaTools: ReplicaTools = { files, images, clock, log, zones, isSignedBySource };
-  // Merges that were interrupted are ended by the keeper, beside everything else.
-  const replicas = await Replicas.open(replicaTools, dataDirectory, 'left');
-  const audit = new Audit({ database, clock });
-  const testRules = await StoredTestRules.open(files, dataDirectory);
-  const arrivalRules = await ArrivalRules.open(files, dataDirectory);
-  const floor = await RetentionFloor.open(files, dataDirectory, zones);
-  const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
-  const olderCopies = await OlderCopies.open(tools, dataDirectory);
-  const plans = await PlanStore.open({ ...tools, alerts }, dataDirectory);
-  return {
-    ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
-    ...{ database, peers, origins, replicaTools, replicas },
-    ...{ testRules, floor, arrivalRules, triggerTokens, olderCopies, plans },
-  };
-}
-
-async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise<Works> {
-  const { dataDirectory, tools, identity, settings, events, alerts, audit } = ground;
-  const { database, peers, replicas, zones } = ground;
-  const { files, clock, random, log, hypervisor } = tools;
-  const index = new PointIndex(database);
-  let forwards: Forwards | undefined;
-  const keeper = new ReplicaKeeper({
-    ...{ files, replicas, index, alerts, events, log },
-    forwarding: (replica) => forwards?.reasons(replica) ?? new Map(),
-    floor: (replica) => ground.floor.reasons(replica),
-  });
-  opening.defer(() => keeper.close());
-  keeper.rebuildIndex();
-  const { signer, siteId } = identity;
-  const runDirectory = siteFiles(dataDirectory).run;
-  let machines: Machines | undefined;
-  const failovers = new Failovers({
-    ...{ files, hypervisor, clock, random, log, siteId, signer, runDirectory },
-    testRules: () => ground.testRules.rules,
-    freeBytes: async () => (await spaceAt(dataDirectory)).freeBytes,
-    cpuGroups: new CpuGroups(clock),
-    machinesHere: () => machines?.running ?? [],
-  });
-  opening.defer(() => failovers.close());
-  await settleAdoptions({ files, log, alerts }, dataDirectory, replicas.list());
-  await failovers.recover(replicas.list());
-  const broken = new BrokenReplicas({
-    ...{ replicas, clock, alerts },
-    prepare: async (replica) => {
-      await settleAdoptions({ files, log, alerts }, dataDirectory, [replica]);
-      await failovers.recover([replica]);
-      await forwards?.take(replica);
+/** What happens by itself when points arrive. */
+function arrivalsOf({ arrivalRules, alerts, replicas, tools }: Ground, works: Works, jobs: Jobs): Arrivals {
+  return new Arrivals({
+    ...{ rules: arrivalRules, alerts },
+    replicaOf: (machineId) => {
+      const replica = replicas.list().find(({ record }) => record.machineId === machineId);
+      return replica?.awaitsSeed ? undefined : replica;
     },
-    onOpened: (replica) => keeper.tend(replica),
-  });
-  opening.defer(() => broken.close());
-  const links = new PeerLinks({
-    ...{ peers, clock, log, alerts },
-    connect: (peer) => new PeerClient({ identity, peer, clock, random }),
-    onReachable: (peerId) => {
-      machines?.kick(peerId);
-      forwards?.kick(peerId);
+    provenPoints: (replica) => provenPoints(tools.files, replica),
+    removeBranch: async (replica, branchId) => {
+      await works.failovers.cleanup(replica, branchId);
+      works.keeper.tend(replica);
     },
+    start: (request) => jobs.start(request),
+    endOf: (jobId, signal) => jobs.endOf(jobId, signal),
   });
-  opening.defer(() => links.close());
-  const target = (peerId: string) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock });
-  forwards = await Forwards.open(
-    {
-      ...{ clock, random, log, alerts, events, target },
-      forwarding: { ...ground.replicaTools, random },
-      origin: (siteId) => ground.origins.confirmed(siteId),
-    },
-    replicas.list(),
-  );
-  const forwarded = forwards;
-  opening.defer(() => forwarded.close());
-  machines = await Machines.open({
-    ...tools,
-    ...{ dataDirectory, signer, siteId, zones },
-    loop: {
-      ...{ clock, random, log, files, alerts, audit, events, zones, spaceAt },
-      identities: new IdentityWatch({ alerts, log }),
-      target,
-    },
-  });
-  const opened = machines;
-  opening.defer(() => opened.close());
-  const groups = await Groups.open({
-    ...{ files, clock, random, log, zones, alerts, hypervisor, dataDirectory, machines, target },
-  });
-  opening.defer(() => groups.close());
-  const pairing = pairingOf({ identity, peers, files, dataDirectory, clock, random, alerts, audit });
-  const fences = new ReplicaFences({ siteId, clock, failovers, replicas, alerts, audit, log });
-  opening.defer(() => fences.close());
-  fences.begin();
-  const home = new HomeRights({
-    ...{ ...tools, siteId, machines, replicas, failovers, audit, alerts },
-    isForwarded: (replica) => forwarded.reports(replica).length > 0,
-    onTurnedBack: (replica) => {
-      fences.look(replica);
-      keeper.tend(replica);
-    },
-  });
-  opening.defer(() => home.close());
-  const receiver = receiverOf({ ...ground, ...tools, keeper, forwards, home });
-  const peerServer = await PeerServer.listen({
-    ...settings.peer,
-    ...{ identity, peers, pairing, clock, random, log, upload: receiver.upload },
-    calls: { ...receiver.calls, ...offeredRights({ ...ground, siteId, fences, home }).calls },
-  });
-  opening.defer(() => peerServer.close());
-  const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock });
-  opening.defer(() => tests.close());
-  const space = new SpaceWatch({ dataDirectory, clock, alerts });
-  opening.defer(() => space.close());
-  return { keeper, failovers, fences, links, machines, groups, forwards, pairing, receiver, peerServer };
 }

@@ -17,6 +17,7 @@ import {
 import { failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
 import type { ForwardReport } from './forwards.ts';
+import type { LeaseStanding } from './lease-keeper.ts';
 import type { HomeMachine } from './machines.ts';
 import type { KeepReasons, PointProofs } from './replica-keeper.ts';
 
@@ -27,7 +28,15 @@ type NameOf = (siteId: string) => string | undefined;
 /** The bandwidth that holds at the moment. */
 type LimitNow = (limits: Pick<TargetPolicy, 'bytesPerSecond' | 'limitWindows'>) => number | undefined;
 
-export function homeView({ machine, loop }: HomeMachine, nameOf: NameOf, limitNow: LimitNow): MachineView {
+export function homeView(
+  { machine, loop }: HomeMachine,
+  o: {
+    readonly nameOf: NameOf;
+    readonly limitNow: LimitNow;
+    readonly standing: LeaseStanding | undefined;
+  },
+): MachineView {
+  const { nameOf, limitNow, standing } = o;
   const { machineId, name, epoch, configuration, kind, sockets, disks, protection } = machine.record;
   const targetName = protection && nameOf(protection.targetSiteId);
   return {
@@ -40,6 +49,7 @@ export function homeView({ machine, loop }: HomeMachine, nameOf: NameOf, limitNo
       kind,
       presence: presenceView(machine.presence),
       ...heldByOther(machine.record, nameOf),
+      ...leaseView(machine.record, nameOf, standing),
       qmpPath: sockets.qmpPath,
       ...(sockets.agentPath === undefined ? {} : { agentPath: sockets.agentPath }),
       disks: disks.map((disk) => ({
@@ -74,6 +84,21 @@ function heldByOther(record: ProtectedMachine['record'], nameOf: NameOf) {
   const how = HOW_HELD[record.tenure!.state];
   const name = nameOf(siteId);
   return { heldBy: { siteId, epoch, how, ...(name === undefined ? {} : { name }) } };
+}
+
+function leaseView(
+  { lease }: ProtectedMachine['record'],
+  nameOf: NameOf,
+  standing: LeaseStanding | undefined,
+) {
+  if (!lease) return {};
+  const lenders = [lease.recoverySiteId, lease.witnessSiteId].map((siteId) => {
+    const name = nameOf(siteId);
+    const role = siteId === lease.witnessSiteId ? ('witness' as const) : ('recovery' as const);
+    return { siteId, role, lentMs: standing?.lentMs[siteId] ?? 0, ...(name === undefined ? {} : { name }) };
+  });
+  const guest = standing?.guest;
+  return { lease: { leaseMs: lease.leaseMs, lenders, ...(guest ? { guest } : {}) } };
 }
 
 /** Taken in while the others have been copied already. */

@@ -41,6 +41,7 @@ import {
   runsAlready,
   seizeRight,
   takeRight,
+  votedRight,
 } from './right.ts';
 import { rollForward } from './roll-forward.ts';
 import { type Attempt, otherDisksAt, RunUnderWay } from './run-under-way.ts';
@@ -126,11 +127,12 @@ export class Failovers {
    * before anything is changed.
    */
   async start(replica: Replica, choice: PointChoice, options: StartOptions): Promise<FailoverReport> {
-    // The type says so already, but a caller's JSON may not.
-    if (options.confirmedOtherSideDown !== true) {
+    const { vote, confirmedOtherSideDown } = options;
+    if (!vote && confirmedOtherSideDown !== true) {
       throw failoverFailure('FAILOVER_UNCONFIRMED', 'nobody has confirmed that the other side is down');
     }
-    return this.#bringHere(replica, { kind: 'unplanned', right: seizeRight, choice, options });
+    const right = vote ? votedRight(vote) : seizeRight;
+    return this.#bringHere(replica, { kind: 'unplanned', right, choice, options });
   }
 
   /**

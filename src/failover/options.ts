@@ -1,3 +1,4 @@
+import type { Claim } from '../recovery-point/index.ts';
 import type { NicMapping } from './network.ts';
 import type { Probe } from './probe.ts';
 import type { TestLimits } from './test-limits.ts';
@@ -21,16 +22,18 @@ export interface StartOptions {
   /** Where NICs are connected here, by NIC id; the others stay unplugged. */
   readonly networks?: Readonly<Record<string, NicMapping>>;
   /** The word of a person that the machine no longer runs at the other site. */
-  readonly confirmedOtherSideDown: true;
+  readonly confirmedOtherSideDown?: true;
+  /** In its place: a claim by the votes of two of three sites, asked for when everything else has been looked at. */
+  readonly vote?: () => Promise<Claim>;
   /** What people call the branch; points tried later get it with a number. */
   readonly name?: string;
   readonly signal?: AbortSignal;
 }
 
 /** Of a machine whose right was offered: nobody has to give his word. */
-export type TakeOptions = Omit<StartOptions, 'confirmedOtherSideDown'>;
+export type TakeOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'vote'>;
 
-export type RestartOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'name'>;
+export type RestartOptions = Omit<TakeOptions, 'name'>;
 
 export interface ForwardOptions extends RestartOptions, StopOptions {
   /** Up to which point; the very next one if absent. */

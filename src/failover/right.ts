@@ -1,4 +1,10 @@
-import { afterSeizing, afterTaking, type Tenure } from '../recovery-point/index.ts';
+import {
+  afterSeizing,
+  afterTaking,
+  type Claim,
+  compareClaims,
+  type Tenure,
+} from '../recovery-point/index.ts';
 import { type Replica, rightState, tenureOfReplica, withTenure } from '../replica/index.ts';
 import { loadState } from './branch-state.ts';
 import { failoverFailure } from './errors.ts';
@@ -14,6 +20,21 @@ export function seizeRight(replica: Replica, siteId: string): Promise<void> {
     const from: Tenure = tenure.state === 'follows' ? tenure : { state: 'follows', claim };
     return withTenure(record, afterSeizing(from, siteId)!);
   });
+}
+
+/** By the votes of two of three sites. One that holds it already needs none: what it ran before has ended. */
+export function votedRight(vote: () => Promise<Claim>): typeof seizeRight {
+  return async (replica, siteId) => {
+    if (tenureOfReplica(replica.record, siteId).state === 'holds') return seizeRight(replica, siteId);
+    const claim = await vote();
+    await replica.update((record) => {
+      const tenure = tenureOfReplica(record, siteId);
+      // It has heard of a higher one while it asked.
+      if (tenure.state !== 'follows' || compareClaims(claim, tenure.claim) <= 0)
+        throw heldElsewhere(record, tenure);
+      return withTenure(record, { state: 'holds', claim });
+    });
+  };
 }
 
 /** By the offer of who holds it; again after it was taken nothing changes. Throws FAILOVER_NOT_OFFERED. */
@@ -52,11 +73,15 @@ export async function checkNotTaken(tools: Pick<FailoverTools, 'files'>, replica
 
 /** Whoever is fenced runs nothing of the machine that was at work. Throws FAILOVER_FENCED. */
 export function checkNotFenced({ siteId }: Pick<FailoverTools, 'siteId'>, { record }: Replica): void {
-  const { state, claim } = tenureOfReplica(record, siteId);
-  const isElsewhere = state === 'fenced' || (state === 'follows' && record.tenure !== undefined);
-  if (!isElsewhere) return;
-  const said = `${record.machineName} is at home at site ${claim.siteId} now, in epoch ${claim.epoch}`;
-  throw failoverFailure('FAILOVER_FENCED', said, { context: { siteId: claim.siteId, epoch: claim.epoch } });
+  const tenure = tenureOfReplica(record, siteId);
+  const isElsewhere =
+    tenure.state === 'fenced' || (tenure.state === 'follows' && record.tenure !== undefined);
+  if (isElsewhere) throw heldElsewhere(record, tenure);
+}
+
+function heldElsewhere({ machineName }: Pick<Replica['record'], 'machineName'>, { claim }: Tenure) {
+  const said = `${machineName} is at home at site ${claim.siteId} now, in epoch ${claim.epoch}`;
+  return failoverFailure('FAILOVER_FENCED', said, { context: { siteId: claim.siteId, epoch: claim.epoch } });
 }
 
 /** A replica whose machine is at home here has no more to say of it; with a branch: that one is its disks. Throws FAILOVER_ADOPTED. */

@@ -67,6 +67,12 @@ export const HYPERVISOR_ERRORS = {
     retry: 'later',
     remedy: 'The machine needs a display device (`-vga std` or virtio-vga) to give a console picture.',
   },
+  MACHINE_LEASE_UNGUARDED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'A guard is started again by itself. A machine that was started by an older version has no monitor for it: shut it down and start it again.',
+  },
   QEMU_REPLY_UNEXPECTED: {
     kind: 'protocol',
     retry: 'never',

@@ -9,6 +9,16 @@ import { Claim, compareClaims } from './tenure.ts';
  * says yes when what it has lent has run out as well. So any two of three decide, and no two pairs can decide otherwise at one time.
  */
 
+/** By which sites a machine is lent, and for how long at a time. */
+export const LeaseTerms = Type.Object({
+  /** Has neither the machine nor its data. */
+  witnessSiteId: Type.String(),
+  /** The other site that may run it. */
+  recoverySiteId: Type.String(),
+  leaseMs: Type.Integer({ minimum: 1_000, maximum: 600_000 }),
+});
+export type LeaseTerms = Readonly<Type.Static<typeof LeaseTerms>>;
+
 /** What a voter has promised of one machine; durable before an answer leaves it. */
 export const Vote = Type.Object({
   /** Whose right counts here. */

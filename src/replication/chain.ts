@@ -132,7 +132,7 @@ export type Plugging = () => Promise<StartRequest['networks']>;
 
 /** How a managed machine is started: with the disks that are cut, on their tips. */
 export function startRequestOf(
-  { configuration, extraArguments, disks, sockets }: MachineRecord,
+  { configuration, extraArguments, disks, sockets, lease }: MachineRecord,
   cuts: readonly CutRecord[],
   networks?: StartRequest['networks'],
 ): StartRequest {
@@ -146,6 +146,8 @@ export function startRequestOf(
     runDirectory: dirname(sockets.qmpPath),
     ...(extraArguments ? { extraArguments } : {}),
     ...(networks ? { networks } : {}),
+    // Its guard lets it run when it has a lease.
+    ...(lease ? { paused: true } : {}),
   };
 }
 

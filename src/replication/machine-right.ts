@@ -3,6 +3,7 @@ import {
   afterSeizing,
   afterSettingApart,
   type Claim,
+  type LeaseTerms,
   type Tenure,
   withdrawalOf,
 } from '../recovery-point/index.ts';
@@ -156,6 +157,14 @@ export class MachineRight {
       const before = this.tenure;
       const after = afterSettingApart(before);
       if (after !== before) await this.#store(standingAs(this.#o.ground().record(), after));
+    });
+  }
+
+  /** From the next start of the machine on it runs by leases, or by none; what becomes of a guest that runs is the caller's to see to. */
+  runBy(lease: LeaseTerms | undefined): Promise<void> {
+    return this.#o.alone(async () => {
+      const { lease: _before, ...record } = this.#o.ground().record();
+      await this.#store(lease ? { ...record, lease } : record);
     });
   }
 

@@ -10,6 +10,7 @@ import {
   CopyType,
   GroupCut,
   Hooks,
+  LeaseTerms,
   LimitWindow,
   RetentionPolicy,
   retentionOfOld,
@@ -134,15 +135,18 @@ const MachineRecordSchema = Type.Object({
   extraArguments: Type.Optional(Type.Array(Type.String())),
   /** What its NICs are connected to when this site starts it, by NIC id; the cable of one that is not named is unplugged. */
   networks: Type.Optional(Type.Record(Type.String(), NicPlug)),
+  /** It runs by leases: for as long as one of these two sites lends it that (`recovery-point/lease.ts`). */
+  lease: Type.Optional(LeaseTerms),
   /** It was a branch of its replica here, whose layers its disks lie upon. */
   adopted: Type.Optional(Type.Object({ branchId: Type.String(), pointId: Type.String() })),
 });
 /** `machine.json`: a machine of this site. */
 export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
 export type ProtectedDisk = MachineRecord['disks'][number];
-export const MACHINE_RECORD = recordKind('machine', 8, MachineRecordSchema, (value, version) =>
+export const MACHINE_RECORD = recordKind('machine', 9, MachineRecordSchema, (value, version) =>
   version === 1 ? ofVersion1(value) : value,
 );
+const MACHINE_RECORD_8 = recordKind('machine', 8, MachineRecordSchema);
 const MACHINE_RECORD_7 = recordKind('machine', 7, MachineRecordSchema);
 const MACHINE_RECORD_6 = recordKind('machine', 6, MachineRecordSchema);
 const MACHINE_RECORD_5 = recordKind('machine', 5, MachineRecordSchema);
@@ -156,11 +160,12 @@ const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
  * what the others still need, nor one with a trigger, or with a disk that was moved, by one that would not know of that. One
  * whose disks may have been given back must not be ended by a program that would commit their layers once more, over what the
  * guest has written since. One that another site holds must not be started by a program that does not ask who holds it, nor
- * one that was a branch by a program that would plug no cable in.
+ * one that was a branch by a program that would plug no cable in, nor one that runs by leases by a program that asks for none.
  */
 export function machineKind(record: MachineRecord): typeof MACHINE_RECORD {
-  const { protection, disks, formerDisks, dissolving, tenure, adopted, networks } = record;
-  if (adopted || networks) return MACHINE_RECORD;
+  const { protection, disks, formerDisks, dissolving, tenure, adopted, networks, lease } = record;
+  if (lease) return MACHINE_RECORD;
+  if (adopted || networks) return MACHINE_RECORD_8;
   if (tenure) return MACHINE_RECORD_7;
   if (dissolving === 'committing' || dissolving === 'pivoting') return MACHINE_RECORD_6;
   const isOfOneAge = disks.every(({ sinceOrdinal, leaving }) => sinceOrdinal === undefined && !leaving);

@@ -1,5 +1,6 @@
 import { operatorToken, Site, type SiteTools, siteFiles } from '../control/index.ts';
-import { QemuHypervisor, QemuImages } from '../hypervisor/index.ts';
+import { QemuHypervisor, QemuImages, QemuLeaseGuards } from '../hypervisor/index.ts';
+import { bootClock } from '../lib/boot-clock.ts';
 import type { Clock } from '../lib/clock.ts';
 import { publishFile } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
@@ -48,5 +49,7 @@ function hostTools(log: Log, clock: Clock): SiteTools {
     log,
     hypervisor: new QemuHypervisor({ clock }),
     images: new QemuImages({ clock }),
+    leaseGuards: new QemuLeaseGuards(clock),
+    bootClock,
   };
 }

@@ -3,7 +3,7 @@ import { readdir, readFile } from 'node:fs/promises';
 /** The ids of the guard processes of a kind that see to the socket at this path. */
 export async function guardsOf(
   socketPath: string,
-  program: 'freeze-guard-main' | 'pivot-guard-main' = 'freeze-guard-main',
+  program: 'freeze-guard-main' | 'pivot-guard-main' | 'lease-guard-main' = 'freeze-guard-main',
 ): Promise<number[]> {
   const found: number[] = [];
   for (const name of await readdir('/proc')) {

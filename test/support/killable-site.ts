@@ -14,27 +14,41 @@ const WARMSITE = join(import.meta.dirname, '..', '..', 'bin', 'warmsite.mjs');
 /** A site that is served by a process of its own, which may be killed at any instant and begun again. */
 export class KillableSite {
   readonly dataDirectory: string;
+  readonly #namespace: string | undefined;
   #child: ChildProcess | undefined;
 
-  private constructor(dataDirectory: string) {
+  private constructor(dataDirectory: string, namespace: string | undefined) {
     this.dataDirectory = dataDirectory;
+    this.#namespace = namespace;
   }
 
-  static async init(t: CleanUp, directory: string, name: string, peerPort: number): Promise<KillableSite> {
+  /** `namespace`: the network namespace that it is served in, which a test reaches at `apiHost`. */
+  static async init(
+    t: CleanUp,
+    directory: string,
+    name: string,
+    peerPort: number,
+    o: { readonly namespace?: string; readonly apiHost?: string; readonly peerHost?: string } = {},
+  ): Promise<KillableSite> {
+    const { namespace, apiHost = '127.0.0.1', peerHost = '127.0.0.1' } = o;
     const dataDirectory = join(directory, name);
     const settings = {
-      ...{ advertisedHost: '127.0.0.1', api: { host: '127.0.0.1', port: 0 } },
-      peer: { host: '127.0.0.1', port: peerPort },
+      ...{ advertisedHost: '127.0.0.1', api: { host: apiHost, port: 0 } },
+      peer: { host: peerHost, port: peerPort },
     };
     await initSite(SITE_TOOLS, { dataDirectory, name, settings });
-    const site = new KillableSite(dataDirectory);
+    const site = new KillableSite(dataDirectory, namespace);
     t.after(() => site.end('SIGKILL'));
     return site;
   }
 
   async serve(): Promise<TestApi> {
     const args = [WARMSITE, '--data', this.dataDirectory, 'site', 'serve', '--log-level', 'error'];
-    const child = spawn(process.execPath, args, { stdio: ['ignore', 'pipe', 'inherit'] });
+    // `ip` becomes the site: what is killed is the site itself.
+    const [command, ...rest] = this.#namespace
+      ? ['ip', 'netns', 'exec', this.#namespace, process.execPath, ...args]
+      : [process.execPath, ...args];
+    const child = spawn(command!, rest, { stdio: ['ignore', 'pipe', 'inherit'] });
     this.#child = child;
     await new Promise<void>((resolve, reject) => {
       child.stdout.once('data', () => resolve());

@@ -99,6 +99,7 @@ interface StartOptions extends WaitOption, ProbeOption, ConnectOption {
   readonly groupPoint?: string;
   readonly atLeast?: (typeof CONSISTENCIES)[number];
   readonly confirmOtherSideDown?: boolean;
+  readonly askWitness?: boolean;
 }
 
 function addStart(failover: Command, runner: Runner): void {
@@ -114,6 +115,10 @@ function addStart(failover: Command, runner: Runner): void {
     .option(...NAME_OPTION)
     .option(...CONNECT_OPTION)
     .option('--confirm-other-side-down', 'your word that the machine no longer runs at the other site')
+    .option(
+      '--ask-witness',
+      'in its place: ask the witness of the machine, and wait until it cannot run there',
+    )
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText(
@@ -130,7 +135,7 @@ diverge. From this moment on the other site's copies of this machine are refused
 
 async function start(context: Context, machine: string, o: StartOptions): Promise<Report> {
   const api = await context.api();
-  if (!o.confirmOtherSideDown) {
+  if (!o.confirmOtherSideDown && !o.askWitness) {
     const { name } = await api.call('vm.show', { params: { machine } });
     await context.confirm({
       question: `Are you sure that ${name} no longer runs at the other site? Two running copies diverge.`,
@@ -143,7 +148,7 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
     ...(o.atLeast === undefined ? {} : { atLeast: o.atLeast }),
     ...askedOf(o),
     ...networksOf(o),
-    confirmOtherSideDown: true,
+    ...(o.askWitness ? { askWitness: true } : { confirmOtherSideDown: true }),
   };
   const job = await api.call('failover.start', { params: { machine }, body });
   return reportFailover(context, job, o.wait);

@@ -25,6 +25,7 @@ import { addCopyTypeCommands } from './copy-type-commands.ts';
 import { addDiskCommands } from './disk-commands.ts';
 import { CONNECT_OPTION, type ConnectOption, networksOf } from './failover-options.ts';
 import { addIdentityCommands } from './identity-commands.ts';
+import { addLeaseCommands } from './lease-commands.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 import { shown } from './shown.ts';
 import { addTargetCommands } from './target-commands.ts';
@@ -50,6 +51,7 @@ export function addMachineCommands(program: Command, runner: Runner): void {
   addRunning(vm, runner);
   addProtection(vm, runner);
   addTargetCommands(vm, runner);
+  addLeaseCommands(vm, runner);
   addCopyTypeCommands(vm, runner);
   addDiskCommands(vm, runner);
   addTriggerCommands(vm, runner);

@@ -150,8 +150,23 @@ export function printMachine(page: Page, machine: MachineView, nowMs: number): v
   if (machine.replica) printReplica(page, machine.replica, nowMs);
 }
 
+type Lease = NonNullable<NonNullable<MachineView['protected']>['lease']>;
+
+function leaseCell({ lenders, guest }: Lease): Cell {
+  const said = lenders.map(({ name, siteId, role, lentMs }) => {
+    const left = lentMs > 0 ? `for ${formatDuration(lentMs)} more` : 'not';
+    return `${name ?? siteId}${role === 'witness' ? ' (witness)' : ''} ${left}`;
+  });
+  const missing = lenders.filter(({ lentMs }) => lentMs === 0).length;
+  const tone = missing === 0 ? 'good' : missing === lenders.length ? 'bad' : 'warning';
+  // Of a machine that is off nobody is asked.
+  return guest === undefined
+    ? 'lent when it starts'
+    : { tone, text: `${guest === 'stopped' ? 'stands still; ' : ''}${said.join(', ')}` };
+}
+
 function printProtected(page: Page, atHome: NonNullable<MachineView['protected']>, nowMs: number): void {
-  const { kind, presence, heldBy, qmpPath, agentPath, disks, protection, replication } = atHome;
+  const { kind, presence, heldBy, lease, qmpPath, agentPath, disks, protection, replication } = atHome;
   page.title('Process').fields([
     ['kind', kind === 'managed' ? 'started by this site' : 'started by somebody else, attached'],
     ['state', { text: presence.state, tone: PRESENCE_TONES[presence.state] }],
@@ -164,6 +179,7 @@ function printProtected(page: Page, atHome: NonNullable<MachineView['protected']
         tone: HELD[heldBy.how].tone,
       },
     ],
+    ['lent by', lease && leaseCell(lease)],
     ['process', presence.processId === undefined ? undefined : String(presence.processId)],
     ['QMP socket', qmpPath],
     ['agent socket', agentPath],

@@ -9,6 +9,9 @@ import { type PciPlan, pciPlanOf } from './pci-plan.ts';
 export function runPaths(runDirectory: string) {
   return {
     qmpPath: join(runDirectory, 'qmp'),
+    guardPath: join(runDirectory, 'guard'),
+    leasePath: join(runDirectory, 'lease'),
+    leaseMarkPath: join(runDirectory, 'lease-over'),
     agentPath: join(runDirectory, 'qga'),
     vncPath: join(runDirectory, 'vnc'),
     serialPath: join(runDirectory, 'serial.log'),
@@ -54,6 +57,13 @@ export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg')
     // -daemonize itself needs setsid and fork, so that denying these would kill QEMU at its start.
     ['-sandbox', 'on,obsolete=deny,resourcecontrol=deny'],
     ['-chardev', monitorOption(request.runDirectory), '-mon', 'chardev=qmp,mode=control'],
+    // QEMU serves one client a monitor: whoever guards a lease must be heard while the site holds the first one.
+    [
+      '-chardev',
+      `socket,id=guard,path=${paths.guardPath},server=on,wait=off`,
+      '-mon',
+      'chardev=guard,mode=control',
+    ],
     ['-chardev', `file,id=serial,path=${paths.serialPath}`, '-serial', 'chardev:serial'],
     plan.ports,
     ['-device', `virtio-serial-pci,id=ports${plan.at('ports')}`],

@@ -1,0 +1,107 @@
+import type { DatabaseSync } from 'node:sqlite';
+import type { DiskImages, Hypervisor, LeaseGuards } from '../hypervisor/index.ts';
+import type { Clock } from '../lib/clock.ts';
+import type { FileSystem } from '../lib/files.ts';
+import type { Log } from '../lib/log.ts';
+import type { Random } from '../lib/random.ts';
+import { loadRecord } from '../lib/records.ts';
+import { loadIdentity, PeerDirectory, type SiteIdentity, verifySignature } from '../peer/index.ts';
+import { type SignedStatement, statementBytes, Zones } from '../recovery-point/index.ts';
+import { Replicas, type ReplicaTools } from '../replica/index.ts';
+import { Alerts } from './alerts.ts';
+import { ArrivalRules } from './arrival-rules.ts';
+import { Audit } from './audit.ts';
+import { openDatabase } from './database.ts';
+import { controlFailure } from './errors.ts';
+import { EventHub } from './event-hub.ts';
+import { OlderCopies } from './older-copies.ts';
+import { Origins } from './origins.ts';
+import { PlanStore } from './plan-store.ts';
+import { RetentionFloor } from './retention-floor.ts';
+import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './site-files.ts';
+import { SiteLock } from './site-lock.ts';
+import { StoredTestRules } from './test-rules.ts';
+import { TriggerTokens } from './trigger-tokens.ts';
+
+/** What a site needs of the world. */
+export interface SiteTools {
+  readonly files: FileSystem;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly log: Log;
+  readonly hypervisor: Hypervisor;
+  readonly images: DiskImages;
+  readonly leaseGuards: LeaseGuards;
+  /** Shared by all processes of the host, and counting while it sleeps. */
+  readonly bootClock: Clock;
+}
+
+/** What is there before anything moves: identity, settings, records, replicas. */
+export interface Ground {
+  readonly dataDirectory: string;
+  readonly tools: SiteTools;
+  readonly identity: SiteIdentity;
+  readonly settings: SiteSettings;
+  readonly events: EventHub;
+  readonly alerts: Alerts;
+  readonly audit: Audit;
+  readonly zones: Zones;
+  readonly testRules: StoredTestRules;
+  readonly floor: RetentionFloor;
+  readonly arrivalRules: ArrivalRules;
+  readonly triggerTokens: TriggerTokens;
+  readonly olderCopies: OlderCopies;
+  readonly plans: PlanStore;
+  readonly database: DatabaseSync;
+  readonly peers: PeerDirectory;
+  readonly origins: Origins;
+  readonly replicaTools: ReplicaTools;
+  readonly replicas: Replicas;
+}
+
+/** Opens what is there. Throws SITE_MISSING, SITE_LOCKED, SITE_DATABASE_NEWER, SITE_DATABASE_DAMAGED. */
+export async function openGround(
+  { dataDirectory, tools }: { dataDirectory: string; tools: SiteTools },
+  opening: AsyncDisposableStack,
+): Promise<Ground> {
+  const { files, clock, log, images } = tools;
+  checkDataDirectory(dataDirectory);
+  const paths = siteFiles(dataDirectory);
+  const settings = await loadRecord(files, paths.settings, SITE_RECORD);
+  const identity = settings && (await loadIdentity(files, dataDirectory));
+  if (!identity) throw controlFailure('SITE_MISSING', `there is no site in ${dataDirectory}`);
+  const lock = SiteLock.take(dataDirectory);
+  opening.defer(() => lock.release());
+  await files.makeDirectory(paths.run);
+  const database = openDatabase(paths.database);
+  opening.defer(() => database.close());
+  const events = new EventHub();
+  const alerts = new Alerts({ database, clock, events, log });
+  const peers = await PeerDirectory.load(files, dataDirectory);
+  const origins = await Origins.open({
+    ...{ files, clock, alerts, dataDirectory, ownSiteId: identity.siteId },
+    peer: (siteId) => peers.get(siteId),
+  });
+  const isSignedBySource = (siteId: string, { statement, signature }: SignedStatement): boolean => {
+    const key = siteId === identity.siteId ? identity.signingKey : origins.confirmed(siteId)?.signingKey;
+    return (
+      key !== undefined && verifySignature(key, statementBytes(statement), Buffer.from(signature, 'base64'))
+    );
+  };
+  const zones = new Zones();
+  const replicaTools: ReplicaTools = { files, images, clock, log, zones, isSignedBySource };
+  // Merges that were interrupted are ended by the keeper, beside everything else.
+  const replicas = await Replicas.open(replicaTools, dataDirectory, 'left');
+  const audit = new Audit({ database, clock });
+  const testRules = await StoredTestRules.open(files, dataDirectory);
+  const arrivalRules = await ArrivalRules.open(files, dataDirectory);
+  const floor = await RetentionFloor.open(files, dataDirectory, zones);
+  const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
+  const olderCopies = await OlderCopies.open(tools, dataDirectory);
+  const plans = await PlanStore.open({ ...tools, alerts }, dataDirectory);
+  return {
+    ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
+    ...{ database, peers, origins, replicaTools, replicas },
+    ...{ testRules, floor, arrivalRules, triggerTokens, olderCopies, plans },
+  };
+}

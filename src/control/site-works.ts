@@ -1,0 +1,151 @@
+import { CpuGroups, Failovers } from '../failover/index.ts';
+import { spaceAt } from '../lib/host-files.ts';
+import { type Pairing, PeerClient, PeerServer } from '../peer/index.ts';
+import { PeerTarget, type ReplicationReceiver } from '../replication/index.ts';
+import { settleAdoptions } from './adoptions.ts';
+import { BrokenReplicas } from './broken-replicas.ts';
+import { Forwards } from './forwards.ts';
+import { Groups } from './groups.ts';
+import { HomeRights } from './home-rights.ts';
+import { type LeaseWorks, leaseWorks } from './lease-works.ts';
+import { IdentityWatch } from './machine-identity.ts';
+import { Machines } from './machines.ts';
+import { offeredRights, receiverOf } from './peer-calls.ts';
+import { PeerLinks } from './peer-links.ts';
+import { PointIndex } from './point-index.ts';
+import { ReplicaFences } from './replica-fences.ts';
+import { ReplicaKeeper } from './replica-keeper.ts';
+import { siteFiles } from './site-files.ts';
+import type { Ground } from './site-ground.ts';
+import { pairingOf } from './site-pairing.ts';
+import { SpaceWatch } from './space-watch.ts';
+import { TestKeeper } from './test-keeper.ts';
+
+/** What moves: connections, loops, machines. */
+export interface Works extends LeaseWorks {
+  readonly keeper: ReplicaKeeper;
+  readonly failovers: Failovers;
+  readonly links: PeerLinks;
+  readonly machines: Machines;
+  readonly fences: ReplicaFences;
+  readonly groups: Groups;
+  readonly forwards: Forwards;
+  readonly pairing: Pairing;
+  readonly receiver: ReplicationReceiver;
+  readonly peerServer: PeerServer;
+}
+
+/** Begins all that moves; it is ended by what is deferred to `opening`. Throws PEER_LISTEN_FAILED. */
+export async function openWorks(ground: Ground, opening: AsyncDisposableStack): Promise<Works> {
+  const { dataDirectory, tools, identity, events, alerts, audit } = ground;
+  const { database, peers, replicas, zones } = ground;
+  const { files, clock, random, log, hypervisor } = tools;
+  const index = new PointIndex(database);
+  let forwards: Forwards | undefined;
+  const keeper = new ReplicaKeeper({
+    ...{ files, replicas, index, alerts, events, log },
+    forwarding: (replica) => forwards?.reasons(replica) ?? new Map(),
+    floor: (replica) => ground.floor.reasons(replica),
+  });
+  opening.defer(() => keeper.close());
+  keeper.rebuildIndex();
+  const { signer, siteId } = identity;
+  const runDirectory = siteFiles(dataDirectory).run;
+  let machines: Machines | undefined;
+  let lending: LeaseWorks | undefined;
+  const failovers = new Failovers({
+    ...{ files, hypervisor, clock, random, log, siteId, signer, runDirectory },
+    testRules: () => ground.testRules.rules,
+    freeBytes: async () => (await spaceAt(dataDirectory)).freeBytes,
+    cpuGroups: new CpuGroups(clock),
+    machinesHere: () => machines?.running ?? [],
+  });
+  opening.defer(() => failovers.close());
+  await settleAdoptions({ files, log, alerts }, dataDirectory, replicas.list());
+  await failovers.recover(replicas.list());
+  const broken = new BrokenReplicas({
+    ...{ replicas, clock, alerts },
+    prepare: async (replica) => {
+      await settleAdoptions({ files, log, alerts }, dataDirectory, [replica]);
+      await failovers.recover([replica]);
+      await forwards?.take(replica);
+    },
+    onOpened: (replica) => keeper.tend(replica),
+  });
+  opening.defer(() => broken.close());
+  const links = new PeerLinks({
+    ...{ peers, clock, log, alerts },
+    connect: (peer) => new PeerClient({ identity, peer, clock, random }),
+    onReachable: (peerId) => {
+      machines?.kick(peerId);
+      forwards?.kick(peerId);
+    },
+  });
+  opening.defer(() => links.close());
+  const target = (peerId: string) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock });
+  forwards = await Forwards.open(
+    {
+      ...{ clock, random, log, alerts, events, target },
+      forwarding: { ...ground.replicaTools, random },
+      origin: (siteId) => ground.origins.confirmed(siteId),
+    },
+    replicas.list(),
+  );
+  const forwarded = forwards;
+  opening.defer(() => forwarded.close());
+  machines = await Machines.open({
+    ...tools,
+    ...{ dataDirectory, signer, siteId, zones },
+    beforeStart: async (machine) => lending?.leases.beforeStart(machine),
+    loop: {
+      ...{ clock, random, log, files, alerts, audit, events, zones, spaceAt },
+      identities: new IdentityWatch({ alerts, log }),
+      target,
+    },
+  });
+  const opened = machines;
+  opening.defer(() => opened.close());
+  lending = await leaseWorks({ ...ground, ...tools, siteId, links, machines }, opening);
+  const groups = await Groups.open({
+    ...{ files, clock, random, log, zones, alerts, hypervisor, dataDirectory, machines, target },
+  });
+  opening.defer(() => groups.close());
+  const pairing = pairingOf({ identity, peers, files, dataDirectory, clock, random, alerts, audit });
+  const fences = new ReplicaFences({ siteId, clock, failovers, replicas, alerts, audit, log });
+  opening.defer(() => fences.close());
+  fences.begin();
+  const home = new HomeRights({
+    ...{ ...tools, siteId, machines, replicas, failovers, audit, alerts },
+    isForwarded: (replica) => forwarded.reports(replica).length > 0,
+    onTurnedBack: (replica) => {
+      fences.look(replica);
+      keeper.tend(replica);
+    },
+  });
+  opening.defer(() => home.close());
+  const moving = { keeper, failovers, fences, links, machines, groups, forwards, pairing, ...lending };
+  const served = await openToPeers(ground, { ...moving, home }, opening);
+  const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock });
+  opening.defer(() => tests.close());
+  const space = new SpaceWatch({ dataDirectory, clock, alerts });
+  opening.defer(() => space.close());
+  return { ...moving, ...served };
+}
+
+/** From now on other sites may call. */
+async function openToPeers(
+  ground: Ground,
+  o: Omit<Works, 'receiver' | 'peerServer'> & { readonly home: HomeRights },
+  opening: AsyncDisposableStack,
+): Promise<Pick<Works, 'receiver' | 'peerServer'>> {
+  const { tools, identity, settings } = ground;
+  const receiver = receiverOf({ ...ground, ...tools, ...o });
+  const rights = offeredRights({ ...ground, ...o, siteId: identity.siteId });
+  const peerServer = await PeerServer.listen({
+    ...{ ...settings.peer, ...tools, identity, peers: ground.peers, pairing: o.pairing },
+    upload: receiver.upload,
+    calls: { ...receiver.calls, ...rights.calls, ...o.votes.calls },
+  });
+  opening.defer(() => peerServer.close());
+  return { receiver, peerServer };
+}

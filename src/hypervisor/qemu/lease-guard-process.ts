@@ -1,0 +1,155 @@
+import { existsSync, rmSync, writeFileSync } from 'node:fs';
+import { createServer, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
+import type { Clock } from '../../lib/clock.ts';
+import { isFailure, systemCodeOf } from '../../lib/errors.ts';
+import { QmpClient } from '../../qmp/index.ts';
+import type { GuardedGuest } from '../lease-guard.ts';
+
+/** What is asked of a guard, and what it answers: one JSON object a line. */
+export type LeaseOrder = { readonly untilMs: number } | { readonly dismiss: true };
+export interface LeaseReport {
+  readonly guest: GuardedGuest;
+}
+
+export interface LeaseGuardOptions {
+  /** The monitor that is this guard's alone. */
+  readonly monitorPath: string;
+  /** Where it takes orders. */
+  readonly socketPath: string;
+  /** There while the guest is stopped for want of a lease. */
+  readonly markPath: string;
+  /** Counts also while the host sleeps. */
+  readonly clock: Clock;
+  /** Ends the machine as by pulling its plug, where it does not heed its monitor. */
+  readonly cutPower: () => Promise<void>;
+  /** So long a guard that was just started waits for the first lease. */
+  readonly patienceMs: number;
+}
+
+/** A guest that has not confirmed by then that it stands still loses its power. */
+const STOP_LIMIT_MS = 1_000;
+/** A timer knows nothing of a host that slept: the clock is looked at this often. */
+const LOOK_EVERY_MS = 500;
+
+/**
+ * The life of a lease guard: it stops the guest when the lease is over, stops it again if somebody continues it, and continues it with
+ * the next lease. It ends with the machine, or when it is dismissed; it outlives whoever started it.
+ */
+export class LeaseGuardProcess {
+  readonly #o: LeaseGuardOptions;
+  readonly #qmp: QmpClient;
+  readonly #ended = Promise.withResolvers<void>();
+  #untilMs: number;
+  #work: Promise<unknown> = Promise.resolve();
+
+  private constructor(o: LeaseGuardOptions, qmp: QmpClient) {
+    this.#o = o;
+    this.#qmp = qmp;
+    this.#untilMs = o.clock.monotonicMs() + o.patienceMs;
+  }
+
+  /** Resolves with the guard's end. `onReady`: it takes orders. */
+  static async run(o: LeaseGuardOptions, onReady: () => void): Promise<void> {
+    const qmp = await QmpClient.connect({ path: o.monitorPath, clock: o.clock });
+    const guard = new LeaseGuardProcess(o, qmp);
+    qmp.subscribe(({ event }) => {
+      if (event === 'RESUME') guard.#look();
+    });
+    void qmp.closed.then(() => guard.#ended.resolve());
+    // What an earlier guard has left at this path is nobody's: two cannot hold one monitor.
+    rmSync(o.socketPath, { force: true });
+    const server = createServer((socket) => guard.#serve(socket));
+    server.listen(o.socketPath, onReady);
+    guard.#keepLooking();
+    await guard.#ended.promise;
+    server.close();
+    rmSync(o.socketPath, { force: true });
+    await qmp.close();
+  }
+
+  #keepLooking(): void {
+    const leftMs = this.#untilMs - this.#o.clock.monotonicMs();
+    const inMs = leftMs > 0 ? Math.min(leftMs, LOOK_EVERY_MS) : LOOK_EVERY_MS;
+    this.#o.clock.after(inMs, () => {
+      if (this.#o.clock.monotonicMs() >= this.#untilMs && !this.#isMarked) this.#look();
+      this.#keepLooking();
+    });
+  }
+
+  get #isMarked(): boolean {
+    return existsSync(this.#o.markPath);
+  }
+
+  /** One act after the other, each for what is true when it begins. */
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#work.then(work, work);
+    // Whoever asked for it hears of its failure; what comes next does not depend on it.
+    this.#work = done.then(
+      () => undefined,
+      () => undefined,
+    );
+    return done;
+  }
+
+  /** Never fails: a guest that cannot be stopped loses its power; one that could not be continued is when the next lease comes. */
+  #look(): void {
+    this.#alone(() => this.#settle()).then(
+      () => undefined,
+      () => undefined,
+    );
+  }
+
+  async #settle(): Promise<GuardedGuest> {
+    if (this.#o.clock.monotonicMs() < this.#untilMs) {
+      if (!this.#isMarked) return 'runs';
+      await this.#execute('cont');
+      // Only now: one that is killed in between finds a guest that runs, and stops it again if it has no lease.
+      rmSync(this.#o.markPath, { force: true });
+      return 'runs';
+    }
+    // Before it stands still: whoever comes after knows why it does.
+    writeFileSync(this.#o.markPath, '');
+    await this.#execute('stop');
+    return 'stopped';
+  }
+
+  async #execute(command: 'stop' | 'cont'): Promise<void> {
+    try {
+      await this.#qmp.execute(command, undefined, { timeoutMs: STOP_LIMIT_MS });
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      if (error.code === 'QMP_DISCONNECTED') return;
+      if (command === 'stop') await this.#o.cutPower();
+      else throw error;
+    }
+  }
+
+  async #obey(order: LeaseOrder): Promise<LeaseReport> {
+    return this.#alone(async () => {
+      this.#untilMs = 'dismiss' in order ? Number.POSITIVE_INFINITY : order.untilMs;
+      const guest = await this.#settle();
+      if ('dismiss' in order) this.#ended.resolve();
+      return { guest };
+    });
+  }
+
+  #serve(socket: Socket): void {
+    // Whoever asked has gone: its order stands.
+    socket.on('error', () => undefined);
+    const lines = createInterface({ input: socket });
+    lines.on('line', (line) => {
+      void this.#answered(line).then((answer) => socket.write(`${answer}\n`));
+    });
+  }
+
+  async #answered(line: string): Promise<string> {
+    try {
+      return JSON.stringify(await this.#obey(JSON.parse(line) as LeaseOrder));
+    } catch (error) {
+      return JSON.stringify({
+        failure: isFailure(error) ? error.message : String(systemCodeOf(error) ?? error),
+      });
+    }
+  }
+}

@@ -1,0 +1,136 @@
+import { spawn } from 'node:child_process';
+import { mkdir, writeFile } from 'node:fs/promises';
+import { createConnection, type Socket } from 'node:net';
+import { createInterface } from 'node:readline';
+import { type Clock, withTimeout } from '../../lib/clock.ts';
+import { messageOf } from '../../lib/errors.ts';
+import { Mutex } from '../../lib/mutex.ts';
+import { exitOf } from '../../lib/processes.ts';
+import { hypervisorFailure } from '../errors.ts';
+import type { GuardedGuest, LeaseGuard, LeaseGuards } from '../lease-guard.ts';
+import { runPaths } from './command-line.ts';
+import { LEASE_GUARD_PROGRAM } from './lease-guard-main.ts';
+import type { LeaseOrder, LeaseReport } from './lease-guard-process.ts';
+
+const START_TIMEOUT_MS = 20_000;
+const ANSWER_TIMEOUT_MS = 5_000;
+
+/** Guards of machines that QEMU runs, each a process of its own at a monitor of its own. */
+export class QemuLeaseGuards implements LeaseGuards {
+  readonly #clock: Clock;
+
+  constructor(clock: Clock) {
+    this.#clock = clock;
+  }
+
+  async expect(runDirectory: string): Promise<void> {
+    await mkdir(runDirectory, { recursive: true });
+    await writeFile(runPaths(runDirectory).leaseMarkPath, '');
+  }
+
+  async of(runDirectory: string): Promise<LeaseGuard> {
+    const { leasePath } = runPaths(runDirectory);
+    try {
+      return new GuardConnection(await connected(leasePath), this.#clock);
+    } catch {
+      // Nobody is there: a first guard, or one that was killed.
+      await this.#start(runDirectory);
+    }
+    try {
+      return new GuardConnection(await connected(leasePath), this.#clock);
+    } catch (error) {
+      throw unguarded(messageOf(error));
+    }
+  }
+
+  async #start(runDirectory: string): Promise<void> {
+    const child = spawn(process.execPath, [LEASE_GUARD_PROGRAM, runDirectory], {
+      // It outlives us and what ends us.
+      detached: true,
+      // It needs nothing of our environment, which may hold secrets.
+      env: {},
+      stdio: ['ignore', 'pipe', 'ignore'],
+    });
+    try {
+      await withTimeout(
+        this.#clock,
+        START_TIMEOUT_MS,
+        () =>
+          new Promise<void>((resolve, reject) => {
+            child.once('error', reject);
+            child.stdout.once('data', () => resolve());
+            void exitOf(child).then(() => reject(new Error('it ended at its start')));
+          }),
+        () => new Error('it was not ready in time'),
+      );
+    } catch (error) {
+      child.kill('SIGKILL');
+      throw unguarded(messageOf(error));
+    }
+    child.stdout.destroy();
+    child.unref();
+  }
+}
+
+function connected(path: string): Promise<Socket> {
+  return new Promise((resolve, reject) => {
+    const socket = createConnection({ path });
+    socket.once('connect', () => resolve(socket));
+    socket.once('error', reject);
+  });
+}
+
+class GuardConnection implements LeaseGuard {
+  readonly #socket: Socket;
+  readonly #clock: Clock;
+  readonly #asking = new Mutex();
+  readonly #answers: AsyncIterator<string>;
+  readonly gone: Promise<void>;
+
+  constructor(socket: Socket, clock: Clock) {
+    this.#socket = socket;
+    this.#clock = clock;
+    // What is wrong with it ends it, and that is told.
+    socket.on('error', () => undefined);
+    this.gone = new Promise((resolve) => socket.once('close', () => resolve()));
+    this.#answers = createInterface({ input: socket })[Symbol.asyncIterator]();
+  }
+
+  async lend(untilMs: number): Promise<GuardedGuest> {
+    return (await this.#ask({ untilMs })).guest;
+  }
+
+  async dismiss(): Promise<void> {
+    await this.#ask({ dismiss: true });
+    this.disconnect();
+  }
+
+  disconnect(): void {
+    this.#socket.destroy();
+  }
+
+  #ask(order: LeaseOrder): Promise<LeaseReport> {
+    return this.#asking.run(() =>
+      withTimeout(
+        this.#clock,
+        ANSWER_TIMEOUT_MS,
+        async () => {
+          this.#socket.write(`${JSON.stringify(order)}\n`);
+          const { value, done } = await this.#answers.next();
+          if (done) throw unguarded('it has ended');
+          const answer = JSON.parse(value) as LeaseReport | { failure: string };
+          if ('failure' in answer) throw unguarded(answer.failure);
+          return answer;
+        },
+        () => unguarded('it does not answer'),
+      ),
+    );
+  }
+}
+
+function unguarded(reason: string) {
+  return hypervisorFailure(
+    'MACHINE_LEASE_UNGUARDED',
+    `the guard of the machine’s lease is not there: ${reason}`,
+  );
+}

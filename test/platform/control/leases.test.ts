@@ -1,0 +1,141 @@
+/** A machine that runs only while one of two other sites lends it that: no two sites run it, and nobody has to give his word. */
+import assert from 'node:assert/strict';
+import { dirname } from 'node:path';
+import { describe, it } from 'node:test';
+import type { RouteBody } from '../../../src/api/index.ts';
+import type { FailoverReport } from '../../../src/failover/index.ts';
+import { processesOfRun } from '../../../src/hypervisor/index.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { failuresOf } from '../../../src/lib/errors.ts';
+import { systemRandom } from '../../../src/lib/random.ts';
+import { retrying } from '../../../src/lib/retry.ts';
+import { QmpClient } from '../../../src/qmp/index.ts';
+import type { TestApi } from '../../support/api.ts';
+import { guardsOf } from '../../support/guards.ts';
+import { BOX, ended, pair, resultOf } from '../../support/paired-sites.ts';
+import { TestSite } from '../../support/served-sites.ts';
+import { BY_HAND, heldAt, sitesWithMachine, verifiedCopy } from '../../support/site-of-box.ts';
+import type { CleanUp } from '../../support/temporary.ts';
+
+const LEASE_MS = 5_000;
+const notYet = failuresOf({ AWAITED: { kind: 'unavailable', retry: 'later', remedy: 'Wait.' } });
+const NOW = { ...BOX, body: {} } as const;
+const ASK_WITNESS: { params: { machine: string }; body: RouteBody<'failover.start'> } = {
+  ...BOX,
+  body: { askWitness: true, probes: [] },
+};
+
+/** Three sites that know each other, and «box», which runs at home by leases of the two others. */
+async function leasedBox(context: CleanUp) {
+  const sites = await sitesWithMachine(context);
+  const { t, directory, homeApi, awayApi } = sites;
+  const witness = await TestSite.init(t, directory, 'witness');
+  const witnessApi = await witness.serve();
+  await pair(homeApi, witnessApi);
+  await pair(awayApi, witnessApi);
+  await homeApi.call('vm.protect', { ...BOX, body: { ...BY_HAND, target: 'away' } });
+  await verifiedCopy(homeApi);
+  await homeApi.call('vm.lease', { ...BOX, body: { witness: 'witness', leaseMs: LEASE_MS } });
+  await homeApi.call('vm.start', BOX);
+  const { protected: atHome } = await homeApi.call('vm.show', BOX);
+  return { ...sites, witness, witnessApi, qmpPath: atHome!.qmpPath };
+}
+
+async function leaseAt(api: TestApi) {
+  return (await api.call('vm.show', BOX)).protected!.lease;
+}
+
+/** Waits until the guard has done this to the guest. */
+async function guestIs(site: TestSite, api: TestApi, wanted: 'runs' | 'stopped') {
+  return site.until(async () => {
+    const lease = await leaseAt(api);
+    return lease?.guest === wanted ? lease : undefined;
+  });
+}
+
+async function tellAddress(of: TestSite, name: string, others: readonly TestApi[]): Promise<void> {
+  const { port } = of.served.site.peerAddress;
+  for (const api of others)
+    await api.call('peer.address', { params: { peer: name }, body: { host: '127.0.0.1', port } });
+}
+
+async function alertsOf(api: TestApi): Promise<string[]> {
+  return (await api.call('alert.list')).map(({ code }) => code);
+}
+
+/** Resolves when the processors of a guest stand still; the site must have let go of its monitor. */
+async function standsStill(qmpPath: string): Promise<void> {
+  await using qmp = await QmpClient.connect({ path: qmpPath, clock: systemClock });
+  const stood = Promise.withResolvers<void>();
+  qmp.subscribe(({ event }) => {
+    if (event === 'STOP') stood.resolve();
+  });
+  const { running } = await qmp.execute<{ running: boolean }>('query-status');
+  if (running) await stood.promise;
+}
+
+describe('leases', { timeout: 240_000 }, () => {
+  it('S0.17 a guest stands still when neither lender answers, and goes on with the next lease', async (context) => {
+    const { home, homeApi, away, witness } = await leasedBox(context);
+    const lent = await guestIs(home, homeApi, 'runs');
+    assert.deepEqual(lent.lenders.map(({ role }) => role).sort(), ['recovery', 'witness']);
+    await away.close();
+    // One of two is enough.
+    await home.until(async () => ((await alertsOf(homeApi)).includes('LEASE_AT_RISK') ? true : undefined));
+    assert.equal((await leaseAt(homeApi))!.guest, 'runs');
+    await witness.close();
+    await guestIs(home, homeApi, 'stopped');
+    const { protected: stopped } = await homeApi.call('vm.show', BOX);
+    assert.equal(stopped!.presence.standstill?.why, 'paused');
+    assert.ok((await alertsOf(homeApi)).includes('LEASE_NOT_LENT'));
+    const witnessApi = await witness.serve();
+    await tellAddress(witness, 'witness', [homeApi]);
+    await guestIs(home, homeApi, 'runs');
+    assert.ok(!(await alertsOf(homeApi)).includes('LEASE_NOT_LENT'));
+    // A person ends that: nobody has to lend it any more.
+    const awayAgain = await away.serve();
+    await tellAddress(away, 'away', [homeApi, witnessApi]);
+    await homeApi.call('vm.lease.end', NOW);
+    assert.equal(await leaseAt(homeApi), undefined);
+    await assert.rejects(awayAgain.call('failover.start', ASK_WITNESS), { code: 'LEASE_UNKNOWN' });
+  });
+
+  it('S0.17 the other site brings a machine up on the word of the witness alone, and not while it may still run', async (context) => {
+    const { home, homeApi, awayApi, qmpPath } = await leasedBox(context);
+    await guestIs(home, homeApi, 'runs');
+    const early = await ended(awayApi, await awayApi.call('failover.start', ASK_WITNESS));
+    assert.equal(early.failure?.code, 'LEASE_HELD', JSON.stringify(early));
+    assert.equal((await guestIs(home, homeApi, 'runs')).guest, 'runs');
+    // The site ends, and with it whoever asks for leases; its guest runs on until the guard stops it.
+    await home.close();
+    const asked = await awayApi.call('failover.start', ASK_WITNESS);
+    await standsStill(qmpPath);
+    const report = (await resultOf(awayApi, asked)) as FailoverReport;
+    assert.equal(report.kind, 'unplanned');
+    assert.equal(report.epoch, 3, 'the epoch of the claim that was let go is not used again');
+    // It comes back, and finds itself fenced.
+    const again = await home.serve();
+    await tellAddress(home, 'home', [awayApi]);
+    await home.until(async () => ((await heldAt(again)) === 'fenced' ? true : undefined));
+    await home.until(async () =>
+      (await again.call('vm.show', BOX)).protected!.presence.state === 'stopped' ? true : undefined,
+    );
+    assert.deepEqual(await processesOfRun(dirname(qmpPath)), []);
+    await assert.rejects(again.call('vm.start', BOX), { code: 'PROTECTION_FENCED' });
+  });
+
+  it('S0.17 a guard that is killed is there again before its lease is over', async (context) => {
+    const { home, homeApi, qmpPath } = await leasedBox(context);
+    await guestIs(home, homeApi, 'runs');
+    const guards = () => guardsOf(dirname(qmpPath), 'lease-guard-main');
+    const [guard] = await guards();
+    process.kill(guard!, 'SIGKILL');
+    const backoff = { firstMs: 50, maximumMs: 100, triesMax: 600 };
+    await retrying({ clock: systemClock, random: systemRandom }, backoff, async () => {
+      const there = (await guards()).filter((one) => one !== guard);
+      if (there.length !== 1) throw notYet('AWAITED', 'there is no other guard');
+    });
+    await home.close();
+    await standsStill(qmpPath);
+  });
+});

@@ -1,0 +1,119 @@
+/** Three sites in network namespaces of their own, whose cables are pulled: both try everything, and two never run the machine. */
+import assert from 'node:assert/strict';
+import { join } from 'node:path';
+import { it } from 'node:test';
+import type { RouteBody } from '../../../src/api/index.ts';
+import type { FailoverReport } from '../../../src/failover/index.ts';
+import { endRun } from '../../../src/hypervisor/index.ts';
+import { sleep, systemClock } from '../../../src/lib/clock.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import type { TestApi } from '../../support/api.ts';
+import { lastFirst } from '../../support/last-first.ts';
+import { BOX, ended, machineThatIsOff, resultOf } from '../../support/paired-sites.ts';
+import { PartitionedSites } from '../../support/partitioned-sites.ts';
+import { BY_HAND, DISK_BYTES, verifiedCopy, write } from '../../support/site-of-box.ts';
+import { temporaryDirectory } from '../../support/temporary.ts';
+
+const LEASE_MS = 5_000;
+const MIB = 1024 * 1024;
+const ASK_WITNESS: { params: { machine: string }; body: RouteBody<'failover.start'> } = {
+  ...BOX,
+  body: { askWitness: true, probes: [] },
+};
+
+/** When a site did something for the last time, on its clock. */
+async function lastTime(api: TestApi, act: string): Promise<number | undefined> {
+  const { entries } = await api.call('audit.list', { query: {} });
+  return entries.filter((entry) => entry.act === act).at(-1)?.atMs;
+}
+
+async function eventually<T>(look: () => Promise<T | undefined>): Promise<T> {
+  for (;;) {
+    const found = await look();
+    if (found !== undefined) return found;
+    // Another site tells of nothing here: it is asked until the limit of the test.
+    await sleep(systemClock, 200);
+  }
+}
+
+async function guestAt(api: TestApi): Promise<string | undefined> {
+  return (await api.call('vm.show', BOX)).protected!.lease?.guest;
+}
+
+it('S0.17 sites whose cables are pulled one by one: the machine runs at one, stands still, or comes up at the other', {
+  timeout: 180_000,
+}, async (context) => {
+  const t = lastFirst(context);
+  const directory = await temporaryDirectory(t);
+  const net = await PartitionedSites.make(t, ['home', 'away', 'quorum']);
+  const sites = { home: net.site('home'), away: net.site('away') };
+  for (const { dataDirectory } of Object.values(sites)) {
+    t.after(async () => {
+      const run = join(dataDirectory, 'run');
+      for (const name of (await nodeFiles.list(run)) ?? []) await endRun(join(run, name), systemClock);
+    });
+  }
+  const home = await sites.home.serve();
+  const away = await sites.away.serve();
+  const quorum = await net.site('quorum').serve();
+  await net.pair('home', 'away', [home, away]);
+  await net.pair('home', 'quorum', [home, quorum]);
+  await net.pair('away', 'quorum', [away, quorum]);
+  const disk = join(directory, 'disk.qcow2');
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', disk, String(DISK_BYTES)]);
+  await write(disk, 1, 0, MIB);
+  await home.call('vm.add', {
+    body: machineThatIsOff({ path: disk, sizeBytes: DISK_BYTES, format: 'qcow2' }),
+  });
+  await home.call('vm.protect', { ...BOX, body: { ...BY_HAND, target: 'away' } });
+  await verifiedCopy(home);
+  await home.call('vm.lease', { ...BOX, body: { witness: 'quorum', leaseMs: LEASE_MS } });
+  await home.call('vm.start', BOX);
+  await eventually(async () => ((await guestAt(home)) === 'runs' ? true : undefined));
+
+  // The sites do not see each other: the witness decides for the one that runs the machine.
+  await net.pull('home', 'away');
+  const held = await ended(away, await away.call('failover.start', ASK_WITNESS));
+  assert.equal(held.failure?.code, 'LEASE_HELD', JSON.stringify(held));
+  assert.equal(await guestAt(home), 'runs');
+
+  // The witness does not see home, which runs by what the recovery site lends.
+  await net.mend('home', 'away');
+  await eventually(async () => {
+    const { protected: atHome } = await home.call('vm.show', BOX);
+    return atHome!.lease!.lenders.every(({ lentMs }) => lentMs > 0) ? true : undefined;
+  });
+  await net.pull('home', 'quorum');
+  await eventually(async () => {
+    const { protected: atHome } = await home.call('vm.show', BOX);
+    const quorumLends = atHome!.lease!.lenders.find(({ role }) => role === 'witness')!.lentMs;
+    return quorumLends === 0 ? true : undefined;
+  });
+  assert.equal(await guestAt(home), 'runs');
+
+  // Home is alone: its guest stands still before it comes up elsewhere.
+  await net.pull('home', 'away');
+  const asked = await away.call('failover.start', ASK_WITNESS);
+  const report = (await resultOf(away, asked)) as FailoverReport;
+  const stoppedAtMs = await eventually(() => lastTime(home, 'lease.stopped'));
+  assert.equal(report.kind, 'unplanned');
+  const fence = report.steps.find(({ name }) => name === 'fence')!;
+  assert.ok(
+    stoppedAtMs <= report.startedAtMs + fence.durationMs,
+    'it stood still before the other site had the right',
+  );
+  assert.equal(await guestAt(home), 'stopped');
+  // Its person tries what there is.
+  await home.call('vm.stop', { ...BOX, body: { force: true } });
+  await assert.rejects(home.call('vm.start', BOX), { code: 'LEASE_NOT_LENT' });
+  // One cable is enough to hear of it: the witness tells that somebody else holds the machine.
+  await net.mend('home', 'quorum');
+  const refusal = () =>
+    home.call('vm.start', BOX).then(
+      () => 'started',
+      ({ code }: { code: string }) => code,
+    );
+  await eventually(async () => ((await refusal()) === 'PROTECTION_FENCED' ? true : undefined));
+  assert.equal((await home.call('vm.show', BOX)).protected!.heldBy?.how, 'fenced');
+});

@@ -1,0 +1,88 @@
+/** A guest runs as long as its guard was told that it may, whatever becomes of whoever told it. */
+import assert from 'node:assert/strict';
+import { once } from 'node:events';
+import { access } from 'node:fs/promises';
+import { describe, it, type TestContext } from 'node:test';
+import { QemuLeaseGuards, runPaths } from '../../../src/hypervisor/index.ts';
+import { bootClock } from '../../../src/lib/boot-clock.ts';
+import { systemClock as clock } from '../../../src/lib/clock.ts';
+import { QmpClient } from '../../../src/qmp/index.ts';
+import { EMPTY_MACHINE, socketListens, startedProcess } from '../../support/started.ts';
+import { temporaryDirectory } from '../../support/temporary.ts';
+
+const guards = new QemuLeaseGuards(clock);
+
+/** A QEMU without disks and without a guest, as a machine of a site has its monitors. */
+async function machine(t: TestContext, o: { readonly paused?: true } = {}) {
+  const directory = await temporaryDirectory(t);
+  const { qmpPath, guardPath } = runPaths(directory);
+  const monitor = (id: string, path: string) => [
+    ...['-chardev', `socket,id=${id},path=${path},server=on,wait=off`],
+    ...['-mon', `chardev=${id},mode=control`],
+  ];
+  const child = await startedProcess(t, 'qemu-system-x86_64', [
+    ...EMPTY_MACHINE,
+    ...(o.paused ? ['-S'] : []),
+    ...monitor('qmp', qmpPath),
+    ...monitor('guard', guardPath),
+  ]);
+  await socketListens(qmpPath);
+  await socketListens(guardPath);
+  const qmp = await QmpClient.connect({ path: qmpPath, clock });
+  t.after(() => qmp.close());
+  const isRunning = async () => (await qmp.execute<{ running: boolean }>('query-status')).running;
+  const next = (name: string) => qmp.expectEvent(({ event }) => event === name, { timeoutMs: 20_000 });
+  return { directory, child, qmp, isRunning, next };
+}
+
+const inMs = (ms: number) => bootClock.monotonicMs() + ms;
+
+describe('S0.17 the guard of a lease', { timeout: 90_000 }, () => {
+  it('S0.17 stops the guest when the lease is over, again when somebody continues it, and continues it with the next', async (t) => {
+    const { directory, qmp, isRunning, next } = await machine(t);
+    const guard = await guards.of(directory);
+    const stopped = next('STOP');
+    assert.equal(await guard.lend(inMs(700)), 'runs');
+    // Whoever has told it has gone: that changes nothing.
+    guard.disconnect();
+    await stopped;
+    await access(runPaths(directory).leaseMarkPath);
+    const again = next('STOP');
+    await qmp.execute('cont');
+    await again;
+    assert.equal(await isRunning(), false);
+    const other = await guards.of(directory);
+    assert.equal(await other.lend(inMs(60_000)), 'runs');
+    assert.equal(await isRunning(), true);
+    await assert.rejects(access(runPaths(directory).leaseMarkPath), { code: 'ENOENT' });
+    await other.dismiss();
+    await other.gone;
+    assert.equal(await isRunning(), true);
+  });
+
+  it('S0.17 a machine that waits for its first lease runs with it, and not before', async (t) => {
+    const { directory, isRunning } = await machine(t, { paused: true });
+    await guards.expect(directory);
+    const guard = await guards.of(directory);
+    assert.equal(await isRunning(), false);
+    assert.equal(await guard.lend(inMs(-1)), 'stopped');
+    assert.equal(await guard.lend(inMs(60_000)), 'runs');
+    assert.equal(await isRunning(), true);
+  });
+
+  it('S0.17 a machine that does not heed its monitor loses its power', async (t) => {
+    const { directory, child } = await machine(t);
+    const guard = await guards.of(directory);
+    const gone = once(child, 'exit');
+    assert.equal(await guard.lend(inMs(1_000)), 'runs');
+    child.kill('SIGSTOP');
+    const [, signal] = await gone;
+    assert.equal(signal, 'SIGKILL');
+    await guard.gone;
+  });
+
+  it('S0.17 a machine without a monitor for it has no guard, and that is said', async (t) => {
+    const directory = await temporaryDirectory(t);
+    await assert.rejects(guards.of(directory), { code: 'MACHINE_LEASE_UNGUARDED' });
+  });
+});
