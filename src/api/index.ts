@@ -90,6 +90,18 @@ export { CopyTypeShape } from './policies.ts';
 export type { FloorRequest, FloorView, ForwardReplicaRequest, OriginView } from './replicas.ts';
 export type { ReplicationView, TargetReplicationView } from './replication-view.ts';
 export {
+  Report,
+  type ReportedAttempt,
+  type ReportedPoint,
+  type ReportKind,
+  type ReportList,
+  type ReportSummary,
+  type ReportVerdict,
+  SignedReport,
+  type SiteKey,
+  type TimelineEntry,
+} from './reports.ts';
+export {
   API_PREFIX,
   EVENTS_PATH,
   REQUEST_BYTES_MAX,

@@ -127,6 +127,7 @@ export const RunStep = Type.Object({
   ]),
   jobId: Type.Optional(Id),
   approvedBy: Type.Optional(Type.String()),
+  approvedAtMs: Type.Optional(WallTime),
   /** What has to be approved beside what the plan asks: the site was away in the middle of the run. */
   asks: Type.Optional(Type.String()),
   beganAtMs: Type.Optional(WallTime),

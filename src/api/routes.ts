@@ -44,6 +44,7 @@ import {
 import { PLAN_ROUTES } from './plan-routes.ts';
 import { PreviewAnswer, PreviewRequest, TriggerAnswer } from './policies.ts';
 import { REPLICA_ROUTES } from './replica-routes.ts';
+import { REPORT_ROUTES } from './report-routes.ts';
 import { ofMachine, ofTarget, plain, type Route } from './route-shape.ts';
 import { SEED_ROUTES } from './seed-routes.ts';
 import {
@@ -469,6 +470,7 @@ export const ROUTES = {
   ...SEED_ROUTES,
   ...LEASE_ROUTES,
   ...PLAN_ROUTES,
+  ...REPORT_ROUTES,
   'job.list': { ...plain, method: 'GET', path: '/jobs', answer: Type.Array(JobView) },
   'job.show': { ...ofJob, method: 'GET', path: '/jobs/:job', query: JobQuery, answer: JobView },
   'job.cancel': { ...ofJob, method: 'POST', path: '/jobs/:job/cancel', answer: JobView },

@@ -8,7 +8,9 @@ import { addMachineCommands } from './commands/machine-commands.ts';
 import { addOriginCommands } from './commands/origin-commands.ts';
 import { addPlanCommands } from './commands/plan-commands.ts';
 import { addPointCommands } from './commands/point-commands.ts';
+import { addProofCommands } from './commands/proof-commands.ts';
 import { addReplicaCommands } from './commands/replica-commands.ts';
+import { addReportCommands } from './commands/report-commands.ts';
 import { examples, Runner } from './commands/runner.ts';
 import { addSeedCommands } from './commands/seed-commands.ts';
 import { addSiteCommands } from './commands/site-commands.ts';
@@ -64,6 +66,8 @@ function buildProgram(world: World, json: boolean, finish: (report: Report) => v
   addSeedCommands(program, runner);
   addFailoverCommands(program, runner);
   addPlanCommands(program, runner);
+  addReportCommands(program, runner);
+  addProofCommands(program, runner);
   addJobCommands(program, runner);
   addWatchCommands(program, runner);
   for (const command of withSubcommands(program)) {

@@ -1,3 +1,5 @@
+import { printable } from '../lib/printable.ts';
+
 /** What a text is to the reader; colours follow from it where colours are wanted. */
 export type Tone = 'plain' | 'strong' | 'faint' | 'good' | 'warning' | 'bad';
 
@@ -15,20 +17,6 @@ const CODES: Readonly<Record<Exclude<Tone, 'plain'>, number>> = {
   warning: 33,
   bad: 31,
 };
-
-/**
- * Everything that a terminal might take for more than text, escaped: control characters, line and paragraph separators, and the
- * marks that turn the direction of writing. Names and reasons come from guests and other sites; none may move the
- * cursor, hide a line or change a title.
- */
-export function printable(text: string): string {
-  return text
-    .toWellFormed()
-    .replace(/[\p{Cc}\p{Zl}\p{Zp}\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]/gu, (character) => {
-      const code = character.codePointAt(0)!.toString(16);
-      return code.length > 2 ? `\\u{${code}}` : `\\x${code.padStart(2, '0')}`;
-    });
-}
 
 /** A text for people, built line by line. Everything that is put in is made printable here. */
 export class Page {

@@ -1,7 +1,7 @@
 import { SingleBar as Bar, type SingleBar } from 'cli-progress';
 import type { Clock } from '../lib/clock.ts';
+import { printable } from '../lib/printable.ts';
 import { formatBytes, formatRate } from './format.ts';
-import { printable } from './page.ts';
 import type { Screen } from './world.ts';
 
 /** What some long work is at. */

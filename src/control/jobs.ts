@@ -41,12 +41,35 @@ export interface JobRequest {
   readonly machineId: string;
 }
 
+/** What a job said that it was doing, and since when. */
+export interface JobStep {
+  readonly step: string;
+  readonly beganAtMs: number;
+}
+
+/** A job whose work is over, as it is about to end. */
+export interface EndingJob {
+  readonly job: JobView;
+  /** What it said of its steps, as far as this process has heard it. */
+  readonly steps: readonly JobStep[];
+  /** Of the audit entry by which it began. */
+  readonly intent: number;
+}
+
+/** Keeps something of jobs that outlives them. */
+export interface JobRecorder {
+  wants(kind: JobKind): boolean;
+  /** Called again for the same job after a process that ended in the middle; never rejects. The job has ended when it resolves. */
+  record(ending: EndingJob): Promise<void>;
+}
+
 interface Running {
   readonly waits: boolean;
   readonly controller: AbortController;
   progress: Progress;
   ended: Promise<void>;
   toldAtMs: number;
+  readonly steps: JobStep[];
 }
 
 /** So many jobs run at a time; the others wait in the order in which they came. */
@@ -54,6 +77,8 @@ const RUNNING_MAX = 4;
 /** Progress is told to listeners at most this often. */
 const PROGRESS_EVERY_MS = 250;
 const LISTED_MAX = 500;
+/** More steps of one job are not kept. */
+const STEPS_MAX = 200;
 /** Longer than any work: a wait is begun again. */
 const WAIT_MS = 3_600_000;
 
@@ -69,7 +94,10 @@ export class Jobs {
   readonly #events: EventHub;
   readonly #audit: Audit;
   readonly #handlers: Readonly<Record<JobKind, JobHandler>>;
+  readonly #recorder: JobRecorder | undefined;
   readonly #running = new Map<string, Running>();
+  /** Jobs that an earlier process has brought to their end, but not to its record. */
+  readonly #finishing = new Set<Promise<void>>();
   #isOpen = false;
 
   constructor(o: {
@@ -80,6 +108,7 @@ export class Jobs {
     events: EventHub;
     audit: Audit;
     handlers: Readonly<Record<JobKind, JobHandler>>;
+    recorder?: JobRecorder;
   }) {
     this.#database = o.database;
     this.#clock = o.clock;
@@ -88,14 +117,18 @@ export class Jobs {
     this.#events = o.events;
     this.#audit = o.audit;
     this.#handlers = o.handlers;
+    this.#recorder = o.recorder;
   }
 
   /** Begins to work, with what an earlier process left. */
   open(): void {
     this.#isOpen = true;
     for (const job of this.#byState('running')) {
-      if (this.#handlers[job.kind].repeatable) this.#update(job.jobId, { state: 'queued' });
-      else this.#end(job, controlFailure('JOB_INTERRUPTED', 'the site process ended while the job ran'));
+      const known = this.#outcomeOf(job.jobId);
+      if (known) this.#finishLater(job, known.error, known.result);
+      else if (this.#handlers[job.kind].repeatable) this.#update(job.jobId, { state: 'queued' });
+      else
+        this.#finishLater(job, controlFailure('JOB_INTERRUPTED', 'the site process ended while the job ran'));
     }
     this.#startNext();
   }
@@ -107,7 +140,7 @@ export class Jobs {
       controller.abort(controlFailure('JOB_INTERRUPTED', 'the site is shutting down'));
       return ended;
     });
-    await Promise.all(ends);
+    await Promise.all([...ends, ...this.#finishing]);
   }
 
   start(request: JobRequest): JobView {
@@ -184,6 +217,15 @@ export class Jobs {
     return undefined;
   }
 
+  /** Jobs that have ended after they had begun, with the audit entries of their beginning; the newest first. */
+  ended(): readonly EndingJob[] {
+    return this.#database
+      .prepare("SELECT * FROM jobs WHERE state NOT IN ('queued', 'running') ORDER BY rowid DESC LIMIT ?")
+      .all(LISTED_MAX)
+      .map((row) => ({ job: this.#viewOf(row), steps: [], intent: Number(row.intent) }))
+      .filter(({ job }) => job.startedAtMs !== undefined);
+  }
+
   /** The newest job that somebody has begun about a machine. */
   newestOf(actor: string, machineId: string): JobView | undefined {
     const row = this.#database
@@ -212,6 +254,7 @@ export class Jobs {
       progress: {},
       ended: Promise.resolve(),
       toldAtMs: this.#clock.monotonicMs(),
+      steps: [],
     };
     this.#running.set(job.jobId, running);
     this.#update(job.jobId, { state: 'running', started_at_ms: this.#clock.wallMs() });
@@ -231,17 +274,66 @@ export class Jobs {
         signal: running.controller.signal,
         progress: (progress) => this.#show(job.jobId, running, progress),
       });
-      this.#end(job, undefined, result);
+      await this.#finish(job, undefined, result, running.steps);
     } catch (error) {
       // A job that ended because the site closes is not over: the next process takes it up.
       if (!this.#isOpen) return;
       if (!isFailure(error)) this.#log.error('job.broke', { jobId: job.jobId, kind: job.kind, error });
       const wasCancelled = running.controller.signal.aborted;
-      this.#end(job, wasCancelled ? cancelled(running.controller.signal) : error);
+      const why = wasCancelled ? cancelled(running.controller.signal) : error;
+      await this.#finish(job, why, undefined, running.steps);
     }
   }
 
+  /** What has come of the work is durable first, then what is kept of it, and last that the job has ended. */
+  async #finish(job: JobView, error: unknown, result: unknown, steps: readonly JobStep[]): Promise<void> {
+    const recorder = this.#recorder;
+    if (recorder?.wants(job.kind)) {
+      const failure = error === undefined ? undefined : failureOf(error).toJSON();
+      const before = this.#row(job.jobId).ended_at_ms;
+      const endedAtMs = before === null ? this.#clock.wallMs() : Number(before);
+      this.#store(job.jobId, { ended_at_ms: endedAtMs, ...outcomeColumns(failure, result) });
+      const ended: JobView = {
+        ...{ ...this.get(job.jobId), state: stateOf(failure), endedAtMs },
+        ...(result === undefined ? {} : { result: JSON.parse(JSON.stringify(result)) as unknown }),
+        ...(failure === undefined ? {} : { failure: failure as NonNullable<JobView['failure']> }),
+      };
+      await recorder.record({ job: ended, steps, intent: Number(this.#row(job.jobId).intent) });
+    }
+    this.#end(job, error, result);
+  }
+
+  #finishLater(job: JobView, error: unknown, result?: unknown): void {
+    if (!this.#recorder?.wants(job.kind)) {
+      this.#end(job, error, result);
+      return;
+    }
+    const finished = this.#finish(job, error, result, []).finally(() => this.#finishing.delete(finished));
+    this.#finishing.add(finished);
+  }
+
+  /** What the work of a job has come to that had not been said to have ended. */
+  #outcomeOf(jobId: string): { readonly error: unknown; readonly result: unknown } | undefined {
+    const row = this.#row(jobId);
+    if (row.ended_at_ms === null) return undefined;
+    const record = row.failure === null ? undefined : (JSON.parse(String(row.failure)) as FailureRecord);
+    const result: unknown = row.result === null ? undefined : JSON.parse(String(row.result));
+    if (!record) return { error: undefined, result };
+    const { code, kind, retry, hint, message, context } = record;
+    return { error: new Failure(code, { kind, retry, remedy: hint }, message, { context }), result };
+  }
+
+  #row(jobId: string): Record<string, unknown> {
+    return this.#database
+      .prepare('SELECT intent, ended_at_ms, result, failure FROM jobs WHERE job_id = ?')
+      .get(jobId)!;
+  }
+
   #show(jobId: string, running: Running, progress: Progress): void {
+    const { step } = progress;
+    const isNew = step !== undefined && step !== running.progress.step;
+    if (isNew && running.steps.length < STEPS_MAX)
+      running.steps.push({ step, beganAtMs: this.#clock.wallMs() });
     running.progress = progress;
     const nowMs = this.#clock.monotonicMs();
     if (nowMs - running.toldAtMs < PROGRESS_EVERY_MS) return;
@@ -251,20 +343,24 @@ export class Jobs {
 
   #end(job: JobView, error: unknown, result?: unknown): void {
     const failure = error === undefined ? undefined : failureOf(error).toJSON();
-    const state = failure === undefined ? 'done' : failure.code === 'CANCELLED' ? 'cancelled' : 'failed';
-    const row = this.#database.prepare('SELECT intent FROM jobs WHERE job_id = ?').get(job.jobId);
-    this.#audit.end(Number(row!.intent), actOf(job, job.jobId), error);
+    const state = stateOf(failure);
+    const { intent, ended_at_ms: ended } = this.#row(job.jobId);
+    this.#audit.end(Number(intent), actOf(job, job.jobId), error);
     this.#update(job.jobId, {
       state,
-      ended_at_ms: this.#clock.wallMs(),
-      result: result === undefined ? null : JSON.stringify(result),
-      failure: failure === undefined ? null : JSON.stringify(failure),
+      ended_at_ms: ended === null ? this.#clock.wallMs() : Number(ended),
+      ...outcomeColumns(failure, result),
     });
     const why = error instanceof Failure ? { code: error.code, reason: messageOf(error) } : {};
     this.#log.info('job.ended', { jobId: job.jobId, kind: job.kind, state, ...why });
   }
 
   #update(jobId: string, change: Readonly<Record<string, string | number | null>>): void {
+    this.#store(jobId, change);
+    this.#tell(jobId);
+  }
+
+  #store(jobId: string, change: Readonly<Record<string, string | number | null>>): void {
     const names = Object.keys(change);
     const set = names.map((name) => `${name} = ?`).join(', ');
     try {
@@ -275,7 +371,6 @@ export class Jobs {
       if (!isFailure(error, 'SITE_DATABASE_FULL')) throw error;
       this.#log.error('job.unsaved', { jobId, ...change });
     }
-    this.#tell(jobId);
   }
 
   #tell(jobId: string): void {
@@ -292,6 +387,8 @@ export class Jobs {
   #viewOf(row: Record<string, unknown>): JobView {
     const jobId = String(row.job_id);
     const parsed = (text: unknown): unknown => JSON.parse(String(text));
+    const isOver = row.state !== 'running' && row.state !== 'queued';
+    const has = (value: unknown): boolean => isOver && value !== null;
     return {
       jobId,
       kind: row.kind as JobKind,
@@ -301,16 +398,28 @@ export class Jobs {
       actor: String(row.actor),
       createdAtMs: Number(row.created_at_ms),
       ...(row.started_at_ms === null ? {} : { startedAtMs: Number(row.started_at_ms) }),
-      ...(row.ended_at_ms === null ? {} : { endedAtMs: Number(row.ended_at_ms) }),
+      ...(has(row.ended_at_ms) ? { endedAtMs: Number(row.ended_at_ms) } : {}),
       progress: this.#running.get(jobId)?.progress ?? {},
-      ...(row.result === null ? {} : { result: parsed(row.result) }),
-      ...(row.failure === null ? {} : { failure: parsed(row.failure) as JobView['failure'] & FailureRecord }),
+      ...(has(row.result) ? { result: parsed(row.result) } : {}),
+      ...(has(row.failure) ? { failure: parsed(row.failure) as JobView['failure'] & FailureRecord } : {}),
     };
   }
 }
 
 export function hasEnded(job: JobView): boolean {
   return job.state === 'done' || job.state === 'failed' || job.state === 'cancelled';
+}
+
+function stateOf(failure: FailureRecord | undefined): 'done' | 'cancelled' | 'failed' {
+  if (failure === undefined) return 'done';
+  return failure.code === 'CANCELLED' ? 'cancelled' : 'failed';
+}
+
+function outcomeColumns(failure: FailureRecord | undefined, result: unknown) {
+  return {
+    result: result === undefined ? null : JSON.stringify(result),
+    failure: failure === undefined ? null : JSON.stringify(failure),
+  };
 }
 
 function actOf(job: Pick<JobView, 'kind' | 'args' | 'actor' | 'machineId'>, jobId: string): AuditedAct {

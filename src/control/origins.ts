@@ -5,7 +5,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { loadRecord, recordKind, storeRecord } from '../lib/records.ts';
-import { keyIdOfPem, type Peer } from '../peer/index.ts';
+import { keyIdOfPem, type Peer, type SiteIdentity } from '../peer/index.ts';
 import type { Origin } from '../replication/index.ts';
 import type { AlertSink } from './alerts.ts';
 import { controlFailure } from './errors.ts';
@@ -168,4 +168,12 @@ export class Origins {
 function viewOf({ signingKey, ...origin }: KnownOrigin): Omit<OriginView, 'viaName'> {
   // What was stored was a key when it came.
   return { ...origin, keyId: keyIdOfPem(signingKey) ?? '' };
+}
+
+/** The key of a site that makes points, this one or another, once it is confirmed. */
+export function confirmedKey(
+  { identity, origins }: { readonly identity: SiteIdentity; readonly origins: Pick<Origins, 'confirmed'> },
+  siteId: string,
+): string | undefined {
+  return siteId === identity.siteId ? identity.signingKey : origins.confirmed(siteId)?.signingKey;
 }

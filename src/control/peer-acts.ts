@@ -1,9 +1,11 @@
 import { hostname } from 'node:os';
-import type { PeerView } from '../api/index.ts';
+import type { PeerView, SiteKey } from '../api/index.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { Random } from '../lib/random.ts';
 import {
+  keyIdOfPem,
   type Pairing,
+  type Peer,
   type PeerAddress,
   type PeerDirectory,
   redeemToken,
@@ -45,6 +47,16 @@ export class PeerActs {
 
   list(): PeerView[] {
     return this.#o.links.views();
+  }
+
+  /** The public keys that this site signs with, and that it has pinned of others, also of those that it trusts no more. */
+  keys(): SiteKey[] {
+    const { identity, peers } = this.#o;
+    const keyOf = ({ siteId, name, signingKey }: Peer | SiteIdentity, whose: SiteKey['whose']): SiteKey[] => {
+      const keyId = keyIdOfPem(signingKey);
+      return keyId === undefined ? [] : [{ siteId, name, whose, keyId, signingKey }];
+    };
+    return [...keyOf(identity, 'own'), ...peers.list().flatMap((peer) => keyOf(peer, 'peer'))];
   }
 
   issueToken(

@@ -275,7 +275,11 @@ export class PlanRunner {
   /** A person has said yes. Durable on return; whether anything was asked. */
   async approve(machine: string, approvedBy: string): Promise<boolean> {
     if (this.#stepOf(machine)?.state !== 'asking') return false;
-    await this.#step(machine, { state: 'waiting', approvedBy, reason: undefined, asks: undefined });
+    const approvedAtMs = this.#o.clock.wallMs();
+    await this.#step(machine, {
+      ...{ state: 'waiting', approvedBy, approvedAtMs },
+      ...{ reason: undefined, asks: undefined },
+    });
     this.#changed.ring();
     return true;
   }

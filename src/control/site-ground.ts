@@ -15,7 +15,7 @@ import { openDatabase } from './database.ts';
 import { controlFailure } from './errors.ts';
 import { EventHub } from './event-hub.ts';
 import { OlderCopies } from './older-copies.ts';
-import { Origins } from './origins.ts';
+import { confirmedKey, Origins } from './origins.ts';
 import { PlanStore } from './plan-store.ts';
 import { RetentionFloor } from './retention-floor.ts';
 import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './site-files.ts';
@@ -83,7 +83,7 @@ export async function openGround(
     peer: (siteId) => peers.get(siteId),
   });
   const isSignedBySource = (siteId: string, { statement, signature }: SignedStatement): boolean => {
-    const key = siteId === identity.siteId ? identity.signingKey : origins.confirmed(siteId)?.signingKey;
+    const key = confirmedKey({ identity, origins }, siteId);
     return (
       key !== undefined && verifySignature(key, statementBytes(statement), Buffer.from(signature, 'base64'))
     );

@@ -26,6 +26,7 @@ import { PeerActs } from './peer-acts.ts';
 import { RecoveryPlans } from './plan-acts.ts';
 import { PointActs } from './point-acts.ts';
 import { ReplicaActs } from './replica-acts.ts';
+import { Reports } from './reports.ts';
 import { SeedActs } from './seed-acts.ts';
 import type { SiteSettings } from './site-files.ts';
 import { type Ground, openGround, type SiteTools } from './site-ground.ts';
@@ -63,6 +64,7 @@ export class Site {
   readonly seeds: SeedActs;
   readonly olderCopies: OlderCopyActs;
   readonly peers: PeerActs;
+  readonly reports: Reports;
   readonly startedAtMs: number;
   readonly #ground: Ground;
   readonly #works: Works;
@@ -70,10 +72,9 @@ export class Site {
   readonly #open: AsyncDisposableStack;
 
   private constructor(ground: Ground, works: Works, open: AsyncDisposableStack) {
-    const { identity, settings, events, alerts, audit, database, tools } = ground;
+    const { identity, settings, events, alerts, audit, database, tools, origins, zones } = ground;
     const { clock, random, log } = tools;
     const { keeper, fences, links, machines, groups, forwards, pairing, peerServer } = works;
-    const { origins, zones } = ground;
     const { leases } = works;
     const inventory = new Inventory({
       ...{ machines, leases, forwards, origins, links, clock, zones, replicas: ground.replicas },
@@ -139,8 +140,9 @@ export class Site {
       ...{ replicas: ground.replicas, forwards },
       port: peerServer.address.port,
     });
+    this.reports = new Reports({ ...tools, ...ground, inventory });
     this.jobs = new Jobs({
-      ...{ database, clock, random, log, events, audit },
+      ...{ database, clock, random, log, events, audit, recorder: this.reports },
       handlers: {
         ...points.handlers,
         ...this.failovers.handlers,
@@ -164,8 +166,11 @@ export class Site {
     const works = await openWorks(ground, opening);
     const site = new Site(ground, works, opening.move());
     site.audit.note({ actor: 'site', act: 'site.start', details: { version: WARMSITE_VERSION } });
+    await site.reports.open();
+    site.#open.defer(() => site.reports.close());
     site.#open.defer(() => site.jobs.close());
     site.jobs.open();
+    void site.reports.makeUp(site.jobs.ended());
     site.#open.defer(() => site.#arrivals.close());
     const end = site.events.listen((event) => {
       if (event.event !== 'point' || event.change !== 'published' || event.pointId === undefined) return;

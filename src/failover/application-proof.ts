@@ -1,13 +1,13 @@
 import { dirname, join } from 'node:path';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import type { FileSystem } from '../lib/files.ts';
-import { loadRecord, storeRecord } from '../lib/records.ts';
+import { loadRecord, storeRecord, WARMSITE_VERSION } from '../lib/records.ts';
 import { type Signer, verifySignature } from '../peer/index.ts';
 import type { Replica, ReplicaPoint } from '../replica/index.ts';
 import { APPLICATION_PROOF, type ApplicationProof, type SignedApplicationProof } from './records.ts';
 
 /** The bytes that are signed: a domain string and the canonical JSON. */
-function applicationProofBytes(proof: ApplicationProof): Buffer {
+export function applicationProofBytes(proof: ApplicationProof): Buffer {
   return Buffer.from(`warmsite application proof v1\n${canonicalJson(proof as Json)}`);
 }
 
@@ -15,8 +15,9 @@ function applicationProofBytes(proof: ApplicationProof): Buffer {
 export async function storeApplicationProof(
   { files, signer }: { readonly files: FileSystem; readonly signer: Signer },
   replica: Pick<Replica, 'layout'>,
-  proof: ApplicationProof,
+  seen: Omit<ApplicationProof, 'warmsite'>,
 ): Promise<SignedApplicationProof> {
+  const proof: ApplicationProof = { ...seen, warmsite: WARMSITE_VERSION };
   const directory = replica.layout.proofs(proof.pointId);
   await files.makeDirectory(directory);
   const signature = signer.sign(applicationProofBytes(proof)).toString('base64');

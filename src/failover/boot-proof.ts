@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import { type FileSystem, publishFile } from '../lib/files.ts';
-import { loadRecord, storeRecord } from '../lib/records.ts';
+import { loadRecord, storeRecord, WARMSITE_VERSION } from '../lib/records.ts';
 import { type Signer, verifySignature } from '../peer/index.ts';
 import type { Replica } from '../replica/index.ts';
 import { encodePng, type Picture } from './picture.ts';
@@ -11,7 +11,7 @@ import { BOOT_PROOF, type BootProof, type SignedBootProof } from './records.ts';
 const PICTURE_NAME = 'console.png';
 
 /** The bytes that are signed: a domain string and the canonical JSON. */
-function bootProofBytes(proof: BootProof): Buffer {
+export function bootProofBytes(proof: BootProof): Buffer {
   return Buffer.from(`warmsite boot proof v1\n${canonicalJson(proof as Json)}`);
 }
 
@@ -29,7 +29,7 @@ export async function storeBootProof(
   if (png) await publishFile(files, picturePath, png);
   else await files.remove(picturePath);
   const picture = png ? { name: PICTURE_NAME, sha256: createHash('sha256').update(png).digest('hex') } : null;
-  const proof: BootProof = { ...seen, picture };
+  const proof: BootProof = { ...seen, picture, warmsite: WARMSITE_VERSION };
   const signature = signer.sign(bootProofBytes(proof)).toString('base64');
   const signed = { proof, keyId: signer.keyId, signature };
   await storeRecord(files, proofPath(replica, seen.pointId), BOOT_PROOF, signed);

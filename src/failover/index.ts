@@ -26,9 +26,9 @@
  * (console_codes(4)).
  */
 export type { AdoptedBranch, NewHome } from './adoption.ts';
-export { isApplicationProofOf, loadApplicationProof } from './application-proof.ts';
+export { applicationProofBytes, isApplicationProofOf, loadApplicationProof } from './application-proof.ts';
 export type { AssertionReport } from './assertions.ts';
-export { isBootProofOf, loadBootProof, provenPoints } from './boot-proof.ts';
+export { bootProofBytes, isBootProofOf, loadBootProof, provenPoints } from './boot-proof.ts';
 export type { BranchView } from './branch-view.ts';
 export type { PointChoice } from './candidates.ts';
 export { consoleCommand, consoleScript, readNonce, readNonceOf } from './console-picture.ts';
@@ -41,7 +41,14 @@ export type { StartOptions, TakeOptions, TestOptions } from './options.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
 export { shutsDown } from './power-off.ts';
 export type { Probe, ProbeResult } from './probe.ts';
-export type { ApplicationProof, BootProof, SignedBootProof } from './records.ts';
+export {
+  APPLICATION_PROOF,
+  type ApplicationProof,
+  BOOT_PROOF,
+  type BootProof,
+  type SignedApplicationProof,
+  type SignedBootProof,
+} from './records.ts';
 export type { AttemptReport, FailoverReport, PointSummary, StepReport } from './report.ts';
 export type { TestRules } from './test-guard.ts';
 export type { TestLimits } from './test-limits.ts';

@@ -58,6 +58,8 @@ const BootProofSchema = Type.Object({
     nonce: Type.Union([Type.Literal('read'), Type.Literal('not-read'), Type.Literal('not-drawn')]),
     /** The console picture beside the proof; null if none could be taken. */
     picture: Type.Union([Type.Object({ name: Type.String(), sha256: Hash }), Type.Null()]),
+    /** The program that wrote it, so that the head of the record cannot be changed either; earlier ones do not say it. */
+    warmsite: Type.Optional(Type.String({ maxLength: 64 })),
   }),
   keyId: Type.String({ maxLength: 64 }),
   /** Ed25519 over `bootProofBytes`, base64. */
@@ -87,6 +89,8 @@ const ApplicationProofSchema = Type.Object({
       }),
       { minItems: 1 },
     ),
+    /** The program that wrote it, so that the head of the record cannot be changed either; earlier ones do not say it. */
+    warmsite: Type.Optional(Type.String({ maxLength: 64 })),
   }),
   keyId: Type.String({ maxLength: 64 }),
   /** Ed25519 over `applicationProofBytes`, base64. */

@@ -1,3 +1,4 @@
+import type { Clock } from '../lib/clock.ts';
 import type { AssertionReport } from './assertions.ts';
 import type { NetworkReport } from './network.ts';
 import type { ProbeResult } from './probe.ts';
@@ -16,6 +17,8 @@ export interface StepReport {
     | 'assertions'
     | 'shut-down'
     | 'clean-up';
+  /** On this site's wall clock. */
+  readonly beganAtMs: number;
   readonly durationMs: number;
 }
 
@@ -81,18 +84,19 @@ export interface FailoverReport {
 /** Takes the time of acts that follow each other. */
 export class Stopwatch {
   readonly steps: StepReport[] = [];
-  readonly #clock: { monotonicMs(): number };
+  readonly #clock: Pick<Clock, 'monotonicMs' | 'wallMs'>;
 
-  constructor(clock: { monotonicMs(): number }) {
+  constructor(clock: Pick<Clock, 'monotonicMs' | 'wallMs'>) {
     this.#clock = clock;
   }
 
   async time<T>(name: StepReport['name'], work: () => Promise<T>): Promise<T> {
     const startMs = this.#clock.monotonicMs();
+    const beganAtMs = this.#clock.wallMs();
     try {
       return await work();
     } finally {
-      this.steps.push({ name, durationMs: this.#clock.monotonicMs() - startMs });
+      this.steps.push({ name, beganAtMs, durationMs: this.#clock.monotonicMs() - startMs });
     }
   }
 }

@@ -17,11 +17,19 @@ export interface CommandResult {
 export async function runCommand(
   command: string,
   args: readonly string[],
-  options: { allowExit?: readonly number[]; cwd?: string; input?: string; signal?: AbortSignal } = {},
+  options: {
+    allowExit?: readonly number[];
+    cwd?: string;
+    input?: string;
+    signal?: AbortSignal;
+    /** What the program gets when `signal` is aborted; SIGTERM if absent. */
+    killSignal?: NodeJS.Signals;
+  } = {},
 ): Promise<CommandResult> {
   const child = spawn(command, args, {
     cwd: options.cwd,
     signal: options.signal,
+    ...(options.killSignal ? { killSignal: options.killSignal } : {}),
     stdio: ['pipe', 'pipe', 'pipe'],
   });
   const stdout = collect(child.stdout);

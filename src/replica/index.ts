@@ -46,6 +46,7 @@ export {
   bringerOf,
   CONTENT_PROOF,
   type ContentProof,
+  POINT_MANIFEST,
   type PointManifest,
   type ReplicaDecision,
   type ReplicaRecord,

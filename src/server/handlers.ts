@@ -127,6 +127,16 @@ export const HANDLERS: Handlers = {
     site.failovers.forward(actor, params.machine, params.branch, body),
   'failover.cleanup': ({ site, actor, params }) =>
     site.failovers.cleanup(actor, params.machine, params.branch),
+  'report.list': ({ site, query }) =>
+    site.reports.list({
+      before: query.before,
+      ...(query.limit === undefined ? {} : { limit: Number(query.limit) }),
+    }),
+  'report.show': async ({ site, params }) => ({
+    reportId: params.report,
+    text: await site.reports.read(params.report),
+  }),
+  'site.keys': ({ site }) => site.peers.keys(),
   'plan.list': async ({ site }) => [...site.plans.list()],
   'plan.check': async ({ site, body }) => site.plans.check(body),
   'plan.put': ({ site, actor, body }) => site.plans.put(actor, body),

@@ -9,6 +9,7 @@ import { named, parseDuration, parsePort, parseWord } from '../values.ts';
 import { printPeers, printSite } from '../views/site-view.ts';
 import { LOG_LEVELS, type LogLevel } from '../world.ts';
 import { addPeerCommands } from './peer-commands.ts';
+import { addKey } from './proof-commands.ts';
 import { examples, type Runner } from './runner.ts';
 
 const KIT_BYTES_MAX = 16 * 1024 * 1024;
@@ -40,6 +41,7 @@ export function addSiteCommands(program: Command, runner: Runner): void {
   addPairing(site, runner);
   addPeerCommands(site, runner);
   addRebuild(site, runner);
+  addKey(site, runner);
   site
     .command('kit')
     .description('write the recovery kit anew: with it a new disk becomes this site again')

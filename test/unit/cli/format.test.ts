@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import { formatAge, formatBytes, formatDuration, formatRate, formatTime } from '../../../src/cli/format.ts';
-import { Page, printable } from '../../../src/cli/page.ts';
+import { Page } from '../../../src/cli/page.ts';
+import { printable } from '../../../src/lib/printable.ts';
 
 const KIB = 1024;
 

@@ -1,0 +1,24 @@
+import { type ErrorCatalogue, failuresOf } from '../lib/errors.ts';
+
+export const REPORT_ERRORS = {
+  REPORT_NO_BROWSER: {
+    kind: 'environment',
+    retry: 'never',
+    remedy:
+      'Install Chromium (Debian: `chromium-headless-shell` or `chromium`), or name a browser of its kind with --browser or WARMSITE_BROWSER. JSON and HTML need none, and any browser prints the HTML.',
+  },
+  REPORT_NOT_PRINTED: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'The message holds what the browser said. Export HTML instead and print that with any browser; it is the same page.',
+  },
+  REPORT_NOT_GENUINE: {
+    kind: 'corrupt',
+    retry: 'never',
+    remedy:
+      'Do not rely on this report: it is not what the site signed. Get it again from the site (`warmsite report export`) or from a backup of its `reports` directory.',
+  },
+} as const satisfies ErrorCatalogue;
+
+export const reportFailure = failuresOf(REPORT_ERRORS);

@@ -1,0 +1,71 @@
+import type { Report, ReportKind } from '../api/index.ts';
+import { formatDuration } from '../lib/duration-text.ts';
+
+const TITLES: Readonly<Record<ReportKind, string>> = {
+  test: 'Test failover',
+  unplanned: 'Unplanned failover',
+  take: 'Planned failover, taken over',
+  cede: 'Planned failover, handed over',
+  restart: 'Restart of a branch',
+  forward: 'Branch gone forward',
+  adopt: 'Adoption',
+  plan: 'Recovery plan',
+};
+
+export function titleOf({ kind, machine, plan }: Report): string {
+  return `${TITLES[kind]}: ${plan?.name ?? machine?.name ?? 'unknown machine'}`;
+}
+
+/** The report in one paragraph. */
+export function summaryOf(report: Report): string {
+  return [whatHappened(report), figures(report), whoSaid(report)].filter((part) => part !== '').join(' ');
+}
+
+function whatHappened(report: Report): string {
+  const { kind, verdict, machine, plan, attempts, site, request, failure } = report;
+  const by = request.onBehalfOf ?? request.actor;
+  if (plan) {
+    const done = plan.steps.filter(({ state }) => state === 'done').length;
+    return `${by} had the plan ${plan.name} carried out at site ${site.name} (${plan.mode}): ${done} of ${plan.steps.length} machines are as the plan wants them.`;
+  }
+  const name = machine?.name ?? 'the machine';
+  if (verdict === 'failed' && attempts.length === 0 && failure)
+    return `${by} asked for it; nothing came up: ${failure.message}.`;
+  if (verdict === 'cancelled')
+    return `${by} asked for it, and it was cancelled before it had come to its end.`;
+  if (verdict === 'interrupted') return `${by} asked for it, and the site ended while it was under way.`;
+  if (kind === 'cede')
+    return `${by} handed ${name} over: its guest had ended, and the other site had acknowledged all that it wrote.`;
+  if (kind === 'adopt')
+    return `${by} made what a failover had brought up the machine ${name} itself, at home at site ${site.name} from then on.`;
+  const point = attempts.at(-1)?.point;
+  const tries = attempts.length === 1 ? '' : `, after ${attempts.length - 1} that did not come up`;
+  const how = kind === 'test' ? 'was booted in isolation' : 'was booted';
+  const answer = {
+    passed: 'and the guest answered all that it was asked',
+    unproven: 'and nothing was asked of the guest',
+    failed: 'and did not come up as it should',
+    partly: '',
+  }[verdict];
+  return `At the word of ${by}, point ${point?.sequence ?? '?'} of ${name} ${how} at site ${site.name}${tries}, ${answer}.`;
+}
+
+function figures({ rtoMs, rpo, kind }: Report): string {
+  const parts = [
+    ...(rtoMs === undefined ? [] : [`it took ${formatDuration(rtoMs)} from the command to the last answer`]),
+    ...(rpo === undefined ? [] : [lossText(rpo, kind)]),
+  ];
+  return parts.length === 0 ? '' : `${parts.join('; ').replace(/^./, (first) => first.toUpperCase())}.`;
+}
+
+function lossText({ basis, ms }: NonNullable<Report['rpo']>, kind: ReportKind): string {
+  if (basis === 'nothing-lost') return 'nothing that the machine wrote is missing';
+  return kind === 'test'
+    ? `what was written in the last ${formatDuration(ms)} before would have been missing`
+    : `what was written in the last ${formatDuration(ms)} before is missing at most`;
+}
+
+function whoSaid({ confirmations }: Report): string {
+  const word = confirmations.find(({ what }) => what === 'other-side-down');
+  return word ? `${word.by} confirmed that the other site was down.` : '';
+}
