@@ -6,7 +6,7 @@
 # command: with nothing to do it prints nothing and takes a few hundredths of a second. Two runs at once do
 # not disturb each other: the second waits and then finds everything done.
 #
-# Tried on Debian 12 (x86_64) with Node 20 and npm. Ubuntu 24.04 has packages of the same names: untested.
+# Tried on Debian 12 (x86_64) with Node 20 and npm. Ubuntu 24.04 has packages of the same names but for the last one: untested.
 # Exit status: 0 all is there; 8 this machine lacks something that this script could not install.
 set -eu
 
@@ -44,6 +44,7 @@ strace                            |strace             |makes system calls fail i
 ip                                |iproute2           |isolated networks for test failover
 openssl                           |openssl            |a second opinion on certificates
 git                               |git                |names the commit in reports
+chromium-headless-shell           |chromium-headless-shell |prints reports of failovers as PDF
 '
 
 say() { printf 'setup: %s\n' "$*" >&2; }

@@ -1,10 +1,13 @@
 import { join } from 'node:path';
 import type { AdoptRequest, MachineView } from '../api/index.ts';
 import type { Failovers } from '../failover/index.ts';
+import type { Clock } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { generationsIn } from '../lib/generations.ts';
 import type { Log } from '../lib/log.ts';
+import { newId, type Random } from '../lib/random.ts';
+import type { SiteIdentity } from '../peer/index.ts';
 import { findBranch, type Replica, tenureOfReplica, withTenure } from '../replica/index.ts';
 import { openMachineFiles, type ProtectedMachine } from '../replication/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
@@ -13,13 +16,17 @@ import { controlFailure } from './errors.ts';
 import type { Inventory } from './inventory.ts';
 import type { Machines } from './machines.ts';
 import { newestMachine } from './new-machine.ts';
+import type { Reports } from './reports.ts';
 
 interface AdoptionTools {
-  readonly siteId: string;
+  readonly identity: Pick<SiteIdentity, 'siteId'>;
   readonly failovers: Pick<Failovers, 'adopt' | 'list'>;
   readonly machines: Machines;
   readonly inventory: Inventory;
   readonly audit: Audit;
+  readonly reports: Pick<Reports, 'ofAdoptions'>;
+  readonly clock: Clock;
+  readonly random: Random;
 }
 
 /** What a failover has brought up becomes a machine of this site, for good. */
@@ -35,16 +42,19 @@ export class AdoptionActs {
    * MACHINE_EXISTS, and as `Failovers.adopt`; nothing has changed then.
    */
   async adopt(actor: string, reference: string, { branch, networks }: AdoptRequest): Promise<MachineView> {
-    const { failovers, machines, inventory, audit, siteId } = this.#o;
+    const { failovers, machines, inventory, audit, identity, clock, random, reports } = this.#o;
     const replica = inventory.replica(reference);
     const branchId = branch === undefined ? await this.#only(replica) : findBranch(replica, branch).branchId;
     const { machineId: subject } = replica.record;
-    return audit.acting({ actor, act: 'failover.adopt', subject, details: { branchId } }, async () => {
+    // It is no job: the audit log has what its report is made from.
+    const details = { branchId, reportId: newId(clock, random) };
+    const adopting = audit.acting({ actor, act: 'failover.adopt', subject, details }, async () => {
       const machine = await failovers.adopt(replica, branchId, { ...machines.adopting, networks });
       // What the replica has heard in the meantime the machine has to hear as well: from now on it speaks for itself.
-      await machine.right.hear(tenureOfReplica(replica.record, siteId).claim);
+      await machine.right.hear(tenureOfReplica(replica.record, identity.siteId).claim);
       return inventory.view(inventory.find(subject));
     });
+    return adopting.finally(() => reports.ofAdoptions('running'));
   }
 
   /** The one that runs, else the only one there is. */

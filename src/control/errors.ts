@@ -174,6 +174,11 @@ export const CONTROL_ERRORS = {
     remedy:
       'Look how far it is with `warmsite plan runs`; end it with `warmsite job cancel` if it is not to go on.',
   },
+  ADOPTION_FAILED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Look the code up in docs/errors.md: nothing was changed, and the branch is what it was.',
+  },
   REPORT_UNKNOWN: {
     kind: 'missing',
     retry: 'never',

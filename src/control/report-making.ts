@@ -1,32 +1,36 @@
-import type { JobView, PlanRun, Report, ReportKind, ReportVerdict, TimelineEntry } from '../api/index.ts';
+import type { PlanRun, Report, ReportKind, ReportVerdict, TimelineEntry } from '../api/index.ts';
 import type { FailoverReport, StepReport } from '../failover/index.ts';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import { sha256 } from '../report/index.ts';
-import type { EndingJob, JobKind } from './jobs.ts';
+import type { EndedAct } from './report-adoptions.ts';
 import { cut } from './report-evidence.ts';
 
-const KINDS: Readonly<Partial<Record<JobKind, ReportKind>>> = {
+const KINDS: Readonly<Partial<Record<EndedAct['job']['kind'], ReportKind>>> = {
   'failover.test': 'test',
   'failover.start': 'unplanned',
   'failover.take': 'take',
   'failover.cede': 'cede',
   'failover.restart': 'restart',
   'failover.forward': 'forward',
+  'failover.adopt': 'adopt',
   'plan.run': 'plan',
 };
 
 /** What a job leaves a report of; undefined: of nothing. */
-export function reportKindOf(kind: JobKind): ReportKind | undefined {
+export function reportKindOf(kind: EndedAct['job']['kind']): ReportKind | undefined {
   return KINDS[kind];
 }
 
 /** What a job of a failover came to, if it came to its report. */
-export function failoverResultOf({ kind, result }: JobView): FailoverReport | undefined {
+export function failoverResultOf({ kind, result }: EndedAct['job']): FailoverReport | undefined {
   const isOne = kind !== 'failover.cede' && kind !== 'plan.run';
   return isOne && result !== undefined ? (result as FailoverReport) : undefined;
 }
 
-export function verdictOf({ state, failure, result }: JobView, run: PlanRun | undefined): ReportVerdict {
+export function verdictOf(
+  { state, failure, result }: EndedAct['job'],
+  run: PlanRun | undefined,
+): ReportVerdict {
   if (run && state === 'done') return run.verdict === 'done' ? 'passed' : (run.verdict ?? 'failed');
   if (failure?.code === 'JOB_INTERRUPTED') return 'interrupted';
   if (state !== 'done') return state === 'cancelled' ? 'cancelled' : 'failed';
@@ -35,7 +39,7 @@ export function verdictOf({ state, failure, result }: JobView, run: PlanRun | un
 
 /** Steps of a failover by its own watch, of a plan by its machines, of all else by what the job has said of itself. */
 export function timelineOf(
-  { job, steps }: Pick<EndingJob, 'job' | 'steps'>,
+  { job, steps }: Pick<EndedAct, 'job' | 'steps'>,
   failover: FailoverReport | undefined,
   run: PlanRun | undefined,
 ): TimelineEntry[] {
@@ -82,7 +86,7 @@ function sameStep(
 
 /** Upon whose word something was done: what the request holds, and what people said to a run of a plan. */
 export function confirmationsOf(
-  { kind, args, actor, createdAtMs }: JobView,
+  { kind, args, actor, createdAtMs }: EndedAct['job'],
   about: {
     readonly run: PlanRun | undefined;
     readonly machine: string | undefined;

@@ -24,6 +24,7 @@ import type { Inventory } from './inventory.ts';
 import type { EndingJob, JobKind, JobRecorder } from './jobs.ts';
 import { confirmedKey, type Origins } from './origins.ts';
 import type { PlanStore } from './plan-store.ts';
+import { type EndedAct, endedAdoptions } from './report-adoptions.ts';
 import { evidenceOf } from './report-evidence.ts';
 import { hostVersions } from './report-host.ts';
 import {
@@ -64,7 +65,7 @@ export class Reports implements JobRecorder {
   readonly #ids = new Set<string>();
   readonly #summaries = new Map<string, ReportSummary>();
   /** What could not be written yet. */
-  readonly #owed = new Map<string, EndingJob>();
+  readonly #owed = new Map<string, EndedAct>();
   readonly #writing = new Mutex();
   #cancelAgain: (() => void) | undefined;
   #isOpen = true;
@@ -106,6 +107,20 @@ export class Reports implements JobRecorder {
     });
   }
 
+  /**
+   * Writes the reports of adoptions, which are no jobs: what there is to be told of them stands in the audit log. Those without an end there are
+   * under way, or, when the site has just started, were interrupted.
+   */
+  async ofAdoptions(when: 'started' | 'running'): Promise<void> {
+    await this.#writing.run(async () => {
+      for (const ending of endedAdoptions(this.#o.audit, when)) {
+        const { jobId } = ending.job;
+        if (!this.#ids.has(jobId)) this.#owed.set(jobId, ending);
+      }
+      await this.#pay();
+    });
+  }
+
   /** Never rejects. */
   async #pay(): Promise<void> {
     const { alerts, clock, log } = this.#o;
@@ -131,7 +146,7 @@ export class Reports implements JobRecorder {
     }
   }
 
-  async #write(ending: EndingJob): Promise<void> {
+  async #write(ending: EndedAct): Promise<void> {
     const { files, identity, log } = this.#o;
     const { report, pictures } = await this.#reportOf(ending);
     const { reportId } = report;
@@ -146,7 +161,7 @@ export class Reports implements JobRecorder {
     });
   }
 
-  async #reportOf(ending: EndingJob) {
+  async #reportOf(ending: EndedAct) {
     const { files, clock } = this.#o;
     const { job } = ending;
     const kind = reportKindOf(job.kind)!;
@@ -180,6 +195,7 @@ export class Reports implements JobRecorder {
       ...{ attempts, sources, warnings: [...(failover?.warnings ?? [])] },
       ...(ownRun ? { plan: planPart(ownRun, await this.#ofMachines(ownRun)) } : {}),
       ...(kind === 'cede' && job.result ? { outcome: job.result as Record<string, unknown> } : {}),
+      ...(kind === 'adopt' ? { outcome: { isAtHome: found?.home?.record.adopted !== undefined } } : {}),
       missing: [
         ...missing,
         ...(kind === 'plan' && !ownRun ? ['the run of the plan, whose record is gone'] : []),
@@ -194,7 +210,7 @@ export class Reports implements JobRecorder {
     return { siteId, name, signingKey };
   }
 
-  #requestOf({ job, intent }: EndingJob, run: PlanRun | undefined, kind: ReportKind): Report['request'] {
+  #requestOf({ job, intent }: EndedAct, run: PlanRun | undefined, kind: ReportKind): Report['request'] {
     const [entry] = this.#o.audit.list({ before: intent + 1, limit: 1 });
     const { actor, createdAtMs, startedAtMs, endedAtMs, args } = job;
     return {
@@ -211,7 +227,9 @@ export class Reports implements JobRecorder {
   }
 
   #rightOf({ home, replica }: ReturnType<Inventory['all']>[number]): Report['right'] {
-    const held = home && replica?.record.adopted === undefined ? home.right.tenure : undefined;
+    // A machine that has gone elsewhere and comes back as a replica is what the replica says; one that was adopted speaks for itself.
+    const isHome = home && (!replica || replica.record.adopted !== undefined);
+    const held = isHome ? home.right.tenure : undefined;
     const tenure = held ?? (replica && tenureAt(replica, this.#o.identity.siteId));
     if (!tenure) return undefined;
     return { epoch: tenure.claim.epoch, siteId: tenure.claim.siteId, state: tenure.state };

@@ -114,7 +114,8 @@ export class Site {
       ...{ machines, inventory, links, events, audit, clock, log, jobs, target },
       ...{ failovers: works.failovers, acts: this.failovers },
     });
-    this.adoptions = new AdoptionActs({ ...works, inventory, audit, siteId: identity.siteId });
+    this.reports = new Reports({ ...tools, ...ground, inventory });
+    this.adoptions = new AdoptionActs({ ...tools, ...ground, ...works, inventory, reports: this.reports });
     this.plans = new RecoveryPlans({
       ...{ ...tools, inventory, audit, events, jobs, store: ground.plans, siteName: identity.name },
       ...{ failovers: this.failovers, handovers: this.handovers },
@@ -140,7 +141,6 @@ export class Site {
       ...{ replicas: ground.replicas, forwards },
       port: peerServer.address.port,
     });
-    this.reports = new Reports({ ...tools, ...ground, inventory });
     this.jobs = new Jobs({
       ...{ database, clock, random, log, events, audit, recorder: this.reports },
       handlers: {
@@ -171,6 +171,7 @@ export class Site {
     site.#open.defer(() => site.jobs.close());
     site.jobs.open();
     void site.reports.makeUp(site.jobs.ended());
+    void site.reports.ofAdoptions('started');
     site.#open.defer(() => site.#arrivals.close());
     const end = site.events.listen((event) => {
       if (event.event !== 'point' || event.change !== 'published' || event.pointId === undefined) return;

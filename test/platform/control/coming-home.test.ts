@@ -32,6 +32,11 @@ async function handedOver(from: TestApi, to: TestApi): Promise<string> {
   )) as FailoverReport;
   assert.equal(report.kind, 'planned');
   await to.call('failover.adopt', NOW);
+  const { reports } = await to.call('report.list', { query: { limit: '2' } });
+  assert.deepEqual(
+    reports.map(({ kind, verdict, about }) => `${kind} ${about} ${verdict}`),
+    ['adopt box passed', 'take box unproven'],
+  );
   return report.branchId!;
 }
 

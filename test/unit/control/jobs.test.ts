@@ -4,7 +4,13 @@ import { describe, it } from 'node:test';
 import { Audit } from '../../../src/control/audit.ts';
 import { openDatabase } from '../../../src/control/database.ts';
 import { EventHub } from '../../../src/control/event-hub.ts';
-import { type JobContext, type JobHandler, Jobs } from '../../../src/control/jobs.ts';
+import {
+  type EndingJob,
+  type JobContext,
+  type JobHandler,
+  type JobRecorder,
+  Jobs,
+} from '../../../src/control/jobs.ts';
 import { throwIfAborted } from '../../../src/lib/clock.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
@@ -36,12 +42,13 @@ async function jobsIn(t: CleanUp) {
         runs.push({ kind, context, finish: resolve, fail: reject });
       }),
   });
-  const open = () => {
+  const open = (recorder?: JobRecorder) => {
     const database = openDatabase(path);
     const audit = new Audit({ database, clock });
     const events = new EventHub();
     const jobs = new Jobs({
       ...{ database, clock, random: systemRandom, log: silentLog, events, audit },
+      ...(recorder ? { recorder } : {}),
       handlers: {
         'point.create': handler('point.create', true),
         'point.verify': handler('point.verify', true),
@@ -98,6 +105,55 @@ describe('jobs', () => {
     );
     assert.equal(clock.pending, 0);
     await close();
+  });
+
+  it('F9 of which something is kept have ended only when it is kept, also when the process ends in between', async (t) => {
+    const { clock, runs, open } = await jobsIn(t);
+    const kept: EndingJob[] = [];
+    const keeping = Promise.withResolvers<void>();
+    const began = Promise.withResolvers<void>();
+    const recorder = (record: JobRecorder['record']): JobRecorder => ({
+      wants: (kind) => kind === 'failover.test',
+      record,
+    });
+    const first = open(
+      recorder(() => {
+        began.resolve();
+        return keeping.promise;
+      }),
+    );
+    const { jobId } = first.jobs.start(TEST);
+    runs[0]!.context.progress({ step: 'booting' });
+    clock.advance(5);
+    runs[0]!.finish({ verdict: 'passed' });
+    await began.promise;
+    const before = first.jobs.get(jobId);
+    assert.deepEqual([before.state, before.result, before.endedAtMs], ['running', undefined, undefined]);
+    const endedAtMs = clock.wallMs();
+    // The process dies here; its work is not begun once more, and it ended when it ended.
+    clock.advance(1000);
+    const second = open(
+      recorder(async (ending) => {
+        kept.push(ending);
+      }),
+    );
+    const ended = await second.jobs.waitFor(jobId, 1000, new AbortController().signal);
+    assert.deepEqual(
+      [ended.state, ended.result, ended.endedAtMs],
+      ['done', { verdict: 'passed' }, endedAtMs],
+    );
+    assert.equal(runs.length, 1);
+    assert.deepEqual(
+      kept.map(({ job }) => [job.jobId, job.state, job.result, job.endedAtMs]),
+      [[jobId, 'done', { verdict: 'passed' }, endedAtMs]],
+    );
+    assert.deepEqual(
+      second.jobs.ended().map(({ job, intent }) => [job.jobId, intent]),
+      [[jobId, 1]],
+    );
+    await second.close();
+    keeping.resolve();
+    await first.close();
   });
 
   it('that fail say with which code', async (t) => {
