@@ -1,6 +1,6 @@
 /** Reports of real failovers, tests and plan runs: written, exported, verified away from the site, and found out when they were changed. */
 import assert from 'node:assert/strict';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type {
@@ -219,5 +219,26 @@ describe('a report', { timeout: 300_000 }, () => {
     const stored = join(away.dataDirectory, 'reports', `${job.jobId}.json`);
     await writeFile(stored, (await readFile(stored, 'utf8')).replace('"kind": "test"', '"kind": "take"'));
     await assert.rejects(reportOf(again, job), { code: 'REPORT_DAMAGED' });
+
+    // Where nothing can be written a test ends all the same, people are told, and nothing is forgotten.
+    const reports = join(away.dataDirectory, 'reports');
+    const quick = {
+      ...of,
+      body: { probes: [{ kind: 'serial' as const, pattern: 'never said', limitMs: 1 }] },
+    };
+    const alerts = async () => (await again.call('alert.list', {})).map(({ code }) => code);
+    await rename(reports, `${reports}.elsewhere`);
+    const unwritten = await again.call('failover.test', quick);
+    await resultOf(again, unwritten);
+    assert.ok((await alerts()).includes('REPORT_NOT_WRITTEN'));
+    await assert.rejects(reportOf(again, unwritten), { code: 'REPORT_UNKNOWN' });
+    await rename(`${reports}.elsewhere`, reports);
+    const next = await again.call('failover.test', quick);
+    await resultOf(again, next);
+    for (const one of [unwritten, next]) {
+      const { verdict, attempts } = await reportOf(again, one);
+      assert.deepEqual([verdict, attempts.map((attempt) => attempt.verdict)], ['failed', ['failed']]);
+    }
+    assert.ok(!(await alerts()).includes('REPORT_NOT_WRITTEN'));
   });
 });
