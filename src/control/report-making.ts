@@ -132,16 +132,35 @@ export function lossOf(
   };
 }
 
+/** What is known of the report of one machine of a run. */
+export interface MachineReport {
+  readonly named: { readonly reportId: string; readonly sha256: string };
+  readonly rpo: Report['rpo'];
+}
+
+/** Of a run that brought machines up: until the last one was up, and the most that one of them lacks. */
+export function planFigures(
+  { request, steps, startedAtMs }: PlanRun,
+  reports: ReadonlyMap<string, MachineReport>,
+): Pick<Report, 'rpo' | 'rtoMs'> {
+  const up = steps.filter(({ state }) => state === 'done');
+  if (request.mode === 'cede' || up.length === 0) return {};
+  const lastMs = Math.max(...up.map(({ endedAtMs = startedAtMs }) => endedAtMs));
+  const losses = up.flatMap(({ jobId }) => reports.get(jobId ?? '')?.rpo ?? []);
+  const [most] = losses.toSorted((a, b) => b.ms - a.ms);
+  return { rtoMs: Math.max(0, lastMs - startedAtMs), ...(most ? { rpo: most } : {}) };
+}
+
 /** The run of a plan, with what each of its machines has left of its own. */
 export function planPart(
   run: PlanRun,
-  reportOf: (jobId: string) => { readonly reportId: string; readonly sha256: string } | undefined,
+  reports: ReadonlyMap<string, MachineReport>,
 ): NonNullable<Report['plan']> {
   return {
     ...{ name: run.document.plan, runId: run.runId, mode: run.request.mode },
     documentSha256: sha256(canonicalJson(run.document as unknown as Json)),
     steps: run.steps.map(({ machine, state, beganAtMs, endedAtMs, reason, sequence, branchId, jobId }) => {
-      const report = jobId === undefined ? undefined : reportOf(jobId);
+      const report = reports.get(jobId ?? '')?.named;
       return {
         ...{ machine, state },
         ...(beganAtMs === undefined ? {} : { beganAtMs }),

@@ -31,6 +31,8 @@ import {
   confirmationsOf,
   failoverResultOf,
   lossOf,
+  type MachineReport,
+  planFigures,
   planPart,
   reportKindOf,
   timelineOf,
@@ -175,7 +177,10 @@ export class Reports implements JobRecorder {
     const { attempts, pictures, missing, sources } = evidence;
     const verdict = verdictOf(job, ownRun);
     const commandAtMs = failover?.startedAtMs ?? job.createdAtMs;
-    const rpo = lossOf(kind, verdict, { commandAtMs, point: attempts.at(-1)?.point });
+    const ofMachines = ownRun ? await this.#ofMachines(ownRun) : undefined;
+    const ofPlan = ownRun && ofMachines ? planFigures(ownRun, ofMachines) : undefined;
+    const rpo = ofPlan ? ofPlan.rpo : lossOf(kind, verdict, { commandAtMs, point: attempts.at(-1)?.point });
+    const rtoMs = ofPlan ? ofPlan.rtoMs : failover?.rtoMs;
     const accelerator = failover?.accelerator;
     const versions = { ...(await hostVersions()), ...(accelerator ? { accelerator } : {}) };
     const right = found && this.#rightOf(found);
@@ -188,12 +193,12 @@ export class Reports implements JobRecorder {
       ...(job.failure ? { failure: failureWords(job.failure) } : {}),
       timeline: timelineOf(ending, failover, ownRun),
       ...(rpo ? { rpo } : {}),
-      ...(typeof failover?.rtoMs === 'number' ? { rtoMs: failover.rtoMs } : {}),
+      ...(typeof rtoMs === 'number' ? { rtoMs } : {}),
       ...(failover ? { chosenBy: failover.chosenBy } : {}),
       ...(failover?.branchId ? { branchId: failover.branchId } : {}),
       ...(right ? { right } : {}),
       ...{ attempts, sources, warnings: [...(failover?.warnings ?? [])] },
-      ...(ownRun ? { plan: planPart(ownRun, await this.#ofMachines(ownRun)) } : {}),
+      ...(ownRun && ofMachines ? { plan: planPart(ownRun, ofMachines) } : {}),
       ...(kind === 'cede' && job.result ? { outcome: job.result as Record<string, unknown> } : {}),
       ...(kind === 'adopt' ? { outcome: { isAtHome: found?.home?.record.adopted !== undefined } } : {}),
       missing: [
@@ -237,13 +242,13 @@ export class Reports implements JobRecorder {
 
   /** The reports of the machines of a run: their jobs have ended before. */
   async #ofMachines({ steps }: PlanRun) {
-    const known = new Map<string, { readonly reportId: string; readonly sha256: string }>();
+    const known = new Map<string, MachineReport>();
     for (const { jobId } of steps) {
       if (jobId === undefined || !this.#ids.has(jobId)) continue;
       const { report } = decodeRecord(REPORT, await this.#bytes(jobId), jobId);
-      known.set(jobId, { reportId: jobId, sha256: reportDigest(report) });
+      known.set(jobId, { named: { reportId: jobId, sha256: reportDigest(report) }, rpo: report.rpo });
     }
-    return (jobId: string) => known.get(jobId);
+    return known;
   }
 
   /** The newest first, and none that is newer than, or is, `before`. */

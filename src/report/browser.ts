@@ -38,7 +38,7 @@ export async function findBrowser(named: string | undefined, searchPath: string)
 
 /**
  * A page as PDF, printed by a browser that runs for this alone: a process of its own with a profile of its own in `scratchDirectory`, and an end
- * after a minute. As root it runs in network and process namespaces of its own, so that there is no network to be reached and nothing of it is left.
+ * after a minute. As root, where that is allowed, it runs in network and process namespaces of its own, so that there is no network to be reached and nothing of it is left.
  * Throws REPORT_NOT_PRINTED; the scratch files are gone in any case.
  */
 export async function printPdf(
@@ -62,7 +62,8 @@ export async function printPdf(
     } finally {
       await handle.close();
     }
-    const [command, ...args] = commandOf(o.browser, { directory, page, print });
+    const shell = await isolatingShell();
+    const [command, ...args] = [...shell, ...commandOf(o.browser, { directory, page, print })];
     const late = () =>
       reportFailure('REPORT_NOT_PRINTED', `${o.browser} was not done after ${limitMs / 1000} s`);
     await withTimeout(
@@ -86,10 +87,7 @@ function commandOf(
   browser: string,
   { directory, page, print }: { readonly directory: string; readonly page: string; readonly print: string },
 ): string[] {
-  const isRoot = userInfo().uid === 0;
   return [
-    // When the outermost process is ended, the kernel ends all that are in the namespace with it.
-    ...(isRoot ? ['unshare', '--net', '--pid', '--fork', '--kill-child', '--mount-proc'] : []),
     ...[browser, '--headless', '--disable-gpu', '--disable-quic', '--no-first-run', '--no-pdf-header-footer'],
     ...[
       '--disable-background-networking',
@@ -103,7 +101,29 @@ function commandOf(
       `--user-data-dir=${join(directory, 'profile')}`,
     ],
     // Chromium's own sandbox refuses to be root's. What is printed is our own page, which has no script and a policy that admits none.
-    ...(isRoot ? ['--no-sandbox'] : []),
+    ...(isRoot() ? ['--no-sandbox'] : []),
     ...[`--print-to-pdf=${print}`, `file://${page}`],
   ];
+}
+
+const NAMESPACES = ['unshare', '--net', '--pid', '--fork', '--kill-child', '--mount-proc'];
+
+/**
+ * What root puts before a program so that it has no network, and ends with all its children when it is killed. Nothing where this root may not
+ * make namespaces (in many containers): the policy of the page and the resolver's rule remain.
+ */
+async function isolatingShell(): Promise<readonly string[]> {
+  if (!isRoot()) return [];
+  const [command, ...args] = NAMESPACES;
+  try {
+    await runCommand(command!, [...args, 'true']);
+    return NAMESPACES;
+  } catch (error) {
+    if (!isFailure(error, 'PROCESS_FAILED', 'TOOL_MISSING')) throw error;
+    return [];
+  }
+}
+
+function isRoot(): boolean {
+  return userInfo().uid === 0;
 }

@@ -60,13 +60,13 @@ export function reportInHtml(text: string): Buffer | undefined {
   return found ? Buffer.from(found[1]!, 'base64') : undefined;
 }
 
-function figuresOf({ rpo, rtoMs, request, attempts, kind }: Report): Markup {
+function figuresOf({ rpo, rtoMs, request, attempts, kind, plan }: Report): Markup {
   const point = attempts.at(-1)?.point;
-  const isTest = kind === 'test';
+  const isTest = kind === 'test' || plan?.mode === 'test';
   return html`<dl class="figures">${[
     rtoMs === undefined
       ? NOTHING
-      : html`<div><dt>RTO measured</dt><dd>${formatDuration(rtoMs)}</dd><dd class="note">from the command to the last answer of the guest</dd></div>`,
+      : html`<div><dt>RTO measured</dt><dd>${formatDuration(rtoMs)}</dd><dd class="note">from the command ${kind === 'plan' ? 'until the last machine was up, with all that was waited for' : 'to the last answer of the guest'}</dd></div>`,
     rpo === undefined
       ? NOTHING
       : html`<div><dt>${isTest ? 'RPO, had it been real' : 'RPO'}</dt><dd>${rpo.basis === 'nothing-lost' ? '0' : formatDuration(rpo.ms)}</dd><dd class="note">${rpoNote(rpo)}</dd></div>`,
@@ -153,7 +153,7 @@ function confirmationsOf({ confirmations }: Report): Markup {
 <table><thead><tr><th scope="col">Who</th><th scope="col">When</th><th scope="col">Said that</th></tr></thead><tbody>
 ${confirmations.map(({ what, by, atMs, machine, question }) => {
   const about = [machine, question && `asked: ${question}`].filter((part) => part !== undefined).join('; ');
-  return html`<tr><th scope="row">${by}</th><td>${atMs === undefined ? 'not recorded' : utc(atMs)}</td><td>${SAID[what]}${about === '' ? '' : ` (${about})`}</td></tr>
+  return html`<tr><th scope="row">${by}</th><td class="time">${atMs === undefined ? 'not recorded' : utc(atMs)}</td><td>${SAID[what]}${about === '' ? '' : ` (${about})`}</td></tr>
 `;
 })}</tbody></table></section>
 `;
@@ -176,7 +176,7 @@ ${plan.steps.map((step) => {
     report === undefined
       ? 'none'
       : html`<code>${report.reportId}</code>, SHA-256 <code>${report.sha256}</code>`;
-  return html`<tr><th scope="row">${machine}</th><td class="${state === 'done' ? 'good' : 'bad'}">${[state, ...said].join('; ')}</td><td>${beganAtMs === undefined ? '' : utc(beganAtMs)}</td><td class="number">${took}</td><td>${own}</td></tr>
+  return html`<tr><th scope="row">${machine}</th><td class="${state === 'done' ? 'good' : 'bad'}">${[state, ...said].join('; ')}</td><td class="time">${beganAtMs === undefined ? '' : utc(beganAtMs)}</td><td class="number">${took}</td><td>${own}</td></tr>
 `;
 })}</tbody></table></section>
 `;

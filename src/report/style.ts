@@ -23,7 +23,7 @@ dl.facts dt { color: var(--faint); } dl.facts dd { margin: 0; }
 table { border-collapse: collapse; width: 100%; margin: .5rem 0 1rem; font-size: .92rem; }
 caption { text-align: left; color: var(--faint); font-size: .85rem; padding-bottom: .25rem; }
 th, td { text-align: left; vertical-align: top; padding: .3rem .6rem .3rem 0; border-bottom: 1px solid var(--line); }
-thead th { border-bottom: 2px solid var(--line); } tbody th { font-weight: 600; } tr { break-inside: avoid; }
+thead th { border-bottom: 2px solid var(--line); overflow-wrap: normal; } .time { white-space: nowrap; } tbody th { font-weight: 600; } tr { break-inside: avoid; }
 .number { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 figure { margin: .75rem 0; break-inside: avoid; } figcaption { color: var(--faint); font-size: .85rem; }
 figure img { display: block; max-width: 100%; height: auto; border: 1px solid var(--line); image-rendering: auto; }

@@ -50,10 +50,14 @@ function whatHappened(report: Report): string {
   return `At the word of ${by}, point ${point?.sequence ?? '?'} of ${name} ${how} at site ${site.name}${tries}, ${answer}.`;
 }
 
-function figures({ rtoMs, rpo, kind }: Report): string {
+function figures({ rtoMs, rpo, kind, plan }: Report): string {
   const parts = [
-    ...(rtoMs === undefined ? [] : [`it took ${formatDuration(rtoMs)} from the command to the last answer`]),
-    ...(rpo === undefined ? [] : [lossText(rpo, kind)]),
+    ...(rtoMs === undefined
+      ? []
+      : [
+          `it took ${formatDuration(rtoMs)} from the command ${plan ? 'until the last machine was up' : 'to the last answer'}`,
+        ]),
+    ...(rpo === undefined ? [] : [lossText(rpo, plan?.mode === 'test' ? 'test' : kind)]),
   ];
   return parts.length === 0 ? '' : `${parts.join('; ').replace(/^./, (first) => first.toUpperCase())}.`;
 }

@@ -32,7 +32,7 @@ ${bars}<line x1="${LABEL_WIDTH}" y1="${axis}" x2="${WIDTH - 90}" y2="${axis}"/><
 ${entries.map(
   (
     entry,
-  ) => html`<tr><th scope="row">${labelOf(entry, Number.POSITIVE_INFINITY)}</th><td>${utc(entry.beganAtMs)}</td><td class="number">${formatDuration(entry.beganAtMs - firstMs)}</td><td class="number">${formatDuration(entry.durationMs)}</td></tr>
+  ) => html`<tr><th scope="row">${labelOf(entry, Number.POSITIVE_INFINITY)}</th><td class="time">${utc(entry.beganAtMs)}</td><td class="number">${formatDuration(entry.beganAtMs - firstMs)}</td><td class="number">${formatDuration(entry.durationMs)}</td></tr>
 `,
 )}</tbody></table></section>
 `;

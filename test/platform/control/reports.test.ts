@@ -113,6 +113,7 @@ describe('a report', { timeout: 300_000 }, () => {
     const run = (await resultOf(awayApi, running.job)) as PlanRun;
     const plan = await reportOf(awayApi, running.job);
     assert.deepEqual([plan.kind, plan.verdict, plan.plan!.runId], ['plan', 'partly', runId]);
+    assert.ok(plan.rtoMs! > 0 && plan.rpo!.ms > 0, JSON.stringify([plan.rtoMs, plan.rpo]));
     const approval = plan.confirmations.find(({ what }) => what === 'approval')!;
     assert.deepEqual([approval.machine, approval.question], ['web', 'Is the shop closed?']);
     assert.ok(approval.atMs! >= plan.request.askedAtMs && approval.atMs! <= plan.request.endedAtMs);
