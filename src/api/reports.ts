@@ -10,9 +10,10 @@ const Said = Type.String({ maxLength: 4000 });
 /** A record that a site has signed, as it was stored beside the point. */
 const Signed = { keyId: Type.String({ maxLength: 64 }), signature: Type.String({ maxLength: 200 }) };
 
-/** What a report is about. `restart`: a branch that was booted again; `forward`: one that went forward to a later point. */
+/** What a report is about. `drill`: a test that the site did by itself, or for a person, to prove a point. `restart`: a branch that was booted again; `forward`: one that went forward to a later point. */
 export const ReportKind = Type.Union([
   Type.Literal('test'),
+  Type.Literal('drill'),
   Type.Literal('unplanned'),
   Type.Literal('take'),
   Type.Literal('cede'),

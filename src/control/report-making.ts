@@ -5,8 +5,10 @@ import { sha256 } from '../report/index.ts';
 import type { EndedAct } from './report-adoptions.ts';
 import { cut } from './report-evidence.ts';
 
-const KINDS: Readonly<Partial<Record<EndedAct['job']['kind'], ReportKind>>> = {
+/** By the kinds of jobs, also of those that not every version has. */
+const KINDS: Readonly<Record<string, ReportKind>> = {
   'failover.test': 'test',
+  'drill.run': 'drill',
   'failover.start': 'unplanned',
   'failover.take': 'take',
   'failover.cede': 'cede',
@@ -17,7 +19,7 @@ const KINDS: Readonly<Partial<Record<EndedAct['job']['kind'], ReportKind>>> = {
 };
 
 /** What a job leaves a report of; undefined: of nothing. */
-export function reportKindOf(kind: EndedAct['job']['kind']): ReportKind | undefined {
+export function reportKindOf(kind: string): ReportKind | undefined {
   return KINDS[kind];
 }
 
@@ -124,7 +126,7 @@ export function lossOf(
 ): Report['rpo'] {
   if (verdict !== 'passed' && verdict !== 'unproven') return undefined;
   if (kind === 'cede' || kind === 'take') return { ms: 0, basis: 'nothing-lost' };
-  if ((kind !== 'test' && kind !== 'unplanned') || !o.point) return undefined;
+  if (!(kind === 'test' || kind === 'drill' || kind === 'unplanned') || !o.point) return undefined;
   const { cutAtMs, skewMs } = o.point;
   return {
     ...{ ms: Math.max(0, o.commandAtMs - cutAtMs), basis: 'age' },

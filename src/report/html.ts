@@ -5,7 +5,7 @@ import { attemptsOf } from './attempts.ts';
 import { html, type Markup, NOTHING, utc } from './markup.ts';
 import { reportDigest } from './record.ts';
 import { STYLE } from './style.ts';
-import { summaryOf, titleOf } from './summary.ts';
+import { isRehearsal, summaryOf, titleOf } from './summary.ts';
 import { timelineOf } from './timeline.ts';
 
 const VERDICTS: Readonly<Record<ReportVerdict, { readonly tone: string; readonly text: string }>> = {
@@ -60,9 +60,10 @@ export function reportInHtml(text: string): Buffer | undefined {
   return found ? Buffer.from(found[1]!, 'base64') : undefined;
 }
 
-function figuresOf({ rpo, rtoMs, request, attempts, kind, plan }: Report): Markup {
+function figuresOf(report: Report): Markup {
+  const { rpo, rtoMs, request, attempts, kind } = report;
   const point = attempts.at(-1)?.point;
-  const isTest = kind === 'test' || plan?.mode === 'test';
+  const isTest = isRehearsal(report);
   return html`<dl class="figures">${[
     rtoMs === undefined
       ? NOTHING

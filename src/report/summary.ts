@@ -3,6 +3,7 @@ import { formatDuration } from '../lib/duration-text.ts';
 
 const TITLES: Readonly<Record<ReportKind, string>> = {
   test: 'Test failover',
+  drill: 'Drill',
   unplanned: 'Unplanned failover',
   take: 'Planned failover, taken over',
   cede: 'Planned failover, handed over',
@@ -40,31 +41,32 @@ function whatHappened(report: Report): string {
     return `${by} made what a failover had brought up the machine ${name} itself, at home at site ${site.name} from then on.`;
   const point = attempts.at(-1)?.point;
   const tries = attempts.length === 1 ? '' : `, after ${attempts.length - 1} that did not come up`;
-  const how = kind === 'test' ? 'was booted in isolation' : 'was booted';
+  const how = isRehearsal(report) ? 'was booted in isolation' : 'was booted';
   const answer = {
     passed: 'and the guest answered all that it was asked',
     unproven: 'and nothing was asked of the guest',
     failed: 'and did not come up as it should',
     partly: '',
   }[verdict];
-  return `At the word of ${by}, point ${point?.sequence ?? '?'} of ${name} ${how} at site ${site.name}${tries}, ${answer}.`;
+  return `${by === 'site' ? 'By itself, without being asked' : `At the word of ${by}`}: point ${point?.sequence ?? '?'} of ${name} ${how} at site ${site.name}${tries}, ${answer}.`;
 }
 
-function figures({ rtoMs, rpo, kind, plan }: Report): string {
+function figures(report: Report): string {
+  const { rtoMs, rpo, plan } = report;
   const parts = [
     ...(rtoMs === undefined
       ? []
       : [
           `it took ${formatDuration(rtoMs)} from the command ${plan ? 'until the last machine was up' : 'to the last answer'}`,
         ]),
-    ...(rpo === undefined ? [] : [lossText(rpo, plan?.mode === 'test' ? 'test' : kind)]),
+    ...(rpo === undefined ? [] : [lossText(rpo, isRehearsal(report))]),
   ];
   return parts.length === 0 ? '' : `${parts.join('; ').replace(/^./, (first) => first.toUpperCase())}.`;
 }
 
-function lossText({ basis, ms }: NonNullable<Report['rpo']>, kind: ReportKind): string {
+function lossText({ basis, ms }: NonNullable<Report['rpo']>, isRehearsed: boolean): string {
   if (basis === 'nothing-lost') return 'nothing that the machine wrote is missing';
-  return kind === 'test'
+  return isRehearsed
     ? `what was written in the last ${formatDuration(ms)} before would have been missing`
     : `what was written in the last ${formatDuration(ms)} before is missing at most`;
 }
@@ -72,4 +74,9 @@ function lossText({ basis, ms }: NonNullable<Report['rpo']>, kind: ReportKind): 
 function whoSaid({ confirmations }: Report): string {
   const word = confirmations.find(({ what }) => what === 'other-side-down');
   return word ? `${word.by} confirmed that the other site was down.` : '';
+}
+
+/** Nothing was failed over: it was booted in isolation, to see whether it comes up. */
+export function isRehearsal({ kind, plan }: Pick<Report, 'kind' | 'plan'>): boolean {
+  return kind === 'test' || kind === 'drill' || plan?.mode === 'test';
 }

@@ -26,6 +26,8 @@ async function isHandedOver(site: TestSite, api: TestApi): Promise<void> {
 /** The machine goes from one site to the other, and is at home there. Returns the branch that it was. */
 async function handedOver(from: TestApi, to: TestApi): Promise<string> {
   await resultOf(from, await from.call('failover.cede', NOW));
+  const [ceded] = (await from.call('report.list', { query: { limit: '1' } })).reports;
+  assert.deepEqual([ceded!.kind, ceded!.verdict, ceded!.rpoMs], ['cede', 'passed', 0]);
   const report = (await resultOf(
     to,
     await to.call('failover.take', { ...BOX, body: { probes: [] } }),

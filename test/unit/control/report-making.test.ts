@@ -1,0 +1,105 @@
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { AuditView, JobView, PlanRun } from '../../../src/api/index.ts';
+import { endedAdoptions } from '../../../src/control/report-adoptions.ts';
+import {
+  lossOf,
+  planFigures,
+  reportKindOf,
+  timelineOf,
+  verdictOf,
+} from '../../../src/control/report-making.ts';
+
+const ID = '01jh2v0m8v7d6e5f4g3h2j1k0m';
+const BRANCH = '01jh2v0m8v7d6e5f4g3h2j1k0n';
+
+function entry(sequence: number, o: Partial<AuditView>): AuditView {
+  return {
+    ...{ sequence, atMs: sequence * 100, actor: 'operator:default', act: 'failover.adopt' },
+    ...{ phase: 'intent', subject: 'm', details: { branchId: BRANCH, reportId: ID }, hash: '0' },
+    ...o,
+  };
+}
+
+function adoptions(entries: readonly AuditView[], when: 'started' | 'running') {
+  return endedAdoptions({ list: () => [...entries] }, when).map(({ job, intent }) => [
+    ...[job.jobId, intent, job.state, job.failure?.code, job.createdAtMs, job.endedAtMs],
+  ]);
+}
+
+describe('what a report is made of', () => {
+  it('F9 of an adoption: the audit log, also of one that nobody saw to its end', () => {
+    const done = entry(9, { phase: 'done', intent: 7, details: {} });
+    const failed = entry(9, { phase: 'failed', intent: 7, details: { code: 'FAILOVER_FENCED' } });
+    const begun = entry(7, {});
+    assert.deepEqual(adoptions([done, begun], 'running'), [[ID, 7, 'done', undefined, 700, 900]]);
+    assert.deepEqual(adoptions([failed, begun], 'running'), [[ID, 7, 'failed', 'ADOPTION_FAILED', 700, 900]]);
+    // While the site runs it is under way; after a start nobody carries it out any more.
+    assert.deepEqual(adoptions([begun], 'running'), []);
+    assert.deepEqual(adoptions([begun], 'started'), [[ID, 7, 'failed', 'JOB_INTERRUPTED', 700, 700]]);
+    // From before there were reports, or of something else.
+    assert.deepEqual(adoptions([entry(7, { details: { branchId: BRANCH } })], 'started'), []);
+    assert.deepEqual(adoptions([entry(7, { act: 'failover.withdraw' })], 'started'), []);
+  });
+
+  it('F9 of what is lost: the age of the point at the command, nothing of what was handed over, and no word where nothing came up', () => {
+    const o = { commandAtMs: 10_000, point: { cutAtMs: 4_000, skewMs: -50 } };
+    assert.deepEqual(lossOf('unplanned', 'passed', o), { ms: 6_000, basis: 'age', skewMs: -50 });
+    assert.deepEqual(lossOf('test', 'unproven', o)!.ms, 6_000);
+    assert.deepEqual(lossOf('take', 'passed', o), { ms: 0, basis: 'nothing-lost' });
+    assert.deepEqual(lossOf('cede', 'passed', { commandAtMs: 0 }), { ms: 0, basis: 'nothing-lost' });
+    for (const verdict of ['failed', 'cancelled', 'interrupted'] as const)
+      assert.equal(lossOf('unplanned', verdict, o), undefined);
+    assert.equal(lossOf('restart', 'passed', o), undefined);
+    // A clock that was put back makes no point younger than now.
+    assert.equal(lossOf('unplanned', 'passed', { commandAtMs: 1, point: { cutAtMs: 2 } })!.ms, 0);
+  });
+
+  it('F9 of a plan: until the last machine was up, and what the one lacks that lacks most', () => {
+    const run = {
+      ...{ runId: ID, actor: 'a', request: { mode: 'unplanned' }, startedAtMs: 1_000 },
+      document: { plan: 'shop', machines: { db: {} } },
+      steps: [
+        { machine: 'db', machineId: 'd', state: 'done', jobId: ID, endedAtMs: 3_000 },
+        { machine: 'web', machineId: 'w', state: 'done', jobId: BRANCH, endedAtMs: 5_000 },
+        { machine: 'mail', machineId: '', state: 'failed', endedAtMs: 9_000 },
+      ],
+    } as PlanRun;
+    const named = { reportId: ID, sha256: '0' };
+    const loss = (ms: number) => ({ named, rpo: { ms, basis: 'age' as const } });
+    const figures = planFigures(
+      run,
+      new Map([
+        [ID, loss(70)],
+        [BRANCH, loss(20)],
+      ]),
+    );
+    assert.deepEqual(figures, { rtoMs: 4_000, rpo: { ms: 70, basis: 'age' } });
+    assert.deepEqual(planFigures({ ...run, request: { mode: 'cede' } }, new Map()), {});
+    assert.deepEqual(planFigures({ ...run, steps: [] }, new Map()), {});
+  });
+
+  it('F9 of a job: its own steps one after the other, and how it ended', () => {
+    const job: JobView = {
+      ...{ jobId: ID, kind: 'failover.cede', state: 'done', machineId: 'm', args: {}, actor: 'a' },
+      ...{ createdAtMs: 100, endedAtMs: 900, progress: {} },
+    };
+    const kinds = ['failover.test', 'drill.run', 'failover.adopt', 'failover.stop', 'point.create'];
+    assert.deepEqual(kinds.map(reportKindOf), ['test', 'drill', 'adopt', undefined, undefined]);
+    const steps = [
+      { step: 'shutting the guest down', beganAtMs: 200 },
+      { step: 'telling the other site', beganAtMs: 650 },
+    ];
+    assert.deepEqual(
+      timelineOf({ job, steps }, undefined, undefined).map(({ name, durationMs }) => [name, durationMs]),
+      [
+        ['shutting the guest down', 450],
+        ['telling the other site', 250],
+      ],
+    );
+    assert.equal(verdictOf(job, undefined), 'passed');
+    assert.equal(verdictOf({ ...job, result: { verdict: 'unproven' } }, undefined), 'unproven');
+    assert.equal(verdictOf({ ...job, state: 'cancelled' }, undefined), 'cancelled');
+    assert.equal(verdictOf({ ...job, state: 'failed' }, undefined), 'failed');
+  });
+});
