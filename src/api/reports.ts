@@ -43,6 +43,8 @@ const Confirmation = Type.Object({
   what: Type.Union([
     /** That the other site is down. */
     Type.Literal('other-side-down'),
+    /** In its place: two of three sites have voted that the machine may run here. */
+    Type.Literal('votes'),
     /** That the guest's power may be cut. */
     Type.Literal('power-off'),
     /** What a plan asks before a machine starts. */

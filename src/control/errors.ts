@@ -174,28 +174,6 @@ export const CONTROL_ERRORS = {
     remedy:
       'Look how far it is with `warmsite plan runs`; end it with `warmsite job cancel` if it is not to go on.',
   },
-  ADOPTION_FAILED: {
-    kind: 'refused',
-    retry: 'never',
-    remedy: 'Look the code up in docs/errors.md: nothing was changed, and the branch is what it was.',
-  },
-  REPORT_UNKNOWN: {
-    kind: 'missing',
-    retry: 'never',
-    remedy: 'List the reports with `warmsite report list`.',
-  },
-  REPORT_DAMAGED: {
-    kind: 'corrupt',
-    retry: 'never',
-    remedy:
-      'The file was changed after it was signed: look who can write the data directory, and get the report from a copy of it. No other report is touched by that.',
-  },
-  REPORT_NOT_WRITTEN: {
-    kind: 'environment',
-    retry: 'later',
-    remedy:
-      'Make room on the disk of the data directory, or give the site the right to write there: the reports are written within a minute then, and when the site starts.',
-  },
   PLAN_RUN_UNKNOWN: {
     kind: 'missing',
     retry: 'never',

@@ -1,5 +1,6 @@
 import type { AuditView, JobView } from '../api/index.ts';
 import { isId } from '../lib/random.ts';
+import { reportFailure } from '../report/index.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { EndingJob, JobKind } from './jobs.ts';
@@ -44,5 +45,5 @@ function actOf(entry: AuditView, end: AuditView | undefined, jobId: string): End
 function failureOf(end: AuditView | undefined) {
   if (!end)
     return controlFailure('JOB_INTERRUPTED', 'the site process ended while the machine was being adopted');
-  return controlFailure('ADOPTION_FAILED', `it failed with ${String(end.details.code)}`);
+  return reportFailure('ADOPTION_FAILED', `it failed with ${String(end.details.code)}`);
 }

@@ -88,7 +88,7 @@ function sameStep(
 
 /** Upon whose word something was done: what the request holds, and what people said to a run of a plan. */
 export function confirmationsOf(
-  { kind, args, actor, createdAtMs }: EndedAct['job'],
+  { kind, args, actor, createdAtMs, result }: EndedAct['job'],
   about: {
     readonly run: PlanRun | undefined;
     readonly machine: string | undefined;
@@ -100,6 +100,8 @@ export function confirmationsOf(
   const down = { what: 'other-side-down' } as const;
   if (run?.request.confirmOtherSideDown) said.push({ ...down, by: run.actor, atMs: run.startedAtMs });
   else if (args.confirmOtherSideDown === true) said.push({ ...down, by: actor, atMs: createdAtMs });
+  if (args.askWitness === true && result !== undefined)
+    said.push({ what: 'votes', by: 'two of three sites' });
   if (kind === 'failover.cede' && args.powerOff === true)
     said.push({ what: 'power-off', by: actor, atMs: createdAtMs });
   const steps = run?.steps.filter((step) => isOwnRun || step.machine === machine) ?? [];

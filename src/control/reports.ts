@@ -14,12 +14,12 @@ import {
   isSound,
   REPORT,
   reportDigest,
+  reportFailure,
   signReport,
   verifyReport,
 } from '../report/index.ts';
 import { type AlertSink, failureOf } from './alerts.ts';
 import type { Audit } from './audit.ts';
-import { controlFailure } from './errors.ts';
 import type { Inventory } from './inventory.ts';
 import type { EndingJob, JobKind, JobRecorder } from './jobs.ts';
 import { confirmedKey, type Origins } from './origins.ts';
@@ -138,11 +138,7 @@ export class Reports implements JobRecorder {
       const jobs = [...this.#owed.keys()].join(', ');
       log.error('report.not-written', { jobs, reason: messageOf(error) });
       const said = `the reports of these jobs are not written yet: ${jobs}: ${messageOf(error)}`;
-      alerts.raise(
-        ALERT,
-        'critical',
-        controlFailure('REPORT_NOT_WRITTEN', said, { cause: failureOf(error) }),
-      );
+      alerts.raise(ALERT, 'critical', reportFailure('REPORT_NOT_WRITTEN', said, { cause: failureOf(error) }));
       this.#cancelAgain?.();
       this.#cancelAgain = clock.after(AGAIN_AFTER_MS, () => void this.#writing.run(() => this.#pay()));
     }
@@ -293,7 +289,7 @@ export class Reports implements JobRecorder {
     const said =
       wrong ?? (verification.signedBy === undefined ? 'it was signed with another key' : undefined);
     if (isSound(verification) && said === undefined) return bytes.toString('utf8');
-    throw controlFailure(
+    throw reportFailure(
       'REPORT_DAMAGED',
       `${this.#path(reportId)} is not what this site has signed: ${said}`,
     );
@@ -303,7 +299,7 @@ export class Reports implements JobRecorder {
     const path = this.#path(reportId);
     const bytes = isId(reportId) ? await readSmallFile(this.#o.files, path, DOCUMENT_BYTES_MAX) : undefined;
     if (bytes) return bytes;
-    throw controlFailure('REPORT_UNKNOWN', `this site has no report ${reportId}`);
+    throw reportFailure('REPORT_UNKNOWN', `this site has no report ${reportId}`);
   }
 
   #path(reportId: string): string {

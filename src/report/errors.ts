@@ -19,6 +19,28 @@ export const REPORT_ERRORS = {
     remedy:
       'Do not rely on this report: it is not what the site signed. Get it again from the site (`warmsite report export`) or from a backup of its `reports` directory.',
   },
+  ADOPTION_FAILED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Look the code up in docs/errors.md: nothing was changed, and the branch is what it was.',
+  },
+  REPORT_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy: 'List the reports with `warmsite report list`.',
+  },
+  REPORT_DAMAGED: {
+    kind: 'corrupt',
+    retry: 'never',
+    remedy:
+      'The file was changed after it was signed: look who can write the data directory, and get the report from a copy of it. No other report is touched by that.',
+  },
+  REPORT_NOT_WRITTEN: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'Make room on the disk of the data directory, or give the site the right to write there: the reports are written within a minute then, and when the site starts.',
+  },
 } as const satisfies ErrorCatalogue;
 
 export const reportFailure = failuresOf(REPORT_ERRORS);

@@ -144,6 +144,7 @@ function factList(facts: readonly (readonly [string, string | undefined])[]): Ma
 
 const SAID: Readonly<Record<Report['confirmations'][number]['what'], string>> = {
   'other-side-down': 'the other site is down, and the machine runs there no more',
+  votes: 'this site has the right to run the machine',
   'power-off': "the guest's power may be cut",
   approval: 'the machine may start',
 };

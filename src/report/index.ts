@@ -14,7 +14,7 @@
  * Relied on: Ed25519 and SHA-256 of OpenSSL; a browser of Chromium's kind for PDF alone. Format: docs/format.md, «Report».
  */
 export { findBrowser, printPdf } from './browser.ts';
-export { REPORT_ERRORS } from './errors.ts';
+export { REPORT_ERRORS, reportFailure } from './errors.ts';
 export { htmlOf } from './html.ts';
 export { keyOfPem, keysOfKit } from './keys.ts';
 export { REPORT, reportDigest, sha256, signReport } from './record.ts';

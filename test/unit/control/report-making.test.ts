@@ -3,6 +3,7 @@ import { describe, it } from 'node:test';
 import type { AuditView, JobView, PlanRun } from '../../../src/api/index.ts';
 import { endedAdoptions } from '../../../src/control/report-adoptions.ts';
 import {
+  confirmationsOf,
   lossOf,
   planFigures,
   reportKindOf,
@@ -96,6 +97,13 @@ describe('what a report is made of', () => {
         ['shutting the guest down', 450],
         ['telling the other site', 250],
       ],
+    );
+    const about = { run: undefined, machine: 'db', isOwnRun: false };
+    const started = { ...job, kind: 'failover.start' as const, args: { askWitness: true } };
+    assert.deepEqual(confirmationsOf(started, about), []);
+    assert.deepEqual(
+      confirmationsOf({ ...started, result: {} }, about).map(({ what }) => what),
+      ['votes'],
     );
     assert.equal(verdictOf(job, undefined), 'passed');
     assert.equal(verdictOf({ ...job, result: { verdict: 'unproven' } }, undefined), 'unproven');
