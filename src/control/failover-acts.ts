@@ -13,7 +13,6 @@ import type {
 } from '../api/index.ts';
 import { FAILOVER_ERRORS, type Failovers, type PointChoice } from '../failover/index.ts';
 import { failuresOf } from '../lib/errors.ts';
-import type { Claim } from '../recovery-point/index.ts';
 import { findBranch, type Replica } from '../replica/index.ts';
 import type { Audit } from './audit.ts';
 import type { Inventory } from './inventory.ts';
@@ -32,7 +31,7 @@ interface FailoverTools {
   readonly fences: Pick<ReplicaFences, 'look'>;
   readonly audit: Audit;
   readonly testRules: StoredTestRules;
-  readonly votes: Pick<LeaseVotes, 'need' | 'seek' | 'settled'>;
+  readonly votes: Pick<LeaseVotes, 'need' | 'seek' | 'held' | 'letGo'>;
 }
 
 /** So long a guest may take to shut down before its power is cut. */
@@ -208,16 +207,20 @@ export class FailoverActs {
     run: ({ machineId, args, signal, progress }) =>
       this.tended(machineId, (replica) => {
         progress({ step: 'failing over' });
-        const vote = (): Promise<Claim> => {
-          progress({ step: 'asking the witness' });
-          return this.#o.votes.seek(machineId, signal);
+        const voting = {
+          seek: () => {
+            progress({ step: 'asking the witness' });
+            return this.#o.votes.seek(machineId, signal);
+          },
+          held: () => this.#o.votes.held(replica),
+          letGo: () => this.#o.votes.letGo(machineId),
         };
         return this.#o.failovers.start(replica, choiceOf(args), {
           ...probesOf(args),
           ...networksOf(args),
           ...nameOf(args),
           // The request's schema admits nothing but true; the failover looks again.
-          ...(args.askWitness ? { vote } : { confirmedOtherSideDown: args.confirmOtherSideDown as true }),
+          ...(args.askWitness ? { voting } : { confirmedOtherSideDown: args.confirmOtherSideDown as true }),
           signal,
         });
       }),
@@ -296,7 +299,7 @@ export class FailoverActs {
     try {
       return await work(replica);
     } finally {
-      await this.#o.votes.settled(replica);
+      await this.#o.votes.held(replica);
       this.#o.keeper.tend(replica);
       this.#o.fences.look(replica);
     }

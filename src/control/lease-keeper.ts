@@ -33,6 +33,9 @@ const DRIFT = 0.01;
 const STOP_MS = 1_500;
 /** A lease is asked for again when this part of it has passed. */
 const RENEW_AFTER = 0.25;
+/** A lender that is silent for so long is asked once more. */
+const CALL_LIMIT_MS = 5_000;
+const GUARD_AGAIN_MS = 1_000;
 
 /** How a machine that runs by leases is doing. */
 export interface LeaseStanding {
@@ -97,7 +100,7 @@ export class LeaseKeeper {
 
   /** Has the machine lent before it starts. Throws LEASE_NOT_LENT. */
   async acquire(): Promise<void> {
-    await this.#renew();
+    await this.#renew(async () => undefined);
     // It may have heard meanwhile that somebody else holds it, which its start tells.
     if (this.#untilMs > this.#nowMs() || this.#machine.right.tenure.state !== 'holds') return;
     const { name } = this.#machine.record;
@@ -105,18 +108,22 @@ export class LeaseKeeper {
   }
 
   async #keep(): Promise<never> {
+    const { signal } = this.#stop;
     for (;;) {
       const { record, running } = this.#machine;
-      if (running && record.lease && this.#machine.right.tenure.state === 'holds') {
-        await this.#renew();
-        await this.#lendOn();
-        this.#tellPeople();
-        await this.#bell.wait(record.lease.leaseMs * RENEW_AFTER, this.#stop.signal);
-      } else {
+      if (!running || !record.lease || this.#machine.right.tenure.state !== 'holds') {
         this.#clearAlerts();
         if (!running) this.#forgetGuard();
-        await this.#bell.wait(Number.POSITIVE_INFINITY, this.#stop.signal);
+        await this.#bell.wait(Number.POSITIVE_INFINITY, signal);
+        continue;
       }
+      // The guard first: nobody hears that the machine runs by leases before there is one.
+      await this.#lendOn();
+      await this.#renew(() => this.#lendOn());
+      this.#tellPeople();
+      const untilOverMs = this.#untilMs - this.#nowMs();
+      const nextMs = record.lease.leaseMs * RENEW_AFTER;
+      await this.#bell.wait(untilOverMs > 0 ? Math.min(nextMs, untilOverMs + 50) : nextMs, signal);
     }
   }
 
@@ -126,65 +133,67 @@ export class LeaseKeeper {
     this.#guest = undefined;
   }
 
-  /** Asks both lenders at once, for no longer than it takes until the next time. */
-  async #renew(): Promise<void> {
-    await Promise.all(this.#lenders.map((siteId) => this.#renewAt(siteId)));
+  /** Asks both lenders at once, for no longer than it takes until the next time; `onLent` is called for each that lends, at once. */
+  async #renew(onLent: () => Promise<void>): Promise<void> {
+    await Promise.all(
+      this.#lenders.map(async (siteId) => {
+        if (await this.#renewAt(siteId)) await onLent();
+      }),
+    );
   }
 
-  async #renewAt(siteId: string): Promise<void> {
+  async #renewAt(siteId: string): Promise<boolean> {
     const { record, right } = this.#machine;
     const { bootClock, log } = this.#o;
     const { lease } = record;
     const { state, claim } = right.tenure;
-    if (!lease || state !== 'holds') return;
-    const timeoutMs = lease.leaseMs * RENEW_AFTER;
+    if (!lease || state !== 'holds') return false;
+    const { signal } = this.#stop;
+    const o = { timeoutMs: Math.min(lease.leaseMs * RENEW_AFTER, CALL_LIMIT_MS), signal };
     const sentMs = bootClock.monotonicMs();
     let answer: WireAnswer;
     try {
-      const { signal } = this.#stop;
-      answer = await askVoter(
-        this.#o.client(siteId),
-        this.#parties(lease),
-        { kind: 'renew', claim },
-        { timeoutMs, signal },
-      );
+      const ask = { kind: 'renew', claim } as const;
+      answer = await askVoter(this.#o.client(siteId), this.#parties(lease), ask, o);
     } catch (error) {
       if (!isFailure(error)) throw error;
-      if (!this.#stop.signal.aborted)
+      if (!signal.aborted)
         log.warn('lease.not-asked', { machine: record.name, siteId, reason: error.message });
-      return;
+      return false;
     }
     // Counted from before it was asked: the lender counts from after that, and so longer.
     if (answer.granted) this.#lent.set(siteId, { untilMs: sentMs + holderShareMs(lease.leaseMs), claim });
     else if (answer.isHeld && compareClaims(answer.entitled, claim) > 0) await right.hear(answer.entitled);
     else log.warn('lease.refused', { machine: record.name, siteId, reason: answer.why });
+    return answer.granted;
   }
 
-  /** Tells the guard, whoever has started it; one that is gone is started anew. */
+  /** Tells the guard, whoever has started it, what was lent to this process; one that is gone is started anew. */
   async #lendOn(): Promise<void> {
     const { audit, log } = this.#o;
-    const { machineId, name } = this.#machine.record;
+    const { machineId, name, dissolving } = this.#machine.record;
     const before = this.#guest;
     try {
       this.#guard ??= await this.#connected();
+      // What an earlier process was lent stands with the guard; a guest that stands still to change its files goes on when that is done.
+      if (this.#lent.size === 0 || dissolving === 'pivoting') return;
       this.#guest = await this.#guard.lend(this.#untilMs);
     } catch (error) {
       if (!isFailure(error)) throw error;
       this.#forgetGuard();
+      if (!this.#machine.running) return;
       log.error('lease.unguarded', { machine: name, reason: error.message });
       this.#o.alerts.raise(`lease-guard:${machineId}`, 'critical', error, machineId);
       // Soon again: until then nobody would stop it.
-      if (this.#machine.running) this.#o.clock.after(1_000, () => this.#bell.ring());
+      this.#o.clock.after(GUARD_AGAIN_MS, () => this.#bell.ring());
       return;
     }
     this.#o.alerts.clear(`lease-guard:${machineId}`);
     if (before === this.#guest) return;
-    if (before !== undefined || this.#guest === 'stopped')
-      audit.note({
-        actor: 'site',
-        act: this.#guest === 'runs' ? 'lease.runs' : 'lease.stopped',
-        subject: machineId,
-      });
+    if (before !== undefined || this.#guest === 'stopped') {
+      const act = this.#guest === 'runs' ? 'lease.runs' : 'lease.stopped';
+      audit.note({ actor: 'site', act, subject: machineId });
+    }
     this.#o.onChanged(machineId);
   }
 

@@ -1,8 +1,8 @@
 import type { Json } from '../lib/canonical-json.ts';
 import { type Clock, sleep, throwIfAborted } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
+import { KeyedMutex } from '../lib/keyed-mutex.ts';
 import type { Log } from '../lib/log.ts';
-import { Mutex } from '../lib/mutex.ts';
 import type { CallHandler, PeerClient } from '../peer/index.ts';
 import {
   afterAsking,
@@ -12,7 +12,7 @@ import {
   type LeaseAsk,
   type Tenure,
 } from '../recovery-point/index.ts';
-import { type Replica, tenureOfReplica } from '../replica/index.ts';
+import type { Replica } from '../replica/index.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { VoteRecord, VoteRecords } from './lease-records.ts';
@@ -47,8 +47,8 @@ export class LeaseVotes {
   readonly #o: LeaseVotesTools;
   readonly #openedAtMs: number;
   readonly #lentUntilMs = new Map<string, number>();
-  readonly #changing = new Map<string, Mutex>();
-  /** Machines that this site asks for at this moment: it lends nothing of them. */
+  readonly #changing = new KeyedMutex();
+  /** Machines that this site asks for at this moment, or has a vote for that it has not made use of: it lends nothing of them. */
   readonly #seeking = new Set<string>();
   readonly #stop = new AbortController();
   #telling: Promise<void> | undefined;
@@ -71,20 +71,30 @@ export class LeaseVotes {
   get calls(): Readonly<Record<string, CallHandler>> {
     return {
       'lease.ask': (peer, body) => this.#asked(peer.siteId, checkedLease(AskBody, body)),
-      'lease.let-go': (peer, body) => {
-        const { machineId, claim } = checkedLease(ClaimBody, body);
-        return this.#told(peer.siteId, machineId, async (record) => {
+      'lease.let-go': (peer, body) =>
+        this.#told(peer.siteId, checkedLease(ClaimBody, body), async (record, claim) => {
           await this.#o.records.store({ ...record, vote: afterLettingGo(record.vote, claim) });
-        });
-      },
-      'lease.end': (peer, body) => {
-        const { machineId, claim } = checkedLease(ClaimBody, body);
-        return this.#told(peer.siteId, machineId, async ({ vote }) => {
-          // Only who is entitled may say that there are no leases any more.
-          if (compareClaims(claim, vote.entitled) === 0) await this.#o.records.remove(machineId);
-        });
-      },
+          return {};
+        }),
+      'lease.end': (peer, body) =>
+        this.#told(peer.siteId, checkedLease(ClaimBody, body), (record, claim) => this.#ended(record, claim)),
     };
+  }
+
+  /** Only who is entitled may say that there are no leases any more, and not while somebody wants the right, or has it by a higher claim. */
+  async #ended({ machineId, vote }: VoteRecord, claim: Claim): Promise<Json> {
+    const own = this.#o.standing(machineId)?.claim;
+    const higher = [vote.entitled, ...(own ? [own] : [])].find((known) => compareClaims(known, claim) > 0);
+    const entitled = higher ?? (this.#seeking.has(machineId) ? vote.entitled : undefined);
+    if (entitled) return { ended: false, entitled: { ...entitled } };
+    await this.forget(machineId);
+    return { ended: true };
+  }
+
+  /** No leases are known of the machine any more, and it is asked for by no votes. */
+  async forget(machineId: string): Promise<void> {
+    this.#lentUntilMs.delete(machineId);
+    await this.#o.records.remove(machineId);
   }
 
   async #asked(peerId: string, body: AskBody): Promise<Json> {
@@ -98,7 +108,9 @@ export class LeaseVotes {
     if (!isMeant || claim.siteId !== peerId || !ask || (!isWitness && kind !== 'renew')) throw invalid();
     return this.#alone(machineId, async () => {
       const record = records.get(machineId);
-      if (record) checkParties(record, { siteIds, witnessSiteId, peerId });
+      if (record) checkParties(record, { siteIds, witnessSiteId, peerId, ask });
+      // Nobody knows who runs it: nobody can say that it does not run.
+      else if (kind === 'vote') throw unknown(machineId);
       const refusal = this.#ownRefusal(machineId, claim, record);
       if (refusal) return refusal;
       const waitMs = this.#lentForMs(machineId, record);
@@ -132,47 +144,77 @@ export class LeaseVotes {
     return Math.max(0, untilMs - this.#nowMs());
   }
 
-  async #told(peerId: string, machineId: string, work: (record: VoteRecord) => Promise<void>): Promise<Json> {
-    await this.#alone(machineId, async () => {
+  #told(
+    peerId: string,
+    { machineId, claim }: ClaimBody,
+    work: (record: VoteRecord, claim: Claim) => Promise<Json>,
+  ): Promise<Json> {
+    return this.#alone(machineId, async () => {
       const record = this.#o.records.get(machineId);
-      if (!record) return;
-      if (!record.siteIds.includes(peerId)) throw notYours(machineId);
-      await work(record);
+      if (!record) return { ended: true };
+      if (!record.siteIds.includes(peerId) || claim.siteId !== peerId) throw notYours(machineId);
+      return work(record, claim);
     });
-    return {};
   }
 
   /** The parties of a machine's leases, as this site knows them as one of them. Throws LEASE_UNKNOWN. */
   need(machineId: string): VoteRecord {
     const record = this.#o.records.get(machineId);
     if (record?.siteIds.includes(this.#o.siteId)) return record;
-    throw controlFailure('LEASE_UNKNOWN', 'this site knows of no witness of the machine', {
-      context: { machineId },
-    });
+    throw unknown(machineId);
   }
 
   /**
    * The right to run a machine, without a person's word: when what this site has lent of it has run out, and the witness has found the
-   * same. The caller makes durable that it holds the machine, and then, or when it cannot, calls `settled`. Throws LEASE_UNKNOWN,
-   * LEASE_HELD, LEASE_WITNESS_SILENT; nothing is asked for any more then.
+   * same. The caller makes durable that it holds the machine and says so by `held`, or else by `letGo`; until then nothing is lent of it.
+   * Throws LEASE_UNKNOWN, LEASE_SOUGHT, LEASE_HELD, LEASE_WITNESS_SILENT; nothing is asked for any more then.
    */
   async seek(machineId: string, signal: AbortSignal): Promise<Claim> {
     const { machineName, leaseMs } = this.need(machineId);
     // Beside no answer of this site that lends the machine once more.
     await this.#alone(machineId, async () => {
+      if (this.#seeking.has(machineId)) {
+        throw controlFailure('LEASE_SOUGHT', `${machineName} is asked for already`, {
+          context: { machineId },
+        });
+      }
       this.#seeking.add(machineId);
     });
     try {
       const own = this.#lentForMs(machineId, this.need(machineId));
       if (own > 0) await sleep(this.#o.bootClock, own, signal);
       const deadlineMs = this.#nowMs() + lenderShareMs(leaseMs) + CALL_LIMIT_MS;
+      await this.#claimAnew(machineId);
       return await this.#voted(machineId, deadlineMs, signal);
     } catch (error) {
-      this.#seeking.delete(machineId);
       this.#o.log.warn('lease.not-voted', { machine: machineName, error });
-      this.#tell();
+      this.letGo(machineId);
       throw error;
     }
+  }
+
+  /** What was asked for is not wanted any more: who held the machine may go on with it. */
+  letGo(machineId: string): void {
+    this.#seeking.delete(machineId);
+    this.#tell();
+  }
+
+  /** A claim above all that is known, durable before anybody is asked: what was let go before may still be on its way. */
+  #claimAnew(machineId: string): Promise<VoteRecord> {
+    return this.#alone(machineId, async () => {
+      const record = this.need(machineId);
+      const known = [this.#overOf(machineId), record.vote.seen, ...(record.seeking ? [record.seeking] : [])];
+      const epoch = Math.max(...known.map((claim) => claim.epoch)) + 1;
+      return this.#o.records.store({ ...record, seeking: { epoch, siteId: this.#o.siteId } });
+    });
+  }
+
+  #overOf(machineId: string): Claim {
+    const over = this.#o.standing(machineId)?.claim;
+    if (over) return over;
+    throw controlFailure('LEASE_UNKNOWN', 'this site has no replica of the machine', {
+      context: { machineId },
+    });
   }
 
   async #voted(machineId: string, deadlineMs: number, signal: AbortSignal): Promise<Claim> {
@@ -203,61 +245,67 @@ export class LeaseVotes {
     }
   }
 
-  /** Asks the witness once, by a claim above all that is known, which is durable before it is asked. */
+  /** Asks the witness once. Of a claim that it has seen before, a higher one is asked for next. */
   async #askForVote(
     machineId: string,
     signal: AbortSignal,
   ): Promise<{ readonly claim: Claim; readonly answer: WireAnswer | undefined }> {
     const { records, siteId, client } = this.#o;
-    const over = this.#o.standing(machineId)?.claim;
-    const before = this.need(machineId);
-    if (!over) throw controlFailure('LEASE_UNKNOWN', 'this site has no replica of the machine');
-    const knownEpoch = Math.max(over.epoch, before.vote.seen.epoch);
-    const stands = before.seeking && before.seeking.epoch > over.epoch;
-    const claim = stands ? before.seeking! : { epoch: knownEpoch + 1, siteId };
-    const record = stands ? before : await records.store({ ...before, seeking: claim });
+    const record = this.need(machineId);
+    const claim = record.seeking!;
+    const ask = { kind: 'vote', claim, over: this.#overOf(machineId) } as const;
+    let answer: WireAnswer;
     try {
-      const ask = { kind: 'vote', claim, over } as const;
-      const answer = await askVoter(client(record.witnessSiteId), record, ask, {
-        timeoutMs: CALL_LIMIT_MS,
-        signal,
-      });
-      if (!answer.granted && answer.why === 'spent') {
-        const higher = { epoch: Math.max(answer.seen.epoch, claim.epoch) + 1, siteId };
-        await records.store({ ...record, seeking: higher });
-      }
-      return { claim, answer };
+      const o = { timeoutMs: CALL_LIMIT_MS, signal };
+      answer = await askVoter(client(record.witnessSiteId), record, ask, o);
     } catch (error) {
       throwIfAborted(signal);
-      if (!isFailure(error)) throw error;
+      if (!isFailure(error) || error.code.startsWith('LEASE_')) throw error;
       return { claim, answer: undefined };
     }
-  }
-
-  /** This site holds a machine for good, by votes or by a person's word: the witness hears of it, now or as soon as it answers. */
-  async #held(machineId: string, claim: Claim): Promise<void> {
-    const { records, siteId } = this.#o;
-    const record = records.get(machineId);
-    this.#seeking.delete(machineId);
-    if (!record?.siteIds.includes(siteId)) return;
-    const { seeking: _, ...others } = record;
-    await records.store({ ...others, toTell: claim });
-    this.#tell();
+    if (!answer.granted && answer.why === 'spent') {
+      const higher = { epoch: Math.max(answer.seen.epoch, claim.epoch) + 1, siteId };
+      await this.#alone(machineId, () => records.store({ ...this.need(machineId), seeking: higher }));
+    }
+    return { claim, answer };
   }
 
   /**
-   * After each act that may have brought a machine here: who holds it lets the witness know, and who has asked in vain does not ask any
-   * more. Never throws for a witness that does not answer.
+   * This site holds a machine for good, by votes or by a person's word, if it does: the witness hears of it, now or as soon as it
+   * answers. May be called after every act that could have brought it here.
    */
-  async settled({ record }: Pick<Replica, 'record'>): Promise<void> {
-    const { machineId } = record;
-    const { records, siteId } = this.#o;
-    const votes = records.list().find((one) => one.machineId === machineId && one.siteIds.includes(siteId));
-    if (!votes) return;
-    const { state, claim } = tenureOfReplica(record, siteId);
-    const isKnown = compareClaims(votes.told ?? votes.vote.entitled, claim) === 0;
-    if (state === 'holds' && !isKnown) await this.#held(machineId, claim);
-    else if (this.#seeking.delete(machineId)) this.#tell();
+  async held({ record: { machineId, adopted } }: Pick<Replica, 'record'>): Promise<void> {
+    // A machine that is at home here says so by asking for its leases.
+    if (adopted !== undefined) return;
+    await this.#alone(machineId, async () => {
+      const { records, siteId } = this.#o;
+      const record = records.list().find((one) => one.machineId === machineId);
+      const tenure = this.#o.standing(machineId);
+      if (!record?.siteIds.includes(siteId) || tenure?.state !== 'holds') return;
+      const isKnown = [record.told, record.toTell].some(
+        (claim) => claim && compareClaims(claim, tenure.claim) === 0,
+      );
+      if (isKnown) return;
+      await this.holdForGood(record, tenure.claim);
+    });
+    this.#tell();
+  }
+
+  /** Durable on return, and told from then on: by `claim` the machine is held here, whatever was lent. */
+  async holdForGood(
+    parties: Omit<VoteRecord, 'vote' | 'seeking' | 'told' | 'toTell'>,
+    claim: Claim,
+  ): Promise<void> {
+    const { machineId, machineName, leaseMs, siteIds, witnessSiteId } = parties;
+    const vote = this.#o.records.get(machineId)?.vote ?? {
+      entitled: claim,
+      seen: claim,
+      term: 'for-good' as const,
+    };
+    const after = { machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, toTell: claim };
+    await this.#o.records.store(after);
+    this.#seeking.delete(machineId);
+    this.#tell();
   }
 
   /** Tells witnesses what they have to know, again and again until they have heard it. */
@@ -299,6 +347,12 @@ export class LeaseVotes {
       .filter(({ machineId, seeking, toTell }) => toTell || (seeking && !this.#seeking.has(machineId)));
   }
 
+  /** What an earlier process has asked for, and got, is not let go. */
+  #isHeldBy(machineId: string, claim: Claim): boolean {
+    const tenure = this.#o.standing(machineId);
+    return tenure?.state === 'holds' && compareClaims(tenure.claim, claim) >= 0;
+  }
+
   async #tellOne(
     { machineId, machineName, toTell, seeking }: VoteRecord,
     signal: AbortSignal,
@@ -307,6 +361,10 @@ export class LeaseVotes {
     const parties = this.need(machineId);
     const o = { timeoutMs: CALL_LIMIT_MS, signal };
     const witness = client(parties.witnessSiteId);
+    if (!toTell && this.#isHeldBy(machineId, seeking!)) {
+      await this.#alone(machineId, () => this.holdForGood(this.need(machineId), this.#overOf(machineId)));
+      return;
+    }
     const claim = toTell ?? seeking!;
     if (toTell) await askVoter(witness, { ...parties, machineName }, { kind: 'hold', claim }, o);
     else await witness.call('lease.let-go', { machineId, claim: { ...claim } }, o);
@@ -328,12 +386,7 @@ export class LeaseVotes {
   }
 
   #alone<T>(machineId: string, work: () => Promise<T>): Promise<T> {
-    let mutex = this.#changing.get(machineId);
-    if (!mutex) {
-      mutex = new Mutex();
-      this.#changing.set(machineId, mutex);
-    }
-    return mutex.run(work);
+    return this.#changing.run(machineId, work);
   }
 
   #nowMs(): number {
@@ -352,13 +405,20 @@ function wired(answer: { readonly granted: false; readonly entitled: Claim; read
 
 function checkParties(
   record: VoteRecord,
-  o: { readonly siteIds: readonly string[]; readonly witnessSiteId: string; readonly peerId: string },
+  o: {
+    readonly siteIds: readonly string[];
+    readonly witnessSiteId: string;
+    readonly peerId: string;
+    readonly ask: LeaseAsk;
+  },
 ): void {
   const isSame =
     record.witnessSiteId === o.witnessSiteId &&
     record.siteIds.every((siteId, index) => siteId === o.siteIds[index]);
   if (!record.siteIds.includes(o.peerId)) throw notYours(record.machineId);
-  if (isSame) return;
+  // Who runs the machine may have chosen others: those who were before are refused from then on.
+  const mayChange = o.ask.kind === 'renew' && compareClaims(o.ask.claim, record.vote.entitled) >= 0;
+  if (isSame || mayChange) return;
   const said = `other sites lend ${record.machineName}, as far as is known here`;
   throw controlFailure('LEASE_PARTIES_DIFFER', said, { context: { machineId: record.machineId } });
 }
@@ -366,6 +426,11 @@ function checkParties(
 function notYours(machineId: string) {
   const said = 'the leases of this machine are not this peer’s to speak of';
   return controlFailure('LEASE_NOT_YOURS', said, { context: { machineId } });
+}
+
+function unknown(machineId: string) {
+  const said = 'this site knows of no leases of the machine';
+  return controlFailure('LEASE_UNKNOWN', said, { context: { machineId } });
 }
 
 function invalid() {

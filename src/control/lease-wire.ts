@@ -23,6 +23,13 @@ export const AskBody = Type.Object({
 export type AskBody = Type.Static<typeof AskBody>;
 
 export const ClaimBody = Type.Object({ machineId: Id, claim: Claim });
+export type ClaimBody = Type.Static<typeof ClaimBody>;
+
+/** Whether a voter has forgotten a machine's leases, and else whose claim counts there. */
+export const EndAnswer = Type.Union([
+  Type.Object({ ended: Type.Literal(true) }),
+  Type.Object({ ended: Type.Literal(false), entitled: Claim }),
+]);
 
 const WireAnswer = Type.Union([
   Type.Object({ granted: Type.Literal(true) }),

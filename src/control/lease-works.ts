@@ -39,15 +39,13 @@ export async function leaseWorks(
 ): Promise<LeaseWorks> {
   const { siteId, machines, replicas, events } = o;
   const client = (peerId: string) => o.links.client(peerId);
-  const leases = new Leases({
-    ...{ ...o, guards: o.leaseGuards, client },
-    onChanged: (machineId) => events.emit({ event: 'machine', machineId, state: 'running' }),
-  });
-  opening.defer(() => leases.close());
   const records = await VoteRecords.open(o, o.dataDirectory);
   const votes = new LeaseVotes({
     ...{ ...o, records, client },
     standing: (machineId) => {
+      // What cannot be read may hold the machine: it is neither lent nor voted for.
+      const broken = [...replicas.broken, ...machines.broken].find((one) => one.machineId === machineId);
+      if (broken) throw broken.error;
       const home = machines.get(machineId)?.machine;
       const replica = replicas.get(machineId);
       // Of a machine that is at home here its own record speaks; its replica stands where it was when it came.
@@ -56,6 +54,11 @@ export async function leaseWorks(
     },
   });
   opening.defer(() => votes.close());
+  const leases = new Leases({
+    ...{ ...o, guards: o.leaseGuards, client, votes },
+    onChanged: (machineId) => events.emit({ event: 'machine', machineId, state: 'running' }),
+  });
+  opening.defer(() => leases.close());
   opening.defer(
     events.listen((event) => {
       if (event.event === 'machine') leases.look(event.machineId);

@@ -1,14 +1,17 @@
 import { dirname } from 'node:path';
 import type { LeaseRequest } from '../api/index.ts';
-import { Mutex } from '../lib/mutex.ts';
+import { isFailure, messageOf } from '../lib/errors.ts';
+import { KeyedMutex } from '../lib/keyed-mutex.ts';
 import type { LeaseTerms } from '../recovery-point/index.ts';
 import type { ProtectedMachine } from '../replication/index.ts';
 import { controlFailure } from './errors.ts';
 import { LeaseKeeper, type LeaseKeeperTools, type LeaseStanding } from './lease-keeper.ts';
-import { askVoter } from './lease-wire.ts';
+import type { LeaseVotes } from './lease-votes.ts';
+import { checkedLease, EndAnswer } from './lease-wire.ts';
 import type { Machines } from './machines.ts';
 
 export interface LeasesTools extends LeaseKeeperTools {
+  readonly votes: Pick<LeaseVotes, 'forget' | 'holdForGood'>;
   readonly machines: Pick<Machines, 'list' | 'get'>;
 }
 
@@ -19,7 +22,9 @@ const DEFAULT_LEASE_MS = 30_000;
 export class Leases {
   readonly #o: LeasesTools;
   readonly #keepers = new Map<string, { readonly keeper: LeaseKeeper; readonly machine: ProtectedMachine }>();
-  readonly #changing = new Mutex();
+  readonly #changing = new KeyedMutex();
+  /** Machines whose leases are being ended: nobody is asked for one, which would be the beginning of another. */
+  readonly #ending = new Set<string>();
 
   constructor(o: LeasesTools) {
     this.#o = o;
@@ -38,7 +43,20 @@ export class Leases {
     const machine = this.#o.machines.get(machineId)?.machine;
     const entry = this.#keepers.get(machineId);
     if (entry && entry.machine !== machine) void this.#end(machineId);
-    if (machine?.record.lease) this.#of(machine).ring();
+    if (!machine || this.#ending.has(machineId)) return;
+    if (machine.record.lease) this.#of(machine).ring();
+    else void this.#changing.run(machineId, () => this.#endLeftBehind(machine));
+  }
+
+  /** A guard that nobody will tell of a lease: whoever began or ended them was interrupted. Never rejects. */
+  async #endLeftBehind(machine: ProtectedMachine): Promise<void> {
+    if (machine.record.lease || !machine.running) return;
+    try {
+      await this.#dismissGuard(machine);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#o.log.error('lease.guard-left', { machine: machine.record.name, reason: error.message });
+    }
   }
 
   standing(machineId: string): LeaseStanding | undefined {
@@ -46,11 +64,13 @@ export class Leases {
   }
 
   /** Before a machine is started. Throws LEASE_NOT_LENT; one that runs by no lease may start. */
-  async beforeStart(machine: ProtectedMachine): Promise<void> {
-    // Whoever does not hold it is told so by its start.
-    if (!machine.record.lease || machine.right.tenure.state !== 'holds') return;
-    await this.#of(machine).acquire();
-    await this.#o.guards.expect(runDirectoryOf(machine));
+  beforeStart(machine: ProtectedMachine): Promise<void> {
+    return this.#changing.run(machine.record.machineId, async () => {
+      // Whoever does not hold it is told so by its start.
+      if (!machine.record.lease || machine.right.tenure.state !== 'holds') return;
+      await this.#of(machine).acquire();
+      await this.#o.guards.expect(runDirectoryOf(machine));
+    });
   }
 
   /**
@@ -58,7 +78,7 @@ export class Leases {
    * MACHINE_LEASE_UNGUARDED; nothing has changed then.
    */
   begins(machine: ProtectedMachine, terms: LeaseTerms): Promise<void> {
-    return this.#changing.run(async () => {
+    return this.#changing.run(machine.record.machineId, async () => {
       this.#check(machine, terms);
       // A guard that is not told of a lease soon stops its guest: it is told by the keeper, at once.
       const guard = machine.running && (await this.#o.guards.of(runDirectoryOf(machine)));
@@ -84,56 +104,71 @@ export class Leases {
 
   /**
    * It runs by no lease any more: first the other site may not ask for it by votes, then its guard goes. `isLost`: a person has confirmed
-   * that the other site is down, and it is not asked. Returns which sites have not heard of it.
+   * that the other site is down; it is not asked, and the witness hears that the machine is held for good as soon as it answers. Throws
+   * LEASE_IMPOSSIBLE, and what a call to the other site throws.
    */
-  ends(machine: ProtectedMachine, isLost: boolean): Promise<readonly string[]> {
-    return this.#changing.run(async () => {
-      const { machineId, lease } = machine.record;
-      if (!lease) return [];
-      const unheard: string[] = [];
-      // Nobody is asked for a lease meanwhile: it would be the beginning of another.
+  ends(machine: ProtectedMachine, isLost: boolean): Promise<void> {
+    const { machineId } = machine.record;
+    return this.#changing.run(machineId, async () => {
+      const { lease } = machine.record;
+      if (!lease) return;
+      if (machine.right.tenure.state !== 'holds') {
+        const said = `${machine.record.name} is held by another site, which decides of its leases`;
+        throw controlFailure('LEASE_IMPOSSIBLE', said, { context: { machineId } });
+      }
+      this.#ending.add(machineId);
       await this.#end(machineId);
       try {
-        try {
-          await this.#tellEnd(machine, lease.recoverySiteId);
-        } catch (error) {
-          if (!isLost) throw error;
-          unheard.push(lease.recoverySiteId);
-        }
+        if (isLost) await this.#holdForGood(machine, lease);
+        else await this.#tellEnd(machine, lease.recoverySiteId);
         await machine.right.runBy(undefined);
       } finally {
+        this.#ending.delete(machineId);
         if (machine.record.lease) this.#of(machine).ring();
       }
       await this.#dismissGuard(machine);
-      try {
-        if (isLost) await this.#holdForGood(machine, lease);
-        else await this.#tellEnd(machine, lease.witnessSiteId);
-      } catch (error) {
-        this.#o.log.warn('lease.end-not-told', { machine: machine.record.name, error });
-        unheard.push(lease.witnessSiteId);
-      }
-      return unheard;
+      if (!isLost) await this.#forget(machine, lease);
     });
   }
 
-  async #tellEnd({ record: { machineId }, right }: ProtectedMachine, siteId: string): Promise<void> {
+  /** What the witness, and this site itself, know of the leases keeps nobody from anything: nobody else may ask for votes any more. */
+  async #forget(machine: ProtectedMachine, lease: LeaseTerms): Promise<void> {
+    await this.#o.votes.forget(machine.record.machineId);
+    try {
+      await this.#tellEnd(machine, lease.witnessSiteId);
+    } catch (error) {
+      this.#o.log.warn('lease.end-not-told', { machine: machine.record.name, reason: messageOf(error) });
+    }
+  }
+
+  async #tellEnd({ record: { machineId, name }, right }: ProtectedMachine, siteId: string): Promise<void> {
     const body = { machineId, claim: { ...right.tenure.claim } };
-    await this.#o.client(siteId).call('lease.end', body, { timeoutMs: CALL_LIMIT_MS });
+    const said = await this.#o.client(siteId).call('lease.end', body, { timeoutMs: CALL_LIMIT_MS });
+    const answer = checkedLease(EndAnswer, said);
+    if (answer.ended) return;
+    await right.hear(answer.entitled);
+    throw controlFailure(
+      'LEASE_IMPOSSIBLE',
+      `site ${siteId} knows that ${name} is wanted or held elsewhere`,
+      {
+        context: { machineId, siteId: answer.entitled.siteId },
+      },
+    );
   }
 
   /** The other site may still know of the leases: its question is answered by the witness with no. */
-  async #holdForGood({ record, right }: ProtectedMachine, lease: LeaseTerms): Promise<void> {
+  #holdForGood({ record, right }: ProtectedMachine, lease: LeaseTerms): Promise<void> {
     const { machineId, name } = record;
-    const siteIds = [this.#o.siteId, lease.recoverySiteId].sort();
-    const parties = { ...lease, machineId, machineName: name, siteIds };
-    const ask = { kind: 'hold', claim: right.tenure.claim } as const;
-    await askVoter(this.#o.client(lease.witnessSiteId), parties, ask, { timeoutMs: CALL_LIMIT_MS });
+    const { leaseMs, witnessSiteId, recoverySiteId } = lease;
+    const siteIds = [this.#o.siteId, recoverySiteId].sort();
+    const parties = { machineId, machineName: name, leaseMs, witnessSiteId, siteIds };
+    return this.#o.votes.holdForGood(parties, right.tenure.claim);
   }
 
   async #dismissGuard(machine: ProtectedMachine): Promise<void> {
     if (!machine.running) return;
-    const guard = await this.#o.guards.of(runDirectoryOf(machine));
-    await guard.dismiss();
+    const guard = await this.#o.guards.existing(runDirectoryOf(machine));
+    await guard?.dismiss();
   }
 
   #of(machine: ProtectedMachine): LeaseKeeper {

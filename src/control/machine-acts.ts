@@ -76,6 +76,8 @@ export class MachineActs {
       const group = this.#groups.of(machineId);
       if (group)
         throw controlFailure('MACHINE_IN_GROUP', `${machine.record.name} is in the group ${group.name}`);
+      if (machine.record.lease && machine.right.tenure.state === 'holds')
+        throw controlFailure('MACHINE_LEASED', `${machine.record.name} runs by leases`);
       const { replica } = this.#inventory.find(machineId);
       await endingAdoption(replica, machine, () => this.#machines.remove(machine));
       await this.#tokens.remove((trigger) => trigger.machineId === machineId);

@@ -127,11 +127,11 @@ export class Failovers {
    * before anything is changed.
    */
   async start(replica: Replica, choice: PointChoice, options: StartOptions): Promise<FailoverReport> {
-    const { vote, confirmedOtherSideDown } = options;
-    if (!vote && confirmedOtherSideDown !== true) {
+    const { voting, confirmedOtherSideDown } = options;
+    if (!voting && confirmedOtherSideDown !== true) {
       throw failoverFailure('FAILOVER_UNCONFIRMED', 'nobody has confirmed that the other side is down');
     }
-    const right = vote ? votedRight(vote) : seizeRight;
+    const right = voting ? votedRight(voting) : seizeRight;
     return this.#bringHere(replica, { kind: 'unplanned', right, choice, options });
   }
 

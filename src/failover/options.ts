@@ -17,21 +17,29 @@ export interface TestOptions {
   readonly signal?: AbortSignal;
 }
 
+/** Asks for a right by votes. One of the two others follows, whatever happens. */
+export interface Voting {
+  seek(): Promise<Claim>;
+  /** It is durable that this site holds the machine by that. */
+  held(): Promise<void>;
+  letGo(): void;
+}
+
 export interface StartOptions {
   readonly probes?: readonly Probe[];
   /** Where NICs are connected here, by NIC id; the others stay unplugged. */
   readonly networks?: Readonly<Record<string, NicMapping>>;
   /** The word of a person that the machine no longer runs at the other site. */
   readonly confirmedOtherSideDown?: true;
-  /** In its place: a claim by the votes of two of three sites, asked for when everything else has been looked at. */
-  readonly vote?: () => Promise<Claim>;
+  /** In its place: the votes of two of three sites, asked for when everything else has been looked at. */
+  readonly voting?: Voting;
   /** What people call the branch; points tried later get it with a number. */
   readonly name?: string;
   readonly signal?: AbortSignal;
 }
 
 /** Of a machine whose right was offered: nobody has to give his word. */
-export type TakeOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'vote'>;
+export type TakeOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'voting'>;
 
 export type RestartOptions = Omit<TakeOptions, 'name'>;
 

@@ -1,13 +1,8 @@
-import {
-  afterSeizing,
-  afterTaking,
-  type Claim,
-  compareClaims,
-  type Tenure,
-} from '../recovery-point/index.ts';
+import { afterSeizing, afterTaking, compareClaims, type Tenure } from '../recovery-point/index.ts';
 import { type Replica, rightState, tenureOfReplica, withTenure } from '../replica/index.ts';
 import { loadState } from './branch-state.ts';
 import { failoverFailure } from './errors.ts';
+import type { Voting } from './options.ts';
 import type { FailoverTools } from './tools.ts';
 
 /** How a site gets the right to run a machine of which it has a replica: docs/failover.md. Each act is durable on return. */
@@ -23,17 +18,23 @@ export function seizeRight(replica: Replica, siteId: string): Promise<void> {
 }
 
 /** By the votes of two of three sites. One that holds it already needs none: what it ran before has ended. */
-export function votedRight(vote: () => Promise<Claim>): typeof seizeRight {
+export function votedRight(voting: Voting): typeof seizeRight {
   return async (replica, siteId) => {
     if (tenureOfReplica(replica.record, siteId).state === 'holds') return seizeRight(replica, siteId);
-    const claim = await vote();
-    await replica.update((record) => {
-      const tenure = tenureOfReplica(record, siteId);
-      // It has heard of a higher one while it asked.
-      if (tenure.state !== 'follows' || compareClaims(claim, tenure.claim) <= 0)
-        throw heldElsewhere(record, tenure);
-      return withTenure(record, { state: 'holds', claim });
-    });
+    const claim = await voting.seek();
+    try {
+      await replica.update((record) => {
+        const tenure = tenureOfReplica(record, siteId);
+        // It has heard of a higher one while it asked.
+        if (tenure.state !== 'follows' || compareClaims(claim, tenure.claim) <= 0)
+          throw heldElsewhere(record, tenure);
+        return withTenure(record, { state: 'holds', claim });
+      });
+    } catch (error) {
+      voting.letGo();
+      throw error;
+    }
+    await voting.held();
   };
 }
 

@@ -28,4 +28,6 @@ export interface LeaseGuards {
    * seconds. Throws MACHINE_LEASE_UNGUARDED.
    */
   of(runDirectory: string): Promise<LeaseGuard>;
+  /** The guard that is there, if there is one. */
+  existing(runDirectory: string): Promise<LeaseGuard | undefined>;
 }

@@ -27,6 +27,8 @@ export interface Site {
   readonly seeking?: Claim;
   /** The witness has said yes, and that is on its way. */
   readonly granted?: true;
+  /** The highest epoch that it has ever asked by. */
+  readonly sought: number;
   /** The guest's processors run; also while the process of the site does not. */
   readonly runs: boolean;
   readonly isUp: boolean;
@@ -44,6 +46,8 @@ export interface Trio {
   readonly witness: { readonly vote?: Vote; readonly isUp: boolean };
   /** Links that are down. */
   readonly down: readonly Link[];
+  /** What has been let go and the witness has not heard: calls overtake each other. */
+  readonly letGo: readonly Claim[];
   readonly written: string;
   readonly acknowledged: string;
   /** Epochs that somebody has confirmed. */
@@ -67,7 +71,9 @@ export type LeaseBug =
   | 'voted while lent'
   | 'lent while it seeks'
   | 'lender forgets with its process'
-  | 'guard ends with the process';
+  | 'guard ends with the process'
+  | 'lets go of what it holds'
+  | 'asks again by the same claim';
 
 const NAMES = ['P', 'R'] as const;
 const NOTHING_LENT = { other: { here: false, there: false }, W: { here: false, there: false } } as const;
@@ -75,7 +81,7 @@ const NOTHING_LENT = { other: { here: false, there: false }, W: { here: false, t
 export function leaseModel(budget: LeaseBudget, bug?: LeaseBug): Model<Trio> {
   const first: Claim = { epoch: 1, siteId: 'P' };
   const vote: Vote = { entitled: first, seen: first, term: 'leased' };
-  const common = { isUp: true, disks: '', branches: [], lent: NOTHING_LENT };
+  const common = { isUp: true, disks: '', branches: [], lent: NOTHING_LENT, sought: 0 };
   return {
     initial: {
       sites: {
@@ -83,7 +89,7 @@ export function leaseModel(budget: LeaseBudget, bug?: LeaseBug): Model<Trio> {
         R: { ...common, tenure: { state: 'follows', claim: first }, isLeased: false, runs: false, vote },
       },
       witness: { vote, isUp: true },
-      ...{ down: [], written: '', acknowledged: '', confirmed: [], left: budget },
+      ...{ down: [], letGo: [], written: '', acknowledged: '', confirmed: [], left: budget },
     },
     next: (state) => [
       ...NAMES.flatMap((name) => [...new Acts(state, name, bug).all()]),
@@ -112,7 +118,7 @@ function violation({ sites: { P, R }, written, confirmed }: Trio): string | unde
   return undefined;
 }
 
-function isGood({ sites: { P, R }, witness, down }: Trio): boolean {
+function isGood({ sites: { P, R }, witness, down, letGo }: Trio): boolean {
   if (down.length > 0 || !P.isUp || !R.isUp || !witness.isUp) return false;
   const [holder, other] = P.tenure.state === 'holds' ? [P, R] : [R, P];
   return (
@@ -120,6 +126,7 @@ function isGood({ sites: { P, R }, witness, down }: Trio): boolean {
     holder.runs &&
     other.tenure.state === 'follows' &&
     other.seeking === undefined &&
+    letGo.length === 0 &&
     compareClaims(other.tenure.claim, holder.tenure.claim) === 0 &&
     other.disks === holder.disks
   );
@@ -240,18 +247,24 @@ class Acts {
   *#seeks(): Generator<Step<Trio>> {
     const { tenure, seeking } = this.#site;
     const { left } = this.#state;
-    const claim = afterSeizing(tenure, this.#name)?.claim;
-    if (!seeking && tenure.state === 'follows' && claim && left.seeks > 0)
-      yield this.#step(
-        'begins to ask for the right',
-        spend(this.#become({ seeking: claim }), 'seeks'),
-        false,
-      );
+    const above = afterSeizing(tenure, this.#name)?.claim;
+    if (!seeking && tenure.state === 'follows' && above && left.seeks > 0) {
+      const isSame = this.#bug === 'asks again by the same claim';
+      const epoch = isSame ? above.epoch : Math.max(above.epoch, this.#site.sought + 1);
+      const anew = { seeking: { ...above, epoch }, sought: epoch };
+      yield this.#step('begins to ask for the right', spend(this.#become(anew), 'seeks'), false);
+    }
     if (!seeking) return;
+    const isHeld = tenure.state === 'holds' && compareClaims(tenure.claim, seeking) === 0;
+    if (isHeld && this.#bug !== 'lets go of what it holds') {
+      const { seeking: _, granted: __, ...rest } = this.#site;
+      yield this.#step('knows that it holds what it asked for', this.#replace(rest));
+      return;
+    }
     // A holder that is heard of is above what was sought, or was not asked for.
     if (tenure.state !== 'follows' || compareClaims(seeking, tenure.claim) <= 0) {
       const { seeking: _, granted: __, ...rest } = this.#site;
-      yield this.#step('lets go of what it asked for', this.#replace(rest));
+      yield this.#step('lets go of what it asked for', letting(this.#replace(rest), seeking));
       return;
     }
     if (!this.#other.lent.other.there && !this.#site.granted) {
@@ -260,16 +273,13 @@ class Acts {
       );
     }
     if (this.#site.granted) {
-      const { seeking: _, granted: __, ...rest } = this.#site;
+      // What it asked by is forgotten by another act: the process may end in between.
+      const { granted: _, ...rest } = this.#site;
       const holds: Site = { ...rest, tenure: { state: 'holds', claim: seeking }, isLeased: false };
       yield this.#step('hears that it has the vote, and holds', this.#replace(holds));
     }
-    if (!this.#reaches(this.#name === 'P' ? 'PW' : 'RW') || !this.#state.witness.isUp) return;
-    const { vote } = this.#state.witness;
     const { seeking: _, granted: __, ...rest } = this.#site;
-    const gone = this.#replace(rest);
-    const after = vote && { ...gone, witness: { ...gone.witness, vote: afterLettingGo(vote, seeking) } };
-    yield this.#step('gives up asking, and the witness has heard', after ?? gone, false);
+    yield this.#step('gives up asking', letting(this.#replace(rest), seeking), false);
   }
 
   *#speaks(): Generator<Step<Trio>> {
@@ -314,7 +324,8 @@ class Acts {
     if (!answer.granted) {
       const { entitled, seen, isHeld, why } = answer;
       const higher = { epoch: seen.epoch + 1, siteId: this.#name };
-      if (why === 'spent') yield this.#step(`${what}: spent`, this.#become({ seeking: higher }));
+      if (why === 'spent')
+        yield this.#step(`${what}: spent`, this.#become({ seeking: higher, sought: higher.epoch }));
       const { seeking: _, ...rest } = this.#site;
       if (why === 'superseded' && ask.kind === 'vote')
         yield this.#step(`${what}: another holds it, and it asks no more`, this.#replace(rest));
@@ -389,6 +400,17 @@ function* accidents(state: Trio, bug: LeaseBug | undefined): Generator<Step<Trio
     for (const name of NAMES) killed = forgetting(killed, name, 'W', bug);
     yield { name: 'the witness is killed', state: killed, isHelp: false };
   }
+  for (const [index, claim] of state.letGo.entries()) {
+    const link = claim.siteId === 'P' ? 'PW' : 'RW';
+    if (!witness.isUp || down.includes(link) || !witness.vote) continue;
+    const heard = { ...witness, vote: afterLettingGo(witness.vote, claim) };
+    const after = { ...state, witness: heard, letGo: state.letGo.toSpliced(index, 1) };
+    yield {
+      name: `the witness hears that ${claim.epoch}${claim.siteId} is let go`,
+      state: after,
+      isHelp: true,
+    };
+  }
   for (const link of ['PR', 'PW', 'RW'] as const) {
     if (down.includes(link)) {
       const healed = { ...state, down: down.filter((one) => one !== link) };
@@ -416,6 +438,11 @@ function withSite(state: Trio, name: SiteName, change: Partial<Site>): Trio {
   const lent = { other: { ...other, here: false }, W: { ...W, here: false } };
   const site = { ...before, ...(change.tenure ? { lent } : {}), ...change };
   return { ...state, sites: { ...state.sites, [name]: site } };
+}
+
+function letting(state: Trio, claim: Claim): Trio {
+  const letGo = [...state.letGo, claim].sort((a, b) => a.epoch - b.epoch);
+  return { ...state, letGo };
 }
 
 function spend(state: Trio, what: keyof LeaseBudget): Trio {

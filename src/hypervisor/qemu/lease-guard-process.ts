@@ -41,6 +41,8 @@ export class LeaseGuardProcess {
   readonly #qmp: QmpClient;
   readonly #ended = Promise.withResolvers<void>();
   #untilMs: number;
+  /** As far as is known: whether its processors run. */
+  #isRunning = true;
   #work: Promise<unknown> = Promise.resolve();
 
   private constructor(o: LeaseGuardOptions, qmp: QmpClient) {
@@ -54,7 +56,10 @@ export class LeaseGuardProcess {
     const qmp = await QmpClient.connect({ path: o.monitorPath, clock: o.clock });
     const guard = new LeaseGuardProcess(o, qmp);
     qmp.subscribe(({ event }) => {
-      if (event === 'RESUME') guard.#look();
+      if (event === 'STOP') guard.#isRunning = false;
+      if (event !== 'RESUME') return;
+      guard.#isRunning = true;
+      guard.#look();
     });
     void qmp.closed.then(() => guard.#ended.resolve());
     // What an earlier guard has left at this path is nobody's: two cannot hold one monitor.
@@ -72,13 +77,13 @@ export class LeaseGuardProcess {
     const leftMs = this.#untilMs - this.#o.clock.monotonicMs();
     const inMs = leftMs > 0 ? Math.min(leftMs, LOOK_EVERY_MS) : LOOK_EVERY_MS;
     this.#o.clock.after(inMs, () => {
-      if (this.#o.clock.monotonicMs() >= this.#untilMs && !this.#isMarked) this.#look();
+      if (this.#isOver && this.#isRunning) this.#look();
       this.#keepLooking();
     });
   }
 
-  get #isMarked(): boolean {
-    return existsSync(this.#o.markPath);
+  get #isOver(): boolean {
+    return this.#o.clock.monotonicMs() >= this.#untilMs;
   }
 
   /** One act after the other, each for what is true when it begins. */
@@ -92,7 +97,7 @@ export class LeaseGuardProcess {
     return done;
   }
 
-  /** Never fails: a guest that cannot be stopped loses its power; one that could not be continued is when the next lease comes. */
+  /** Never fails: a guest that cannot be stopped loses its power. */
   #look(): void {
     this.#alone(() => this.#settle()).then(
       () => undefined,
@@ -101,28 +106,38 @@ export class LeaseGuardProcess {
   }
 
   async #settle(): Promise<GuardedGuest> {
-    if (this.#o.clock.monotonicMs() < this.#untilMs) {
-      if (!this.#isMarked) return 'runs';
-      await this.#execute('cont');
-      // Only now: one that is killed in between finds a guest that runs, and stops it again if it has no lease.
-      rmSync(this.#o.markPath, { force: true });
-      return 'runs';
+    if (this.#isOver) {
+      await this.#stop();
+      return 'stopped';
     }
-    // Before it stands still: whoever comes after knows why it does.
-    writeFileSync(this.#o.markPath, '');
-    await this.#execute('stop');
-    return 'stopped';
+    if (!existsSync(this.#o.markPath)) return 'runs';
+    return (await this.#continue()) ? 'runs' : 'stopped';
   }
 
-  async #execute(command: 'stop' | 'cont'): Promise<void> {
+  async #stop(): Promise<void> {
+    const { markPath, cutPower } = this.#o;
     try {
-      await this.#qmp.execute(command, undefined, { timeoutMs: STOP_LIMIT_MS });
+      await this.#qmp.execute('stop', undefined, { timeoutMs: STOP_LIMIT_MS });
+      this.#isRunning = false;
     } catch (error) {
       if (!isFailure(error)) throw error;
-      if (error.code === 'QMP_DISCONNECTED') return;
-      if (command === 'stop') await this.#o.cutPower();
-      else throw error;
+      if (error.code !== 'QMP_DISCONNECTED') await cutPower();
+      return;
     }
+    // A host that cannot write this has a guest that stands still until a person continues it: better than one that runs.
+    if (!existsSync(markPath)) writeFileSync(markPath, '');
+  }
+
+  /** Whether it runs: one that has crashed, say, does not. */
+  async #continue(): Promise<boolean> {
+    try {
+      await this.#qmp.execute('cont', undefined, { timeoutMs: STOP_LIMIT_MS });
+    } catch (error) {
+      if (isFailure(error, 'QMP_COMMAND_FAILED')) return false;
+      throw error;
+    }
+    rmSync(this.#o.markPath, { force: true });
+    return true;
   }
 
   async #obey(order: LeaseOrder): Promise<LeaseReport> {

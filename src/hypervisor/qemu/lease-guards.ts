@@ -3,7 +3,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { createConnection, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { type Clock, withTimeout } from '../../lib/clock.ts';
-import { messageOf } from '../../lib/errors.ts';
+import { messageOf, systemCodeOf } from '../../lib/errors.ts';
 import { Mutex } from '../../lib/mutex.ts';
 import { exitOf } from '../../lib/processes.ts';
 import { hypervisorFailure } from '../errors.ts';
@@ -29,16 +29,20 @@ export class QemuLeaseGuards implements LeaseGuards {
   }
 
   async of(runDirectory: string): Promise<LeaseGuard> {
-    const { leasePath } = runPaths(runDirectory);
+    const there = await this.existing(runDirectory);
+    if (there) return there;
+    await this.#start(runDirectory);
+    const started = await this.existing(runDirectory);
+    if (started) return started;
+    throw unguarded('it ended after its start');
+  }
+
+  async existing(runDirectory: string): Promise<LeaseGuard | undefined> {
     try {
-      return new GuardConnection(await connected(leasePath), this.#clock);
-    } catch {
-      // Nobody is there: a first guard, or one that was killed.
-      await this.#start(runDirectory);
-    }
-    try {
-      return new GuardConnection(await connected(leasePath), this.#clock);
+      return new GuardConnection(await connected(runPaths(runDirectory).leasePath), this.#clock);
     } catch (error) {
+      // None was started, or it was killed, or its machine has ended.
+      if (['ENOENT', 'ECONNREFUSED', 'ENOTDIR'].includes(systemCodeOf(error) ?? '')) return undefined;
       throw unguarded(messageOf(error));
     }
   }
