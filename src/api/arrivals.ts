@@ -5,25 +5,21 @@ import { PrepareRequest, TestFailoverRequest } from './failovers.ts';
 const strict = { additionalProperties: false };
 const { probes } = TestFailoverRequest.properties;
 
-/** What a recovery site does by itself with each point of a machine that arrives there. */
+/** What a recovery site does by itself with each point of a machine that arrives there, beside drilling it. */
 export const ArrivalRule = Type.Object(
   {
     /** With points of these types alone; with all if absent. */
     copyTypes: Type.Optional(Type.Array(CopyTypeName, { minItems: 1, maxItems: 32 })),
-    work: Type.Union([
-      /** It is booted in isolation, its claims are checked, and nothing is left but the proofs. */
-      Type.Object({ kind: Type.Literal('test'), probes }, strict),
-      /** It is prepared; what was prepared of older points by this rule is removed then. */
-      Type.Object(
-        {
-          kind: Type.Literal('prepare'),
-          programs: PrepareRequest.properties.programs,
-          probes,
-          graceMs: PrepareRequest.properties.graceMs,
-        },
-        strict,
-      ),
-    ]),
+    /** It is prepared; what was prepared of older points by this rule is removed then. */
+    work: Type.Object(
+      {
+        kind: Type.Literal('prepare'),
+        programs: PrepareRequest.properties.programs,
+        probes,
+        graceMs: PrepareRequest.properties.graceMs,
+      },
+      strict,
+    ),
   },
   strict,
 );

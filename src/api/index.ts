@@ -26,6 +26,16 @@
 export { ArrivalRule, type ArrivalRuleView } from './arrivals.ts';
 export { CLIENT_FILES } from './client-files.ts';
 export { ErrorAnswer } from './common.ts';
+export {
+  type DrillBudgetRequest,
+  DrillBudgetShape,
+  type DrillMachineView,
+  type DrillNowRequest,
+  DrillPolicyShape,
+  type DrillPolicyView,
+  type DrillStatusView,
+  type DrillView,
+} from './drills.ts';
 export { SiteEvent } from './events.ts';
 export type {
   AdoptRequest,

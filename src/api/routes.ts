@@ -1,6 +1,7 @@
 import Type from 'typebox';
 import { ArrivalRule, ArrivalRuleView } from './arrivals.ts';
 import { Done } from './common.ts';
+import { DRILL_ROUTES } from './drill-routes.ts';
 import {
   AdoptRequest,
   BranchView,
@@ -471,6 +472,7 @@ export const ROUTES = {
   ...LEASE_ROUTES,
   ...PLAN_ROUTES,
   ...REPORT_ROUTES,
+  ...DRILL_ROUTES,
   'job.list': { ...plain, method: 'GET', path: '/jobs', answer: Type.Array(JobView) },
   'job.show': { ...ofJob, method: 'GET', path: '/jobs/:job', query: JobQuery, answer: JobView },
   'job.cancel': { ...ofJob, method: 'POST', path: '/jobs/:job/cancel', answer: JobView },

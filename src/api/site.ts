@@ -165,6 +165,7 @@ export const JobView = Type.Object({
     Type.Literal('seed.export'),
     Type.Literal('seed.import'),
     Type.Literal('plan.run'),
+    Type.Literal('drill.run'),
   ]),
   state: Type.Union([
     Type.Literal('queued'),

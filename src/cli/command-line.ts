@@ -1,6 +1,7 @@
 import { Command, CommanderError } from 'commander';
 import { Failure, isFailure, KIND_TABLE, messageOf } from '../lib/errors.ts';
 import { WARMSITE_VERSION } from '../lib/records.ts';
+import { addDrillCommands } from './commands/drill-commands.ts';
 import { addFailoverCommands } from './commands/failover-commands.ts';
 import { addGroupCommands } from './commands/group-commands.ts';
 import { addJobCommands } from './commands/job-commands.ts';
@@ -68,6 +69,7 @@ function buildProgram(world: World, json: boolean, finish: (report: Report) => v
   addPlanCommands(program, runner);
   addReportCommands(program, runner);
   addProofCommands(program, runner);
+  addDrillCommands(program, runner);
   addJobCommands(program, runner);
   addWatchCommands(program, runner);
   for (const command of withSubcommands(program)) {

@@ -29,7 +29,7 @@ export class ArrivalActs {
     const details = { rule };
     return audit.acting({ actor, act: 'arrival.rule', subject: machineId, details }, async () => {
       await rules.change(machineId, rule ?? undefined);
-      await arrivals.ruleChanged(machineId);
+      arrivals.ruleChanged(machineId);
       return { rule };
     });
   }

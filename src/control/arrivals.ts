@@ -1,8 +1,9 @@
-import type { ArrivalRule, JobView } from '../api/index.ts';
+import type { ArrivalRule, JobView, SiteEvent } from '../api/index.ts';
 import { type Failure, isFailure } from '../lib/errors.ts';
 import type { Replica } from '../replica/index.ts';
 import type { AlertSink } from './alerts.ts';
 import type { ArrivalRules } from './arrival-rules.ts';
+import { outcomeOf } from './drill-outcome.ts';
 import { controlFailure } from './errors.ts';
 import { preparationArgs } from './failover-acts.ts';
 import type { JobArgs, JobRequest } from './jobs.ts';
@@ -13,8 +14,6 @@ export interface ArrivalTools {
   readonly rules: ArrivalRules;
   /** The replica of a machine, if it can be used now. */
   readonly replicaOf: (machineId: string) => Replica | undefined;
-  /** Points whose last isolated boot passed. */
-  readonly provenPoints: (replica: Replica) => Promise<ReadonlySet<string>>;
   /** Throws BRANCH_NEEDED, FAILOVER_BRANCH_BUSY. */
   readonly removeBranch: (replica: Replica, branchId: string) => Promise<void>;
   readonly start: (request: JobRequest) => JobView;
@@ -24,9 +23,9 @@ export interface ArrivalTools {
 }
 
 /**
- * Does with points that arrive what the rules of this site say: tests them, or prepares them. One at a time of the whole
- * site, because each boots a machine. Of each machine the newest counts: one that is overtaken while it waits is passed over.
- * What fails raises an alert, which the next success clears.
+ * Prepares points that arrive, as the rules of this site say. One at a time of the whole site, because each boots a machine; drills
+ * leave room for it. Of each machine the newest counts: one that is overtaken while it waits is passed over. What fails raises
+ * an alert, which the next success clears.
  */
 export class Arrivals {
   readonly #o: ArrivalTools;
@@ -40,8 +39,8 @@ export class Arrivals {
   }
 
   /** Takes up what an earlier process has not done with the newest points. */
-  async begin(): Promise<void> {
-    for (const machineId of this.#o.rules.machineIds) await this.ruleChanged(machineId);
+  begin(): void {
+    for (const machineId of this.#o.rules.machineIds) this.ruleChanged(machineId);
   }
 
   async close(): Promise<void> {
@@ -51,7 +50,7 @@ export class Arrivals {
   }
 
   /** The newest point that the rule is about has its turn, if nothing has been done with it yet. */
-  async ruleChanged(machineId: string): Promise<void> {
+  ruleChanged(machineId: string): void {
     const rule = this.#o.rules.of(machineId);
     const replica = this.#o.replicaOf(machineId);
     if (!rule) {
@@ -62,15 +61,20 @@ export class Arrivals {
     const newest = replica?.points.findLast(({ statement }) => isMeant(rule, statement.copyType));
     if (!replica || !newest) return;
     const { pointId } = newest.statement;
-    const isDone =
-      rule.work.kind === 'prepare'
-        ? replica.branches.some((branch) => branch.purpose === 'prepared' && branch.pointId === pointId)
-        : (await this.#o.provenPoints(replica)).has(pointId);
+    const isDone = replica.branches.some(
+      (branch) => branch.purpose === 'prepared' && branch.pointId === pointId,
+    );
     if (!isDone) this.#add(machineId, pointId);
   }
 
+  /** Something has happened at the site. */
+  heard(event: SiteEvent): void {
+    if (event.event !== 'point' || event.change !== 'published' || event.pointId === undefined) return;
+    this.#arrived(event.machineId, event.pointId);
+  }
+
   /** A point has been published here. */
-  arrived(machineId: string, pointId: string): void {
+  #arrived(machineId: string, pointId: string): void {
     const rule = this.#o.rules.of(machineId);
     const point = this.#o.replicaOf(machineId)?.points.find(({ statement }) => statement.pointId === pointId);
     if (rule && point && isMeant(rule, point.statement.copyType)) this.#add(machineId, pointId);
@@ -100,17 +104,17 @@ export class Arrivals {
     const point = replica?.points.find(({ statement }) => statement.pointId === pointId);
     if (!rule || !replica || !point) return;
     const { sequence } = point.statement;
-    const { kind, args } = jobOf(rule, pointId, sequence);
-    const { jobId } = this.#o.start({ kind, args, actor: 'site', machineId });
+    const args = argsOf(rule, pointId, sequence);
+    const { jobId } = this.#o.start({ kind: 'failover.prepare', args, actor: 'site', machineId });
     const ended = await this.#o.endOf(jobId, this.#stop.signal);
     if (!ended) return;
     const why = objectionTo(ended);
     const { alerts } = this.#o;
     if (why === undefined) {
       alerts.clear(keyOf(machineId));
-      if (rule.work.kind === 'prepare') await this.#removeOlder(replica, pointId);
+      await this.#removeOlder(replica, pointId);
     } else if (ended.state !== 'cancelled') {
-      alerts.raise(keyOf(machineId), 'warning', arrivalFailure(replica, sequence, rule, why), machineId);
+      alerts.raise(keyOf(machineId), 'warning', arrivalFailure(replica, sequence, why), machineId);
     }
   }
 
@@ -141,36 +145,19 @@ function isMeant({ copyTypes }: ArrivalRule, copyType: string): boolean {
   return copyTypes?.includes(copyType) ?? true;
 }
 
-function jobOf(
-  { work }: ArrivalRule,
-  pointId: string,
-  sequence: number,
-): { readonly kind: 'failover.test' | 'failover.prepare'; readonly args: JobArgs } {
-  if (work.kind === 'test') {
-    const probes = work.probes ? { probes: work.probes } : {};
-    return { kind: 'failover.test', args: { pointId, keep: false, ...probes } };
-  }
+function argsOf({ work }: ArrivalRule, pointId: string, sequence: number): JobArgs {
   const { kind: _prepare, ...asked } = work;
-  const args = preparationArgs(pointId, { ...asked, name: `arrival-${sequence}` });
-  return { kind: 'failover.prepare', args };
+  return preparationArgs(pointId, { ...asked, name: `arrival-${sequence}` });
 }
 
-/** What there is to say against how a job ended; undefined if the point passed. */
-function objectionTo({ state, failure, result }: JobView): string | undefined {
-  if (state !== 'done') return failure?.message ?? state;
-  const { verdict, attempts = [] } = (result ?? {}) as {
-    verdict?: string;
-    attempts?: { reasons?: readonly string[]; assertions?: readonly { name: string; outcome: string }[] }[];
-  };
-  const last = attempts.at(-1);
-  if (verdict === 'failed') return (last?.reasons ?? []).join('; ') || 'it did not come up';
-  const broken = (last?.assertions ?? []).filter(({ outcome }) => outcome === 'failed');
-  return broken.length > 0 ? `not as claimed: ${broken.map(({ name }) => name).join(', ')}` : undefined;
+/** What there is to say against how a job ended; undefined if the point is prepared. */
+function objectionTo(job: JobView): string | undefined {
+  const { outcome, reason } = outcomeOf(job);
+  return outcome === 'passed' ? undefined : (reason ?? outcome);
 }
 
-function arrivalFailure(replica: Replica, sequence: number, { work }: ArrivalRule, why: string): Failure {
+function arrivalFailure(replica: Replica, sequence: number, why: string): Failure {
   const { machineId, machineName } = replica.record;
-  const act = work.kind === 'test' ? 'did not pass its test' : 'could not be prepared';
-  const said = `point ${sequence} of ${machineName} ${act}: ${why}`;
+  const said = `point ${sequence} of ${machineName} could not be prepared: ${why}`;
   return controlFailure('ARRIVAL_FAILED', said, { context: { machineId, sequence } });
 }

@@ -226,6 +226,21 @@ export class Jobs {
       .filter(({ job }) => job.startedAtMs !== undefined);
   }
 
+  /** Jobs of a kind about a machine, the newest first. */
+  ofMachine(kind: JobKind, machineId: string, most: number): JobView[] {
+    return this.#database
+      .prepare('SELECT * FROM jobs WHERE kind = ? AND machine_id = ? ORDER BY rowid DESC LIMIT ?')
+      .all(kind, machineId, most)
+      .map((row) => this.#viewOf(row));
+  }
+
+  /** Jobs of these kinds that have not ended. */
+  underWay(kinds: readonly JobKind[]): JobView[] {
+    return [...this.#byState('running'), ...this.#byState('queued')].filter(({ kind }) =>
+      kinds.includes(kind),
+    );
+  }
+
   /** The newest job that somebody has begun about a machine. */
   newestOf(actor: string, machineId: string): JobView | undefined {
     const row = this.#database

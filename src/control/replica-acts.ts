@@ -4,6 +4,8 @@ import { bringerOf, type Replica, type Replicas } from '../replica/index.ts';
 import type { Alerts } from './alerts.ts';
 import type { ArrivalRules } from './arrival-rules.ts';
 import type { Audit } from './audit.ts';
+import { clearDrillAlerts } from './drill-alerts.ts';
+import type { DrillSettings } from './drill-settings.ts';
 import { controlFailure } from './errors.ts';
 import type { Forwards } from './forwards.ts';
 import type { Inventory } from './inventory.ts';
@@ -22,6 +24,7 @@ interface ReplicaActsTools {
   readonly audit: Audit;
   readonly alerts: Alerts;
   readonly rules: ArrivalRules;
+  readonly drills: Pick<DrillSettings, 'forget'>;
   readonly floor: RetentionFloor;
   readonly zones: Zones;
   readonly siteMeant: (reference: string) => string;
@@ -41,7 +44,7 @@ export class ReplicaActs {
    * REPLICA_FORWARDED.
    */
   remove(actor: string, reference: string): Promise<void> {
-    const { replicas, inventory, keeper, forwards, audit, alerts, rules } = this.#o;
+    const { replicas, inventory, keeper, forwards, audit, alerts, rules, drills } = this.#o;
     const isBroken = replicas.broken.some(({ machineId }) => machineId === reference);
     const subject = isBroken ? reference : inventory.replica(reference).record.machineId;
     return audit.acting({ actor, act: 'replica.remove', subject }, async () => {
@@ -56,6 +59,8 @@ export class ReplicaActs {
       if (older) await this.#o.settle(older);
       keeper.forget(subject);
       await rules.change(subject, undefined);
+      await drills.forget(subject);
+      clearDrillAlerts(alerts, subject);
       for (const about of ['replica', 'arrival', 'forwards']) alerts.clear(`${about}:${subject}`);
     });
   }

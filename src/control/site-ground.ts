@@ -12,6 +12,7 @@ import { Alerts } from './alerts.ts';
 import { ArrivalRules } from './arrival-rules.ts';
 import { Audit } from './audit.ts';
 import { openDatabase } from './database.ts';
+import { type DrillStore, openDrillStore } from './drill-works.ts';
 import { controlFailure } from './errors.ts';
 import { EventHub } from './event-hub.ts';
 import { OlderCopies } from './older-copies.ts';
@@ -49,6 +50,7 @@ export interface Ground {
   readonly testRules: StoredTestRules;
   readonly floor: RetentionFloor;
   readonly arrivalRules: ArrivalRules;
+  readonly drillStore: DrillStore;
   readonly triggerTokens: TriggerTokens;
   readonly olderCopies: OlderCopies;
   readonly plans: PlanStore;
@@ -95,6 +97,7 @@ export async function openGround(
   const audit = new Audit({ database, clock });
   const testRules = await StoredTestRules.open(files, dataDirectory);
   const arrivalRules = await ArrivalRules.open(files, dataDirectory);
+  const drillStore = await openDrillStore(files, dataDirectory, arrivalRules);
   const floor = await RetentionFloor.open(files, dataDirectory, zones);
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
@@ -102,6 +105,6 @@ export async function openGround(
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
     ...{ database, peers, origins, replicaTools, replicas },
-    ...{ testRules, floor, arrivalRules, triggerTokens, olderCopies, plans },
+    ...{ testRules, floor, arrivalRules, drillStore, triggerTokens, olderCopies, plans },
   };
 }

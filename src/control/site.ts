@@ -1,5 +1,4 @@
 import type { DoctorReport, RebuildReport, SiteView } from '../api/index.ts';
-import { provenPoints } from '../failover/index.ts';
 import { WARMSITE_VERSION } from '../lib/records.ts';
 import type { SiteIdentity } from '../peer/index.ts';
 import { PeerTarget } from '../replication/index.ts';
@@ -9,6 +8,9 @@ import { ArrivalActs } from './arrival-acts.ts';
 import { Arrivals } from './arrivals.ts';
 import type { Audit } from './audit.ts';
 import { examine } from './doctor.ts';
+import type { DrillActs } from './drill-acts.ts';
+import { drillWorksOf } from './drill-works.ts';
+import type { Drills } from './drills.ts';
 import type { EventHub } from './event-hub.ts';
 import { FailoverActs } from './failover-acts.ts';
 import { GroupActs } from './group-acts.ts';
@@ -59,6 +61,7 @@ export class Site {
   readonly leases: LeaseActs;
   readonly plans: RecoveryPlans;
   readonly arrivals: ArrivalActs;
+  readonly drills: DrillActs;
   readonly replicas: ReplicaActs;
   readonly origins: OriginActs;
   readonly seeds: SeedActs;
@@ -69,6 +72,7 @@ export class Site {
   readonly #ground: Ground;
   readonly #works: Works;
   readonly #arrivals: Arrivals;
+  readonly #drills: Drills;
   readonly #open: AsyncDisposableStack;
 
   private constructor(ground: Ground, works: Works, open: AsyncDisposableStack) {
@@ -120,9 +124,10 @@ export class Site {
       ...{ ...tools, inventory, audit, events, jobs, store: ground.plans, siteName: identity.name },
       ...{ failovers: this.failovers, handovers: this.handovers },
     });
-    const { arrivalRules: rules, floor, replicas } = ground;
+    const { arrivalRules: rules, drillStore, floor, replicas } = ground;
     this.replicas = new ReplicaActs({
       ...{ replicas, inventory, keeper, forwards, links, audit, alerts, rules, floor, zones: ground.zones },
+      drills: drillStore.settings,
       siteMeant: (reference) => this.targets.meant(reference),
       settle: (replica) => settleAdoptions({ ...tools, alerts }, ground.dataDirectory, [replica]),
     });
@@ -141,6 +146,10 @@ export class Site {
       ...{ replicas: ground.replicas, forwards },
       port: peerServer.address.port,
     });
+    ({ drills: this.#drills, acts: this.drills } = drillWorksOf({
+      ...{ ...tools, inventory, points, jobs, audit, alerts, zones: ground.zones, keeper, replicas },
+      ...{ store: drillStore, failovers: works.failovers, acts: this.failovers },
+    }));
     this.jobs = new Jobs({
       ...{ database, clock, random, log, events, audit, recorder: this.reports },
       handlers: {
@@ -148,6 +157,7 @@ export class Site {
         ...this.failovers.handlers,
         ...this.handovers.handlers,
         ...this.plans.handlers,
+        'drill.run': this.drills.running,
         'seed.export': this.seeds.exporting,
         'seed.import': this.seeds.importing,
       },
@@ -173,12 +183,11 @@ export class Site {
     void site.reports.makeUp(site.jobs.ended());
     void site.reports.ofAdoptions('started');
     site.#open.defer(() => site.#arrivals.close());
-    const end = site.events.listen((event) => {
-      if (event.event !== 'point' || event.change !== 'published' || event.pointId === undefined) return;
-      site.#arrivals.arrived(event.machineId, event.pointId);
-    });
-    site.#open.defer(end);
-    await site.#arrivals.begin();
+    for (const one of [site.#drills, site.#arrivals])
+      site.#open.defer(site.events.listen((event) => one.heard(event)));
+    site.#arrivals.begin();
+    site.#open.defer(() => site.#drills.close());
+    site.#drills.begin();
     for (const replica of ground.replicas.list()) works.keeper.tend(replica);
     return site;
   }
@@ -247,14 +256,13 @@ export class Site {
 }
 
 /** What happens by itself when points arrive. */
-function arrivalsOf({ arrivalRules, alerts, replicas, tools }: Ground, works: Works, jobs: Jobs): Arrivals {
+function arrivalsOf({ arrivalRules, alerts, replicas }: Ground, works: Works, jobs: Jobs): Arrivals {
   return new Arrivals({
     ...{ rules: arrivalRules, alerts },
     replicaOf: (machineId) => {
       const replica = replicas.list().find(({ record }) => record.machineId === machineId);
       return replica?.awaitsSeed ? undefined : replica;
     },
-    provenPoints: (replica) => provenPoints(tools.files, replica),
     removeBranch: async (replica, branchId) => {
       await works.failovers.cleanup(replica, branchId);
       works.keeper.tend(replica);

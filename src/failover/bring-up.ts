@@ -26,6 +26,8 @@ export interface AttemptRequest {
   readonly name?: string | undefined;
   /** What a new branch may take of this host. */
   readonly limits?: TestLimits | undefined;
+  /** A new branch lies on the point itself, whatever has been prepared of it. */
+  readonly asCut?: boolean;
   /** The branch was there before: its files hold somebody's work, and stay whatever becomes of this attempt. */
   readonly hasRun?: boolean;
   readonly probes?: readonly Probe[] | undefined;
@@ -48,10 +50,10 @@ export class BringUp {
 
   /** Makes a branch of the candidate and brings it up. */
   async onNewBranch(request: AttemptRequest): Promise<Attempt> {
-    const { replica, candidate, purpose, keep, name, limits, signal } = request;
+    const { replica, candidate, purpose, keep, name, limits, asCut = false, signal } = request;
     throwIfAborted(signal);
     const { pointId } = candidate;
-    const base = await preparedBranch(this.#tools, replica, pointId);
+    const base = asCut ? undefined : await preparedBranch(this.#tools, replica, pointId);
     const { clock, random, files } = this.#tools;
     const branchId = newId(clock, random);
     return this.#live.exclusively(branchId, async () => {

@@ -2,9 +2,9 @@ import type { FileSystem } from '../lib/files.ts';
 import {
   type Consistency,
   DEFAULT_WISH,
-  ranked,
   type SelectionCandidate,
   type SelectionWish,
+  shortlist,
 } from '../recovery-point/index.ts';
 import type { Replica } from '../replica/index.ts';
 import { demotedPoints } from './application-proof.ts';
@@ -57,7 +57,7 @@ export function candidatesOf(
   }
   const wish: SelectionWish = { ...DEFAULT_WISH, ...choice.wish };
   const points = selectable(replica, proofs);
-  const choices = ranked(points, wish).slice(0, ATTEMPTS_MAX);
+  const choices = shortlist(points, wish, ATTEMPTS_MAX);
   if (choices.length > 0) return choices;
   throw failoverFailure(
     'FAILOVER_NO_POINT',

@@ -52,6 +52,11 @@ export const FAILOVER_ERRORS = {
     retry: 'later',
     remedy: 'An act on this branch is under way: wait for its end, or cancel its job.',
   },
+  FAILOVER_GAVE_WAY: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy: 'Nothing to do: failovers come first, and the point is drilled when they are over.',
+  },
   FAILOVER_BRANCH_PREPARED: {
     kind: 'refused',
     retry: 'never',

@@ -29,11 +29,13 @@ import type {
   TestOptions,
 } from './options.ts';
 import { shutsDown } from './power-off.ts';
+import { Precedence } from './precedence.ts';
 import { checkNotPrepared, type PrepareOptions, prepareBranch } from './prepared.ts';
 import { checkProbes, type Probe, type ProbeResult } from './probe.ts';
 import { probeAgain } from './probe-again.ts';
 import { type FailoverReport, Stopwatch } from './report.ts';
 import {
+  checkEnded,
   checkNotAdopted,
   checkNotFenced,
   checkNotTaken,
@@ -44,7 +46,7 @@ import {
   votedRight,
 } from './right.ts';
 import { rollForward } from './roll-forward.ts';
-import { type Attempt, otherDisksAt, RunUnderWay } from './run-under-way.ts';
+import { type Attempt, headOf, RunUnderWay } from './run-under-way.ts';
 import { TestGuard } from './test-guard.ts';
 import { loadLimits, type TestLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
@@ -55,6 +57,7 @@ export class Failovers {
   readonly #live: LiveBranches;
   readonly #bringUp: BringUp;
   readonly #guard: TestGuard;
+  readonly #precedence: Precedence;
   /** Machines that are being failed over. */
   readonly #startingMachines = new Set<string>();
 
@@ -63,16 +66,28 @@ export class Failovers {
     this.#live = new LiveBranches(tools);
     this.#bringUp = new BringUp(tools, this.#live);
     this.#guard = new TestGuard(tools, this.#live);
+    this.#precedence = new Precedence(tools.clock);
+  }
+
+  /** A failover is under way, and what gives way to it does not begin. */
+  get isUrgent(): boolean {
+    return this.#precedence.isUrgent;
   }
 
   /**
    * Boots a point in isolation and looks whether it runs, while replication goes on. Each point that was booted gets a
    * signed proof. Nothing is left behind unless `keep`. A cancelled test is cleaned up before the failure is thrown.
    * Throws FAILOVER_NO_POINT, FAILOVER_PROBE_INVALID, FAILOVER_TESTS_TOO_MANY, FAILOVER_SPACE_LOW, FAILOVER_LIMIT_UNAVAILABLE,
-   * REPLICA_UNKNOWN; everything that happens to the guest is told by the report.
+   * FAILOVER_GAVE_WAY, REPLICA_UNKNOWN; everything that happens to the guest is told by the report.
    */
-  async test(replica: Replica, choice: PointChoice, options: TestOptions = {}): Promise<FailoverReport> {
-    const { keep = false, name, probes, signal } = options;
+  test(replica: Replica, choice: PointChoice, options: TestOptions = {}): Promise<FailoverReport> {
+    if (!options.givesWay) return this.#test(replica, choice, options);
+    const work = (signal: AbortSignal) => this.#test(replica, choice, { ...options, signal });
+    return this.#precedence.yielding(work, options.signal);
+  }
+
+  async #test(replica: Replica, choice: PointChoice, options: TestOptions): Promise<FailoverReport> {
+    const { keep = false, name, probes, asCut = false, signal } = options;
     checkProbes(probes ?? []);
     checkBranchName(replica, name);
     const limits = await this.#limitsOf(options);
@@ -82,12 +97,12 @@ export class Failovers {
       for (const candidate of candidates) {
         const attempt = await this.#bringUp.onNewBranch({
           ...{ replica, candidate, purpose: 'test', networks: {}, commandMs: run.startMs },
-          ...{ name: name && freeBranchName(replica, name), keep, limits, probes, signal },
+          ...{ name: name && freeBranchName(replica, name), keep, limits, probes, asCut, signal },
         });
         if (run.add(attempt)) break;
       }
     });
-    return run.report(await this.#about(replica, 'test', choice));
+    return run.report(await headOf(this.#tools, replica, 'test', choice));
   }
 
   /**
@@ -101,7 +116,7 @@ export class Failovers {
     replica.point(pointId);
     const run = new RunUnderWay(this.#tools);
     run.add(await this.#guard.admit(() => prepareBranch(this.#both, replica, pointId, options)));
-    return run.report(await this.#about(replica, 'prepare', { pointId }));
+    return run.report(await headOf(this.#tools, replica, 'prepare', { pointId }));
   }
 
   get #both(): BranchTools {
@@ -162,7 +177,7 @@ export class Failovers {
     checkBranchName(replica, name);
     const { machineId } = replica.record;
     const run = new RunUnderWay(this.#tools);
-    await this.#alone(replica, async () => {
+    await this.#alone(replica, async (room) => {
       if (kind === 'planned') await checkNotTaken(this.#tools, replica);
       const proofs = await pointProofs(this.#tools.files, replica);
       const chosen = candidatesOf(replica, choice, proofs);
@@ -170,6 +185,7 @@ export class Failovers {
       run.warn(await this.#checkNetworks(replica, networks, configurations));
       await run.watch.time('fence', () => o.right(replica, this.#tools.siteId));
       this.#tools.log.info('failover.fenced', { machineId, kind, epoch: replica.record.epoch });
+      await room;
       // Chosen again: a point may have arrived in the meantime; from here on none does.
       for (const candidate of candidatesOf(replica, choice, proofs)) {
         const reason = kind === 'planned' ? 'the last state of the machine' : candidate.reason;
@@ -181,7 +197,7 @@ export class Failovers {
         if (run.add(attempt)) break;
       }
     });
-    return run.report(await this.#about(replica, kind, choice));
+    return run.report(await headOf(this.#tools, replica, kind, choice));
   }
 
   /**
@@ -203,14 +219,16 @@ export class Failovers {
     run.warn(await this.#checkNetworks(replica, networks, [replica.point(pointId).statement.configuration]));
     await this.#admitted(purpose, replica, async () => {
       const attempt = await this.#live.exclusively(branch.branchId, async () => {
-        await this.#checkEnded(replica, branch.branchId);
+        await checkEnded(this.#tools, replica, branch.branchId);
         await this.#live.end(branch.branchId);
         const reason = 'restarted by a person';
         return this.#bootAgain(branch, { replica, reason, networks, probes, signal, run });
       });
       run.add(attempt);
     });
-    return run.report(await this.#about(replica, purpose === 'test' ? 'test' : 'unplanned', { pointId }));
+    return run.report(
+      await headOf(this.#tools, replica, purpose === 'test' ? 'test' : 'unplanned', { pointId }),
+    );
   }
 
   /**
@@ -294,7 +312,7 @@ export class Failovers {
       ),
     );
     const kind = purpose === 'test' ? 'test' : 'unplanned';
-    const report = run.report(await this.#about(replica, kind, to === undefined ? {} : { pointId }));
+    const report = run.report(await headOf(this.#tools, replica, kind, to === undefined ? {} : { pointId }));
     return {
       ...report,
       ...(back ? { attempts: [...report.attempts, back.report] } : {}),
@@ -367,18 +385,18 @@ export class Failovers {
   ): Promise<T> {
     if (purpose === 'test') return this.#guard.admit(work, except);
     checkNotFenced(this.#tools, replica);
-    return this.#alone(replica, work, except);
+    return this.#alone(replica, (room) => room.then(work), except);
   }
 
-  /** No two machines of one replica's failovers run at a time. Throws FAILOVER_RUNS_ALREADY. */
-  async #alone<T>(replica: Replica, work: () => Promise<T>, except?: string): Promise<T> {
+  /** No two machines of one replica's failovers run at a time; drills give way, until `room`. Throws FAILOVER_RUNS_ALREADY. */
+  async #alone<T>(replica: Replica, work: (room: Promise<void>) => Promise<T>, except?: string): Promise<T> {
     const { machineId } = replica.record;
     checkNotAdopted(replica);
     if (this.#startingMachines.has(machineId)) throw runsAlready(replica);
     this.#startingMachines.add(machineId);
     try {
       await this.#checkNoneRuns(replica, except);
-      return await work();
+      return await this.#precedence.urgently(work);
     } finally {
       this.#startingMachines.delete(machineId);
     }
@@ -401,13 +419,6 @@ export class Failovers {
 
   get #networksHere(): NetworksHere {
     return { branches: this.#live.all, machines: this.#tools.machinesHere() };
-  }
-
-  async #checkEnded(replica: Replica, branchId: string): Promise<void> {
-    const [processId] = await processesOfRun(runDirectoryOf(this.#tools, branchId));
-    if (processId === undefined) return;
-    const said = `branch ${branchId} of ${replica.record.machineName} runs already`;
-    throw failoverFailure('FAILOVER_RUNS_ALREADY', said, { context: { branchId, processId } });
   }
 
   async #checkNoneRuns(replica: Replica, except?: string): Promise<void> {
@@ -475,17 +486,6 @@ export class Failovers {
         }
       }
     }
-  }
-
-  async #about(replica: Replica, kind: FailoverReport['kind'], choice: PointChoice) {
-    const { machineId, machineName, epoch } = replica.record;
-    const { accelerator, reason } = await this.#tools.hypervisor.acceleration();
-    return {
-      ...{ kind, machine: { machineId, name: machineName }, epoch, accelerator },
-      chosenBy: 'pointId' in choice ? ('person' as const) : ('selection' as const),
-      slow: accelerator === 'tcg' ? (reason ?? 'no KVM') : undefined,
-      otherDisks: (pointId: string) => otherDisksAt(replica, pointId),
-    };
   }
 
   /** Lets go of all machines; they run on, and `recover` finds them again. */

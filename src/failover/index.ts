@@ -40,7 +40,7 @@ export { checkNicsNamed } from './nic-checks.ts';
 export type { StartOptions, TakeOptions, TestOptions } from './options.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
 export { shutsDown } from './power-off.ts';
-export type { Probe, ProbeResult } from './probe.ts';
+export { checkProbes, type Probe, type ProbeResult } from './probe.ts';
 export {
   APPLICATION_PROOF,
   type ApplicationProof,

@@ -14,6 +14,10 @@ export interface TestOptions {
   readonly limits?: Omit<TestLimits, 'endsAtMs'>;
   /** After this time it is cleaned up by itself; the rule of the site if absent. */
   readonly lifetimeMs?: number;
+  /** The point as it was cut, also where a prepared branch of it is there: a proof is of the point itself. */
+  readonly asCut?: boolean;
+  /** It ends when a failover begins, and does not begin while one is under way: FAILOVER_GAVE_WAY. */
+  readonly givesWay?: boolean;
   readonly signal?: AbortSignal;
 }
 

@@ -1,5 +1,7 @@
+import { processesOfRun } from '../hypervisor/index.ts';
 import { afterSeizing, afterTaking, compareClaims, type Tenure } from '../recovery-point/index.ts';
 import { type Replica, rightState, tenureOfReplica, withTenure } from '../replica/index.ts';
+import { runDirectoryOf } from './branch-machine.ts';
 import { loadState } from './branch-state.ts';
 import { failoverFailure } from './errors.ts';
 import type { Voting } from './options.ts';
@@ -102,4 +104,12 @@ function notOffered({ record: { machineId, machineName } }: Replica) {
 export function runsAlready({ record: { machineId, machineName } }: Replica, branchId?: string) {
   const said = `${machineName} has failed over to this site already`;
   return failoverFailure('FAILOVER_RUNS_ALREADY', said, { context: { machineId, branchId } });
+}
+
+/** Throws FAILOVER_RUNS_ALREADY while a machine runs on the files of a branch. */
+export async function checkEnded(tools: FailoverTools, replica: Replica, branchId: string): Promise<void> {
+  const [processId] = await processesOfRun(runDirectoryOf(tools, branchId));
+  if (processId === undefined) return;
+  const said = `branch ${branchId} of ${replica.record.machineName} runs already`;
+  throw failoverFailure('FAILOVER_RUNS_ALREADY', said, { context: { branchId, processId } });
 }

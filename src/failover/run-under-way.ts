@@ -1,5 +1,6 @@
 import type { Replica, ReplicaPoint } from '../replica/index.ts';
 import { claimVerdictOf } from './assertions.ts';
+import type { PointChoice } from './candidates.ts';
 import { type AttemptReport, type FailoverReport, type PointSummary, Stopwatch } from './report.ts';
 import type { FailoverTools } from './tools.ts';
 
@@ -82,11 +83,25 @@ function warningsOf(
   return warnings;
 }
 
+/** What a report says before it comes to the attempts. */
+export async function headOf(
+  { hypervisor }: Pick<FailoverTools, 'hypervisor'>,
+  replica: Replica,
+  kind: FailoverReport['kind'],
+  choice: PointChoice,
+): Promise<Parameters<RunUnderWay['report']>[0]> {
+  const { machineId, machineName, epoch } = replica.record;
+  const { accelerator, reason } = await hypervisor.acceleration();
+  return {
+    ...{ kind, machine: { machineId, name: machineName }, epoch, accelerator },
+    chosenBy: 'pointId' in choice ? ('person' as const) : ('selection' as const),
+    slow: accelerator === 'tcg' ? (reason ?? 'no KVM') : undefined,
+    otherDisks: (pointId: string) => otherDisksAt(replica, pointId),
+  };
+}
+
 /** What a person must know who expects the disks that the machine had last. */
-export function otherDisksAt(
-  { points, newest }: Pick<Replica, 'points' | 'newest'>,
-  pointId: string,
-): string[] {
+function otherDisksAt({ points, newest }: Pick<Replica, 'points' | 'newest'>, pointId: string): string[] {
   const point = points.find(({ statement }) => statement.pointId === pointId);
   if (!point || !newest || point === newest) return [];
   const without = (there: ReplicaPoint, than: ReplicaPoint) => {

@@ -16,6 +16,8 @@
 export * from './bandwidth.ts';
 export * from './copy-schedule.ts';
 export * from './copy-type.ts';
+export * from './drill-plan.ts';
+export * from './drill-policy.ts';
 export { POINT_ERRORS, pointFailure } from './errors.ts';
 export * from './group-cut.ts';
 export * from './group-points.ts';
@@ -29,5 +31,5 @@ export * from './selection.ts';
 export * from './statement.ts';
 export * from './tenure.ts';
 export type { Transfer } from './variable-interval.ts';
-export { Window } from './windows.ts';
+export { endOfWindows, Window } from './windows.ts';
 export { Zones } from './zones.ts';

@@ -98,6 +98,23 @@ export function retentionOf(
     .reverse();
 }
 
+/**
+ * Points that the next copy takes the place of, as far as it can be known: those that nothing keeps any more, and of each type whose
+ * places are all taken the oldest one, if nothing else keeps it. Pure.
+ */
+export function leavingNext(
+  verdicts: readonly RetentionVerdict[],
+  { types }: Pick<RetentionPolicy, 'types'>,
+): ReadonlySet<string> {
+  const leaving = verdicts.filter(({ reasons }) => reasons.length === 0);
+  for (const [type, places] of Object.entries(types)) {
+    const holders = verdicts.filter(({ reasons }) => reasons.includes(`type-${type}`));
+    const [oldest] = holders.toSorted((a, b) => a.sequence - b.sequence);
+    if (oldest && holders.length >= places && oldest.reasons.length === 1) leaving.push(oldest);
+  }
+  return new Set(leaving.map(({ pointId }) => pointId));
+}
+
 /** A point as the site sees it that keeps it: nothing of this is the sender's word. */
 export interface ArrivedPoint {
   readonly pointId: string;

@@ -71,6 +71,26 @@ export function ranked(
   }));
 }
 
+/**
+ * The first of the ranked candidates, as many as are to be tried. Pure. If none of them has been proven, the best proven one takes the
+ * last place: of points that nobody has seen boot, several can have one fault, and a failover must not end beside a point that
+ * is known to come up.
+ */
+export function shortlist(
+  candidates: readonly SelectionCandidate[],
+  wish: SelectionWish,
+  attemptsMax: number,
+): readonly SelectionChoice[] {
+  const all = ranked(candidates, wish);
+  const first = all.slice(0, attemptsMax);
+  const proven = new Set(candidates.flatMap(({ pointId, boot }) => (boot === 'passed' ? [pointId] : [])));
+  if (first.some(({ pointId }) => proven.has(pointId))) return first;
+  const last = all.find(({ pointId }) => proven.has(pointId));
+  if (!last) return first;
+  const reason = 'proven to boot, which none of those before it is';
+  return [...first.slice(0, -1), { ...last, reason }];
+}
+
 /** A clock that was put back between the two makes no point younger than the newest. */
 function ageMs(point: SelectionCandidate, newest: SelectionCandidate): number {
   return Math.max(0, newest.cutAtMs - point.cutAtMs);

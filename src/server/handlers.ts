@@ -110,6 +110,18 @@ export const HANDLERS: Handlers = {
   'arrival.show': ({ site, params }) => site.arrivals.show(params.machine),
   'arrival.set': ({ site, actor, params, body }) => site.arrivals.change(actor, params.machine, body),
   'arrival.clear': ({ site, actor, params }) => site.arrivals.change(actor, params.machine, null),
+  'drill.status': ({ site }) => site.drills.status(),
+  'drill.budget': ({ site, actor, body }) => site.drills.budget(actor, body),
+  'drill.pause': ({ site, actor, body }) => site.drills.pause(actor, body.isPaused, body.machine),
+  'drill.setSitePolicy': ({ site, actor, body }) => site.drills.changeSitePolicy(actor, body),
+  'drill.clearSitePolicy': ({ site, actor }) => site.drills.changeSitePolicy(actor, undefined),
+  'drill.list': async ({ site, params }) => site.drills.list(params.machine),
+  'drill.now': ({ site, actor, params, body }) => site.drills.now(actor, params.machine, body),
+  'drill.policy': async ({ site, params }) => site.drills.policy(params.machine),
+  'drill.setPolicy': ({ site, actor, params, body }) =>
+    site.drills.changePolicy(actor, params.machine, body.policy),
+  'drill.clearPolicy': ({ site, actor, params }) =>
+    site.drills.changePolicy(actor, params.machine, undefined),
   'failover.start': ({ site, actor, params, body }) => site.failovers.start(actor, params.machine, body),
   'failover.cede': async ({ site, actor, params, body }) => site.handovers.cede(actor, params.machine, body),
   'failover.withdraw': ({ site, actor, params, body }) =>

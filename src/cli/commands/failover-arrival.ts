@@ -12,20 +12,18 @@ import { examples, type Runner } from './runner.ts';
 
 interface ArrivalOptions extends ProbeOption {
   readonly copyType?: string[];
-  readonly test?: boolean;
   readonly run?: readonly (readonly string[])[];
   readonly limit?: number;
   readonly grace?: number;
   readonly off?: boolean;
 }
 
-/** What this site does by itself with each point that arrives. */
+/** How this site prepares each point that arrives. */
 export function addOnArrival(failover: Command, runner: Runner): void {
   failover
     .command('on-arrival')
-    .description('test or prepare each point that arrives here; without options: show what is done')
+    .description('prepare each point that arrives here; without options: show what is done')
     .argument('<vm>', 'name or id')
-    .option('--test', 'boot it in isolation and check what it claims')
     .option(
       '--run <program>',
       'prepare it: run a program of the guest, with its arguments; repeatable',
@@ -39,53 +37,47 @@ export function addOnArrival(failover: Command, runner: Runner): void {
     .addHelpText(
       'after',
       `${examples(
-        'warmsite failover on-arrival web --test --copy-type app',
         "warmsite failover on-arrival web --run '/usr/local/sbin/revert-to-snapshot'",
         'warmsite failover on-arrival web --off',
       )}
-One point at a time is worked on, the newest of each machine; older ones that wait are passed over. What fails raises an alert.`,
+One point at a time is worked on, the newest of each machine; older ones that wait are passed over. What fails raises an alert.
+To have points booted and proven, see warmsite drill policy.`,
     )
     .action(runner.run(onArrival));
 }
 
 async function onArrival(context: Context, machine: string, o: ArrivalOptions): Promise<Report> {
-  const asked = [o.off, o.test, o.run].filter((one) => one !== undefined).length;
-  if (asked > 1) throw cliFailure('CLI_USAGE', 'give one of --test, --run and --off');
+  const asked = [o.off, o.run].filter((one) => one !== undefined).length;
+  if (asked > 1) throw cliFailure('CLI_USAGE', 'give either --run or --off');
   const details = [o.copyType, o.limit, o.grace, o.probe].some((one) => one !== undefined);
-  if (details && !o.test && !o.run) throw cliFailure('CLI_USAGE', 'say what is to be done: --test or --run');
+  if (details && !o.run) throw cliFailure('CLI_USAGE', 'say what is to be run: --run');
   const api = await context.api();
   const params = { machine };
   let view: ArrivalRuleView;
   if (o.off) view = await api.call('arrival.clear', { params });
-  else if (asked === 0) view = await api.call('arrival.show', { params });
-  else view = await api.call('arrival.set', { params, body: ruleOf(o) });
+  else if (o.run) view = await api.call('arrival.set', { params, body: ruleOf(o, o.run) });
+  else view = await api.call('arrival.show', { params });
   return { document: view, print: (page) => printRule(page, machine, view) };
 }
 
-function ruleOf(o: ArrivalOptions): ArrivalRule {
+function ruleOf(o: ArrivalOptions, run: NonNullable<ArrivalOptions['run']>): ArrivalRule {
   const probes: { probes?: ProbeRequest[] } = o.probe ? { probes: [...o.probe] } : {};
   const graceMs = o.grace === undefined ? {} : { graceMs: o.grace };
   return {
     ...(o.copyType ? { copyTypes: [...o.copyType] } : {}),
-    work: o.run
-      ? { kind: 'prepare', programs: programsOf(o.run, o.limit), ...probes, ...graceMs }
-      : { kind: 'test', ...probes },
+    work: { kind: 'prepare', programs: programsOf(run, o.limit), ...probes, ...graceMs },
   };
 }
 
 function printRule(page: Page, machine: string, { rule }: ArrivalRuleView): void {
   if (!rule) {
-    page.line(`Nothing is done with points of ${machine} when they arrive.`);
+    page.line(`Points of ${machine} are not prepared when they arrive.`);
     return;
   }
   const { copyTypes, work } = rule;
   const which = copyTypes
     ? `Each point of ${machine} of type ${copyTypes.join(' or ')}`
     : `Each point of ${machine}`;
-  if (work.kind === 'test') {
-    page.line(`${which} is booted in isolation when it arrives, and what it claims is checked.`);
-    return;
-  }
   page.line(`${which} is prepared when it arrives:`);
   for (const { command, arguments: args = [], limitMs } of work.programs) {
     page.line(`  ${[command, ...args].join(' ')} (at most ${formatDuration(limitMs)})`);

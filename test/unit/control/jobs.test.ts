@@ -64,6 +64,7 @@ async function jobsIn(t: CleanUp) {
         'seed.export': handler('seed.export', true),
         'seed.import': handler('seed.import', true),
         'plan.run': handler('plan.run', true),
+        'drill.run': handler('drill.run', false),
       },
     });
     jobs.open();

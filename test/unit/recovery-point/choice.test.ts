@@ -6,6 +6,7 @@ import {
   ranked,
   type SelectionCandidate,
   satisfies,
+  shortlist,
 } from '../../../src/recovery-point/index.ts';
 
 function candidate(
@@ -93,4 +94,29 @@ test('S0.18 a wish for consistency leaves out what falls short of it', () => {
     ['p1'],
   );
   assert.deepEqual(ranked([], wish), []);
+});
+
+test('S0.18 of points that nobody has seen boot not all are tried before one that is proven', () => {
+  const young = [4, 5, 6, 7].map((sequence) => candidate(sequence, 'crash', sequence * 60_000));
+  const list = [
+    candidate(1, 'application', 0, true),
+    candidate(2, 'crash', 1000, true),
+    candidate(3, 'application', 2000),
+    ...young,
+  ];
+  const order = (attemptsMax: number, among = list) =>
+    shortlist(among, DEFAULT_WISH, attemptsMax).map(({ pointId }) => pointId);
+  assert.deepEqual(order(3), ['p7', 'p6', 'p1']);
+  assert.match(shortlist(list, DEFAULT_WISH, 3).at(-1)!.reason, /proven to boot/);
+  assert.deepEqual(order(1), ['p1'], 'a single attempt is one that is known to come up');
+  assert.deepEqual(order(3, young), ['p7', 'p6', 'p5'], 'where none is proven the newest are tried');
+  const near = [...list, candidate(8, 'crash', 7 * 60_000 + 100, true)];
+  assert.deepEqual(order(3, near), ['p8', 'p7', 'p6'], 'one of the first is proven');
+  const failed: SelectionCandidate = { ...candidate(9, 'application', 500_000), boot: 'failed' };
+  assert.deepEqual(order(3, [...list, failed]), ['p7', 'p6', 'p1']);
+  const wish = { ...DEFAULT_WISH, atLeast: 'application' as const };
+  assert.deepEqual(
+    shortlist(list, wish, 3).map(({ pointId }) => pointId),
+    ['p1', 'p3'],
+  );
 });
