@@ -85,6 +85,7 @@ export function openDatabase(path: string): DatabaseSync {
     if (version === 0)
       inTransaction(database, () => database.exec(`${SCHEMA} PRAGMA user_version = ${SCHEMA_VERSION};`));
     reserve(database);
+    addIndex(database);
     return database;
   } catch (error) {
     database.close();
@@ -106,6 +107,15 @@ function reserve(database: DatabaseSync): void {
     database.exec(`PRAGMA wal_autocheckpoint = ${CHECKPOINT_PAGES}; DROP TABLE IF EXISTS reserve;
       CREATE TABLE reserve (bytes BLOB) STRICT; INSERT INTO reserve VALUES (zeroblob(${RESERVE_BYTES}));`);
     database.exec('DROP TABLE reserve');
+  } catch (error) {
+    if (!isFull(error)) throw error;
+  }
+}
+
+/** For the jobs of one machine, of which there are ever more. Databases that are older than it get it when there is room: nothing depends on it. */
+function addIndex(database: DatabaseSync): void {
+  try {
+    database.exec('CREATE INDEX IF NOT EXISTS jobs_by_machine ON jobs (machine_id, kind)');
   } catch (error) {
     if (!isFull(error)) throw error;
   }

@@ -121,7 +121,8 @@ export class Drills {
 
   /** Begins at most one drill. Returns after which time the next look is due. */
   async #round(): Promise<number> {
-    const { alerts, clock, debts, log } = this.#o;
+    const { clock, debts, log } = this.#o;
+    const alerts = this.#onChange;
     try {
       const look = await this.look();
       const owed = look.plan.standings.flatMap(({ machineId, debt }) =>
@@ -159,10 +160,12 @@ export class Drills {
     }
     const nowMs = clock.wallMs();
     const { budget, isPaused } = settings;
+    // One that waits for its turn among other jobs comes first as well.
+    const givesWay = isUrgent() || this.#o.jobs().underWay(['failover.start']).length > 0;
     const calmAtMs = endOfWindows(budget.quiet, nowMs, zones) ?? Number.POSITIVE_INFINITY;
     const held = isPaused
       ? 'drills are paused'
-      : isUrgent()
+      : givesWay
         ? 'drills give way to a failover'
         : calmAtMs > nowMs
           ? 'these are quiet hours'
@@ -171,12 +174,18 @@ export class Drills {
     const running = underWay.map((job) => this.#runningOf(job, drilled));
     const plan = nextDrill({
       ...{ machines: drilled.map(({ machine }) => machine), budget, running, nowMs },
-      heldUntilMs: isPaused || isUrgent() ? Number.POSITIVE_INFINITY : calmAtMs,
+      heldUntilMs: isPaused || givesWay ? Number.POSITIVE_INFINITY : calmAtMs,
     });
     const usedBytes = running.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0);
     return {
-      ...{ drilled, plan, usedBytes, held, underWay: underWay.filter(({ kind }) => kind === 'drill.run') },
-      givesWay: isUrgent(),
+      ...{
+        drilled,
+        plan,
+        usedBytes,
+        held,
+        givesWay,
+        underWay: underWay.filter(({ kind }) => kind === 'drill.run'),
+      },
       quietUntilMs: calmAtMs > nowMs && Number.isFinite(calmAtMs) ? calmAtMs : undefined,
     };
   }

@@ -78,7 +78,9 @@ describe('drills', { timeout: 300_000 }, () => {
     await awayApi.call('drill.setSitePolicy', { body: { proveWithinMs: HOUR_MS } });
     const told = await away.until(() => standing(awayApi, 'DRILL_IMPOSSIBLE'));
     assert.match(told.message, /needs 256 MiB, and all drills together may take 255 MiB/);
-    const status = await awayApi.call('drill.budget', { body: { memoryBytes: MEMORY_BYTES, atOnce: 4 } });
+    const status = await awayApi.call('drill.budget', {
+      body: { memoryBytes: MEMORY_BYTES, atOnce: 4, cpuPercent: 600, cpuWeight: 50 },
+    });
     assert.equal(status.machines[0]!.from, 'site');
     const proven = await away.until(async () => {
       const drills = (await drillsOf(awayApi)).filter(({ outcome }) => outcome === 'passed');
