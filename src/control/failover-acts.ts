@@ -89,13 +89,14 @@ export class FailoverActs {
 
   async start(actor: string, reference: string, request: FailoverRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { atLeast, name, probes, networks, askWitness } = request;
+    const { atLeast, worth, name, probes, networks, askWitness } = request;
     if (askWitness) this.#o.votes.need(replica.record.machineId);
     else checkConfirmed(request);
     const args = {
       ...(name ? { name } : {}),
       ...(await this.#pointOf(replica, request.point)),
       ...(atLeast ? { atLeast } : {}),
+      ...(worth ? { worth } : {}),
       ...(probes ? { probes } : {}),
       ...(networks ? { networks } : {}),
       ...(askWitness ? { askWitness } : { confirmOtherSideDown: true }),
@@ -323,9 +324,15 @@ export function preparationArgs(
 
 function choiceOf(args: JobArgs): PointChoice {
   if (typeof args.pointId === 'string') return { pointId: args.pointId };
-  return args.atLeast === undefined
-    ? {}
-    : { wish: { atLeast: args.atLeast as NonNullable<FailoverRequest['atLeast']> } };
+  const { atLeast, worth } = args as Pick<FailoverRequest, 'atLeast' | 'worth'>;
+  const { provenMs, applicationMs } = worth ?? {};
+  return {
+    wish: {
+      ...(atLeast === undefined ? {} : { atLeast }),
+      ...(provenMs === undefined ? {} : { provenWorthMs: provenMs }),
+      ...(applicationMs === undefined ? {} : { applicationWorthMs: applicationMs }),
+    },
+  };
 }
 
 export function nameOf({ name }: JobArgs): { name?: string } {

@@ -2,7 +2,8 @@ import type { Command } from 'commander';
 import type { FailoverRequest } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
-import { named, parseWord } from '../values.ts';
+import { orNone } from '../policy-values.ts';
+import { named, parseDuration, parseWord } from '../values.ts';
 import { reportFailover } from '../watch.ts';
 import { addBranchCommands } from './branch-commands.ts';
 import { addOnArrival } from './failover-arrival.ts';
@@ -98,6 +99,8 @@ interface StartOptions extends WaitOption, ProbeOption, ConnectOption {
   readonly point?: string;
   readonly groupPoint?: string;
   readonly atLeast?: (typeof CONSISTENCIES)[number];
+  readonly preferProven?: number | 'none';
+  readonly preferApp?: number | 'none';
   readonly confirmOtherSideDown?: boolean;
   readonly askWitness?: boolean;
 }
@@ -111,6 +114,16 @@ function addStart(failover: Command, runner: Runner): void {
     .option('--point <point>', 'number, id, latest or latest-application; the best one if absent')
     .option(...GROUP_POINT_OPTION)
     .option('--at-least <consistency>', CONSISTENCIES.join(', '), atLeast)
+    .option(
+      '--prefer-proven <time>',
+      'a point that is proven to boot, though it be so much older; or none',
+      worth('--prefer-proven'),
+    )
+    .option(
+      '--prefer-app <time>',
+      'the same for an application-consistent one; or none',
+      worth('--prefer-app'),
+    )
     .option(...PROBE_OPTION)
     .option(...NAME_OPTION)
     .option(...CONNECT_OPTION)
@@ -126,11 +139,28 @@ function addStart(failover: Command, runner: Runner): void {
       `${examples(
         'warmsite failover start web --connect lan=bridge:br0',
         'warmsite failover start web --at-least application --confirm-other-side-down',
+        'warmsite failover start web --prefer-proven 15m --confirm-other-side-down',
       )}
 Warmsite cannot switch off a host that it cannot reach: were the machine still running there, two copies of it would
 diverge. From this moment on the other site's copies of this machine are refused here.`,
     )
     .action(runner.run(start));
+}
+
+/** A time, or `none`. */
+function worth(option: string): (text: string) => number | 'none' {
+  return named(option, orNone(parseDuration));
+}
+
+function worthOf({ preferProven, preferApp }: StartOptions): Pick<FailoverRequest, 'worth'> {
+  if (preferProven === undefined && preferApp === undefined) return {};
+  const msOf = (value: number | 'none') => (value === 'none' ? 0 : value);
+  return {
+    worth: {
+      ...(preferProven === undefined ? {} : { provenMs: msOf(preferProven) }),
+      ...(preferApp === undefined ? {} : { applicationMs: msOf(preferApp) }),
+    },
+  };
 }
 
 async function start(context: Context, machine: string, o: StartOptions): Promise<Report> {
@@ -146,6 +176,7 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
   const body: FailoverRequest = {
     ...pointOf(o),
     ...(o.atLeast === undefined ? {} : { atLeast: o.atLeast }),
+    ...worthOf(o),
     ...askedOf(o),
     ...networksOf(o),
     ...(o.askWitness ? { askWitness: true } : { confirmOtherSideDown: true }),

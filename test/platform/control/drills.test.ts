@@ -67,7 +67,7 @@ describe('drills', { timeout: 300_000 }, () => {
     await homeApi.call('vm.add', { body: { attach } });
     await homeApi.call('vm.protect', {
       ...BOX,
-      body: { every: { crash: 1500, app: 3000 }, retention: RETENTION },
+      body: { every: { crash: 1000, app: 2000 }, retention: RETENTION },
     });
     await away.until(async () => {
       const { machines } = await awayApi.call('site.show', {});
@@ -82,11 +82,21 @@ describe('drills', { timeout: 300_000 }, () => {
       body: { memoryBytes: MEMORY_BYTES, atOnce: 4, cpuPercent: 600, cpuWeight: 50 },
     });
     assert.equal(status.machines[0]!.from, 'site');
-    const proven = await away.until(async () => {
-      const drills = (await drillsOf(awayApi)).filter(({ outcome }) => outcome === 'passed');
-      return drills.length >= 2 ? drills : undefined;
+    await away.until(async () => {
+      const arrived = await awayApi.call('point.list', BOX);
+      return arrived.filter(({ copyType }) => copyType === 'app').length >= 2 ? true : undefined;
     });
     await homeApi.call('vm.policy', { ...BOX, body: { every: {} } });
+    // Copies arrive in their order: with this one all that the schedule has made are there.
+    await verifiedCopy(homeApi);
+    const points = await away.until(async () => {
+      const [machine] = (await awayApi.call('drill.status', {})).machines;
+      const arrived = await awayApi.call('point.list', BOX);
+      const isMissing = arrived.some(({ copyType, proofs }) => copyType === 'app' && !proofs.boot?.passed);
+      return machine!.state === 'proven' && !isMissing ? arrived : undefined;
+    });
+    const proven = (await drillsOf(awayApi)).filter(({ outcome }) => outcome === 'passed');
+    assert.ok(proven.length >= 2);
     assert.equal(await standing(awayApi, 'DRILL_IMPOSSIBLE'), undefined);
     for (const { rtoMs, startedAtMs, endedAtMs } of proven) {
       assert.ok(rtoMs! > 0 && rtoMs! <= endedAtMs! - startedAtMs!);
@@ -96,7 +106,6 @@ describe('drills', { timeout: 300_000 }, () => {
     for (const [index, { startedAtMs }] of all.entries()) {
       if (index > 0) assert.ok(startedAtMs! >= all[index - 1]!.endedAtMs!, JSON.stringify(all));
     }
-    const points = await awayApi.call('point.list', BOX);
     for (const { copyType, proofs } of points)
       assert.ok(copyType === 'app' || !proofs.boot, 'others are left');
     const { entries } = await awayApi.call('audit.list', {});
@@ -127,10 +136,16 @@ describe('drills', { timeout: 300_000 }, () => {
     await awayApi.call('drill.setPolicy', probed(120_000));
     const again = await awayApi.call('drill.now', { ...BOX, body: { point: corrupt.pointId } });
     const branchId = await branchOfDrill(awayApi);
-    const begun = await awayApi.call('failover.start', { ...BOX, body: { confirmOtherSideDown: true } });
+    const rather = { confirmOtherSideDown: true, worth: { provenMs: HOUR_MS } } as const;
+    const begun = await awayApi.call('failover.start', { ...BOX, body: rather });
     const report = (await resultOf(awayApi, begun)) as FailoverReport;
     assert.equal(report.verdict, 'passed', JSON.stringify(report.attempts));
-    assert.ok(report.attempts.every(({ point }) => point.pointId !== corrupt.pointId));
+    const { newestProven } = (await awayApi.call('drill.status', {})).machines[0]!;
+    assert.deepEqual(
+      report.attempts.map(({ point }) => point.pointId),
+      [newestProven!.pointId],
+    );
+    assert.match(report.attempts[0]!.reason, /proven to boot and only/);
     const gone: JobView = await ended(awayApi, again);
     assert.equal(gone.failure!.code, 'FAILOVER_GAVE_WAY');
     const began = report.startedAtMs + report.rtoMs!;

@@ -91,3 +91,14 @@ it('F6 drills are listed with their end, the time they took, and why', async (t)
   assert.match(output, /18 +failed +1 min ago +5 s +site +probe agent: no success/);
   assert.match(output, /17 +passed .* 3\.1 s/);
 });
+
+it('S0.18 how much older a proven point may be is said by who fails over', async (t) => {
+  const { ask } = await asking(t, {});
+  const start = ['failover', 'start', 'web', '--confirm-other-side-down', '--no-wait'];
+  const worth = await ask(...start, '--prefer-proven', '15m', '--prefer-app', 'none');
+  assert.deepEqual(worth.sent, {
+    worth: { provenMs: 900_000, applicationMs: 0 },
+    confirmOtherSideDown: true,
+  });
+  assert.deepEqual((await ask(...start)).sent, { confirmOtherSideDown: true });
+});
