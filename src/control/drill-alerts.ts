@@ -1,13 +1,21 @@
+import type { Failure } from '../lib/errors.ts';
 import { type DrillMachine, type DrillStanding, isMeant } from '../recovery-point/index.ts';
 import type { AlertSink } from './alerts.ts';
 import { controlFailure } from './errors.ts';
 
-const ABOUT = ['failed', 'unproven', 'impossible'] as const;
+const ABOUT = ['failed', 'unproven', 'impossible', 'unreadable'] as const;
 type About = (typeof ABOUT)[number];
 
 /** Nothing is said of the drills of a machine any more. */
 export function clearDrillAlerts(alerts: Pick<AlertSink, 'clear'>, machineId: string): void {
   for (const about of ABOUT) alerts.clear(keyOf(about, machineId));
+}
+
+/** What there is to know of a machine cannot be read (`failure`), or can be again. */
+export function tellOfReading(alerts: AlertSink, machineId: string, failure: Failure | undefined): void {
+  const key = keyOf('unreadable', machineId);
+  if (failure) alerts.raise(key, 'warning', failure, machineId);
+  else alerts.clear(key);
 }
 
 export interface DrillSituationOfSite {

@@ -33,17 +33,27 @@ export class DrillDebts {
     return this.#stored.value.debts.find((debt) => debt.machineId === machineId);
   }
 
-  /** All that there are now; durable on return, and nothing is written where nothing has changed. */
-  async settle(now: ReadonlyMap<string, DrillDebt>): Promise<void> {
+  /** What these machines owe now, those of the others stay; durable on return, and nothing is written where nothing has changed. */
+  async settle(
+    machines: readonly { readonly machineId: string; readonly debt?: DrillDebt | undefined }[],
+  ): Promise<void> {
     await this.#stored.change((before) => {
-      const isSame =
-        before.debts.length === now.size &&
-        before.debts.every(({ machineId, sinceMs, afterSequence }) => {
-          const debt = now.get(machineId);
-          return debt?.sinceMs === sinceMs && debt.afterSequence === afterSequence;
-        });
+      const known = new Map(before.debts.map((debt) => [debt.machineId, debt]));
+      const isSame = machines.every(({ machineId, debt }) => {
+        const { sinceMs, afterSequence } = known.get(machineId) ?? {};
+        return sinceMs === debt?.sinceMs && afterSequence === debt?.afterSequence;
+      });
       if (isSame) return before;
-      return { debts: [...now].map(([machineId, debt]) => ({ machineId, ...debt })) };
+      for (const { machineId, debt } of machines) {
+        if (debt) known.set(machineId, { machineId, ...debt });
+        else known.delete(machineId);
+      }
+      return { debts: [...known.values()] };
     });
+  }
+
+  /** The machine has no replica here any more. */
+  forget(machineId: string): Promise<void> {
+    return this.settle([{ machineId }]);
   }
 }

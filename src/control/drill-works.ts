@@ -10,6 +10,8 @@ import { Drills, type DrillsTools } from './drills.ts';
 export interface DrillStore {
   readonly settings: DrillSettings;
   readonly debts: DrillDebts;
+  /** A machine has no replica here any more. */
+  readonly forget: (machineId: string) => Promise<void>;
 }
 
 /** Takes over what earlier versions knew as tests of points that arrive. */
@@ -20,7 +22,14 @@ export async function openDrillStore(
 ): Promise<DrillStore> {
   const settings = await DrillSettings.open(files, dataDirectory);
   await arrivals.handOverTo(settings);
-  return { settings, debts: await DrillDebts.open(files, dataDirectory) };
+  const debts = await DrillDebts.open(files, dataDirectory);
+  return {
+    ...{ settings, debts },
+    forget: async (machineId) => {
+      await settings.forget(machineId);
+      await debts.forget(machineId);
+    },
+  };
 }
 
 /** The loop that drills, and what people do with it. */

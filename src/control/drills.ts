@@ -1,6 +1,6 @@
 import type { DrillPolicyView, JobView, SiteEvent } from '../api/index.ts';
 import { type Clock, throwIfAborted } from '../lib/clock.ts';
-import { isFailure } from '../lib/errors.ts';
+import { type Failure, isFailure } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import {
   type DrillMachine,
@@ -13,7 +13,7 @@ import {
 } from '../recovery-point/index.ts';
 import type { Replica, Replicas } from '../replica/index.ts';
 import type { AlertSink } from './alerts.ts';
-import { clearDrillAlerts, tellOfDrills } from './drill-alerts.ts';
+import { clearDrillAlerts, tellOfDrills, tellOfReading } from './drill-alerts.ts';
 import type { DrillDebts } from './drill-debts.ts';
 import { type DrillFacts, type DrillFactsTools, drillFactsOf, drillMachineOf, howOf } from './drill-facts.ts';
 import type { DrillSettings } from './drill-settings.ts';
@@ -53,6 +53,8 @@ export interface DrilledMachine {
 /** What drills look at, and what follows from it. */
 export interface DrillLook {
   readonly drilled: readonly DrilledMachine[];
+  /** Machines of which it cannot be read how they stand; they hinder no other. */
+  readonly unread: ReadonlyMap<string, Failure>;
   readonly plan: DrillPlan;
   readonly underWay: readonly JobView[];
   readonly usedBytes: number;
@@ -125,10 +127,7 @@ export class Drills {
     const alerts = this.#onChange;
     try {
       const look = await this.look();
-      const owed = look.plan.standings.flatMap(({ machineId, debt }) =>
-        debt ? ([[machineId, debt]] as const) : [],
-      );
-      await debts.settle(new Map(owed));
+      await debts.settle(look.plan.standings);
       this.#tell(look);
       alerts.clear(KEY);
       if (look.plan.start && !this.#stop.signal.aborted) {
@@ -146,58 +145,57 @@ export class Drills {
 
   /** How things stand now. */
   async look(): Promise<DrillLook> {
-    const { settings, debts, replicas, clock, zones, isUrgent } = this.#o;
+    const { settings, clock, zones, isUrgent } = this.#o;
+    const { drilled, unread } = await this.#read();
+    const jobs = this.#o.jobs();
+    const nowMs = clock.wallMs();
+    const { budget, isPaused } = settings;
+    // One that waits for its turn among other jobs comes first as well.
+    const givesWay = isUrgent() || jobs.underWay(['failover.start']).length > 0;
+    const calmAtMs = endOfWindows(budget.quiet, nowMs, zones) ?? Number.POSITIVE_INFINITY;
+    const booting = jobs.underWay(BOOTING);
+    const running = booting.map((job) => this.#runningOf(job, drilled));
+    const plan = nextDrill({
+      ...{ machines: drilled.map(({ machine }) => machine), budget, running, nowMs },
+      heldUntilMs: isPaused || givesWay ? Number.POSITIVE_INFINITY : calmAtMs,
+    });
+    return {
+      ...{ drilled, unread, plan, givesWay, held: heldWords(isPaused, givesWay, calmAtMs > nowMs) },
+      underWay: booting.filter(({ kind }) => kind === 'drill.run'),
+      usedBytes: running.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0),
+      quietUntilMs: calmAtMs > nowMs && Number.isFinite(calmAtMs) ? calmAtMs : undefined,
+    };
+  }
+
+  /** What there is to know of the machines that are drilled. */
+  async #read(): Promise<Pick<DrillLook, 'drilled' | 'unread'>> {
+    const { settings, debts, replicas } = this.#o;
     const drilled: DrilledMachine[] = [];
+    const unread = new Map<string, Failure>();
     for (const replica of replicas.list()) {
       const { machineId, adopted } = replica.record;
       const view = settings.of(machineId);
       // A machine that is at home here gets no points any more.
       if (!view.policy || replica.awaitsSeed || adopted !== undefined) continue;
-      const facts = await this.#factsOf(replica);
-      if (!facts) continue;
-      const about = { isPaused: settings.isMachinePaused(machineId), debt: debts.of(machineId) };
-      drilled.push({ replica, view, facts, machine: drillMachineOf(machineId, view.policy, facts, about) });
+      try {
+        const facts = await this.#factsOf(replica);
+        if (!facts) continue;
+        const about = { isPaused: settings.isMachinePaused(machineId), debt: debts.of(machineId) };
+        drilled.push({ replica, view, facts, machine: drillMachineOf(machineId, view.policy, facts, about) });
+      } catch (error) {
+        if (!isFailure(error)) throw error;
+        this.#known.delete(machineId);
+        unread.set(machineId, error);
+      }
     }
-    const nowMs = clock.wallMs();
-    const { budget, isPaused } = settings;
-    // One that waits for its turn among other jobs comes first as well.
-    const givesWay = isUrgent() || this.#o.jobs().underWay(['failover.start']).length > 0;
-    const calmAtMs = endOfWindows(budget.quiet, nowMs, zones) ?? Number.POSITIVE_INFINITY;
-    const held = isPaused
-      ? 'drills are paused'
-      : givesWay
-        ? 'drills give way to a failover'
-        : calmAtMs > nowMs
-          ? 'these are quiet hours'
-          : undefined;
-    const underWay = this.#o.jobs().underWay(BOOTING);
-    const running = underWay.map((job) => this.#runningOf(job, drilled));
-    const plan = nextDrill({
-      ...{ machines: drilled.map(({ machine }) => machine), budget, running, nowMs },
-      heldUntilMs: isPaused || givesWay ? Number.POSITIVE_INFINITY : calmAtMs,
-    });
-    const usedBytes = running.reduce((sum, { memoryBytes }) => sum + memoryBytes, 0);
-    return {
-      ...{
-        drilled,
-        plan,
-        usedBytes,
-        held,
-        givesWay,
-        underWay: underWay.filter(({ kind }) => kind === 'drill.run'),
-      },
-      quietUntilMs: calmAtMs > nowMs && Number.isFinite(calmAtMs) ? calmAtMs : undefined,
-    };
+    return { drilled, unread };
   }
 
   /** Kept until something happens to the machine; what happens meanwhile makes the next look read it anew. */
   #factsOf(replica: Replica): Promise<DrillFacts | undefined> {
     const { machineId } = replica.record;
-    const known = this.#known.get(machineId);
-    if (known) return known;
-    const facts = drillFactsOf(this.#o, replica);
+    const facts = this.#known.get(machineId) ?? drillFactsOf(this.#o, replica);
     this.#known.set(machineId, facts);
-    facts.catch(() => this.#known.delete(machineId));
     return facts;
   }
 
@@ -220,14 +218,16 @@ export class Drills {
     });
   }
 
-  #tell({ drilled, plan, held }: DrillLook): void {
+  #tell({ drilled, unread, plan, held }: DrillLook): void {
     const { settings } = this.#o;
     const alerts = this.#onChange;
     const site = { budgetBytes: settings.budget.memoryBytes, held };
     drilled.forEach(({ replica, machine }, index) => {
       tellOfDrills(alerts, replica.record.machineName, machine, plan.standings[index]!, site);
+      tellOfReading(alerts, machine.machineId, undefined);
     });
-    const told = new Set(drilled.map(({ machine }) => machine.machineId));
+    for (const [machineId, failure] of unread) tellOfReading(alerts, machineId, failure);
+    const told = new Set([...drilled.map(({ machine }) => machine.machineId), ...unread.keys()]);
     for (const machineId of this.#told) if (!told.has(machineId)) clearDrillAlerts(alerts, machineId);
     this.#told = told;
   }
@@ -248,4 +248,11 @@ export class Drills {
       },
     };
   }
+}
+
+/** Why no drill begins, whatever its machine; undefined: nothing hinders them. */
+function heldWords(isPaused: boolean, givesWay: boolean, isQuiet: boolean): string | undefined {
+  if (isPaused) return 'drills are paused';
+  if (givesWay) return 'drills give way to a failover';
+  return isQuiet ? 'these are quiet hours' : undefined;
 }

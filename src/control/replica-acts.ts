@@ -5,7 +5,7 @@ import type { Alerts } from './alerts.ts';
 import type { ArrivalRules } from './arrival-rules.ts';
 import type { Audit } from './audit.ts';
 import { clearDrillAlerts } from './drill-alerts.ts';
-import type { DrillSettings } from './drill-settings.ts';
+import type { DrillStore } from './drill-works.ts';
 import { controlFailure } from './errors.ts';
 import type { Forwards } from './forwards.ts';
 import type { Inventory } from './inventory.ts';
@@ -24,7 +24,7 @@ interface ReplicaActsTools {
   readonly audit: Audit;
   readonly alerts: Alerts;
   readonly rules: ArrivalRules;
-  readonly drills: Pick<DrillSettings, 'forget'>;
+  readonly drills: Pick<DrillStore, 'forget'>;
   readonly floor: RetentionFloor;
   readonly zones: Zones;
   readonly siteMeant: (reference: string) => string;

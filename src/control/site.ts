@@ -127,7 +127,7 @@ export class Site {
     const { arrivalRules: rules, drillStore, floor, replicas } = ground;
     this.replicas = new ReplicaActs({
       ...{ replicas, inventory, keeper, forwards, links, audit, alerts, rules, floor, zones: ground.zones },
-      drills: drillStore.settings,
+      drills: drillStore,
       siteMeant: (reference) => this.targets.meant(reference),
       settle: (replica) => settleAdoptions({ ...tools, alerts }, ground.dataDirectory, [replica]),
     });

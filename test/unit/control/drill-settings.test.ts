@@ -90,12 +90,13 @@ test('F6 debts outlive the process, and nothing is written where nothing has cha
   };
   const debts = await DrillDebts.open(counting, directory);
   const owed = { sinceMs: 12.5, afterSequence: 3 };
-  await debts.settle(new Map([['a', owed]]));
-  await debts.settle(new Map([['a', { ...owed }]]));
+  await debts.settle([{ machineId: 'a', debt: owed }, { machineId: 'b' }]);
+  await debts.settle([{ machineId: 'a', debt: { ...owed } }]);
+  await debts.settle([]);
   assert.equal(written, 1);
   const again = await DrillDebts.open(nodeFiles, directory);
   assert.equal(again.of('a')?.sinceMs, 12.5);
   assert.equal(again.of('b'), undefined);
-  await debts.settle(new Map());
+  await debts.forget('a');
   assert.equal((await DrillDebts.open(nodeFiles, directory)).of('a'), undefined);
 });

@@ -49,9 +49,15 @@ async function drilling(t: CleanUp) {
       return points.at(-1);
     },
   } as unknown as Replica;
+  const other = { ...replica, newest: {}, record: { ...replica.record, machineId: 'other' } } as Replica;
+  await settings.change('other', { proveWithinMs: HOUR_MS });
   const jobs: JobView[] = [];
   const said: string[] = [];
-  const state = { isUrgent: false, failure: undefined as Failure | undefined };
+  const state = {
+    isUrgent: false,
+    failure: undefined as Failure | undefined,
+    unreadable: undefined as Failure | undefined,
+  };
   const start = (request: Omit<JobRequest, 'actor'>): JobView => {
     if (state.failure) throw state.failure;
     const createdAtMs = clock.wallMs();
@@ -62,8 +68,13 @@ async function drilling(t: CleanUp) {
   const drills = new Drills({
     ...{ files: nodeFiles, clock, log: silentLog, zones: new Zones(), settings },
     debts: await DrillDebts.open(nodeFiles, directory),
-    replicas: { list: () => [replica] },
-    keeper: { verdicts: async () => [] },
+    replicas: { list: () => (state.unreadable ? [other, replica] : [replica]) },
+    keeper: {
+      verdicts: async (of) => {
+        if (of === other && state.unreadable) throw state.unreadable;
+        return [];
+      },
+    },
     isUrgent: () => state.isUrgent,
     alerts: {
       raise: (_key, _severity, { code }) => void said.push(code),
@@ -160,6 +171,18 @@ test('F6 a site that cannot begin a drill says so, tries again, and says that it
   await settled(clock);
   assert.equal(jobs.length, 1);
   assert.equal(said.at(-1), 'no drills');
+});
+
+test('F6 a machine whose proofs cannot be read hinders no other, and is told', async (t) => {
+  const { clock, drills, jobs, said, state, publish } = await drilling(t);
+  state.unreadable = controlFailure('JOB_UNKNOWN', 'unreadable');
+  await publish(1);
+  assert.deepEqual(begun(jobs), ['drill.run p1']);
+  assert.ok(said.includes('JOB_UNKNOWN'));
+  state.unreadable = undefined;
+  drills.changed();
+  await settled(clock);
+  assert.ok(said.includes('no drill-unreadable:other'));
 });
 
 test('F6 a missing proof is told when its time has come, though nothing happens', async (t) => {
