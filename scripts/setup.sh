@@ -27,9 +27,11 @@ qemu-ga                           |qemu-guest-agent   |runs inside the lab guest
 nbdkit                            |nbdkit             |NBD servers that misbehave on demand
 nbdcopy                           |libnbd-bin         |a second opinion on our NBD exports
 busybox                           |busybox-static     |user land of the lab guest
+/usr/share/OVMF/OVMF_CODE_4M.fd   |ovmf               |UEFI firmware of the machines
 syslinux                          |syslinux           |boot loader of the lab guest
 extlinux                          |extlinux           |boot loader of the lab guest
 /usr/lib/syslinux/mbr/mbr.bin     |syslinux-common    |boot sector of the lab guest
+/usr/lib/SYSLINUX.EFI/efi64/syslinux.efi |syslinux-efi |boot loader of the lab guest under UEFI
 mcopy                             |mtools             |fills the boot partition of the lab guest
 mkfs.fat                          |dosfstools         |makes the boot partition of the lab guest
 sfdisk                            |fdisk              |partitions the disks of the lab guest

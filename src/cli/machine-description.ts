@@ -37,11 +37,20 @@ export function parseDisk(text: string): DiskOption {
   if (diskId === undefined || rest === undefined || !ID_FORM.test(diskId)) {
     throw invalid(text, 'ID=PATH[:format], such as root=/srv/images/web.qcow2 or data=/dev/vg0/web:raw');
   }
-  const [, path, format] = /^(.*):(qcow2|raw)$/.exec(rest) ?? [];
-  if (path !== undefined && path !== '') return { diskId, path, format: format as ImageFormat };
-  const byName = FORMAT_BY_NAME[extname(rest)];
-  if (byName) return { diskId, path: rest, format: byName };
+  return { diskId, ...parseImage(rest) };
+}
+
+function parseImage(text: string): Omit<DiskOption, 'diskId'> {
+  const [, path, format] = /^(.*):(qcow2|raw)$/.exec(text) ?? [];
+  if (path !== undefined && path !== '') return { path, format: format as ImageFormat };
+  const byName = FORMAT_BY_NAME[extname(text)];
+  if (byName) return { path: text, format: byName };
   throw invalid(text, 'a disk whose format is known: write PATH:qcow2 or PATH:raw');
+}
+
+/** `PATH[:format]`; firmware comes with its variables in raw files. */
+export function parseFirmwareVariables(text: string): DiskOption {
+  return { diskId: 'firmware-variables', ...parseImage(extname(text) === '.fd' ? `${text}:raw` : text) };
 }
 
 const NIC_MODELS = ['virtio-net-pci', 'e1000', 'e1000e'] as const;
@@ -81,6 +90,7 @@ export interface MachineOptions {
   readonly bus: string;
   readonly chipset: string;
   readonly firmware: string;
+  readonly firmwareVariables?: DiskOption;
   readonly cpuModel?: string;
   readonly machineVersion?: string;
   readonly uuid?: string;
@@ -95,10 +105,22 @@ export async function managedMachine(
   o: MachineOptions,
   absolute: (path: string) => string,
 ): Promise<AddMachineRequest> {
-  const disks = o.disk.map((disk) => ({ ...disk, path: absolute(disk.path) }));
+  const { firmwareVariables: variables } = o;
+  if ((o.firmware === 'uefi') !== (variables !== undefined)) {
+    throw cliFailure(
+      'CLI_USAGE',
+      'a machine with --firmware uefi needs --firmware-variables, and no other has them',
+      {
+        hint: 'Copy the template of this host for it, such as /usr/share/OVMF/OVMF_VARS_4M.fd, and name the copy.',
+      },
+    );
+  }
+  const wanted = [...o.disk, ...(variables ? [variables] : [])];
+  const disks = wanted.map((disk) => ({ ...disk, path: absolute(disk.path) }));
   const described: { diskId: string; bus: string; sizeBytes: number }[] = [];
   for (const disk of disks) {
-    described.push({ diskId: disk.diskId, bus: o.bus, sizeBytes: await virtualSize(disk) });
+    const bus = disk.diskId === variables?.diskId ? 'pflash' : o.bus;
+    described.push({ diskId: disk.diskId, bus, sizeBytes: await virtualSize(disk) });
   }
   const configuration = {
     name: o.name,

@@ -1,5 +1,6 @@
 import type { AddDiskRequest } from '../api/index.ts';
 import {
+  FIRMWARE_VARIABLES_DEVICE,
   type ImageFile,
   type MachineConfiguration,
   type MachineDisk,
@@ -105,7 +106,7 @@ async function pluggedDisk(
 
 async function diskOfFile(
   record: MachineRecord,
-  { diskId = freeDiskId(record), file, bus = record.configuration.disks[0]!.bus }: AddDiskRequest,
+  { diskId = freeDiskId(record), file, bus = busOfFirst(record) }: AddDiskRequest,
 ): Promise<NewDisk> {
   const { name } = record;
   if (!file) {
@@ -123,6 +124,20 @@ async function diskOfFile(
   return { disk, configuration: { diskId, bus, sizeBytes, ...(pciPlace ? { pciPlace } : {}) } };
 }
 
+/** Of the disks that a guest has; flash memory is a part of the board. */
+function busOfFirst({ configuration: { disks } }: MachineRecord): NonNullable<AddDiskRequest['bus']> {
+  const [first = 'virtio-blk'] = disks.flatMap(({ bus }) => (bus === 'pflash' ? [] : [bus]));
+  return first;
+}
+
+/** The ids of the disks of a machine that somebody else started: `disk0`, `disk1` …, and what they are for where that is known. */
+export function idsOfAttached(disks: readonly MachineDisk[]): string[] {
+  let number = 0;
+  return disks.map(({ deviceName }) =>
+    deviceName === FIRMWARE_VARIABLES_DEVICE ? 'firmware-variables' : `disk${number++}`,
+  );
+}
+
 /** As disks are named that a person has not named: `disk0`, `disk1` … */
 function freeDiskId({ disks, formerDisks = [] }: MachineRecord): string {
   const taken = new Set([...disks, ...formerDisks].map(({ diskId }) => diskId));
@@ -131,6 +146,7 @@ function freeDiskId({ disks, formerDisks = [] }: MachineRecord): string {
 
 /** What QEMU calls the device that our command line makes for a disk: `query-block`, member `qdev`. */
 export function deviceNameOf(diskId: string, bus: MachineConfiguration['disks'][number]['bus']): string {
+  if (bus === 'pflash') return FIRMWARE_VARIABLES_DEVICE;
   return bus === 'virtio-blk' ? `/machine/peripheral/dev-${diskId}/virtio-backend` : `dev-${diskId}`;
 }
 

@@ -9,14 +9,9 @@ import type {
   ProtectRequest,
 } from '../api/index.ts';
 import type { NewHome } from '../failover/index.ts';
-import {
-  checkMachineConfiguration,
-  HYPERVISOR_ERRORS,
-  type Hypervisor,
-  type RunningMachine,
-} from '../hypervisor/index.ts';
+import { checkMachineConfiguration, type Hypervisor, type RunningMachine } from '../hypervisor/index.ts';
 import { withTimeout } from '../lib/clock.ts';
-import { failuresOf, messageOf } from '../lib/errors.ts';
+import { messageOf } from '../lib/errors.ts';
 import { type Generation, generationsIn } from '../lib/generations.ts';
 import { newId } from '../lib/random.ts';
 import { unlessAborted } from '../lib/unless-aborted.ts';
@@ -38,6 +33,7 @@ import {
 } from '../replication/index.ts';
 import { failureOf } from './alerts.ts';
 import { controlFailure } from './errors.ts';
+import { firmwareAlert, warnOfFirmware } from './firmware-alert.ts';
 import { askGuestToEnd } from './guest-end.ts';
 import { newDisk } from './machine-disks.ts';
 import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
@@ -387,7 +383,7 @@ export class Machines {
     };
     this.#check(protection);
     await machine.protect(protection, { seed: request.seed ?? false });
-    this.#warnOfFirmware(machine);
+    warnOfFirmware(this.#tools.loop.alerts, machine.record);
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
@@ -450,16 +446,6 @@ export class Machines {
     }
   }
 
-  /** Its data is replicated all the same; that it cannot be started there must not be found out on the day it is needed. */
-  #warnOfFirmware({ record: { machineId, name, configuration } }: ProtectedMachine): void {
-    if (configuration.firmware !== 'uefi') return;
-    const failure = failuresOf(HYPERVISOR_ERRORS)(
-      'MACHINE_FIRMWARE_UNSUPPORTED',
-      `${name} needs UEFI firmware and could not be started at the other site`,
-    );
-    this.#tools.loop.alerts.raise(`firmware:${machineId}`, 'critical', failure, machineId);
-  }
-
   /** Writes the base of a machine for a courier; copies made meanwhile are sent when it is done. */
   async exportSeed(
     machine: ProtectedMachine,
@@ -484,7 +470,7 @@ export class Machines {
     await this.#unfollow(machineId, { clearAlerts: true });
     try {
       await (keepOrigin ? machine.unprotectKeepingOrigin() : machine.unprotect());
-      this.#tools.loop.alerts.clear(`firmware:${machineId}`);
+      this.#tools.loop.alerts.clear(firmwareAlert(machineId));
     } finally {
       this.#follow(machineId);
     }

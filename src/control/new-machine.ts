@@ -9,7 +9,7 @@ import {
 import type { FileSystem } from '../lib/files.ts';
 import type { Generation } from '../lib/generations.ts';
 import { type MachineRecord, ProtectedLayout } from '../replication/index.ts';
-import { attachedDisk, deviceNameOf, managedDisks } from './machine-disks.ts';
+import { attachedDisk, deviceNameOf, idsOfAttached, managedDisks } from './machine-disks.ts';
 
 /** Records of machines that are new at this site. */
 
@@ -43,7 +43,8 @@ export async function attachedRecord(
   const sockets = { qmpPath: attach.qmpPath, ...(attach.agentPath ? { agentPath: attach.agentPath } : {}) };
   await using running = await hypervisor.attach(sockets);
   const found = await running.disks();
-  const disks = found.map((disk, index) => attachedDisk(disk, `disk${index}`));
+  const ids = idsOfAttached(found);
+  const disks = found.map((disk, index) => attachedDisk(disk, ids[index]!));
   const diskIds = Object.fromEntries(disks.map(({ deviceName, diskId }) => [deviceName, diskId]));
   const asked: MachineConfiguration = await running.configuration(diskIds);
   const configuration = checkMachineConfiguration({

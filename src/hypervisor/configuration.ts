@@ -20,6 +20,8 @@ export const MachineConfiguration = Type.Object({
   chipset: Type.Union([Type.Literal('q35'), Type.Literal('pc')]),
   machineVersion: Type.Optional(Type.String({ maxLength: 64, pattern: '^[A-Za-z0-9._-]+$' })),
   firmware: Type.Union([Type.Literal('bios'), Type.Literal('uefi')]),
+  /** Its UEFI keeps the variables in memory that only the firmware may write, as Secure Boot needs. */
+  secureFirmware: Type.Optional(Type.Boolean()),
   cpuModel: Type.Optional(Type.String({ maxLength: 256, pattern: '^[A-Za-z0-9._+=,-]+$' })),
   cpus: Type.Integer({ minimum: 1, maximum: 1024 }),
   memoryBytes: Type.Integer({ minimum: 16 * 1024 * 1024, maximum: 2 ** 46 }),
@@ -31,6 +33,8 @@ export const MachineConfiguration = Type.Object({
         Type.Literal('virtio-scsi'),
         Type.Literal('ide'),
         Type.Literal('sata'),
+        /** The flash memory with the UEFI variables: a disk to everything but the guest. */
+        Type.Literal('pflash'),
       ]),
       sizeBytes: Type.Integer({ minimum: 512, maximum: 2 ** 50 }),
       serial: Type.Optional(Type.String({ maxLength: 20, pattern: '^[A-Za-z0-9._-]*$' })),
@@ -74,7 +78,19 @@ export function checkMachineConfiguration(value: unknown): MachineConfiguration 
       'disk ids, NIC ids and MAC addresses must differ',
     );
   }
+  const flash = configuration.disks.filter(({ bus }) => bus === 'pflash');
+  if (flash.length > 1 || (flash.length === 1 && configuration.firmware !== 'uefi')) {
+    throw hypervisorFailure(
+      'MACHINE_CONFIGURATION_INVALID',
+      'only a machine with UEFI firmware has UEFI variables, and has them once',
+    );
+  }
   return configuration;
+}
+
+/** The disk that holds the UEFI variables. */
+export function firmwareVariables({ disks }: MachineConfiguration): DiskConfiguration | undefined {
+  return disks.find(({ bus }) => bus === 'pflash');
 }
 
 function hasUniqueIds({ disks, nics }: MachineConfiguration): boolean {

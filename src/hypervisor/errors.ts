@@ -22,11 +22,11 @@ export const HYPERVISOR_ERRORS = {
     retry: 'never',
     remedy: 'Correct the named field of the machine description.',
   },
-  MACHINE_FIRMWARE_UNSUPPORTED: {
-    kind: 'refused',
-    retry: 'never',
+  MACHINE_FIRMWARE_MISSING: {
+    kind: 'environment',
+    retry: 'later',
     remedy:
-      'Warmsite cannot start UEFI machines yet: start it by hand on a copy-on-write file above its point (docs/operating.md, «By hand»).',
+      'Install UEFI firmware that describes itself below /usr/share/qemu/firmware (Debian and Ubuntu: package ovmf), as the message says.',
   },
   DISK_UNSUPPORTED: {
     kind: 'refused',

@@ -19,10 +19,12 @@
  */
 export * from './configuration.ts';
 export { HYPERVISOR_ERRORS } from './errors.ts';
+export * from './firmware.ts';
 export { connectGuest, type Guest } from './guest.ts';
 export * from './hypervisor.ts';
 export * from './images.ts';
 export * from './lease-guard.ts';
+export { FIRMWARE_VARIABLES_DEVICE } from './qemu/block-graph.ts';
 export { runPaths } from './qemu/command-line.ts';
 export { QemuLeaseGuards } from './qemu/lease-guards.ts';
 export { placeOfNewDisk } from './qemu/pci-plan.ts';

@@ -2,9 +2,9 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, sign, verify } 
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { LabGuest } from '../../lab/index.ts';
+import { attachedRecord } from '../../src/control/new-machine.ts';
 import {
   endRun,
-  type Hypervisor,
   type MachineConfiguration,
   type MachineSockets,
   QemuHypervisor,
@@ -129,7 +129,13 @@ export async function openTwoSites(
     addMachine: (disks, extraArguments) =>
       create(machineRecord(directory, newId(clock, random), disks, extraArguments)),
     adoptMachine: async (sockets) =>
-      create(await adoptedRecord(protectedTools.hypervisor, newId(clock, random), sockets)),
+      create(
+        await attachedRecord(
+          protectedTools.hypervisor,
+          { machineId: newId(clock, random), createdAtMs: clock.wallMs() },
+          sockets,
+        ),
+      ),
   };
 }
 
@@ -147,26 +153,6 @@ function recordedLog(): RecordedLog {
   };
   const log: RecordedLog = { events, info: record, warn: record, error: record, with: () => log };
   return log;
-}
-
-async function adoptedRecord(
-  hypervisor: Hypervisor,
-  machineId: string,
-  sockets: MachineSockets,
-): Promise<MachineRecord> {
-  await using running = await hypervisor.attach(sockets);
-  const disks = (await running.disks()).map(({ deviceName, chain, sizeBytes }, index) => ({
-    diskId: `disk${index}`,
-    deviceName,
-    chain: [...chain],
-    sizeBytes,
-  }));
-  const diskIds = Object.fromEntries(disks.map(({ deviceName, diskId }) => [deviceName, diskId]));
-  const configuration = await running.configuration(diskIds);
-  return {
-    ...{ machineId, name: configuration.name, kind: 'attached', createdAtMs: systemClock.wallMs(), epoch: 1 },
-    ...{ configuration, sockets, disks, protection: null },
-  };
 }
 
 /** A managed machine of a site in `directory`, not protected. */

@@ -8,6 +8,7 @@ import {
   machineFromFile,
   managedMachine,
   parseDisk,
+  parseFirmwareVariables,
   parseNic,
 } from '../machine-description.ts';
 import {
@@ -102,6 +103,11 @@ function addAdd(vm: Command, runner: Runner): void {
     .option('--bus <bus>', 'virtio-blk, virtio-scsi, ide or sata, for all disks', 'virtio-blk')
     .option('--chipset <chipset>', 'q35 or pc', 'q35')
     .option('--firmware <firmware>', 'bios or uefi', 'bios')
+    .option(
+      '--firmware-variables <PATH[:format]>',
+      'with uefi: the file of its variables, replicated as a disk is',
+      named('--firmware-variables', parseFirmwareVariables),
+    )
     .option('--cpu-model <model>', 'as QEMU calls it; needed where the two sites have different processors')
     .option('--machine-version <type>', 'versioned machine type, such as pc-q35-7.2')
     .option('--uuid <uuid>', 'UUID of the machine; made up if absent')

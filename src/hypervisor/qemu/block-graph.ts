@@ -15,6 +15,10 @@ interface NodeFile {
   readonly path: string;
 }
 
+/** The two flash memories of a PC, as `query-block` names them (QEMU, hw/i386/pc_sysfw.c). */
+export const FIRMWARE_VARIABLES_DEVICE = '/machine/system.flash1';
+const FIRMWARE_CODE_DEVICE = '/machine/system.flash0';
+
 /** A chain longer than this is not read further: QEMU itself fails far below 1,500. */
 const CHAIN_FILES_MAX = 1024;
 
@@ -30,9 +34,13 @@ function diskOf(device: Reply): MachineDisk {
   const inserted = device.inserted as Reply;
   const deviceName = textOf(device.qdev) || textOf(device.device);
   const tipNode = textOf(inserted['node-name']);
+  let unsupported: string | undefined;
+  if (deviceName === FIRMWARE_CODE_DEVICE) {
+    unsupported =
+      'it holds the code of the firmware besides its variables; give the variables a flash of their own';
+  }
   const image = isRecord(inserted.image) ? inserted.image : {};
   const chain: ImageFile[] = [];
-  let unsupported: string | undefined;
   for (let at: unknown = image; isRecord(at); at = at['backing-image']) {
     if (chain.length >= CHAIN_FILES_MAX) throw unexpected('a chain of more files than QEMU can open');
     const file = fileOf(textOf(at.filename), textOf(at.format));

@@ -6,6 +6,7 @@ import {
   type MachineConfiguration,
 } from '../configuration.ts';
 import type { MachineDisk, MachineIdentity } from '../hypervisor.ts';
+import { FIRMWARE_VARIABLES_DEVICE } from './block-graph.ts';
 import { controllerPlaceOf, type Device, pciPlaceOf, rootPortsOf } from './pci-places.ts';
 
 /**
@@ -32,7 +33,7 @@ export async function configurationOf(
     architecture: 'x86_64',
     chipset,
     machineVersion,
-    firmware: (await hasFlash(qmp)) ? 'uefi' : 'bios',
+    ...(await firmwareOf(qmp)),
     ...(await cpuModelOf(qmp, cpus[0]?.['qom-path'])),
     cpus: cpus.length,
     memoryBytes: memory['base-memory'],
@@ -84,7 +85,7 @@ async function serialOf(
   deviceName: string,
 ): Promise<{ serial?: string }> {
   const path = deviceName.startsWith('/') ? deviceName : deviceOf(devices, deviceName)?.path;
-  if (path === undefined) return {};
+  if (path === undefined || deviceName === FIRMWARE_VARIABLES_DEVICE) return {};
   const serial = String((await qmp.execute('qom-get', { path, property: 'serial' })) ?? '');
   return /^[A-Za-z0-9._-]{1,20}$/.test(serial) ? { serial } : {};
 }
@@ -102,6 +103,7 @@ function busOf(
   chipset: 'q35' | 'pc',
 ): DiskConfiguration['bus'] {
   const device = deviceOf(devices, deviceName);
+  if (deviceName === FIRMWARE_VARIABLES_DEVICE) return 'pflash';
   if (device?.type.startsWith('virtio-blk') || deviceName.startsWith('virtio')) return 'virtio-blk';
   if (device?.type.startsWith('scsi')) return 'virtio-scsi';
   // The same device model; what it is plugged into came with the chipset.
@@ -146,12 +148,26 @@ async function hasAgentPort(qmp: QmpClient, devices: readonly Device[]): Promise
   return false;
 }
 
-/** PC machines take UEFI from a flash device whose backend is the property «pflash0». */
-async function hasFlash(qmp: QmpClient): Promise<boolean> {
+/**
+ * PC machines take UEFI from a flash device whose backend is the property «pflash0»; one that was given as a BIOS (`-bios`) is told by
+ * the name of its file alone, and keeps no variables.
+ */
+async function firmwareOf(
+  qmp: QmpClient,
+): Promise<Pick<MachineConfiguration, 'firmware' | 'secureFirmware'>> {
+  const hasFlash = Boolean(await propertyOf(qmp, '/machine', 'pflash0'));
+  const file = String((await propertyOf(qmp, '/machine', 'firmware')) ?? '');
+  if (!hasFlash && !/ovmf|edk2/i.test(file)) return { firmware: 'bios' };
+  const isSecure = (await propertyOf(qmp, FIRMWARE_VARIABLES_DEVICE, 'secure')) === true;
+  return { firmware: 'uefi', ...(isSecure ? { secureFirmware: true } : {}) };
+}
+
+/** Undefined where there is no such thing. */
+async function propertyOf(qmp: QmpClient, path: string, property: string): Promise<unknown> {
   try {
-    return Boolean(await qmp.execute('qom-get', { path: '/machine', property: 'pflash0' }));
+    return await qmp.execute('qom-get', { path, property });
   } catch (error) {
-    if (isFailure(error, 'QMP_COMMAND_FAILED')) return false;
+    if (isFailure(error, 'QMP_COMMAND_FAILED')) return undefined;
     throw error;
   }
 }

@@ -1,6 +1,12 @@
 import { join } from 'node:path';
-import type { DiskConfiguration, NicConfiguration } from '../configuration.ts';
+import {
+  type DiskConfiguration,
+  firmwareVariables,
+  type MachineConfiguration,
+  type NicConfiguration,
+} from '../configuration.ts';
 import { hypervisorFailure } from '../errors.ts';
+import { type Firmware, firmwareFor } from '../firmware.ts';
 import type { MachineSockets, NetworkAttachment, StartRequest } from '../hypervisor.ts';
 import { chainOptions } from './chain-options.ts';
 import { type PciPlan, pciPlanOf } from './pci-plan.ts';
@@ -32,14 +38,13 @@ export function socketsOf(request: StartRequest): MachineSockets {
  * The arguments of `qemu-system-x86_64` for a start request. Pure, so that a table of examples tests it.
  * Everything is named: no defaults of the binary, no user configuration, no probed formats.
  */
-export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg'): string[] {
+export function qemuArguments(
+  request: StartRequest,
+  accelerator: 'kvm' | 'tcg',
+  described: readonly Firmware[] = [],
+): string[] {
   const { configuration } = request;
-  if (configuration.firmware === 'uefi') {
-    // Started by a BIOS its disks would not boot: better said than found out.
-    throw hypervisorFailure('MACHINE_FIRMWARE_UNSUPPORTED', `${configuration.name} needs UEFI firmware`, {
-      context: { machine: configuration.name },
-    });
-  }
+  const flash = flashArguments(configuration, described);
   const paths = runPaths(request.runDirectory);
   const plan = pciPlanOf(configuration);
   const machine = configuration.machineVersion ?? configuration.chipset;
@@ -47,7 +52,8 @@ export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg')
     ['-nodefaults', '-no-user-config'],
     ['-name', `guest=${configuration.name},process=warmsite-${configuration.name}`],
     ['-uuid', configuration.uuid],
-    ['-machine', `${machine},accel=${accelerator},usb=off`],
+    ['-machine', `${machine},accel=${accelerator},usb=off${flash.machineOptions}`],
+    flash.arguments,
     ['-cpu', cpuModel(configuration.cpuModel, accelerator)],
     ['-smp', String(configuration.cpus)],
     ['-m', `size=${Math.ceil(configuration.memoryBytes / 1024 / 1024)}M`],
@@ -75,6 +81,42 @@ export function qemuArguments(request: StartRequest, accelerator: 'kvm' | 'tcg')
     ['-pidfile', paths.pidPath, '-daemonize', '-D', paths.logPath],
   ];
   return args.flat();
+}
+
+/** UEFI runs from flash memory, and so its code is given as a disk is; what holds the variables is one. */
+function flashArguments(
+  configuration: MachineConfiguration,
+  described: readonly Firmware[],
+): { readonly machineOptions: string; readonly arguments: string[] } {
+  const variables = firmwareVariables(configuration);
+  if (configuration.firmware === 'bios') return { machineOptions: '', arguments: [] };
+  const chosen = firmwareFor(configuration, described);
+  if ('reason' in chosen || !variables) {
+    // Started by a BIOS its disks would not boot: better said than found out.
+    const said = 'reason' in chosen ? `: ${chosen.reason}` : '';
+    throw hypervisorFailure('MACHINE_FIRMWARE_MISSING', `${configuration.name} needs UEFI firmware${said}`, {
+      context: { machine: configuration.name },
+    });
+  }
+  const code = {
+    ...{ 'node-name': FIRMWARE_NODE, driver: chosen.firmware.code.format, 'read-only': true },
+    file: { driver: 'file', filename: chosen.firmware.code.path },
+  };
+  const isSecure = configuration.secureFirmware === true;
+  return {
+    machineOptions: `,pflash0=${FIRMWARE_NODE},pflash1=${diskNode(variables.diskId)}${isSecure ? ',smm=on' : ''}`,
+    arguments: [
+      ...['-blockdev', JSON.stringify(code)],
+      // Only the firmware itself, in its own mode of the processor, may write to the flash then.
+      ...(isSecure ? ['-global', 'driver=cfi.pflash01,property=secure,value=on'] : []),
+    ],
+  };
+}
+
+const FIRMWARE_NODE = 'firmware';
+
+function diskNode(diskId: string): string {
+  return `disk-${diskId}`.slice(0, 31);
 }
 
 /**
@@ -118,8 +160,10 @@ function diskArguments(
   if (!chain || chain.length === 0) {
     throw hypervisorFailure('MACHINE_CONFIGURATION_INVALID', `disk ${disk.diskId} has no image`);
   }
-  const node = `disk-${disk.diskId}`.slice(0, 31);
+  const node = diskNode(disk.diskId);
   const options = chainOptions(chain, { 'node-name': node, discard: 'unmap' });
+  // The flash is part of the board, which names what it is made from.
+  if (disk.bus === 'pflash') return ['-blockdev', JSON.stringify(options)];
   const common = `drive=${node},id=dev-${disk.diskId},bootindex=${index + 1}${disk.serial ? `,serial=${disk.serial}` : ''}`;
   const device = {
     'virtio-blk': `virtio-blk-pci,${common}${plan.at(`disk ${disk.diskId}`)}`,

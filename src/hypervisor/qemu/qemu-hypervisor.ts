@@ -10,6 +10,7 @@ import type { Hypervisor, MachineSockets, PauseReport, RunningMachine, StartRequ
 import { whilePaused } from '../while-paused.ts';
 import { probeAcceleration } from './acceleration.ts';
 import { qemuArguments, runPaths, socketsOf } from './command-line.ts';
+import { describedFirmware } from './firmware-descriptors.ts';
 import { QemuMachine } from './qemu-machine.ts';
 
 /** Machines run by `qemu-system-x86_64` of this host. */
@@ -29,7 +30,8 @@ export class QemuHypervisor implements Hypervisor {
   async start(request: StartRequest): Promise<RunningMachine> {
     checkMachineConfiguration(request.configuration);
     const { accelerator } = await this.acceleration();
-    const args = qemuArguments(request, accelerator);
+    const described = request.configuration.firmware === 'uefi' ? await describedFirmware() : [];
+    const args = qemuArguments(request, accelerator, described);
     const paths = runPaths(request.runDirectory);
     const [command, ...commandArgs] =
       request.networkNamespace === undefined

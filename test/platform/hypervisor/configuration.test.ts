@@ -1,6 +1,6 @@
 /** What is told about machines that somebody else started, and that the same can be started from it. Nothing boots. */
 import assert from 'node:assert/strict';
-import { mkdir } from 'node:fs/promises';
+import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { startLabMachine } from '../../../lab/index.ts';
@@ -10,6 +10,7 @@ import {
   QemuHypervisor,
   type RunningMachine,
 } from '../../../src/hypervisor/index.ts';
+import { describedFirmware } from '../../../src/hypervisor/qemu/firmware-descriptors.ts';
 import { systemClock as clock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
@@ -156,4 +157,71 @@ test('a machine of the older chipset is told as such', async (t) => {
   assert.equal(chipset, 'pc');
   assert.match(machineVersion!, /^pc-i440fx-/);
   assert.equal(disks[0]!.bus, 'ide');
+});
+
+test('F8 UEFI is told with its variables and whether it is secure, and the machine started from that is the same', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const described = await describedFirmware();
+  const secure = described.find(({ features }) => features.includes('requires-smm'));
+  assert.ok(secure, 'UEFI firmware with Secure Boot is installed here');
+  const variables = join(directory, 'variables.fd');
+  await copyFile(secure.template.path, variables);
+  const flash = [
+    ...['-machine', 'smm=on', '-global', 'driver=cfi.pflash01,property=secure,value=on'],
+    ...['-drive', `if=pflash,unit=0,format=raw,readonly=on,file=${secure.code.path}`],
+    ...['-drive', `if=pflash,unit=1,format=raw,file=${variables}`],
+  ];
+  const running = await attached(t, directory, flash);
+  const told = await configurationOf(running);
+  assert.equal(told.firmware, 'uefi');
+  assert.equal(told.secureFirmware, true);
+  assert.deepEqual(told.disks, [{ diskId: 'disk0', bus: 'pflash', sizeBytes: secure.variablesBytes }]);
+  const runDirectory = join(directory, 'run');
+  await mkdir(runDirectory);
+  t.after(() => endRun(runDirectory, clock));
+  const copy = join(directory, 'copy.fd');
+  await copyFile(secure.template.path, copy);
+  const disks = { disk0: [{ path: copy, format: 'raw' as const }] };
+  await using twin = await hypervisor.start({ configuration: told, disks, runDirectory, paused: true });
+  assert.deepEqual(await configurationOf(twin), told);
+});
+
+test('F8 flash that holds code and variables in one file cannot be cut, and is said to be so', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const [plain] = (await describedFirmware()).filter(({ features }) => !features.includes('requires-smm'));
+  const whole = join(directory, 'whole.fd');
+  await copyFile(plain!.code.path, whole);
+  const running = await attached(t, directory, ['-drive', `if=pflash,unit=0,format=raw,file=${whole}`]);
+  const [disk] = await running.disks();
+  assert.match(disk!.unsupported!, /code of the firmware besides its variables/);
+});
+
+test('F8 a descriptor of the administrator takes the place of its namesake, an empty one hides it', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const [packaged, own] = [join(directory, 'packaged'), join(directory, 'own')];
+  for (const path of [packaged, own]) await mkdir(path);
+  const describe = (code: string) =>
+    JSON.stringify({
+      'interface-types': ['uefi'],
+      mapping: {
+        device: 'flash',
+        executable: { filename: code, format: 'raw' },
+        'nvram-template': { filename: join(directory, 'template'), format: 'raw' },
+      },
+      targets: [{ architecture: 'x86_64', machines: ['pc-q35-*'] }],
+      features: [],
+    });
+  for (const name of ['template', 'code', 'other']) await writeFile(join(directory, name), 'x'.repeat(4096));
+  await writeFile(join(packaged, '10.json'), describe(join(directory, 'code')));
+  await writeFile(join(packaged, '20.json'), describe(join(directory, 'code')));
+  await writeFile(join(packaged, '30.json'), describe(join(directory, 'gone')));
+  await writeFile(join(own, '10.json'), '');
+  await writeFile(join(own, '20.json'), describe(join(directory, 'other')));
+  const found = await describedFirmware([packaged, own, join(directory, 'nowhere')]);
+  assert.deepEqual(
+    found.map(({ descriptor, code, variablesBytes }) => [descriptor, code.path, variablesBytes]),
+    [[join(own, '20.json'), join(directory, 'other'), 4096]],
+  );
+  await writeFile(join(own, '30.json'), '{');
+  await assert.rejects(describedFirmware([packaged, own]), { code: 'MACHINE_FIRMWARE_MISSING' });
 });

@@ -91,6 +91,11 @@ describe('command line: failures', { timeout: 60_000 }, () => {
       [['vm', 'list', '--fast'], 'CLI_USAGE', /unknown option '--fast'/],
       [['vm', 'list', 'extra'], 'CLI_USAGE', /too many arguments/],
       [['vm', 'add', '--name', 'web'], 'CLI_USAGE', /--memory and --disk/],
+      [
+        ['vm', 'add', '--name', 'a', '--memory', '1G', '--disk', 'a=/a.raw', '--firmware', 'uefi'],
+        'CLI_USAGE',
+        /--firmware uefi needs --firmware-variables/,
+      ],
       [['vm', 'policy', 'web', '--rate', '100'], 'CLI_VALUE_INVALID', /--rate: «100» is not a rate/],
       [
         ['point', 'create', 'web', '--type', 'Full'],

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import type { Firmware } from '../../../src/hypervisor/index.ts';
 import {
   type MachineConfiguration,
   placeOfNewDisk,
@@ -71,12 +72,10 @@ test('the defaults of the binary are taken away', () => {
   assert.match(optionsOf(args, '-machine')[0]!, /accel=kvm/);
 });
 
-test('a disk without an image and a machine that needs UEFI are refused before anything is started', () => {
+test('a disk without an image is refused before anything is started', () => {
   assert.throws(() => qemuArguments({ ...REQUEST, disks: {} }, 'tcg'), {
     code: 'MACHINE_CONFIGURATION_INVALID',
   });
-  const uefi: StartRequest = { ...REQUEST, configuration: { ...CONFIGURATION, firmware: 'uefi' } };
-  assert.throws(() => qemuArguments(uefi, 'tcg'), { code: 'MACHINE_FIRMWARE_UNSUPPORTED' });
 });
 
 test('S0.1 devices go where they were, and what is not told goes where nothing is', () => {
@@ -157,4 +156,72 @@ test('S0.28 a disk that a machine gets moves no other device, whatever QEMU had 
     undefined,
   );
   assert.equal(placeOfNewDisk(two, 'sata'), undefined);
+});
+
+const VARIABLES_BYTES = 540_672;
+const PLAIN: Firmware = {
+  descriptor: '/usr/share/qemu/firmware/60-plain.json',
+  code: { path: '/f/CODE.fd', format: 'raw' },
+  template: { path: '/f/VARS.fd', format: 'raw' },
+  variablesBytes: VARIABLES_BYTES,
+  machines: ['pc-i440fx-*', 'pc-q35-*'],
+  features: ['acpi-s3'],
+};
+const SECURE: Firmware = {
+  ...PLAIN,
+  code: { path: '/f/SECURE.fd', format: 'raw' },
+  machines: ['pc-q35-*'],
+  features: ['secure-boot', 'requires-smm'],
+};
+const UEFI: MachineConfiguration = {
+  ...CONFIGURATION,
+  firmware: 'uefi',
+  disks: [...CONFIGURATION.disks, { diskId: 'variables', bus: 'pflash', sizeBytes: VARIABLES_BYTES }],
+};
+const VARIABLES_CHAIN = [
+  { path: '/d/vars.fd', format: 'raw' as const },
+  { path: '/d/vars-tip.qcow2', format: 'qcow2' as const },
+];
+
+function uefiArguments(change: Partial<MachineConfiguration>, described: readonly Firmware[]): string[] {
+  const disks = { ...REQUEST.disks, variables: VARIABLES_CHAIN };
+  return qemuArguments({ ...REQUEST, configuration: { ...UEFI, ...change }, disks }, 'tcg', described);
+}
+
+test('F8 firmware is named as it is described, its variables are a chain like any disk, and no device is made for them', () => {
+  const args = uefiArguments({}, [SECURE, PLAIN]);
+  assert.match(optionsOf(args, '-machine')[0]!, /,pflash0=firmware,pflash1=disk-variables$/);
+  const nodes = optionsOf(args, '-blockdev').map((text) => JSON.parse(text));
+  const byName = Object.fromEntries(nodes.map((node) => [node['node-name'], node]));
+  assert.equal(byName.firmware.file.filename, '/f/CODE.fd');
+  assert.equal(byName.firmware['read-only'], true);
+  assert.equal(byName['disk-variables'].file.filename, '/d/vars-tip.qcow2');
+  assert.equal(byName['disk-variables'].backing.driver, 'raw');
+  assert.ok(!optionsOf(args, '-device').some((device) => device.includes('variables')));
+  assert.deepEqual(optionsOf(args, '-global'), []);
+});
+
+test('F8 a machine with Secure Boot gets firmware with it, and flash that only the firmware writes', () => {
+  const args = uefiArguments({ secureFirmware: true }, [PLAIN, SECURE]);
+  assert.match(optionsOf(args, '-machine')[0]!, /,smm=on$/);
+  assert.deepEqual(optionsOf(args, '-global'), ['driver=cfi.pflash01,property=secure,value=on']);
+  assert.ok(args.some((arg) => arg.includes('/f/SECURE.fd')));
+});
+
+test('F8 where no firmware fits, the machine is not started, and it is said what is missing', () => {
+  const older = { ...PLAIN, variablesBytes: 131_072 };
+  const refused: [Partial<MachineConfiguration>, readonly Firmware[], RegExp][] = [
+    [{}, [], /no UEFI firmware without Secure Boot for pc-q35-$/],
+    [{}, [SECURE], /no UEFI firmware without Secure Boot/],
+    [
+      { secureFirmware: true, machineVersion: 'pc-i440fx-7.2' },
+      [PLAIN, SECURE],
+      /with Secure Boot for pc-i440fx-7.2/,
+    ],
+    [{}, [older], /have 540672 bytes, those of the firmware here 131072/],
+    [{ disks: CONFIGURATION.disks }, [PLAIN], /variables are not among its disks/],
+  ];
+  for (const [change, described, message] of refused) {
+    assert.throws(() => uefiArguments(change, described), { code: 'MACHINE_FIRMWARE_MISSING', message });
+  }
 });
