@@ -136,5 +136,6 @@ export type {
   Progress,
   RebuildReport,
   SiteView,
+  StartCheckView,
 } from './site.ts';
 export type { CreateTriggerRequest, TriggerView } from './triggers.ts';

@@ -59,6 +59,7 @@ import {
   RebuildReport,
   RemovePeerRequest,
   SiteView,
+  StartCheckView,
   TokenRequest,
   TokenView,
 } from './site.ts';
@@ -387,6 +388,12 @@ export const ROUTES = {
     method: 'DELETE',
     path: '/machines/:machine/arrival',
     answer: ArrivalRuleView,
+  },
+  'failover.check': {
+    ...ofPoint,
+    method: 'GET',
+    path: '/machines/:machine/points/:point/start',
+    answer: StartCheckView,
   },
   'failover.start': {
     ...ofMachine,

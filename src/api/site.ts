@@ -134,6 +134,23 @@ export const DoctorCheck = Type.Object({
 });
 export type DoctorCheck = Type.Static<typeof DoctorCheck>;
 
+/** Whether the machine of a point would start at the site that is asked, as far as is known ahead. */
+export const StartCheckView = Type.Object({
+  pointId: Type.String(),
+  sequence: Count,
+  wouldStart: Type.Boolean(),
+  findings: Type.Array(
+    Type.Object({
+      /** It would not start; otherwise it starts and is not the same. */
+      prevents: Type.Boolean(),
+      code: Type.String(),
+      found: Type.String(),
+      remedy: Type.String(),
+    }),
+  ),
+});
+export type StartCheckView = Type.Static<typeof StartCheckView>;
+
 export const DoctorReport = Type.Object({
   verdict: Type.Union([Type.Literal('ok'), Type.Literal('warning'), Type.Literal('failed')]),
   checks: Type.Array(DoctorCheck),

@@ -11,6 +11,7 @@ import { type Finding, failed, ok, warning } from './finding.ts';
 import { type CheckedMachine, disksFinding, machineFinding } from './machine-checks.ts';
 import { SKEW_WARNING_MS } from './peer-links.ts';
 import { siteFiles } from './site-files.ts';
+import { startFinding } from './start-checks.ts';
 
 export interface DoctorSubject {
   readonly dataDirectory: string;
@@ -18,6 +19,8 @@ export interface DoctorSubject {
   readonly peers: readonly PeerView[];
   /** The machines that are at home here. */
   readonly machines: readonly CheckedMachine[];
+  /** Machines that may have to be started here, by the configurations that they would have. */
+  readonly toStart: readonly { readonly name: string; readonly configuration: unknown }[];
   /** Machines and replicas that could not be opened. */
   readonly broken: readonly { readonly machineId: string; readonly error: unknown }[];
   readonly audit: () => ChainState;
@@ -55,6 +58,9 @@ export async function examine(subject: DoctorSubject): Promise<DoctorReport> {
   for (const machine of subject.machines) {
     await look(`machine ${machine.name}`, () => machineFinding(machine));
     await look(`disks of ${machine.name}`, () => disksFinding(machine));
+  }
+  for (const { name, configuration } of subject.toStart) {
+    await look(`start of ${name}`, () => startFinding(subject.hypervisor, configuration));
   }
   for (const { machineId, error } of subject.broken) {
     await look(`files of ${machineId}`, () => Promise.reject(failureOf(error)));

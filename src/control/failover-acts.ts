@@ -8,6 +8,7 @@ import type {
   PrepareRequest,
   ProbeRequest,
   RestartRequest,
+  StartCheckView,
   StopBranchRequest,
   TestFailoverRequest,
 } from '../api/index.ts';
@@ -85,6 +86,12 @@ export class FailoverActs {
       keep: keep ?? false,
     };
     return this.#start('failover.test', actor, replica, args);
+  }
+
+  /** Changes nothing, and may be asked at any time. */
+  async check(reference: string, point: string): Promise<StartCheckView> {
+    const replica = this.#o.inventory.replica(reference);
+    return this.#o.keeper.starts.check(replica, await this.#o.points.publishedPoint(replica, point));
   }
 
   async start(actor: string, reference: string, request: FailoverRequest): Promise<JobView> {

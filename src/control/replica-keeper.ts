@@ -7,6 +7,8 @@ import {
   loadBootProof,
   provenPoints,
 } from '../failover/index.ts';
+import type { Hypervisor } from '../hypervisor/index.ts';
+import type { Clock } from '../lib/clock.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { loadRecord } from '../lib/records.ts';
@@ -29,6 +31,7 @@ import {
 import { type AlertSink, failureOf } from './alerts.ts';
 import type { EventHub } from './event-hub.ts';
 import type { PointIndex } from './point-index.ts';
+import { StartChecks } from './start-checks.ts';
 
 export type KeepReasons = readonly KeepReason[];
 
@@ -52,6 +55,8 @@ export class ReplicaKeeper {
   readonly #log: Log;
   readonly #forwarding: (replica: Replica) => Others;
   readonly #floor: (replica: Replica) => Others;
+  /** Whether the machines of the newest points would start here. */
+  readonly starts: StartChecks;
   readonly #underWay = new Set<Promise<void>>();
   #isClosed = false;
 
@@ -62,6 +67,8 @@ export class ReplicaKeeper {
     alerts: AlertSink;
     events: EventHub;
     log: Log;
+    clock: Clock;
+    hypervisor: Pick<Hypervisor, 'offer'>;
     /** Why points stay that are on their way to other sites. */
     forwarding: (replica: Replica) => Others;
     /** What this site keeps whatever others say. */
@@ -75,6 +82,7 @@ export class ReplicaKeeper {
     this.#log = o.log;
     this.#forwarding = o.forwarding;
     this.#floor = o.floor;
+    this.starts = new StartChecks(o);
   }
 
   /** Applies retention to all replicas in the background. */
@@ -103,6 +111,7 @@ export class ReplicaKeeper {
       if (!this.#isHeld(replica)) return;
       this.#index.refresh(replica);
       this.#tellOfSeed(replica);
+      await this.starts.look(replica);
       const proven = await provenPoints(this.#files, replica);
       const isProven = (pointId: string) => proven.has(pointId);
       const retired = await replica.retire(retention, isProven, () => this.#others(replica, retention));
@@ -146,6 +155,7 @@ export class ReplicaKeeper {
   /** A replica has been removed. */
   forget(machineId: string): void {
     this.#index.forget(machineId);
+    this.starts.forget(machineId);
     for (const about of ['retention', 'seed', 'depth']) this.#alerts.clear(`${about}:${machineId}`);
   }
 

@@ -43,7 +43,7 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   const index = new PointIndex(database);
   let forwards: Forwards | undefined;
   const keeper = new ReplicaKeeper({
-    ...{ files, replicas, index, alerts, events, log },
+    ...{ files, replicas, index, alerts, events, log, clock, hypervisor },
     forwarding: (replica) => forwards?.reasons(replica) ?? new Map(),
     floor: (replica) => ground.floor.reasons(replica),
   });

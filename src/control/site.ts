@@ -33,6 +33,7 @@ import { SeedActs } from './seed-acts.ts';
 import type { SiteSettings } from './site-files.ts';
 import { type Ground, openGround, type SiteTools } from './site-ground.ts';
 import { openWorks, type Works } from './site-works.ts';
+import { toStart } from './start-checks.ts';
 import { TargetActs } from './target-acts.ts';
 import { TriggerActs } from './trigger-acts.ts';
 import { recordOf } from './views.ts';
@@ -240,6 +241,7 @@ export class Site {
     const { machines } = this.#works;
     return examine({
       machines: machines.list().map(({ machine }) => checkedMachine(machine)),
+      toStart: toStart(machines.list(), this.#ground.replicas.list()),
       broken: [...machines.broken, ...this.#ground.replicas.broken],
       dataDirectory: this.dataDirectory,
       hypervisor: this.#ground.tools.hypervisor,

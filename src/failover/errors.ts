@@ -42,6 +42,12 @@ export const FAILOVER_ERRORS = {
     retry: 'never',
     remedy: 'Clean up the branch that runs, then start on another point.',
   },
+  FAILOVER_WOULD_NOT_START: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'Nothing has been changed. See to what is missing here (`warmsite failover check`), or take a point whose machine would start.',
+  },
   FAILOVER_NO_POINT: {
     kind: 'missing',
     retry: 'never',

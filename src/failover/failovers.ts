@@ -47,8 +47,9 @@ import {
 } from './right.ts';
 import { rollForward } from './roll-forward.ts';
 import { type Attempt, headOf, RunUnderWay } from './run-under-way.ts';
+import { type StartCheck, startable } from './start-check.ts';
 import { TestGuard } from './test-guard.ts';
-import { loadLimits, type TestLimits } from './test-limits.ts';
+import { limitsOf, loadLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
 
 /** The branches of a site that are, or are being, brought to life. One object per site process. */
@@ -77,8 +78,8 @@ export class Failovers {
   /**
    * Boots a point in isolation and looks whether it runs, while replication goes on. Each point that was booted gets a
    * signed proof. Nothing is left behind unless `keep`. A cancelled test is cleaned up before the failure is thrown.
-   * Throws FAILOVER_NO_POINT, FAILOVER_PROBE_INVALID, FAILOVER_TESTS_TOO_MANY, FAILOVER_SPACE_LOW, FAILOVER_LIMIT_UNAVAILABLE,
-   * FAILOVER_GAVE_WAY, REPLICA_UNKNOWN; everything that happens to the guest is told by the report.
+   * Throws FAILOVER_NO_POINT, FAILOVER_PROBE_INVALID, FAILOVER_WOULD_NOT_START, FAILOVER_TESTS_TOO_MANY, FAILOVER_SPACE_LOW,
+   * FAILOVER_LIMIT_UNAVAILABLE, FAILOVER_GAVE_WAY, REPLICA_UNKNOWN; everything that happens to the guest is told by the report.
    */
   test(replica: Replica, choice: PointChoice, options: TestOptions = {}): Promise<FailoverReport> {
     if (!options.givesWay) return this.#test(replica, choice, options);
@@ -90,11 +91,15 @@ export class Failovers {
     const { keep = false, name, probes, asCut = false, signal } = options;
     checkProbes(probes ?? []);
     checkBranchName(replica, name);
-    const limits = await this.#limitsOf(options);
+    const limits = await limitsOf(this.#tools, options);
     const run = new RunUnderWay(this.#tools);
     const candidates = candidatesOf(replica, choice, await pointProofs(this.#tools.files, replica));
+    // What cannot start here says nothing of the point, and is no proof against it.
+    const { passedOver, warnings } = await startable(this.#tools.hypervisor, replica, candidates, limits);
+    run.warn(warnings);
     await this.#guard.admit(async () => {
       for (const candidate of candidates) {
+        if (passedOver.has(candidate.pointId)) continue;
         const attempt = await this.#bringUp.onNewBranch({
           ...{ replica, candidate, purpose: 'test', networks: {}, commandMs: run.startMs },
           ...{ name: name && freeBranchName(replica, name), keep, limits, probes, asCut, signal },
@@ -113,8 +118,8 @@ export class Failovers {
     checkProbes(options.probes ?? []);
     checkBranchName(replica, options.name);
     replica.checkUsable();
-    replica.point(pointId);
     const run = new RunUnderWay(this.#tools);
+    run.warn((await startable(this.#tools.hypervisor, replica, [{ pointId }])).warnings);
     run.add(await this.#guard.admit(() => prepareBranch(this.#both, replica, pointId, options)));
     return run.report(await headOf(this.#tools, replica, 'prepare', { pointId }));
   }
@@ -123,23 +128,14 @@ export class Failovers {
     return { tools: this.#tools, live: this.#live };
   }
 
-  /** Throws FAILOVER_LIMIT_UNAVAILABLE before there is anything to be limited. */
-  async #limitsOf({ limits, lifetimeMs }: TestOptions): Promise<TestLimits> {
-    const { clock, cpuGroups, testRules } = this.#tools;
-    const asked = limits?.cpuPercent !== undefined || limits?.cpuWeight !== undefined;
-    if (asked) await cpuGroups.check();
-    const lasting = lifetimeMs ?? testRules().lifetimeMs;
-    return { ...limits, ...(lasting === undefined ? {} : { endsAtMs: clock.wallMs() + lasting }) };
-  }
-
   /**
    * Fails a machine over to this site without the other one's help. First of all the epoch is raised, durably, so that the old
    * source is refused from then on. Then the points are tried, the best first, until one passes its probes. The machine
    * of a point that fails is ended at once, so that no two of them ever share a network; its files are kept, because a
    * probe can be wrong and its disk may hold what people wrote meanwhile. If all fail, the report says so and none runs.
    *
-   * Throws FAILOVER_UNCONFIRMED, FAILOVER_RUNS_ALREADY, FAILOVER_NO_POINT, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID
-   * before anything is changed.
+   * Throws FAILOVER_UNCONFIRMED, FAILOVER_RUNS_ALREADY, FAILOVER_NO_POINT, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID,
+   * FAILOVER_WOULD_NOT_START before anything is changed.
    */
   async start(replica: Replica, choice: PointChoice, options: StartOptions): Promise<FailoverReport> {
     const { voting, confirmedOtherSideDown } = options;
@@ -153,7 +149,7 @@ export class Failovers {
   /**
    * Takes over a machine whose right was offered to this site: it has ended at the other one, and its last state is the point that is
    * booted here. The right is taken, durably, before the machine starts; doing it again goes on from there. Throws FAILOVER_NOT_OFFERED,
-   * FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID before anything is changed.
+   * FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID, FAILOVER_WOULD_NOT_START before anything is changed.
    */
   async take(replica: Replica, options: TakeOptions): Promise<FailoverReport> {
     const choice = { pointId: offeredPoint(replica) };
@@ -181,13 +177,14 @@ export class Failovers {
       if (kind === 'planned') await checkNotTaken(this.#tools, replica);
       const proofs = await pointProofs(this.#tools.files, replica);
       const chosen = candidatesOf(replica, choice, proofs);
-      const configurations = chosen.map(({ pointId }) => replica.point(pointId).statement.configuration);
-      run.warn(await this.#checkNetworks(replica, networks, configurations));
+      const { passedOver, warnings } = await this.#checkAhead(replica, networks, chosen);
+      run.warn(warnings);
       await run.watch.time('fence', () => o.right(replica, this.#tools.siteId));
       this.#tools.log.info('failover.fenced', { machineId, kind, epoch: replica.record.epoch });
       await room;
       // Chosen again: a point may have arrived in the meantime; from here on none does.
       for (const candidate of candidatesOf(replica, choice, proofs)) {
+        if (passedOver.has(candidate.pointId)) continue;
         const reason = kind === 'planned' ? 'the last state of the machine' : candidate.reason;
         const attempt = await this.#bringUp.onNewBranch({
           ...{ replica, purpose: 'failover', keep: true, commandMs: run.startMs },
@@ -205,8 +202,8 @@ export class Failovers {
    * futures of a point in turn. A test boots in isolation, a failover with the NICs that `networks` names. Its files stay,
    * also when it does not come up or the site ends meanwhile.
    *
-   * Throws BRANCH_UNKNOWN, FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID, FAILOVER_BRANCH_BUSY before
-   * anything is changed.
+   * Throws BRANCH_UNKNOWN, FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID, FAILOVER_WOULD_NOT_START,
+   * FAILOVER_BRANCH_BUSY before anything is changed.
    */
   async restart(replica: Replica, branchId: string, options: RestartOptions = {}): Promise<FailoverReport> {
     const { networks = {}, probes, signal } = options;
@@ -216,7 +213,7 @@ export class Failovers {
     const { pointId } = branch;
     const purpose = purposeOf(branch);
     const run = new RunUnderWay(this.#tools);
-    run.warn(await this.#checkNetworks(replica, networks, [replica.point(pointId).statement.configuration]));
+    run.warn((await this.#checkAhead(replica, networks, [{ pointId }])).warnings);
     await this.#admitted(purpose, replica, async () => {
       const attempt = await this.#live.exclusively(branch.branchId, async () => {
         await checkEnded(this.#tools, replica, branch.branchId);
@@ -266,7 +263,7 @@ export class Failovers {
    * discarded; that only once the new machine has come up, so that a later point that does not boot costs nothing.
    *
    * Throws BRANCH_UNKNOWN, BRANCH_NAME_TAKEN, FAILOVER_NOT_FORWARD, FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN,
-   * FAILOVER_PROBE_INVALID, FAILOVER_BRANCH_BUSY before anything is changed.
+   * FAILOVER_PROBE_INVALID, FAILOVER_BRANCH_BUSY, FAILOVER_WOULD_NOT_START before anything is changed.
    */
   async forward(replica: Replica, branchId: string, options: ForwardOptions): Promise<FailoverReport> {
     const { to, networks = {}, probes, name, oldBranch, graceMs, signal } = options;
@@ -279,8 +276,7 @@ export class Failovers {
     const purpose = purposeOf(branch);
     const { pointId } = way.following.at(-1)!;
     const candidate = { pointId, reason: `follows point ${way.from.sequence} of branch ${branch.branchId}` };
-    const configurations = [replica.point(pointId).statement.configuration];
-    const warnings = await this.#checkNetworks(replica, networks, configurations, branch.branchId);
+    const { warnings } = await this.#checkAhead(replica, networks, [candidate], branch.branchId);
     const limits = purpose === 'test' ? await loadLimits(this.#tools, replica, branch.branchId) : undefined;
     const run = new RunUnderWay(this.#tools);
     run.warn(warnings);
@@ -407,14 +403,18 @@ export class Failovers {
     return checkTogether(this.#networksHere, machines);
   }
 
-  /** Returns warnings; see `checkConnections`. */
-  #checkNetworks(
+  /** Of what may be tried, what would start, and with its NICs where they are to go; see `checkConnections`, `startable`. */
+  async #checkAhead(
     replica: Replica,
     networks: Readonly<Record<string, NicMapping>>,
-    configurations: readonly unknown[],
+    points: readonly { readonly pointId: string }[],
     except?: string,
-  ): Promise<readonly string[]> {
-    return checkConnections(this.#networksHere, { replica, networks, configurations, except });
+  ): Promise<StartCheck> {
+    const configurations = points.map(({ pointId }) => replica.point(pointId).statement.configuration);
+    const asked = { replica, networks, configurations, except };
+    const warnings = await checkConnections(this.#networksHere, asked);
+    const check = await startable(this.#tools.hypervisor, replica, points);
+    return { ...check, warnings: [...warnings, ...check.warnings] };
   }
 
   get #networksHere(): NetworksHere {

@@ -50,6 +50,7 @@ export {
   type SignedBootProof,
 } from './records.ts';
 export type { AttemptReport, FailoverReport, PointSummary, StepReport } from './report.ts';
+export { checkStart, whyNotStarted } from './start-check.ts';
 export type { TestRules } from './test-guard.ts';
 export type { TestLimits } from './test-limits.ts';
 export type { FailoverTools } from './tools.ts';

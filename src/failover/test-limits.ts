@@ -3,6 +3,7 @@ import Type from 'typebox';
 import type { MachineConfiguration } from '../hypervisor/index.ts';
 import { loadRecord, recordKind, storeRecord } from '../lib/records.ts';
 import type { Replica } from '../replica/index.ts';
+import type { TestOptions } from './options.ts';
 import type { FailoverTools } from './tools.ts';
 
 const LimitsSchema = Type.Object({
@@ -24,6 +25,17 @@ export type TestLimits = Type.Static<typeof LimitsSchema>;
 const TEST_LIMITS = recordKind('test-limits', 1, LimitsSchema);
 
 type Files = Pick<FailoverTools, 'files'>;
+
+/** What a test that is asked for may take. Throws FAILOVER_LIMIT_UNAVAILABLE before there is anything to be limited. */
+export async function limitsOf(
+  { clock, cpuGroups, testRules }: Pick<FailoverTools, 'clock' | 'cpuGroups' | 'testRules'>,
+  { limits, lifetimeMs }: TestOptions,
+): Promise<TestLimits> {
+  const asked = limits?.cpuPercent !== undefined || limits?.cpuWeight !== undefined;
+  if (asked) await cpuGroups.check();
+  const lasting = lifetimeMs ?? testRules().lifetimeMs;
+  return { ...limits, ...(lasting === undefined ? {} : { endsAtMs: clock.wallMs() + lasting }) };
+}
 
 /** Durable on return. */
 export function storeLimits(

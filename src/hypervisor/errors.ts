@@ -28,6 +28,29 @@ export const HYPERVISOR_ERRORS = {
     remedy:
       'Install UEFI firmware that describes itself below /usr/share/qemu/firmware (Debian and Ubuntu: package ovmf), as the message says.',
   },
+  MACHINE_TYPE_MISSING: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'Install the QEMU of the other site here or a newer one, or give the machine a type that both have (`qemu-system-x86_64 -machine help`).',
+  },
+  MACHINE_CPU_MISSING: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'Install the QEMU of the other site here or a newer one, or give the machine a processor model that both have (`qemu-system-x86_64 -cpu help`).',
+  },
+  MACHINE_CPU_DIFFERS: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'The guest starts with fewer features, and programs that were made for these may fail: rehearse it with `warmsite failover test`, or give the machine a model that both hosts have in full.',
+  },
+  MACHINE_MEMORY_SHORT: {
+    kind: 'environment',
+    retry: 'later',
+    remedy: 'Give this host more memory, or the machine less.',
+  },
   DISK_UNSUPPORTED: {
     kind: 'refused',
     retry: 'never',

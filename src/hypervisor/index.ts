@@ -31,3 +31,4 @@ export { placeOfNewDisk } from './qemu/pci-plan.ts';
 export { QemuHypervisor } from './qemu/qemu-hypervisor.ts';
 export { QemuImages } from './qemu/qemu-images.ts';
 export { endRun, processesOfRun } from './qemu/run-processes.ts';
+export * from './startability.ts';

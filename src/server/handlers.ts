@@ -122,6 +122,7 @@ export const HANDLERS: Handlers = {
     site.drills.changePolicy(actor, params.machine, body.policy),
   'drill.clearPolicy': ({ site, actor, params }) =>
     site.drills.changePolicy(actor, params.machine, undefined),
+  'failover.check': ({ site, params }) => site.failovers.check(params.machine, params.point),
   'failover.start': ({ site, actor, params, body }) => site.failovers.start(actor, params.machine, body),
   'failover.cede': async ({ site, actor, params, body }) => site.handovers.cede(actor, params.machine, body),
   'failover.withdraw': ({ site, actor, params, body }) =>

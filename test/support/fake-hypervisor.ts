@@ -101,6 +101,16 @@ export class FakeHypervisor implements Hypervisor {
     return { accelerator: 'tcg', reason: 'nothing runs' };
   }
 
+  async offer(): ReturnType<Hypervisor['offer']> {
+    return {
+      accelerator: 'tcg',
+      machineTypes: new Map(),
+      cpuModels: new Map(),
+      firmware: [],
+      memoryBytes: 0,
+    };
+  }
+
   async start(request: StartRequest): Promise<RunningMachine> {
     const sockets = { qmpPath: `${request.runDirectory}/qmp` };
     await this.#actor.turn('start machine', () => undefined);

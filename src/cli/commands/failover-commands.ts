@@ -7,6 +7,7 @@ import { named, parseDuration, parseWord } from '../values.ts';
 import { reportFailover } from '../watch.ts';
 import { addBranchCommands } from './branch-commands.ts';
 import { addOnArrival } from './failover-arrival.ts';
+import { addCheck } from './failover-check.ts';
 import { addHandover } from './failover-handover.ts';
 import {
   addLimitOptions,
@@ -30,6 +31,7 @@ export function addFailoverCommands(program: Command, runner: Runner): void {
   const failover = program
     .command('failover')
     .description('bring machines up from their points, at the recovery site');
+  addCheck(failover, runner);
   addTest(failover, runner);
   addStart(failover, runner);
   addHandover(failover, runner);

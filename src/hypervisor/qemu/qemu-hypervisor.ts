@@ -7,10 +7,12 @@ import { PauseGuard, QmpClient } from '../../qmp/index.ts';
 import { checkMachineConfiguration } from '../configuration.ts';
 import { hypervisorFailure } from '../errors.ts';
 import type { Hypervisor, MachineSockets, PauseReport, RunningMachine, StartRequest } from '../hypervisor.ts';
+import type { HostOffer } from '../startability.ts';
 import { whilePaused } from '../while-paused.ts';
 import { probeAcceleration } from './acceleration.ts';
 import { qemuArguments, runPaths, socketsOf } from './command-line.ts';
 import { describedFirmware } from './firmware-descriptors.ts';
+import { hostOffer } from './host-offer.ts';
 import { QemuMachine } from './qemu-machine.ts';
 
 /** Machines run by `qemu-system-x86_64` of this host. */
@@ -25,6 +27,10 @@ export class QemuHypervisor implements Hypervisor {
   acceleration(): ReturnType<Hypervisor['acceleration']> {
     this.#acceleration ??= probeAcceleration(this.#clock);
     return this.#acceleration;
+  }
+
+  async offer(): Promise<HostOffer> {
+    return hostOffer((await this.acceleration()).accelerator);
   }
 
   async start(request: StartRequest): Promise<RunningMachine> {

@@ -1,0 +1,66 @@
+import { type Hypervisor, type StartFinding, startFindings } from '../hypervisor/index.ts';
+import type { Failure } from '../lib/errors.ts';
+import type { Replica } from '../replica/index.ts';
+import { failoverFailure } from './errors.ts';
+import type { TestLimits } from './test-limits.ts';
+
+/** What a machine as a point describes it would find at this host. Throws what the hypervisor does. */
+export async function checkStart(
+  hypervisor: Pick<Hypervisor, 'offer'>,
+  configuration: unknown,
+): Promise<readonly StartFinding[]> {
+  return startFindings(configuration, await hypervisor.offer());
+}
+
+/** Undefined if the machine would start. */
+export function whyNotStarted(
+  machineName: string,
+  sequence: number,
+  findings: readonly StartFinding[],
+): Failure | undefined {
+  const preventing = findings.filter(({ prevents }) => prevents);
+  if (preventing.length === 0) return undefined;
+  const because = preventing.map(({ found }) => found).join('; ');
+  const said = `point ${sequence} of ${machineName} would not start here, because ${because}`;
+  return failoverFailure('FAILOVER_WOULD_NOT_START', said, {
+    context: { codes: preventing.map(({ code }) => code).join(', ') },
+    hint: [...new Set(preventing.map(({ remedy }) => remedy))].join(' '),
+  });
+}
+
+export interface StartCheck {
+  /** Points whose machines would not start. */
+  readonly passedOver: ReadonlySet<string>;
+  readonly warnings: readonly string[];
+}
+
+/**
+ * Which of the points that may be tried would not start here. Throws FAILOVER_WOULD_NOT_START if all would not: a failover that
+ * cannot succeed takes nothing from the other site.
+ */
+export async function startable(
+  hypervisor: Pick<Hypervisor, 'offer'>,
+  replica: Replica,
+  points: readonly { readonly pointId: string }[],
+  /** What is given to the machine in the place of its own. */
+  { memoryBytes, cpus }: Pick<TestLimits, 'memoryBytes' | 'cpus'> = {},
+): Promise<StartCheck> {
+  const statements = points.map(({ pointId }) => replica.point(pointId).statement);
+  const offer = await hypervisor.offer();
+  const passedOver = new Map<string, Failure>();
+  const warnings: string[] = [];
+  for (const { pointId, sequence, configuration } of statements) {
+    const limited = {
+      ...(configuration as object),
+      ...(memoryBytes === undefined ? {} : { memoryBytes }),
+      ...(cpus === undefined ? {} : { cpus }),
+    };
+    const findings = startFindings(limited, offer);
+    const failure = whyNotStarted(replica.record.machineName, sequence, findings);
+    if (failure) passedOver.set(pointId, failure);
+    warnings.push(...(failure ? [failure.message] : findings.map(({ found }) => found)));
+  }
+  const [first] = passedOver.values();
+  if (first && passedOver.size === points.length) throw first;
+  return { passedOver: new Set(passedOver.keys()), warnings: [...new Set(warnings)] };
+}

@@ -1,0 +1,64 @@
+import { totalmem } from 'node:os';
+import { runCommand } from '../../lib/processes.ts';
+import { hypervisorFailure } from '../errors.ts';
+import type { HostOffer } from '../startability.ts';
+import { describedFirmware } from './firmware-descriptors.ts';
+
+/** Asked of a QEMU that has no machine and ends at once: some 50 ms (docs/qemu.md, «Checks ahead of a start»). */
+const QUESTIONS = ['qmp_capabilities', 'query-machines', 'query-cpu-definitions', 'quit'] as const;
+
+/** What this host has for machines. Throws TOOL_MISSING, PROCESS_FAILED, QEMU_REPLY_UNEXPECTED. */
+export async function hostOffer(accelerator: 'kvm' | 'tcg'): Promise<HostOffer> {
+  const { stdout } = await runCommand(
+    'qemu-system-x86_64',
+    [
+      ...['-nodefaults', '-no-user-config', '-display', 'none', '-S'],
+      ...['-machine', `none,accel=${accelerator}`, '-qmp', 'stdio'],
+    ],
+    { input: QUESTIONS.map((execute) => `${JSON.stringify({ execute })}\n`).join('') },
+  );
+  const [, machines, processors] = answersIn(stdout);
+  return {
+    accelerator,
+    machineTypes: new Map(
+      recordsOf(machines).flatMap(({ name, alias, 'cpu-max': cpusMax }) =>
+        [name, alias].flatMap((each): [string, { cpusMax: number }][] =>
+          typeof each === 'string' && typeof cpusMax === 'number' ? [[each, { cpusMax }]] : [],
+        ),
+      ),
+    ),
+    cpuModels: new Map(
+      recordsOf(processors).flatMap(({ name, 'unavailable-features': missing }) =>
+        typeof name === 'string' ? [[name, { missingFeatures: textsOf(missing) }]] : [],
+      ),
+    ),
+    firmware: await describedFirmware(),
+    memoryBytes: totalmem(),
+  };
+}
+
+/** The answers in the order of the questions, without greeting and events. */
+function answersIn(output: string): unknown[] {
+  try {
+    return output
+      .split('\n')
+      .filter((line) => line.trim() !== '')
+      .map((line) => JSON.parse(line) as Readonly<Record<string, unknown>>)
+      .flatMap((message) => ('return' in message ? [message.return] : []));
+  } catch (error) {
+    throw unexpected(error);
+  }
+}
+
+function recordsOf(answer: unknown): Readonly<Record<string, unknown>>[] {
+  if (!Array.isArray(answer) || answer.length === 0) throw unexpected(undefined);
+  return answer.filter((one) => typeof one === 'object' && one !== null);
+}
+
+function textsOf(value: unknown): string[] {
+  return Array.isArray(value) ? value.filter((one) => typeof one === 'string') : [];
+}
+
+function unexpected(cause: unknown) {
+  return hypervisorFailure('QEMU_REPLY_UNEXPECTED', 'QEMU did not say which machines it has', { cause });
+}
