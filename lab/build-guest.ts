@@ -186,7 +186,7 @@ async function findProgram(name: string, packageName: string): Promise<string> {
 async function digestOf(kernel: Kernel, programs: Programs): Promise<string> {
   const hash = createHash('sha256');
   const guestFiles = (await readdir(join(HERE, 'guest'))).sort().map((name) => join('guest', name));
-  for (const file of ['build-guest.ts', 'labtool.c', ...guestFiles]) {
+  for (const file of ['build-guest.ts', 'labtool.c', 'tpmtool.c', ...guestFiles]) {
     hash
       .update(`${file}\0`)
       .update(await readFile(join(HERE, file)))
@@ -339,9 +339,11 @@ async function buildRoot(root: string, kernel: Kernel, programs: Programs): Prom
   await writeModules(join(modules, 'on-demand'), kernel, MODULES_ON_DEMAND);
   const labtool = join(root, 'usr', 'bin', 'labtool');
   await runCommand('tcc', ['-Wall', '-o', labtool, join(HERE, 'labtool.c')]);
+  const tpmtool = join(root, 'usr', 'bin', 'tpmtool');
+  await runCommand('tcc', ['-Wall', '-o', tpmtool, join(HERE, 'tpmtool.c')]);
   await copyFile(programs.qemuGa, join(root, 'usr', 'sbin', 'qemu-ga'));
   await copyFile(programs.sqlite3, join(root, 'usr', 'bin', 'sqlite3'));
-  for (const library of await librariesOf([labtool, programs.qemuGa, programs.sqlite3])) {
+  for (const library of await librariesOf([labtool, tpmtool, programs.qemuGa, programs.sqlite3])) {
     await mkdir(dirname(join(root, library)), { recursive: true });
     await copyFile(library, join(root, library));
   }

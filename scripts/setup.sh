@@ -28,6 +28,7 @@ nbdkit                            |nbdkit             |NBD servers that misbehav
 nbdcopy                           |libnbd-bin         |a second opinion on our NBD exports
 busybox                           |busybox-static     |user land of the lab guest
 /usr/share/OVMF/OVMF_CODE_4M.fd   |ovmf               |UEFI firmware of the machines
+swtpm                             |swtpm              |emulates the TPMs of the machines
 syslinux                          |syslinux           |boot loader of the lab guest
 extlinux                          |extlinux           |boot loader of the lab guest
 /usr/lib/syslinux/mbr/mbr.bin     |syslinux-common    |boot sector of the lab guest

@@ -40,6 +40,8 @@ const AddManaged = Type.Object(
       ),
       { minItems: 1, maxItems: 64 },
     ),
+    /** Of a machine with a TPM: where that has its state; one without a state gets a new TPM. */
+    tpmDirectory: Type.Optional(AbsolutePath),
     /** Handed to QEMU as they are. */
     extraArguments: Type.Optional(Type.Array(Type.String({ maxLength: 4096 }), { maxItems: 256 })),
     /** What its NICs are connected to when this site starts it; the cable of one that is not named is unplugged. */
@@ -83,6 +85,8 @@ const AddAttached = Type.Object(
         name: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
         qmpPath: AbsolutePath,
         agentPath: Type.Optional(AbsolutePath),
+        /** Where its TPM has its state: nobody else can tell. */
+        tpmDirectory: Type.Optional(AbsolutePath),
       },
       { additionalProperties: false },
     ),
@@ -334,6 +338,14 @@ export const PointView = Type.Object({
   publishedAtMs: Type.Optional(WallTime),
   pauseMs: Type.Number(),
   frozenMs: Type.Optional(Type.Number()),
+  /** How what its TPM held was taken, for how long the guest stood still for it, and how much it is. */
+  tpm: Type.Optional(
+    Type.Object({
+      captured: Type.Union([Type.Literal('paused'), Type.Literal('unchanged'), Type.Literal('stopped')]),
+      pauseMs: Type.Number(),
+      bytes: Count,
+    }),
+  ),
   /** How the hooks of its type went, in their order; at the protected site, as long as it keeps the record of the copy. */
   hooks: Type.Optional(
     Type.Array(

@@ -91,6 +91,9 @@ export interface MachineOptions {
   readonly chipset: string;
   readonly firmware: string;
   readonly firmwareVariables?: DiskOption;
+  /** Where its TPM has its state. */
+  readonly tpm?: string;
+  readonly tpmModel?: string;
   readonly cpuModel?: string;
   readonly machineVersion?: string;
   readonly uuid?: string;
@@ -129,6 +132,7 @@ export async function managedMachine(
     chipset: o.chipset,
     ...(o.machineVersion === undefined ? {} : { machineVersion: o.machineVersion }),
     firmware: o.firmware,
+    ...(o.tpm === undefined ? {} : { tpm: { model: o.tpmModel ?? 'tpm-crb' } }),
     ...(o.cpuModel === undefined ? {} : { cpuModel: o.cpuModel }),
     cpus: o.cpus,
     memoryBytes: o.memory,
@@ -138,6 +142,7 @@ export async function managedMachine(
   };
   return {
     ...{ configuration, disks },
+    ...(o.tpm === undefined ? {} : { tpmDirectory: absolute(o.tpm) }),
     ...(o.qemuArgument ? { extraArguments: [...o.qemuArgument] } : {}),
     ...(o.networks ? { networks: { ...o.networks } } : {}),
   };

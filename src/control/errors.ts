@@ -344,6 +344,12 @@ export const CONTROL_ERRORS = {
     retry: 'never',
     remedy: 'Take it out of the group first: `warmsite group change --members`, or `warmsite group remove`.',
   },
+  MACHINE_TPM_UNCLEAR: {
+    kind: 'input',
+    retry: 'never',
+    remedy:
+      'Name the directory that its emulator (swtpm) has as `--tpmstate dir=`: `warmsite vm add … --tpm DIRECTORY`; and no directory for a machine without a TPM.',
+  },
   MACHINE_DISK_UNCLEAR: {
     kind: 'input',
     retry: 'never',

@@ -9,6 +9,7 @@ import {
 import type { FileSystem } from '../lib/files.ts';
 import type { Generation } from '../lib/generations.ts';
 import { type MachineRecord, ProtectedLayout } from '../replication/index.ts';
+import { controlFailure } from './errors.ts';
 import { attachedDisk, deviceNameOf, idsOfAttached, managedDisks } from './machine-disks.ts';
 
 /** Records of machines that are new at this site. */
@@ -29,6 +30,7 @@ export async function managedRecord(
     ...managedIn(configuration, runDirectory),
     epoch: 1,
     disks: await managedDisks(configuration, request.disks),
+    ...tpmIn(configuration, request.tpmDirectory),
     ...(request.extraArguments ? { extraArguments: [...request.extraArguments] } : {}),
     ...(networks ? { networks: { ...networks } } : {}),
   };
@@ -55,7 +57,20 @@ export async function attachedRecord(
     ...about,
     ...{ name: configuration.name, kind: 'attached', epoch: 1 },
     ...{ configuration, sockets, disks, protection: null },
+    ...tpmIn(configuration, attach.tpmDirectory),
   };
+}
+
+/** A machine with a TPM is a whole one only with what that holds. Throws MACHINE_TPM_UNCLEAR. */
+function tpmIn(
+  { name, tpm }: MachineConfiguration,
+  directory: string | undefined,
+): Pick<MachineRecord, 'tpm'> {
+  if ((tpm !== undefined) === (directory !== undefined)) return directory ? { tpm: { directory } } : {};
+  const said = tpm
+    ? `${name} has a TPM, and nothing says where that has its state`
+    : `${name} has no TPM whose state could lie in ${directory}`;
+  throw controlFailure('MACHINE_TPM_UNCLEAR', said, { context: { name } });
 }
 
 /** One that a failover has brought up from its replica: it keeps its identity, its process and its networks. */
@@ -71,6 +86,7 @@ export function adoptedRecord(adopted: AdoptedBranch, createdAtMs: number): Mach
       chain: chain.map(({ path, format }) => ({ path, format })),
     })),
     adopted: { branchId, pointId },
+    ...(adopted.tpmDirectory === undefined ? {} : { tpm: { directory: adopted.tpmDirectory } }),
     ...(Object.keys(networks).length > 0 ? { networks: { ...networks } } : {}),
   };
 }

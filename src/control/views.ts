@@ -1,6 +1,6 @@
 import type { MachineView, PeerView, PointView, ReplicationView } from '../api/index.ts';
 import type { ApplicationProof, BootProof } from '../failover/index.ts';
-import { BUILT_IN_TYPES, type GroupCut } from '../recovery-point/index.ts';
+import { BUILT_IN_TYPES, type GroupCut, type TpmState } from '../recovery-point/index.ts';
 import { type Replica, type ReplicaPoint, rightState } from '../replica/index.ts';
 import {
   type CutRecord,
@@ -284,6 +284,7 @@ export function replicaPointView(
     publishedAtMs: manifest.publishedAtMs,
     pauseMs: statement.pauseMs,
     ...(statement.frozenMs === undefined ? {} : { frozenMs: statement.frozenMs }),
+    ...tpmView(statement.tpm),
     changedBytes: statement.disks.reduce((sum, disk) => sum + disk.changedBytes, 0),
     receivedBytes: manifest.receivedBytes,
     ...(manifest.olderBytes === undefined ? {} : { olderBytes: manifest.olderBytes }),
@@ -305,6 +306,13 @@ export function replicaPointView(
       ...{ diskId, sizeBytes, changedBytes, root },
     })),
   };
+}
+
+/** What it holds is nobody's business: keys. */
+function tpmView(tpm: TpmState | undefined): Pick<PointView, 'tpm'> {
+  if (!tpm) return {};
+  const { captured, pauseMs, state } = tpm;
+  return { tpm: { captured, pauseMs, bytes: Buffer.byteLength(state, 'base64') } };
 }
 
 function groupView({ groupId, groupName: name, cutId, pauseMs, members }: GroupCut) {
@@ -343,6 +351,7 @@ export function cutView(machine: ProtectedMachine, cut: CutRecord): PointView {
     cutAtMs: cut.cutAtMs,
     pauseMs: cut.pauseMs,
     ...(cut.frozenMs === undefined ? {} : { frozenMs: cut.frozenMs }),
+    ...tpmView(cut.tpm),
     ...(cut.hooks ? { hooks: cut.hooks } : {}),
     missed: cut.missed.length,
     ...(cut.group ? { group: groupView(cut.group) } : {}),

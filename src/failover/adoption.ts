@@ -11,6 +11,7 @@ import { runDirectoryOf } from './branch-machine.ts';
 import { loadNetworks } from './branch-networks.ts';
 import { type BranchTools, recoverBranch } from './branch-recovery.ts';
 import { loadState } from './branch-state.ts';
+import { branchTpmDirectory } from './branch-tpm.ts';
 import { failoverFailure } from './errors.ts';
 import type { NicMapping } from './network.ts';
 import { checkNicsNamed, namedAmong } from './nic-checks.ts';
@@ -29,6 +30,8 @@ export interface AdoptedBranch {
     /** The oldest file first; the last one is written. */
     readonly chain: readonly ImageFile[];
   }[];
+  /** Where its TPM has its state, if it has one. */
+  readonly tpmDirectory?: string | undefined;
   readonly networks: Readonly<Record<string, NicMapping>>;
   /** Where its process has its sockets, and will have them. */
   readonly runDirectory: string;
@@ -100,9 +103,10 @@ function adopted(
   const { branchId, pointId } = branch;
   const { statement } = replica.point(pointId);
   const { machineId } = replica.record;
+  const configuration = checkMachineConfiguration(statement.configuration);
   return {
-    ...{ ...how, machineId, branchId, pointId },
-    configuration: checkMachineConfiguration(statement.configuration),
+    ...{ ...how, machineId, branchId, pointId, configuration },
+    ...(configuration.tpm ? { tpmDirectory: branchTpmDirectory(replica, branchId) } : {}),
     disks: statement.disks.map(({ diskId, sizeBytes }) => {
       return { diskId, sizeBytes, chain: branchChain(replica, branch, diskId) };
     }),

@@ -12,6 +12,7 @@ import { AgentPort } from './agent-port.ts';
 import { type AssertionReport, runAssertions } from './assertions.ts';
 import { storeNetworks } from './branch-networks.ts';
 import { storeState } from './branch-state.ts';
+import { branchTpm } from './branch-tpm.ts';
 import { proveScreen, type Screen, takePicture } from './console.ts';
 import { type BranchNetwork, branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
 import { defaultProbes, type Probe, type ProbeResult } from './probe.ts';
@@ -72,12 +73,13 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
   const runDirectory = runDirectoryOf(tools, branchId);
   const machine = await watch.time('start', async () => {
     await tools.files.makeDirectory(runDirectory);
+    const tpmDirectory = configuration.tpm && (await branchTpm(tools.files, replica, branch));
     return tools.hypervisor.start({
       configuration,
       disks: Object.fromEntries(
         branch.diskIds.map((diskId) => [diskId, branchChain(replica, branch, diskId)]),
       ),
-      runDirectory,
+      ...{ runDirectory, tpmDirectory },
       networks: network.attachments,
       ...(network.report.kind === 'isolated' ? { networkNamespace: network.report.namespace } : {}),
       paused: true,

@@ -22,6 +22,8 @@ export const MachineConfiguration = Type.Object({
   firmware: Type.Union([Type.Literal('bios'), Type.Literal('uefi')]),
   /** Its UEFI keeps the variables in memory that only the firmware may write, as Secure Boot needs. */
   secureFirmware: Type.Optional(Type.Boolean()),
+  /** A TPM 2.0; what it holds is no part of this. */
+  tpm: Type.Optional(Type.Object({ model: Type.Union([Type.Literal('tpm-tis'), Type.Literal('tpm-crb')]) })),
   cpuModel: Type.Optional(Type.String({ maxLength: 256, pattern: '^[A-Za-z0-9._+=,-]+$' })),
   cpus: Type.Integer({ minimum: 1, maximum: 1024 }),
   memoryBytes: Type.Integer({ minimum: 16 * 1024 * 1024, maximum: 2 ** 46 }),

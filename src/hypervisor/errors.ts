@@ -28,6 +28,11 @@ export const HYPERVISOR_ERRORS = {
     remedy:
       'Install UEFI firmware that describes itself below /usr/share/qemu/firmware (Debian and Ubuntu: package ovmf), as the message says.',
   },
+  MACHINE_TPM_MISSING: {
+    kind: 'environment',
+    retry: 'later',
+    remedy: 'Install the emulator of TPMs here (Debian and Ubuntu: package swtpm).',
+  },
   MACHINE_TYPE_MISSING: {
     kind: 'environment',
     retry: 'later',

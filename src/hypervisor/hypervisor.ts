@@ -16,6 +16,8 @@ export interface StartRequest {
   readonly configuration: MachineConfiguration;
   /** Chains by disk id, the oldest file first; the last one is written. */
   readonly disks: Readonly<Record<string, readonly ImageFile[]>>;
+  /** Where its TPM, if it has one, has its state: a directory of one machine alone. */
+  readonly tpmDirectory?: string | undefined;
   /** Directory for sockets, logs and the process id; made by the caller, short enough for unix sockets. */
   readonly runDirectory: string;
   /** How each NIC is connected, by NIC id; a NIC that is not named has its cable unplugged. */

@@ -10,6 +10,8 @@ export interface HostOffer {
   /** By name; the features of each that guests would not get here. */
   readonly cpuModels: ReadonlyMap<string, { readonly missingFeatures: readonly string[] }>;
   readonly firmware: readonly Firmware[];
+  /** Whether it emulates TPMs. */
+  readonly hasTpm: boolean;
   readonly memoryBytes: number;
 }
 
@@ -35,6 +37,7 @@ export function startFindings(described: unknown, offer: HostOffer): readonly St
     ...machineTypeFindings(configuration, offer),
     ...cpuFindings(configuration, offer),
     ...firmwareFindings(configuration, offer),
+    ...tpmFindings(configuration, offer),
     ...memoryFindings(configuration, offer),
   ];
 }
@@ -72,6 +75,12 @@ function firmwareFindings(configuration: MachineConfiguration, { firmware }: Hos
   if (configuration.firmware === 'bios') return [];
   const chosen = firmwareFor(configuration, firmware);
   return 'reason' in chosen ? [finding('MACHINE_FIRMWARE_MISSING', chosen.reason)] : [];
+}
+
+function tpmFindings({ tpm }: MachineConfiguration, { hasTpm }: HostOffer): StartFinding[] {
+  return tpm && !hasTpm
+    ? [finding('MACHINE_TPM_MISSING', 'it has a TPM, and swtpm is not installed here')]
+    : [];
 }
 
 function memoryFindings({ memoryBytes }: MachineConfiguration, offer: HostOffer): StartFinding[] {

@@ -30,6 +30,7 @@ export * from './schedule.ts';
 export * from './selection.ts';
 export * from './statement.ts';
 export * from './tenure.ts';
+export * from './tpm-state.ts';
 export type { Transfer } from './variable-interval.ts';
 export { endOfWindows, Window } from './windows.ts';
 export { Zones } from './zones.ts';

@@ -6,6 +6,7 @@ import { ID_PATTERN } from '../lib/random.ts';
 import { ASSERTIONS_MAX, Assertion } from './copy-type.ts';
 import { pointFailure } from './errors.ts';
 import { GroupCut } from './group-cut.ts';
+import { TpmState } from './tpm-state.ts';
 
 const Hash = Type.String({ pattern: '^[0-9a-f]{64}$' });
 const Id = Type.String({ pattern: ID_PATTERN });
@@ -67,6 +68,8 @@ export const PointStatement = Type.Object({
   ),
   /** The point is one of several, cut at one instant; absent for one of its own. */
   group: Type.Optional(GroupCut),
+  /** What its TPM held; absent where it has none, or where that could not be learned. */
+  tpm: Type.Optional(TpmState),
   /** The machine in platform-neutral words (`MachineConfiguration`). */
   configuration: Type.Unknown(),
 });

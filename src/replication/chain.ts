@@ -132,7 +132,7 @@ export type Plugging = () => Promise<StartRequest['networks']>;
 
 /** How a managed machine is started: with the disks that are cut, on their tips. */
 export function startRequestOf(
-  { configuration, extraArguments, disks, sockets, lease }: MachineRecord,
+  { configuration, extraArguments, disks, sockets, lease, tpm }: MachineRecord,
   cuts: readonly CutRecord[],
   networks?: StartRequest['networks'],
 ): StartRequest {
@@ -144,6 +144,7 @@ export function startRequestOf(
     },
     disks: Object.fromEntries(present),
     runDirectory: dirname(sockets.qmpPath),
+    ...(tpm ? { tpmDirectory: tpm.directory } : {}),
     ...(extraArguments ? { extraArguments } : {}),
     ...(networks ? { networks } : {}),
     // Its guard lets it run when it has a lease.

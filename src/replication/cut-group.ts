@@ -182,6 +182,7 @@ class Meeting {
       cutAtMs.value = this.#tools.clock.wallMs();
       for (const { prepared } of arrivals) seals.push(prepared.seal());
       await Promise.all(seals);
+      await Promise.all(arrivals.map(({ ready }) => ready.held?.()));
     });
     const group = groupCutOf({
       ...{ group: this.#request.group, cutId: this.cutId, pauseMs: pause.pausedMs },

@@ -6,12 +6,16 @@ export interface ReadyCut {
   readonly running: RunningMachine;
   readonly pointId: string;
   readonly disks: readonly DiskCut[];
+  /** What else is to be done while all stand still, when the disks are sealed. */
+  readonly held?: () => Promise<void>;
 }
 
 /** How the instant of a cut came about. */
-export interface SealedCut extends Pick<CutRecord, 'cutAtMs' | 'pauseMs' | 'group'> {
+export interface SealedCut extends Pick<CutRecord, 'cutAtMs' | 'pauseMs' | 'group' | 'tpm'> {
   /** It was to be part of a common cut, and is none; why. */
   readonly apart?: string;
+  /** It has a TPM, and what that held at the instant is not known; why. */
+  readonly withoutTpm?: string;
 }
 
 /** The part of a cut that several machines share: its instant. */

@@ -29,6 +29,7 @@ import { cutsToMerge, nextToJoin, settledCuts, type TargetPlace } from './places
 import { quiesced } from './quiesce.ts';
 import { CUT_RECORD, type CutRecord, type MachineRecord, type ProtectedDisk } from './records.ts';
 import { grownTogether, tipGrowth } from './tip-growth.ts';
+import { sealedWithTpm, sealingTogether, type TpmTools, tpmOfStopped } from './tpm-capture.ts';
 
 export interface ChainTools {
   readonly files: FileSystem;
@@ -38,8 +39,11 @@ export interface ChainTools {
   readonly log: Log;
 }
 
+/** What it takes to cut as well. */
+type CutTools = ChainTools & TpmTools;
+
 /** The machine whose chain it is, as far as its chain is concerned. */
-type ChainOwner = Pick<MachineRecord, 'disks' | 'formerDisks'>;
+type ChainOwner = Pick<MachineRecord, 'disks' | 'formerDisks' | 'tpm'>;
 
 /**
  * The chain of a protected machine on disk: its cut records, layers and tips. Every change is described by a durable
@@ -49,7 +53,7 @@ type ChainOwner = Pick<MachineRecord, 'disks' | 'formerDisks'>;
  * `running` is the machine if its process runs; undefined says that it is certain that none does.
  */
 export class ProtectedChain {
-  readonly #tools: ChainTools;
+  readonly #tools: CutTools;
   readonly #layout: ProtectedLayout;
   #machine: ChainOwner;
   /** What hooks of earlier copies must still run in the guest. */
@@ -59,7 +63,7 @@ export class ProtectedChain {
   #freed: Promise<void> | undefined;
 
   private constructor(o: {
-    tools: ChainTools;
+    tools: CutTools;
     layout: ProtectedLayout;
     machine: ChainOwner;
     cuts: readonly CutRecord[];
@@ -72,11 +76,7 @@ export class ProtectedChain {
     this.owedHooks = o.owedHooks;
   }
 
-  static async open(
-    tools: ChainTools,
-    layout: ProtectedLayout,
-    machine: ChainOwner,
-  ): Promise<ProtectedChain> {
+  static async open(tools: CutTools, layout: ProtectedLayout, machine: ChainOwner): Promise<ProtectedChain> {
     const { files } = tools;
     const { disks } = machine;
     await files.makeDirectory(layout.cuts);
@@ -277,20 +277,29 @@ export class ProtectedChain {
     running: RunningMachine | undefined,
     together: CutTogether | undefined,
   ): Promise<
-    Pick<CutRecord, 'consistency' | 'degraded' | 'cutAtMs' | 'pauseMs' | 'frozenMs' | 'hooks' | 'group'>
+    Pick<
+      CutRecord,
+      'consistency' | 'degraded' | 'cutAtMs' | 'pauseMs' | 'frozenMs' | 'hooks' | 'group' | 'tpm'
+    >
   > {
-    const { clock } = this.#tools;
+    const { clock, files } = this.#tools;
+    const tpmDirectory = this.#machine.tpm?.directory;
     if (!running) {
       await this.#syncSealed(cut);
       const degraded = together?.stopped();
-      return { consistency: 'crash', ...(degraded ? { degraded } : {}), cutAtMs: clock.wallMs(), pauseMs: 0 };
+      const tpm = tpmDirectory === undefined ? undefined : await tpmOfStopped(files, tpmDirectory);
+      const off = { cutAtMs: clock.wallMs(), pauseMs: 0, ...(tpm ? { tpm } : {}) };
+      return { consistency: 'crash', ...(degraded ? { degraded } : {}), ...off };
     }
     const disks = this.#disks.map(({ deviceName, diskId }) => ({ deviceName, overlay: cut.tips[diskId]! }));
     // What has been written out before is not waited for while several machines stand still.
     if (together) await this.#syncSealed(cut);
-    await together?.ready({ running, pointId: cut.cutId, disks });
+    const group =
+      together && tpmDirectory !== undefined ? sealingTogether(files, tpmDirectory, together) : together;
+    await group?.ready({ running, pointId: cut.cutId, disks });
     const act = async (): Promise<SealedCut> => {
-      if (together) return together.seal();
+      if (group) return group.seal();
+      if (tpmDirectory !== undefined) return sealedWithTpm(this.#tools, tpmDirectory, running, disks);
       const cutAtMs = clock.wallMs();
       return { cutAtMs, ...(await running.cut(disks)) };
     };
@@ -298,8 +307,9 @@ export class ProtectedChain {
     const { result, ...reached } = await quiesced({
       ...{ running, type, cutId, freezeLimitMs, clock, owed: this.owedHooks, work: act },
     });
-    const { apart, ...sealed } = result;
-    return { ...(apart === undefined ? {} : { degraded: apart }), ...reached, ...sealed };
+    const { apart, withoutTpm, ...sealed } = result;
+    const degraded = reached.degraded ?? apart ?? withoutTpm;
+    return { ...reached, ...(degraded === undefined ? {} : { degraded }), ...sealed };
   }
 
   /**

@@ -16,6 +16,7 @@ import {
   retentionOfOld,
   SignedStatement,
   Tenure,
+  TpmState,
   Window,
 } from '../recovery-point/index.ts';
 
@@ -132,6 +133,8 @@ const MachineRecordSchema = Type.Object({
   suspect: Type.Optional(Type.String()),
   /** The doubt is about these disks alone, by id: they were not there. */
   gone: Type.Optional(Type.Array(Type.String(), { minItems: 1 })),
+  /** Where its TPM has its state. */
+  tpm: Type.Optional(Type.Object({ directory: Type.String() })),
   extraArguments: Type.Optional(Type.Array(Type.String())),
   /** What its NICs are connected to when this site starts it, by NIC id; the cable of one that is not named is unplugged. */
   networks: Type.Optional(Type.Record(Type.String(), NicPlug)),
@@ -143,9 +146,10 @@ const MachineRecordSchema = Type.Object({
 /** `machine.json`: a machine of this site. */
 export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
 export type ProtectedDisk = MachineRecord['disks'][number];
-export const MACHINE_RECORD = recordKind('machine', 9, MachineRecordSchema, (value, version) =>
+export const MACHINE_RECORD = recordKind('machine', 10, MachineRecordSchema, (value, version) =>
   version === 1 ? ofVersion1(value) : value,
 );
+const MACHINE_RECORD_9 = recordKind('machine', 9, MachineRecordSchema);
 const MACHINE_RECORD_8 = recordKind('machine', 8, MachineRecordSchema);
 const MACHINE_RECORD_7 = recordKind('machine', 7, MachineRecordSchema);
 const MACHINE_RECORD_6 = recordKind('machine', 6, MachineRecordSchema);
@@ -160,11 +164,13 @@ const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
  * what the others still need, nor one with a trigger, or with a disk that was moved, by one that would not know of that. One
  * whose disks may have been given back must not be ended by a program that would commit their layers once more, over what the
  * guest has written since. One that another site holds must not be started by a program that does not ask who holds it, nor
- * one that was a branch by a program that would plug no cable in, nor one that runs by leases by a program that asks for none.
+ * one that was a branch by a program that would plug no cable in, nor one that runs by leases by a program that asks for none, nor one
+ * with a TPM by a program that would leave it out.
  */
 export function machineKind(record: MachineRecord): typeof MACHINE_RECORD {
-  const { protection, disks, formerDisks, dissolving, tenure, adopted, networks, lease } = record;
-  if (lease) return MACHINE_RECORD;
+  const { protection, disks, formerDisks, dissolving, tenure, adopted, networks, lease, tpm } = record;
+  if (tpm) return MACHINE_RECORD;
+  if (lease) return MACHINE_RECORD_9;
   if (adopted || networks) return MACHINE_RECORD_8;
   if (tenure) return MACHINE_RECORD_7;
   if (dissolving === 'committing' || dissolving === 'pivoting') return MACHINE_RECORD_6;
@@ -251,6 +257,8 @@ const CutSchema = Type.Object({
   cutAtMs: Time,
   pauseMs: Type.Number({ minimum: 0 }),
   frozenMs: Type.Optional(Type.Number({ minimum: 0 })),
+  /** What the TPM of the machine held. */
+  tpm: Type.Optional(TpmState),
   /** It was made at one instant with the cuts of other machines. */
   group: Type.Optional(GroupCut),
   /** How its hooks went, in their order. */

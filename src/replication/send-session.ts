@@ -325,7 +325,7 @@ export function saidOf(
   cut: CutRecord,
 ): Omit<SaidAnew['about'], 'sourceSiteId' | 'sequence' | 'parent' | 'missed'> {
   const { machineId, epoch } = machine;
-  const { copyType, aim, assertions, consistency, degraded, cutAtMs, pauseMs, frozenMs, group } = cut;
+  const { copyType, aim, assertions, consistency, degraded, cutAtMs, pauseMs, frozenMs, group, tpm } = cut;
   return {
     ...{ machineId, machineName: nameAt(machine, cut), pointId: cut.cutId, epoch },
     ...{ copyType, consistency, cutAtMs, pauseMs },
@@ -335,5 +335,6 @@ export function saidOf(
     ...(degraded === undefined ? {} : { degraded }),
     ...(frozenMs === undefined ? {} : { frozenMs }),
     ...(group ? { group } : {}),
+    ...(tpm ? { tpm } : {}),
   };
 }

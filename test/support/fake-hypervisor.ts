@@ -107,6 +107,7 @@ export class FakeHypervisor implements Hypervisor {
       machineTypes: new Map(),
       cpuModels: new Map(),
       firmware: [],
+      hasTpm: false,
       memoryBytes: 0,
     };
   }

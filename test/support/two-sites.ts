@@ -36,7 +36,11 @@ export interface TwoSites {
   readonly target: DirectTarget;
   readonly log: RecordedLog;
   /** Makes a managed machine with the given writable disks. */
-  addMachine(disks: readonly LabDiskFile[], extra?: string[]): Promise<ProtectedMachine>;
+  addMachine(
+    disks: readonly LabDiskFile[],
+    extra?: string[],
+    tpmDirectory?: string,
+  ): Promise<ProtectedMachine>;
   /** Takes in a machine that somebody else started, with all its disks, named `disk0`, `disk1` … */
   adoptMachine(sockets: MachineSockets): Promise<ProtectedMachine>;
 }
@@ -126,8 +130,8 @@ export async function openTwoSites(
   };
   return {
     ...{ identity, directory, protectedTools, replicaTools, replicas, target, log },
-    addMachine: (disks, extraArguments) =>
-      create(machineRecord(directory, newId(clock, random), disks, extraArguments)),
+    addMachine: (disks, extraArguments, tpmDirectory) =>
+      create(machineRecord(directory, newId(clock, random), disks, extraArguments, tpmDirectory)),
     adoptMachine: async (sockets) =>
       create(
         await attachedRecord(
@@ -161,11 +165,13 @@ export function machineRecord(
   machineId: string,
   disks: readonly { diskId: string; path: string; sizeBytes: number }[],
   extraArguments: string[] | undefined,
+  tpmDirectory?: string,
 ): MachineRecord {
   const configuration: MachineConfiguration = {
     ...{ name: 'lab', uuid: '6a1c5a5e-0000-4000-8000-00000000000a', architecture: 'x86_64', chipset: 'q35' },
     ...{ firmware: 'bios', cpus: 1, memoryBytes: 256 * 1024 * 1024, nics: [], guestAgent: true },
     disks: disks.map(({ diskId, sizeBytes }) => ({ diskId, bus: 'virtio-blk', sizeBytes })),
+    ...(tpmDirectory === undefined ? {} : { tpm: { model: 'tpm-crb' } }),
   };
   const run = join(directory, 'run');
   return {
@@ -185,6 +191,7 @@ export function machineRecord(
       sizeBytes,
     })),
     protection: null,
+    ...(tpmDirectory === undefined ? {} : { tpm: { directory: tpmDirectory } }),
     ...(extraArguments ? { extraArguments } : {}),
   };
 }

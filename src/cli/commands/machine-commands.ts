@@ -108,6 +108,8 @@ function addAdd(vm: Command, runner: Runner): void {
       'with uefi: the file of its variables, replicated as a disk is',
       named('--firmware-variables', parseFirmwareVariables),
     )
+    .option('--tpm <directory>', 'it has a TPM 2.0, whose emulator has its state there')
+    .option('--tpm-model <model>', 'with --tpm: tpm-crb or tpm-tis', 'tpm-crb')
     .option('--cpu-model <model>', 'as QEMU calls it; needed where the two sites have different processors')
     .option('--machine-version <type>', 'versioned machine type, such as pc-q35-7.2')
     .option('--uuid <uuid>', 'UUID of the machine; made up if absent')
@@ -143,6 +145,7 @@ async function addRequest(context: Context, o: AddOptions): Promise<AddMachineRe
     const attach = {
       qmpPath: context.path(o.attach),
       ...(o.agent === undefined ? {} : { agentPath: context.path(o.agent) }),
+      ...(o.tpm === undefined ? {} : { tpmDirectory: context.path(o.tpm) }),
       ...(o.name === undefined ? {} : { name: o.name }),
     };
     return { attach };

@@ -69,6 +69,7 @@ export function printPoint(page: Page, point: PointView, nowMs: number): void {
       ['cut of the group', point.group?.cutId],
       ['pause of the group', point.group && formatDuration(point.group.pauseMs)],
       ['pause', formatDuration(point.pauseMs)],
+      ['TPM', point.tpm && tpmLine(point.tpm)],
       ['frozen', point.frozenMs === undefined ? undefined : formatDuration(point.frozenMs)],
       ...(point.hooks ?? []).map((report): [string, Cell] => [`hook: ${report.hook}`, hookCell(report)]),
       ['changed', point.changedBytes === undefined ? undefined : formatBytes(point.changedBytes)],
@@ -148,4 +149,15 @@ function proofsOf({ proofs }: PointView): Cell {
   const boot = proofs.boot && (proofs.boot.passed ? 'boot' : 'boot FAILED');
   const text = [proofs.content && 'content', boot].filter((proof) => proof !== undefined).join(', ');
   return proofs.boot?.passed === false ? { text, tone: 'bad' } : text;
+}
+
+const TPM_CAPTURED: Readonly<Record<NonNullable<PointView['tpm']>['captured'], string>> = {
+  paused: 'taken while the guest stood still',
+  unchanged: 'the same before and after the cut',
+  stopped: 'taken while the machine was off',
+};
+
+function tpmLine({ captured, pauseMs, bytes }: NonNullable<PointView['tpm']>): string {
+  const stood = captured === 'paused' ? ` for ${formatDuration(pauseMs)}` : '';
+  return `${formatBytes(bytes)}, ${TPM_CAPTURED[captured]}${stood}`;
 }

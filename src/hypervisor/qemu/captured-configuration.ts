@@ -34,6 +34,7 @@ export async function configurationOf(
     chipset,
     machineVersion,
     ...(await firmwareOf(qmp)),
+    ...(await tpmOf(qmp)),
     ...(await cpuModelOf(qmp, cpus[0]?.['qom-path'])),
     cpus: cpus.length,
     memoryBytes: memory['base-memory'],
@@ -69,6 +70,12 @@ async function devicesOf(qmp: QmpClient): Promise<Device[]> {
     }
   }
   return found;
+}
+
+async function tpmOf(qmp: QmpClient): Promise<Pick<MachineConfiguration, 'tpm'>> {
+  const [tpm] = await qmp.execute<{ model: string }[]>('query-tpm');
+  const model = (['tpm-tis', 'tpm-crb'] as const).find((known) => known === tpm?.model);
+  return model === undefined ? {} : { tpm: { model } };
 }
 
 /** A CPU's type is its model's name and the architecture: «max-x86_64-cpu». Features set by hand are not told. */

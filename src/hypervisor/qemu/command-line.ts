@@ -19,6 +19,9 @@ export function runPaths(runDirectory: string) {
     leasePath: join(runDirectory, 'lease'),
     leaseMarkPath: join(runDirectory, 'lease-over'),
     agentPath: join(runDirectory, 'qga'),
+    tpmPath: join(runDirectory, 'tpm'),
+    tpmPidPath: join(runDirectory, 'tpm.pid'),
+    tpmLogPath: join(runDirectory, 'tpm.log'),
     vncPath: join(runDirectory, 'vnc'),
     serialPath: join(runDirectory, 'serial.log'),
     pidPath: join(runDirectory, 'pid'),
@@ -74,6 +77,7 @@ export function qemuArguments(
     plan.ports,
     ['-device', `virtio-serial-pci,id=ports${plan.at('ports')}`],
     configuration.guestAgent ? agentPort(paths.agentPath) : [],
+    configuration.tpm ? tpmDevice(configuration.tpm.model, paths.tpmPath) : [],
     ...configuration.disks.map((disk, index) => diskArguments(request, disk, index, plan)),
     ...configuration.nics.map((nic) => nicArguments(nic, request.networks?.[nic.nicId], plan)),
     request.paused ? ['-S'] : [],
@@ -138,6 +142,13 @@ function vga(plan: PciPlan): string[] {
 /** The monitor's argument: no two run directories share it, so that it also tells whose process a process is. */
 export function monitorOption(runDirectory: string): string {
   return `socket,id=qmp,path=${runPaths(runDirectory).qmpPath},server=on,wait=off`;
+}
+
+function tpmDevice(model: string, path: string): string[] {
+  return [
+    ...['-chardev', `socket,id=tpm,path=${path}`, '-tpmdev', 'emulator,id=tpm0,chardev=tpm'],
+    ...['-device', `${model},tpmdev=tpm0`],
+  ];
 }
 
 function agentPort(path: string): string[] {

@@ -1,4 +1,5 @@
 import { totalmem } from 'node:os';
+import { isFailure } from '../../lib/errors.ts';
 import { runCommand } from '../../lib/processes.ts';
 import { hypervisorFailure } from '../errors.ts';
 import type { HostOffer } from '../startability.ts';
@@ -33,8 +34,19 @@ export async function hostOffer(accelerator: 'kvm' | 'tcg'): Promise<HostOffer> 
       ),
     ),
     firmware: await describedFirmware(),
+    hasTpm: await isThere('swtpm'),
     memoryBytes: totalmem(),
   };
+}
+
+async function isThere(command: string): Promise<boolean> {
+  try {
+    await runCommand(command, ['--version']);
+    return true;
+  } catch (error) {
+    if (isFailure(error, 'TOOL_MISSING')) return false;
+    throw error;
+  }
 }
 
 /** The answers in the order of the questions, without greeting and events. */

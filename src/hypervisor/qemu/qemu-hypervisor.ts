@@ -14,6 +14,8 @@ import { qemuArguments, runPaths, socketsOf } from './command-line.ts';
 import { describedFirmware } from './firmware-descriptors.ts';
 import { hostOffer } from './host-offer.ts';
 import { QemuMachine } from './qemu-machine.ts';
+import { endTpm } from './run-processes.ts';
+import { startTpm } from './tpm.ts';
 
 /** Machines run by `qemu-system-x86_64` of this host. */
 export class QemuHypervisor implements Hypervisor {
@@ -43,10 +45,16 @@ export class QemuHypervisor implements Hypervisor {
       request.networkNamespace === undefined
         ? ['qemu-system-x86_64', ...args]
         : ['ip', 'netns', 'exec', request.networkNamespace, 'qemu-system-x86_64', ...args];
+    if (request.configuration.tpm) {
+      // The one of an earlier run ends behind its machine, and would keep the new one from the state.
+      await endTpm(request.runDirectory, this.#clock);
+      await startTpm(request);
+    }
     try {
       // With -daemonize the command ends when the machine is ready to be spoken to, or has failed and said why.
       await runCommand(command!, commandArgs);
     } catch (error) {
+      await endTpm(request.runDirectory, this.#clock);
       if (isFailure(error, 'TOOL_MISSING')) throw error;
       throw hypervisorFailure(
         'MACHINE_START_FAILED',

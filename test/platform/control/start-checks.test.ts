@@ -10,12 +10,13 @@ import { BOX, copy, ended, machineThatIsOff, pairedSites } from '../../support/p
 const SIZE_BYTES = 8 * 1024 * 1024;
 
 it('F8 QEMU tells which machines and processors it has, under all their names', async () => {
-  const { machineTypes, cpuModels, firmware, memoryBytes } = await new QemuHypervisor({
+  const { machineTypes, cpuModels, firmware, hasTpm, memoryBytes } = await new QemuHypervisor({
     clock: systemClock,
   }).offer();
   for (const name of ['q35', 'pc', 'pc-q35-7.2']) assert.ok((machineTypes.get(name)?.cpusMax ?? 0) > 1, name);
   for (const name of ['Nehalem', 'qemu64', 'max']) assert.deepEqual(cpuModels.get(name)?.missingFeatures, []);
   assert.ok(firmware.length > 0);
+  assert.ok(hasTpm);
   assert.ok(memoryBytes > 0);
 });
 

@@ -4,6 +4,7 @@ import { copyFile, mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { startLabMachine } from '../../../lab/index.ts';
+import { attachedRecord } from '../../../src/control/new-machine.ts';
 import {
   endRun,
   type MachineConfiguration,
@@ -13,6 +14,7 @@ import {
 import { describedFirmware } from '../../../src/hypervisor/qemu/firmware-descriptors.ts';
 import { systemClock as clock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
+import { socketListens, startedProcess } from '../../support/started.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
 const hypervisor = new QemuHypervisor({ clock });
@@ -194,6 +196,28 @@ test('F8 flash that holds code and variables in one file cannot be cut, and is s
   const running = await attached(t, directory, ['-drive', `if=pflash,unit=0,format=raw,file=${whole}`]);
   const [disk] = await running.disks();
   assert.match(disk!.unsupported!, /code of the firmware besides its variables/);
+});
+
+test('F8 a TPM is told by its model, and its machine is taken in only with the directory of its state', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const socket = join(directory, 'swtpm');
+  const state = join(directory, 'state');
+  await mkdir(state);
+  const control = ['--ctrl', `type=unixio,path=${socket}`, '--terminate'];
+  await startedProcess(t, 'swtpm', ['socket', '--tpm2', '--tpmstate', `dir=${state}`, ...control]);
+  await socketListens(socket);
+  const disk = await image(directory, 'disk.qcow2', MIB);
+  const running = await attached(t, directory, [
+    ...['-chardev', `socket,id=tpm,path=${socket}`, '-tpmdev', 'emulator,id=tpm0,chardev=tpm'],
+    ...['-device', 'tpm-tis,tpmdev=tpm0', '-drive', `if=virtio,format=qcow2,file=${disk}`],
+  ]);
+  assert.deepEqual((await configurationOf(running)).tpm, { model: 'tpm-tis' });
+  await running.disconnect();
+  const about = { machineId: 'm', createdAtMs: 0 };
+  const { qmpPath } = running.sockets;
+  await assert.rejects(attachedRecord(hypervisor, about, { qmpPath }), { code: 'MACHINE_TPM_UNCLEAR' });
+  const record = await attachedRecord(hypervisor, about, { qmpPath, tpmDirectory: state });
+  assert.deepEqual(record.tpm, { directory: state });
 });
 
 test('F8 a descriptor of the administrator takes the place of its namesake, an empty one hides it', async (t) => {

@@ -30,6 +30,7 @@ const OFFER: HostOffer = {
     ['EPYC', { missingFeatures: ['sha-ni', 'clzero'] }],
   ]),
   firmware: [FIRMWARE],
+  hasTpm: true,
   memoryBytes: 8 * GIB,
 };
 const MACHINE: MachineConfiguration = {
@@ -64,6 +65,7 @@ test('F8 each thing that is missing is told by itself, with its code and what to
     ['features', { cpuModel: 'EPYC' }, {}, 'MACHINE_CPU_DIFFERS', false, /no sha-ni, clzero here/],
     ['host', { cpuModel: 'host' }, { accelerator: 'tcg' }, 'MACHINE_CPU_DIFFERS', false, /translated/],
     ['firmware', {}, { firmware: [] }, 'MACHINE_FIRMWARE_MISSING', true, /describes no UEFI firmware/],
+    ['TPM', { tpm: { model: 'tpm-crb' } }, { hasTpm: false }, 'MACHINE_TPM_MISSING', true, /swtpm/],
     ['memory', { memoryBytes: 9 * GIB }, {}, 'MACHINE_MEMORY_SHORT', true, /9216 MiB .* 8192 MiB/],
     ['description', { cpus: 0 }, {}, 'MACHINE_CONFIGURATION_INVALID', true, /cpus/],
   ];
