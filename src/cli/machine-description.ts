@@ -53,6 +53,27 @@ export function parseFirmwareVariables(text: string): DiskOption {
   return { diskId: 'firmware-variables', ...parseImage(extname(text) === '.fd' ? `${text}:raw` : text) };
 }
 
+export interface CdOption {
+  readonly cdId: string;
+  /** Absent: the drive is empty. */
+  readonly path?: string;
+}
+
+/** `ID[=PATH]`. */
+export function parseCd(text: string): CdOption {
+  const [, cdId, path] = /^([^=]+)(?:=(.+))?$/.exec(text) ?? [];
+  if (cdId === undefined || !ID_FORM.test(cdId))
+    throw invalid(text, 'ID[=PATH], such as cd0=/srv/iso/tools.iso');
+  return { cdId, ...(path === undefined ? {} : { path }) };
+}
+
+/** `ID[,ID…]`: disks, CD drives and NICs, the first one first. */
+export function parseBootOrder(text: string): readonly string[] {
+  const ids = text.split(',');
+  if (ids.every((id) => ID_FORM.test(id)) && new Set(ids).size === ids.length) return ids;
+  throw invalid(text, 'ids of disks, CD drives and NICs, such as cd0,root');
+}
+
 const NIC_MODELS = ['virtio-net-pci', 'e1000', 'e1000e'] as const;
 
 export interface NicOption {
@@ -87,6 +108,9 @@ export interface MachineOptions {
   readonly cpus: number;
   readonly disk: readonly DiskOption[];
   readonly nic?: readonly NicOption[];
+  readonly cd?: readonly CdOption[];
+  /** Ids in the order in which firmware tries them; absent: the disks in theirs. */
+  readonly boot?: readonly string[];
   readonly bus: string;
   readonly chipset: string;
   readonly firmware: string;
@@ -125,6 +149,13 @@ export async function managedMachine(
     const bus = disk.diskId === variables?.diskId ? 'pflash' : o.bus;
     described.push({ diskId: disk.diskId, bus, sizeBytes: await virtualSize(disk) });
   }
+  const cds = await Promise.all((o.cd ?? []).map((cd) => cdIn(cd, o.chipset, absolute)));
+  const nics = (o.nic ?? []).map((nic) => ({ ...nic, mac: nic.mac ?? newMac(random) }));
+  const turns = turnsOf(o.boot ?? [], [
+    ...described.filter(({ bus }) => bus !== 'pflash').map(({ diskId }) => diskId),
+    ...cds.map(({ cdId }) => cdId),
+    ...nics.map(({ nicId }) => nicId),
+  ]);
   const configuration = {
     name: o.name,
     uuid: o.uuid ?? newUuid(random),
@@ -136,8 +167,9 @@ export async function managedMachine(
     ...(o.cpuModel === undefined ? {} : { cpuModel: o.cpuModel }),
     cpus: o.cpus,
     memoryBytes: o.memory,
-    disks: described,
-    nics: (o.nic ?? []).map((nic) => ({ ...nic, mac: nic.mac ?? newMac(random) })),
+    disks: described.map((disk) => ({ ...disk, ...turns(disk.diskId) })),
+    nics: nics.map((nic) => ({ ...nic, ...turns(nic.nicId) })),
+    ...(cds.length === 0 ? {} : { cds: cds.map((cd) => ({ ...cd, ...turns(cd.cdId) })) }),
     guestAgent: o.guestAgent,
   };
   return {
@@ -146,6 +178,33 @@ export async function managedMachine(
     ...(o.qemuArgument ? { extraArguments: [...o.qemuArgument] } : {}),
     ...(o.networks ? { networks: { ...o.networks } } : {}),
   };
+}
+
+/** By id, the turn in which firmware tries a device. */
+function turnsOf(
+  order: readonly string[],
+  known: readonly string[],
+): (id: string) => { readonly bootIndex?: number } {
+  const unknown = order.find((id) => !known.includes(id));
+  if (unknown !== undefined) {
+    throw cliFailure('CLI_USAGE', `--boot: the machine has no ${unknown}; it has ${known.join(', ')}`);
+  }
+  return (id) => (order.includes(id) ? { bootIndex: order.indexOf(id) + 1 } : {});
+}
+
+/** What lies in a drive is named by path and digest: it is not copied, and must be the same at the other site. */
+async function cdIn({ cdId, path }: CdOption, chipset: string, absolute: (path: string) => string) {
+  const drive = { cdId, bus: chipset === 'pc' ? 'ide' : 'sata' };
+  if (path === undefined) return drive;
+  const file = absolute(path);
+  const size = await runCommand('stat', ['-L', '-c', '%s', '--', file], { allowExit: [1] });
+  const digest = await runCommand('sha256sum', ['--', file], { allowExit: [1] });
+  const sha256 = /^\\?([0-9a-f]{64}) /.exec(digest.stdout)?.[1];
+  if (size.exitCode !== 0 || sha256 === undefined) {
+    const said = `${file} cannot be read: ${(digest.stderr || size.stderr).trim()}`;
+    throw cliFailure('CLI_FILE_INVALID', said, { context: { path: file } });
+  }
+  return { ...drive, medium: { path: file, sizeBytes: Number(size.stdout), sha256 } };
 }
 
 /** With its format given, `qemu-img info` reads one header and opens no other file. */

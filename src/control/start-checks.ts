@@ -1,6 +1,6 @@
 import type { StartCheckView } from '../api/index.ts';
 import { checkStart, whyNotStarted } from '../failover/index.ts';
-import { type Hypervisor, type StartFinding, startFindings } from '../hypervisor/index.ts';
+import type { Hypervisor, StartFinding } from '../hypervisor/index.ts';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import type { Clock } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
@@ -88,7 +88,7 @@ export function toStart(
 
 /** What `doctor` says of the machines that may have to start here. */
 export async function startFinding(hypervisor: Started, configuration: unknown): Promise<Finding> {
-  return asFinding(startFindings(configuration, await hypervisor.offer()));
+  return asFinding(await checkStart(hypervisor, configuration));
 }
 
 function asFinding(findings: readonly StartFinding[]): Finding {

@@ -1,5 +1,12 @@
-import { type Hypervisor, type StartFinding, startFindings } from '../hypervisor/index.ts';
-import type { Failure } from '../lib/errors.ts';
+import {
+  checkMachineConfiguration,
+  type Hypervisor,
+  type Medium,
+  mediaOf,
+  type StartFinding,
+  startFindings,
+} from '../hypervisor/index.ts';
+import { type Failure, isFailure } from '../lib/errors.ts';
 import type { Replica } from '../replica/index.ts';
 import { failoverFailure } from './errors.ts';
 import type { TestLimits } from './test-limits.ts';
@@ -9,7 +16,19 @@ export async function checkStart(
   hypervisor: Pick<Hypervisor, 'offer'>,
   configuration: unknown,
 ): Promise<readonly StartFinding[]> {
-  return startFindings(configuration, await hypervisor.offer());
+  return startFindings(configuration, await hypervisor.offer(mediaIn([configuration])));
+}
+
+/** The media of machines as points describe them; what is wrong with a description is found later. */
+function mediaIn(described: readonly unknown[]): Medium[] {
+  return described.flatMap((one) => {
+    try {
+      return mediaOf(checkMachineConfiguration(one));
+    } catch (error) {
+      if (isFailure(error, 'MACHINE_CONFIGURATION_INVALID')) return [];
+      throw error;
+    }
+  });
 }
 
 /** Undefined if the machine would start. */
@@ -46,7 +65,7 @@ export async function startable(
   { memoryBytes, cpus }: Pick<TestLimits, 'memoryBytes' | 'cpus'> = {},
 ): Promise<StartCheck> {
   const statements = points.map(({ pointId }) => replica.point(pointId).statement);
-  const offer = await hypervisor.offer();
+  const offer = await hypervisor.offer(mediaIn(statements.map(({ configuration }) => configuration)));
   const passedOver = new Map<string, Failure>();
   const warnings: string[] = [];
   for (const { pointId, sequence, configuration } of statements) {

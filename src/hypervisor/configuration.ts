@@ -8,6 +8,17 @@ import { hypervisorFailure } from './errors.ts';
  */
 const PciPlace = Type.String({ pattern: '^([01][0-9a-f]\\.[0-7]/)?[01][0-9a-f]\\.[0-7]$' });
 
+/** In which turn firmware tries to boot from it; where no device has one, the disks are tried in their order. */
+const BootIndex = Type.Optional(Type.Integer({ minimum: 1, maximum: 4096 }));
+
+/** What lies in a CD drive: a file, which is not copied. */
+const Medium = Type.Object({
+  path: Type.String({ pattern: '^/', maxLength: 4096 }),
+  sizeBytes: Type.Integer({ minimum: 0, maximum: 2 ** 50 }),
+  sha256: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+});
+export type Medium = Type.Static<typeof Medium>;
+
 /**
  * A machine in words that no hypervisor owns: what must be the same at the recovery site. Paths, bridges and
  * sockets are not part of it; a site maps those. It travels inside every point statement.
@@ -40,6 +51,7 @@ export const MachineConfiguration = Type.Object({
       ]),
       sizeBytes: Type.Integer({ minimum: 512, maximum: 2 ** 50 }),
       serial: Type.Optional(Type.String({ maxLength: 20, pattern: '^[A-Za-z0-9._-]*$' })),
+      bootIndex: BootIndex,
       /** Of a virtio disk; of `virtio-scsi` that of its controller. */
       pciPlace: Type.Optional(PciPlace),
     }),
@@ -52,9 +64,22 @@ export const MachineConfiguration = Type.Object({
       mac: Type.String({ pattern: '^[0-9a-f]{2}(:[0-9a-f]{2}){5}$' }),
       /** Name of the network at the protected site; mapped to one of the recovery site. */
       network: Type.String({ maxLength: 64 }),
+      bootIndex: BootIndex,
       pciPlace: Type.Optional(PciPlace),
     }),
     { maxItems: 16 },
+  ),
+  /** CD drives, each with its medium if it has one that could be read. */
+  cds: Type.Optional(
+    Type.Array(
+      Type.Object({
+        cdId: Type.String({ minLength: 1, maxLength: 24, pattern: '^[a-z0-9][a-z0-9-]*$' }),
+        bus: Type.Union([Type.Literal('virtio-scsi'), Type.Literal('ide'), Type.Literal('sata')]),
+        bootIndex: BootIndex,
+        medium: Type.Optional(Medium),
+      }),
+      { minItems: 1, maxItems: 8 },
+    ),
   ),
   /** Places of the PCI Express root ports, with and without a device: guests number the buses behind them. */
   rootPorts: Type.Optional(Type.Array(Type.String({ pattern: '^[01][0-9a-f]\\.[0-7]$' }), { maxItems: 248 })),
@@ -63,6 +88,7 @@ export const MachineConfiguration = Type.Object({
 
 export type MachineConfiguration = Type.Static<typeof MachineConfiguration>;
 export type DiskConfiguration = MachineConfiguration['disks'][number];
+export type CdConfiguration = NonNullable<MachineConfiguration['cds']>[number];
 export type NicConfiguration = MachineConfiguration['nics'][number];
 
 /** Throws MACHINE_CONFIGURATION_INVALID naming the first wrong field. */
@@ -90,16 +116,22 @@ export function checkMachineConfiguration(value: unknown): MachineConfiguration 
   return configuration;
 }
 
+/** Everything that lies in CD drives of the machine. */
+export function mediaOf({ cds = [] }: Pick<MachineConfiguration, 'cds'>): Medium[] {
+  return cds.flatMap(({ medium }) => medium ?? []);
+}
+
 /** The disk that holds the UEFI variables. */
 export function firmwareVariables({ disks }: MachineConfiguration): DiskConfiguration | undefined {
   return disks.find(({ bus }) => bus === 'pflash');
 }
 
-function hasUniqueIds({ disks, nics }: MachineConfiguration): boolean {
+function hasUniqueIds({ disks, nics, cds = [] }: MachineConfiguration): boolean {
   const unique = (values: string[]) => new Set(values).size === values.length;
   return (
     unique(disks.map((disk) => disk.diskId)) &&
     unique(nics.map((nic) => nic.nicId)) &&
+    unique([...disks.map(({ diskId }) => diskId), ...cds.map(({ cdId }) => cdId)]) &&
     unique(nics.map((nic) => nic.mac))
   );
 }

@@ -33,6 +33,12 @@ export const HYPERVISOR_ERRORS = {
     retry: 'later',
     remedy: 'Install the emulator of TPMs here (Debian and Ubuntu: package swtpm).',
   },
+  MACHINE_CD_MISSING: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'Copy the file to the same path here; its drive is empty otherwise. If the guest does not need it any more, eject it there and add the machine anew.',
+  },
   MACHINE_TYPE_MISSING: {
     kind: 'environment',
     retry: 'later',

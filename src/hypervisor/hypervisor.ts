@@ -1,5 +1,5 @@
 import type { Failure } from '../lib/errors.ts';
-import type { MachineConfiguration } from './configuration.ts';
+import type { MachineConfiguration, Medium } from './configuration.ts';
 import type { ImageFile } from './images.ts';
 import type { HostOffer } from './startability.ts';
 
@@ -267,8 +267,8 @@ export interface MachineEvent {
 export interface Hypervisor {
   /** What accelerates guests here, checked by running one: `kvm`, or `tcg` with the reason why not. */
   acceleration(): Promise<{ readonly accelerator: 'kvm' | 'tcg'; readonly reason?: string }>;
-  /** What this host has for machines, as it is now. */
-  offer(): Promise<HostOffer>;
+  /** What this host has for machines, as it is now, and which of these media of CD drives. */
+  offer(media?: readonly Medium[]): Promise<HostOffer>;
   /** Starts a process that lives on when ours ends. MACHINE_START_FAILED carries what it said. */
   start(request: StartRequest): Promise<RunningMachine>;
   /** Connects to a machine by its sockets. Throws QMP_NO_GREETING, MACHINE_NOT_RUNNING. */

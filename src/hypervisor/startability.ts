@@ -13,6 +13,8 @@ export interface HostOffer {
   /** Whether it emulates TPMs. */
   readonly hasTpm: boolean;
   readonly memoryBytes: number;
+  /** Digests of the media that were asked for and are here. */
+  readonly media: ReadonlySet<string>;
 }
 
 /** What stands in the way of a machine at a host, or makes it another one there. */
@@ -39,6 +41,7 @@ export function startFindings(described: unknown, offer: HostOffer): readonly St
     ...firmwareFindings(configuration, offer),
     ...tpmFindings(configuration, offer),
     ...memoryFindings(configuration, offer),
+    ...cdFindings(configuration, offer),
   ];
 }
 
@@ -87,6 +90,18 @@ function memoryFindings({ memoryBytes }: MachineConfiguration, offer: HostOffer)
   if (memoryBytes <= offer.memoryBytes) return [];
   const said = `it has ${mebibytes(memoryBytes)} MiB of memory, this host ${mebibytes(offer.memoryBytes)} MiB`;
   return [finding('MACHINE_MEMORY_SHORT', said)];
+}
+
+/** A machine that boots from nothing else than a CD does not start without it. */
+function cdFindings({ cds = [], disks, nics }: MachineConfiguration, { media }: HostOffer): StartFinding[] {
+  const others = [...disks, ...nics].some(({ bootIndex }) => bootIndex !== undefined);
+  return cds.flatMap(({ medium, bootIndex }) => {
+    if (!medium || media.has(medium.sha256)) return [];
+    const prevents = bootIndex !== undefined && !others;
+    const without = prevents ? 'it boots from that alone' : 'its drive would be empty';
+    const found = `${medium.path} (SHA-256 ${medium.sha256.slice(0, 16)}…) is not here, and ${without}`;
+    return [finding('MACHINE_CD_MISSING', found, { prevents })];
+  });
 }
 
 function mebibytes(bytes: number): number {

@@ -111,7 +111,7 @@ export function resumingFirst(hypervisor: Hypervisor, guest: BootedGuest): Hyper
   let isFirst = true;
   return {
     acceleration: () => hypervisor.acceleration(),
-    offer: () => hypervisor.offer(),
+    offer: (media) => hypervisor.offer(media),
     attach: (sockets) => hypervisor.attach(sockets),
     whilePaused: (machines, limitMs, work) => hypervisor.whilePaused(machines, limitMs, work),
     start: async (request) => {

@@ -108,6 +108,7 @@ export class FakeHypervisor implements Hypervisor {
       cpuModels: new Map(),
       firmware: [],
       hasTpm: false,
+      media: new Set(),
       memoryBytes: 0,
     };
   }

@@ -7,6 +7,8 @@ import {
   type MachineOptions,
   machineFromFile,
   managedMachine,
+  parseBootOrder,
+  parseCd,
   parseDisk,
   parseFirmwareVariables,
   parseNic,
@@ -98,6 +100,16 @@ function addAdd(vm: Command, runner: Runner): void {
       '--nic <ID[=NETWORK]>',
       'a NIC, with ,mac= and ,model= if you like; repeatable',
       listed('--nic', parseNic),
+    )
+    .option(
+      '--cd <ID[=PATH]>',
+      'a CD drive, with the file that lies in it; repeatable',
+      listed('--cd', parseCd),
+    )
+    .option(
+      '--boot <ID,…>',
+      'what is tried to boot from, the first one first; the disks if absent',
+      named('--boot', parseBootOrder),
     )
     .option(...CONNECT_OPTION)
     .option('--bus <bus>', 'virtio-blk, virtio-scsi, ide or sata, for all disks', 'virtio-blk')

@@ -4,9 +4,11 @@ import {
   checkMachineConfiguration,
   type DiskConfiguration,
   type MachineConfiguration,
+  type NicConfiguration,
 } from '../configuration.ts';
 import type { MachineDisk, MachineIdentity } from '../hypervisor.ts';
 import { FIRMWARE_VARIABLES_DEVICE } from './block-graph.ts';
+import { type Bootable, bootSequence, cdsOf, inBootOrder } from './captured-boot.ts';
 import { controllerPlaceOf, type Device, pciPlaceOf, rootPortsOf } from './pci-places.ts';
 
 /**
@@ -26,8 +28,10 @@ export async function configurationOf(
   const devices = await devicesOf(qmp);
   const rootPorts = await rootPortsOf(qmp, devices);
   const chipset = machineVersion.includes('q35') ? 'q35' : 'pc';
+  const cds = await cdsOf(qmp, devices, chipset);
   const known = disks.filter((disk) => diskIds[disk.deviceName] !== undefined);
-  return checkMachineConfiguration({
+  const nics = await nicsOf(qmp, devices);
+  const configuration = checkMachineConfiguration({
     name: (name ?? `vm-${uuid.slice(0, 8)}`).replace(/[^A-Za-z0-9._-]/g, '-').slice(0, 64),
     uuid,
     architecture: 'x86_64',
@@ -49,9 +53,31 @@ export async function configurationOf(
       }),
     ),
     ...(rootPorts.length > 0 ? { rootPorts } : {}),
-    nics: await nicsOf(qmp, devices),
+    nics: nics.map(({ nic }) => nic),
+    ...(cds.length > 0 ? { cds: cds.map(({ cd }) => cd) } : {}),
     guestAgent: await hasAgentPort(qmp, devices),
   });
+  const bootable: Bootable[] = [];
+  const add = async (kind: Bootable['kind'], id: string, path: string | undefined) => {
+    const index = path === undefined ? undefined : await propertyOf(qmp, path, 'bootindex');
+    bootable.push({ kind, id: `${kind} ${id}`, bootIndex: typeof index === 'number' ? index : -1 });
+  };
+  for (const { deviceName } of known) {
+    const diskId = diskIds[deviceName]!;
+    if (deviceName === FIRMWARE_VARIABLES_DEVICE) continue;
+    await add('disk', diskId, deviceOf(devices, deviceName)?.path);
+  }
+  for (const { cd, path } of cds) await add('cd', cd.cdId, path);
+  for (const { nic, path } of nics) await add('nic', nic.nicId, path);
+  return inBootOrder(configuration, bootSequence(bootable, await bootOf(qmp)));
+}
+
+/** What `-boot` said; what a QEMU does not tell counts as not said. */
+async function bootOf(qmp: QmpClient): Promise<{ order: string; strict: boolean }> {
+  const boot = (await propertyOf(qmp, '/machine', 'boot')) as
+    | { order?: unknown; strict?: unknown }
+    | undefined;
+  return { order: typeof boot?.order === 'string' ? boot.order : 'cad', strict: boot?.strict === true };
 }
 
 export async function identityOf(qmp: QmpClient): Promise<MachineIdentity> {
@@ -135,14 +161,17 @@ function placed(pciPlace: string | undefined): { pciPlace?: string } {
 
 const NIC_MODELS = ['virtio-net-pci', 'e1000e', 'e1000'] as const;
 
-async function nicsOf(qmp: QmpClient, devices: readonly Device[]): Promise<MachineConfiguration['nics']> {
-  const nics: MachineConfiguration['nics'] = [];
+async function nicsOf(
+  qmp: QmpClient,
+  devices: readonly Device[],
+): Promise<{ readonly nic: NicConfiguration; readonly path: string }[]> {
+  const nics: { nic: NicConfiguration; path: string }[] = [];
   for (const { path, type } of devices) {
     const model = NIC_MODELS.find((candidate) => type === candidate || type.startsWith(`${candidate}-`));
     if (!model) continue;
     const mac = String(await qmp.execute('qom-get', { path, property: 'mac' })).toLowerCase();
     const place = placed(await pciPlaceOf(qmp, devices, path));
-    nics.push({ nicId: `nic${nics.length}`, model, mac, network: 'default', ...place });
+    nics.push({ nic: { nicId: `nic${nics.length}`, model, mac, network: 'default', ...place }, path });
   }
   return nics;
 }

@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import {
+  type CdConfiguration,
   type DiskConfiguration,
   firmwareVariables,
   type MachineConfiguration,
@@ -37,6 +38,13 @@ export function socketsOf(request: StartRequest): MachineSockets {
   };
 }
 
+/** What of this host a machine may need besides its own files. */
+export interface HostFiles {
+  readonly firmware?: readonly Firmware[];
+  /** Digests of media of CD drives that are here. */
+  readonly media?: ReadonlySet<string>;
+}
+
 /**
  * The arguments of `qemu-system-x86_64` for a start request. Pure, so that a table of examples tests it.
  * Everything is named: no defaults of the binary, no user configuration, no probed formats.
@@ -44,10 +52,10 @@ export function socketsOf(request: StartRequest): MachineSockets {
 export function qemuArguments(
   request: StartRequest,
   accelerator: 'kvm' | 'tcg',
-  described: readonly Firmware[] = [],
+  { firmware = [], media = new Set() }: HostFiles = {},
 ): string[] {
   const { configuration } = request;
-  const flash = flashArguments(configuration, described);
+  const flash = flashArguments(configuration, firmware);
   const paths = runPaths(request.runDirectory);
   const plan = pciPlanOf(configuration);
   const machine = configuration.machineVersion ?? configuration.chipset;
@@ -79,7 +87,8 @@ export function qemuArguments(
     configuration.guestAgent ? agentPort(paths.agentPath) : [],
     configuration.tpm ? tpmDevice(configuration.tpm.model, paths.tpmPath) : [],
     ...configuration.disks.map((disk, index) => diskArguments(request, disk, index, plan)),
-    ...configuration.nics.map((nic) => nicArguments(nic, request.networks?.[nic.nicId], plan)),
+    ...(configuration.cds ?? []).map((cd) => cdArguments(configuration, cd, media, plan)),
+    ...configuration.nics.map((nic) => nicArguments(configuration, nic, request.networks?.[nic.nicId], plan)),
     request.paused ? ['-S'] : [],
     [...(request.extraArguments ?? [])],
     ['-pidfile', paths.pidPath, '-daemonize', '-D', paths.logPath],
@@ -175,12 +184,12 @@ function diskArguments(
   const options = chainOptions(chain, { 'node-name': node, discard: 'unmap' });
   // The flash is part of the board, which names what it is made from.
   if (disk.bus === 'pflash') return ['-blockdev', JSON.stringify(options)];
-  const common = `drive=${node},id=dev-${disk.diskId},bootindex=${index + 1}${disk.serial ? `,serial=${disk.serial}` : ''}`;
+  const common = `drive=${node},id=dev-${disk.diskId}${bootOption(request.configuration, disk, index + 1)}${disk.serial ? `,serial=${disk.serial}` : ''}`;
   const device = {
     'virtio-blk': `virtio-blk-pci,${common}${plan.at(`disk ${disk.diskId}`)}`,
     'virtio-scsi': `scsi-hd,bus=scsi.0,${common}`,
     ide: `ide-hd,${common}`,
-    sata: `ide-hd,${common}`,
+    sata: `ide-hd,bus=${sataPort(request.configuration, disk)},${common}`,
   }[disk.bus];
   const isFirstScsi =
     disk.bus === 'virtio-scsi' &&
@@ -188,13 +197,70 @@ function diskArguments(
   return [
     '-blockdev',
     JSON.stringify(options),
-    ...(isFirstScsi ? ['-device', `virtio-scsi-pci,id=scsi${plan.at('scsi')}`] : []),
+    ...(isFirstScsi ? scsiController(plan) : []),
     '-device',
     device,
   ];
 }
 
+function scsiController(plan: PciPlan): string[] {
+  return ['-device', `virtio-scsi-pci,id=scsi${plan.at('scsi')}`];
+}
+
+/** Each has a port of its own, disks before CD drives; QEMU itself would put all of them into the first one. */
+function sataPort(
+  { disks, cds = [] }: MachineConfiguration,
+  device: DiskConfiguration | CdConfiguration,
+): string {
+  const onSata: (DiskConfiguration | CdConfiguration)[] = [...disks, ...cds].filter(
+    ({ bus }) => bus === 'sata',
+  );
+  return `ide.${onSata.indexOf(device)}`;
+}
+
+/** Where nothing is said of any device, a device has the turn `usual`, or none. */
+function bootOption(
+  { disks, nics, cds = [] }: MachineConfiguration,
+  { bootIndex }: { readonly bootIndex?: number },
+  usual?: number,
+): string {
+  const isSaid = [...disks, ...nics, ...cds].some((device) => device.bootIndex !== undefined);
+  const turn = isSaid ? bootIndex : usual;
+  return turn === undefined ? '' : `,bootindex=${turn}`;
+}
+
+/** A drive whose medium is not here comes up empty. */
+function cdArguments(
+  configuration: MachineConfiguration,
+  cd: CdConfiguration,
+  media: ReadonlySet<string>,
+  plan: PciPlan,
+): string[] {
+  const { disks, cds = [] } = configuration;
+  const { cdId, bus, medium } = cd;
+  const node = `cd-${cdId}`;
+  const isInserted = medium !== undefined && media.has(medium.sha256);
+  const isFirstScsi =
+    bus === 'virtio-scsi' &&
+    !disks.some((disk) => disk.bus === 'virtio-scsi') &&
+    cds.find((other) => other.bus === 'virtio-scsi') === cd;
+  const file = { driver: 'file', filename: medium?.path };
+  const options = { 'node-name': node, driver: 'raw', 'read-only': true, file };
+  const about = `id=dev-${cdId}${isInserted ? `,drive=${node}` : ''}${bootOption(configuration, cd)}`;
+  return [
+    ...(isInserted ? ['-blockdev', JSON.stringify(options)] : []),
+    ...(isFirstScsi ? scsiController(plan) : []),
+    '-device',
+    {
+      'virtio-scsi': `scsi-cd,bus=scsi.0,${about}`,
+      ide: `ide-cd,${about}`,
+      sata: `ide-cd,bus=${sataPort(configuration, cd)},${about}`,
+    }[bus],
+  ];
+}
+
 function nicArguments(
+  configuration: MachineConfiguration,
   nic: NicConfiguration,
   attachment: NetworkAttachment | undefined,
   plan: PciPlan,
@@ -202,7 +268,7 @@ function nicArguments(
   const id = `net-${nic.nicId}`;
   const device = [
     '-device',
-    `${nic.model},id=dev-${nic.nicId},netdev=${id},mac=${nic.mac}${plan.at(`nic ${nic.nicId}`)}`,
+    `${nic.model},id=dev-${nic.nicId},netdev=${id},mac=${nic.mac}${bootOption(configuration, nic)}${plan.at(`nic ${nic.nicId}`)}`,
   ];
   switch (attachment?.kind) {
     case 'tap':

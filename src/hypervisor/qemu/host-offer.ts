@@ -9,7 +9,7 @@ import { describedFirmware } from './firmware-descriptors.ts';
 const QUESTIONS = ['qmp_capabilities', 'query-machines', 'query-cpu-definitions', 'quit'] as const;
 
 /** What this host has for machines. Throws TOOL_MISSING, PROCESS_FAILED, QEMU_REPLY_UNEXPECTED. */
-export async function hostOffer(accelerator: 'kvm' | 'tcg'): Promise<HostOffer> {
+export async function hostOffer(accelerator: 'kvm' | 'tcg'): Promise<Omit<HostOffer, 'media'>> {
   const { stdout } = await runCommand(
     'qemu-system-x86_64',
     [

@@ -83,7 +83,7 @@ interface Told {
 }
 
 /** In the order of the command line, in which QEMU gives out slots: what is not told stays where it was before something was. */
-function devicesOf({ disks, nics }: MachineConfiguration): Told[] {
+function devicesOf({ disks, nics, cds = [] }: MachineConfiguration): Told[] {
   const onScsi = disks.filter(({ bus }) => bus === 'virtio-scsi');
   const controller = onScsi.find(({ pciPlace }) => pciPlace !== undefined)?.pciPlace;
   return [
@@ -92,6 +92,9 @@ function devicesOf({ disks, nics }: MachineConfiguration): Told[] {
       if (disk === onScsi[0]) return [{ device: 'scsi', place: controller }];
       return disk.bus === 'virtio-blk' ? [{ device: `disk ${disk.diskId}`, place: disk.pciPlace }] : [];
     }),
+    ...(onScsi.length === 0 && cds.some(({ bus }) => bus === 'virtio-scsi')
+      ? [{ device: 'scsi' as const, place: undefined }]
+      : []),
     ...nics.map(({ nicId, pciPlace }) => ({ device: `nic ${nicId}` as const, place: pciPlace })),
   ];
 }

@@ -4,7 +4,7 @@ import type { Clock } from '../../lib/clock.ts';
 import { isFailure, messageOf, systemCodeOf } from '../../lib/errors.ts';
 import { runCommand } from '../../lib/processes.ts';
 import { PauseGuard, QmpClient } from '../../qmp/index.ts';
-import { checkMachineConfiguration } from '../configuration.ts';
+import { checkMachineConfiguration, type Medium, mediaOf } from '../configuration.ts';
 import { hypervisorFailure } from '../errors.ts';
 import type { Hypervisor, MachineSockets, PauseReport, RunningMachine, StartRequest } from '../hypervisor.ts';
 import type { HostOffer } from '../startability.ts';
@@ -13,6 +13,7 @@ import { probeAcceleration } from './acceleration.ts';
 import { qemuArguments, runPaths, socketsOf } from './command-line.ts';
 import { describedFirmware } from './firmware-descriptors.ts';
 import { hostOffer } from './host-offer.ts';
+import { MediaHere } from './media.ts';
 import { QemuMachine } from './qemu-machine.ts';
 import { endTpm } from './run-processes.ts';
 import { startTpm } from './tpm.ts';
@@ -20,6 +21,7 @@ import { startTpm } from './tpm.ts';
 /** Machines run by `qemu-system-x86_64` of this host. */
 export class QemuHypervisor implements Hypervisor {
   readonly #clock: Clock;
+  readonly #media = new MediaHere();
   #acceleration: ReturnType<Hypervisor['acceleration']> | undefined;
 
   constructor(o: { clock: Clock }) {
@@ -31,15 +33,17 @@ export class QemuHypervisor implements Hypervisor {
     return this.#acceleration;
   }
 
-  async offer(): Promise<HostOffer> {
-    return hostOffer((await this.acceleration()).accelerator);
+  async offer(media: readonly Medium[] = []): Promise<HostOffer> {
+    const { accelerator } = await this.acceleration();
+    return { ...(await hostOffer(accelerator)), media: await this.#media.among(media) };
   }
 
   async start(request: StartRequest): Promise<RunningMachine> {
     checkMachineConfiguration(request.configuration);
     const { accelerator } = await this.acceleration();
-    const described = request.configuration.firmware === 'uefi' ? await describedFirmware() : [];
-    const args = qemuArguments(request, accelerator, described);
+    const firmware = request.configuration.firmware === 'uefi' ? await describedFirmware() : [];
+    const media = await this.#media.among(mediaOf(request.configuration));
+    const args = qemuArguments(request, accelerator, { firmware, media });
     const paths = runPaths(request.runDirectory);
     const [command, ...commandArgs] =
       request.networkNamespace === undefined

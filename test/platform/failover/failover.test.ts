@@ -70,7 +70,7 @@ function toldBeforeStart(tell: (request: StartRequest) => Promise<void>): Hyperv
   const hypervisor = new QemuHypervisor({ clock: systemClock });
   return {
     acceleration: () => hypervisor.acceleration(),
-    offer: () => hypervisor.offer(),
+    offer: (media) => hypervisor.offer(media),
     attach: (sockets) => hypervisor.attach(sockets),
     whilePaused: (machines, limitMs, work) => hypervisor.whilePaused(machines, limitMs, work),
     start: async (request) => {

@@ -1,6 +1,7 @@
 /** What is told about machines that somebody else started, and that the same can be started from it. Nothing boots. */
 import assert from 'node:assert/strict';
-import { copyFile, mkdir, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { startLabMachine } from '../../../lab/index.ts';
@@ -196,6 +197,75 @@ test('F8 flash that holds code and variables in one file cannot be cut, and is s
   const running = await attached(t, directory, ['-drive', `if=pflash,unit=0,format=raw,file=${whole}`]);
   const [disk] = await running.disks();
   assert.match(disk!.unsupported!, /code of the firmware besides its variables/);
+});
+
+test('F8 CD drives with what lies in them, and the order of booting, are told, and the machine started from that is the same', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const [one, two] = [await image(directory, '1.qcow2', MIB), await image(directory, '2.qcow2', MIB)];
+  const iso = join(directory, 'live.iso');
+  await writeFile(iso, Buffer.alloc(65_536, 7));
+  const running = await attached(t, directory, [
+    ...['-boot', 'strict=on', '-device', 'virtio-scsi-pci', '-device', 'scsi-cd,id=empty'],
+    ...['-drive', `if=none,id=live,media=cdrom,readonly=on,format=raw,file=${iso}`],
+    ...['-device', 'ide-cd,drive=live,bootindex=3'],
+    ...['-drive', `if=none,id=a,format=qcow2,file=${one}`, '-device', 'virtio-blk-pci,drive=a'],
+    ...['-drive', `if=none,id=b,format=qcow2,file=${two}`, '-device', 'ide-hd,drive=b,bus=ide.1,bootindex=8'],
+    ...['-netdev', 'hubport,id=h,hubid=0'],
+    ...['-device', 'e1000,netdev=h,mac=52:54:00:12:34:57,romfile=,bootindex=0'],
+  ]);
+  const told = await configurationOf(running);
+  const sha256 = createHash('sha256')
+    .update(await readFile(iso))
+    .digest('hex');
+  const medium = { path: iso, sizeBytes: 65_536, sha256 };
+  const byBus = Object.fromEntries(told.cds!.map((cd) => [cd.bus, cd]));
+  assert.deepEqual([byBus.sata?.medium, byBus.sata?.bootIndex], [medium, 2]);
+  assert.equal(byBus['virtio-scsi']?.medium, undefined);
+  assert.deepEqual(told.disks.map(({ bus, bootIndex }) => [bus, bootIndex]).sort(), [
+    ['sata', 3],
+    ['virtio-blk', undefined],
+  ]);
+  assert.equal(told.nics[0]?.bootIndex, 1);
+  assert.deepEqual([...(await hypervisor.offer([medium])).media], [sha256]);
+
+  const chains = Object.fromEntries(
+    await Promise.all(
+      told.disks.map(async ({ diskId }) => {
+        const path = await image(directory, `${diskId}.copy`, MIB);
+        return [diskId, [{ path, format: 'qcow2' as const }]];
+      }),
+    ),
+  );
+  const again = async (name: string) => {
+    const runDirectory = join(directory, name);
+    await mkdir(runDirectory);
+    t.after(() => endRun(runDirectory, clock));
+    await using twin = await hypervisor.start({
+      configuration: told,
+      disks: chains,
+      runDirectory,
+      paused: true,
+    });
+    const seen = await configurationOf(twin);
+    await twin.quit();
+    return seen;
+  };
+  const same = await again('same');
+  const drives = ({ cds, disks, nics }: MachineConfiguration) => ({
+    cds: cds!
+      .map(({ bus, medium: lies, bootIndex }) => ({ bus, lies, bootIndex }))
+      .sort((a) => (a.lies ? -1 : 1)),
+    turns: [...disks, ...nics].map(({ bootIndex }) => bootIndex),
+  });
+  assert.deepEqual(drives(same), drives(told));
+  await writeFile(iso, Buffer.alloc(65_536, 8));
+  assert.equal((await hypervisor.offer([medium])).media.size, 0, 'another file of the same name and size');
+  const without = await again('without');
+  assert.deepEqual(
+    without.cds!.map((cd) => cd.medium),
+    [undefined, undefined],
+    'its drive is there, and empty',
+  );
 });
 
 test('F8 a TPM is told by its model, and its machine is taken in only with the directory of its state', async (t) => {

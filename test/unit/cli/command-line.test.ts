@@ -96,6 +96,8 @@ describe('command line: failures', { timeout: 60_000 }, () => {
         'CLI_USAGE',
         /--firmware uefi needs --firmware-variables/,
       ],
+      [['vm', 'add', '--boot', 'a,a'], 'CLI_VALUE_INVALID', /--boot/],
+      [['vm', 'add', '--cd', 'A=/x.iso'], 'CLI_VALUE_INVALID', /--cd/],
       [['vm', 'policy', 'web', '--rate', '100'], 'CLI_VALUE_INVALID', /--rate: «100» is not a rate/],
       [
         ['point', 'create', 'web', '--type', 'Full'],

@@ -185,7 +185,9 @@ const VARIABLES_CHAIN = [
 
 function uefiArguments(change: Partial<MachineConfiguration>, described: readonly Firmware[]): string[] {
   const disks = { ...REQUEST.disks, variables: VARIABLES_CHAIN };
-  return qemuArguments({ ...REQUEST, configuration: { ...UEFI, ...change }, disks }, 'tcg', described);
+  return qemuArguments({ ...REQUEST, configuration: { ...UEFI, ...change }, disks }, 'tcg', {
+    firmware: described,
+  });
 }
 
 test('F8 firmware is named as it is described, its variables are a chain like any disk, and no device is made for them', () => {
@@ -224,4 +226,36 @@ test('F8 where no firmware fits, the machine is not started, and it is said what
   for (const [change, described, message] of refused) {
     assert.throws(() => uefiArguments(change, described), { code: 'MACHINE_FIRMWARE_MISSING', message });
   }
+});
+
+test('F8 where an order of booting is said, it is what counts; a CD that is not here leaves its drive empty', () => {
+  const medium = { path: '/iso/a.iso', sizeBytes: 2048, sha256: 'ab'.repeat(32) };
+  const configuration: MachineConfiguration = {
+    ...CONFIGURATION,
+    nics: [{ ...CONFIGURATION.nics[0]!, bootIndex: 2 }],
+    cds: [
+      { cdId: 'cd0', bus: 'sata', bootIndex: 1, medium },
+      { cdId: 'cd1', bus: 'virtio-scsi' },
+    ],
+  };
+  const devices = (media: ReadonlySet<string>) => {
+    const args = qemuArguments({ ...REQUEST, configuration }, 'tcg', { media });
+    const drives = optionsOf(args, '-blockdev').map((text) => JSON.parse(text)['node-name']);
+    return { drives, devices: optionsOf(args, '-device') };
+  };
+  const here = devices(new Set([medium.sha256]));
+  assert.deepEqual(here.drives, ['disk-root', 'cd-cd0']);
+  assert.ok(here.devices.includes('ide-cd,bus=ide.0,id=dev-cd0,drive=cd-cd0,bootindex=1'));
+  assert.ok(here.devices.some((device) => device.startsWith('virtio-scsi-pci,id=scsi')));
+  assert.ok(here.devices.includes('scsi-cd,bus=scsi.0,id=dev-cd1'));
+  assert.ok(here.devices.some((device) => /^virtio-net-pci,.*,bootindex=2/.test(device)));
+  assert.ok(
+    here.devices.every((device) => !/^virtio-blk.*bootindex/.test(device)),
+    'the disk is not tried',
+  );
+  const away = devices(new Set());
+  assert.deepEqual(away.drives, ['disk-root']);
+  assert.ok(away.devices.includes('ide-cd,bus=ide.0,id=dev-cd0,bootindex=1'));
+  const usual = optionsOf(qemuArguments(REQUEST, 'tcg'), '-device');
+  assert.ok(usual.some((device) => /^virtio-blk.*,bootindex=1/.test(device)));
 });

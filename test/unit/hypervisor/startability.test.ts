@@ -31,6 +31,7 @@ const OFFER: HostOffer = {
   ]),
   firmware: [FIRMWARE],
   hasTpm: true,
+  media: new Set(),
   memoryBytes: 8 * GIB,
 };
 const MACHINE: MachineConfiguration = {
@@ -42,6 +43,10 @@ const MACHINE: MachineConfiguration = {
     { diskId: 'variables', bus: 'pflash', sizeBytes: 540_672 },
   ],
 };
+
+function turned(bootIndex: number): Partial<MachineConfiguration> {
+  return { disks: MACHINE.disks.map((disk) => (disk.bus === 'pflash' ? disk : { ...disk, bootIndex })) };
+}
 
 test('F8 a machine for which everything is there has nothing against it', () => {
   assert.deepEqual(startFindings(MACHINE, OFFER), []);
@@ -76,6 +81,22 @@ test('F8 each thing that is missing is told by itself, with its code and what to
     assert.equal(finding.prevents, prevents, what);
     assert.match(finding.found, found);
     assert.match(finding.remedy, /\.$/);
+  }
+  const medium = { path: '/iso/live.iso', sizeBytes: 1, sha256: 'ab'.repeat(32) };
+  const cd = { cdId: 'cd0', bus: 'sata' as const, medium };
+  const missing: [string, object, boolean, RegExp][] = [
+    ['in a drive', { cds: [cd] }, false, /live\.iso .* its drive would be empty/],
+    ['tried before a disk', { ...turned(2), cds: [{ ...cd, bootIndex: 1 }] }, false, /would be empty/],
+    ['booted from alone', { cds: [{ ...cd, bootIndex: 1 }] }, true, /boots from that alone/],
+  ];
+  for (const [what, change, prevents, found] of missing) {
+    const [finding] = startFindings({ ...MACHINE, ...change }, OFFER);
+    assert.deepEqual([finding?.code, finding?.prevents], ['MACHINE_CD_MISSING', prevents], what);
+    assert.match(finding!.found, found);
+    assert.deepEqual(
+      startFindings({ ...MACHINE, ...change }, { ...OFFER, media: new Set([medium.sha256]) }),
+      [],
+    );
   }
   const all = startFindings({ ...MACHINE, machineVersion: 'x', cpuModel: 'y' }, { ...OFFER, firmware: [] });
   assert.equal(all.length, 3, 'one does not hide another');
