@@ -184,12 +184,19 @@ export class HandoverActs {
     const { machineId, name } = machine.record;
     const context = { machineId, siteId };
     const held = machine.right.tenure.claim;
-    const { claim, state } = await this.#ask(siteId, (rights) => rights.claim(machineId, held, signal));
+    const { claim, state, hindrance } = await this.#ask(siteId, (rights) =>
+      rights.claim(machineId, held, signal),
+    );
     await machine.right.hear(claim);
     checkHeld(machine.record);
     if (state !== 'follows') {
       const said = `site ${siteId} has to end what it runs of ${name} first`;
       throw controlFailure('MACHINE_NOT_THERE', said, { context });
+    }
+    if (hindrance !== undefined) {
+      const hint =
+        'See to that at the other site (`warmsite failover check` there), or hand it over to another one.';
+      throw controlFailure('MACHINE_NOT_THERE', `site ${siteId} says: ${hindrance}`, { context, hint });
     }
     if (targetProgress(machine, siteId).record.seed === undefined) return;
     throw controlFailure('MACHINE_NOT_THERE', `site ${siteId} awaits the seed of ${name}`, { context });

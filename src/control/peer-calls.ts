@@ -75,9 +75,15 @@ export function offeredRights({
   events,
   audit,
   fences,
-}: Told & { readonly siteId: string; readonly fences: ReplicaFences }): OfferedRights {
+  keeper,
+}: Told & {
+  readonly siteId: string;
+  readonly fences: ReplicaFences;
+  readonly keeper: Pick<ReplicaKeeper, 'starts'>;
+}): OfferedRights {
   return new OfferedRights({
     ...{ siteId, replicas, home },
+    hindrance: (replica) => keeper.starts.hindrance(replica),
     onChanged: (replica) => {
       const { machineId, sourceSiteId, offer, tenure } = replica.record;
       const act = offer ? 'right.offered' : 'right.claimed';

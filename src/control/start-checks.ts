@@ -57,6 +57,20 @@ export class StartChecks {
     }
   }
 
+  /** Why the machine of the newest point would not start here; what cannot be looked at hinders nobody. Never rejects. */
+  async hindrance({ newest, record: { machineName } }: Replica): Promise<string | undefined> {
+    if (!newest) return undefined;
+    const { sequence, configuration } = newest.statement;
+    try {
+      const findings = await checkStart(this.#o.hypervisor, configuration);
+      return whyNotStarted(machineName, sequence, findings)?.message;
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#o.log.warn('start.not-checked', { machine: machineName, reason: messageOf(error) });
+      return undefined;
+    }
+  }
+
   forget(machineId: string): void {
     this.#good.delete(machineId);
     this.#o.alerts.clear(keyOf(machineId));

@@ -20,11 +20,13 @@ const Id = Type.String({ pattern: ID_PATTERN });
 const ClaimBody = Type.Object({ machineId: Id, claim: Claim });
 const OfferBody = Type.Object({ machineId: Id, claim: Claim, offer: Claim, pointId: Id });
 const WithdrawBody = Type.Object({ machineId: Id, withdrawal: Claim });
+const HINDRANCE_MAX = 2000;
 const Answer = Type.Object({
   claim: Claim,
   state: Type.Union(
     ['holds', 'cedes', 'follows', 'fenced'].map((state) => Type.Literal(state as RightAnswer['state'])),
   ),
+  hindrance: Type.Optional(Type.String({ maxLength: HINDRANCE_MAX })),
 });
 
 export interface OfferedRightsTools {
@@ -33,6 +35,8 @@ export interface OfferedRightsTools {
   readonly home: HomeMachines;
   /** After something has become durable: an offer, its end, or that this site does not hold the machine any more. */
   readonly onChanged: (replica: Replica) => void;
+  /** Why the machine of the newest point would not start here, if that is so. Never rejects. */
+  readonly hindrance: (replica: Replica) => Promise<string | undefined>;
 }
 
 /** What other sites say of the right to run their machines, as calls that a peer may make: docs/protocol.md. Nothing starts by them. */
@@ -57,11 +61,13 @@ export class OfferedRights {
     const home = this.#homeOf(peerId, machineId);
     if (home) return answerOf(await home.hear(claim));
     const replica = this.#needOf(peerId, machineId);
-    return this.#changing(replica, (record) => {
+    const answer = await this.#changing(replica, (record) => {
       const before = tenureOfReplica(record, this.#o.siteId);
       const after = afterHearing(before, this.#o.siteId, claim);
       return after === before ? undefined : withTenure(record, after);
     });
+    const hindrance = await this.#o.hindrance(replica);
+    return { ...answer, ...(hindrance ? { hindrance: hindrance.slice(0, HINDRANCE_MAX) } : {}) };
   }
 
   async #offered(
@@ -97,7 +103,7 @@ export class OfferedRights {
     });
   }
 
-  async #changing(replica: Replica, change: ReplicaDecision): Promise<Json> {
+  async #changing(replica: Replica, change: ReplicaDecision): Promise<JsonObject> {
     const before = replica.record;
     await replica.update(change);
     if (replica.record !== before) this.#o.onChanged(replica);
@@ -127,7 +133,9 @@ export class OfferedRights {
   }
 }
 
-function answerOf({ claim, state }: Tenure): Json {
+type JsonObject = { readonly [member: string]: Json };
+
+function answerOf({ claim, state }: Tenure): JsonObject {
   return { claim: { ...claim }, state };
 }
 

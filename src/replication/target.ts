@@ -58,6 +58,8 @@ export interface RightAnswer {
   readonly claim: Claim;
   /** Where it stands itself. */
   readonly state: Tenure['state'];
+  /** To a claim: why its machine would not start there; absent where nothing is known to hinder it. */
+  readonly hindrance?: string;
 }
 
 /** The part of a target that is told of rights: docs/protocol.md. Throws PEER_CALL_UNKNOWN where it runs an older version. */

@@ -123,6 +123,7 @@ export class RecoverySite {
         siteId: this.#o.siteId,
         replicas,
         onChanged: () => undefined,
+        hindrance: () => Promise.resolve(undefined),
       });
       this.server = { process, calls: { ...receiver.calls, ...rights.calls }, upload: receiver.upload };
       run('retention', () => this.#retire(process, replicas));

@@ -65,6 +65,9 @@ it('F8 what would not start is said when it arrives and whenever one asks, and a
   assert.match(failover.failure.message, because);
   const test = await ended(awayApi, await awayApi.call('failover.test', { ...BOX, body: {} }));
   assert.equal(test.failure?.code, 'FAILOVER_WOULD_NOT_START');
+  const cession = await ended(homeApi, await homeApi.call('failover.cede', { ...BOX, body: {} }));
+  assert.equal(cession.failure?.code, 'MACHINE_NOT_THERE', 'nothing is offered that could not be taken');
+  assert.match(cession.failure.message, because);
   const [replica] = await awayApi.call('vm.list');
   assert.equal(replica!.replica!.state, 'standby');
   assert.equal(replica!.epoch, 1, 'the right to run the machine is where it was');

@@ -41,6 +41,7 @@ function site(fields: Partial<ReplicaRecord> = {}) {
     onChanged: () => {
       changes += 1;
     },
+    hindrance: () => Promise.resolve(undefined),
   });
   const call = async (
     name: 'right.claim' | 'right.offer' | 'right.withdraw',
