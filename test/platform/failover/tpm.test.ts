@@ -1,12 +1,16 @@
 /** Machines with a TPM: what it holds belongs to the instant of the cut, and each branch has its own. */
 import assert from 'node:assert/strict';
-import { readdir, readFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { buildLabGuest, copyLabGuest } from '../../../lab/index.ts';
+import { adoptedRecord } from '../../../src/control/new-machine.ts';
 import { branchTpmDirectory } from '../../../src/failover/branch-tpm.ts';
 import { runPaths } from '../../../src/hypervisor/index.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
+import { newId, systemRandom } from '../../../src/lib/random.ts';
+import { ProtectedLayout, ProtectedMachine } from '../../../src/replication/index.ts';
 import { failoversOf, inGuest, running } from '../../support/failover-site.ts';
 import { BY_HAND, copyAndSend } from '../../support/lab-sites.ts';
 import { labDisks, twoSites } from '../../support/two-sites.ts';
@@ -64,6 +68,20 @@ test('F8 what the guest has written into its TPM before the cut is what the reco
   assert.equal(await emulatorsOf(branchSockets.tpmPath), 0, 'its emulator ends with it');
   const again = await failovers.restart(replica, branchId);
   assert.equal(await inGuest(runPaths(join(tools.runDirectory, running(again))), 'tpmtool read 3'), 'branch');
-  assert.equal(await failovers.cleanup(replica, branchId), true);
-  assert.deepEqual(await readdir(replica.layout.branches), []);
+
+  const home = await failovers.adopt(replica, branchId, {
+    check: () => undefined,
+    create: async (adopted) => {
+      const layout = new ProtectedLayout(join(sites.directory, 'home'), adopted.machineId);
+      const record = adoptedRecord(adopted, systemClock.wallMs());
+      return ProtectedMachine.create(sites.protectedTools, layout, record);
+    },
+  });
+  t.after(() => home.release());
+  await home.attach();
+  await home.protect({ ...BY_HAND, targetSiteId: newId(systemClock, systemRandom) });
+  const { tpm: atHome } = await home.cut('crash');
+  assert.equal(atHome?.captured, 'paused', 'it goes on where it has come up');
+  const kept = await readFile(join(branchTpmDirectory(replica, branchId), 'tpm2-00.permall'));
+  assert.equal(atHome.state, kept.toString('base64'));
 });

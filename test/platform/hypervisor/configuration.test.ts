@@ -8,9 +8,11 @@ import { startLabMachine } from '../../../lab/index.ts';
 import { attachedRecord } from '../../../src/control/new-machine.ts';
 import {
   endRun,
+  firmwareVariables,
   type MachineConfiguration,
   QemuHypervisor,
   type RunningMachine,
+  startFindings,
 } from '../../../src/hypervisor/index.ts';
 import { describedFirmware } from '../../../src/hypervisor/qemu/firmware-descriptors.ts';
 import { systemClock as clock } from '../../../src/lib/clock.ts';
@@ -187,6 +189,19 @@ test('F8 UEFI is told with its variables and whether it is secure, and the machi
   const disks = { disk0: [{ path: copy, format: 'raw' as const }] };
   await using twin = await hypervisor.start({ configuration: told, disks, runDirectory, paused: true });
   assert.deepEqual(await configurationOf(twin), told);
+});
+
+test('F8 UEFI that was given as a BIOS is told as UEFI, and has no variables to keep', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const disk = await image(directory, 'disk.qcow2', MIB);
+  const bios = '/usr/share/ovmf/OVMF.fd';
+  const drive = ['-drive', `if=virtio,format=qcow2,file=${disk}`];
+  const told = await configurationOf(await attached(t, directory, ['-bios', bios, ...drive]));
+  assert.equal(told.firmware, 'uefi');
+  assert.equal(firmwareVariables(told), undefined);
+  const [finding] = startFindings(told, await hypervisor.offer());
+  assert.equal(finding?.code, 'MACHINE_FIRMWARE_MISSING');
+  assert.match(finding.found, /not among its disks/);
 });
 
 test('F8 flash that holds code and variables in one file cannot be cut, and is said to be so', async (t) => {
