@@ -1,5 +1,5 @@
 import type { BranchRecord, Replica } from '../replica/index.ts';
-import type { NicMapping } from './network.ts';
+import { checkPlugsThere, type NicMapping } from './network.ts';
 import {
   addressWarnings,
   checkAddressesApart,
@@ -26,7 +26,7 @@ export interface NetworksHere {
 
 /**
  * Every NIC that is to be connected is one of the machine, and its address is nobody else's where it goes; `except` is the branch
- * that gives way. Returns warnings. Throws FAILOVER_NIC_UNKNOWN, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN.
+ * that gives way. Returns warnings. Throws FAILOVER_NIC_UNKNOWN, FAILOVER_NETWORK_MISSING, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN.
  */
 export async function checkConnections(
   here: NetworksHere,
@@ -39,6 +39,7 @@ export async function checkConnections(
   const { networks, configurations } = o;
   const { machineName } = o.replica.record;
   checkNicsNamed(networks, configurations);
+  await checkPlugsThere(networks);
   for (const configuration of configurations) {
     checkAddressesApart([{ machineName, configuration, mappings: networks }]);
   }

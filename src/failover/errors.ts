@@ -48,6 +48,12 @@ export const FAILOVER_ERRORS = {
     remedy:
       'Nothing has been changed. See to what is missing here (`warmsite failover check`), or take a point whose machine would start.',
   },
+  FAILOVER_NETWORK_MISSING: {
+    kind: 'missing',
+    retry: 'later',
+    remedy:
+      'Nothing has been changed. Make the bridge or the tap (`ip link add NAME type bridge`), or name another one with `--connect`.',
+  },
   FAILOVER_NO_POINT: {
     kind: 'missing',
     retry: 'never',

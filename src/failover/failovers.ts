@@ -30,7 +30,7 @@ import type {
 } from './options.ts';
 import { shutsDown } from './power-off.ts';
 import { Precedence } from './precedence.ts';
-import { checkNotPrepared, type PrepareOptions, prepareBranch } from './prepared.ts';
+import { checkNotPrepared, type PrepareOptions, prepareBranch, purposeOf } from './prepared.ts';
 import { checkProbes, type Probe, type ProbeResult } from './probe.ts';
 import { probeAgain } from './probe-again.ts';
 import { type FailoverReport, Stopwatch } from './report.ts';
@@ -398,9 +398,11 @@ export class Failovers {
     }
   }
 
-  /** Whether machines could come up together; see `checkTogether`. */
-  checkTogether(machines: readonly ConnectedMachine[]): Promise<void> {
-    return checkTogether(this.#networksHere, machines);
+  /** Whether machines could come up, and together; see `startable`, `checkTogether`. */
+  async checkTogether(machines: readonly ConnectedMachine[]): Promise<void> {
+    for (const { replica, pointId } of machines)
+      await startable(this.#tools.hypervisor, replica, [{ pointId }]);
+    await checkTogether(this.#networksHere, machines);
   }
 
   /** Of what may be tried, what would start, and with its NICs where they are to go; see `checkConnections`, `startable`. */
@@ -492,9 +494,4 @@ export class Failovers {
   close(): Promise<void> {
     return this.#live.close();
   }
-}
-
-/** A branch that was made to prove something is looked at as a test is. */
-function purposeOf({ purpose }: BranchRecord): 'test' | 'failover' {
-  return purpose === 'failover' ? 'failover' : 'test';
 }

@@ -184,6 +184,23 @@ export function tapOf(branchId: string, index: number): string {
   return `${tapPrefixOf(branchId)}${index}`;
 }
 
+/**
+ * Everything that NICs are to be connected to is there, and is what it is said to be. Throws FAILOVER_NETWORK_MISSING,
+ * FAILOVER_NETWORK_INVALID.
+ */
+export async function checkPlugsThere(mappings: Readonly<Record<string, NicMapping>>): Promise<void> {
+  for (const [nicId, mapping] of Object.entries(mappings)) {
+    const isTap = mapping.kind === 'tap';
+    const name = isTap ? mapping.interfaceName : mapping.bridge;
+    checkInterfaceName(name);
+    const show = ['-j', 'link', 'show', 'dev', name, ...(isTap ? [] : ['type', 'bridge'])];
+    const { stdout } = await orNothing(runCommand('ip', show, { allowExit: [1, 255] }));
+    if (interfaceNames(stdout).includes(name)) continue;
+    const said = `this host has no ${mapping.kind} ${name}, to which ${nicId} is to be connected`;
+    throw failoverFailure('FAILOVER_NETWORK_MISSING', said, { context: { nicId, name } });
+  }
+}
+
 async function namespaces(): Promise<string[]> {
   const { stdout } = await orNothing(runCommand('ip', ['netns', 'list']));
   return stdout.split('\n').map((line) => line.split(' ')[0]!);

@@ -155,3 +155,8 @@ export function checkNotPrepared({ branchId, purpose }: BranchRecord): void {
   const said = `branch ${branchId} is what others of its point start from`;
   throw failoverFailure('FAILOVER_BRANCH_PREPARED', said, { context: { branchId } });
 }
+
+/** A branch that was made to prove something is looked at as a test is. */
+export function purposeOf({ purpose }: BranchRecord): 'test' | 'failover' {
+  return purpose === 'failover' ? 'failover' : 'test';
+}

@@ -149,7 +149,7 @@ describe('a recovery plan', { timeout: 300_000 }, () => {
   });
 
   it('F5 hands machines over, those that others need last, and takes them over in their order', async (context) => {
-    const { homeApi, awayApi } = await sitesWithMachines(context, ['db', 'web']);
+    const { home, homeApi, awayApi } = await sitesWithMachines(context, ['db', 'web']);
     const document: PlanDocument = { plan: 'shop', machines: { db: {}, web: { tier: 2 } } };
     for (const api of [homeApi, awayApi]) await api.call('plan.put', { body: document });
     const taking = await awayApi.call('plan.run', { ...SHOP, body: { mode: 'take', waitMs: 120_000 } });
@@ -160,10 +160,11 @@ describe('a recovery plan', { timeout: 300_000 }, () => {
     const taken = (await resultOf(awayApi, taking.job)) as PlanRun;
     assert.equal(taken.verdict, 'done', JSON.stringify(taken.steps));
     assert.ok(taken.steps[0]!.endedAtMs! <= taken.steps[1]!.beganAtMs!, 'the database comes first');
-    assert.equal(
-      (await homeApi.call('vm.show', { params: { machine: 'db' } })).protected!.heldBy!.how,
-      'handed-over',
-    );
+    // It hears of that with its next word to the other site.
+    await home.until(async () => {
+      const view = await homeApi.call('vm.show', { params: { machine: 'db' } });
+      return view.protected!.heldBy!.how === 'handed-over' ? true : undefined;
+    });
   });
 
   it('F5 is ended by a person: what has begun is ended, and what runs stays', async (context) => {

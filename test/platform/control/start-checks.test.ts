@@ -74,3 +74,27 @@ it('F8 what would not start is said when it arrives and whenever one asks, and a
   assert.deepEqual(await awayApi.call('failover.list', BOX), []);
   await copy(homeApi, 2);
 });
+
+it('F8 a bridge that is not there is said before a failover takes the right', async (context) => {
+  const { directory, homeApi, awayApi } = await pairedSites(context);
+  const path = join(directory, 'box.qcow2');
+  await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, String(SIZE_BYTES)]);
+  const lan = { nicId: 'lan', model: 'e1000', mac: '52:54:00:ab:00:01', network: 'office' } as const;
+  const body = machineThatIsOff({ path, sizeBytes: SIZE_BYTES, format: 'qcow2' }, [lan]);
+  await homeApi.call('vm.add', { body });
+  await homeApi.call('vm.protect', { ...BOX, body: { schedules: [] } });
+  await copy(homeApi, 1);
+  // The loopback is there, and no bridge.
+  for (const [mapping, said] of [
+    [{ kind: 'bridge', bridge: 'ws-none' }, /no bridge ws-none, to which lan/],
+    [{ kind: 'bridge', bridge: 'lo' }, /no bridge lo/],
+    [{ kind: 'tap', interfaceName: 'ws-none' }, /no tap ws-none/],
+  ] as const) {
+    const request = { confirmOtherSideDown: true, networks: { lan: mapping } } as const;
+    const { failure } = await ended(awayApi, await awayApi.call('failover.start', { ...BOX, body: request }));
+    assert.equal(failure?.code, 'FAILOVER_NETWORK_MISSING');
+    assert.match(failure.message, said);
+  }
+  const [replica] = await awayApi.call('vm.list');
+  assert.deepEqual([replica!.epoch, replica!.replica!.state], [1, 'standby']);
+});
