@@ -19,6 +19,12 @@ const MachineTarget = Type.Object({
   target: Type.String({ minLength: 1, maxLength: 64 }),
 });
 
+const MachinePoint = Type.Object({
+  machine: Type.String({ minLength: 1, maxLength: 64 }),
+  point: Type.String({ minLength: 1, maxLength: 32 }),
+});
+
 export const plain = { params: Nothing, query: Nothing, body: Nothing };
 export const ofMachine = { ...plain, params: Machine };
 export const ofTarget = { ...plain, params: MachineTarget };
+export const ofPoint = { ...plain, params: MachinePoint };

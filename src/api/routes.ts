@@ -46,7 +46,7 @@ import { PLAN_ROUTES } from './plan-routes.ts';
 import { PreviewAnswer, PreviewRequest, TriggerAnswer } from './policies.ts';
 import { REPLICA_ROUTES } from './replica-routes.ts';
 import { REPORT_ROUTES } from './report-routes.ts';
-import { ofMachine, ofTarget, plain, type Route } from './route-shape.ts';
+import { ofMachine, ofPoint, ofTarget, plain, type Route } from './route-shape.ts';
 import { SEED_ROUTES } from './seed-routes.ts';
 import {
   AlertView,
@@ -77,10 +77,6 @@ export const REQUEST_BYTES_MAX = 1024 * 1024;
 /** The longest time that a long poll is held open. */
 export const WAIT_MS_MAX = 60_000;
 
-const MachinePoint = Type.Object({
-  machine: Type.String({ minLength: 1, maxLength: 64 }),
-  point: Type.String({ minLength: 1, maxLength: 32 }),
-});
 const MachineDisk = Type.Object({
   machine: Type.String({ minLength: 1, maxLength: 64 }),
   disk: Type.String({ minLength: 1, maxLength: 24 }),
@@ -121,7 +117,6 @@ const AuditQuery = Type.Object({
 /** A created point: at once when it was cut, or as the job that waits until it is verified. */
 const CreatedPoint = Type.Union([Type.Object({ point: PointView }), Type.Object({ job: JobView })]);
 
-const ofPoint = { ...plain, params: MachinePoint };
 const ofGroup = { ...plain, params: Group };
 const ofPeer = { ...plain, params: Peer };
 const ofJob = { ...plain, params: Job };

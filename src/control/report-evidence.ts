@@ -165,7 +165,8 @@ function statementOf(
   sources: Map<string, string>,
   lacks: (what: string) => void,
 ): Pick<ReportedAttempt, 'statement'> {
-  const { signed } = manifest;
+  // What the TPM held goes to nobody who reads reports; its digest is signed, and is enough to check the signature.
+  const { tpmState: _keys, ...signed } = manifest.signed;
   const { sourceSiteId } = signed.statement;
   const key = keyOf(sourceSiteId);
   if (key === undefined) lacks('the signed statement of the point, whose key is not confirmed,');

@@ -1,6 +1,6 @@
 import type { MachineView, PeerView, PointView, ReplicationView } from '../api/index.ts';
 import type { ApplicationProof, BootProof } from '../failover/index.ts';
-import { BUILT_IN_TYPES, type GroupCut, type TpmState } from '../recovery-point/index.ts';
+import { BUILT_IN_TYPES, type GroupCut, type TpmSaid, tpmSaid } from '../recovery-point/index.ts';
 import { type Replica, type ReplicaPoint, rightState } from '../replica/index.ts';
 import {
   type CutRecord,
@@ -309,10 +309,10 @@ export function replicaPointView(
 }
 
 /** What it holds is nobody's business: keys. */
-function tpmView(tpm: TpmState | undefined): Pick<PointView, 'tpm'> {
+function tpmView(tpm: TpmSaid | undefined): Pick<PointView, 'tpm'> {
   if (!tpm) return {};
-  const { captured, pauseMs, state } = tpm;
-  return { tpm: { captured, pauseMs, bytes: Buffer.byteLength(state, 'base64') } };
+  const { captured, pauseMs, sizeBytes } = tpm;
+  return { tpm: { captured, pauseMs, bytes: sizeBytes } };
 }
 
 function groupView({ groupId, groupName: name, cutId, pauseMs, members }: GroupCut) {
@@ -351,7 +351,7 @@ export function cutView(machine: ProtectedMachine, cut: CutRecord): PointView {
     cutAtMs: cut.cutAtMs,
     pauseMs: cut.pauseMs,
     ...(cut.frozenMs === undefined ? {} : { frozenMs: cut.frozenMs }),
-    ...tpmView(cut.tpm),
+    ...tpmView(cut.tpm && tpmSaid(cut.tpm)),
     ...(cut.hooks ? { hooks: cut.hooks } : {}),
     missed: cut.missed.length,
     ...(cut.group ? { group: groupView(cut.group) } : {}),

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { type FileSystem, publishFile, readSmallFile } from '../lib/files.ts';
-import { TPM_STATE_BYTES_MAX } from '../recovery-point/index.ts';
+import { TPM_STATE_BYTES_MAX, tpmStateOf } from '../recovery-point/index.ts';
 import type { BranchRecord, Replica } from '../replica/index.ts';
 
 /** As its emulator calls it. */
@@ -14,7 +14,7 @@ export function branchTpmDirectory(replica: Replica, branchId: string): string {
 /**
  * Gives a branch the TPM of its point, or of the prepared branch that it lies on, as its own copy: what its guest does to it, no other
  * one sees. One that it has already stays. A point without one leaves the directory empty, and the guest finds a new TPM.
- * Durable on return.
+ * Durable on return. Throws POINT_STATEMENT_INVALID where the point has another state than was signed.
  */
 export async function branchTpm(files: FileSystem, replica: Replica, branch: BranchRecord): Promise<string> {
   const { branchId, pointId, base } = branch;
@@ -31,6 +31,5 @@ export async function branchTpm(files: FileSystem, replica: Replica, branch: Bra
 }
 
 function ofPoint(replica: Replica, pointId: string): Buffer | undefined {
-  const { tpm } = replica.point(pointId).statement;
-  return tpm && Buffer.from(tpm.state, 'base64');
+  return tpmStateOf(replica.point(pointId).manifest.signed);
 }

@@ -6,7 +6,7 @@ import { ID_PATTERN } from '../lib/random.ts';
 import { ASSERTIONS_MAX, Assertion } from './copy-type.ts';
 import { pointFailure } from './errors.ts';
 import { GroupCut } from './group-cut.ts';
-import { TpmState } from './tpm-state.ts';
+import { TpmBytes, TpmSaid } from './tpm-state.ts';
 
 const Hash = Type.String({ pattern: '^[0-9a-f]{64}$' });
 const Id = Type.String({ pattern: ID_PATTERN });
@@ -69,7 +69,7 @@ export const PointStatement = Type.Object({
   /** The point is one of several, cut at one instant; absent for one of its own. */
   group: Type.Optional(GroupCut),
   /** What its TPM held; absent where it has none, or where that could not be learned. */
-  tpm: Type.Optional(TpmState),
+  tpm: Type.Optional(TpmSaid),
   /** The machine in platform-neutral words (`MachineConfiguration`). */
   configuration: Type.Unknown(),
 });
@@ -82,6 +82,8 @@ export const SignedStatement = Type.Object({
   keyId: Type.String({ maxLength: 64 }),
   /** Ed25519 over `statementBytes`, base64. */
   signature: Type.String({ maxLength: 200 }),
+  /** What the TPM held, as `statement.tpm` says; goes where the point goes, and nowhere else. */
+  tpmState: Type.Optional(TpmBytes),
 });
 
 export type SignedStatement = Type.Static<typeof SignedStatement>;
@@ -109,4 +111,18 @@ export function checkSignedStatement(value: unknown, source: string): SignedStat
     );
   }
   return value;
+}
+
+/**
+ * What the TPM of the machine held, which is what was signed; undefined where nothing was. Throws POINT_STATEMENT_INVALID where it is
+ * something else, or is not there.
+ */
+export function tpmStateOf({ statement, tpmState }: SignedStatement): Buffer | undefined {
+  const { tpm, pointId } = statement;
+  if (tpm === undefined && tpmState === undefined) return undefined;
+  const bytes = Buffer.from(tpmState ?? '', 'base64');
+  const sha256 = createHash('sha256').update(bytes).digest('hex');
+  if (tpm?.sha256 === sha256 && tpm.sizeBytes === bytes.length) return bytes;
+  const said = `the state of the TPM of point ${pointId} is not what was signed`;
+  throw pointFailure('POINT_STATEMENT_INVALID', said, { context: { pointId } });
 }

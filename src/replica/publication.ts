@@ -27,7 +27,12 @@ import {
 } from '../lib/extents.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
-import { checkSignedStatement, type PointStatement, type SignedStatement } from '../recovery-point/index.ts';
+import {
+  checkSignedStatement,
+  type PointStatement,
+  type SignedStatement,
+  tpmStateOf,
+} from '../recovery-point/index.ts';
 import { digestsOf } from './content.ts';
 import type { Incoming } from './description.ts';
 import { replicaFailure } from './errors.ts';
@@ -129,13 +134,17 @@ export function cutAtHere(o: {
   return Math.max(0, Math.round(Math.min(o.cutAtMs - o.skewMs, o.nowMs)));
 }
 
-/** A statement in the form of one, signed by the site that replicates here. Throws REPLICA_SIGNATURE_INVALID. */
+/**
+ * A statement in the form of one, signed by the site that replicates here, with what it says that the TPM held. Throws
+ * REPLICA_SIGNATURE_INVALID, POINT_STATEMENT_INVALID.
+ */
 export function checkOfSource(
   raw: SignedStatement,
   what: string,
   { of: { sourceSiteId }, isSignedBySource }: Pick<PublishRequest, 'of' | 'isSignedBySource'>,
 ): SignedStatement {
   const signed = checkSignedStatement(raw, what);
+  tpmStateOf(signed);
   const { statement, keyId } = signed;
   if (statement.sourceSiteId === sourceSiteId && isSignedBySource(sourceSiteId, signed)) return signed;
   const { pointId } = statement;

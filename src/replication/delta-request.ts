@@ -35,6 +35,7 @@ export function deltaRequest(
         ...saidOf(machine, cut),
         ...{ sourceSiteId: siteId, sequence, parent, missed: missedBy(target, cuts, cut) },
       },
+      tpmState: cut.tpm?.state,
     },
   };
 }

@@ -16,7 +16,7 @@ import {
   retentionOfOld,
   SignedStatement,
   Tenure,
-  TpmState,
+  TpmCopy,
   Window,
 } from '../recovery-point/index.ts';
 
@@ -258,7 +258,7 @@ const CutSchema = Type.Object({
   pauseMs: Type.Number({ minimum: 0 }),
   frozenMs: Type.Optional(Type.Number({ minimum: 0 })),
   /** What the TPM of the machine held. */
-  tpm: Type.Optional(TpmState),
+  tpm: Type.Optional(TpmCopy),
   /** It was made at one instant with the cuts of other machines. */
   group: Type.Optional(GroupCut),
   /** How its hooks went, in their order. */

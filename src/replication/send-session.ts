@@ -24,6 +24,7 @@ import {
   type SignedStatement,
   statementBytes,
   statementDigest,
+  tpmSaid,
 } from '../recovery-point/index.ts';
 import { configurationAt } from './chain.ts';
 import { type DiskDelta, GRANULARITY_BYTES, onGranularity, piecesOfDisk } from './delta-source.ts';
@@ -72,6 +73,8 @@ export interface SaidAnew {
   readonly signer: StatementSigner;
   /** Everything of the statement that does not follow from the content. */
   readonly about: Omit<PointStatement, 'disks' | 'digest' | 'blockBytes' | 'version'>;
+  /** What the TPM held, of which `about` has the digest. */
+  readonly tpmState: string | undefined;
 }
 
 /** Said already of this very point: it is repeated, if the disks read so. */
@@ -258,7 +261,7 @@ export class SendSession implements AsyncDisposable {
   #sign(trees: ReadonlyMap<string, DigestTree>): SignedStatement {
     const { said, header, trees: parent } = this.#request;
     if ('signed' in said) return repeated(said.signed, trees);
-    const { about, signer } = said;
+    const { about, signer, tpmState } = said;
     const statement: PointStatement = {
       ...about,
       version: 1,
@@ -273,7 +276,7 @@ export class SendSession implements AsyncDisposable {
       }),
     };
     const signature = signer.sign(statementBytes(statement)).toString('base64');
-    return { statement, keyId: signer.keyId, signature };
+    return { statement, keyId: signer.keyId, signature, ...(tpmState === undefined ? {} : { tpmState }) };
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
@@ -335,6 +338,6 @@ export function saidOf(
     ...(degraded === undefined ? {} : { degraded }),
     ...(frozenMs === undefined ? {} : { frozenMs }),
     ...(group ? { group } : {}),
-    ...(tpm ? { tpm } : {}),
+    ...(tpm ? { tpm: tpmSaid(tpm) } : {}),
   };
 }

@@ -3,7 +3,7 @@ import type { CutReport, DiskCut, Hypervisor, RunningMachine } from '../hypervis
 import type { Clock } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { type FileSystem, readSmallFile } from '../lib/files.ts';
-import { TPM_STATE_BYTES_MAX, type TpmState } from '../recovery-point/index.ts';
+import { TPM_STATE_BYTES_MAX, type TpmCopy } from '../recovery-point/index.ts';
 import type { CutTogether, ReadyCut, SealedCut } from './cut-together.ts';
 
 /**
@@ -38,7 +38,7 @@ async function look(files: FileSystem, directory: string): Promise<Seen> {
 }
 
 /** Of a machine that is off; one that was never started has a TPM that holds nothing yet. */
-export async function tpmOfStopped(files: FileSystem, directory: string): Promise<TpmState | undefined> {
+export async function tpmOfStopped(files: FileSystem, directory: string): Promise<TpmCopy | undefined> {
   const { state } = await look(files, directory);
   return state && asState('stopped', 0, state);
 }
@@ -110,6 +110,6 @@ function without(reason: string): string {
   return `the point lacks what the TPM held: ${reason}`;
 }
 
-function asState(captured: TpmState['captured'], pauseMs: number, state: Buffer): TpmState {
+function asState(captured: TpmCopy['captured'], pauseMs: number, state: Buffer): TpmCopy {
   return { captured, pauseMs, state: state.toString('base64') };
 }
