@@ -2,6 +2,14 @@ import Type from 'typebox';
 import { Bytes, ConsistencyName, Count, Id, WallTime } from './common.ts';
 import { AssertionShape } from './policies.ts';
 
+/** From where a guest is asked over the network: of interest in isolation alone. */
+const Asking = {
+  /** The network at the protected site; the first NIC's if absent. */
+  network: Type.Optional(Type.String({ minLength: 1, maxLength: 64 })),
+  /** The address with prefix length that the asking side takes there; the last free one of the host's /24 if absent. */
+  from: Type.Optional(Type.String({ minLength: 9, maxLength: 18 })),
+};
+
 /** What a revived machine is asked for; each probe has `limitMs` to succeed. */
 const ProbeRequest = Type.Union([
   Type.Object(
@@ -22,6 +30,7 @@ const ProbeRequest = Type.Union([
       host: Type.String({ minLength: 1, maxLength: 253 }),
       port: Type.Integer({ minimum: 1, maximum: 65535 }),
       limitMs: Type.Optional(Type.Integer({ minimum: 1 })),
+      ...Asking,
     },
     { additionalProperties: false },
   ),

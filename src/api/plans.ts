@@ -85,7 +85,7 @@ export const PlanEstimate = Type.Object({
 export type PlanEstimate = Type.Static<typeof PlanEstimate>;
 
 /**
- * `test`: each machine by itself, in isolation, and thrown away. `unplanned`: brought up here without the other site. `take`: taken over as
+ * `test`: all in isolation, where they see each other, and thrown away. `unplanned`: brought up here without the other site. `take`: taken over as
  * it is offered. `cede`: handed over to another site, the last ones first.
  */
 export const PlanMode = Type.Union([

@@ -170,6 +170,12 @@ export const CONTROL_ERRORS = {
     remedy:
       'Make sure that the machines no longer run at the other site, then say so (`--confirm-other-side-down`): two running copies diverge, and nothing but a person can tell here.',
   },
+  PLAN_TOO_LARGE: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'Let more tests run at once (`warmsite failover rules --most-tests`), if this host can carry them, or make two plans of it.',
+  },
   PLAN_RUNS_ALREADY: {
     kind: 'refused',
     retry: 'later',

@@ -74,7 +74,13 @@ export class FailoverActs {
     });
   }
 
-  async test(actor: string, reference: string, request: TestFailoverRequest): Promise<JobView> {
+  /** `together`: the test of several machines that it is part of, which is open. */
+  async test(
+    actor: string,
+    reference: string,
+    request: TestFailoverRequest,
+    together?: string,
+  ): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
     const { keep, name, probes, limits, lifetimeMs } = request;
     const args = {
@@ -83,6 +89,7 @@ export class FailoverActs {
       ...(name ? { name } : {}),
       ...(await this.#pointOf(replica, request.point)),
       ...(probes ? { probes } : {}),
+      ...(together === undefined ? {} : { together }),
       keep: keep ?? false,
     };
     return this.#start('failover.test', actor, replica, args);
@@ -119,6 +126,11 @@ export class FailoverActs {
     signal: AbortSignal,
   ): ReturnType<Failovers['probeAgain']> {
     return this.#o.failovers.probeAgain(this.#o.inventory.replica(reference), branchId, probes, signal);
+  }
+
+  /** Tests of several machines. */
+  get together(): Failovers['together'] {
+    return this.#o.failovers.together;
   }
 
   /** As the failovers do. */
@@ -203,6 +215,7 @@ export class FailoverActs {
           ...nameOf(args),
           ...(args.limits ? { limits: args.limits as NonNullable<TestFailoverRequest['limits']> } : {}),
           ...(typeof args.lifetimeMs === 'number' ? { lifetimeMs: args.lifetimeMs } : {}),
+          ...(typeof args.together === 'string' ? { together: args.together } : {}),
           keep: args.keep === true,
           signal,
         });

@@ -141,7 +141,7 @@ export class RecoveryPlans {
   }
 
   /**
-   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, FAILOVER_ADDRESS_TWICE,
+   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, PLAN_TOO_LARGE, FAILOVER_ADDRESS_TWICE,
    * FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
    */
   async run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
@@ -165,6 +165,7 @@ export class RecoveryPlans {
       }));
     }
     if (request.mode === 'unplanned' || request.mode === 'take') await this.#checkTogether(document);
+    if (request.mode === 'test') this.#checkRoom(document);
     const runId = newId(clock, random);
     const run: PlanRun = {
       ...{ runId, actor, request, document, startedAtMs: clock.wallMs() },
@@ -175,6 +176,15 @@ export class RecoveryPlans {
     await store.addRun(run);
     const job = jobs().start({ kind: 'plan.run', args: { runId }, actor, machineId: name });
     return { run: await store.changeRun(runId, (begun) => ({ ...begun, jobId: job.jobId })), job };
+  }
+
+  /** All machines of a test are up at its end. Throws PLAN_TOO_LARGE. */
+  #checkRoom({ plan, machines }: PlanDocument): void {
+    const { mostRunning } = this.#o.failovers.rules;
+    const wanted = Object.keys(machines).length;
+    if (wanted <= mostRunning) return;
+    const said = `${plan} has ${wanted} machines, and this site runs no more than ${mostRunning} tests at a time`;
+    throw controlFailure('PLAN_TOO_LARGE', said, { context: { wanted, mostRunning } });
   }
 
   /** One slip of the pen must not leave half of the machines here and half of them nowhere. */
@@ -226,6 +236,8 @@ export class RecoveryPlans {
   }
 
   readonly #acts: PlanActs = {
+    openTest: ({ runId }) => this.#o.failovers.together.open(runId),
+    closeTest: ({ runId }) => this.#o.failovers.together.close(runId),
     begin: async (run, machine) => {
       const { failovers, handovers, inventory } = this.#o;
       const { machineId } = inventory.find(machine);
@@ -234,7 +246,7 @@ export class RecoveryPlans {
       const { atLeast, graceMs } = run.document.machines[machine]!;
       switch (mode) {
         case 'test':
-          return failovers.test(actor, machineId, this.#gates(run, machine));
+          return failovers.test(actor, machineId, this.#gates(run, machine), run.runId);
         case 'unplanned':
           return failovers.start(actor, machineId, {
             ...this.#how(run, machine),

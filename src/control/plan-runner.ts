@@ -10,6 +10,10 @@ import { Wakeup } from './wakeup.ts';
 
 /** What a run does with machines: each act is a job of its own, begun in the name of the run. */
 export interface PlanActs {
+  /** Makes the network in which the machines of a test see each other; nothing is left of an earlier one. */
+  openTest(run: PlanRun): Promise<void>;
+  /** Ends the machines of a test and removes all of it. */
+  closeTest(run: PlanRun): Promise<void>;
   /** The id of a machine that this site knows by that name. */
   idOf(machine: string): string | undefined;
   /** What the run asks for is so already: it was brought up, or handed over, before. */
@@ -91,6 +95,7 @@ export class PlanRunner {
     const { request, document } = this.run;
     const needs = needsOf(document, request.mode === 'cede' ? 'backward' : 'forward');
     try {
+      if (request.mode === 'test') await this.#openTest();
       await this.#askAfterAbsence();
       for (;;) {
         throwIfAborted(signal);
@@ -104,12 +109,33 @@ export class PlanRunner {
         progress({ step: saidOf(this.run.steps) });
         if (block.length === 0) await this.#changed.wait(Number.POSITIVE_INFINITY, signal);
       }
+      await Promise.all(this.#followed.values());
     } catch (error) {
       await this.#leave();
       throw error;
+    } finally {
+      if (request.mode === 'test') await this.#o.acts.closeTest(this.run);
     }
-    await Promise.all(this.#followed.values());
     return this.#end(verdictOf(this.run.steps));
+  }
+
+  /** Of a test whose site ended nothing is left: its machines went when the site started again, and all of it is done anew. */
+  async #openTest(): Promise<void> {
+    const jobs = this.#o.jobs();
+    for (const { machine, machineId, state, jobId, approvedBy } of this.run.steps) {
+      if (state === 'waiting' || state === 'asking') continue;
+      const job = jobId === undefined ? this.#knownJob(machine) : jobs.find(jobId);
+      if (job?.state === 'queued' || job?.state === 'running') {
+        jobs.cancel(job.jobId);
+        await jobs.waitFor(job.jobId, CANCEL_LIMIT_MS, NEVER);
+      }
+      const anew: RunStep = { machine, machineId, state: 'waiting', ...(approvedBy ? { approvedBy } : {}) };
+      await this.#change((run) => ({
+        ...run,
+        steps: run.steps.map((step) => (step.machine === machine ? anew : step)),
+      }));
+    }
+    await this.#o.acts.openTest(this.run);
   }
 
   /**
@@ -208,9 +234,12 @@ export class PlanRunner {
 
   /** The job that an earlier process has begun for this step, if there is one. */
   #knownJob(machine: string): JobView | undefined {
-    const { jobId, machineId } = this.#stepOf(machine);
+    const { jobId, machineId, beganAtMs = 0 } = this.#stepOf(machine);
     const jobs = this.#o.jobs();
-    return jobId === undefined ? jobs.newestOf(actorOf(this.run), machineId) : jobs.find(jobId);
+    if (jobId !== undefined) return jobs.find(jobId);
+    const newest = jobs.newestOf(actorOf(this.run), machineId);
+    // A test that is begun anew has older jobs of this machine.
+    return this.run.request.mode === 'test' && newest && newest.createdAtMs < beganAtMs ? undefined : newest;
   }
 
   /**

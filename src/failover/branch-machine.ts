@@ -18,6 +18,7 @@ import { type BranchNetwork, branchNetworks, type NetworkReport, type NicMapping
 import { defaultProbes, type Probe, type ProbeResult } from './probe.ts';
 import { runProbes } from './probing.ts';
 import type { Stopwatch } from './report.ts';
+import type { SharedTest } from './shared-tests.ts';
 import { limited, loadLimits, type TestLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
 import type { NonceVerdict } from './verdict.ts';
@@ -32,6 +33,8 @@ export interface BootRequest {
   readonly probes?: readonly Probe[] | undefined;
   /** `isolated`: nothing of it reaches the outside. Else where each NIC goes; those not named stay unplugged. */
   readonly network: 'isolated' | Readonly<Record<string, NicMapping>>;
+  /** The test of several machines whose isolated network it shares; one of its own if absent. */
+  readonly together?: SharedTest | undefined;
   /** What is asked of the guest, in isolation, when its probes have passed; the claims of the point if absent. */
   readonly programs?: readonly Assertion[];
   readonly watch: Stopwatch;
@@ -137,12 +140,11 @@ async function hold(
 }
 
 function makeNetwork(
-  { branch, network }: BootRequest,
+  { branch: { branchId }, network, together }: BootRequest,
   nics: Parameters<typeof branchNetworks.isolate>[1],
 ): Promise<BranchNetwork> {
-  return network === 'isolated'
-    ? branchNetworks.isolate(branch.branchId, nics)
-    : branchNetworks.connect(branch.branchId, nics, network);
+  if (network !== 'isolated') return branchNetworks.connect(branchId, nics, network);
+  return together ? together.plug(branchId, nics) : branchNetworks.isolate(branchId, nics);
 }
 
 /** Only in isolation is anything drawn: what a machine shows after a real failover is its own. */

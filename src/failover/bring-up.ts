@@ -13,6 +13,7 @@ import { preparedBranch } from './prepared.ts';
 import type { Probe } from './probe.ts';
 import { type AttemptReport, Stopwatch } from './report.ts';
 import { type Attempt, summaryOf } from './run-under-way.ts';
+import type { SharedTest } from './shared-tests.ts';
 import { storeLimits, type TestLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
 import { type BootVerdict, verdictOf } from './verdict.ts';
@@ -32,6 +33,8 @@ export interface AttemptRequest {
   readonly hasRun?: boolean;
   readonly probes?: readonly Probe[] | undefined;
   readonly networks: Readonly<Record<string, NicMapping>>;
+  /** The test of several machines that it is part of. */
+  readonly together?: SharedTest | undefined;
   readonly commandMs: number;
   readonly signal?: AbortSignal | undefined;
 }
@@ -103,7 +106,7 @@ export class BringUp {
     const rtoMs = failed || boot?.lastPassedMs === undefined ? null : boot.lastPassedMs - request.commandMs;
     const seen = boot && { replica, purpose, branch, boot, judged, rtoMs };
     const picturePath = seen ? await this.#keeping.run(() => keepEvidence(this.#tools, seen)) : null;
-    const runsOn = purpose === 'test' ? keep && boot !== undefined : !failed;
+    const runsOn = purpose === 'test' ? boot !== undefined && stays(request, branchId, failed) : !failed;
     await watch.time('clean-up', async () => {
       if (!runsOn) await this.#settle(request, branch, { reason: judged.reasons.join('; ') });
       else {
@@ -123,12 +126,12 @@ export class BringUp {
   }
 
   async #boot(request: AttemptRequest, branch: BranchRecord, watch: Stopwatch): Promise<Boot> {
-    const { replica, purpose, keep, hasRun = false, probes, networks, signal } = request;
+    const { replica, purpose, keep, hasRun = false, probes, networks, together, signal } = request;
     const releaseLayers = await replica.holdLayers();
     let started = false;
     try {
       return await bootBranch(this.#tools, {
-        ...{ replica, branch, keep, hasRun, probes, watch, signal },
+        ...{ replica, branch, keep, hasRun, probes, together, watch, signal },
         network: purpose === 'test' ? 'isolated' : networks,
         onStarted: (machine) => {
           started = true;
@@ -155,6 +158,11 @@ export class BringUp {
       await removeBranch(this.#tools.files, replica, branchId);
     }
   }
+}
+
+/** Whether the machine of a test stays after its probes. */
+function stays({ keep, together, replica }: AttemptRequest, branchId: string, failed: boolean): boolean {
+  return keep || (!failed && together?.keep(replica, branchId) === true);
 }
 
 /** Whether the files of a branch outlive a machine that does not come up. */

@@ -115,6 +115,11 @@ export const FAILOVER_ERRORS = {
     remedy:
       'Stop or clean up a test (`warmsite failover list`), or allow more with `warmsite failover rules --most-tests`.',
   },
+  FAILOVER_TEST_OVER: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'Carry the plan out once more: `warmsite plan run PLAN --test`.',
+  },
   FAILOVER_NO_SPACE: {
     kind: 'environment',
     retry: 'later',

@@ -47,6 +47,7 @@ import {
 } from './right.ts';
 import { rollForward } from './roll-forward.ts';
 import { type Attempt, headOf, RunUnderWay } from './run-under-way.ts';
+import { SharedTests } from './shared-tests.ts';
 import { type StartCheck, startable } from './start-check.ts';
 import { TestGuard } from './test-guard.ts';
 import { limitsOf, loadLimits } from './test-limits.ts';
@@ -59,6 +60,9 @@ export class Failovers {
   readonly #bringUp: BringUp;
   readonly #guard: TestGuard;
   readonly #precedence: Precedence;
+  /** Tests of several machines that see each other. */
+  readonly together: Pick<SharedTests, 'open' | 'close'>;
+  readonly #shared: SharedTests;
   /** Machines that are being failed over. */
   readonly #startingMachines = new Set<string>();
 
@@ -68,6 +72,8 @@ export class Failovers {
     this.#bringUp = new BringUp(tools, this.#live);
     this.#guard = new TestGuard(tools, this.#live);
     this.#precedence = new Precedence(tools.clock);
+    this.#shared = new SharedTests(tools, this.#live);
+    this.together = this.#shared;
   }
 
   /** A failover is under way, and what gives way to it does not begin. */
@@ -79,7 +85,8 @@ export class Failovers {
    * Boots a point in isolation and looks whether it runs, while replication goes on. Each point that was booted gets a
    * signed proof. Nothing is left behind unless `keep`. A cancelled test is cleaned up before the failure is thrown.
    * Throws FAILOVER_NO_POINT, FAILOVER_PROBE_INVALID, FAILOVER_WOULD_NOT_START, FAILOVER_TESTS_TOO_MANY, FAILOVER_SPACE_LOW,
-   * FAILOVER_LIMIT_UNAVAILABLE, FAILOVER_GAVE_WAY, REPLICA_UNKNOWN; everything that happens to the guest is told by the report.
+   * FAILOVER_LIMIT_UNAVAILABLE, FAILOVER_TEST_OVER, FAILOVER_GAVE_WAY, REPLICA_UNKNOWN; everything that happens to the guest is told
+   * by the report.
    */
   test(replica: Replica, choice: PointChoice, options: TestOptions = {}): Promise<FailoverReport> {
     if (!options.givesWay) return this.#test(replica, choice, options);
@@ -91,6 +98,7 @@ export class Failovers {
     const { keep = false, name, probes, asCut = false, signal } = options;
     checkProbes(probes ?? []);
     checkBranchName(replica, name);
+    const together = options.together === undefined ? undefined : this.#shared.need(options.together);
     const limits = await limitsOf(this.#tools, options);
     const run = new RunUnderWay(this.#tools);
     const candidates = candidatesOf(replica, choice, await pointProofs(this.#tools.files, replica));
@@ -102,7 +110,7 @@ export class Failovers {
         if (passedOver.has(candidate.pointId)) continue;
         const attempt = await this.#bringUp.onNewBranch({
           ...{ replica, candidate, purpose: 'test', networks: {}, commandMs: run.startMs },
-          ...{ name: name && freeBranchName(replica, name), keep, limits, probes, asCut, signal },
+          ...{ name: name && freeBranchName(replica, name), keep, limits, probes, asCut, together, signal },
         });
         if (run.add(attempt)) break;
       }
@@ -453,20 +461,7 @@ export class Failovers {
    * Returns the failure that people are to be told of as long as tests stand still.
    */
   async tendTests(replicas: Iterable<Replica>): Promise<Failure | undefined> {
-    for (const replica of replicas) {
-      for (const { branchId, purpose } of replica.branches) {
-        if (purpose === 'failover' || this.#live.isBusy(branchId)) continue;
-        const { endsAtMs } = await loadLimits(this.#tools, replica, branchId);
-        if (endsAtMs === undefined || this.#tools.clock.wallMs() < endsAtMs) continue;
-        this.#tools.log.info('test.time-is-over', { branchId });
-        try {
-          await this.cleanup(replica, branchId);
-        } catch (error) {
-          if (!isFailure(error)) throw error;
-          this.#tools.log.error('test.not-cleaned-up', { branchId, reason: error.message });
-        }
-      }
-    }
+    await this.#guard.endOverdue(replicas, (replica, branchId) => this.cleanup(replica, branchId));
     return this.#guard.hold();
   }
 
@@ -488,6 +483,7 @@ export class Failovers {
         }
       }
     }
+    await this.#shared.recover();
   }
 
   /** Lets go of all machines; they run on, and `recover` finds them again. */

@@ -37,6 +37,11 @@ export class LiveBranches {
     return this.#busy.has(branchId);
   }
 
+  /** Resolves when nothing is being done with a branch. */
+  async whenIdle(branchId: string): Promise<void> {
+    for (let act = this.#busy.get(branchId); act; act = this.#busy.get(branchId)) await act;
+  }
+
   adopt(live: LiveBranch): void {
     this.#live.set(live.branch.branchId, live);
     void live.machine.gone.then(() => this.#onGone(live));

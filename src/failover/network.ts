@@ -81,18 +81,54 @@ export const branchNetworks = {
 
   /** Removes whatever was made for the branch, namespaces and taps; nothing to remove is fine. */
   async remove(branchId: string): Promise<void> {
-    const namespace = namespaceOf(branchId);
-    const isThere = async () => (await namespaces()).includes(namespace);
-    if (await isThere()) {
-      try {
-        await runCommand('ip', ['netns', 'delete', namespace]);
-      } catch (error) {
-        // Two that clean up at once are in each other's way; what counts is that it has gone.
-        if (await isThere()) throw error;
-      }
-    }
+    await removeNamespace(namespaceOf(branchId));
     await removeTaps(tapPrefixOf(branchId));
   },
+};
+
+async function removeNamespace(namespace: string): Promise<void> {
+  const isThere = async () => (await namespaces()).includes(namespace);
+  if (!(await isThere())) return;
+  try {
+    await runCommand('ip', ['netns', 'delete', namespace]);
+  } catch (error) {
+    // Two that clean up at once are in each other's way; what counts is that it has gone.
+    if (await isThere()) throw error;
+  }
+}
+
+/** Networks of tests of several machines: a namespace named after the test, in it a bridge for each network, and a tap for each NIC. */
+export const sharedNetworks = {
+  /** Throws PROCESS_FAILED, TOOL_MISSING. */
+  async make(testId: string): Promise<void> {
+    await runCommand('ip', ['netns', 'add', namespaceOf(testId)]);
+  },
+
+  /** `bridges` are those that are there, by network, and gets those that are made; nobody else plugs in meanwhile. */
+  async plug(o: {
+    readonly testId: string;
+    readonly branchId: string;
+    readonly nics: readonly NicConfiguration[];
+    readonly bridges: Map<string, string>;
+    readonly hindrance: string | undefined;
+  }): Promise<BranchNetwork> {
+    const { testId, branchId, nics, bridges, hindrance } = o;
+    if (nics.length === 0) return unplugged('the machine has no NIC');
+    if (hindrance !== undefined) return unplugged(hindrance);
+    const namespace = namespaceOf(testId);
+    const tapAt = (index: number) => tapOf(branchId, index);
+    const plan = isolatedPlan(nics, { bridges: Object.fromEntries(bridges), tapAt });
+    await batch(plan.commands, namespace);
+    for (const [network, bridge] of Object.entries(plan.bridges)) bridges.set(network, bridge);
+    const own = nics.map(({ network }) => [network, plan.bridges[network]!] as const);
+    return {
+      report: { kind: 'isolated', namespace, bridges: Object.fromEntries(own) },
+      attachments: plan.attachments,
+    };
+  },
+
+  /** With all that is in it; nothing to remove is fine. */
+  remove: (testId: string): Promise<void> => removeNamespace(namespaceOf(testId)),
 };
 
 /** Names go into commands: nothing but what the kernel takes for an interface's name gets there. */
@@ -105,13 +141,19 @@ function unplugged(reason: string): BranchNetwork {
   return { report: { kind: 'unplugged', reason }, attachments: {} };
 }
 
-/** The commands inside a new namespace: a bridge for each network name, a tap for each NIC. Pure. */
-export function isolatedPlan(nics: readonly NicConfiguration[]): {
+/** The commands inside a namespace: a bridge for each network name that has none there, a tap for each NIC. Pure. */
+export function isolatedPlan(
+  nics: readonly NicConfiguration[],
+  {
+    bridges: there = {},
+    tapAt = (index) => `tap${index}`,
+  }: { bridges?: Readonly<Record<string, string>>; tapAt?: (index: number) => string } = {},
+): {
   readonly commands: readonly string[];
   readonly bridges: Readonly<Record<string, string>>;
   readonly attachments: Readonly<Record<string, NetworkAttachment>>;
 } {
-  const bridges: Record<string, string> = {};
+  const bridges: Record<string, string> = { ...there };
   const attachments: Record<string, NetworkAttachment> = {};
   const commands: string[] = [];
   for (const [index, { nicId, network }] of nics.entries()) {
@@ -120,7 +162,7 @@ export function isolatedPlan(nics: readonly NicConfiguration[]): {
       bridges[network] = bridge;
       commands.push(`link add ${bridge} type bridge`, `link set dev ${bridge} up`);
     }
-    const interfaceName = `tap${index}`;
+    const interfaceName = tapAt(index);
     commands.push(
       `tuntap add dev ${interfaceName} mode tap`,
       `link set dev ${interfaceName} master ${bridges[network]} up`,

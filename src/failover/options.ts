@@ -18,6 +18,8 @@ export interface TestOptions {
   readonly asCut?: boolean;
   /** It ends when a failover begins, and does not begin while one is under way: FAILOVER_GAVE_WAY. */
   readonly givesWay?: boolean;
+  /** The test of several machines that it is part of, which is open: it is plugged into its network, and stays until that is closed. */
+  readonly together?: string;
   readonly signal?: AbortSignal;
 }
 

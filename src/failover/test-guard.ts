@@ -1,6 +1,8 @@
 import { isFailure, messageOf } from '../lib/errors.ts';
+import type { Replica } from '../replica/index.ts';
 import { failoverFailure } from './errors.ts';
 import type { LiveBranch, LiveBranches } from './live-branches.ts';
+import { loadLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
 
 /** What the tests of a site may take together. */
@@ -52,6 +54,28 @@ export class TestGuard {
       return await work();
     } finally {
       this.#starting -= 1;
+    }
+  }
+
+  /** Cleans up tests whose time has come; with which something is being done is looked at the next time, and what cannot be done is logged. */
+  async endOverdue(
+    replicas: Iterable<Replica>,
+    cleanUp: (replica: Replica, branchId: string) => Promise<unknown>,
+  ): Promise<void> {
+    const { clock, log } = this.#tools;
+    for (const replica of replicas) {
+      for (const { branchId, purpose } of replica.branches) {
+        if (purpose === 'failover' || this.#live.isBusy(branchId)) continue;
+        const { endsAtMs } = await loadLimits(this.#tools, replica, branchId);
+        if (endsAtMs === undefined || clock.wallMs() < endsAtMs) continue;
+        log.info('test.time-is-over', { branchId });
+        try {
+          await cleanUp(replica, branchId);
+        } catch (error) {
+          if (!isFailure(error)) throw error;
+          log.error('test.not-cleaned-up', { branchId, reason: error.message });
+        }
+      }
     }
   }
 

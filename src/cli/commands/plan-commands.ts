@@ -152,7 +152,7 @@ function addRun(plan: Command, runner: Runner): void {
     .command('run')
     .description('carry a plan out')
     .argument('<plan>', 'its name')
-    .option('--test', 'each machine by itself, in isolation, and thrown away')
+    .option('--test', 'all in isolation, where they see each other, and thrown away')
     .option('--unplanned', 'bring all up here, without the other site')
     .option('--take', 'planned, at the site that they go to: take each over as it is offered')
     .option('--cede', 'planned, where they run: hand each over, those that others need last')

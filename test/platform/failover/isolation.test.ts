@@ -2,16 +2,23 @@ import assert from 'node:assert/strict';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { Failovers } from '../../../src/failover/index.ts';
+import { type AttemptReport, Failovers } from '../../../src/failover/index.ts';
 import { branchNetworks, namespaceOf } from '../../../src/failover/network.ts';
 import { endRun, runPaths } from '../../../src/hypervisor/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
+import { newId, systemRandom } from '../../../src/lib/random.ts';
 import { createBranch } from '../../../src/replica/index.ts';
 import { leftOf, linkNames, namespacesOf } from '../../support/branch-traces.ts';
-import { type FailoverSite, failoverSite, inGuest, layerDigests } from '../../support/failover-site.ts';
+import {
+  type FailoverSite,
+  failoverSite,
+  inGuest,
+  layerDigests,
+  running,
+} from '../../support/failover-site.ts';
 import { assertTakesWhatIsWritten } from '../../support/overlay-use.ts';
 
 const ADDRESS = '10.9.0.2';
@@ -101,6 +108,31 @@ test('S0.26 a site that starts again keeps what is to run and removes what was h
 
   await second.cleanup(replica, kept);
   assert.deepEqual(await leftOf(site, kept), []);
+});
+
+test('F5 of a test of several machines nothing is left when the site process has gone in the middle', async (t) => {
+  const site = await failoverSite(t);
+  const pointId = await site.point();
+  const { replica, failovers, tools } = site;
+  const testId = newId(systemClock, systemRandom);
+  await assert.rejects(failovers.test(replica, { pointId }, { together: testId }), (error) =>
+    isFailure(error, 'FAILOVER_TEST_OVER'),
+  );
+  await failovers.together.open(testId);
+  const report = await failovers.test(replica, { pointId }, { together: testId });
+  const branchId = running(report);
+  const [{ network }] = report.attempts as [AttemptReport];
+  assert.ok(network.kind === 'isolated' && network.namespace === namespaceOf(testId), network.kind);
+
+  // As after a SIGKILL: its machine runs on, and nobody is left who knows of the test.
+  await failovers.close();
+  const second = new Failovers(tools);
+  t.after(() => second.close());
+  await second.recover([replica]);
+  assert.deepEqual(await leftOf(site, branchId), []);
+  assert.ok(!(await namespacesOf()).includes(namespaceOf(testId)));
+  assert.deepEqual(await nodeFiles.list(tools.runDirectory), []);
+  assert.deepEqual(await second.list(replica), []);
 });
 
 test('S0.26 two that remove the network of a branch at once are both right', async () => {

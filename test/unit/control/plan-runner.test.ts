@@ -59,6 +59,8 @@ async function resumed(
     return job;
   };
   const acts: PlanActs = {
+    openTest: async () => void done.push('open'),
+    closeTest: async () => void done.push('close'),
     idOf: () => 'm',
     isSo: async () => undefined,
     begin: async () => begin('begin'),
@@ -125,6 +127,20 @@ describe('a run of a plan whose site was away', () => {
       assert.equal((await anew.carriedOut).verdict, 'done');
       assert.deepEqual(anew.done, ['begin'], JSON.stringify(branches));
     }
+  });
+
+  it('F5 does a test anew, of which the machines went with the site, and removes all of it at the end', async (t) => {
+    const jobId = id();
+    const document: PlanRun['document'] = { plan: 'shop', machines: { db: {}, web: { tier: 2 } } };
+    const beganAtMs = systemClock.wallMs();
+    const steps: PlanRun['steps'] = [
+      { machine: 'db', machineId: 'm', state: 'done', jobId, beganAtMs, endedAtMs: beganAtMs },
+      { machine: 'web', machineId: 'n', state: 'starting', beganAtMs },
+    ];
+    const anew = await resumed(t, { mode: 'test', run: { document, steps } });
+    const run = await anew.carriedOut;
+    assert.equal(run.verdict, 'done', JSON.stringify(run));
+    assert.deepEqual(anew.done, ['open', 'begin', 'begin', 'close']);
   });
 
   it('F5 asks a person before it brings machines up on a word that was given long ago', async (t) => {
