@@ -2,6 +2,11 @@ import Type from 'typebox';
 import { Bytes, ConsistencyName, Count, Id, WallTime } from './common.ts';
 import { AssertionShape } from './policies.ts';
 
+/** Names a file in the directory `programs` of a site. */
+export const ProgramName = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$' });
+/** What an answer has to match; `^` and `$` stand at lines. */
+const Pattern = Type.Optional(Type.String({ minLength: 1, maxLength: 1000 }));
+
 /** From where a guest is asked over the network: of interest in isolation alone. */
 const Asking = {
   /** The network at the protected site; the first NIC's if absent. */
@@ -31,6 +36,59 @@ const ProbeRequest = Type.Union([
       port: Type.Integer({ minimum: 1, maximum: 65535 }),
       limitMs: Type.Optional(Type.Integer({ minimum: 1 })),
       ...Asking,
+    },
+    { additionalProperties: false },
+  ),
+  Type.Object(
+    {
+      kind: Type.Literal('http'),
+      /** Of a web server, with an IPv4 address for the host; certificates are not looked at. */
+      url: Type.String({ minLength: 1, maxLength: 2000 }),
+      /** The name that the server is asked for, where it has several. */
+      name: Type.Optional(Type.String({ minLength: 1, maxLength: 253 })),
+      /** Any from 200 to 399 if absent. */
+      status: Type.Optional(Type.Integer({ minimum: 100, maximum: 599 })),
+      pattern: Pattern,
+      limitMs: Type.Optional(Type.Integer({ minimum: 1 })),
+      ...Asking,
+    },
+    { additionalProperties: false },
+  ),
+  /** A program of the guest, run by its agent without a shell. */
+  Type.Object(
+    {
+      kind: Type.Literal('guest'),
+      command: Type.String({ minLength: 1, maxLength: 4096 }),
+      arguments: Type.Optional(Type.Array(Type.String({ maxLength: 8192 }), { maxItems: 64 })),
+      pattern: Pattern,
+      limitMs: Type.Optional(Type.Integer({ minimum: 1 })),
+    },
+    { additionalProperties: false },
+  ),
+  /** A query, asked by the database's own client in the guest. */
+  Type.Object(
+    {
+      kind: Type.Literal('sql'),
+      system: Type.Union([
+        Type.Literal('postgresql'),
+        Type.Literal('mariadb'),
+        Type.Literal('mysql'),
+        Type.Literal('sqlite'),
+      ]),
+      query: Type.String({ minLength: 1, maxLength: 8192 }),
+      /** Its name; for SQLite the path of its file. */
+      database: Type.Optional(Type.String({ minLength: 1, maxLength: 4096 })),
+      pattern: Pattern,
+      limitMs: Type.Optional(Type.Integer({ minimum: 1 })),
+    },
+    { additionalProperties: false },
+  ),
+  /** A program that the operator of this site has put into its directory for such. */
+  Type.Object(
+    {
+      kind: Type.Literal('script'),
+      program: ProgramName,
+      limitMs: Type.Optional(Type.Integer({ minimum: 1 })),
     },
     { additionalProperties: false },
   ),

@@ -76,10 +76,12 @@ export type {
   ProtectRequest,
 } from './machines.ts';
 export {
+  type HookOutcome,
   type PlanCheck,
   PlanDocument,
   type PlanEstimate,
   type PlanFinding,
+  type PlanHook,
   type PlanMode,
   PlanRun,
   PlanView,

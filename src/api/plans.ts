@@ -1,12 +1,49 @@
 import Type from 'typebox';
 import { ConsistencyName, Count, Id, WallTime } from './common.ts';
-import { Networks, NicConnection, Probes } from './failovers.ts';
+import { Networks, NicConnection, Probes, ProgramName } from './failovers.ts';
 import { JobView } from './site.ts';
 
 /** What people call a plan; it names a file of theirs. */
 const PlanName = Type.String({ pattern: '^[a-z][a-z0-9-]{0,31}$' });
 /** A machine by its name, which both sites know. */
 const MachineName = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$' });
+
+/**
+ * `test`: all in isolation, where they see each other, and thrown away. `unplanned`: brought up here without the other site. `take`: taken over as
+ * it is offered. `cede`: handed over to another site, the last ones first.
+ */
+export const PlanMode = Type.Union([
+  Type.Literal('test'),
+  Type.Literal('unplanned'),
+  Type.Literal('take'),
+  Type.Literal('cede'),
+]);
+export type PlanMode = Type.Static<typeof PlanMode>;
+
+/** A program that the operator has put into the directory `programs` of the site that carries the plan out. */
+const PlanHook = Type.Object(
+  {
+    program: ProgramName,
+    arguments: Type.Optional(Type.Array(Type.String({ maxLength: 1024 }), { maxItems: 32 })),
+    /** It is killed then; a minute if absent. */
+    limitMs: Type.Optional(Type.Integer({ minimum: 100, maximum: 3_600_000 })),
+    /** That it fails is told, and no more. */
+    optional: Type.Optional(Type.Boolean()),
+    /** In which runs; `unplanned` and `take` if absent. */
+    on: Type.Optional(Type.Array(PlanMode, { minItems: 1, maxItems: 4 })),
+  },
+  { additionalProperties: false },
+);
+export type PlanHook = Type.Static<typeof PlanHook>;
+
+/** Run one after the other before and after a machine, or a run. */
+const PlanHooks = Type.Object(
+  {
+    before: Type.Optional(Type.Array(PlanHook, { maxItems: 8 })),
+    after: Type.Optional(Type.Array(PlanHook, { maxItems: 8 })),
+  },
+  { additionalProperties: false },
+);
 
 /** One machine of a plan. */
 const PlannedMachine = Type.Object(
@@ -21,6 +58,8 @@ const PlannedMachine = Type.Object(
     networks: Type.Optional(Networks),
     /** Only points of at least this consistency. */
     atLeast: Type.Optional(ConsistencyName),
+    /** What is run before it is begun, and when it has passed its gates. */
+    hooks: Type.Optional(PlanHooks),
     /** What a person has to say yes to before it starts. */
     approval: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
     /** How long its guest may take to shut down when it is handed over. */
@@ -41,6 +80,8 @@ export const PlanDocument = Type.Object(
         Type.Record(Type.String({ minLength: 1, maxLength: 64 }), NicConnection),
       ),
     ),
+    /** What is run before the first machine is begun, and when all have ended. */
+    hooks: Type.Optional(PlanHooks),
     machines: Type.Record(MachineName, PlannedMachine, { minProperties: 1, maxProperties: 500 }),
   },
   { additionalProperties: false },
@@ -84,18 +125,6 @@ export const PlanEstimate = Type.Object({
 });
 export type PlanEstimate = Type.Static<typeof PlanEstimate>;
 
-/**
- * `test`: all in isolation, where they see each other, and thrown away. `unplanned`: brought up here without the other site. `take`: taken over as
- * it is offered. `cede`: handed over to another site, the last ones first.
- */
-export const PlanMode = Type.Union([
-  Type.Literal('test'),
-  Type.Literal('unplanned'),
-  Type.Literal('take'),
-  Type.Literal('cede'),
-]);
-export type PlanMode = Type.Static<typeof PlanMode>;
-
 export const RunPlanRequest = Type.Object(
   {
     mode: PlanMode,
@@ -109,6 +138,26 @@ export const RunPlanRequest = Type.Object(
   { additionalProperties: false },
 );
 export type RunPlanRequest = Type.Static<typeof RunPlanRequest>;
+
+/** How a hook ended. */
+const HookOutcome = Type.Object({
+  when: Type.Union([Type.Literal('before'), Type.Literal('after')]),
+  /** Its place among those that are run there. */
+  index: Count,
+  program: Type.String(),
+  /** `not-run`: there is no such program here, or it could not be started. */
+  outcome: Type.Union([
+    Type.Literal('passed'),
+    Type.Literal('failed'),
+    Type.Literal('out-of-time'),
+    Type.Literal('not-run'),
+  ]),
+  exitCode: Type.Optional(Type.Integer()),
+  /** The beginning of what it printed, or why it was not run. */
+  output: Type.Optional(Type.String()),
+  tookMs: Type.Number(),
+});
+export type HookOutcome = Type.Static<typeof HookOutcome>;
 
 /** How far a run is with one machine. */
 export const RunStep = Type.Object({
@@ -137,6 +186,8 @@ export const RunStep = Type.Object({
   /** Of what was brought up. */
   branchId: Type.Optional(Id),
   sequence: Type.Optional(Count),
+  /** In the order in which they were run; one that was run again stands there again. */
+  hooks: Type.Optional(Type.Array(HookOutcome)),
 });
 export type RunStep = Type.Static<typeof RunStep>;
 
@@ -161,6 +212,8 @@ export const PlanRun = Type.Object({
     ]),
   ),
   steps: Type.Array(RunStep),
+  /** Before and after all machines. */
+  hooks: Type.Optional(Type.Array(HookOutcome)),
 });
 export type PlanRun = Type.Static<typeof PlanRun>;
 

@@ -3,13 +3,14 @@ import type {
   PlanCheck,
   PlanDocument,
   PlanEstimate,
+  PlanFinding,
   PlanRun,
   PlanView,
   RunPlanRequest,
   RunStep,
   StartedRun,
 } from '../api/index.ts';
-import { loadBootProof } from '../failover/index.ts';
+import { checkProbes, loadBootProof, type SitePrograms } from '../failover/index.ts';
 import { checkMachineConfiguration, type MachineConfiguration } from '../hypervisor/index.ts';
 import type { Clock } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
@@ -22,8 +23,10 @@ import {
   findingsAt,
   findingsOf,
   type KnownMachine,
+  machinesOf,
   needsOf,
   networksAt,
+  programsOf,
   wavesOf,
 } from '../plan/index.ts';
 import type { Replica } from '../replica/index.ts';
@@ -35,6 +38,7 @@ import type { FailoverActs } from './failover-acts.ts';
 import type { HandoverActs } from './handover-acts.ts';
 import type { Found, Inventory } from './inventory.ts';
 import { hasEnded, type JobHandler, type Jobs } from './jobs.ts';
+import { PlanHooks } from './plan-hooks.ts';
 import { actorOf, type PlanActs, PlanRunner } from './plan-runner.ts';
 import type { PlanStore } from './plan-store.ts';
 
@@ -43,6 +47,7 @@ interface PlanTools {
   readonly siteName: string;
   readonly inventory: Inventory;
   readonly failovers: FailoverActs;
+  readonly programs: SitePrograms;
   readonly log: Log;
   readonly handovers: HandoverActs;
   readonly audit: Audit;
@@ -74,11 +79,18 @@ export class RecoveryPlans {
   }
 
   /** What is wrong with a plan, by itself and here; nothing is stored. */
-  check(document: PlanDocument): PlanCheck {
-    const { store, siteName } = this.#o;
+  async check(document: PlanDocument): Promise<PlanCheck> {
+    const { store, siteName, programs } = this.#o;
+    const lacks = new Map<string, string | undefined>();
+    for (const { program } of programsOf(document)) lacks.set(program, await programs.lackOf(program));
     const findings = [
-      ...findingsOf(document),
-      ...findingsAt(document, siteName, (machine) => this.#known(machine)),
+      ...flawsOf(document),
+      ...findingsAt(
+        document,
+        siteName,
+        (machine) => this.#known(machine),
+        (program) => lacks.get(program),
+      ),
     ];
     const before = store.find(document.plan);
     return {
@@ -100,7 +112,7 @@ export class RecoveryPlans {
         const said = `the plans of this site would be ${sizeBytes} bytes long; at most ${PLANS_BYTES_MAX} are kept`;
         throw controlFailure('PLAN_INVALID', said);
       }
-      const check = this.check(document);
+      const check = await this.check(document);
       await store.put(document);
       return check;
     });
@@ -235,7 +247,13 @@ export class RecoveryPlans {
     };
   }
 
+  get #hooks(): PlanHooks {
+    const { programs, clock, siteName } = this.#o;
+    return new PlanHooks({ programs, clock, siteName });
+  }
+
   readonly #acts: PlanActs = {
+    hooks: { run: (...asked) => this.#hooks.run(...asked) },
     openTest: ({ runId }) => this.#o.failovers.together.open(runId),
     closeTest: ({ runId }) => this.#o.failovers.together.close(runId),
     begin: async (run, machine) => {
@@ -339,9 +357,23 @@ function configurationOf({ home, replica }: Found): MachineConfiguration | undef
   }
 }
 
+/** What is wrong with a plan by itself, with what its gates ask. */
+function flawsOf(document: PlanDocument): PlanFinding[] {
+  const findings = findingsOf(document);
+  for (const [machine, { gates = [] }] of machinesOf(document)) {
+    try {
+      checkProbes(gates);
+    } catch (error) {
+      if (!isFailure(error, 'FAILOVER_PROBE_INVALID')) throw error;
+      findings.push({ severity: 'error', machine, message: `a gate of ${machine}: ${error.message}` });
+    }
+  }
+  return findings;
+}
+
 /** Throws PLAN_INVALID. */
 function checkSound(document: PlanDocument): void {
-  const errors = findingsOf(document).filter(({ severity }) => severity === 'error');
+  const errors = flawsOf(document).filter(({ severity }) => severity === 'error');
   if (errors.length === 0) return;
   const said = errors.map(({ message }) => message).join('; ');
   throw controlFailure('PLAN_INVALID', `${document.plan}: ${said}`);

@@ -1,10 +1,11 @@
-import type { BranchView, JobView, PlanRun, RunStep } from '../api/index.ts';
+import type { BranchView, HookOutcome, JobView, PlanRun, RunStep } from '../api/index.ts';
 import { type Clock, sleep, throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import { needsOf, nextActs, verdictOf } from '../plan/index.ts';
 import type { EventHub } from './event-hub.ts';
 import type { JobContext } from './jobs.ts';
+import type { HookPlace, PlanHooks } from './plan-hooks.ts';
 import type { PlanStore } from './plan-store.ts';
 import { Wakeup } from './wakeup.ts';
 
@@ -30,6 +31,7 @@ export interface PlanActs {
     signal: AbortSignal,
   ): Promise<string | undefined>;
   restart(run: PlanRun, machine: string, branchId: string): JobView;
+  readonly hooks: Pick<PlanHooks, 'run'>;
 }
 
 /** The jobs of a site, as far as a run needs them. */
@@ -94,9 +96,12 @@ export class PlanRunner {
     this.#signal = signal;
     const { request, document } = this.run;
     const needs = needsOf(document, request.mode === 'cede' ? 'backward' : 'forward');
+    let isMissed = false;
     try {
       if (request.mode === 'test') await this.#openTest();
       await this.#askAfterAbsence();
+      const hindrance = await this.#hooks({ when: 'before' });
+      if (hindrance !== undefined) return await this.#endUnbegun(hindrance);
       for (;;) {
         throwIfAborted(signal);
         const states = new Map(this.run.steps.map(({ machine, state }) => [machine, state]));
@@ -110,12 +115,31 @@ export class PlanRunner {
         if (block.length === 0) await this.#changed.wait(Number.POSITIVE_INFINITY, signal);
       }
       await Promise.all(this.#followed.values());
+      isMissed = (await this.#hooks({ when: 'after' })) !== undefined;
     } catch (error) {
       await this.#leave();
       throw error;
     } finally {
       if (request.mode === 'test') await this.#o.acts.closeTest(this.run);
     }
+    const verdict = verdictOf(this.run.steps);
+    return this.#end(isMissed && verdict === 'done' ? 'partly' : verdict);
+  }
+
+  /** Runs hooks around a machine or the run; why one has failed that had to pass. Each is on record when it has ended. */
+  #hooks(place: HookPlace): Promise<string | undefined> {
+    const { step } = place;
+    const told = async (outcome: HookOutcome) => {
+      if (step)
+        await this.#step(step.machine, { hooks: [...(this.#stepOf(step.machine).hooks ?? []), outcome] });
+      else await this.#change((run) => ({ ...run, hooks: [...(run.hooks ?? []), outcome] }));
+    };
+    return this.#o.acts.hooks.run(this.run, place, told, this.#signal);
+  }
+
+  async #endUnbegun(reason: string): Promise<PlanRun> {
+    for (const { machine, state } of this.run.steps)
+      if (state === 'waiting' || state === 'asking') await this.#step(machine, { state: 'blocked', reason });
     return this.#end(verdictOf(this.run.steps));
   }
 
@@ -214,22 +238,36 @@ export class PlanRunner {
       let job = this.#knownJob(machine);
       if (!job) {
         const so = await acts.isSo(this.run, machine);
-        if (so) return { state: 'done', reason: 'it was so before the run came to it', ...so };
+        if (so) {
+          const reason = 'it was so before the run came to it';
+          return await this.#afterwards(machine, { state: 'done', reason, ...so });
+        }
+        const hindrance = await this.#hooks({ when: 'before', step: this.#stepOf(machine) });
+        if (hindrance !== undefined) return { state: 'failed', reason: hindrance };
         job = await acts.begin(this.run, machine);
       }
       for (;;) {
         await this.#step(machine, { jobId: job.jobId });
         const ended = await this.#o.jobs().endOf(job.jobId, this.#signal);
         if (!ended) return undefined;
-        if (ended.failure?.code !== 'JOB_INTERRUPTED') return outcomeOf(ended);
+        if (ended.failure?.code !== 'JOB_INTERRUPTED')
+          return await this.#afterwards(machine, outcomeOf(ended));
         const next = await this.#goOn(machine);
-        if ('outcome' in next) return next.outcome;
+        if ('outcome' in next) return await this.#afterwards(machine, next.outcome);
         job = next.job;
       }
     } catch (error) {
       if (this.#signal.aborted) return undefined;
       return { state: 'failed', reason: messageOf(error) };
     }
+  }
+
+  /** A machine counts as up when what is run after it has passed, too. */
+  async #afterwards(machine: string, outcome: Partial<RunStep>): Promise<Partial<RunStep>> {
+    if (outcome.state !== 'done') return outcome;
+    const step = { ...this.#stepOf(machine), ...outcome };
+    const hindrance = await this.#hooks({ when: 'after', step });
+    return hindrance === undefined ? outcome : { ...outcome, state: 'failed', reason: hindrance };
   }
 
   /** The job that an earlier process has begun for this step, if there is one. */

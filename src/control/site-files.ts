@@ -32,6 +32,8 @@ export function siteFiles(dataDirectory: string) {
     database: join(dataDirectory, 'site.db'),
     keys: join(dataDirectory, 'keys'),
     run: join(dataDirectory, 'run'),
+    /** What the operator lets plans run on this host. */
+    programs: join(dataDirectory, 'programs'),
     authority: join(dataDirectory, CLIENT_FILES.authority),
     operatorToken: join(dataDirectory, CLIENT_FILES.operatorToken),
     apiAddress: join(dataDirectory, CLIENT_FILES.apiAddress),

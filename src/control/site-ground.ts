@@ -1,4 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
+import { SitePrograms } from '../failover/index.ts';
 import type { DiskImages, Hypervisor, LeaseGuards } from '../hypervisor/index.ts';
 import type { Clock } from '../lib/clock.ts';
 import type { FileSystem } from '../lib/files.ts';
@@ -54,6 +55,7 @@ export interface Ground {
   readonly triggerTokens: TriggerTokens;
   readonly olderCopies: OlderCopies;
   readonly plans: PlanStore;
+  readonly programs: SitePrograms;
   readonly database: DatabaseSync;
   readonly peers: PeerDirectory;
   readonly origins: Origins;
@@ -102,9 +104,12 @@ export async function openGround(
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
   const plans = await PlanStore.open({ ...tools, alerts }, dataDirectory);
+  const programs = new SitePrograms({
+    ...{ directory: paths.programs, clock, ownId: process.getuid?.() ?? 0 },
+  });
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
     ...{ database, peers, origins, replicaTools, replicas },
-    ...{ testRules, floor, arrivalRules, drillStore, triggerTokens, olderCopies, plans },
+    ...{ testRules, floor, arrivalRules, drillStore, triggerTokens, olderCopies, plans, programs },
   };
 }

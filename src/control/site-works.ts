@@ -58,6 +58,7 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
     testRules: () => ground.testRules.rules,
     freeBytes: async () => (await spaceAt(dataDirectory)).freeBytes,
     cpuGroups: new CpuGroups(clock),
+    programs: ground.programs,
     machinesHere: () => machines?.running ?? [],
   });
   opening.defer(() => failovers.close());

@@ -122,8 +122,8 @@ export class Site {
     this.reports = new Reports({ ...tools, ...ground, inventory });
     this.adoptions = new AdoptionActs({ ...tools, ...ground, ...works, inventory, reports: this.reports });
     this.plans = new RecoveryPlans({
-      ...{ ...tools, inventory, audit, events, jobs, store: ground.plans, siteName: identity.name },
-      ...{ failovers: this.failovers, handovers: this.handovers },
+      ...{ ...tools, inventory, audit, events, jobs, store: ground.plans, programs: ground.programs },
+      ...{ failovers: this.failovers, handovers: this.handovers, siteName: identity.name },
     });
     const { arrivalRules: rules, drillStore, floor, replicas } = ground;
     this.replicas = new ReplicaActs({

@@ -96,7 +96,10 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
     const runningSinceMs = tools.clock.monotonicMs();
     const probes = await watch.time('probes', () =>
       runProbes(
-        { machine, agentPort, runDirectory, network: network.report, clock: tools.clock, runningSinceMs },
+        {
+          ...{ machine, agentPort, runDirectory, network: network.report, clock: tools.clock },
+          ...{ runningSinceMs, programs: tools.programs, environment: toldOf(replica, branch) },
+        },
         request.probes ?? defaultProbes(configuration),
         signal,
       ),
@@ -117,6 +120,12 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
   } finally {
     agentPort.close();
   }
+}
+
+/** What programs of the site are told of the machine of a branch. */
+export function toldOf({ record }: Replica, { branchId }: BranchRecord): Readonly<Record<string, string>> {
+  const { machineId, machineName } = record;
+  return { WARMSITE_MACHINE: machineName, WARMSITE_MACHINE_ID: machineId, WARMSITE_BRANCH: branchId };
 }
 
 /** Puts a machine that stands still under its limits, before its guest can take more. */

@@ -132,6 +132,18 @@ export const FAILOVER_ERRORS = {
     remedy:
       'Free space on the file system of the data directory, clean up tests, or change the floor with `warmsite failover rules --free-floor`.',
   },
+  FAILOVER_PROGRAM_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy:
+      'Put the program into the directory `programs` of the data directory, at each site that is to run it (docs/plans.md).',
+  },
+  FAILOVER_PROGRAM_UNSAFE: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Let root, or the user of the site, own the program and its directory, let nobody else write to them, and let it be executable: `chown root`, `chmod 755`.',
+  },
   FAILOVER_PROBE_INVALID: {
     kind: 'input',
     retry: 'never',

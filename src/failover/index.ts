@@ -51,6 +51,7 @@ export {
 } from './records.ts';
 export type { AttemptReport, FailoverReport, PointSummary, StepReport } from './report.ts';
 export { checkStart, whyNotStarted } from './start-check.ts';
+export { SitePrograms } from './site-programs.ts';
 export type { TestRules } from './test-guard.ts';
 export type { TestLimits } from './test-limits.ts';
 export type { FailoverTools } from './tools.ts';

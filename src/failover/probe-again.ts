@@ -1,6 +1,6 @@
 import { checkMachineConfiguration } from '../hypervisor/index.ts';
 import { findBranch, type Replica } from '../replica/index.ts';
-import { runDirectoryOf } from './branch-machine.ts';
+import { runDirectoryOf, toldOf } from './branch-machine.ts';
 import { loadNetworks } from './branch-networks.ts';
 import type { BranchTools } from './branch-recovery.ts';
 import { loadState, storeState } from './branch-state.ts';
@@ -21,7 +21,8 @@ export async function probeAgain(
   probes: readonly Probe[] | undefined,
   signal: AbortSignal,
 ): Promise<readonly ProbeResult[] | undefined> {
-  const { pointId } = findBranch(replica, branchId);
+  const branch = findBranch(replica, branchId);
+  const { pointId } = branch;
   const configuration = checkMachineConfiguration(replica.point(pointId).statement.configuration);
   const running = live.get(branchId);
   if (!running) return undefined;
@@ -34,7 +35,7 @@ export async function probeAgain(
       network: isConnected
         ? { kind: 'connected', unplugged: [] }
         : { kind: 'unplugged', reason: 'no NIC was connected' },
-      clock: tools.clock,
+      ...{ clock: tools.clock, programs: tools.programs, environment: toldOf(replica, branch) },
       runningSinceMs: tools.clock.monotonicMs(),
     },
     probes ?? defaultProbes(configuration),

@@ -5,21 +5,41 @@ import { runCommand } from '../lib/processes.ts';
 import { unlessAborted } from '../lib/unless-aborted.ts';
 import type { AgentPort } from './agent-port.ts';
 import { failoverFailure } from './errors.ts';
+import { HTTP_PROGRAM, type HttpQuestion } from './http-ask-main.ts';
 import { addressBridge, type NetworkReport } from './network.ts';
-import { limitOf, type Probe, type ProbeResult, patternOf, probingAddress } from './probe.ts';
+import {
+  limitOf,
+  type NetworkProbe,
+  type Probe,
+  type ProbeResult,
+  patternOf,
+  probingAddress,
+  sqlClientOf,
+} from './probe.ts';
 import { serialLineMatching } from './serial-log.ts';
+import type { SitePrograms } from './site-programs.ts';
 import { CONNECT_PROGRAM } from './tcp-connect-main.ts';
 
 /** An agent that has its port open and is silent is asked again after this time. */
 const AGENT_ANSWER_MS = 5_000;
 const AGENT_PAUSE_MS = 200;
+/** Programs that did not answer as wished are run again after this time. */
+const ASK_AGAIN_MS = 300;
+/** A program of the guest that takes longer is ended and run again. */
+const GUEST_TRY_MS_MAX = 30_000;
+/** So long before its limit a process that asks gives up, so that it can say why. */
+const LAST_WORDS_MS = 300;
+const NOTE_CHARACTERS_MAX = 500;
 
 /** The machine whose guest is asked. */
 export interface Probed {
-  readonly machine: Pick<RunningMachine, 'sockets' | 'gone' | 'state' | 'onEvent'>;
+  readonly machine: Pick<RunningMachine, 'sockets' | 'gone' | 'state' | 'onEvent' | 'runInGuest'>;
   readonly agentPort: Pick<AgentPort, 'opened'>;
   readonly runDirectory: string;
   readonly network: NetworkReport;
+  /** What the operator lets this host run, and what such a program is told of the machine. */
+  readonly programs: Pick<SitePrograms, 'run'>;
+  readonly environment: Readonly<Record<string, string>>;
   readonly clock: Clock;
   /** When the guest's CPUs began to run, monotonic. */
   readonly runningSinceMs: number;
@@ -75,8 +95,12 @@ async function runProbe(
   void probed.machine.gone.then(() => give('the machine has ended'));
   void crashed.then(() => give('the machine has crashed'));
   const signal = outer ? AbortSignal.any([outer, ending.signal]) : ending.signal;
+  let said: string | undefined;
+  const note = (words: string) => {
+    said = words.slice(0, NOTE_CHARACTERS_MAX).trim();
+  };
   try {
-    await unlessAborted(askUntilPassed(probed, probe, signal), signal);
+    await unlessAborted(askUntilPassed(probed, probe, note, signal), signal);
     return { probe, passed: true, durationMs: clock.monotonicMs() - runningSinceMs };
   } catch (error) {
     if (outer?.aborted || !isFailure(error)) throw error;
@@ -84,7 +108,7 @@ async function runProbe(
       probe,
       passed: false,
       durationMs: clock.monotonicMs() - runningSinceMs,
-      reason: messageOf(error),
+      reason: [messageOf(error), ...(said === undefined ? [] : [`the last time ${said}`])].join('; '),
     };
   } finally {
     cancelTimer();
@@ -93,7 +117,13 @@ async function runProbe(
   }
 }
 
-function askUntilPassed(probed: Probed, probe: Probe, signal: AbortSignal): Promise<unknown> {
+/** `note` is told why the last answer was not the right one. */
+function askUntilPassed(
+  probed: Probed,
+  probe: Probe,
+  note: (said: string) => void,
+  signal: AbortSignal,
+): Promise<unknown> {
   switch (probe.kind) {
     case 'agent':
       return agentAnswers(probed, signal);
@@ -101,6 +131,14 @@ function askUntilPassed(probed: Probed, probe: Probe, signal: AbortSignal): Prom
       return serialLineMatching(runPaths(probed.runDirectory).serialPath, patternOf(probe.pattern), signal);
     case 'tcp':
       return tcpConnects(probed, probe, signal);
+    case 'http':
+      return webAnswers(probed, probe, signal);
+    case 'guest':
+      return guestSays(probed, [probe.command, ...(probe.arguments ?? [])], probe, note, signal);
+    case 'sql':
+      return guestSays(probed, sqlClientOf(probe), probe, note, signal);
+    case 'script':
+      return programAgrees(probed, probe, note, signal);
   }
 }
 
@@ -124,20 +162,45 @@ async function agentAnswers({ machine, agentPort, clock }: Probed, signal: Abort
 }
 
 async function tcpConnects(
-  { network }: Probed,
+  probed: Probed,
   probe: Extract<Probe, { kind: 'tcp' }>,
   signal: AbortSignal,
 ): Promise<void> {
+  const inside = await placeOf(probed, probe);
   const target = [process.execPath, CONNECT_PROGRAM, probe.host, String(probe.port), String(limitOf(probe))];
+  const [command, ...args] = [...inside, ...target];
+  await runCommand(command!, args, { signal });
+}
+
+async function webAnswers(
+  probed: Probed,
+  probe: Extract<Probe, { kind: 'http' }>,
+  signal: AbortSignal,
+): Promise<void> {
+  const inside = await placeOf(probed, probe);
+  const { url, status, pattern, name } = probe;
+  const limitMs = Math.max(1, leftOf(probed, probe) - LAST_WORDS_MS);
+  const question: HttpQuestion = {
+    ...{ url, limitMs },
+    ...(status === undefined ? {} : { status }),
+    ...(pattern === undefined ? {} : { pattern }),
+    ...(name === undefined ? {} : { name }),
+  };
+  const target = [process.execPath, HTTP_PROGRAM, JSON.stringify(question)];
+  const [command, ...args] = [...inside, ...target];
+  const { exitCode, stderr } = await runCommand(command!, args, { signal, allowExit: [1] });
+  if (exitCode !== 0) throw failoverFailure('FAILOVER_PROBE_FAILED', `${url}: ${stderr.slice(-2000)}`);
+}
+
+/**
+ * What is put before a command that asks over the network: it is run in the isolated network, in which this host takes an address for it; or,
+ * as whoever uses the machine from this host, by its addresses and routes.
+ */
+async function placeOf({ network }: Probed, probe: NetworkProbe): Promise<readonly string[]> {
   if (network.kind === 'unplugged') {
     throw failoverFailure('FAILOVER_PROBE_FAILED', 'there is no network to connect from');
   }
-  if (network.kind === 'connected') {
-    // As whoever uses the machine from this host: by its addresses and routes.
-    const [command, ...args] = target;
-    await runCommand(command!, args, { signal });
-    return;
-  }
+  if (network.kind === 'connected') return [];
   const { namespace, bridges } = network;
   const bridge = probe.network === undefined ? Object.values(bridges)[0] : bridges[probe.network];
   if (bridge === undefined) {
@@ -147,5 +210,51 @@ async function tcpConnects(
     );
   }
   await addressBridge(namespace, bridge, probingAddress(probe));
-  await runCommand('ip', ['netns', 'exec', namespace, ...target], { signal });
+  return ['ip', 'netns', 'exec', namespace];
+}
+
+function leftOf({ clock, runningSinceMs }: Probed, probe: Probe): number {
+  return limitOf(probe) - (clock.monotonicMs() - runningSinceMs);
+}
+
+/** Runs a program in the guest again and again, until it says what it is to say. */
+async function guestSays(
+  probed: Probed,
+  [command, ...args]: readonly string[],
+  probe: Extract<Probe, { kind: 'guest' | 'sql' }>,
+  note: (said: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const wanted = probe.pattern === undefined ? undefined : new RegExp(probe.pattern, 'm');
+  await unlessAborted(probed.agentPort.opened, signal);
+  for (;;) {
+    const limitMs = Math.max(1, Math.min(GUEST_TRY_MS_MAX, leftOf(probed, probe)));
+    const ended = await probed.machine.runInGuest({ command: command!, arguments: args, limitMs });
+    if (ended.outcome !== 'ended') note(ended.reason);
+    else if (ended.exitCode !== 0) note(`exit code ${ended.exitCode}: ${ended.output}`);
+    else if (wanted && !wanted.test(ended.output)) note(`it says: ${ended.output}`);
+    else return;
+    await sleep(probed.clock, ASK_AGAIN_MS, signal);
+  }
+}
+
+/** Runs a program of this site again and again, until it ends well. */
+async function programAgrees(
+  probed: Probed,
+  probe: Extract<Probe, { kind: 'script' }>,
+  note: (said: string) => void,
+  signal: AbortSignal,
+): Promise<void> {
+  const { network, programs, environment } = probed;
+  const namespace = network.kind === 'isolated' ? network.namespace : undefined;
+  for (;;) {
+    const limitMs = Math.max(1, leftOf(probed, probe));
+    const { outcome, exitCode, output } = await programs.run(probe.program, {
+      ...{ limitMs, namespace, signal },
+      environment: { ...environment, WARMSITE_NETWORK: network.kind },
+    });
+    if (outcome === 'ended' && exitCode === 0) return;
+    note(outcome === 'ended' ? `exit code ${exitCode}: ${output}` : `it did not end: ${output}`);
+    await sleep(probed.clock, ASK_AGAIN_MS, signal);
+  }
 }

@@ -90,11 +90,11 @@ export class SharedTests {
     await this.#remove(testId);
   }
 
-  /** Removes the networks that an earlier process has left; its branches have gone before. */
+  /** Removes the networks that an earlier process has left; its branches have gone before. May be called again while tests are open. */
   async recover(): Promise<void> {
     for (const name of (await this.#tools.files.list(this.#tools.runDirectory)) ?? []) {
       const testId = name.slice(MARK.length);
-      if (!name.startsWith(MARK) || !isId(testId)) continue;
+      if (!name.startsWith(MARK) || !isId(testId) || this.#open.has(testId)) continue;
       this.#tools.log.info('test.network-removed', { testId });
       await this.#remove(testId);
     }

@@ -6,6 +6,7 @@ import type { Random } from '../lib/random.ts';
 import type { Signer } from '../peer/index.ts';
 import type { CpuGroups } from './cpu-groups.ts';
 import type { RunningMachine } from './nic-checks.ts';
+import type { SitePrograms } from './site-programs.ts';
 import type { TestRules } from './test-guard.ts';
 
 export interface FailoverTools {
@@ -23,6 +24,8 @@ export interface FailoverTools {
   /** Space that is left where branches lie. */
   readonly freeBytes: () => Promise<number>;
   readonly cpuGroups: CpuGroups;
+  /** What the operator lets this host run around machines. */
+  readonly programs: Pick<SitePrograms, 'run'>;
   /** What runs here and is no branch, with the addresses of its NICs. */
   readonly machinesHere: () => readonly RunningMachine[];
   /** Below it lie sockets and logs of branches that run, each in a directory of its own; at most 70 bytes long. */

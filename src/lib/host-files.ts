@@ -1,4 +1,4 @@
-import { access, constants, readdir, stat, statfs } from 'node:fs/promises';
+import { access, constants, lstat, readdir, stat, statfs } from 'node:fs/promises';
 import { join } from 'node:path';
 import { systemCodeOf } from './errors.ts';
 import { fileFailure } from './files.ts';
@@ -18,6 +18,26 @@ export async function modeOf(path: string): Promise<number> {
   try {
     return (await stat(path)).mode & 0o777;
   } catch (error) {
+    throw fileFailure('read', path, error);
+  }
+}
+
+/** Who can change what is at a path, by itself: a link is not followed. */
+export interface PathGuard {
+  readonly kind: 'file' | 'directory' | 'other';
+  readonly ownerId: number;
+  /** As in `chmod`. */
+  readonly mode: number;
+}
+
+/** Undefined where there is nothing. */
+export async function guardOf(path: string): Promise<PathGuard | undefined> {
+  try {
+    const about = await lstat(path);
+    const kind = about.isFile() ? 'file' : about.isDirectory() ? 'directory' : 'other';
+    return { kind, ownerId: about.uid, mode: about.mode & 0o777 };
+  } catch (error) {
+    if (systemCodeOf(error) === 'ENOENT') return undefined;
     throw fileFailure('read', path, error);
   }
 }

@@ -1,4 +1,6 @@
 import type { PlanDocument, PlanFinding } from '../api/index.ts';
+import { programsOf } from './hooks.ts';
+import { isMachine } from './machines.ts';
 import type { PlannedNic } from './networks.ts';
 import { networksAt } from './networks.ts';
 import { cycleIn, needsOf } from './order.ts';
@@ -11,14 +13,11 @@ export interface KnownMachine {
   readonly isReady: boolean;
 }
 
-const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
-
 /** What is wrong with a plan by itself; pure. */
 export function findingsOf(plan: PlanDocument): PlanFinding[] {
   const findings: PlanFinding[] = [];
   for (const [machine, planned] of Object.entries(plan.machines)) {
-    // A schema says nothing of names that it does not expect, and of what stands there.
-    if (!NAME.test(machine) || typeof planned !== 'object' || planned === null) {
+    if (!isMachine(machine, planned)) {
       findings.push(
         error(`«${machine}» is not a machine: its name, or what is said of it, has another form`, machine),
       );
@@ -40,13 +39,20 @@ export function findingsOf(plan: PlanDocument): PlanFinding[] {
   return findings;
 }
 
-/** What would keep a plan from being carried out at a site, or surprise its owner; pure. `known` answers nothing for a machine that is not here. */
+/**
+ * What would keep a plan from being carried out at a site, or surprise its owner; pure. `known` answers nothing for a machine that is not here,
+ * `lackOf` why a program of the site could not be run.
+ */
 export function findingsAt(
   plan: PlanDocument,
   siteName: string,
   known: (machine: string) => KnownMachine | undefined,
+  lackOf: (program: string) => string | undefined,
 ): PlanFinding[] {
-  const findings: PlanFinding[] = [];
+  const findings: PlanFinding[] = programsOf(plan).flatMap(({ program, machine }) => {
+    const lack = lackOf(program);
+    return lack === undefined ? [] : [error(lack, machine)];
+  });
   const networks = new Set<string>();
   for (const [machine, planned] of Object.entries(plan.machines)) {
     const { gates, networks: own = {} } = planned ?? {};

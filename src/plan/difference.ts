@@ -5,6 +5,9 @@ import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 export function differenceOf(before: PlanDocument, after: PlanDocument): string[] {
   return [
     ...(before.description === after.description ? [] : ['description']),
+    ...(show(before, 'hooks') === show(after, 'hooks')
+      ? []
+      : [`hooks ${show(before, 'hooks')} → ${show(after, 'hooks')}`]),
     ...changed('network', before.networks ?? {}, after.networks ?? {}),
     ...changed('machine', before.machines, after.machines),
   ];

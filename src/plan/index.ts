@@ -3,7 +3,8 @@
  *
  * A *plan* is a document of its owner's (`api/plans.ts`). A *tier* orders machines in groups, `after` single ones. A *gate* is a question
  * that a guest answers only when it runs as it should: who comes after it waits for the answer and for no time. A *run* is a plan being
- * carried out, machine by machine; its *steps* say how far it is. A machine that waits for one that has failed is *blocked*.
+ * carried out, machine by machine; its *steps* say how far it is. A machine that waits for one that has failed is *blocked*. A *hook* is a program of the
+ * operator at a site, run before or after a machine or the run.
  *
  * Promised: no machine begins before all that it waits for are up; what does not come up holds back those that wait for it and nobody
  * else; every run ends, because each machine is done, failed or blocked at last; a plan whose machines wait for each other is refused
@@ -13,6 +14,8 @@
 export { findingsAt, findingsOf, type KnownMachine } from './check.ts';
 export { differenceOf } from './difference.ts';
 export { estimateOf } from './estimate.ts';
+export { hooksOf, type NamedProgram, programsOf } from './hooks.ts';
+export { machinesOf } from './machines.ts';
 export { networksAt, type PlannedNic } from './networks.ts';
 export { type Direction, type Needs, needsOf, wavesOf } from './order.ts';
 export { type NextActs, nextActs, verdictOf } from './progress.ts';

@@ -4,7 +4,13 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildLabGuest, copyLabGuest } from '../../lab/index.ts';
 import { endBranchMachine } from '../../src/failover/branch-machine.ts';
-import { CpuGroups, type FailoverReport, Failovers, type FailoverTools } from '../../src/failover/index.ts';
+import {
+  CpuGroups,
+  type FailoverReport,
+  Failovers,
+  type FailoverTools,
+  SitePrograms,
+} from '../../src/failover/index.ts';
 import {
   connectGuest,
   endRun,
@@ -108,6 +114,7 @@ export async function failoversOf(
     testRules: () => ({ mostRunning: 8, freeFloorBytes: 0 }),
     freeBytes: async () => 2 ** 40,
     cpuGroups: new CpuGroups(systemClock),
+    programs: programsAt(join(sites.directory, 'programs')),
     machinesHere: () => [],
     runDirectory: join(sites.directory, 'b'),
   };
@@ -121,6 +128,11 @@ export async function failoversOf(
     }
   });
   return { failovers, tools, publicKey: publicKey.export({ format: 'pem', type: 'spki' }).toString() };
+}
+
+/** Programs of the operator, in a directory of the test. */
+export function programsAt(directory: string): SitePrograms {
+  return new SitePrograms({ directory, clock: systemClock, ownId: process.getuid!() });
 }
 
 async function labMachine(t: CleanUp, sites: TwoSites): Promise<ProtectedMachine> {

@@ -19,7 +19,7 @@ export interface ConnectOption {
   readonly connect?: ReturnType<typeof parseConnection>[];
 }
 
-/** `agent`, `serial:REGEX`, `tcp:HOST:PORT`, each with `@LIMIT`. */
+/** `agent`, `serial:REGEX`, `tcp:HOST:PORT`, a URL, `script:NAME`, each with `@LIMIT`. */
 function parseProbe(text: string): ProbeRequest {
   const [, body = text, limit] = /^(.*)@(\d[\d.]*[a-z]+)$/.exec(text) ?? [];
   const limitMs = limit === undefined ? {} : { limitMs: parseDuration(limit) };
@@ -28,7 +28,13 @@ function parseProbe(text: string): ProbeRequest {
   if (pattern !== undefined) return { kind: 'serial', pattern, ...limitMs };
   const [, host, port] = /^tcp:(.+):(\d+)$/.exec(body) ?? [];
   if (host !== undefined) return { kind: 'tcp', host, port: parseCount(port!, 1, 65_535), ...limitMs };
-  throw invalid(text, 'a probe such as agent, serial:login: or tcp:192.0.2.10:443, with @LIMIT if you like');
+  if (/^https?:\/\//.test(body)) return { kind: 'http', url: body, ...limitMs };
+  const [, program] = /^script:([A-Za-z0-9][A-Za-z0-9._-]*)$/.exec(body) ?? [];
+  if (program !== undefined) return { kind: 'script', program, ...limitMs };
+  throw invalid(
+    text,
+    'a probe such as agent, serial:login:, tcp:192.0.2.10:443, http://192.0.2.10/ or script:NAME, with @LIMIT if you like',
+  );
 }
 
 /** `NIC=bridge:NAME` or `NIC=tap:NAME`. */
@@ -48,7 +54,7 @@ export const CONNECT_OPTION = [
 
 export const PROBE_OPTION = [
   '--probe <probe>',
-  'agent, serial:REGEX or tcp:HOST:PORT, with @LIMIT if you like (agent@2m); repeatable',
+  'agent, serial:REGEX, tcp:HOST:PORT, http://HOST/… or script:NAME, with @LIMIT if you like (agent@2m); repeatable',
   listed('--probe', parseProbe),
 ] as const;
 

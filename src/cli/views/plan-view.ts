@@ -1,4 +1,4 @@
-import type { PlanCheck, PlanEstimate, PlanRun, PlanView, RunStep } from '../../api/index.ts';
+import type { HookOutcome, PlanCheck, PlanEstimate, PlanRun, PlanView, RunStep } from '../../api/index.ts';
 import { formatAge, formatDuration, formatTime } from '../format.ts';
 import type { Page, Tone } from '../page.ts';
 
@@ -49,6 +49,14 @@ function gateOf(gate: NonNullable<PlanView['document']['machines'][string]['gate
       return `serial ${gate.pattern}`;
     case 'tcp':
       return `tcp ${gate.host}:${gate.port}`;
+    case 'http':
+      return `http ${gate.url}`;
+    case 'guest':
+      return `guest ${gate.command}`;
+    case 'sql':
+      return `sql ${gate.system}`;
+    case 'script':
+      return `script ${gate.program}`;
   }
 }
 
@@ -147,7 +155,21 @@ export function printRun(page: Page, run: PlanRun): void {
       step.reason ?? '',
     ]),
   );
+  for (const { machine, hooks } of [{ machine: 'the run', hooks: run.hooks }, ...run.steps]) {
+    for (const hook of hooks ?? []) printHook(page, machine, hook);
+  }
   for (const { machine, state } of run.steps) {
     if (state === 'asking') page.line(`Say yes: warmsite plan approve ${runId} ${machine}`);
   }
+}
+
+function printHook(
+  page: Page,
+  machine: string,
+  { when, program, outcome, tookMs, output }: HookOutcome,
+): void {
+  const isFine = outcome === 'passed';
+  const said = isFine ? '' : `: ${(output ?? '').trim().split('\n')[0]!.slice(0, 200)}`;
+  const text = `${when} ${machine}: ${program} ${outcome}, ${formatDuration(tookMs)}${said}`;
+  page.line({ text, tone: isFine ? 'plain' : 'bad' });
 }

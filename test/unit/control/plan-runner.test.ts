@@ -61,6 +61,7 @@ async function resumed(
   const acts: PlanActs = {
     openTest: async () => void done.push('open'),
     closeTest: async () => void done.push('close'),
+    hooks: { run: async () => undefined },
     idOf: () => 'm',
     isSo: async () => undefined,
     begin: async () => begin('begin'),

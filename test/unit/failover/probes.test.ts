@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { appendFile, writeFile } from 'node:fs/promises';
+import { createServer as createWebServer } from 'node:http';
 import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -20,7 +21,13 @@ import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
 const NIC = { nicId: 'lan', model: 'virtio-net-pci', mac: '52:54:00:00:00:01', network: 'office' } as const;
 
 /** A machine that is nothing but its events, its agent's socket and its serial log. */
-async function fakeProbed(t: CleanUp, o: { agentPath?: string; clock?: Probed['clock'] } = {}) {
+async function fakeProbed(
+  t: CleanUp,
+  o: Partial<Pick<Probed, 'clock' | 'programs'>> & {
+    agentPath?: string;
+    inGuest?: Probed['machine']['runInGuest'];
+  } = {},
+) {
   const runDirectory = await temporaryDirectory(t);
   const serialPath = join(runDirectory, 'serial.log');
   await writeFile(serialPath, '');
@@ -31,6 +38,7 @@ async function fakeProbed(t: CleanUp, o: { agentPath?: string; clock?: Probed['c
     sockets: { qmpPath: '', ...(o.agentPath === undefined ? {} : { agentPath: o.agentPath }) },
     gone: gone.promise,
     state: async () => state,
+    runInGuest: o.inGuest ?? (async () => ({ outcome: 'not-begun' as const, reason: 'a test' })),
     onEvent: (listener: (event: MachineEvent) => void) => {
       listeners.add(listener);
       return () => listeners.delete(listener);
@@ -38,7 +46,8 @@ async function fakeProbed(t: CleanUp, o: { agentPath?: string; clock?: Probed['c
   };
   const clock = o.clock ?? systemClock;
   const probed: Probed = {
-    ...{ machine, runDirectory, clock, runningSinceMs: clock.monotonicMs() },
+    ...{ machine, runDirectory, clock, runningSinceMs: clock.monotonicMs(), environment: {} },
+    programs: o.programs ?? { run: async () => ({ outcome: 'ended', exitCode: 0, output: '' }) },
     agentPort: new AgentPort(machine),
     network: { kind: 'unplugged', reason: 'a test' },
   };
@@ -153,6 +162,82 @@ test('the connecting process tells by its exit code whether somebody accepts', a
   assert.match(refused.stderr, /ECONNREFUSED/);
 });
 
+test('F5 a web server is asked until status and body are as wished, and what it said last is told', async (t) => {
+  let asked = 0;
+  const server = createWebServer((request, response) => {
+    asked += 1;
+    response.statusCode = request.url === '/late' && asked < 3 ? 503 : 200;
+    response.end(`first\n${request.headers.host} has ${asked} orders\n`);
+  });
+  t.after(() => new Promise<void>((resolve) => server.close(() => resolve())));
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const { port } = server.address() as { port: number };
+  const { probed } = await fakeProbed(t);
+  const connected = { ...probed, network: { kind: 'connected', unplugged: [] } } as const;
+  const limitMs = 10_000;
+  const url = `http://127.0.0.1:${port}`;
+  const [late] = await runProbes(connected, [
+    {
+      kind: 'http',
+      url: `${url}/late`,
+      name: 'shop.example',
+      pattern: '^shop.example has \\d+ orders$',
+      limitMs,
+    },
+  ]);
+  assert.equal(late!.passed, true, late!.reason);
+  assert.equal(asked, 3);
+  const never: Probe[] = [
+    { kind: 'http', url, status: 204, limitMs: 1_500 },
+    { kind: 'http', url, pattern: '^nothing', limitMs: 1_500 },
+  ];
+  const [status, body] = await runProbes(connected, never);
+  assert.match(status!.reason!, /it answers with status 200/);
+  assert.match(body!.reason!, /does not match: first/);
+  // A pattern that takes for ever takes its time, and no more.
+  const greedy = { kind: 'http', url, pattern: '^([a-z ]+)+#', limitMs: 1_000 } as const;
+  const [slow] = await runProbes(connected, [greedy]);
+  assert.equal(slow!.passed, false);
+});
+
+test('F5 a database is asked by its own client in the guest, and a program of the site until it agrees', async (t) => {
+  const said: string[][] = [];
+  const { probed, port } = await fakeProbed(t, {
+    inGuest: async ({ command, arguments: args }) => {
+      said.push([command, ...args]);
+      const output = said.length < 2 ? 'the database system is starting up' : '17\n';
+      return { outcome: 'ended', exitCode: said.length < 2 ? 2 : 0, output };
+    },
+    programs: {
+      run: async (name, { environment, namespace }) => {
+        programs.push(`${name} ${environment.WARMSITE_NETWORK} ${namespace}`);
+        return { outcome: 'ended', exitCode: programs.length < 2 ? 1 : 0, output: 'not yet' };
+      },
+    },
+  });
+  const programs: string[] = [];
+  port(true);
+  const query = { kind: 'sql', query: 'select count(*) from orders', pattern: '^[1-9]' } as const;
+  const results = await runProbes(probed, [
+    { ...query, system: 'postgresql', database: 'shop' },
+    { kind: 'script', program: 'shop-agrees' },
+  ]);
+  assert.deepEqual(
+    results.map(({ passed }) => passed),
+    [true, true],
+  );
+  assert.deepEqual(programs, ['shop-agrees unplugged undefined', 'shop-agrees unplugged undefined']);
+  const asWhom = ['runuser', '-u', 'postgres', '--'];
+  const client = ['psql', '-X', '-A', '-t', '-q', '-v', 'ON_ERROR_STOP=1', '-d', 'shop', '-c', query.query];
+  assert.deepEqual(said, [
+    [...asWhom, ...client],
+    [...asWhom, ...client],
+  ]);
+  const empty = { ...query, system: 'sqlite', pattern: '^99$', limitMs: 400 } as const;
+  const [wrong] = await runProbes({ ...probed, runningSinceMs: systemClock.monotonicMs() }, [empty]);
+  assert.match(wrong!.reason!, /no success within 400 ms; the last time it says: 17/);
+});
+
 test('probes that cannot be asked are refused before anything starts', () => {
   const wrong: Probe[] = [
     { kind: 'serial', pattern: '(' },
@@ -161,6 +246,11 @@ test('probes that cannot be asked are refused before anything starts', () => {
     { kind: 'tcp', host: '10.0.0.1', port: 80, from: '10.0.0.2; reboot' },
     { kind: 'tcp', host: '10.0.0.1', port: 80, from: '10.0.0.2/33' },
     { kind: 'agent', limitMs: Number.NaN },
+    { kind: 'http', url: 'http://example.org/' },
+    { kind: 'http', url: 'file:///etc/passwd' },
+    { kind: 'http', url: 'http://10.0.0.1/', pattern: '(' },
+    { kind: 'http', url: 'http://10.0.0.1/', name: 'a\r\nb' },
+    { kind: 'sql', system: 'postgresql', query: 'select 1', pattern: '(' },
   ];
   for (const probe of wrong) {
     assert.throws(

@@ -103,20 +103,28 @@ describe('a recovery plan', () => {
 
     const lan = { nicId: 'lan', network: 'office' };
     const known = { nics: [lan], hasAgent: false, isReady: true };
-    const at = findingsAt(SHOP, 'berlin', (name) =>
-      name === 'db' ? undefined : name === 'web' ? { ...known, isReady: false } : known,
+    const named = { ...SHOP, hooks: { after: [{ program: 'dns' }] } };
+    const at = findingsAt(
+      named,
+      'berlin',
+      (name) => (name === 'db' ? undefined : name === 'web' ? { ...known, isReady: false } : known),
+      (program) => `there is no program ${program}`,
     );
     const messages = at.map(({ severity, message }) => `${severity} ${message}`).sort();
     assert.deepEqual(messages, [
+      'error there is no program dns',
       'error this site has no machine db',
       'error web has no point here that could be brought up',
       'warning app has no gates and no guest agent: it counts as up at once',
       'warning cache has no gates and no guest agent: it counts as up at once',
     ]);
     assert.equal(
-      findingsAt(SHOP, 'hamburg', () => known).filter(({ message }) =>
-        /nothing says what is connected/.test(message),
-      ).length,
+      findingsAt(
+        SHOP,
+        'hamburg',
+        () => known,
+        () => undefined,
+      ).filter(({ message }) => /nothing says what is connected/.test(message)).length,
       4,
     );
   });
