@@ -2,7 +2,7 @@ import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildLabGuest, copyLabGuest } from '../lab/index.ts';
 import { runCommand } from '../src/lib/processes.ts';
-import { systemRandom } from '../src/lib/random.ts';
+import { systemRandom, uuidOf } from '../src/lib/random.ts';
 
 export interface DemoMachine {
   /** What `vm add --from` reads. */
@@ -30,7 +30,7 @@ export async function describeLabMachine(
   const description = {
     configuration: {
       name,
-      uuid: uuid(),
+      uuid: uuidOf(systemRandom),
       architecture: 'x86_64',
       chipset: 'q35',
       firmware: 'bios',
@@ -55,12 +55,4 @@ export async function describeLabMachine(
 async function virtualSize(path: string): Promise<number> {
   const { stdout } = await runCommand('qemu-img', ['info', '-f', 'qcow2', '--output=json', path]);
   return (JSON.parse(stdout) as { 'virtual-size': number })['virtual-size'];
-}
-
-/** A random UUID (RFC 9562, version 4). */
-function uuid(): string {
-  const bytes = systemRandom.bytes(16);
-  bytes[6] = (bytes[6]! & 0x0f) | 0x40;
-  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
-  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
 }

@@ -45,6 +45,7 @@ tcc                               |tcc                |compiles the small C prog
 sqlite3                           |sqlite3            |the database inside the lab guest
 strace                            |strace             |makes system calls fail in crash tests
 ip                                |iproute2           |isolated networks for test failover
+tcpdump                           |tcpdump            |what machines say on a bridge, for the tests
 openssl                           |openssl            |a second opinion on certificates
 git                               |git                |names the commit in reports
 chromium-headless-shell           |chromium-headless-shell |prints reports of failovers as PDF

@@ -146,6 +146,47 @@ export const FailoverRulesRequest = Type.Object(
 );
 export type FailoverRulesRequest = Type.Static<typeof FailoverRulesRequest>;
 
+const IPV4 =
+  '((25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])\\.){3}(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])';
+const Ipv4 = Type.String({ pattern: `^${IPV4}$` });
+
+/** What a NIC is to have in the guest. */
+const NicAddresses = Type.Object(
+  {
+    /** With prefix length; the first one is the one that gates ask. */
+    addresses: Type.Array(Type.String({ pattern: `^${IPV4}/([1-9]|[12][0-9]|3[0-2])$` }), {
+      minItems: 1,
+      maxItems: 8,
+    }),
+    gateway: Type.Optional(Ipv4),
+    dns: Type.Optional(Type.Array(Ipv4, { minItems: 1, maxItems: 3 })),
+  },
+  { additionalProperties: false },
+);
+const Policy = Type.Optional(Type.Union([Type.Literal('keep'), Type.Literal('new')]));
+const Resources = {
+  memoryBytes: Type.Optional(Type.Integer({ minimum: 16 * 1024 * 1024, maximum: 2 ** 46 })),
+  cpus: Type.Optional(Type.Integer({ minimum: 1, maximum: 1024 })),
+};
+
+/** How a machine that comes up differs from the one that its point describes; what is not said stays as it is. */
+const changes = {
+  /** By NIC id: set through the guest agent before the guest is asked its probes. */
+  addresses: Type.Optional(Type.Record(Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,23}$' }), NicAddresses)),
+  /** A program of the guest that sets them, in the place of `ip`: it gets interface, addresses, gateway and resolvers. */
+  addressTool: Type.Optional(Type.String({ minLength: 1, maxLength: 4096 })),
+  ...Resources,
+  mac: Policy,
+  uuid: Policy,
+};
+export const MachineChanges = Type.Object(changes, { additionalProperties: false });
+export type MachineChanges = Type.Static<typeof MachineChanges>;
+/** The same at one site of a plan. */
+export const ChangesAtSite = Type.Object(
+  { ...changes, inTest: Type.Optional(Type.Object(Resources, { additionalProperties: false })) },
+  { additionalProperties: false },
+);
+
 export const TestFailoverRequest = Type.Object(
   {
     limits: Type.Optional(TestLimits),
@@ -157,6 +198,7 @@ export const TestFailoverRequest = Type.Object(
     /** Leave the machine running after its probes, until `failover cleanup`. */
     keep: Type.Optional(Type.Boolean()),
     probes: Type.Optional(Probes),
+    changes: Type.Optional(MachineChanges),
   },
   { additionalProperties: false },
 );
@@ -211,6 +253,7 @@ export const FailoverRequest = Type.Object(
     askWitness: Type.Optional(Type.Literal(true)),
     probes: Type.Optional(Probes),
     networks: Type.Optional(Networks),
+    changes: Type.Optional(MachineChanges),
   },
   { additionalProperties: false },
 );
@@ -248,6 +291,7 @@ export const TakeRequest = Type.Object(
     name: Type.Optional(BranchName),
     probes: Type.Optional(Probes),
     networks: Type.Optional(Networks),
+    changes: Type.Optional(MachineChanges),
   },
   { additionalProperties: false },
 );

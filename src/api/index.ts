@@ -45,6 +45,7 @@ export type {
   FailoverRules,
   FailoverRulesRequest,
   ForwardRequest,
+  MachineChanges,
   NicConnection,
   PrepareRequest,
   ProbeRequest,

@@ -1,6 +1,6 @@
 import Type from 'typebox';
 import { ConsistencyName, Count, Id, WallTime } from './common.ts';
-import { Networks, NicConnection, Probes, ProgramName } from './failovers.ts';
+import { ChangesAtSite, Networks, NicConnection, Probes, ProgramName } from './failovers.ts';
 import { JobView } from './site.ts';
 
 /** What people call a plan; it names a file of theirs. */
@@ -56,6 +56,8 @@ const PlannedMachine = Type.Object(
     gates: Type.Optional(Probes),
     /** What its NICs are connected to, by NIC id, in the place of what the networks of the plan say. */
     networks: Type.Optional(Networks),
+    /** What is different about it, by name of the site where it comes up. */
+    at: Type.Optional(Type.Record(Type.String({ minLength: 1, maxLength: 64 }), ChangesAtSite)),
     /** Only points of at least this consistency. */
     atLeast: Type.Optional(ConsistencyName),
     /** What is run before it is begun, and when it has passed its gates. */

@@ -5,6 +5,7 @@ import type {
   FailoverRulesRequest,
   ForwardRequest,
   JobView,
+  MachineChanges,
   PrepareRequest,
   ProbeRequest,
   RestartRequest,
@@ -82,9 +83,10 @@ export class FailoverActs {
     together?: string,
   ): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { keep, name, probes, limits, lifetimeMs } = request;
+    const { keep, name, probes, limits, lifetimeMs, changes } = request;
     const args = {
       ...(limits ? { limits } : {}),
+      ...(changes ? { changes } : {}),
       ...(lifetimeMs === undefined ? {} : { lifetimeMs }),
       ...(name ? { name } : {}),
       ...(await this.#pointOf(replica, request.point)),
@@ -103,7 +105,7 @@ export class FailoverActs {
 
   async start(actor: string, reference: string, request: FailoverRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { atLeast, worth, name, probes, networks, askWitness } = request;
+    const { atLeast, worth, name, probes, networks, changes, askWitness } = request;
     if (askWitness) this.#o.votes.need(replica.record.machineId);
     else checkConfirmed(request);
     const args = {
@@ -113,6 +115,7 @@ export class FailoverActs {
       ...(worth ? { worth } : {}),
       ...(probes ? { probes } : {}),
       ...(networks ? { networks } : {}),
+      ...(changes ? { changes } : {}),
       ...(askWitness ? { askWitness } : { confirmOtherSideDown: true }),
     };
     return this.#start('failover.start', actor, replica, args);
@@ -213,6 +216,7 @@ export class FailoverActs {
         return this.#o.failovers.test(replica, choiceOf(args), {
           ...probesOf(args),
           ...nameOf(args),
+          ...changesOf(args),
           ...(args.limits ? { limits: args.limits as NonNullable<TestFailoverRequest['limits']> } : {}),
           ...(typeof args.lifetimeMs === 'number' ? { lifetimeMs: args.lifetimeMs } : {}),
           ...(typeof args.together === 'string' ? { together: args.together } : {}),
@@ -240,6 +244,7 @@ export class FailoverActs {
           ...probesOf(args),
           ...networksOf(args),
           ...nameOf(args),
+          ...changesOf(args),
           // The request's schema admits nothing but true; the failover looks again.
           ...(args.askWitness ? { voting } : { confirmedOtherSideDown: args.confirmOtherSideDown as true }),
           signal,
@@ -361,6 +366,10 @@ export function nameOf({ name }: JobArgs): { name?: string } {
 
 export function probesOf(args: JobArgs): { probes?: readonly ProbeRequest[] } {
   return args.probes === undefined ? {} : { probes: args.probes as ProbeRequest[] };
+}
+
+export function changesOf({ changes }: JobArgs): { changes?: MachineChanges } {
+  return changes === undefined ? {} : { changes: changes as MachineChanges };
 }
 
 export function networksOf(args: JobArgs): { networks?: NonNullable<FailoverRequest['networks']> } {

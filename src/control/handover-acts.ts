@@ -18,7 +18,7 @@ import {
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
-import { type FailoverActs, nameOf, networksOf, probesOf } from './failover-acts.ts';
+import { changesOf, type FailoverActs, nameOf, networksOf, probesOf } from './failover-acts.ts';
 import { checkNotOutdated, type Inventory } from './inventory.ts';
 import type { JobContext, JobHandler, Jobs } from './jobs.ts';
 import type { Machines } from './machines.ts';
@@ -240,7 +240,13 @@ export class HandoverActs {
           await this.#offered(replica, args.waitMs, signal);
         }
         progress({ step: 'taking over' });
-        const options = { ...nameOf(args), ...probesOf(args), ...networksOf(args), signal };
+        const options = {
+          ...nameOf(args),
+          ...probesOf(args),
+          ...networksOf(args),
+          ...changesOf(args),
+          signal,
+        };
         return this.#o.failovers.take(replica, options);
       }),
   };

@@ -18,10 +18,13 @@ import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { newId, type Random } from '../lib/random.ts';
 import {
+  changesAt,
   differenceOf,
   estimateOf,
   findingsAt,
   findingsOf,
+  gateAnywhere,
+  gatesAt,
   type KnownMachine,
   machinesOf,
   needsOf,
@@ -208,7 +211,8 @@ export class RecoveryPlans {
       // What is up already is where it is.
       if (!found?.replica || pointId === undefined || (await this.#isUp(found))) continue;
       const networks = this.#networks(document, machine);
-      members.push({ replica: found.replica, pointId, networks });
+      const hasNewMacs = changesAt(document, machine, this.#o.siteName, false)?.mac === 'new';
+      members.push({ replica: found.replica, pointId, networks, hasNewMacs });
     }
     await this.#o.failovers.checkTogether(members);
   }
@@ -264,7 +268,7 @@ export class RecoveryPlans {
       const { atLeast, graceMs } = run.document.machines[machine]!;
       switch (mode) {
         case 'test':
-          return failovers.test(actor, machineId, this.#gates(run, machine), run.runId);
+          return failovers.test(actor, machineId, this.#asked(run, machine), run.runId);
         case 'unplanned':
           return failovers.start(actor, machineId, {
             ...this.#how(run, machine),
@@ -294,15 +298,18 @@ export class RecoveryPlans {
       return mode === 'test' ? undefined : found && this.#isUp(found);
     },
     objection: async (run, machine, branchId, signal) => {
-      const { gates } = run.document.machines[machine]!;
-      const results = await this.#o.failovers.probeAgain(machine, branchId, gates, signal);
+      const { probes } = this.#gates(run, machine);
+      const results = await this.#o.failovers.probeAgain(machine, branchId, probes, signal);
       if (!results) return 'it runs, and this site is not connected to it';
       const failed = results.filter(({ passed }) => !passed);
       if (failed.length === 0) return undefined;
       return `it runs, and does not answer: ${failed.map(({ reason }) => reason).join('; ')}`;
     },
     restart: (run, machine, branchId): JobView =>
-      this.#o.failovers.restart(actorOf(run), machine, branchId, this.#how(run, machine)),
+      this.#o.failovers.restart(actorOf(run), machine, branchId, {
+        ...this.#gates(run, machine),
+        ...this.#connected(run, machine),
+      }),
   };
 
   /** A machine that was brought up here before and has passed its probes, or is at home here and runs. */
@@ -318,13 +325,27 @@ export class RecoveryPlans {
     return { branchId: up.branchId, ...(up.sequence === undefined ? {} : { sequence: up.sequence }) };
   }
 
+  /** Throws PLAN_INVALID where a gate asks an address that the plan does not give the machine here. */
   #gates({ document }: PlanRun, machine: string) {
-    const { gates } = document.machines[machine]!;
-    return gates ? { probes: gates } : {};
+    const { gates, unknownNics } = gatesAt(document, machine, this.#o.siteName);
+    const [nicId] = unknownNics;
+    if (nicId === undefined) return gates ? { probes: gates } : {};
+    const said = `a gate of ${machine} asks {${nicId}}, which has no address at ${this.#o.siteName} by the plan`;
+    throw controlFailure('PLAN_INVALID', said);
   }
 
+  #asked(run: PlanRun, machine: string) {
+    const changes = changesAt(run.document, machine, this.#o.siteName, run.request.mode === 'test');
+    return { ...this.#gates(run, machine), ...(changes ? { changes } : {}) };
+  }
+
+  #connected(run: PlanRun, machine: string) {
+    return { networks: { ...this.#networks(run.document, machine) } };
+  }
+
+  /** For what begins with a point; a branch that is booted again has its changes. */
   #how(run: PlanRun, machine: string) {
-    return { ...this.#gates(run, machine), networks: { ...this.#networks(run.document, machine) } };
+    return { ...this.#asked(run, machine), ...this.#connected(run, machine) };
   }
 
   #networks(document: PlanDocument, machine: string) {
@@ -362,7 +383,7 @@ function flawsOf(document: PlanDocument): PlanFinding[] {
   const findings = findingsOf(document);
   for (const [machine, { gates = [] }] of machinesOf(document)) {
     try {
-      checkProbes(gates);
+      checkProbes(gates.map(gateAnywhere));
     } catch (error) {
       if (!isFailure(error, 'FAILOVER_PROBE_INVALID')) throw error;
       findings.push({ severity: 'error', machine, message: `a gate of ${machine}: ${error.message}` });

@@ -11,8 +11,8 @@ import { controlFailure } from './errors.ts';
 import { Stored } from './stored.ts';
 
 const Plans = Type.Object({ plans: Type.Array(PlanView) });
-const PLANS = recordKind('plans', 1, Plans);
-const PLAN_RUN = recordKind('plan-run', 1, PlanRun);
+const PLANS = recordKind('plans', 2, Plans);
+const PLAN_RUN = recordKind('plan-run', 2, PlanRun);
 
 /** More runs are not kept: the oldest that has ended goes. */
 const RUNS_MAX = 200;

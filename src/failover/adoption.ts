@@ -7,6 +7,7 @@ import {
   rightState,
   tenureOfReplica,
 } from '../replica/index.ts';
+import { type BranchChanges, changed, loadChanges } from './branch-changes.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import { loadNetworks } from './branch-networks.ts';
 import { type BranchTools, recoverBranch } from './branch-recovery.ts';
@@ -65,8 +66,9 @@ export async function adoptBranch<T>(
   // Of several points that were to be tried, another one may have had more NICs.
   const networks = home.networks ?? namedAmong(await loadNetworks(tools, replica, branchId), configuration);
   let { claim } = tenureOfReplica(replica.record, tools.siteId);
+  const changes = await loadChanges(tools, replica, branchId);
   const about = () =>
-    adopted(replica, branch, { networks, claim, runDirectory: runDirectoryOf(tools, branchId) });
+    adopted(replica, branch, { networks, claim, changes, runDirectory: runDirectoryOf(tools, branchId) });
   home.check(about());
   // Looked at again beside no other change, and by that claim: a higher one may have been heard of, or may be at any moment.
   await replica.update((record) => {
@@ -98,14 +100,17 @@ function notAtWork({ record: { machineName } }: Replica, branchId: string) {
 function adopted(
   replica: Replica,
   branch: BranchRecord,
-  how: Pick<AdoptedBranch, 'networks' | 'claim' | 'runDirectory'>,
+  {
+    changes,
+    ...how
+  }: Pick<AdoptedBranch, 'networks' | 'claim' | 'runDirectory'> & { changes: BranchChanges },
 ): AdoptedBranch {
   const { branchId, pointId } = branch;
   const { statement } = replica.point(pointId);
   const { machineId } = replica.record;
   const configuration = checkMachineConfiguration(statement.configuration);
   return {
-    ...{ ...how, machineId, branchId, pointId, configuration },
+    ...{ ...how, machineId, branchId, pointId, configuration: changed(configuration, changes) },
     ...(configuration.tpm ? { tpmDirectory: branchTpmDirectory(replica, branchId) } : {}),
     disks: statement.disks.map(({ diskId, sizeBytes }) => {
       return { diskId, sizeBytes, chain: branchChain(replica, branch, diskId) };

@@ -6,17 +6,20 @@ import {
   type RunningMachine,
 } from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
+import { isFailure } from '../lib/errors.ts';
 import type { Assertion } from '../recovery-point/index.ts';
 import { type BranchRecord, branchChain, type Replica } from '../replica/index.ts';
 import { AgentPort } from './agent-port.ts';
 import { type AssertionReport, runAssertions } from './assertions.ts';
+import { type BranchChanges, changed, loadChanges } from './branch-changes.ts';
 import { storeNetworks } from './branch-networks.ts';
 import { storeState } from './branch-state.ts';
 import { branchTpm } from './branch-tpm.ts';
 import { proveScreen, type Screen, takePicture } from './console.ts';
 import { type BranchNetwork, branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
 import { defaultProbes, type Probe, type ProbeResult } from './probe.ts';
-import { runProbes } from './probing.ts';
+import { type Probed, runProbes } from './probing.ts';
+import { type Readdressed, type ReaddressReport, whileReaddressed } from './readdressing.ts';
 import type { Stopwatch } from './report.ts';
 import type { SharedTest } from './shared-tests.ts';
 import { limited, loadLimits, type TestLimits } from './test-limits.ts';
@@ -47,6 +50,8 @@ export interface BootRequest {
 export interface Boot {
   readonly network: NetworkReport;
   readonly probes: readonly ProbeResult[];
+  /** Where NICs were to have other addresses in the guest. */
+  readonly addresses?: ReaddressReport;
   /** What became of the claims of the point; nothing where it makes none, or where the guest did not come up. */
   readonly assertions: readonly AssertionReport[];
   readonly screen: { readonly picture: Screen['picture']; readonly nonce: NonceVerdict | 'not-asked' };
@@ -67,7 +72,9 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
   const { branchId, pointId } = branch;
   const { statement } = replica.point(pointId);
   const limits = await loadLimits(tools, replica, branchId);
-  const configuration = limited(checkMachineConfiguration(statement.configuration), limits);
+  const changes = await loadChanges(tools, replica, branchId);
+  const asItWas = checkMachineConfiguration(statement.configuration);
+  const configuration = limited(changed(asItWas, changes), limits);
   await storeState(tools, replica, branchId, { phase: 'network', keep, hasRun });
   if (request.network !== 'isolated') await storeNetworks(tools, replica, branchId, request.network);
   const network = await watch.time('network', () => makeNetwork(request, configuration.nics));
@@ -94,16 +101,18 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
     await hold(tools, branchId, machine, limits);
     await machine.resume();
     const runningSinceMs = tools.clock.monotonicMs();
-    const probes = await watch.time('probes', () =>
-      runProbes(
-        {
-          ...{ machine, agentPort, runDirectory, network: network.report, clock: tools.clock },
-          ...{ runningSinceMs, programs: tools.programs, environment: toldOf(replica, branch) },
-        },
-        request.probes ?? defaultProbes(configuration),
-        signal,
-      ),
+    const isConnected = network.report.kind === 'connected';
+    if (isConnected) await announce(tools, machine);
+    const about = {
+      ...{ machine, agentPort, runDirectory, network: network.report, clock: tools.clock },
+      ...{ runningSinceMs, programs: tools.programs, environment: toldOf(replica, branch, changes) },
+    };
+    const asked = request.probes ?? defaultProbes(configuration);
+    const { probes, addresses } = await watch.time('probes', () =>
+      probeReaddressed(about, asked, { nics: configuration.nics, changes }, signal),
     );
+    // The guest is up, and may have addresses that it had not when it began.
+    if (isConnected) await announce(tools, machine);
     const screen = await watch.time('picture', () =>
       look(tools, machine, { ...request, runDirectory, withAgent: agentPort.isOpen }),
     );
@@ -116,16 +125,58 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
     const assertions = claims.length === 0 ? [] : await watch.time('assertions', ask);
     const passed = probes.filter((probe) => probe.passed).map(({ durationMs }) => durationMs);
     const lastPassedMs = passed.length > 0 ? runningSinceMs + Math.max(...passed) : undefined;
-    return { network: network.report, probes, screen, assertions, lastPassedMs };
+    return {
+      network: network.report,
+      probes,
+      screen,
+      assertions,
+      lastPassedMs,
+      ...(addresses ? { addresses } : {}),
+    };
   } finally {
     agentPort.close();
   }
 }
 
+/** Others find a machine without it too, when it next says something: that it cannot be done keeps none from coming up. */
+async function announce({ log }: FailoverTools, machine: RunningMachine): Promise<void> {
+  try {
+    await machine.announce();
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+    log.warn('branch.not-announced', { reason: error.message });
+  }
+}
+
 /** What programs of the site are told of the machine of a branch. */
-export function toldOf({ record }: Replica, { branchId }: BranchRecord): Readonly<Record<string, string>> {
+export function toldOf(
+  { record }: Replica,
+  { branchId }: BranchRecord,
+  { addresses = {} }: BranchChanges,
+): Readonly<Record<string, string>> {
   const { machineId, machineName } = record;
-  return { WARMSITE_MACHINE: machineName, WARMSITE_MACHINE_ID: machineId, WARMSITE_BRANCH: branchId };
+  return {
+    ...{ WARMSITE_MACHINE: machineName, WARMSITE_MACHINE_ID: machineId, WARMSITE_BRANCH: branchId },
+    WARMSITE_ADDRESSES: Object.entries(addresses)
+      .flatMap(([nicId, nic]) => nic.addresses.map((address) => `${nicId}=${address}`))
+      .join(' '),
+  };
+}
+
+/** Asks the probes of a guest when its NICs have the addresses that they are to have here. */
+export async function probeReaddressed(
+  probed: Probed,
+  probes: readonly Probe[],
+  o: Pick<Readdressed, 'nics' | 'changes' | 'isAtWork'>,
+  signal?: AbortSignal,
+): Promise<{ readonly probes: readonly ProbeResult[]; readonly addresses?: ReaddressReport }> {
+  const ask = () => runProbes(probed, probes, signal);
+  if (o.changes.addresses === undefined) return { probes: await ask() };
+  const { asked, report } = await whileReaddressed({ ...probed, ...o }, ask, signal);
+  const reason = 'its addresses could not be set';
+  const durationMs = probed.clock.monotonicMs() - probed.runningSinceMs;
+  const unasked = () => probes.map((probe) => ({ probe, passed: false, durationMs, reason }));
+  return { probes: asked ?? unasked(), addresses: report };
 }
 
 /** Puts a machine that stands still under its limits, before its guest can take more. */

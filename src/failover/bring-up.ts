@@ -1,8 +1,10 @@
+import { checkMachineConfiguration } from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { newId } from '../lib/random.ts';
 import { type BranchRecord, createBranch, type Replica, removeBranch } from '../replica/index.ts';
+import { type BranchChanges, changesOf, storeChanges, type WantedChanges } from './branch-changes.ts';
 import { type Boot, bootBranch } from './branch-machine.ts';
 import { storeState } from './branch-state.ts';
 import type { Candidate } from './candidates.ts';
@@ -25,6 +27,10 @@ export interface AttemptRequest {
   readonly keep: boolean;
   /** What people call the branch, if it is a new one. */
   readonly name?: string | undefined;
+  /** How the machine of a new branch differs from the one that the point describes. */
+  readonly changes?: WantedChanges | undefined;
+  /** The same, decided before: of a branch that goes forward. */
+  readonly formerChanges?: BranchChanges | undefined;
   /** What a new branch may take of this host. */
   readonly limits?: TestLimits | undefined;
   /** A new branch lies on the point itself, whatever has been prepared of it. */
@@ -70,6 +76,8 @@ export class BringUp {
         try {
           const made = await createBranch(files, replica, about);
           if (limits) await storeLimits(this.#tools, replica, branchId, limits);
+          const changes = this.#changesOf(request);
+          if (changes) await storeChanges(this.#tools, replica, branchId, changes);
           await storeState(this.#tools, replica, branchId, { phase: 'created', keep });
           return made;
         } catch (error) {
@@ -79,6 +87,14 @@ export class BringUp {
       });
       return this.onBranch(request, branch, watch);
     });
+  }
+
+  #changesOf({ replica, candidate, changes, formerChanges }: AttemptRequest): BranchChanges | undefined {
+    const { configuration } = replica.point(candidate.pointId).statement;
+    const decided = changes
+      ? changesOf(changes, checkMachineConfiguration(configuration), this.#tools.random)
+      : formerChanges;
+    return decided && Object.keys(decided).length > 0 ? decided : undefined;
   }
 
   /** Boots a branch and judges it; what happens to it then depends on the verdict and on what it is for. */
@@ -91,7 +107,7 @@ export class BringUp {
       boot = await this.#boot(request, branch, watch);
       const { picture, nonce } = boot.screen;
       judged = verdictOf({
-        probes: boot.probes,
+        ...{ probes: boot.probes, notReaddressed: boot.addresses?.failure },
         ...(nonce === 'not-asked' ? {} : { screen: { picture, nonce } }),
       });
     } catch (error) {
@@ -120,6 +136,7 @@ export class BringUp {
       ...{ reasons: judged.reasons, probes: boot?.probes ?? [], nonce: boot?.screen.nonce ?? 'not-asked' },
       ...{ picturePath, steps: watch.steps, assertions: boot?.assertions ?? [] },
       ...(branch.base === undefined ? {} : { preparedBranchId: branch.base }),
+      ...(boot?.addresses ? { addresses: boot.addresses } : {}),
       network: boot?.network ?? { kind: 'unplugged', reason: 'the machine was not started' },
     };
     return { report, rtoMs, runs: runsOn };

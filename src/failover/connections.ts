@@ -15,6 +15,8 @@ export interface ConnectedMachine {
   readonly replica: Replica;
   readonly pointId: string;
   readonly networks: Readonly<Record<string, NicMapping>>;
+  /** Its NICs will have addresses that nobody has. */
+  readonly hasNewMacs?: boolean;
 }
 
 /** Who may have an address already. */
@@ -40,6 +42,7 @@ export async function checkConnections(
   const { machineName } = o.replica.record;
   checkNicsNamed(networks, configurations);
   await checkPlugsThere(networks);
+  if (o.hasNewMacs) return [];
   for (const configuration of configurations) {
     checkAddressesApart([{ machineName, configuration, mappings: networks }]);
   }
@@ -64,11 +67,13 @@ export async function checkTogether(
     await checkConnections(here, { ...machine, configurations: [configurationAt(machine)] });
   }
   checkAddressesApart(
-    machines.map((machine) => ({
-      machineName: machine.replica.record.machineName,
-      mappings: machine.networks,
-      configuration: configurationAt(machine),
-    })),
+    machines
+      .filter(({ hasNewMacs }) => !hasNewMacs)
+      .map((machine) => ({
+        machineName: machine.replica.record.machineName,
+        mappings: machine.networks,
+        configuration: configurationAt(machine),
+      })),
   );
 }
 

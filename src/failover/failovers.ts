@@ -10,6 +10,7 @@ import {
   removeBranch,
 } from '../replica/index.ts';
 import { adoptBranch, type NewHome } from './adoption.ts';
+import { loadChanges } from './branch-changes.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import { type BranchTools, endAndRemove, recoverBranch } from './branch-recovery.ts';
 import { type BranchView, viewOf } from './branch-view.ts';
@@ -18,7 +19,6 @@ import { candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
 import { type ConnectedMachine, checkConnections, checkTogether, type NetworksHere } from './connections.ts';
 import { failoverFailure } from './errors.ts';
 import { LiveBranches, recordEnd } from './live-branches.ts';
-import type { NicMapping } from './network.ts';
 import { namedAmong } from './nic-checks.ts';
 import type {
   ForwardOptions,
@@ -95,7 +95,7 @@ export class Failovers {
   }
 
   async #test(replica: Replica, choice: PointChoice, options: TestOptions): Promise<FailoverReport> {
-    const { keep = false, name, probes, asCut = false, signal } = options;
+    const { keep = false, name, probes, changes, asCut = false, signal } = options;
     checkProbes(probes ?? []);
     checkBranchName(replica, name);
     const together = options.together === undefined ? undefined : this.#shared.need(options.together);
@@ -110,7 +110,16 @@ export class Failovers {
         if (passedOver.has(candidate.pointId)) continue;
         const attempt = await this.#bringUp.onNewBranch({
           ...{ replica, candidate, purpose: 'test', networks: {}, commandMs: run.startMs },
-          ...{ name: name && freeBranchName(replica, name), keep, limits, probes, asCut, together, signal },
+          ...{
+            name: name && freeBranchName(replica, name),
+            keep,
+            limits,
+            probes,
+            asCut,
+            together,
+            changes,
+            signal,
+          },
         });
         if (run.add(attempt)) break;
       }
@@ -176,7 +185,8 @@ export class Failovers {
     },
   ): Promise<FailoverReport> {
     const { kind, choice } = o;
-    const { name, networks = {}, probes, signal } = o.options;
+    const { name, networks = {}, probes, changes, signal } = o.options;
+    const hasNewMacs = changes?.mac === 'new';
     checkProbes(probes ?? []);
     checkBranchName(replica, name);
     const { machineId } = replica.record;
@@ -185,7 +195,12 @@ export class Failovers {
       if (kind === 'planned') await checkNotTaken(this.#tools, replica);
       const proofs = await pointProofs(this.#tools.files, replica);
       const chosen = candidatesOf(replica, choice, proofs);
-      const { passedOver, warnings } = await this.#checkAhead(replica, networks, chosen);
+      const { passedOver, warnings } = await this.#checkAhead({
+        replica,
+        networks,
+        points: chosen,
+        hasNewMacs,
+      });
       run.warn(warnings);
       await run.watch.time('fence', () => o.right(replica, this.#tools.siteId));
       this.#tools.log.info('failover.fenced', { machineId, kind, epoch: replica.record.epoch });
@@ -197,7 +212,7 @@ export class Failovers {
         const attempt = await this.#bringUp.onNewBranch({
           ...{ replica, purpose: 'failover', keep: true, commandMs: run.startMs },
           candidate: { ...candidate, reason },
-          ...{ name: name && freeBranchName(replica, name), networks, probes, signal },
+          ...{ name: name && freeBranchName(replica, name), networks, probes, changes, signal },
         });
         if (run.add(attempt)) break;
       }
@@ -221,7 +236,8 @@ export class Failovers {
     const { pointId } = branch;
     const purpose = purposeOf(branch);
     const run = new RunUnderWay(this.#tools);
-    run.warn((await this.#checkAhead(replica, networks, [{ pointId }])).warnings);
+    const hasNewMacs = (await loadChanges(this.#tools, replica, branch.branchId)).macs !== undefined;
+    run.warn((await this.#checkAhead({ replica, networks, points: [{ pointId }], hasNewMacs })).warnings);
     await this.#admitted(purpose, replica, async () => {
       const attempt = await this.#live.exclusively(branch.branchId, async () => {
         await checkEnded(this.#tools, replica, branch.branchId);
@@ -284,7 +300,16 @@ export class Failovers {
     const purpose = purposeOf(branch);
     const { pointId } = way.following.at(-1)!;
     const candidate = { pointId, reason: `follows point ${way.from.sequence} of branch ${branch.branchId}` };
-    const { warnings } = await this.#checkAhead(replica, networks, [candidate], branch.branchId);
+    const formerChanges = await loadChanges(this.#tools, replica, branch.branchId);
+    const hasNewMacs = formerChanges.macs !== undefined;
+    const except = branch.branchId;
+    const { warnings } = await this.#checkAhead({
+      replica,
+      networks,
+      points: [candidate],
+      except,
+      hasNewMacs,
+    });
     const limits = purpose === 'test' ? await loadLimits(this.#tools, replica, branch.branchId) : undefined;
     const run = new RunUnderWay(this.#tools);
     run.warn(warnings);
@@ -299,7 +324,7 @@ export class Failovers {
           try {
             const attempt = await this.#bringUp.onNewBranch({
               ...{ replica, candidate, purpose, keep: true, commandMs: run.startMs },
-              ...{ name, networks, probes, signal, limits },
+              ...{ name, networks, probes, signal, limits, formerChanges },
             });
             goes = run.add(attempt);
           } finally {
@@ -414,15 +439,15 @@ export class Failovers {
   }
 
   /** Of what may be tried, what would start, and with its NICs where they are to go; see `checkConnections`, `startable`. */
-  async #checkAhead(
-    replica: Replica,
-    networks: Readonly<Record<string, NicMapping>>,
-    points: readonly { readonly pointId: string }[],
-    except?: string,
-  ): Promise<StartCheck> {
+  async #checkAhead({
+    points,
+    ...asked
+  }: Omit<Parameters<typeof checkConnections>[1], 'configurations'> & {
+    readonly points: readonly { readonly pointId: string }[];
+  }): Promise<StartCheck> {
+    const { replica } = asked;
     const configurations = points.map(({ pointId }) => replica.point(pointId).statement.configuration);
-    const asked = { replica, networks, configurations, except };
-    const warnings = await checkConnections(this.#networksHere, asked);
+    const warnings = await checkConnections(this.#networksHere, { ...asked, configurations });
     const check = await startable(this.#tools.hypervisor, replica, points);
     return { ...check, warnings: [...warnings, ...check.warnings] };
   }

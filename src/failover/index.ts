@@ -29,6 +29,7 @@ export type { AdoptedBranch, NewHome } from './adoption.ts';
 export { applicationProofBytes, isApplicationProofOf, loadApplicationProof } from './application-proof.ts';
 export type { AssertionReport } from './assertions.ts';
 export { bootProofBytes, isBootProofOf, loadBootProof, provenPoints } from './boot-proof.ts';
+export type { WantedChanges } from './branch-changes.ts';
 export type { BranchView } from './branch-view.ts';
 export type { PointChoice } from './candidates.ts';
 export { consoleCommand, consoleScript, readNonce, readNonceOf } from './console-picture.ts';
@@ -50,8 +51,8 @@ export {
   type SignedBootProof,
 } from './records.ts';
 export type { AttemptReport, FailoverReport, PointSummary, StepReport } from './report.ts';
-export { checkStart, whyNotStarted } from './start-check.ts';
 export { SitePrograms } from './site-programs.ts';
+export { checkStart, whyNotStarted } from './start-check.ts';
 export type { TestRules } from './test-guard.ts';
 export type { TestLimits } from './test-limits.ts';
 export type { FailoverTools } from './tools.ts';

@@ -1,4 +1,5 @@
 import type { Claim } from '../recovery-point/index.ts';
+import type { WantedChanges } from './branch-changes.ts';
 import type { NicMapping } from './network.ts';
 import type { Probe } from './probe.ts';
 import type { TestLimits } from './test-limits.ts';
@@ -10,6 +11,8 @@ export interface TestOptions {
   readonly keep?: boolean;
   /** What people call the branch. */
   readonly name?: string;
+  /** How the machine differs from the one that the point describes. */
+  readonly changes?: WantedChanges;
   /** What it may take of this host. */
   readonly limits?: Omit<TestLimits, 'endsAtMs'>;
   /** After this time it is cleaned up by itself; the rule of the site if absent. */
@@ -35,6 +38,8 @@ export interface StartOptions {
   readonly probes?: readonly Probe[];
   /** Where NICs are connected here, by NIC id; the others stay unplugged. */
   readonly networks?: Readonly<Record<string, NicMapping>>;
+  /** How the machine differs from the one that the point describes. */
+  readonly changes?: WantedChanges;
   /** The word of a person that the machine no longer runs at the other site. */
   readonly confirmedOtherSideDown?: true;
   /** In its place: the votes of two of three sites, asked for when everything else has been looked at. */
@@ -47,7 +52,7 @@ export interface StartOptions {
 /** Of a machine whose right was offered: nobody has to give his word. */
 export type TakeOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'voting'>;
 
-export type RestartOptions = Omit<TakeOptions, 'name'>;
+export type RestartOptions = Omit<TakeOptions, 'name' | 'changes'>;
 
 export interface ForwardOptions extends RestartOptions, StopOptions {
   /** Up to which point; the very next one if absent. */

@@ -1,11 +1,11 @@
 import { checkMachineConfiguration } from '../hypervisor/index.ts';
 import { findBranch, type Replica } from '../replica/index.ts';
-import { runDirectoryOf, toldOf } from './branch-machine.ts';
+import { changed, loadChanges } from './branch-changes.ts';
+import { probeReaddressed, runDirectoryOf, toldOf } from './branch-machine.ts';
 import { loadNetworks } from './branch-networks.ts';
 import type { BranchTools } from './branch-recovery.ts';
 import { loadState, storeState } from './branch-state.ts';
 import { defaultProbes, type Probe, type ProbeResult } from './probe.ts';
-import { runProbes } from './probing.ts';
 
 /** Whoever connects to a machine that runs has not seen its agent's port being opened: it is asked all the same. */
 const MAY_BE_OPEN = { opened: Promise.resolve() };
@@ -27,7 +27,8 @@ export async function probeAgain(
   const running = live.get(branchId);
   if (!running) return undefined;
   const isConnected = Object.keys(await loadNetworks(tools, replica, branchId)).length > 0;
-  const results = await runProbes(
+  const changes = await loadChanges(tools, replica, branchId);
+  const { probes: results, addresses } = await probeReaddressed(
     {
       machine: running.machine,
       agentPort: MAY_BE_OPEN,
@@ -35,14 +36,15 @@ export async function probeAgain(
       network: isConnected
         ? { kind: 'connected', unplugged: [] }
         : { kind: 'unplugged', reason: 'no NIC was connected' },
-      ...{ clock: tools.clock, programs: tools.programs, environment: toldOf(replica, branch) },
+      ...{ clock: tools.clock, programs: tools.programs, environment: toldOf(replica, branch, changes) },
       runningSinceMs: tools.clock.monotonicMs(),
     },
     probes ?? defaultProbes(configuration),
+    { nics: changed(configuration, changes).nics, changes, isAtWork: true },
     signal,
   );
   const state = await loadState(tools, replica, branchId);
-  if (state && results.every(({ passed }) => passed))
-    await storeState(tools, replica, branchId, { phase: 'probed', keep: state.keep });
+  const isUp = addresses?.failure === undefined && results.every(({ passed }) => passed);
+  if (state && isUp) await storeState(tools, replica, branchId, { phase: 'probed', keep: state.keep });
   return results;
 }

@@ -2,6 +2,7 @@ import type { Clock } from '../lib/clock.ts';
 import type { AssertionReport } from './assertions.ts';
 import type { NetworkReport } from './network.ts';
 import type { ProbeResult } from './probe.ts';
+import type { ReaddressReport } from './readdressing.ts';
 import type { RollForward } from './roll-forward.ts';
 import type { NonceVerdict } from './verdict.ts';
 
@@ -51,6 +52,8 @@ export interface AttemptReport {
   /** Path of the console picture (PNG), as long as the branch or the proof is kept. */
   readonly picturePath: string | null;
   readonly network: NetworkReport;
+  /** Where NICs were to have other addresses in the guest: what its agent read back last. */
+  readonly addresses?: ReaddressReport;
   readonly steps: readonly StepReport[];
 }
 

@@ -17,12 +17,15 @@ export interface BootVerdict {
  */
 export function verdictOf(seen: {
   readonly probes: readonly ProbeResult[];
+  /** Why its NICs do not have the addresses that they were to have. */
+  readonly notReaddressed?: string | undefined;
   readonly screen?: { readonly picture: Picture | undefined; readonly nonce: NonceVerdict };
 }): BootVerdict {
   const reasons: string[] = [];
   for (const { probe, passed, reason } of seen.probes) {
     if (!passed) reasons.push(`probe ${probe.kind}: ${reason}`);
   }
+  if (seen.notReaddressed !== undefined) reasons.push(`addresses: ${seen.notReaddressed}`);
   if (seen.screen) reasons.push(...objectionsTo(seen.screen));
   if (reasons.length > 0) return { verdict: 'failed', reasons };
   if (seen.probes.length === 0) return { verdict: 'unproven', reasons: ['no probe was asked'] };

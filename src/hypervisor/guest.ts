@@ -7,7 +7,7 @@ import type { MachineSockets } from './hypervisor.ts';
 /** A guest as its own agent shows it. What it says is a stranger's word. */
 export type Guest = Pick<
   GuestAgent,
-  'ping' | 'exec' | 'readFile' | 'shutdown' | 'close' | typeof Symbol.asyncDispose
+  'ping' | 'exec' | 'readFile' | 'interfaces' | 'shutdown' | 'close' | typeof Symbol.asyncDispose
 >;
 
 /**

@@ -239,6 +239,11 @@ export interface RunningMachine extends AsyncDisposable {
    * out of time is ended, where the guest has `/bin/sh`. Waits while the guest is frozen by `whileFrozen`.
    */
   runInGuest(command: GuestCommand): Promise<GuestCommandReport>;
+  /**
+   * Tells the networks that its NICs are plugged into where they are now: frames with their addresses that nobody asked for (RARP), and, from a
+   * guest whose driver can, ARP for its own addresses. Some rounds, which go on for a second after the return.
+   */
+  announce(): Promise<void>;
   /** Writes a picture of the console (PPM) to a file. */
   consolePicture(path: string): Promise<void>;
   /**

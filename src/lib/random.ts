@@ -33,6 +33,14 @@ export function newId(clock: Clock, random: Random): string {
   return head + tail;
 }
 
+/** A random UUID (RFC 9562, version 4). */
+export function uuidOf(random: Random): string {
+  const bytes = Buffer.from(random.bytes(16));
+  bytes[6] = (bytes[6]! & 0x0f) | 0x40;
+  bytes[8] = (bytes[8]! & 0x3f) | 0x80;
+  return bytes.toString('hex').replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5');
+}
+
 /** What an id looks like, as schemas say it. */
 export const ID_PATTERN = '^[0-9a-hjkmnp-tv-z]{26}$';
 const ID = new RegExp(ID_PATTERN);

@@ -4,6 +4,7 @@ import { isMachine } from './machines.ts';
 import type { PlannedNic } from './networks.ts';
 import { networksAt } from './networks.ts';
 import { cycleIn, needsOf } from './order.ts';
+import { changesAt, gatesAt } from './site-changes.ts';
 
 /** What a site knows of a machine that a plan names. */
 export interface KnownMachine {
@@ -63,8 +64,20 @@ export function findingsAt(
     }
     if (!found.isReady)
       findings.push(error(`${machine} has no point here that could be brought up`, machine));
+    for (const nicId of gatesAt(plan, machine, siteName).unknownNics) {
+      findings.push(
+        error(
+          `a gate of ${machine} asks {${nicId}}, and nothing says what address that has at ${siteName}`,
+          machine,
+        ),
+      );
+    }
     const ids = found.nics.map(({ nicId }) => nicId);
-    for (const nicId of Object.keys(own)) {
+    const changes = changesAt(plan, machine, siteName, false);
+    if (changes?.addresses && !found.hasAgent) {
+      findings.push(error(`${machine} has no guest agent that could set its addresses`, machine));
+    }
+    for (const nicId of Object.keys({ ...own, ...changes?.addresses })) {
       if (!ids.includes(nicId)) {
         findings.push(error(`${machine} has no NIC ${nicId}; it has: ${ids.join(', ') || 'none'}`, machine));
       }

@@ -352,6 +352,10 @@ class FakeConnection implements RunningMachine {
     return { outcome: 'not-begun', reason: 'a fake machine has no guest agent' };
   }
 
+  async announce(): Promise<void> {
+    // It is plugged into nothing.
+  }
+
   async consolePicture(): Promise<void> {
     throw failure('CONSOLE_PICTURE_FAILED', 'a fake machine has no console');
   }

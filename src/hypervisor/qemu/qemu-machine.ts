@@ -269,6 +269,10 @@ export class QemuMachine implements RunningMachine {
     return this.#freezing.run(() => runInGuest(agentPath, command, this.#clock));
   }
 
+  async announce(): Promise<void> {
+    await this.#qmp.execute('announce-self', { ...ANNOUNCEMENT });
+  }
+
   async consolePicture(path: string): Promise<void> {
     await rm(path, { force: true });
     try {
@@ -322,6 +326,9 @@ function findDisk(disks: readonly MachineDisk[], deviceName: string): MachineDis
   if (disk.unsupported) throw hypervisorFailure('DISK_UNSUPPORTED', `${deviceName}: ${disk.unsupported}`);
   return disk;
 }
+
+/** In milliseconds: five rounds within about a second, as after a live migration. */
+const ANNOUNCEMENT = { initial: 50, max: 550, rounds: 5, step: 100 } as const;
 
 const OUR_NODE = /^warmsite-[0-9a-f]{22}$/;
 
