@@ -187,6 +187,22 @@ export const ChangesAtSite = Type.Object(
   { additionalProperties: false },
 );
 
+/** Which point is the best: how much older one may be for what it is worth. docs/consistency.md, «Which point a failover takes». */
+export const SelectionWish = Type.Object(
+  {
+    /** Only points of at least this consistency. */
+    atLeast: Type.Optional(ConsistencyName),
+    /** How much older an application-consistent point may be and still be preferred; ten seconds if absent. */
+    applicationWorthMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 2 ** 45 })),
+    /** The same for one whose boot is proven; thirty seconds if absent. */
+    provenWorthMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 2 ** 45 })),
+    /** No others than those whose last isolated boot passed. */
+    provenOnly: Type.Optional(Type.Boolean()),
+  },
+  { additionalProperties: false },
+);
+export type SelectionWish = Type.Static<typeof SelectionWish>;
+
 export const TestFailoverRequest = Type.Object(
   {
     limits: Type.Optional(TestLimits),
@@ -197,6 +213,8 @@ export const TestFailoverRequest = Type.Object(
     point: Type.Optional(PointReference),
     /** Leave the machine running after its probes, until `failover cleanup`. */
     keep: Type.Optional(Type.Boolean()),
+    /** Where no point is named. */
+    wish: Type.Optional(SelectionWish),
     probes: Type.Optional(Probes),
     changes: Type.Optional(MachineChanges),
   },
@@ -247,6 +265,8 @@ export const FailoverRequest = Type.Object(
         { additionalProperties: false },
       ),
     ),
+    /** The same and more; what it says of consistency counts. */
+    wish: Type.Optional(SelectionWish),
     /** The word of a person that the machine no longer runs at the other site; both would diverge. */
     confirmOtherSideDown: Type.Optional(Type.Literal(true)),
     /** In its place: the witness of the machine is asked whether it may still run there. */

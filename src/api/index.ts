@@ -50,6 +50,7 @@ export type {
   PrepareRequest,
   ProbeRequest,
   RestartRequest,
+  SelectionWish,
   StopBranchRequest,
   TakeRequest,
   TestFailoverRequest,

@@ -1,10 +1,11 @@
 import Type from 'typebox';
 import { ConsistencyName, Count, Id, WallTime } from './common.ts';
-import { ChangesAtSite, Networks, NicConnection, Probes, ProgramName } from './failovers.ts';
+import { ChangesAtSite, Networks, NicConnection, Probes, ProgramName, SelectionWish } from './failovers.ts';
 import { JobView } from './site.ts';
 
 /** What people call a plan; it names a file of theirs. */
 const PlanName = Type.String({ pattern: '^[a-z][a-z0-9-]{0,31}$' });
+const GroupName = Type.String({ minLength: 1, maxLength: 64 });
 /** A machine by its name, which both sites know. */
 const MachineName = Type.String({ pattern: '^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$' });
 
@@ -58,6 +59,8 @@ const PlannedMachine = Type.Object(
     networks: Type.Optional(Networks),
     /** What is different about it, by name of the site where it comes up. */
     at: Type.Optional(Type.Record(Type.String({ minLength: 1, maxLength: 64 }), ChangesAtSite)),
+    /** Which of its points is the best, in the place of what the plan says. */
+    points: Type.Optional(SelectionWish),
     /** Only points of at least this consistency. */
     atLeast: Type.Optional(ConsistencyName),
     /** What is run before it is begun, and when it has passed its gates. */
@@ -82,6 +85,10 @@ export const PlanDocument = Type.Object(
         Type.Record(Type.String({ minLength: 1, maxLength: 64 }), NicConnection),
       ),
     ),
+    /** Which points are the best, where a machine says nothing else. */
+    points: Type.Optional(SelectionWish),
+    /** Names of groups whose machines come up from points of one cut. */
+    oneCut: Type.Optional(Type.Array(GroupName, { maxItems: 16 })),
     /** What is run before the first machine is begun, and when all have ended. */
     hooks: Type.Optional(PlanHooks),
     machines: Type.Record(MachineName, PlannedMachine, { minProperties: 1, maxProperties: 500 }),
@@ -188,6 +195,9 @@ export const RunStep = Type.Object({
   /** Of what was brought up. */
   branchId: Type.Optional(Id),
   sequence: Type.Optional(Count),
+  /** Decided when the run began: the point of the cut from which all machines of its group come up. */
+  pointId: Type.Optional(Id),
+  cutId: Type.Optional(Id),
   /** In the order in which they were run; one that was run again stands there again. */
   hooks: Type.Optional(Type.Array(HookOutcome)),
 });

@@ -170,6 +170,18 @@ export const CONTROL_ERRORS = {
     remedy:
       'Make sure that the machines no longer run at the other site, then say so (`--confirm-other-side-down`): two running copies diverge, and nothing but a person can tell here.',
   },
+  PLAN_CUT_MISSING: {
+    kind: 'missing',
+    retry: 'never',
+    remedy:
+      'See which cuts of the group are whole here with `warmsite group points`; ask for a lower consistency, or take the group out of `oneCut` and put the plan again.',
+  },
+  PLAN_CUT_LOST: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Look with `warmsite failover list` at what is up. End it (`warmsite failover cleanup`) to bring all machines of the group up from one cut, or take the group out of `oneCut` and put the plan again.',
+  },
   PLAN_TOO_LARGE: {
     kind: 'refused',
     retry: 'later',

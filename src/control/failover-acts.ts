@@ -83,9 +83,10 @@ export class FailoverActs {
     together?: string,
   ): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { keep, name, probes, limits, lifetimeMs, changes } = request;
+    const { keep, name, probes, limits, lifetimeMs, changes, wish } = request;
     const args = {
       ...(limits ? { limits } : {}),
+      ...(wish ? { wish } : {}),
       ...(changes ? { changes } : {}),
       ...(lifetimeMs === undefined ? {} : { lifetimeMs }),
       ...(name ? { name } : {}),
@@ -105,7 +106,7 @@ export class FailoverActs {
 
   async start(actor: string, reference: string, request: FailoverRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { atLeast, worth, name, probes, networks, changes, askWitness } = request;
+    const { atLeast, worth, wish, name, probes, networks, changes, askWitness } = request;
     if (askWitness) this.#o.votes.need(replica.record.machineId);
     else checkConfirmed(request);
     const args = {
@@ -113,6 +114,7 @@ export class FailoverActs {
       ...(await this.#pointOf(replica, request.point)),
       ...(atLeast ? { atLeast } : {}),
       ...(worth ? { worth } : {}),
+      ...(wish ? { wish } : {}),
       ...(probes ? { probes } : {}),
       ...(networks ? { networks } : {}),
       ...(changes ? { changes } : {}),
@@ -349,13 +351,14 @@ export function preparationArgs(
 
 function choiceOf(args: JobArgs): PointChoice {
   if (typeof args.pointId === 'string') return { pointId: args.pointId };
-  const { atLeast, worth } = args as Pick<FailoverRequest, 'atLeast' | 'worth'>;
+  const { atLeast, worth, wish } = args as Pick<FailoverRequest, 'atLeast' | 'worth' | 'wish'>;
   const { provenMs, applicationMs } = worth ?? {};
   return {
     wish: {
       ...(atLeast === undefined ? {} : { atLeast }),
       ...(provenMs === undefined ? {} : { provenWorthMs: provenMs }),
       ...(applicationMs === undefined ? {} : { applicationWorthMs: applicationMs }),
+      ...wish,
     },
   };
 }

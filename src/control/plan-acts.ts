@@ -8,6 +8,7 @@ import type {
   PlanView,
   RunPlanRequest,
   RunStep,
+  SelectionWish,
   StartedRun,
 } from '../api/index.ts';
 import { checkProbes, loadBootProof, type SitePrograms } from '../failover/index.ts';
@@ -38,9 +39,11 @@ import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { EventHub } from './event-hub.ts';
 import type { FailoverActs } from './failover-acts.ts';
+import type { GroupActs } from './group-acts.ts';
 import type { HandoverActs } from './handover-acts.ts';
 import type { Found, Inventory } from './inventory.ts';
 import { hasEnded, type JobHandler, type Jobs } from './jobs.ts';
+import { type PointOfCut, pointsOfCuts } from './plan-cuts.ts';
 import { PlanHooks } from './plan-hooks.ts';
 import { actorOf, type PlanActs, PlanRunner } from './plan-runner.ts';
 import type { PlanStore } from './plan-store.ts';
@@ -51,6 +54,7 @@ interface PlanTools {
   readonly inventory: Inventory;
   readonly failovers: FailoverActs;
   readonly programs: SitePrograms;
+  readonly groups: Pick<GroupActs, 'points'>;
   readonly log: Log;
   readonly handovers: HandoverActs;
   readonly audit: Audit;
@@ -156,8 +160,8 @@ export class RecoveryPlans {
   }
 
   /**
-   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, PLAN_TOO_LARGE, FAILOVER_ADDRESS_TWICE,
-   * FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
+   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, PLAN_TOO_LARGE, PLAN_CUT_MISSING,
+   * PLAN_CUT_LOST, GROUP_UNKNOWN, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
    */
   async run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
     const { store, clock, random, jobs } = this.#o;
@@ -179,18 +183,41 @@ export class RecoveryPlans {
         verdict: 'cancelled',
       }));
     }
-    if (request.mode === 'unplanned' || request.mode === 'take') await this.#checkTogether(document);
+    const cuts =
+      request.mode === 'unplanned' || request.mode === 'test' ? await this.#cuts(document) : new Map();
+    if (request.mode === 'unplanned' || request.mode === 'take') await this.#checkTogether(document, cuts);
     if (request.mode === 'test') this.#checkRoom(document);
     const runId = newId(clock, random);
     const run: PlanRun = {
       ...{ runId, actor, request, document, startedAtMs: clock.wallMs() },
       steps: Object.keys(document.machines).map((machine) => {
-        return { machine, machineId: this.#found(machine)?.machineId ?? '', state: 'waiting' };
+        const machineId = this.#found(machine)?.machineId ?? '';
+        return { machine, machineId, state: 'waiting', ...cuts.get(machine) };
       }),
     };
     await store.addRun(run);
     const job = jobs().start({ kind: 'plan.run', args: { runId }, actor, machineId: name });
     return { run: await store.changeRun(runId, (begun) => ({ ...begun, jobId: job.jobId })), job };
+  }
+
+  /** The points of machines that are to come up from one cut. */
+  #cuts(document: PlanDocument): Promise<ReadonlyMap<string, PointOfCut>> {
+    const { groups, failovers, files } = this.#o;
+    return pointsOfCuts(document, {
+      points: (group) => groups.points(group),
+      idOf: (machine) => this.#found(machine)?.machineId,
+      atLeast: (machine) => wishOf(document, machine).atLeast ?? 'crash',
+      upFrom: async (machine) => {
+        const found = this.#found(machine);
+        const up = found?.replica && (await this.#isUp(found));
+        if (!up?.branchId) return undefined;
+        return (await failovers.list(machine)).find(({ branchId }) => branchId === up.branchId)?.pointId;
+      },
+      hasFailed: async (machineId, pointId) => {
+        const replica = this.#found(machineId)?.replica;
+        return (replica && (await loadBootProof(files, replica, pointId)))?.proof.verdict === 'failed';
+      },
+    });
   }
 
   /** All machines of a test are up at its end. Throws PLAN_TOO_LARGE. */
@@ -203,11 +230,11 @@ export class RecoveryPlans {
   }
 
   /** One slip of the pen must not leave half of the machines here and half of them nowhere. */
-  async #checkTogether(document: PlanDocument): Promise<void> {
+  async #checkTogether(document: PlanDocument, cuts: ReadonlyMap<string, PointOfCut>): Promise<void> {
     const members: Parameters<FailoverActs['checkTogether']>[0][number][] = [];
     for (const machine of Object.keys(document.machines)) {
       const found = this.#found(machine);
-      const pointId = found?.replica?.newest?.statement.pointId;
+      const pointId = cuts.get(machine)?.pointId ?? found?.replica?.newest?.statement.pointId;
       // What is up already is where it is.
       if (!found?.replica || pointId === undefined || (await this.#isUp(found))) continue;
       const networks = this.#networks(document, machine);
@@ -265,14 +292,15 @@ export class RecoveryPlans {
       const { machineId } = inventory.find(machine);
       const actor = actorOf(run);
       const { mode, waitMs, to } = run.request;
-      const { atLeast, graceMs } = run.document.machines[machine]!;
+      const { graceMs } = run.document.machines[machine]!;
+      const choice = chosen(run, machine);
       switch (mode) {
         case 'test':
-          return failovers.test(actor, machineId, this.#asked(run, machine), run.runId);
+          return failovers.test(actor, machineId, { ...choice, ...this.#asked(run, machine) }, run.runId);
         case 'unplanned':
           return failovers.start(actor, machineId, {
+            ...choice,
             ...this.#how(run, machine),
-            ...(atLeast ? { atLeast } : {}),
             confirmOtherSideDown: true,
           });
         case 'take':
@@ -376,6 +404,21 @@ function configurationOf({ home, replica }: Found): MachineConfiguration | undef
     if (!isFailure(error, 'MACHINE_CONFIGURATION_INVALID')) throw error;
     return undefined;
   }
+}
+
+/** Which points of a machine are the best, as the plan says. */
+function wishOf({ machines, points }: PlanDocument, machine: string): SelectionWish {
+  const { atLeast, points: own } = machines[machine]!;
+  return { ...points, ...(atLeast ? { atLeast } : {}), ...own };
+}
+
+/** From which point a run brings a machine up. A rehearsal proves what would be taken next, and asks no proof. */
+function chosen({ steps, document, request }: PlanRun, machine: string) {
+  const point = steps.find((step) => step.machine === machine)?.pointId;
+  if (point !== undefined) return { point };
+  const { provenOnly, ...wish } = wishOf(document, machine);
+  const whole = request.mode === 'test' || provenOnly === undefined ? wish : { ...wish, provenOnly };
+  return Object.keys(whole).length > 0 ? { wish: whole } : {};
 }
 
 /** What is wrong with a plan by itself, with what its gates ask. */

@@ -146,14 +146,19 @@ export class PlanRunner {
   /** Of a test whose site ended nothing is left: its machines went when the site started again, and all of it is done anew. */
   async #openTest(): Promise<void> {
     const jobs = this.#o.jobs();
-    for (const { machine, machineId, state, jobId, approvedBy } of this.run.steps) {
+    for (const { machine, machineId, state, jobId, approvedBy, pointId, cutId } of this.run.steps) {
       if (state === 'waiting' || state === 'asking') continue;
       const job = jobId === undefined ? this.#knownJob(machine) : jobs.find(jobId);
       if (job?.state === 'queued' || job?.state === 'running') {
         jobs.cancel(job.jobId);
         await jobs.waitFor(job.jobId, CANCEL_LIMIT_MS, NEVER);
       }
-      const anew: RunStep = { machine, machineId, state: 'waiting', ...(approvedBy ? { approvedBy } : {}) };
+      const anew: RunStep = {
+        ...{ machine, machineId, state: 'waiting' },
+        ...(approvedBy ? { approvedBy } : {}),
+        ...(pointId ? { pointId } : {}),
+        ...(cutId ? { cutId } : {}),
+      };
       await this.#change((run) => ({
         ...run,
         steps: run.steps.map((step) => (step.machine === machine ? anew : step)),

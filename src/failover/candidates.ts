@@ -61,7 +61,7 @@ export function candidatesOf(
   if (choices.length > 0) return choices;
   throw failoverFailure(
     'FAILOVER_NO_POINT',
-    `${replica.record.machineName} has no point that is at least ${wish.atLeast}-consistent`,
+    `${replica.record.machineName} has no point that is at least ${wish.atLeast}-consistent${wish.provenOnly ? ' and proven to boot' : ''}`,
     { context: { machineId: replica.record.machineId, points: points.length } },
   );
 }

@@ -5,9 +5,11 @@ import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 export function differenceOf(before: PlanDocument, after: PlanDocument): string[] {
   return [
     ...(before.description === after.description ? [] : ['description']),
-    ...(show(before, 'hooks') === show(after, 'hooks')
-      ? []
-      : [`hooks ${show(before, 'hooks')} → ${show(after, 'hooks')}`]),
+    ...['points', 'oneCut', 'hooks'].flatMap((field) =>
+      show(before, field) === show(after, field)
+        ? []
+        : [`${field} ${show(before, field)} → ${show(after, field)}`],
+    ),
     ...changed('network', before.networks ?? {}, after.networks ?? {}),
     ...changed('machine', before.machines, after.machines),
   ];

@@ -18,6 +18,8 @@ export interface SelectionWish {
   readonly applicationWorthMs: number;
   /** The same for a point whose boot has been proven. */
   readonly provenWorthMs: number;
+  /** Only points whose last boot in isolation passed. */
+  readonly provenOnly?: boolean;
 }
 
 export const DEFAULT_WISH: SelectionWish = {
@@ -49,7 +51,9 @@ export function ranked(
   candidates: readonly SelectionCandidate[],
   wish: SelectionWish,
 ): readonly SelectionChoice[] {
-  const points = newestFirst(candidates).filter((point) => satisfies(point.consistency, wish.atLeast));
+  const points = newestFirst(candidates).filter(
+    (point) => satisfies(point.consistency, wish.atLeast) && (!wish.provenOnly || point.boot === 'passed'),
+  );
   const [newest] = points;
   if (!newest) return [];
   const worthOf = (point: SelectionCandidate) =>

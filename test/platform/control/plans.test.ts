@@ -148,6 +148,52 @@ describe('a recovery plan', { timeout: 300_000 }, () => {
     assert.ok(entries.some(({ act, actor }) => act === 'failover.start' && actor === `plan:${runId}`));
   });
 
+  it('F5 S0.28 brings the machines of a group up from one cut, and the rest of them from the cut of those that are up', async (context) => {
+    const { home, homeApi, away, awayApi } = await sitesWithMachines(context, ['db', 'web']);
+    for (const machine of ['db', 'web']) await homeApi.call('vm.start', { params: { machine } });
+    const group = { params: { group: 'books' } };
+    await homeApi.call('group.create', { body: { name: 'books', members: ['db', 'web'], limitMs: 10_000 } });
+    const cut = async () => {
+      const { cutId } = await homeApi.call('group.cut', { ...group, body: {} });
+      return away.until(async () => {
+        const groups = await awayApi.call('group.list');
+        return groups.some(({ newest }) => newest?.cutId === cutId) ? cutId : undefined;
+      });
+    };
+    const first = await cut();
+    // One of them has a newer point of its own.
+    await verifiedCopy(homeApi, { params: { machine: 'db' } });
+    const document: PlanDocument = {
+      plan: 'shop',
+      oneCut: ['books'],
+      points: { provenOnly: true },
+      machines: { db: {}, web: { tier: 2, hooks: { before: [{ program: 'not-there' }] } } },
+    };
+    await awayApi.call('plan.put', { body: document });
+    const missing = { ...document, plan: 'other', oneCut: ['none'] };
+    await awayApi.call('plan.put', { body: missing });
+    await assert.rejects(awayApi.call('plan.run', { params: { plan: 'other' }, body: UNPLANNED }), {
+      code: 'GROUP_UNKNOWN',
+    });
+    const second = await cut();
+    assert.notEqual(second, first);
+    await home.close();
+    const begun = await carriedOut(awayApi, UNPLANNED);
+    assert.deepEqual(statesOf(begun), { db: 'done', web: 'failed' }, JSON.stringify(begun.steps));
+    assert.deepEqual(
+      begun.steps.map(({ cutId }) => cutId),
+      [second, second],
+    );
+    await awayApi.call('plan.put', { body: { ...document, machines: { db: {}, web: { tier: 2 } } } });
+    const done = await carriedOut(awayApi, UNPLANNED);
+    assert.equal(done.verdict, 'done', JSON.stringify(done.steps));
+    const points = (await awayApi.call('group.points', group)).find(({ cutId }) => cutId === second)!.members;
+    for (const { name, pointId } of points) {
+      const [branch] = await awayApi.call('failover.list', { params: { machine: name } });
+      assert.equal(branch!.pointId, pointId, name);
+    }
+  });
+
   it('F5 hands machines over, those that others need last, and takes them over in their order', async (context) => {
     const { home, homeApi, awayApi } = await sitesWithMachines(context, ['db', 'web']);
     const document: PlanDocument = { plan: 'shop', machines: { db: {}, web: { tier: 2 } } };

@@ -94,6 +94,13 @@ test('S0.18 a wish for consistency leaves out what falls short of it', () => {
     ['p1'],
   );
   assert.deepEqual(ranked([], wish), []);
+  const proven = { ...DEFAULT_WISH, provenOnly: true };
+  assert.deepEqual(
+    ranked([candidate(1, 'crash', 0, true), candidate(2, 'application', 1000)], proven).map(
+      ({ pointId }) => pointId,
+    ),
+    ['p1'],
+  );
 });
 
 test('S0.18 of points that nobody has seen boot not all are tried before one that is proven', () => {
