@@ -25,6 +25,8 @@ export const SiteEvent = Type.Union([
   }),
   /** A run of a plan has come further. */
   Type.Object({ event: Type.Literal('plan-run'), runId: Id }),
+  /** A plan was stored or removed, here or by word of another site. */
+  Type.Object({ event: Type.Literal('plan'), plan: Type.String() }),
   Type.Object({
     event: Type.Literal('machine'),
     machineId: Id,

@@ -115,7 +115,21 @@ export const PlanCheck = Type.Object({
 });
 export type PlanCheck = Type.Static<typeof PlanCheck>;
 
-export const PlanView = Type.Object({ document: PlanDocument, storedAtMs: WallTime });
+export const PlanView = Type.Object({
+  document: PlanDocument,
+  storedAtMs: WallTime,
+  /** One more with each change, wherever it was made. */
+  counter: Count,
+  /** Another site has changed it, too, without this one; what is here counts here until somebody puts it again. */
+  conflict: Type.Optional(
+    Type.Object({
+      siteId: Id,
+      storedAtMs: WallTime,
+      /** From what is here to what is there. */
+      changes: Type.Array(Type.String()),
+    }),
+  ),
+});
 export type PlanView = Type.Static<typeof PlanView>;
 
 export const PlanEstimate = Type.Object({

@@ -1,6 +1,7 @@
 import { type ErrorCatalogue, failuresOf } from '../lib/errors.ts';
 import { DRILL_ERRORS } from './drill-errors.ts';
 import { LEASE_ERRORS } from './lease-errors.ts';
+import { PLAN_ERRORS } from './plan-errors.ts';
 
 export const CONTROL_ERRORS = {
   SITE_EXISTS: {
@@ -153,57 +154,7 @@ export const CONTROL_ERRORS = {
     remedy:
       'The machine is at home at the other site now: have it replicated back (`warmsite failover adopt` and `vm protect` there) and handed over.',
   },
-  PLAN_UNKNOWN: {
-    kind: 'missing',
-    retry: 'never',
-    remedy:
-      'List the plans of this site with `warmsite plan list`; store one with `warmsite plan put FILE`, at each site that needs it.',
-  },
-  PLAN_INVALID: {
-    kind: 'input',
-    retry: 'never',
-    remedy: 'Correct the file and look again: `warmsite plan check FILE`. Nothing has been changed.',
-  },
-  PLAN_UNCONFIRMED: {
-    kind: 'refused',
-    retry: 'never',
-    remedy:
-      'Make sure that the machines no longer run at the other site, then say so (`--confirm-other-side-down`): two running copies diverge, and nothing but a person can tell here.',
-  },
-  PLAN_CUT_MISSING: {
-    kind: 'missing',
-    retry: 'never',
-    remedy:
-      'See which cuts of the group are whole here with `warmsite group points`; ask for a lower consistency, or take the group out of `oneCut` and put the plan again.',
-  },
-  PLAN_CUT_LOST: {
-    kind: 'refused',
-    retry: 'never',
-    remedy:
-      'Look with `warmsite failover list` at what is up. End it (`warmsite failover cleanup`) to bring all machines of the group up from one cut, or take the group out of `oneCut` and put the plan again.',
-  },
-  PLAN_TOO_LARGE: {
-    kind: 'refused',
-    retry: 'later',
-    remedy:
-      'Let more tests run at once (`warmsite failover rules --most-tests`), if this host can carry them, or make two plans of it.',
-  },
-  PLAN_RUNS_ALREADY: {
-    kind: 'refused',
-    retry: 'later',
-    remedy:
-      'Look how far it is with `warmsite plan runs`; end it with `warmsite job cancel` if it is not to go on.',
-  },
-  PLAN_RUN_UNKNOWN: {
-    kind: 'missing',
-    retry: 'never',
-    remedy: 'List the runs of plans with `warmsite plan runs`.',
-  },
-  PLAN_NOT_ASKED: {
-    kind: 'refused',
-    retry: 'later',
-    remedy: 'Look what the run waits for: `warmsite plan runs RUN`.',
-  },
+  ...PLAN_ERRORS,
   MACHINE_BRANCH_UNCLEAR: {
     kind: 'input',
     retry: 'never',

@@ -65,9 +65,6 @@ interface PlanTools {
   readonly jobs: () => Jobs;
 }
 
-/** All plans of a site lie in one record. */
-const PLANS_BYTES_MAX = 4 * 1024 * 1024;
-
 /** What a person does with recovery plans: keep them, look at them, carry them out. docs/plans.md. */
 export class RecoveryPlans {
   readonly #o: PlanTools;
@@ -114,11 +111,6 @@ export class RecoveryPlans {
     const details = { document };
     return audit.acting({ actor, act: 'plan.put', subject: document.plan, details }, async () => {
       checkSound(document);
-      const sizeBytes = Buffer.byteLength(JSON.stringify([...store.plans, document]));
-      if (sizeBytes > PLANS_BYTES_MAX) {
-        const said = `the plans of this site would be ${sizeBytes} bytes long; at most ${PLANS_BYTES_MAX} are kept`;
-        throw controlFailure('PLAN_INVALID', said);
-      }
       const check = await this.check(document);
       await store.put(document);
       return check;

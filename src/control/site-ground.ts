@@ -103,7 +103,7 @@ export async function openGround(
   const floor = await RetentionFloor.open(files, dataDirectory, zones);
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
-  const plans = await PlanStore.open({ ...tools, alerts }, dataDirectory);
+  const plans = await PlanStore.open({ ...tools, alerts, events }, dataDirectory);
   const programs = new SitePrograms({
     ...{ directory: paths.programs, clock, ownId: process.getuid?.() ?? 0 },
   });

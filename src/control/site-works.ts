@@ -12,6 +12,7 @@ import { IdentityWatch } from './machine-identity.ts';
 import { Machines } from './machines.ts';
 import { offeredRights, receiverOf } from './peer-calls.ts';
 import { PeerLinks } from './peer-links.ts';
+import { PlanTeller } from './plan-teller.ts';
 import { PointIndex } from './point-index.ts';
 import { ReplicaFences } from './replica-fences.ts';
 import { ReplicaKeeper } from './replica-keeper.ts';
@@ -31,6 +32,7 @@ export interface Works extends LeaseWorks {
   readonly groups: Groups;
   readonly forwards: Forwards;
   readonly pairing: Pairing;
+  readonly plans: PlanTeller;
   readonly receiver: ReplicationReceiver;
   readonly peerServer: PeerServer;
 }
@@ -53,6 +55,7 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   const runDirectory = siteFiles(dataDirectory).run;
   let machines: Machines | undefined;
   let lending: LeaseWorks | undefined;
+  let plans: PlanTeller | undefined;
   const failovers = new Failovers({
     ...{ files, hypervisor, clock, random, log, siteId, signer, runDirectory },
     testRules: () => ground.testRules.rules,
@@ -80,9 +83,11 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
     onReachable: (peerId) => {
       machines?.kick(peerId);
       forwards?.kick(peerId);
+      plans?.kick();
     },
   });
   opening.defer(() => links.close());
+  plans = tellingOf({ store: ground.plans, links, audit, clock, log }, opening);
   const target = (peerId: string) => new PeerTarget({ siteId: peerId, client: links.client(peerId), clock });
   forwards = await Forwards.open(
     {
@@ -124,13 +129,22 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
     },
   });
   opening.defer(() => home.close());
-  const moving = { keeper, failovers, fences, links, machines, groups, forwards, pairing, ...lending };
+  const moving = { keeper, failovers, fences, links, machines, groups, forwards, pairing, plans, ...lending };
   const served = await openToPeers(ground, { ...moving, home }, opening);
   const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock });
   opening.defer(() => tests.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());
   return { ...moving, ...served };
+}
+
+function tellingOf(
+  o: ConstructorParameters<typeof PlanTeller>[0],
+  opening: AsyncDisposableStack,
+): PlanTeller {
+  const plans = new PlanTeller(o);
+  opening.defer(() => plans.close());
+  return plans;
 }
 
 /** From now on other sites may call. */
@@ -145,7 +159,7 @@ async function openToPeers(
   const peerServer = await PeerServer.listen({
     ...{ ...settings.peer, ...tools, identity, peers: ground.peers, pairing: o.pairing },
     upload: receiver.upload,
-    calls: { ...receiver.calls, ...rights.calls, ...o.votes.calls },
+    calls: { ...receiver.calls, ...rights.calls, ...o.votes.calls, ...o.plans.calls },
   });
   opening.defer(() => peerServer.close());
   return { receiver, peerServer };

@@ -46,7 +46,8 @@ function addKeeping(plan: Command, runner: Runner): void {
     .addHelpText(
       'after',
       `${examples('warmsite plan put shop.yaml')}
-Do that at every site that may have to carry it out: on the day the other one may be gone.`,
+Paired sites are told, so that each has it on the day on which the other one is gone. If both have changed it without each other, both keep
+what they have and say so, until somebody puts it once more at either.`,
     )
     .action(
       runner.run(async (context, file: string) => {
@@ -57,7 +58,7 @@ Do that at every site that may have to carry it out: on the day the other one ma
     );
   plan
     .command('remove')
-    .description('forget a plan at this site')
+    .description('forget a plan, at this site and at those that are paired with it')
     .argument('<plan>', 'its name')
     .addHelpText('after', examples('warmsite plan remove shop'))
     .action(

@@ -8,9 +8,16 @@ export function printPlans(page: Page, plans: readonly PlanView[], nowMs: number
     return;
   }
   page.table(
-    [{ head: 'NAME' }, { head: 'MACHINES', align: 'right' }, { head: 'STORED' }, { head: 'WHAT FOR' }],
-    plans.map(({ document, storedAtMs }) => [
+    [
+      { head: 'NAME' },
+      { head: 'VERSION', align: 'right' },
+      { head: 'MACHINES', align: 'right' },
+      { head: 'STORED' },
+      { head: 'WHAT FOR' },
+    ],
+    plans.map(({ document, storedAtMs, counter, conflict }) => [
       document.plan,
+      { text: `${counter}${conflict ? ', changed twice' : ''}`, tone: conflict ? 'warning' : 'plain' },
       String(Object.keys(document.machines).length),
       formatAge(storedAtMs, nowMs),
       document.description ?? '',
@@ -18,11 +25,21 @@ export function printPlans(page: Page, plans: readonly PlanView[], nowMs: number
   );
 }
 
-export function printPlan(page: Page, { document, storedAtMs }: PlanView, nowMs: number): void {
+export function printPlan(
+  page: Page,
+  { document, storedAtMs, counter, conflict }: PlanView,
+  nowMs: number,
+): void {
   page.title(`Plan ${document.plan}`).fields([
     ['what for', document.description],
+    ['version', String(counter)],
     ['stored', formatAge(storedAtMs, nowMs)],
   ]);
+  if (conflict) {
+    const said = `Site ${conflict.siteId} has changed it too, ${formatAge(conflict.storedAtMs, nowMs)}; from here to there:`;
+    page.line({ text: said, tone: 'warning' });
+    for (const change of conflict.changes) page.line(`  ${change}`);
+  }
   page.table(
     [
       { head: 'MACHINE' },

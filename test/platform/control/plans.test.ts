@@ -2,7 +2,11 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import type { BranchView, PlanDocument, PlanRun, RunPlanRequest } from '../../../src/api/index.ts';
+import type { BranchView, PlanDocument, PlanRun, PlanView, RunPlanRequest } from '../../../src/api/index.ts';
+import { EventHub } from '../../../src/control/event-hub.ts';
+import { PlanStore } from '../../../src/control/plan-store.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import type { TestApi } from '../../support/api.ts';
 import {
@@ -46,6 +50,14 @@ async function carriedOut(api: TestApi, body: RunPlanRequest): Promise<PlanRun> 
   return (await resultOf(api, job)) as PlanRun;
 }
 
+/** Stores a plan at a site that is not served. */
+async function changedApart(dataDirectory: string, document: PlanDocument): Promise<void> {
+  const alerts = { raise: () => undefined, clear: () => undefined };
+  const events = new EventHub();
+  const store = await PlanStore.open({ files: nodeFiles, clock: systemClock, alerts, events }, dataDirectory);
+  await store.put(document);
+}
+
 /** The run when a machine of it has come so far. */
 function when(site: TestSite, api: TestApi, runId: string, machine: string, state: string): Promise<PlanRun> {
   return site.until(async () => {
@@ -80,6 +92,41 @@ function statesOf({ steps }: PlanRun) {
 }
 
 describe('a recovery plan', { timeout: 300_000 }, () => {
+  it('F5 is at both sites as soon as it is put at one, and what both have changed without each other is overwritten at neither', async (context) => {
+    const { home, homeApi, away, awayApi } = await pairedSites(context);
+    const shop = (description: string): PlanDocument => ({ plan: 'shop', description, machines: { db: {} } });
+    const when = (site: TestSite, api: TestApi, isSo: (plan: PlanView | undefined) => boolean) =>
+      site.until(async () => {
+        const plan = (await api.call('plan.list', {})).find(({ document }) => document.plan === 'shop');
+        return isSo(plan) ? { plan } : undefined;
+      });
+    await homeApi.call('plan.put', { body: shop('one') });
+    await when(away, awayApi, (plan) => plan?.document.description === 'one');
+    await away.close();
+    await homeApi.call('plan.put', { body: shop('two') });
+    const again = await away.serve();
+    await when(away, again, (plan) => plan?.document.description === 'two' && plan.counter === 2);
+
+    // Each is changed while the sites do not see each other.
+    await away.close();
+    await homeApi.call('plan.put', { body: shop('here') });
+    await changedApart(away.dataDirectory, shop('there'));
+    const third = await away.serve();
+    const { plan: here } = await when(home, homeApi, (plan) => plan?.conflict !== undefined);
+    const { plan: there } = await when(away, third, (plan) => plan?.conflict !== undefined);
+    assert.deepEqual([here!.document.description, there!.document.description], ['here', 'there']);
+    assert.deepEqual(here!.conflict!.changes, ['description']);
+    const alerts = await third.call('alert.list');
+    assert.ok(alerts.some(({ code }) => code === 'PLAN_CHANGED_TWICE'));
+
+    await third.call('plan.put', { body: shop('settled') });
+    await when(home, homeApi, (plan) => plan?.document.description === 'settled' && !plan.conflict);
+    await third.call('plan.remove', SHOP);
+    await when(home, homeApi, (plan) => plan === undefined);
+    const { entries } = await homeApi.call('audit.list');
+    assert.ok(entries.some(({ act, actor }) => act === 'plan.told' && actor.startsWith('peer:')));
+  });
+
   it('F5 brings machines up in order, past what does not come up, and asks a person where it was told to', async (context) => {
     const { home, away, awayApi } = await sitesWithMachines(context, ['db', 'app', 'web']);
     const document: PlanDocument = {

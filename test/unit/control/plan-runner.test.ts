@@ -39,7 +39,10 @@ async function resumed(
   },
 ) {
   const directory = await temporaryDirectory(t);
-  const store = await PlanStore.open({ files: nodeFiles, clock: systemClock, alerts: ALERTS }, directory);
+  const store = await PlanStore.open(
+    { files: nodeFiles, clock: systemClock, alerts: ALERTS, events: new EventHub() },
+    directory,
+  );
   const [runId, jobId] = [id(), id()];
   const beganAtMs = systemClock.wallMs();
   await store.addRun({
