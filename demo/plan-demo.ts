@@ -8,7 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { PlanRun } from '../src/api/index.ts';
 import { connectGuest } from '../src/hypervisor/index.ts';
-import { systemClock } from '../src/lib/clock.ts';
+import { sleep, systemClock } from '../src/lib/clock.ts';
 import type { DemoSite } from './demo-site.ts';
 import { type Ends, endProcess, pairedDemoSites } from './demo-sites.ts';
 import { describeLabMachine } from './lab-machine.ts';
@@ -17,6 +17,7 @@ import { ADDRESSES, askShop, ShopNetwork, shopAnswers, TIERS, type Tier } from '
 
 const BEHIND: Readonly<Partial<Record<Tier, string>>> = { app: ADDRESSES.db, web: ADDRESSES.app };
 const MIB = 1024 * 1024;
+const NEVER = new AbortController().signal;
 
 /** Returns the exit code: 0 if everything that was promised held. */
 export async function recoverShop(ends: Ends): Promise<number> {
@@ -39,7 +40,8 @@ export async function recoverShop(ends: Ends): Promise<number> {
   for (const tier of TIERS) await alpha.run(['vm', 'protect', tier, '--crash-every', '10s', '--no-wait']);
   const plan = join(directory, 'shop.yaml');
   await writeFile(plan, planOf(network));
-  for (const site of [alpha, beta]) await site.run(['plan', 'put', plan]);
+  await alpha.run(['plan', 'put', plan]);
+  await untilTold(beta);
   let placed = 0;
   const order = async () => {
     placed += 1;
@@ -50,6 +52,14 @@ export async function recoverShop(ends: Ends): Promise<number> {
   const promised = placed;
   say.line(`${promised} orders are in points of the other site; more come in`);
   for (let orders = 0; orders < 10; orders++) await order();
+
+  say.chapter('A rehearsal at beta, in isolation, while alpha goes on');
+  const before = placed;
+  const rehearsing = runOf(beta, ['--test']);
+  for (let orders = 0; orders < 10; orders++) await order();
+  const rehearsal = await rehearsing;
+  const meanwhile = await askShop();
+  say.line(`rehearsed in ${tookOf(rehearsal)}; alpha: ${meanwhile.text}`);
 
   say.chapter('Alpha is lost: SIGKILL to its machines and to its site process');
   await killed(alpha);
@@ -84,6 +94,10 @@ export async function recoverShop(ends: Ends): Promise<number> {
   const last = await askShop();
 
   const checks: readonly (readonly [string, boolean])[] = [
+    [
+      'in a rehearsal they asked each other, and the real ones went on undisturbed',
+      rehearsal.verdict === 'done' && meanwhile.last === before + 10,
+    ],
     ['three machines came up at beta by the plan', unplanned.verdict === 'done'],
     ['in order: database, application, web front end', isInOrder(unplanned, TIERS)],
     ['every order of before the points was there', there.last >= promised && there.orders >= promised],
@@ -164,8 +178,15 @@ machines:
     gates: [{ kind: tcp, host: ${ADDRESSES.app}, port: 80, limitMs: 60000 }]
   web:
     tier: 3
-    gates: [{ kind: tcp, host: ${ADDRESSES.web}, port: 80, limitMs: 60000 }]
+    gates:
+      - { kind: http, url: 'http://${ADDRESSES.web}/cgi-bin/tier', pattern: '^web < app < db: [0-9]+ orders', limitMs: 60000 }
 `;
+}
+
+/** Nobody has put the plan there. */
+async function untilTold(site: DemoSite): Promise<void> {
+  while (((await site.run(['plan', 'list'])) as readonly unknown[]).length === 0)
+    await sleep(systemClock, 200, NEVER);
 }
 
 async function runOf(site: DemoSite, how: readonly string[]): Promise<PlanRun> {
