@@ -146,7 +146,8 @@ export class PlanRunner {
   /** Of a test whose site ended nothing is left: its machines went when the site started again, and all of it is done anew. */
   async #openTest(): Promise<void> {
     const jobs = this.#o.jobs();
-    for (const { machine, machineId, state, jobId, approvedBy, pointId, cutId } of this.run.steps) {
+    for (const { machine, machineId, state, jobId, ...kept } of this.run.steps) {
+      const { approvedBy, approvedAtMs, pointId, cutId } = kept;
       if (state === 'waiting' || state === 'asking') continue;
       const job = jobId === undefined ? this.#knownJob(machine) : jobs.find(jobId);
       if (job?.state === 'queued' || job?.state === 'running') {
@@ -156,6 +157,7 @@ export class PlanRunner {
       const anew: RunStep = {
         ...{ machine, machineId, state: 'waiting' },
         ...(approvedBy ? { approvedBy } : {}),
+        ...(approvedAtMs === undefined ? {} : { approvedAtMs }),
         ...(pointId ? { pointId } : {}),
         ...(cutId ? { cutId } : {}),
       };

@@ -25,6 +25,15 @@ describe('a plan that brings machines up in another network', { timeout: 200_000
     await runCommand('ip', ['link', 'set', 'dev', bridge, 'up']);
     const frames = await Frames.on(t, bridge, 'arp or rarp');
     const { home, awayApi } = await sitesWithShop(t);
+    t.after(async () => {
+      // Their taps would stay.
+      for (const machine of ['db', 'web']) {
+        for (const { branchId } of await awayApi.call('failover.list', { params: { machine } })) {
+          const params = { machine, branch: branchId };
+          await resultOf(awayApi, await awayApi.call('failover.cleanup', { params }));
+        }
+      }
+    });
     const document: PlanDocument = {
       plan: 'shop',
       networks: { office: { away: { kind: 'bridge', bridge } } },
