@@ -1,4 +1,5 @@
 import { processesOfRun, runPaths } from '../hypervisor/index.ts';
+import { isFailure } from '../lib/errors.ts';
 import { type BranchRecord, type Replica, removeBranch } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import { loadState, recoveryOf, storeState } from './branch-state.ts';
@@ -55,4 +56,17 @@ export async function endAndRemove(
   if ((await tools.files.list(replica.layout.branch(branchId))) === undefined) return false;
   await removeBranch(tools.files, replica, branchId);
   return true;
+}
+
+/** `recoverBranch` for each branch of a replica. One that hinders this hinders no other; it is logged and left. */
+export async function recoverBranches(both: BranchTools, replica: Replica): Promise<void> {
+  for (const branch of replica.branches) {
+    try {
+      await recoverBranch(both, replica, branch);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      const { branchId } = branch;
+      both.tools.log.error('branch.not-recovered', { branchId, reason: error.message });
+    }
+  }
 }

@@ -1,5 +1,5 @@
 import { processesOfRun } from '../hypervisor/index.ts';
-import { type Failure, isFailure } from '../lib/errors.ts';
+import type { Failure } from '../lib/errors.ts';
 import { isId } from '../lib/random.ts';
 import {
   type BranchRecord,
@@ -12,11 +12,11 @@ import {
 import { adoptBranch, type NewHome } from './adoption.ts';
 import { loadChanges } from './branch-changes.ts';
 import { runDirectoryOf } from './branch-machine.ts';
-import { type BranchTools, endAndRemove, recoverBranch } from './branch-recovery.ts';
+import { type BranchTools, endAndRemove, recoverBranches } from './branch-recovery.ts';
 import { type BranchView, viewOf } from './branch-view.ts';
 import { type AttemptRequest, BringUp } from './bring-up.ts';
 import { candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
-import { type ConnectedMachine, checkConnections, checkTogether, type NetworksHere } from './connections.ts';
+import { type ConnectedMachine, checkTogether, type NetworksHere } from './connections.ts';
 import { failoverFailure } from './errors.ts';
 import { LiveBranches, recordEnd } from './live-branches.ts';
 import { namedAmong } from './nic-checks.ts';
@@ -48,7 +48,7 @@ import {
 import { rollForward } from './roll-forward.ts';
 import { type Attempt, headOf, RunUnderWay } from './run-under-way.ts';
 import { SharedTests } from './shared-tests.ts';
-import { type StartCheck, startable } from './start-check.ts';
+import { type AskedAhead, checkAhead, type StartCheck, startable } from './start-check.ts';
 import { TestGuard } from './test-guard.ts';
 import { limitsOf, loadLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
@@ -438,18 +438,8 @@ export class Failovers {
     await checkTogether(this.#networksHere, machines);
   }
 
-  /** Of what may be tried, what would start, and with its NICs where they are to go; see `checkConnections`, `startable`. */
-  async #checkAhead({
-    points,
-    ...asked
-  }: Omit<Parameters<typeof checkConnections>[1], 'configurations'> & {
-    readonly points: readonly { readonly pointId: string }[];
-  }): Promise<StartCheck> {
-    const { replica } = asked;
-    const configurations = points.map(({ pointId }) => replica.point(pointId).statement.configuration);
-    const warnings = await checkConnections(this.#networksHere, { ...asked, configurations });
-    const check = await startable(this.#tools.hypervisor, replica, points);
-    return { ...check, warnings: [...warnings, ...check.warnings] };
+  #checkAhead(asked: AskedAhead): Promise<StartCheck> {
+    return checkAhead(this.#tools.hypervisor, this.#networksHere, asked);
   }
 
   get #networksHere(): NetworksHere {
@@ -495,19 +485,7 @@ export class Failovers {
    * half made, ends machines that failed. A branch that hinders this hinders no other; it is logged and left.
    */
   async recover(replicas: Iterable<Replica>): Promise<void> {
-    for (const replica of replicas) {
-      for (const branch of replica.branches) {
-        try {
-          await recoverBranch(this.#both, replica, branch);
-        } catch (error) {
-          if (!isFailure(error)) throw error;
-          this.#tools.log.error('branch.not-recovered', {
-            branchId: branch.branchId,
-            reason: error.message,
-          });
-        }
-      }
-    }
+    for (const replica of replicas) await recoverBranches(this.#both, replica);
     await this.#shared.recover();
   }
 

@@ -8,6 +8,7 @@ import {
 } from '../hypervisor/index.ts';
 import { type Failure, isFailure } from '../lib/errors.ts';
 import type { Replica } from '../replica/index.ts';
+import { checkConnections, type NetworksHere } from './connections.ts';
 import { failoverFailure } from './errors.ts';
 import type { TestLimits } from './test-limits.ts';
 
@@ -82,4 +83,22 @@ export async function startable(
   const [first] = passedOver.values();
   if (first && passedOver.size === points.length) throw first;
   return { passedOver: new Set(passedOver.keys()), warnings: [...new Set(warnings)] };
+}
+
+/** What is to be tried, and where its NICs are to go. */
+export type AskedAhead = Omit<Parameters<typeof checkConnections>[1], 'configurations'> & {
+  readonly points: readonly { readonly pointId: string }[];
+};
+
+/** Of what may be tried, what would start, and with its NICs where they are to go; see `checkConnections`, `startable`. */
+export async function checkAhead(
+  hypervisor: Pick<Hypervisor, 'offer'>,
+  networksHere: NetworksHere,
+  { points, ...asked }: AskedAhead,
+): Promise<StartCheck> {
+  const { replica } = asked;
+  const configurations = points.map(({ pointId }) => replica.point(pointId).statement.configuration);
+  const warnings = await checkConnections(networksHere, { ...asked, configurations });
+  const check = await startable(hypervisor, replica, points);
+  return { ...check, warnings: [...warnings, ...check.warnings] };
 }
