@@ -293,7 +293,17 @@ export const CedeRequest = Type.Object(
 );
 export type CedeRequest = Type.Static<typeof CedeRequest>;
 
-/** Takes back what was offered and not taken. */
+/** Ends what a failover has brought up, and gives it up: the site where the machine was may take it back as it was there. */
+export const UndoRequest = Type.Object(
+  {
+    /** How long the guest may take to shut down before its power is cut; 0: at once. A minute if absent. */
+    graceMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 3_600_000 })),
+  },
+  { additionalProperties: false },
+);
+export type UndoRequest = Type.Static<typeof UndoRequest>;
+
+/** Takes back what was offered and not taken, or what the other site has brought up and given up. */
 export const WithdrawRequest = Type.Object(
   {
     /** The word of a person that the other site is down and has not brought the machine up: it is not asked. */

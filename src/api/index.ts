@@ -54,6 +54,7 @@ export type {
   StopBranchRequest,
   TakeRequest,
   TestFailoverRequest,
+  UndoRequest,
   WithdrawRequest,
 } from './failovers.ts';
 export type { FailOverGroupRequest, GroupJobs, TestGroupRequest } from './group-failovers.ts';

@@ -28,8 +28,18 @@ const ForwardView = Type.Object({
 
 /** The side of a machine that another site replicates here. */
 export const ReplicaView = Type.Object({
-  /** `offered`: the machine has ended at its site and may be taken over; `held`: it is at home here since. */
-  right: Type.Optional(Type.Union([Type.Literal('offered'), Type.Literal('held'), Type.Literal('adopted')])),
+  /**
+   * `offered`: the machine has ended at its site and may be taken over; `held`: it is at home here since; `given-up`: it was, and its
+   * site may take it back.
+   */
+  right: Type.Optional(
+    Type.Union([
+      Type.Literal('offered'),
+      Type.Literal('held'),
+      Type.Literal('given-up'),
+      Type.Literal('adopted'),
+    ]),
+  ),
   /**
    * `seeding`: it has no point that can be used yet. `standby`: definition and disks are here, and any of its points can be brought up
    * as it is. `failed-over`: that has been done, and the branch is here. `broken`: as `broken` says.

@@ -3,9 +3,7 @@ import { ArrivalRule, ArrivalRuleView } from './arrivals.ts';
 import { Done } from './common.ts';
 import { DRILL_ROUTES } from './drill-routes.ts';
 import {
-  AdoptRequest,
   BranchView,
-  CedeRequest,
   FailoverRequest,
   FailoverRules,
   FailoverRulesRequest,
@@ -13,9 +11,7 @@ import {
   PrepareRequest,
   RestartRequest,
   StopBranchRequest,
-  TakeRequest,
   TestFailoverRequest,
-  WithdrawRequest,
 } from './failovers.ts';
 import { FailOverGroupRequest, GroupJobs, TestGroupRequest } from './group-failovers.ts';
 import {
@@ -26,6 +22,7 @@ import {
   GroupPointView,
   GroupView,
 } from './groups.ts';
+import { HANDOVER_ROUTES } from './handover-routes.ts';
 import { LEASE_ROUTES } from './lease-routes.ts';
 import { MoveRequest, RenameRequest } from './machine-identity.ts';
 import {
@@ -351,6 +348,7 @@ export const ROUTES = {
     answer: Type.Array(GroupPointView),
   },
   ...REPLICA_ROUTES,
+  ...HANDOVER_ROUTES,
   'failover.test': {
     ...ofMachine,
     method: 'POST',
@@ -396,34 +394,6 @@ export const ROUTES = {
     path: '/machines/:machine/failovers',
     body: FailoverRequest,
     answer: JobView,
-  },
-  'failover.cede': {
-    ...ofMachine,
-    method: 'POST',
-    path: '/machines/:machine/cession',
-    body: CedeRequest,
-    answer: JobView,
-  },
-  'failover.withdraw': {
-    ...ofMachine,
-    method: 'POST',
-    path: '/machines/:machine/cession/withdrawal',
-    body: WithdrawRequest,
-    answer: MachineView,
-  },
-  'failover.take': {
-    ...ofMachine,
-    method: 'POST',
-    path: '/machines/:machine/takeover',
-    body: TakeRequest,
-    answer: JobView,
-  },
-  'failover.adopt': {
-    ...ofMachine,
-    method: 'POST',
-    path: '/machines/:machine/adoption',
-    body: AdoptRequest,
-    answer: MachineView,
   },
   'failover.rules': { ...plain, method: 'GET', path: '/failover-rules', answer: FailoverRules },
   'failover.changeRules': {

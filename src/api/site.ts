@@ -178,6 +178,7 @@ export const JobView = Type.Object({
     Type.Literal('failover.prepare'),
     Type.Literal('failover.cede'),
     Type.Literal('failover.take'),
+    Type.Literal('failover.undo'),
     Type.Literal('failover.cleanup'),
     Type.Literal('seed.export'),
     Type.Literal('seed.import'),

@@ -152,7 +152,7 @@ export const CONTROL_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'The machine is at home at the other site now: have it replicated back (`warmsite failover adopt` and `vm protect` there) and handed over.',
+      'The machine runs at the other site: have it replicated back (`warmsite failover adopt` and `vm protect` there) and handed over. To go back to before it was brought up there, without what was written there: `warmsite failover undo` there, then `warmsite failover withdraw` here.',
   },
   ...PLAN_ERRORS,
   MACHINE_BRANCH_UNCLEAR: {

@@ -1,5 +1,12 @@
-import type { CedeRequest, JobView, MachineView, TakeRequest, WithdrawRequest } from '../api/index.ts';
-import type { FailoverReport, Failovers } from '../failover/index.ts';
+import type {
+  CedeRequest,
+  JobView,
+  MachineView,
+  TakeRequest,
+  UndoRequest,
+  WithdrawRequest,
+} from '../api/index.ts';
+import { checkMayUndo, type FailoverReport, type Failovers, type UndoReport } from '../failover/index.ts';
 import { type Clock, withTimeout } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
@@ -23,15 +30,17 @@ import { checkNotOutdated, type Inventory } from './inventory.ts';
 import type { JobContext, JobHandler, Jobs } from './jobs.ts';
 import type { Machines } from './machines.ts';
 import type { PeerLinks } from './peer-links.ts';
+import { takeBack } from './take-back.ts';
 import { targetProgress } from './target-progress.ts';
 import { peerMeant } from './views.ts';
 
 interface HandoverTools {
+  readonly siteId: string;
   readonly machines: Machines;
   readonly inventory: Inventory;
   readonly links: Pick<PeerLinks, 'views'>;
   readonly target: (siteId: string) => ReplicationTarget;
-  readonly failovers: Pick<Failovers, 'take'>;
+  readonly failovers: Pick<Failovers, 'take' | 'undo'>;
   readonly acts: Pick<FailoverActs, 'tended'>;
   readonly events: EventHub;
   readonly audit: Audit;
@@ -42,6 +51,8 @@ interface HandoverTools {
 
 /** So long a guest may take to shut down. */
 const GRACE_MS = 120_000;
+/** So long the guest of a failover that is undone may take before its power is cut. */
+const UNDO_GRACE_MS = 60_000;
 /** Somebody may start the machine, or its schedule copy it, just before it is ceded: then it is copied once more, so often. */
 const TRIES_MAX = 5;
 
@@ -71,14 +82,14 @@ export class HandoverActs {
     return this.#o.jobs().start({ kind: 'failover.cede', args: { ...args }, actor, machineId });
   }
 
-  /** Throws PROTECTION_NOT_CEDED, MACHINE_TAKEN, and what keeps the other site from answering. */
+  /** As `takeBack`; on the word of a person that the other site is down nobody is asked. */
   withdraw(
     actor: string,
     reference: string,
     { confirmOtherSideDown }: WithdrawRequest,
   ): Promise<MachineView> {
     const machine = this.#o.inventory.home(reference);
-    const { machineId, name } = machine.record;
+    const { machineId } = machine.record;
     const details = { confirmOtherSideDown: confirmOtherSideDown ?? false };
     return this.#o.audit.acting(
       { actor, act: 'failover.withdraw', subject: machineId, details },
@@ -87,18 +98,10 @@ export class HandoverActs {
           checkNotOutdated(this.#o.inventory.find(machineId));
           await machine.right.seizeBack();
         } else {
-          const { withdrawal, siteId } = machine.right.withdrawal();
-          const { claim } = await this.#ask(siteId, (rights) => rights.withdraw(machineId, withdrawal));
-          const { state } = await machine.right.hear(claim);
-          if (state === 'cedes') {
-            const said = `site ${siteId} does not let go of ${name}`;
-            throw controlFailure('MACHINE_UNSETTLED', said, { context: { machineId, siteId } });
-          }
-          if (state !== 'holds') {
-            throw controlFailure('MACHINE_TAKEN', `${name} was taken over by site ${siteId} before`, {
-              context: { machineId, siteId },
-            });
-          }
+          await takeBack(machine, {
+            ask: (siteId, ask) => this.#ask(siteId, ask),
+            checkNotOutdated: () => checkNotOutdated(this.#o.inventory.find(machineId)),
+          });
         }
         return this.#o.inventory.view(this.#o.inventory.find(machineId));
       },
@@ -112,9 +115,31 @@ export class HandoverActs {
     return this.#o.jobs().start({ kind: 'failover.take', args, actor, machineId });
   }
 
-  get handlers(): { readonly 'failover.cede': JobHandler; readonly 'failover.take': JobHandler } {
-    return { 'failover.cede': this.#ceding, 'failover.take': this.#taking };
+  /** Throws MACHINE_NO_REPLICA, and as `Failovers.undo` does before anything is done. */
+  undo(actor: string, reference: string, { graceMs = UNDO_GRACE_MS }: UndoRequest): JobView {
+    const replica = this.#o.inventory.replica(reference);
+    checkMayUndo(replica, this.#o.siteId);
+    const { machineId } = replica.record;
+    return this.#o.jobs().start({ kind: 'failover.undo', args: { graceMs }, actor, machineId });
   }
+
+  get handlers(): Readonly<Record<'failover.cede' | 'failover.take' | 'failover.undo', JobHandler>> {
+    return {
+      'failover.cede': this.#ceding,
+      'failover.take': this.#taking,
+      'failover.undo': this.#undoing,
+    };
+  }
+
+  readonly #undoing: JobHandler = {
+    // What has ended stays ended, and what was given up is found so.
+    repeatable: true,
+    run: ({ machineId, args, signal, progress }): Promise<UndoReport> =>
+      this.#o.acts.tended(machineId, (replica) => {
+        progress({ step: 'ending the machine, and giving it up' });
+        return this.#o.failovers.undo(replica, { graceMs: Number(args.graceMs), signal });
+      }),
+  };
 
   readonly #ceding: JobHandler = {
     // Each step is found done, or done again.

@@ -21,6 +21,7 @@ export interface Found {
 
 /** Finds machines by name or id, at home and replicated ones alike, and shows them. */
 export class Inventory {
+  readonly #siteId: string;
   readonly #machines: Machines;
   readonly #replicas: Replicas;
   readonly #links: PeerLinks;
@@ -32,6 +33,7 @@ export class Inventory {
   readonly #leases: Pick<Leases, 'standing'>;
 
   constructor(o: {
+    siteId: string;
     machines: Machines;
     replicas: Replicas;
     links: PeerLinks;
@@ -41,6 +43,7 @@ export class Inventory {
     origins: Pick<Origins, 'nameOf'>;
     leases: Pick<Leases, 'standing'>;
   }) {
+    this.#siteId = o.siteId;
     this.#machines = o.machines;
     this.#replicas = o.replicas;
     this.#links = o.links;
@@ -99,7 +102,8 @@ export class Inventory {
   view(found: Found): MachineView {
     const nameOf = (siteId: string) => this.#links.view(siteId)?.name ?? this.#origins.nameOf(siteId);
     const forwards = found.replica ? this.#forwards.reports(found.replica) : [];
-    const replica = found.replica && replicaView(found.replica, forwards, nameOf, this.#clock.wallMs());
+    const replica =
+      found.replica && replicaView(found.replica, this.#siteId, forwards, nameOf, this.#clock.wallMs());
     const home = this.#machines.get(found.machineId);
     if (!home) return replica!;
     const limitNow = (limits: Bandwidth) => limitAt(limits, this.#clock.wallMs(), this.#zones);

@@ -2,7 +2,7 @@ import type { Failovers } from '../failover/index.ts';
 import { type Clock, sleep } from '../lib/clock.ts';
 import { failuresOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import { afterSettingApart } from '../recovery-point/index.ts';
+import { afterSettingApart, hasGivenUp } from '../recovery-point/index.ts';
 import { type Replica, type Replicas, tenureOfReplica, withTenure } from '../replica/index.ts';
 import { REPLICATION_ERRORS } from '../replication/index.ts';
 import type { AlertSink } from './alerts.ts';
@@ -76,9 +76,15 @@ export class ReplicaFences {
 
   async #settleOnce(replica: Replica): Promise<void> {
     const { siteId, alerts } = this.#o;
-    const { machineId, machineName: name, adopted } = replica.record;
+    const { machineId, machineName: name, adopted, sourceSiteId } = replica.record;
     const key = `fenced-replica:${machineId}`;
-    const { state, claim } = tenureOfReplica(replica.record, siteId);
+    const tenure = tenureOfReplica(replica.record, siteId);
+    const { state, claim } = tenure;
+    if (adopted === undefined && hasGivenUp(tenure, siteId)) {
+      const said = `${name} was given up here, in epoch ${claim.epoch}, and runs nowhere until site ${sourceSiteId} takes it back`;
+      alerts.raise(key, 'warning', replicationFailure('REPLICATION_GIVEN_UP', said), machineId);
+      return;
+    }
     const kept = replica.branches.filter(({ purpose }) => purpose === 'failover');
     // At home here: its process is another watch's, and so is its right.
     if (adopted !== undefined || (state !== 'fenced' && (state !== 'follows' || kept.length === 0))) {

@@ -82,6 +82,7 @@ export class Site {
     const { keeper, fences, links, machines, groups, forwards, pairing, peerServer } = works;
     const { leases } = works;
     const inventory = new Inventory({
+      siteId: identity.siteId,
       ...{ machines, leases, forwards, origins, links, clock, zones, replicas: ground.replicas },
     });
     const jobs = () => this.jobs;
@@ -117,7 +118,7 @@ export class Site {
     this.groupFailovers = new GroupFailovers({ groups: this.groups, failovers: this.failovers, inventory });
     this.handovers = new HandoverActs({
       ...{ machines, inventory, links, events, audit, clock, log, jobs, target },
-      ...{ failovers: works.failovers, acts: this.failovers },
+      ...{ siteId: identity.siteId, failovers: works.failovers, acts: this.failovers },
     });
     this.reports = new Reports({ ...tools, ...ground, inventory });
     this.adoptions = new AdoptionActs({ ...tools, ...ground, ...works, inventory, reports: this.reports });

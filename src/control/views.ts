@@ -1,7 +1,7 @@
 import type { MachineView, PeerView, PointView, ReplicationView } from '../api/index.ts';
 import type { ApplicationProof, BootProof } from '../failover/index.ts';
-import { BUILT_IN_TYPES, type GroupCut, type TpmSaid, tpmSaid } from '../recovery-point/index.ts';
-import { type Replica, type ReplicaPoint, rightState } from '../replica/index.ts';
+import { BUILT_IN_TYPES, type GroupCut, hasGivenUp, type TpmSaid, tpmSaid } from '../recovery-point/index.ts';
+import { type Replica, type ReplicaPoint, rightState, tenureOfReplica } from '../replica/index.ts';
 import {
   type CutRecord,
   claimElsewhere,
@@ -172,6 +172,7 @@ function standstillView({ why, diskIds }: GuestStandstill) {
 /** The source site's interval is not known here; the age of the newest point is. */
 export function replicaView(
   replica: Replica,
+  siteId: string,
   forwards: readonly ForwardReport[],
   nameOf: NameOf,
   nowMs: number,
@@ -188,7 +189,7 @@ export function replicaView(
     ...(newest ? { configuration: newest.statement.configuration } : {}),
     replica: {
       state: replicaState(replica),
-      ...rightHere(replica),
+      ...rightHere(replica, siteId),
       sourceSiteId,
       ...(sourceName ? { sourceName } : {}),
       ...(viaSiteId === undefined ? {} : { viaSiteId, ...named('viaName', nameOf(viaSiteId)) }),
@@ -216,9 +217,11 @@ export function replicaView(
   };
 }
 
-function rightHere({ record }: Replica): Pick<NonNullable<MachineView['replica']>, 'right'> {
+function rightHere({ record }: Replica, siteId: string): Pick<NonNullable<MachineView['replica']>, 'right'> {
   if (record.adopted !== undefined) return { right: 'adopted' };
-  if (rightState(record) === 'holds') return { right: 'held' };
+  const tenure = tenureOfReplica(record, siteId);
+  if (tenure.state === 'holds') return { right: 'held' };
+  if (hasGivenUp(tenure, siteId)) return { right: 'given-up' };
   return record.offer ? { right: 'offered' } : {};
 }
 

@@ -17,7 +17,7 @@ export const FAILOVER_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'The machine is at home here: start and stop it with `warmsite vm start` and `vm stop`, hand it over with `warmsite failover cede`. Its points can still be tested.',
+      'The machine is at home here: start and stop it with `warmsite vm start` and `vm stop`. Its points can still be tested. There is no way back to before it was brought up: have it replicated to where it was (`warmsite vm protect`) and hand it over with `warmsite failover cede`.',
   },
   FAILOVER_NOT_AT_WORK: {
     kind: 'refused',
@@ -30,6 +30,24 @@ export const FAILOVER_ERRORS = {
     retry: 'never',
     remedy:
       'What was written in the branch is kept: look at it in a test (`warmsite failover test`). If the other site is down, `warmsite failover start` brings the machine up here.',
+  },
+  FAILOVER_GIVEN_UP: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Take it back where it was: `warmsite failover withdraw` there. If it is to run here after all, `warmsite failover start` brings it up from a point, and what was written in a branch before can be booted after that (`warmsite failover restart`).',
+  },
+  FAILOVER_NOT_BEGUN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Look where the machine is with `warmsite vm show`; only the site that has brought it up undoes that.',
+  },
+  FAILOVER_NOT_DIRECT: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The site where the machine was does not talk to this one, and could not ask for it. Adopt the machine here (`warmsite failover adopt`) and have it replicated there, or end it (`warmsite failover stop`).',
   },
   FAILOVER_UNCONFIRMED: {
     kind: 'refused',

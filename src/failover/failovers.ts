@@ -18,7 +18,7 @@ import { type AttemptRequest, BringUp } from './bring-up.ts';
 import { candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
 import { type ConnectedMachine, checkTogether, type NetworksHere } from './connections.ts';
 import { failoverFailure } from './errors.ts';
-import { LiveBranches, recordEnd } from './live-branches.ts';
+import { LiveBranches } from './live-branches.ts';
 import { namedAmong } from './nic-checks.ts';
 import type {
   ForwardOptions,
@@ -28,7 +28,6 @@ import type {
   TakeOptions,
   TestOptions,
 } from './options.ts';
-import { shutsDown } from './power-off.ts';
 import { Precedence } from './precedence.ts';
 import { checkNotPrepared, type PrepareOptions, prepareBranch, purposeOf } from './prepared.ts';
 import { checkProbes, type Probe, type ProbeResult } from './probe.ts';
@@ -49,9 +48,11 @@ import { rollForward } from './roll-forward.ts';
 import { type Attempt, headOf, RunUnderWay } from './run-under-way.ts';
 import { SharedTests } from './shared-tests.ts';
 import { type AskedAhead, checkAhead, type StartCheck, startable } from './start-check.ts';
+import { type BranchEnd, stopBranch } from './stop-branch.ts';
 import { TestGuard } from './test-guard.ts';
 import { limitsOf, loadLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
+import { type UndoReport, undoFailover } from './undo.ts';
 
 /** The branches of a site that are, or are being, brought to life. One object per site process. */
 export class Failovers {
@@ -257,28 +258,21 @@ export class Failovers {
    * is asked to shut down first; one that does not in time loses its power. `not-running`: there was nothing to end.
    * Throws BRANCH_UNKNOWN, FAILOVER_BRANCH_BUSY, MACHINE_END_FAILED.
    */
-  async stop(
-    replica: Replica,
-    branchId: string,
-    options: StopOptions,
-  ): Promise<'shut-down' | 'powered-off' | 'not-running'> {
+  async stop(replica: Replica, branchId: string, options: StopOptions): Promise<BranchEnd> {
     const branch = findBranch(replica, branchId);
     checkNotAdopted(replica, branch.branchId);
-    return this.#live.exclusively(branch.branchId, () => this.#stop(replica, branch, options));
+    return this.#live.exclusively(branch.branchId, () => stopBranch(this.#both, replica, branch, options));
   }
 
-  async #stop(
-    replica: Replica,
-    { branchId }: BranchRecord,
-    { graceMs, signal }: StopOptions,
-  ): Promise<'shut-down' | 'powered-off' | 'not-running'> {
-    const isRunning = async () => (await processesOfRun(runDirectoryOf(this.#tools, branchId))).length > 0;
-    if (!(await isRunning())) return 'not-running';
-    const live = this.#live.get(branchId);
-    const hasShutDown = live !== undefined && (await shutsDown(this.#tools, live.machine, graceMs, signal));
-    await this.#live.end(branchId);
-    await recordEnd(this.#tools, replica, branchId);
-    return hasShutDown ? 'shut-down' : 'powered-off';
+  /**
+   * Ends what failovers have brought up here, as `stop` does, and gives up the right to run the machine: nobody holds it then, and what
+   * was written stays in the branches. Doing it again changes nothing. Throws FAILOVER_ADOPTED, FAILOVER_FENCED, FAILOVER_NOT_BEGUN,
+   * FAILOVER_NOT_DIRECT, FAILOVER_RUNS_ALREADY, FAILOVER_BRANCH_BUSY, MACHINE_END_FAILED; the right is held as before then.
+   */
+  undo(replica: Replica, options: StopOptions): Promise<UndoReport> {
+    return this.#starting(replica, () =>
+      undoFailover(this.#tools, replica, ({ branchId }) => this.stop(replica, branchId, options)),
+    );
   }
 
   /**
@@ -319,7 +313,10 @@ export class Failovers {
         purpose,
         replica,
         async () => {
-          const ended = await this.#stop(replica, branch, { graceMs, ...(signal ? { signal } : {}) });
+          const ended = await stopBranch(this.#both, replica, branch, {
+            graceMs,
+            ...(signal ? { signal } : {}),
+          });
           let goes = false;
           try {
             const attempt = await this.#bringUp.onNewBranch({
@@ -419,13 +416,20 @@ export class Failovers {
 
   /** No two machines of one replica's failovers run at a time; drills give way, until `room`. Throws FAILOVER_RUNS_ALREADY. */
   async #alone<T>(replica: Replica, work: (room: Promise<void>) => Promise<T>, except?: string): Promise<T> {
+    return this.#starting(replica, async () => {
+      await this.#checkNoneRuns(replica, except);
+      return this.#precedence.urgently(work);
+    });
+  }
+
+  /** One after the other of what starts a machine, or must not be met by a start. Throws FAILOVER_RUNS_ALREADY. */
+  async #starting<T>(replica: Replica, work: () => Promise<T>): Promise<T> {
     const { machineId } = replica.record;
     checkNotAdopted(replica);
     if (this.#startingMachines.has(machineId)) throw runsAlready(replica);
     this.#startingMachines.add(machineId);
     try {
-      await this.#checkNoneRuns(replica, except);
-      return await this.#precedence.urgently(work);
+      return await work();
     } finally {
       this.#startingMachines.delete(machineId);
     }

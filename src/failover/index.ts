@@ -51,8 +51,10 @@ export {
   type SignedBootProof,
 } from './records.ts';
 export type { AttemptReport, FailoverReport, PointSummary, StepReport } from './report.ts';
+export { checkMayUndo } from './right.ts';
 export { SitePrograms } from './site-programs.ts';
 export { checkStart, whyNotStarted } from './start-check.ts';
 export type { TestRules } from './test-guard.ts';
 export type { TestLimits } from './test-limits.ts';
 export type { FailoverTools } from './tools.ts';
+export type { UndoReport } from './undo.ts';

@@ -7,7 +7,7 @@ type Ending = Pick<RunningMachine, 'pressPowerButton' | 'state' | 'gone'>;
 
 /**
  * Asks the guest of a machine to shut down, by its power button unless `ask` knows better, and waits for its end. False: it has
- * not ended in time, or could not be asked.
+ * not ended in time, or could not be asked. Throws why `signal` was aborted.
  */
 export async function shutsDown<M extends Ending>(
   { clock }: Pick<FailoverTools, 'clock'>,
@@ -30,7 +30,8 @@ export async function shutsDown<M extends Ending>(
     await ask(machine);
     return await Promise.race([machine.gone.then(() => true), late]);
   } catch (error) {
-    if (!isFailure(error) || error.kind === 'cancelled') throw error;
+    // Whoever gives up waiting, or closes the site, wants nobody's power cut.
+    if (signal?.aborted || !isFailure(error) || error.kind === 'cancelled') throw error;
     return false;
   } finally {
     waiting.abort();

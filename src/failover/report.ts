@@ -17,6 +17,7 @@ export interface StepReport {
     | 'picture'
     | 'assertions'
     | 'shut-down'
+    | 'give-up'
     | 'clean-up';
   /** On this site's wall clock. */
   readonly beganAtMs: number;

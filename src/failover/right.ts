@@ -1,5 +1,12 @@
 import { processesOfRun } from '../hypervisor/index.ts';
-import { afterSeizing, afterTaking, compareClaims, type Tenure } from '../recovery-point/index.ts';
+import {
+  afterGivingUp,
+  afterSeizing,
+  afterTaking,
+  compareClaims,
+  hasGivenUp,
+  type Tenure,
+} from '../recovery-point/index.ts';
 import { type Replica, rightState, tenureOfReplica, withTenure } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import { loadState } from './branch-state.ts';
@@ -50,6 +57,34 @@ export function takeRight(replica: Replica, siteId: string): Promise<void> {
   });
 }
 
+/** What was brought up here has ended, and what it wrote stays in its branches. Whoever does not hold it has nothing to give up. */
+export function giveUpRight(replica: Replica, siteId: string): Promise<void> {
+  return replica.update((record) => {
+    const after = record.adopted === undefined && afterGivingUp(tenureOfReplica(record, siteId));
+    return after ? withTenure(record, after) : undefined;
+  });
+}
+
+/**
+ * Only what a failover has brought up here is undone, and only where the site that it came from can ask for it. Throws FAILOVER_ADOPTED,
+ * FAILOVER_FENCED, FAILOVER_NOT_BEGUN, FAILOVER_NOT_DIRECT.
+ */
+export function checkMayUndo(replica: Pick<Replica, 'record'>, siteId: string): void {
+  const { record } = replica;
+  const { machineId, machineName, viaSiteId, sourceSiteId } = record;
+  checkNotAdopted(replica);
+  const tenure = tenureOfReplica(record, siteId);
+  if (viaSiteId !== undefined) {
+    const said = `the points of ${machineName} come from site ${sourceSiteId} by way of site ${viaSiteId}`;
+    throw failoverFailure('FAILOVER_NOT_DIRECT', said, { context: { machineId, viaSiteId } });
+  }
+  if (tenure.state === 'holds' || hasGivenUp(tenure, siteId)) return;
+  checkNotFenced({ siteId }, replica);
+  throw failoverFailure('FAILOVER_NOT_BEGUN', `${machineName} was not brought up here`, {
+    context: { machineId },
+  });
+}
+
 /** The point that holds the last state of a machine whose right is offered, or was taken by that offer. Throws FAILOVER_NOT_OFFERED. */
 export function offeredPoint(replica: Replica): string {
   const { offer } = replica.record;
@@ -74,9 +109,17 @@ export async function checkNotTaken(tools: Pick<FailoverTools, 'files'>, replica
   }
 }
 
-/** Whoever is fenced runs nothing of the machine that was at work. Throws FAILOVER_FENCED. */
-export function checkNotFenced({ siteId }: Pick<FailoverTools, 'siteId'>, { record }: Replica): void {
+/** Whoever is fenced, or has given the machine up, runs nothing of it that was at work. Throws FAILOVER_FENCED, FAILOVER_GIVEN_UP. */
+export function checkNotFenced(
+  { siteId }: Pick<FailoverTools, 'siteId'>,
+  { record }: Pick<Replica, 'record'>,
+): void {
   const tenure = tenureOfReplica(record, siteId);
+  if (hasGivenUp(tenure, siteId)) {
+    const { machineId, machineName, sourceSiteId } = record;
+    const said = `${machineName} was given up here, in epoch ${tenure.claim.epoch}: it is for site ${sourceSiteId} to take it back`;
+    throw failoverFailure('FAILOVER_GIVEN_UP', said, { context: { machineId, siteId: sourceSiteId } });
+  }
   const isElsewhere =
     tenure.state === 'fenced' || (tenure.state === 'follows' && record.tenure !== undefined);
   if (isElsewhere) throw heldElsewhere(record, tenure);

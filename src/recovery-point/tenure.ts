@@ -18,7 +18,7 @@ export const Tenure = Type.Union([
   Type.Object({ state: Type.Literal('holds'), claim: Claim }),
   /** It has ended here, and its last state is at the site to which the right is offered; nobody may run it until that takes it. */
   Type.Object({ state: Type.Literal('cedes'), claim: Claim, offer: Claim }),
-  /** Another site holds it, or did when it was last heard of. */
+  /** Another site holds it, or did when it was last heard of; by its own claim: this site has given it up, and nobody holds it. */
   Type.Object({ state: Type.Literal('follows'), claim: Claim }),
   /** It held the machine when it heard of a higher claim; what was written here under the lost one must be set apart first. */
   Type.Object({ state: Type.Literal('fenced'), claim: Claim, lost: Claim }),
@@ -30,7 +30,7 @@ export const TENURE_STATES: Readonly<Record<Tenure['state'], { may: string; data
   holds: {
     may: 'run the machine, replicate it, cede it',
     data: 'Its disks are the machine. What others acknowledged is part of them.',
-    out: '*cede* after the machine has ended and its last state is verified elsewhere; *hear* of a higher claim',
+    out: '*cede* after the machine has ended and its last state is verified elsewhere; *give up* after what was brought up here has ended; *hear* of a higher claim',
   },
   cedes: {
     may: 'nothing but repeat or withdraw the offer',
@@ -38,14 +38,14 @@ export const TENURE_STATES: Readonly<Record<Tenure['state'], { may: string; data
     out: '*hear* that the offer was taken; *hear* that it was withdrawn in time; *seize*, if somebody confirms that the other site is down',
   },
   follows: {
-    may: 'hold points, boot isolated tests, take an offer',
+    may: 'hold points, boot isolated tests, take an offer, ask for what was given up',
     data: 'Points as they were acknowledged; what was set apart stays as branches.',
-    out: '*take* an offer; *seize*, if somebody confirms that the holder is down',
+    out: '*take* an offer; *hear* that the site asked has given it up; *seize*, if somebody confirms that the holder is down',
   },
   fenced: {
-    may: 'end its machine, and nothing else',
+    may: 'end its machine, ask for what was given up, and nothing else',
     data: 'Its disks hold writes that the holder does not have. They are kept.',
-    out: '*set apart*: the machine has ended, and what it wrote is a branch',
+    out: '*set apart*: the machine has ended, and what it wrote is a branch; *hear* that the site asked has given it up',
   },
 };
 
@@ -66,16 +66,13 @@ export function mayRun({ state }: Tenure): boolean {
 export function afterHearing(tenure: Tenure, siteId: string, claim: Claim): Tenure {
   const known = tenure.state === 'cedes' ? tenure.offer : tenure.claim;
   const order = compareClaims(claim, known);
-  if (tenure.state === 'cedes') {
-    if (order === 0) return { state: 'follows', claim };
-    if (order < 0) return tenure;
-    // Only our own withdrawal bears our name, and who answers with it has promised not to take the offer.
-    if (claim.siteId === siteId) return { state: 'holds', claim };
-    return { state: 'fenced', claim, lost: tenure.claim };
-  }
+  if (tenure.state === 'cedes' && order === 0) return { state: 'follows', claim };
   if (order <= 0) return tenure;
+  // Only what we have asked for ourselves bears our name, and who answers with it has promised to follow it.
+  if (tenure.state !== 'holds' && claim.siteId === siteId) return { state: 'holds', claim };
   switch (tenure.state) {
     case 'holds':
+    case 'cedes':
       return { state: 'fenced', claim, lost: tenure.claim };
     case 'follows':
       return { state: 'follows', claim };
@@ -99,17 +96,35 @@ export function afterTaking(tenure: Tenure, siteId: string, offer: Claim): Tenur
   return { state: 'holds', claim: offer };
 }
 
-/** What withdraws an offer: a claim of the site that made it, above the offer. */
-export function withdrawalOf({ claim, offer }: Extract<Tenure, { state: 'cedes' }>): Claim {
-  return { epoch: offer.epoch + 1, siteId: claim.siteId };
+/**
+ * The holder lets go of the machine, for nobody in particular. It has ended what it ran, and keeps what that wrote as a branch: callers
+ * see to both. It follows its own claim then, until another site has asked for the machine. Undefined: it does not hold it.
+ */
+export function afterGivingUp(tenure: Tenure): Tenure | undefined {
+  return tenure.state === 'holds' ? { state: 'follows', claim: tenure.claim } : undefined;
+}
+
+export function hasGivenUp({ state, claim }: Tenure, siteId: string): boolean {
+  return state === 'follows' && claim.siteId === siteId;
 }
 
 /**
- * At the site that an offer was made to, asked to let it go: after this it never takes it. One that has taken it, or knows of
- * more, stays as it is, and its claim is the answer.
+ * What a site asks to be followed by: to withdraw its offer, or to get back what the other site has given up. A claim of its own, above
+ * all that it knows. Undefined: it holds the machine, or has given it up itself.
  */
-export function afterWithdrawal(tenure: Tenure, withdrawal: Claim): Tenure {
-  if (tenure.state !== 'follows' || compareClaims(withdrawal, tenure.claim) <= 0) return tenure;
+export function withdrawalOf(tenure: Tenure, siteId: string): Claim | undefined {
+  if (tenure.state === 'holds' || hasGivenUp(tenure, siteId)) return undefined;
+  const { epoch } = tenure.state === 'cedes' ? tenure.offer : tenure.claim;
+  return { epoch: epoch + 1, siteId };
+}
+
+/**
+ * At the site that is asked by a withdrawal: after this it never takes the offer, or runs what it has given up. One that holds the
+ * machine, or knows of more, or follows a third site, stays as it is, and its claim is the answer.
+ */
+export function afterWithdrawal(tenure: Tenure, siteId: string, withdrawal: Claim): Tenure {
+  const isOurs = hasGivenUp(tenure, siteId) || tenure.claim.siteId === withdrawal.siteId;
+  if (tenure.state !== 'follows' || !isOurs || compareClaims(withdrawal, tenure.claim) <= 0) return tenure;
   return { state: 'follows', claim: withdrawal };
 }
 

@@ -20,7 +20,7 @@ export const REPLICATION_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'The machine is at home at the other site now, and what was written here since is kept in its disks. Run it there. Only if that was a mistake: end it there (`warmsite failover stop`), then `warmsite vm unprotect` here makes the disks of this site the machine again, without anything that was written there.',
+      'The machine is at home at the other site now, and what was written here since is kept in its disks. Run it there. To go back to before it was brought up there, without what was written there: `warmsite failover undo` at that site, then `warmsite failover withdraw` here, and the disks of this site are the machine again. If that site is lost for good, `warmsite vm unprotect` here does so without it.',
   },
   PROTECTION_CEDED: {
     kind: 'refused',
@@ -43,6 +43,12 @@ export const REPLICATION_ERRORS = {
     retry: 'never',
     remedy:
       'Both sites had brought the machine up, and the other one has the higher claim. Look at what was written here in a test of the branch, bring over what is wanted, and remove the branch: `warmsite failover cleanup --discard-writes`.',
+  },
+  REPLICATION_GIVEN_UP: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The failover was undone: take the machine back where it was with `warmsite failover withdraw`, and start it there. What was written here is kept in its branches (`warmsite failover list`). If it is to run here after all: `warmsite failover start`.',
   },
   REPLICATION_HELD_HERE: {
     kind: 'refused',

@@ -120,11 +120,15 @@ export class MachineRight {
       throw notStill(`site ${siteId} does not have the last state of ${name}`);
   }
 
-  /** What withdraws the present offer. Throws PROTECTION_NOT_CEDED. */
+  /**
+   * What takes back the present offer, or what another site has brought up and given up, and the site to ask for that. Throws
+   * PROTECTION_NOT_CEDED.
+   */
   withdrawal(): { readonly withdrawal: Claim; readonly siteId: string } {
     const { tenure } = this;
-    if (tenure.state === 'cedes') return { withdrawal: withdrawalOf(tenure), siteId: tenure.offer.siteId };
-    throw notCeded(this.#o.ground().record().name);
+    const withdrawal = withdrawalOf(tenure, this.#o.siteId);
+    if (!withdrawal) throw notCeded(this.#o.ground().record().name);
+    return { withdrawal, siteId: (tenure.state === 'cedes' ? tenure.offer : tenure.claim).siteId };
   }
 
   /** Another site has told of a claim. Returns where this one stands now. */

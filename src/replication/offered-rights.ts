@@ -98,7 +98,7 @@ export class OfferedRights {
     const replica = this.#needOf(peerId, machineId);
     return this.#changing(replica, (record) => {
       const before = tenureOfReplica(record, this.#o.siteId);
-      const after = afterWithdrawal(before, withdrawal);
+      const after = afterWithdrawal(before, this.#o.siteId, withdrawal);
       return after === before ? undefined : withTenure(record, after);
     });
   }

@@ -127,6 +127,7 @@ export const HANDLERS: Handlers = {
   'failover.cede': async ({ site, actor, params, body }) => site.handovers.cede(actor, params.machine, body),
   'failover.withdraw': ({ site, actor, params, body }) =>
     site.handovers.withdraw(actor, params.machine, body),
+  'failover.undo': async ({ site, actor, params, body }) => site.handovers.undo(actor, params.machine, body),
   'failover.take': async ({ site, actor, params, body }) => site.handovers.take(actor, params.machine, body),
   'failover.adopt': ({ site, actor, params, body }) => site.adoptions.adopt(actor, params.machine, body),
   'failover.rules': async ({ site }) => site.failovers.rules,

@@ -1,5 +1,6 @@
 import {
   afterCeding,
+  afterGivingUp,
   afterHearing,
   afterSeizing,
   afterSettingApart,
@@ -7,6 +8,7 @@ import {
   afterWithdrawal,
   type Claim,
   compareClaims,
+  hasGivenUp,
   mayRun,
   type Tenure,
   withdrawalOf,
@@ -14,7 +16,7 @@ import {
 import type { Model, Step } from './explorer.ts';
 
 /**
- * Two sites, a machine, and everything that may befall them: writes, copies, hand-overs, withdrawals, seizures by people who may
+ * Two sites, a machine, and everything that may befall them: writes, copies, hand-overs, withdrawals, undoings, seizures by people who may
  * be wrong, messages lost, late and doubled, partitions, kills of a site process beside whose end the guest runs on, losses of
  * power. Each step is one durable act of one site, or one message, or one accident.
  */
@@ -57,6 +59,7 @@ export interface Budget {
   readonly seizures: number;
   readonly cessions: number;
   readonly withdrawals: number;
+  readonly undoings: number;
   readonly doubled: number;
 }
 
@@ -66,6 +69,10 @@ export type PlantedBug =
   | 'ceded before it was verified'
   | 'branch deleted'
   | 'withdrawn unasked'
+  | 'given up while its guest runs'
+  | 'given up, and its branch deleted'
+  | 'asked back without an answer'
+  | 'promised while it holds'
   | 'a follower says nothing';
 
 const NAMES = ['P', 'R'] as const;
@@ -85,7 +92,7 @@ export function tenureModel(budget: Budget, bug?: PlantedBug): Model<Sites> {
     },
     next: (state) => [
       ...NAMES.flatMap((name) => [...actsOf(state, name, bug), ...accidentsOf(state, name)]),
-      ...network(state),
+      ...network(state, bug),
     ],
     violation,
     isGood,
@@ -168,21 +175,12 @@ function* actsOf(state: Sites, name: SiteName, bug?: PlantedBug): Generator<Step
   }
   if (tenure.state === 'cedes') {
     yield* sent(state, { kind: 'offer', to: otherName, claim: tenure.offer }, (next) => help('offers', next));
-    const withdrawal = withdrawalOf(tenure);
-    if (bug === 'withdrawn unasked')
-      yield byPeople('withdraws', become({ tenure: { state: 'holds', claim: withdrawal } }));
-    else if (left.withdrawals > 0) {
-      yield* sent(
-        spend(state, 'withdrawals'),
-        { kind: 'withdraw', to: otherName, claim: withdrawal },
-        (next) => byPeople('asks for its offer back', next),
-      );
-    }
   } else if (tenure.state !== 'follows' || bug !== 'a follower says nothing') {
     yield* sent(state, { kind: 'claim', to: otherName, claim: tenure.claim }, (next) =>
       help('tells its claim', next),
     );
   }
+  yield* undoings(state, name, bug);
   const seizing = afterSeizing(tenure, name);
   if (seizing && left.seizures > 0) {
     const seized = spend(become({ tenure: seizing }), 'seizures');
@@ -193,6 +191,44 @@ function* actsOf(state: Sites, name: SiteName, bug?: PlantedBug): Generator<Step
     const branches = bug === 'branch deleted' ? site.branches : [...site.branches, site.disks];
     yield help('sets apart what it wrote', become({ tenure: afterSettingApart(tenure), branches }));
   }
+}
+
+/** Gives up what it holds, and asks for what it has offered, or what was given up. */
+function* undoings(state: Sites, name: SiteName, bug?: PlantedBug): Generator<Step<Sites>> {
+  const { tenure, runs, branches, disks } = state.sites[name];
+  const otherName = name === 'P' ? 'R' : 'P';
+  const by = (isHelp: boolean, what: string, next: Sites): Step<Sites> => ({
+    name: `${name}: ${what}`,
+    state: next,
+    isHelp,
+  });
+  const givenUp = afterGivingUp(tenure);
+  const isStill = !runs || bug === 'given up while its guest runs';
+  if (givenUp && isStill && state.left.undoings > 0) {
+    const isKept = branches.includes(disks) || bug === 'given up, and its branch deleted';
+    const change = { tenure: givenUp, branches: isKept ? branches : [...branches, disks] };
+    yield by(false, 'gives it up', withSite(spend(state, 'undoings'), name, change));
+  }
+  const withdrawal = withdrawalOf(tenure, name);
+  if (!withdrawal) return;
+  const isUnasked = bug === (tenure.state === 'cedes' ? 'withdrawn unasked' : 'asked back without an answer');
+  if (isUnasked) {
+    yield by(
+      false,
+      'takes it back unasked',
+      withSite(state, name, { tenure: { state: 'holds', claim: withdrawal } }),
+    );
+    return;
+  }
+  const message: Message = { kind: 'withdraw', to: otherName, claim: withdrawal };
+  const there = state.sites[otherName].tenure;
+  const isPromised = there.claim.siteId === name && compareClaims(there.claim, tenure.claim) > 0;
+  const isToBeHad = hasGivenUp(there, otherName) || (there.state === 'follows' && isPromised);
+  // Whoever wants what is to be had asks again and again; people ask when it is of no use as well.
+  if (isToBeHad && tenure.state !== 'cedes')
+    yield* sent(state, message, (next) => by(true, 'asks for it back', next));
+  else if (state.left.withdrawals > 0)
+    yield* sent(spend(state, 'withdrawals'), message, (next) => by(false, 'asks for it back', next));
 }
 
 function* accidentsOf(state: Sites, name: SiteName): Generator<Step<Sites>> {
@@ -214,7 +250,7 @@ function* accidentsOf(state: Sites, name: SiteName): Generator<Step<Sites>> {
   }
 }
 
-function* network(state: Sites): Generator<Step<Sites>> {
+function* network(state: Sites, bug?: PlantedBug): Generator<Step<Sites>> {
   if (state.isPartitioned)
     yield { name: 'the partition ends', state: { ...state, isPartitioned: false }, isHelp: true };
   else if (state.left.partitions > 0) {
@@ -227,23 +263,24 @@ function* network(state: Sites): Generator<Step<Sites>> {
     // Losing one is no help of its own; it makes room, as time does.
     yield { name: `${about} is lost`, state: without, isHelp: true };
     if (state.isPartitioned || !state.sites[message.to].isUp) continue;
-    yield { name: `${message.to} gets ${about}`, state: received(without, message), isHelp: true };
+    yield { name: `${message.to} gets ${about}`, state: received(without, message, bug), isHelp: true };
     if (state.left.doubled > 0)
       yield {
         name: `${message.to} gets ${about}, not for the last time`,
-        state: received(spend(state, 'doubled'), message),
+        state: received(spend(state, 'doubled'), message, bug),
         isHelp: false,
       };
   }
 }
 
-function received(state: Sites, { kind, to, claim }: Message): Sites {
+function received(state: Sites, { kind, to, claim }: Message, bug?: PlantedBug): Sites {
   const { tenure } = state.sites[to];
   if (kind === 'offer') {
     const taking = afterTaking(tenure, to, claim);
     return taking ? withSite(state, to, { tenure: taking }) : state;
   }
-  const after = kind === 'withdraw' ? afterWithdrawal(tenure, claim) : afterHearing(tenure, to, claim);
+  const promising = bug === 'promised while it holds' ? (afterGivingUp(tenure) ?? tenure) : tenure;
+  const after = kind === 'withdraw' ? afterWithdrawal(promising, to, claim) : afterHearing(tenure, to, claim);
   return withSite(state, to, { tenure: after });
 }
 

@@ -6,6 +6,7 @@ import { systemRandom } from '../../src/lib/random.ts';
 import { retrying } from '../../src/lib/retry.ts';
 import type { TestApi } from './api.ts';
 import { BOX, machineThatIsOff, pairedSites, resultOf } from './paired-sites.ts';
+import type { TestSite } from './served-sites.ts';
 import type { CleanUp } from './temporary.ts';
 
 const MIB = 1024 * 1024;
@@ -49,4 +50,30 @@ export async function verifiedCopy(api: TestApi, of = BOX): Promise<{ pointId: s
 /** How another site holds the machine that was at home at this one; undefined if none does. */
 export async function heldAt(api: TestApi): Promise<string | undefined> {
   return (await api.call('vm.show', BOX)).protected!.heldBy?.how;
+}
+
+/** A site that ends and starts again, which the other one finds at its new port. */
+export async function servedAgain(site: TestSite, name: string, other?: TestApi): Promise<TestApi> {
+  await site.close();
+  const api = await site.serve();
+  const { port } = site.served.site.peerAddress;
+  await other?.call('peer.address', { params: { peer: name }, body: { host: '127.0.0.1', port } });
+  return api;
+}
+
+/** Whether a MiB of a chain, read from its youngest file, is all of one pattern. */
+export async function holds(path: string, pattern: number, offset: number): Promise<boolean> {
+  const read = `read -q -P ${pattern} ${offset} ${MIB}`;
+  try {
+    await runCommand('qemu-io', ['-r', '-U', '-f', 'qcow2', '-c', read, path]);
+    return true;
+  } catch (error) {
+    if (error instanceof Error && error.message.includes('verification failed')) return false;
+    throw error;
+  }
+}
+
+/** The file that the machine writes to. */
+export async function tipAt(api: TestApi): Promise<string> {
+  return (await api.call('vm.show', BOX)).protected!.disks[0]!.chain.at(-1)!.path;
 }

@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
-import type { AdoptRequest, CedeRequest, JobView, TakeRequest } from '../../api/index.ts';
+import type { AdoptRequest, CedeRequest, JobView, TakeRequest, UndoRequest } from '../../api/index.ts';
+import type { Page } from '../page.ts';
 import { named, parseDuration } from '../values.ts';
 import { printMachine } from '../views/machine-view.ts';
 import { reportFailover, reportJob } from '../watch.ts';
@@ -19,6 +20,7 @@ export function addHandover(failover: Command, runner: Runner): void {
   addCede(failover, runner);
   addTake(failover, runner);
   addWithdraw(failover, runner);
+  addUndo(failover, runner);
   addAdopt(failover, runner);
 }
 
@@ -116,7 +118,9 @@ anything: that site has ended it.`,
 function addWithdraw(failover: Command, runner: Runner): void {
   failover
     .command('withdraw')
-    .description('take back a machine that was offered to the other site and has not been taken over')
+    .description(
+      'take back a machine that was offered to the other site and not taken over, or that it has given up',
+    )
     .argument('<vm>', 'name or id')
     .option(
       '--confirm-other-side-down',
@@ -125,9 +129,9 @@ function addWithdraw(failover: Command, runner: Runner): void {
     .addHelpText(
       'after',
       `${examples('warmsite failover withdraw web')}
-The other site is asked to let go of the offer; only when it has promised that may the machine run here again. It is not started by
-this: warmsite vm start. With --confirm-other-side-down a machine that was taken over comes back as well, without what was written at
-the other site since.`,
+The other site is asked to let go of the offer, or of what it has brought up and given up (warmsite failover undo, there); only when it
+has promised that may the machine run here again, on its own disks as they are. It is not started by this: warmsite vm start. With
+--confirm-other-side-down a machine that was taken over comes back as well, without what was written at the other site since.`,
     )
     .action(
       runner.run(async (context, machine: string, o: { confirmOtherSideDown?: boolean }) => {
@@ -138,17 +142,73 @@ the other site since.`,
     );
 }
 
+interface UndoOptions extends WaitOption {
+  readonly grace?: number;
+  readonly now?: true;
+}
+
+function addUndo(failover: Command, runner: Runner): void {
+  failover
+    .command('undo')
+    .description(
+      'end what a failover has brought up here, and give it up: the machine is as before where it was',
+    )
+    .argument('<vm>', 'name or id')
+    .option(
+      '--grace <time>',
+      'how long the guest may take to shut down before its power is cut; 1m if absent',
+      named('--grace', parseDuration),
+    )
+    .option('--now', 'cut its power at once')
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText(
+      'after',
+      `${examples('warmsite failover undo web', 'warmsite failover undo web --grace 5m')}
+Until a failover is made permanent (warmsite failover adopt) it can be undone. Nobody runs the machine then, until the site where it was
+takes it back: warmsite failover withdraw, there. It goes on there with its own disks, as they were left, and its copies go on as
+differences. What was written here since stays in the branch, which a person discards: warmsite failover cleanup.`,
+    )
+    .action(
+      runner.run(async (context, machine: string, { grace, now, wait }: UndoOptions) => {
+        const graceMs = now ? 0 : grace;
+        const body: UndoRequest = graceMs === undefined ? {} : { graceMs };
+        const job = await (await context.api()).call('failover.undo', { params: { machine }, body });
+        return reportJob(context, job, wait, (ended) => ({
+          document: ended,
+          print: (page) => printUndo(page, machine, ended),
+        }));
+      }),
+    );
+}
+
+/** What `UndoReport` says, for people. */
+function printUndo(page: Page, machine: string, { result }: JobView): void {
+  const { epoch, branches = [] } = (result ?? {}) as {
+    epoch?: number;
+    branches?: { branchId: string; name?: string; ended: string; point: { sequence: number } }[];
+  };
+  page.line(`${machine} is given up here, in epoch ${epoch}, and runs nowhere.`);
+  for (const { branchId, name, ended, point } of branches) {
+    const how = ended === 'not-running' ? 'did not run' : ended.replace('-', ' ');
+    page.line(
+      `Branch ${name ?? branchId} of point ${point.sequence}: ${how}; what was written in it is kept.`,
+    );
+  }
+  page.line(`Where it was before: warmsite failover withdraw ${machine}, and warmsite vm start ${machine}`);
+}
+
 function addAdopt(failover: Command, runner: Runner): void {
   failover
     .command('adopt')
-    .description('after a failover: make what runs here the machine itself, at home at this site')
+    .description('commit a failover: make what runs here the machine itself, at home at this site, for good')
     .argument('<vm>', 'name or id')
     .argument('[branch]', 'name or id; the one that runs if absent')
     .option(...CONNECT_OPTION)
     .addHelpText(
       'after',
       `${examples('warmsite failover adopt web', 'warmsite vm protect web --to berlin')}
-It runs on meanwhile; --connect says where its NICs go when it is started again, if that is not where they are now. From then on it is started, stopped, copied and handed over like any other machine of this site, and
+After this there is no undoing it (warmsite failover undo). It runs on meanwhile; --connect says where its NICs go when it is started again, if that is not where they are now. From then on it is started, stopped, copied and handed over like any other machine of this site, and
 the points that it lies upon stay as they are. Replicated back to the site where it was before, only what differs from the disks there
 crosses the wire; handed over, it is at home there again.`,
     )

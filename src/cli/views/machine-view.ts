@@ -347,6 +347,10 @@ const RIGHTS: Readonly<Record<NonNullable<NonNullable<MachineView['replica']>['r
     tone: 'warning',
   },
   held: { text: 'held here since a failover; `warmsite failover adopt` makes it at home here', tone: 'good' },
+  'given-up': {
+    text: 'given up here: `warmsite failover withdraw` takes it back where it was; nobody runs it until then',
+    tone: 'warning',
+  },
   adopted: { text: 'the machine is at home here: its disks lie upon these points', tone: 'good' },
 };
 

@@ -6,14 +6,22 @@ import { describe, it } from 'node:test';
 import type { FailoverReport } from '../../../src/failover/index.ts';
 import { processesOfRun, QemuImages } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
-import { runCommand } from '../../../src/lib/processes.ts';
 import { ReplicaLayout } from '../../../src/replica/index.ts';
 import type { TestApi } from '../../support/api.ts';
 import { ledgerPortOf } from '../../support/lab-guest.ts';
 import { assertLedger } from '../../support/lab-sites.ts';
 import { BOX, ended, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
 import type { TestSite } from '../../support/served-sites.ts';
-import { BY_HAND, heldAt, sitesWithMachine, verifiedCopy, writeToTip } from '../../support/site-of-box.ts';
+import {
+  BY_HAND,
+  heldAt,
+  holds,
+  servedAgain,
+  sitesWithMachine,
+  tipAt,
+  verifiedCopy,
+  writeToTip,
+} from '../../support/site-of-box.ts';
 import { chainInHeaders } from '../../support/sound-layers.ts';
 
 const MIB = 1024 * 1024;
@@ -42,15 +50,6 @@ async function handedOver(from: TestApi, to: TestApi): Promise<string> {
   return report.branchId!;
 }
 
-/** A site that ends and starts again, which the other one finds at its new port. */
-async function servedAgain(site: TestSite, name: string, other?: TestApi): Promise<TestApi> {
-  await site.close();
-  const api = await site.serve();
-  const { port } = site.served.site.peerAddress;
-  await other?.call('peer.address', { params: { peer: name }, body: { host: '127.0.0.1', port } });
-  return api;
-}
-
 async function stopped(api: TestApi): Promise<void> {
   await api.call('vm.stop', { ...BOX, body: { force: true } });
 }
@@ -62,21 +61,6 @@ async function replicatedTo(from: TestApi, to: TestApi) {
   assert.equal(sequence, 1, 'a replica that begins anew');
   const point = await to.call('point.show', { params: { machine: 'box', point: pointId } });
   return point;
-}
-
-async function holds(path: string, pattern: number, offset: number): Promise<boolean> {
-  const read = `read -q -P ${pattern} ${offset} ${MIB}`;
-  try {
-    await runCommand('qemu-io', ['-r', '-U', '-f', 'qcow2', '-c', read, path]);
-    return true;
-  } catch (error) {
-    if (error instanceof Error && error.message.includes('verification failed')) return false;
-    throw error;
-  }
-}
-
-async function tipAt(api: TestApi): Promise<string> {
-  return (await api.call('vm.show', BOX)).protected!.disks[0]!.chain.at(-1)!.path;
 }
 
 describe('a machine that comes home', { timeout: 300_000 }, () => {

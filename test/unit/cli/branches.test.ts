@@ -95,6 +95,21 @@ it('S0.17 a machine is ceded, taken and withdrawn as was asked for', async (t) =
   );
 });
 
+it('F4 a failover is undone as was asked for, and what is kept of it is told', async (t) => {
+  const result = {
+    ...{ kind: 'undo', epoch: 2 },
+    branches: [{ branchId: ID, name: 'friday', ended: 'shut-down', point: { sequence: 17 } }],
+  };
+  const { ask } = await asking(t, { ...JOB, kind: 'failover.undo', state: 'done', result });
+  const plain = await ask('failover', 'undo', 'web');
+  assert.deepEqual([plain.exitCode, plain.asked, plain.sent], [0, 'POST /v1/machines/web/undoing', {}]);
+  assert.match(plain.output, /^web is given up here, in epoch 2, and runs nowhere\.$/m);
+  assert.match(plain.output, /^Branch friday of point 17: shut down; what was written in it is kept\.$/m);
+  assert.match(plain.output, /warmsite failover withdraw web/);
+  assert.deepEqual((await ask('failover', 'undo', 'web', '--grace', '5m')).sent, { graceMs: 300_000 });
+  assert.deepEqual((await ask('failover', 'undo', 'web', '--now')).sent, { graceMs: 0 });
+});
+
 it('S0.17 what became of a cession is told in words, and what comes next', async (t) => {
   for (const [state, words] of [
     [

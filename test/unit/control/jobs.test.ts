@@ -59,6 +59,7 @@ async function jobsIn(t: CleanUp) {
         'failover.forward': handler('failover.forward', false),
         'failover.prepare': handler('failover.prepare', false),
         'failover.cede': handler('failover.cede', true),
+        'failover.undo': handler('failover.undo', true),
         'failover.take': handler('failover.take', false),
         'failover.cleanup': handler('failover.cleanup', true),
         'seed.export': handler('seed.export', true),

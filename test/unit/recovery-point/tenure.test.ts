@@ -1,12 +1,15 @@
 import assert from 'node:assert/strict';
 import { describe, it, test } from 'node:test';
 import {
+  afterGivingUp,
   afterHearing,
   afterSeizing,
   afterTaking,
+  afterWithdrawal,
   compareClaims,
   mayRun,
   type Tenure,
+  withdrawalOf,
 } from '../../../src/recovery-point/index.ts';
 import { explore } from '../../model/explorer.ts';
 import { type Budget, type PlantedBug, tenureModel } from '../../model/tenure-model.ts';
@@ -19,8 +22,11 @@ const FEW: Budget = {
   seizures: 1,
   cessions: 1,
   withdrawals: 1,
+  undoings: 0,
   doubled: 0,
 };
+
+const AGAIN: Budget = { ...FEW, kills: 0, cessions: 0, withdrawals: 0 };
 
 describe('the right to run a machine', () => {
   it('S0.17 every interleaving of what two sites may do and what may befall them keeps it, and has a way out', (t) => {
@@ -38,8 +44,23 @@ describe('the right to run a machine', () => {
 
   it('S0.17 seizures by both sites at once, again and again', (t) => {
     const seizures = sized({ what: 'S0.17: seizures', normal: 2, full: 3 });
-    const budget = { ...FEW, kills: 0, cessions: 0, withdrawals: 0, seizures, writes: 2 };
+    const budget = { ...AGAIN, seizures, writes: 2 };
     const { states, found } = explore(tenureModel(budget));
+    t.diagnostic(`${states} states`);
+    assert.equal(found, undefined, JSON.stringify(found, null, 1));
+  });
+
+  it('F4 S0.17 what was brought up is given up and asked back, beside everything else', (t) => {
+    const cessions = sized({ what: 'F4: cessions beside an undoing', normal: 0, full: 1 });
+    const { states, found } = explore(tenureModel({ ...FEW, undoings: 1, cessions }));
+    t.diagnostic(`${states} states`);
+    assert.equal(found, undefined, JSON.stringify(found, null, 1));
+    assert.ok(states > 100_000, 'an exploration that ends early has shown nothing');
+  });
+
+  it('F4 S0.17 given up and asked back, by both sites, again and again', (t) => {
+    const undoings = sized({ what: 'F4: undoings', normal: 1, full: 2 });
+    const { states, found } = explore(tenureModel({ ...AGAIN, undoings, seizures: 2 }));
     t.diagnostic(`${states} states`);
     assert.equal(found, undefined, JSON.stringify(found, null, 1));
   });
@@ -49,11 +70,16 @@ describe('the right to run a machine', () => {
     'ceded before it was verified': /the (acknowledged )?write a is gone/,
     'branch deleted': /the (acknowledged )?write a is gone/,
     'withdrawn unasked': /both sites run the machine, and nobody has confirmed anything/,
+    'given up while its guest runs': /runs the machine though it follows/,
+    'given up, and its branch deleted': /the (acknowledged )?write a is gone/,
+    'asked back without an answer': /both sites run the machine, and nobody has confirmed anything/,
+    'promised while it holds': /runs the machine though it follows/,
     'a follower says nothing': /no way out/,
   };
   for (const [bug, said] of Object.entries(BUGS)) {
     it(`a planted mistake is found: ${bug}`, (t) => {
-      const { found } = explore(tenureModel(FEW, bug as PlantedBug));
+      const undoings = /given up|asked back/.test(bug) ? 1 : 0;
+      const { found } = explore(tenureModel({ ...FEW, undoings }, bug as PlantedBug));
       assert.match(found?.what ?? 'nothing was found', said);
       t.diagnostic(found!.way.join('; '));
     });
@@ -88,4 +114,30 @@ test('S0.17 an offer is taken by the site that it was made to, once, and not aft
   assert.equal(afterTaking(holds!, 'R', offer), holds);
   assert.equal(afterTaking({ state: 'follows', claim: { epoch: 3, siteId: 'P' } }, 'R', offer), undefined);
   assert.equal(afterSeizing(HOLDS, 'P'), undefined, 'nobody seizes what is his');
+});
+
+test('F4 S0.17 what was given up is for the site that asks for it, and for nobody who is not asked', () => {
+  const taken = { epoch: 2, siteId: 'R' };
+  const asked = withdrawalOf({ state: 'fenced', claim: taken, lost: P }, 'P')!;
+  assert.deepEqual(asked, { epoch: 3, siteId: 'P' });
+  const holds: Tenure = { state: 'holds', claim: taken };
+  assert.equal(afterWithdrawal(holds, 'R', asked), holds, 'who holds it promises nothing');
+  const givenUp = afterGivingUp(holds)!;
+  assert.equal(mayRun(givenUp), false);
+  assert.equal(afterGivingUp(givenUp), undefined);
+  const promised = afterWithdrawal(givenUp, 'R', asked);
+  assert.deepEqual(promised, { state: 'follows', claim: asked });
+  assert.equal(afterWithdrawal(promised, 'R', asked), promised, 'again nothing changes');
+  for (const state of ['fenced', 'follows'] as const) {
+    const left: Tenure = state === 'fenced' ? { state, claim: taken, lost: P } : { state, claim: taken };
+    assert.deepEqual(afterHearing(left, 'P', asked), { state: 'holds', claim: asked }, state);
+  }
+  // A third site may hold what this one follows: it cannot speak for that.
+  const third: Tenure = { state: 'follows', claim: { epoch: 2, siteId: 'S' } };
+  assert.equal(afterWithdrawal(third, 'R', asked), third);
+  assert.equal(
+    withdrawalOf(givenUp, 'R'),
+    undefined,
+    'what it has given up itself it takes by a seizure alone',
+  );
 });
