@@ -13,6 +13,7 @@ import {
   StopBranchRequest,
   TestFailoverRequest,
 } from './failovers.ts';
+import { GENERATION_ROUTES } from './generations.ts';
 import { FailOverGroupRequest, GroupJobs, TestGroupRequest } from './group-failovers.ts';
 import {
   ChangeGroupRequest,
@@ -349,6 +350,7 @@ export const ROUTES = {
   },
   ...REPLICA_ROUTES,
   ...HANDOVER_ROUTES,
+  ...GENERATION_ROUTES,
   'failover.test': {
     ...ofMachine,
     method: 'POST',

@@ -3,6 +3,7 @@ import { Failure, isFailure, KIND_TABLE, messageOf } from '../lib/errors.ts';
 import { WARMSITE_VERSION } from '../lib/records.ts';
 import { addDrillCommands } from './commands/drill-commands.ts';
 import { addFailoverCommands } from './commands/failover-commands.ts';
+import { addGenerationCommands } from './commands/generation-commands.ts';
 import { addGroupCommands } from './commands/group-commands.ts';
 import { addJobCommands } from './commands/job-commands.ts';
 import { addMachineCommands } from './commands/machine-commands.ts';
@@ -63,6 +64,7 @@ function buildProgram(world: World, json: boolean, finish: (report: Report) => v
   addPointCommands(program, runner);
   addGroupCommands(program, runner);
   addReplicaCommands(program, runner);
+  addGenerationCommands(program, runner);
   addOriginCommands(program, runner);
   addSeedCommands(program, runner);
   addFailoverCommands(program, runner);

@@ -24,11 +24,15 @@ export interface DoctorSubject {
   /** Machines and replicas that could not be opened. */
   readonly broken: readonly { readonly machineId: string; readonly error: unknown }[];
   readonly audit: () => ChainState;
+  /** What the older generations of machines take. */
+  readonly formerBytes: () => Promise<number>;
   readonly ports: { readonly peer: number };
 }
 
 const QEMU_MINIMUM = { major: 7, minor: 2 };
 export const FREE_FRACTION_MIN = 0.1;
+/** Of the file system, which older generations may take before a person is told. */
+const FORMER_FRACTION_MAX = 0.1;
 const OPEN_FILES_MIN = 4096;
 /** CAP_NET_ADMIN and CAP_SYS_ADMIN (capabilities(7)): what network namespaces and taps need. */
 const NETWORK_CAPABILITIES = (1n << 12n) | (1n << 21n);
@@ -49,6 +53,7 @@ export async function examine(subject: DoctorSubject): Promise<DoctorReport> {
   await look('data directory', () => rightsFinding(subject.dataDirectory));
   await look('keys', () => keysFinding(siteFiles(subject.dataDirectory).keys));
   await look('disk space', () => spaceFinding(subject.dataDirectory));
+  await look('older generations', () => formerFinding(subject));
   await look('open files', openFilesFinding);
   await look('site port', async () => ok(`listens at port ${subject.ports.peer}`));
   await look('audit log', async () => auditFinding(subject.audit()));
@@ -135,6 +140,15 @@ async function spaceFinding(dataDirectory: string): Promise<Finding> {
   return freeBytes >= totalBytes * FREE_FRACTION_MIN
     ? ok(shown)
     : warning(shown, 'Free space on the file system of the data directory, or shorten retention.');
+}
+
+async function formerFinding({ dataDirectory, formerBytes }: DoctorSubject): Promise<Finding> {
+  const { totalBytes } = await spaceAt(dataDirectory);
+  const bytes = await formerBytes();
+  const shown = `what machines were here before the last turn takes ${(bytes / 2 ** 30).toFixed(1)} GiB`;
+  return bytes < totalBytes * FORMER_FRACTION_MAX
+    ? ok(shown)
+    : warning(shown, 'Look at it with `warmsite generation list VM`, and remove what nobody misses.');
 }
 
 async function openFilesFinding(): Promise<Finding> {

@@ -375,6 +375,18 @@ export const CONTROL_ERRORS = {
     remedy:
       'End that first: `warmsite replica forward VM --to SITE --stop`. What the other site has of it stays there.',
   },
+  GENERATION_UNKNOWN: {
+    kind: 'missing',
+    retry: 'never',
+    remedy:
+      '`warmsite generation list VM` shows the older generations of a machine, by what they are and their epoch.',
+  },
+  GENERATION_NEEDED: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'Remove or turn first what lies upon it: an older generation with `warmsite generation remove`, a branch with `warmsite failover cleanup`, an older copy with `warmsite seed offer VM --withdraw`. What the machine itself lies upon stays until its replication has turned again.',
+  },
   ORIGIN_UNKNOWN: {
     kind: 'missing',
     retry: 'never',

@@ -8,6 +8,7 @@ import {
 } from '../hypervisor/index.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Generation } from '../lib/generations.ts';
+import { isBeingRemoved } from '../lib/removal.ts';
 import { type MachineRecord, ProtectedLayout } from '../replication/index.ts';
 import { controlFailure } from './errors.ts';
 import { attachedDisk, deviceNameOf, idsOfAttached, managedDisks } from './machine-disks.ts';
@@ -113,6 +114,7 @@ export async function newestMachine(
 ): Promise<ProtectedLayout | undefined> {
   for (const generation of generations) {
     const layout = new ProtectedLayout(dataDirectory, machineId, generation);
+    if (await isBeingRemoved(files, layout.directory)) continue;
     if ((await files.sizeOf(layout.record)) !== undefined) return layout;
   }
   return undefined;

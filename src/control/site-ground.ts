@@ -2,6 +2,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import { SitePrograms } from '../failover/index.ts';
 import type { DiskImages, Hypervisor, LeaseGuards } from '../hypervisor/index.ts';
 import type { Clock } from '../lib/clock.ts';
+import { messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import type { Random } from '../lib/random.ts';
@@ -16,6 +17,7 @@ import { openDatabase } from './database.ts';
 import { type DrillStore, openDrillStore } from './drill-works.ts';
 import { controlFailure } from './errors.ts';
 import { EventHub } from './event-hub.ts';
+import { endRemovals } from './generations.ts';
 import { OlderCopies } from './older-copies.ts';
 import { confirmedKey, Origins } from './origins.ts';
 import { PlanStore } from './plan-store.ts';
@@ -94,6 +96,9 @@ export async function openGround(
   };
   const zones = new Zones();
   const replicaTools: ReplicaTools = { files, images, clock, log, zones, isSignedBySource };
+  await endRemovals(tools, dataDirectory, (directory, error) =>
+    log.error('removal.not-ended', { directory, reason: messageOf(error) }),
+  );
   // Merges that were interrupted are ended by the keeper, beside everything else.
   const replicas = await Replicas.open(replicaTools, dataDirectory, 'left');
   const audit = new Audit({ database, clock });

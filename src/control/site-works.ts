@@ -5,6 +5,7 @@ import { PeerTarget, type ReplicationReceiver } from '../replication/index.ts';
 import { settleAdoptions } from './adoptions.ts';
 import { BrokenReplicas } from './broken-replicas.ts';
 import { Forwards } from './forwards.ts';
+import { Generations } from './generations.ts';
 import { Groups } from './groups.ts';
 import { HomeRights } from './home-rights.ts';
 import { type LeaseWorks, leaseWorks } from './lease-works.ts';
@@ -26,6 +27,7 @@ import { TestKeeper } from './test-keeper.ts';
 export interface Works extends LeaseWorks {
   readonly keeper: ReplicaKeeper;
   readonly failovers: Failovers;
+  readonly generations: Generations;
   readonly links: PeerLinks;
   readonly machines: Machines;
   readonly fences: ReplicaFences;
@@ -129,7 +131,9 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
     },
   });
   opening.defer(() => home.close());
-  const moving = { keeper, failovers, fences, links, machines, groups, forwards, pairing, plans, ...lending };
+  const generations = new Generations({ ...ground, files, machines });
+  const kept = { keeper, failovers, generations, machines, groups, plans, ...lending };
+  const moving = { ...kept, fences, links, forwards, pairing };
   const served = await openToPeers(ground, { ...moving, home }, opening);
   const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock });
   opening.defer(() => tests.close());

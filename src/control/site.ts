@@ -13,6 +13,7 @@ import { drillWorksOf } from './drill-works.ts';
 import type { Drills } from './drills.ts';
 import type { EventHub } from './event-hub.ts';
 import { FailoverActs } from './failover-acts.ts';
+import { GenerationActs } from './generation-acts.ts';
 import { GroupActs } from './group-acts.ts';
 import { GroupFailovers } from './group-failovers.ts';
 import { GroupPoints } from './group-points.ts';
@@ -58,6 +59,7 @@ export class Site {
   readonly failovers: FailoverActs;
   readonly groupFailovers: GroupFailovers;
   readonly handovers: HandoverActs;
+  readonly generations: GenerationActs;
   readonly adoptions: AdoptionActs;
   readonly leases: LeaseActs;
   readonly plans: RecoveryPlans;
@@ -138,6 +140,7 @@ export class Site {
       siteMeant: (reference) => this.targets.meant(reference),
       settle: (replica) => settleAdoptions({ ...tools, alerts }, ground.dataDirectory, [replica]),
     });
+    this.generations = new GenerationActs({ generations: works.generations, inventory, audit });
     this.origins = new OriginActs({ origins, replicas, links, audit });
     this.seeds = new SeedActs({
       ...{ files: tools.files, machines, inventory, replicas, keeper, forwards, jobs },
@@ -244,8 +247,9 @@ export class Site {
   }
 
   doctor(): Promise<DoctorReport> {
-    const { machines } = this.#works;
+    const { machines, generations } = this.#works;
     return examine({
+      formerBytes: () => generations.formerBytes(),
       machines: machines.list().map(({ machine }) => checkedMachine(machine)),
       toStart: toStart(machines.list(), this.#ground.replicas.list()),
       broken: [...machines.broken, ...this.#ground.replicas.broken],

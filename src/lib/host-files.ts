@@ -92,3 +92,16 @@ export async function allocatedBytes(path: string): Promise<number> {
     throw fileFailure('read', path, error);
   }
 }
+
+/** All files below a directory, by their paths; none where there is no such directory. */
+export async function filesBelow(directory: string): Promise<string[]> {
+  try {
+    const entries = await readdir(directory, { recursive: true, withFileTypes: true });
+    return entries
+      .filter((entry) => !entry.isDirectory())
+      .map(({ parentPath, name }) => join(parentPath, name));
+  } catch (error) {
+    if (systemCodeOf(error) === 'ENOENT') return [];
+    throw fileFailure('read', directory, error);
+  }
+}

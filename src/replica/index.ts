@@ -30,8 +30,10 @@ export { digestsOf, readAhead } from './content.ts';
 export { deepChain } from './depth.ts';
 export type { Acknowledgement, Incoming, ReplicaDescription, ReplicaPoint } from './description.ts';
 export { REPLICA_ERRORS } from './errors.ts';
+export { filesInHeaders } from './header-chain.ts';
 export { holdPoint } from './hold.ts';
 export { ReplicaLayout } from './layout.ts';
+export { loadPoints } from './loading.ts';
 export type { Offer, OfferAnswer, OfferConflict } from './offer.ts';
 export {
   DIGEST_PAGE_BLOCKS,

@@ -12,11 +12,6 @@ export class ReplicaLayout {
     this.directory = join(dataDirectory, 'replicas', generationName(machineId, generation));
   }
 
-  /** Beside the directory: a person has decided that all of it goes. */
-  get removal(): string {
-    return `${this.directory}.removed`;
-  }
-
   get record(): string {
     return join(this.directory, 'replica.json');
   }

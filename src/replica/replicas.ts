@@ -1,9 +1,10 @@
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import type { DeltaHeader } from '../delta/index.ts';
 import { messageOf } from '../lib/errors.ts';
-import { type FileSystem, publishFile } from '../lib/files.ts';
+import type { FileSystem } from '../lib/files.ts';
 import { type Generation, generationsIn } from '../lib/generations.ts';
 import { Mutex } from '../lib/mutex.ts';
+import { decideRemoval, endRemoval, isBeingRemoved, withdrawRemoval } from '../lib/removal.ts';
 import { replicaFailure } from './errors.ts';
 import { ReplicaLayout } from './layout.ts';
 import type { ReplicaRecord } from './records.ts';
@@ -177,17 +178,14 @@ export class Replicas {
     // One that cannot be opened is the newest that there is.
     const known = this.#open.get(machineId)?.layout ?? (await this.#layouts(machineId))[0];
     const layout = known ?? new ReplicaLayout(this.#dataDirectory, machineId);
-    const decide = () => publishFile(files, layout.removal, new Uint8Array());
+    const decide = () => decideRemoval(files, layout.directory);
     if (broken) {
       await checkNoBranches(files, layout);
       await decide();
     } else {
-      await this.need(machineId).giveUp(decide, async () => {
-        await files.remove(layout.removal);
-        await files.syncDirectory(dirname(layout.directory));
-      });
+      await this.need(machineId).giveUp(decide, () => withdrawRemoval(files, layout.directory));
     }
-    const removing = endRemoval(files, layout);
+    const removing = endRemoval(files, layout.directory);
     this.#open.delete(machineId);
     this.#broken.delete(machineId);
     this.#removing.set(machineId, removing);
@@ -229,30 +227,15 @@ async function openWhatIsThere(
   merge: InterruptedMerge,
 ): Promise<Replica | undefined> {
   for (const layout of layouts) {
-    if (await isBeingRemoved(tools.files, layout)) await endRemoval(tools.files, layout);
+    if (await isBeingRemoved(tools.files, layout.directory)) await endRemoval(tools.files, layout.directory);
     else if (!(await isHalfMade(tools.files, layout))) return Replica.open(tools, layout, merge);
   }
   return undefined;
 }
 
-async function isBeingRemoved(files: FileSystem, layout: ReplicaLayout): Promise<boolean> {
-  return (await files.sizeOf(layout.removal)) !== undefined;
-}
-
-/** May be repeated; the sign goes last, when the files have durably gone. */
-async function endRemoval(files: FileSystem, layout: ReplicaLayout): Promise<void> {
-  const parent = dirname(layout.directory);
-  // A process that was killed may have left the sign in the page cache alone.
-  await files.syncDirectory(parent);
-  await files.removeDirectory(layout.directory);
-  await files.syncDirectory(parent);
-  await files.remove(layout.removal);
-  await files.syncDirectory(parent);
-}
-
 /** Of a replica that cannot be opened only its directory tells. */
 async function checkNoBranches(files: FileSystem, layout: ReplicaLayout): Promise<void> {
-  if (await isBeingRemoved(files, layout)) return;
+  if (await isBeingRemoved(files, layout.directory)) return;
   const branches = (await files.list(layout.branches)) ?? [];
   if (branches.length === 0) return;
   throw replicaFailure('REPLICA_NEEDED', `there are branches in ${layout.branches} (${branches.length})`, {

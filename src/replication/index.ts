@@ -34,7 +34,7 @@ export {
   NOTHING_AT_HOME,
 } from './home-machines.ts';
 export { ProtectedLayout } from './layout.ts';
-export { openMachineFiles } from './machine-files.ts';
+export { newestCutMs, openMachineFiles } from './machine-files.ts';
 export type { MachinePlace } from './machine-move.ts';
 export { type GuestStandstill, type MachinePresence, standstillOf } from './machine-presence.ts';
 export { checkHeld, claimElsewhere, notHeldFailure } from './machine-tenure.ts';

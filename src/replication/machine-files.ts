@@ -1,9 +1,9 @@
-import { dirname } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
-import { MACHINE_RECORD, type MachineRecord, machineKind } from './records.ts';
+import { CUT_RECORD, MACHINE_RECORD, type MachineRecord, machineKind } from './records.ts';
 
 /** Makes the directory of a machine. Durable on return. */
 export async function createMachineFiles(
@@ -26,6 +26,18 @@ export async function openMachineFiles(files: FileSystem, layout: ProtectedLayou
   await files.syncDirectory(layout.targets);
   await files.syncDirectory(layout.directory);
   return record;
+}
+
+/** When the newest state was cut that a machine has a record of; undefined where there is none. */
+export async function newestCutMs(files: FileSystem, layout: ProtectedLayout): Promise<number | undefined> {
+  let newestMs: number | undefined;
+  for (const name of (await files.list(layout.cuts)) ?? []) {
+    const cut = name.endsWith('.json')
+      ? await loadRecord(files, join(layout.cuts, name), CUT_RECORD)
+      : undefined;
+    if (cut) newestMs = Math.max(newestMs ?? 0, cut.cutAtMs);
+  }
+  return newestMs;
 }
 
 export function storeMachine(

@@ -90,6 +90,11 @@ export const HANDLERS: Handlers = {
   'group.test': ({ site, actor, params, body }) => site.groupFailovers.test(actor, params.group, body),
   'group.failover': ({ site, actor, params, body }) => site.groupFailovers.start(actor, params.group, body),
   'group.points': ({ site, params }) => site.groups.points(params.group),
+  'generation.list': ({ site, params }) => site.generations.list(params.machine),
+  'generation.remove': async ({ site, actor, params }) => {
+    await site.generations.remove(actor, params.machine, params.generation);
+    return done;
+  },
   'replica.remove': async ({ site, actor, params }) => {
     await site.replicas.remove(actor, params.machine);
     return done;

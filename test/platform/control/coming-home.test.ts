@@ -6,6 +6,8 @@ import { describe, it } from 'node:test';
 import type { FailoverReport } from '../../../src/failover/index.ts';
 import { processesOfRun, QemuImages } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { decideRemoval } from '../../../src/lib/removal.ts';
 import { ReplicaLayout } from '../../../src/replica/index.ts';
 import type { TestApi } from '../../support/api.ts';
 import { ledgerPortOf } from '../../support/lab-guest.ts';
@@ -61,6 +63,21 @@ async function replicatedTo(from: TestApi, to: TestApi) {
   assert.equal(sequence, 1, 'a replica that begins anew');
   const point = await to.call('point.show', { params: { machine: 'box', point: pointId } });
   return point;
+}
+
+/** The older generations of a site: what they are called, what lies upon them, and how many branches there are in each. */
+async function generationsAt(api: TestApi) {
+  const former = await api.call('generation.list', BOX);
+  for (const { sizeBytes, unclear } of former) assert.deepEqual([sizeBytes > 0, unclear], [true, undefined]);
+  return former.map(({ generation, needs, branches }) => [
+    generation,
+    [...new Set(needs.map(({ by }) => by))],
+    branches.length,
+  ]);
+}
+
+function removed(api: TestApi, generation: string): Promise<unknown> {
+  return api.call('generation.remove', { params: { machine: 'box', generation } });
 }
 
 describe('a machine that comes home', { timeout: 300_000 }, () => {
@@ -151,6 +168,7 @@ describe('a machine that comes home', { timeout: 300_000 }, () => {
     assert.ok(back.receivedBytes! < 1.1 * MIB, `${back.receivedBytes} bytes crossed`);
 
     await writeToTip(awayAgain, 9, 12 * MIB);
+    assert.deepEqual(await awayAgain.call('generation.list', BOX), [], 'all of it is in use');
     await handedOver(awayAgain, homeApi);
     await isHandedOver(away, awayAgain);
     await stopped(homeApi);
@@ -163,6 +181,10 @@ describe('a machine that comes home', { timeout: 300_000 }, () => {
     const again = await replicatedTo(homeApi, awayAgain);
     assert.equal(again.epoch, 3);
     assert.equal(again.olderBytes, 6 * MIB);
+    // Its replica begins anew, and what it ran on lies upon the one before.
+    assert.deepEqual(await generationsAt(awayAgain), [['replica.1', ['machine'], 1]]);
+    const needed = { code: 'GENERATION_NEEDED' };
+    await assert.rejects(removed(awayAgain, 'replica.1'), needed);
     assert.ok(again.receivedBytes! < 1.1 * MIB, `${again.receivedBytes} bytes crossed`);
     await handedOver(homeApi, awayAgain);
     await stopped(awayAgain);
@@ -172,9 +194,29 @@ describe('a machine that comes home', { timeout: 300_000 }, () => {
     assert.deepEqual(await homeApi.call('alert.list'), []);
     assert.deepEqual(await awayAgain.call('alert.list'), []);
 
+    // What they had before the turns goes when nothing lies upon it, and only then.
+    assert.deepEqual(await generationsAt(homeApi), [['machine.1', [], 0]]);
+    assert.deepEqual(await generationsAt(awayAgain), [
+      ['replica.1', ['generation'], 1],
+      ['machine.2', [], 0],
+    ]);
+    await assert.rejects(removed(awayAgain, '1'), needed);
+    await assert.rejects(removed(awayAgain, '4'), { code: 'GENERATION_UNKNOWN' }, 'what it has now');
+    await removed(awayAgain, '2');
+    await removed(awayAgain, 'replica.1');
+    assert.deepEqual(await generationsAt(awayAgain), []);
+    const { machineId } = await homeApi.call('vm.show', BOX);
+    const { entries } = await awayAgain.call('audit.list');
+    assert.ok(entries.some(({ act, subject }) => act === 'generation.remove' && subject === machineId));
+    // One site ends when it has been decided, and nothing has gone.
+    const former = join(home.dataDirectory, 'protected', machineId);
+    await decideRemoval(nodeFiles, former);
+
     // Both sites know that also when they start again.
     const homeAgain = await servedAgain(home, 'home', awayAgain);
     const last = await servedAgain(away, 'away', homeAgain);
+    assert.equal(await nodeFiles.list(former), undefined, 'the removal is ended');
+    assert.deepEqual(await generationsAt(homeAgain), []);
     assert.equal(await heldAt(homeAgain), 'handed-over');
     await assert.rejects(homeAgain.call('vm.start', BOX), { code: 'PROTECTION_CEDED' });
     const { epoch, protected: there2 } = await last.call('vm.show', BOX);

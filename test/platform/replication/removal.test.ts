@@ -6,6 +6,7 @@ import { test } from 'node:test';
 import { fileFailure } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
+import { removalSign } from '../../../src/lib/removal.ts';
 import { createBranch, Replicas, removeBranch, verifyPoint } from '../../../src/replica/index.ts';
 import { BY_HAND, copyAndSend } from '../../support/lab-sites.ts';
 import { twoSites } from '../../support/two-sites.ts';
@@ -60,7 +61,7 @@ test('a replica that nobody needs is removed whole, and protecting its machine a
   isSignFailing = true;
   await assert.rejects(replicas.remove(machineId), { code: 'FSYNC_FAILED' });
   await replica.update({ machineName: 'lab' });
-  await assert.rejects(access(replica.layout.removal), { code: 'ENOENT' });
+  await assert.rejects(access(removalSign(replica.layout.directory)), { code: 'ENOENT' });
 
   // The process ends when the decision has been made and nothing has gone yet.
   isFailing = true;
@@ -72,7 +73,7 @@ test('a replica that nobody needs is removed whole, and protecting its machine a
   const reopened = await Replicas.open(sites.replicaTools, directory);
   assert.deepEqual([reopened.list(), reopened.broken], [[], []]);
   await assert.rejects(access(replica.layout.directory), { code: 'ENOENT' });
-  await assert.rejects(access(replica.layout.removal), { code: 'ENOENT' });
+  await assert.rejects(access(removalSign(replica.layout.directory)), { code: 'ENOENT' });
 
   // In the process that goes on, the same is brought to its end by asking again.
   await replicas.remove(machineId);
