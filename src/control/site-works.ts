@@ -139,7 +139,7 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   opening.defer(() => tests.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());
-  return { ...moving, ...served };
+  return { ...moving, ...served, generations: new Generations({ ...ground, files, machines }) };
 }
 
 function tellingOf(
@@ -154,7 +154,7 @@ function tellingOf(
 /** From now on other sites may call. */
 async function openToPeers(
   ground: Ground,
-  o: Omit<Works, 'receiver' | 'peerServer'> & { readonly home: HomeRights },
+  o: Omit<Works, 'receiver' | 'peerServer' | 'generations'> & { readonly home: HomeRights },
   opening: AsyncDisposableStack,
 ): Promise<Pick<Works, 'receiver' | 'peerServer'>> {
   const { tools, identity, settings } = ground;

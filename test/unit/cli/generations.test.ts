@@ -5,7 +5,11 @@ import { asking } from './asking.ts';
 
 const FORMER: GenerationView = {
   ...{ generation: 'replica.1', kind: 'replica', epoch: 1, directory: '/data/replicas/x' },
-  ...{ sizeBytes: 3 * 2 ** 20, newestAtMs: Date.UTC(2026, 0, 2, 3), branches: ['01jd0c2r5m6v7x8y9z0a1b2c3d'] },
+  ...{
+    sizeBytes: 3 * 2 ** 20,
+    newestAtMs: Date.UTC(2026, 0, 2, 3),
+    branches: ['01jd0c2r5m6v7x8y9z0a1b2c3d'],
+  },
   needs: [
     { by: 'machine', path: '/data/protected/x.2/disks/disk0/a.qcow2' },
     { by: 'machine', path: '/data/protected/x.2/disks/disk0/b.qcow2' },
