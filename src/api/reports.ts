@@ -10,7 +10,7 @@ const Said = Type.String({ maxLength: 4000 });
 /** A record that a site has signed, as it was stored beside the point. */
 const Signed = { keyId: Type.String({ maxLength: 64 }), signature: Type.String({ maxLength: 200 }) };
 
-/** What a report is about. `drill`: a test that the site did by itself, or for a person, to prove a point. `restart`: a branch that was booted again; `forward`: one that went forward to a later point. */
+/** What a report is about. `drill`: a test that the site did by itself, or for a person, to prove a point. `restart`: a branch that was booted again; `forward`: one that went forward to a later point; `undo`: a failover that was ended and given up. */
 export const ReportKind = Type.Union([
   Type.Literal('test'),
   Type.Literal('drill'),
@@ -20,6 +20,7 @@ export const ReportKind = Type.Union([
   Type.Literal('restart'),
   Type.Literal('forward'),
   Type.Literal('adopt'),
+  Type.Literal('undo'),
   Type.Literal('plan'),
 ]);
 export type ReportKind = Type.Static<typeof ReportKind>;

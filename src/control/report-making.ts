@@ -15,6 +15,7 @@ const KINDS: Readonly<Record<string, ReportKind>> = {
   'failover.restart': 'restart',
   'failover.forward': 'forward',
   'failover.adopt': 'adopt',
+  'failover.undo': 'undo',
   'plan.run': 'plan',
 };
 
@@ -25,7 +26,7 @@ export function reportKindOf(kind: string): ReportKind | undefined {
 
 /** What a job of a failover came to, if it came to its report. */
 export function failoverResultOf({ kind, result }: EndedAct['job']): FailoverReport | undefined {
-  const isOne = kind !== 'failover.cede' && kind !== 'plan.run';
+  const isOne = kind !== 'failover.cede' && kind !== 'failover.undo' && kind !== 'plan.run';
   return isOne && result !== undefined ? (result as FailoverReport) : undefined;
 }
 

@@ -10,6 +10,7 @@ const TITLES: Readonly<Record<ReportKind, string>> = {
   restart: 'Restart of a branch',
   forward: 'Branch gone forward',
   adopt: 'Adoption',
+  undo: 'Failover undone',
   plan: 'Recovery plan',
 };
 
@@ -39,6 +40,8 @@ function whatHappened(report: Report): string {
     return `${by} handed ${name} over: its guest had ended, and the other site had acknowledged all that it wrote.`;
   if (kind === 'adopt')
     return `${by} made what a failover had brought up the machine ${name} itself, at home at site ${site.name} from then on.`;
+  if (kind === 'undo')
+    return `${by} had ended at site ${site.name} what failovers of ${name} had brought up there, and gave the machine up to the site where it was; what was written meanwhile is kept in branches.`;
   const point = attempts.at(-1)?.point;
   const tries = attempts.length === 1 ? '' : `, after ${attempts.length - 1} that did not come up`;
   const how = isRehearsal(report) ? 'was booted in isolation' : 'was booted';

@@ -70,6 +70,7 @@ class Turn {
   isWritten = false;
   isCopied = false;
   isTidied = false;
+  wasUndone = false;
 
   constructor(from: Place) {
     this.from = from;
@@ -78,10 +79,8 @@ class Turn {
   /** Whether the machine is where the turn was to bring it, and is off. */
   isOver({ place, view }: Seen): boolean {
     if (view.protected!.presence.state !== 'stopped') return false;
-    return this.isUndone ? this.isCopied && this.#wasUndone : place !== this.from;
+    return this.isUndone ? this.isCopied && this.wasUndone : place !== this.from;
   }
-
-  #wasUndone = false;
 
   /** What is done where the machine is at home. */
   atHome({ place: at, view }: Seen, other: Seen): Act {
@@ -134,7 +133,7 @@ class Turn {
   away({ place: at, view, branches }: Seen): Act {
     const isHeld = view.replica!.right === 'held';
     if (isHeld && this.isUndone) {
-      this.#wasUndone = true;
+      this.wasUndone = true;
       const work = async (api: TestApi) =>
         resultOf(api, await api.call('failover.undo', { ...BOX, body: { graceMs: 0 } }));
       return { name: 'undo', at, work };
@@ -176,6 +175,8 @@ function nextAct(turn: Turn, seen: readonly [Seen, Seen]): Act | undefined {
   if (offered) return turn.away(offered);
   const givenUp = seen.find(({ view }) => view.replica?.right === 'given-up');
   if (givenUp) return turn.askBack(seen.find((one) => one !== givenUp)!);
+  // The other site may have promised to follow it, and the answer was lost: whoever asks again gets the same one.
+  if (turn.wasUndone) return turn.askBack(seen.find(({ place }) => place === turn.from)!);
   const isUnderWay = seen.some(({ view }) => view.protected?.heldBy?.how === 'offered');
   assert.ok(isUnderWay, `nobody holds it: ${told(seen)}`);
   return undefined;

@@ -153,6 +153,10 @@ describe('a failover that is undone', { timeout: 240_000 }, () => {
     assert.equal(refused.failure!.code, 'FAILOVER_GIVEN_UP');
     await assert.rejects(awayApi.call('failover.adopt', NOW), { code: 'FAILOVER_GIVEN_UP' });
 
+    const { reports } = await awayApi.call('report.list', {});
+    const [told] = reports.filter(({ kind }) => kind === 'undo').slice(-1);
+    assert.deepEqual([told!.verdict, told!.about], ['passed', 'box']);
+
     // That outlives the process of either site.
     const awayAgain = await servedAgain(away, 'away', homeAgain);
     assert.equal((await awayAgain.call('vm.show', BOX)).replica!.right, 'given-up');
