@@ -135,11 +135,20 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   const kept = { keeper, failovers, generations, machines, groups, plans, ...lending };
   const moving = { ...kept, fences, links, forwards, pairing };
   const served = await openToPeers(ground, { ...moving, home }, opening);
+  watchHost(ground, moving, opening);
+  return { ...moving, ...served };
+}
+
+/** What is looked at again and again for as long as the site is open. */
+function watchHost(
+  { dataDirectory, replicas, alerts, tools: { clock } }: Ground,
+  { failovers, keeper }: Pick<Works, 'failovers' | 'keeper'>,
+  opening: AsyncDisposableStack,
+): void {
   const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock });
   opening.defer(() => tests.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());
-  return { ...moving, ...served, generations: new Generations({ ...ground, files, machines }) };
 }
 
 function tellingOf(
@@ -154,7 +163,7 @@ function tellingOf(
 /** From now on other sites may call. */
 async function openToPeers(
   ground: Ground,
-  o: Omit<Works, 'receiver' | 'peerServer' | 'generations'> & { readonly home: HomeRights },
+  o: Omit<Works, 'receiver' | 'peerServer'> & { readonly home: HomeRights },
   opening: AsyncDisposableStack,
 ): Promise<Pick<Works, 'receiver' | 'peerServer'>> {
   const { tools, identity, settings } = ground;

@@ -1,7 +1,7 @@
 import type { MachineView, PeerView, PointView, ReplicationView } from '../api/index.ts';
 import type { ApplicationProof, BootProof } from '../failover/index.ts';
 import { BUILT_IN_TYPES, type GroupCut, hasGivenUp, type TpmSaid, tpmSaid } from '../recovery-point/index.ts';
-import { type Replica, type ReplicaPoint, rightState, tenureOfReplica } from '../replica/index.ts';
+import { type Replica, type ReplicaPoint, tenureOfReplica } from '../replica/index.ts';
 import {
   type CutRecord,
   claimElsewhere,

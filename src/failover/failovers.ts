@@ -1,4 +1,3 @@
-import { processesOfRun } from '../hypervisor/index.ts';
 import type { Failure } from '../lib/errors.ts';
 import { isId } from '../lib/random.ts';
 import {
@@ -11,7 +10,6 @@ import {
 } from '../replica/index.ts';
 import { adoptBranch, type NewHome } from './adoption.ts';
 import { loadChanges } from './branch-changes.ts';
-import { runDirectoryOf } from './branch-machine.ts';
 import { type BranchTools, endAndRemove, recoverBranches } from './branch-recovery.ts';
 import { type BranchView, viewOf } from './branch-view.ts';
 import { type AttemptRequest, BringUp } from './bring-up.ts';

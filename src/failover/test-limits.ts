@@ -52,22 +52,6 @@ export async function loadLimits({ files }: Files, replica: Replica, branchId: s
   return (await loadRecord(files, limitsPath(replica, branchId), TEST_LIMITS)) ?? {};
 }
 
-/** The tests whose time is over, by the wall clock of this site. */
-export async function overdueTests(
-  tools: Pick<FailoverTools, 'files' | 'clock'>,
-  replicas: Iterable<Replica>,
-): Promise<{ readonly replica: Replica; readonly branchId: string }[]> {
-  const overdue = [];
-  for (const replica of replicas) {
-    for (const { branchId, purpose } of replica.branches) {
-      if (purpose === 'failover') continue;
-      const { endsAtMs } = await loadLimits(tools, replica, branchId);
-      if (endsAtMs !== undefined && tools.clock.wallMs() >= endsAtMs) overdue.push({ replica, branchId });
-    }
-  }
-  return overdue;
-}
-
 function limitsPath(replica: Replica, branchId: string): string {
   return join(replica.layout.branch(branchId), 'limits.json');
 }
