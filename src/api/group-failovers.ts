@@ -26,6 +26,7 @@ export const FailOverGroupRequest = Type.Object(
     cut: Cut,
     name: FailoverRequest.properties.name,
     confirmOtherSideDown: FailoverRequest.properties.confirmOtherSideDown,
+    askWitness: FailoverRequest.properties.askWitness,
     probes: FailoverRequest.properties.probes,
     /** By machine, name or id: where its NICs are connected here. */
     networks: Type.Optional(Type.Record(Reference, Networks)),

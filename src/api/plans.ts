@@ -153,6 +153,8 @@ export const RunPlanRequest = Type.Object(
     mode: PlanMode,
     /** For `unplanned`: the word of a person that the machines no longer run at the other site. */
     confirmOtherSideDown: Type.Optional(Type.Literal(true)),
+    /** For `unplanned`: the witness of each machine that has one is asked whether it may still run there; that word is for the others. */
+    askWitness: Type.Optional(Type.Literal(true)),
     /** For `take`: how long each offer is waited for; not at all if absent. */
     waitMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 30 * 24 * 3_600_000 })),
     /** For `cede`: name or id of the site; the first target of each machine if absent. */

@@ -33,7 +33,7 @@ interface FailoverTools {
   readonly fences: Pick<ReplicaFences, 'look'>;
   readonly audit: Audit;
   readonly testRules: StoredTestRules;
-  readonly votes: Pick<LeaseVotes, 'need' | 'seek' | 'held' | 'letGo'>;
+  readonly votes: Pick<LeaseVotes, 'need' | 'isParty' | 'seek' | 'held' | 'letGo'>;
 }
 
 /** So long a guest may take to shut down before its power is cut. */
@@ -121,6 +121,11 @@ export class FailoverActs {
       ...(askWitness ? { askWitness } : { confirmOtherSideDown: true }),
     };
     return this.#start('failover.start', actor, replica, args);
+  }
+
+  /** Whether this site may ask a witness for the right to run a machine. */
+  hasWitness(machineId: string): boolean {
+    return this.#o.votes.isParty(machineId);
   }
 
   /** As the failovers do. */
@@ -229,6 +234,8 @@ export class FailoverActs {
   };
 
   readonly #starting: JobHandler = {
+    // It waits for no test's turn.
+    waits: true,
     // Whether to fail over is decided by a person who knows what stands, not by a restart.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>

@@ -151,14 +151,17 @@ export class Generations {
     const { files } = this.#o;
     const { directory } = former;
     return this.#removing.run(async () => {
-      if (!(await isBeingRemoved(files, directory))) await this.#checkNotNeeded(machineId, former);
-      await decideRemoval(files, directory);
-      try {
-        // What a person has removed meanwhile may have brought this one to the front again.
+      // One that was begun is in pieces: it is ended, and counts for nothing else.
+      if (!(await isBeingRemoved(files, directory))) {
         await this.#checkNotNeeded(machineId, former);
-      } catch (error) {
-        await withdrawRemoval(files, directory);
-        throw error;
+        await decideRemoval(files, directory);
+        try {
+          // What a person has removed meanwhile may have brought this one to the front again.
+          await this.#checkNotNeeded(machineId, former);
+        } catch (error) {
+          await withdrawRemoval(files, directory);
+          throw error;
+        }
       }
       await endRemoval(files, directory);
     });

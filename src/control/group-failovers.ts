@@ -15,12 +15,12 @@ type Member = GroupPointView['members'][number];
 /** Boots a whole group at the recovery site: a job for each machine, all from points of one cut. */
 export class GroupFailovers {
   readonly #groups: Pick<GroupActs, 'points'>;
-  readonly #failovers: Pick<FailoverActs, 'test' | 'start' | 'checkTogether'>;
+  readonly #failovers: Pick<FailoverActs, 'test' | 'start' | 'checkTogether' | 'hasWitness'>;
   readonly #inventory: Pick<Inventory, 'replica'>;
 
   constructor(o: {
     groups: Pick<GroupActs, 'points'>;
-    failovers: Pick<FailoverActs, 'test' | 'start' | 'checkTogether'>;
+    failovers: Pick<FailoverActs, 'test' | 'start' | 'checkTogether' | 'hasWitness'>;
     inventory: Pick<Inventory, 'replica'>;
   }) {
     this.#groups = o.groups;
@@ -37,7 +37,7 @@ export class GroupFailovers {
   }
 
   /**
-   * Throws GROUP_UNKNOWN, GROUP_CUT_UNKNOWN, GROUP_NOT_MEMBER, FAILOVER_NIC_UNKNOWN, FAILOVER_ADDRESS_TWICE,
+   * Throws GROUP_UNKNOWN, GROUP_CUT_UNKNOWN, GROUP_NOT_MEMBER, LEASE_UNKNOWN, FAILOVER_NIC_UNKNOWN, FAILOVER_ADDRESS_TWICE,
    * FAILOVER_ADDRESS_TAKEN; nothing has been begun then.
    */
   async start(actor: string, group: string, request: FailOverGroupRequest): Promise<GroupJobs> {
@@ -60,6 +60,12 @@ export class GroupFailovers {
         networks: byMachine.get(machineId) ?? {},
       })),
     );
+    const lacking =
+      request.askWitness && point.members.find(({ machineId }) => !this.#failovers.hasWitness(machineId));
+    if (lacking) {
+      const said = `${lacking.name} has no witness that this site could ask`;
+      throw controlFailure('LEASE_UNKNOWN', said, { context: { machineId: lacking.machineId } });
+    }
     return ofEach(point, ({ machineId }) => {
       const nics = byMachine.get(machineId);
       return this.#failovers.start(actor, machineId, {

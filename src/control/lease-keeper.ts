@@ -1,6 +1,6 @@
 import { dirname } from 'node:path';
 import type { LeaseGuard, LeaseGuards } from '../hypervisor/index.ts';
-import type { Clock } from '../lib/clock.ts';
+import { type Clock, sleep } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { PeerClient } from '../peer/index.ts';
@@ -74,7 +74,20 @@ export class LeaseKeeper {
       fields: () => ({ machine: name, worker: 'lease' }),
       machineId,
     };
-    this.#ended = runWorker(this.#o, about, () => this.#keep(), this.#stop.signal);
+    this.#ended = this.#goOn(() => runWorker(this.#o, about, () => this.#keep(), this.#stop.signal));
+  }
+
+  /** What breaks is told, and begun again: without it the machine would run by nothing, or stand still. */
+  async #goOn(work: () => Promise<void>): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      await work();
+      try {
+        await sleep(this.#o.clock, GUARD_AGAIN_MS, signal);
+      } catch {
+        return; // The keeper is closed.
+      }
+    }
   }
 
   /** The guard goes on with what it was lent last. */

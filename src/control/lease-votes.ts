@@ -157,6 +157,11 @@ export class LeaseVotes {
     });
   }
 
+  /** Whether this site may ask for the right to run a machine by votes. */
+  isParty(machineId: string): boolean {
+    return this.#o.records.get(machineId)?.siteIds.includes(this.#o.siteId) ?? false;
+  }
+
   /** The parties of a machine's leases, as this site knows them as one of them. Throws LEASE_UNKNOWN. */
   need(machineId: string): VoteRecord {
     const record = this.#o.records.get(machineId);

@@ -167,8 +167,7 @@ export class Leases {
 
   async #dismissGuard(machine: ProtectedMachine): Promise<void> {
     if (!machine.running) return;
-    const guard = await this.#o.guards.existing(runDirectoryOf(machine));
-    await guard?.dismiss();
+    await this.#o.guards.release(runDirectoryOf(machine));
   }
 
   #of(machine: ProtectedMachine): LeaseKeeper {

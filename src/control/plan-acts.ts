@@ -159,7 +159,8 @@ export class RecoveryPlans {
     const { store, clock, random, jobs } = this.#o;
     const { document } = store.need(name);
     checkSound(document);
-    if (request.mode === 'unplanned' && request.confirmOtherSideDown !== true) {
+    const isUnsaid = request.confirmOtherSideDown !== true && request.askWitness !== true;
+    if (request.mode === 'unplanned' && isUnsaid) {
       throw controlFailure('PLAN_UNCONFIRMED', `nobody has confirmed that the machines of ${name} are down`);
     }
     for (const run of store.runs) {
@@ -190,6 +191,12 @@ export class RecoveryPlans {
     await store.addRun(run);
     const job = jobs().start({ kind: 'plan.run', args: { runId }, actor, machineId: name });
     return { run: await store.changeRun(runId, (begun) => ({ ...begun, jobId: job.jobId })), job };
+  }
+
+  /** Of a machine that has none the word of a person is taken, if it was given; else it is told that it has none. */
+  #asksWitness({ request: { askWitness, confirmOtherSideDown } }: PlanRun, machineId: string): boolean {
+    if (!askWitness) return false;
+    return !confirmOtherSideDown || this.#o.failovers.hasWitness(machineId);
   }
 
   /** The points of machines that are to come up from one cut. */
@@ -293,7 +300,7 @@ export class RecoveryPlans {
           return failovers.start(actor, machineId, {
             ...choice,
             ...this.#how(run, machine),
-            confirmOtherSideDown: true,
+            ...(this.#asksWitness(run, machineId) ? { askWitness: true } : { confirmOtherSideDown: true }),
           });
         case 'take':
           return handovers.take(actor, machineId, {

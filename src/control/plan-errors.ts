@@ -23,7 +23,7 @@ export const PLAN_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'Make sure that the machines no longer run at the other site, then say so (`--confirm-other-side-down`): two running copies diverge, and nothing but a person can tell here.',
+      'Make sure that the machines no longer run at the other site, then say so (`--confirm-other-side-down`): two running copies diverge, and nothing but a person can tell here. Machines with a witness need no word: `--ask-witness`.',
   },
   PLAN_CUT_MISSING: {
     kind: 'missing',

@@ -100,8 +100,7 @@ export class PlanRunner {
     try {
       if (request.mode === 'test') await this.#openTest();
       await this.#askAfterAbsence();
-      const hindrance = await this.#hooks({ when: 'before' });
-      if (hindrance !== undefined) return await this.#endUnbegun(hindrance);
+      let isReady = false;
       for (;;) {
         throwIfAborted(signal);
         const states = new Map(this.run.steps.map(({ machine, state }) => [machine, state]));
@@ -110,6 +109,12 @@ export class PlanRunner {
         for (const { machine, by } of block)
           await this.#step(machine, { state: 'blocked', reason: `${by} is not up` });
         for (const machine of begin) await this.#begin(machine);
+        if (!isReady && this.run.steps.some(({ state }) => state === 'starting')) {
+          // Not before somebody has said that the first machine may begin.
+          const hindrance = await this.#hooks({ when: 'before' });
+          if (hindrance !== undefined) return await this.#endUnbegun(hindrance);
+          isReady = true;
+        }
         this.#followAll();
         progress({ step: saidOf(this.run.steps) });
         if (block.length === 0) await this.#changed.wait(Number.POSITIVE_INFINITY, signal);
@@ -138,8 +143,11 @@ export class PlanRunner {
   }
 
   async #endUnbegun(reason: string): Promise<PlanRun> {
-    for (const { machine, state } of this.run.steps)
-      if (state === 'waiting' || state === 'asking') await this.#step(machine, { state: 'blocked', reason });
+    for (const { machine, state, jobId } of this.run.steps) {
+      const isUnbegun =
+        state === 'waiting' || state === 'asking' || (state === 'starting' && jobId === undefined);
+      if (isUnbegun) await this.#step(machine, { state: 'blocked', reason });
+    }
     return this.#end(verdictOf(this.run.steps));
   }
 
@@ -178,8 +186,20 @@ export class PlanRunner {
     const awayMs = this.#o.clock.wallMs() - (touchedAtMs ?? startedAtMs);
     if (request.mode !== 'unplanned' || awayMs <= AWAY_MOST_MS) return;
     const asks = `this site was away for ${Math.round(awayMs / 60_000)} minutes: is the other one still down?`;
-    for (const { machine, state } of steps)
-      if (state === 'waiting' || state === 'asking') await this.#step(machine, { state: 'waiting', asks });
+    for (const { machine, state } of steps) {
+      const isOpen = state === 'waiting' || state === 'asking' || (await this.#hasMadeNothing(machine));
+      if (isOpen) await this.#step(machine, { state: 'waiting', asks, approvedBy: undefined });
+    }
+  }
+
+  /** Of a step that was begun: its job has ended, and there is no branch that it has made. */
+  async #hasMadeNothing(machine: string): Promise<boolean> {
+    const { state, beganAtMs = 0 } = this.#stepOf(machine);
+    if (state !== 'starting') return false;
+    const job = this.#knownJob(machine);
+    if (job?.state === 'queued' || job?.state === 'running') return false;
+    const made = (await this.#o.acts.branches(machine)).filter(({ createdAtMs }) => createdAtMs >= beganAtMs);
+    return made.length === 0;
   }
 
   /** Somebody has cancelled the run, or the site closes: then the next process goes on, and jobs of their own do what they do. */

@@ -95,7 +95,8 @@ export class ReplicaFences {
     const said = `${name} is at home at site ${claim.siteId}, in epoch ${claim.epoch}; what was written here is kept in ${branches}`;
     const context = { machine: name, siteId: claim.siteId, epoch: claim.epoch };
     alerts.raise(key, 'critical', replicationFailure('REPLICATION_SET_APART', said, { context }), machineId);
-    if (state === 'fenced') await this.#end(replica);
+    // Also of what was being started when that was heard.
+    await this.#end(replica);
   }
 
   async #end(replica: Replica): Promise<void> {

@@ -111,7 +111,7 @@ export class ReplicaKeeper {
       if (!this.#isHeld(replica)) return;
       this.#index.refresh(replica);
       this.#tellOfSeed(replica);
-      await this.starts.look(replica);
+      this.#lookAtStart(replica);
       const proven = await provenPoints(this.#files, replica);
       const isProven = (pointId: string) => proven.has(pointId);
       const retired = await replica.retire(retention, isProven, () => this.#others(replica, retention));
@@ -129,6 +129,12 @@ export class ReplicaKeeper {
       this.#log.error('retention.failed', { machine: machineName, code: failure.code, error });
       this.#alerts.raise(key, 'warning', failure, machineId);
     }
+  }
+
+  /** Beside everything else: nothing waits for what this host says of itself. */
+  #lookAtStart(replica: Replica): void {
+    const done = this.starts.look(replica).finally(() => this.#underWay.delete(done));
+    this.#underWay.add(done);
   }
 
   /** A machine that cannot be recovered must not look like the others. */

@@ -99,7 +99,10 @@ export function confirmationsOf(
   const { run, machine, isOwnRun } = about;
   const said: Report['confirmations'] = [];
   const down = { what: 'other-side-down' } as const;
-  if (run?.request.confirmOtherSideDown) said.push({ ...down, by: run.actor, atMs: run.startedAtMs });
+  // In a run with both, what was asked of its witness came up without that word.
+  const isVoted = args.askWitness === true && !isOwnRun;
+  if (run?.request.confirmOtherSideDown && !isVoted)
+    said.push({ ...down, by: run.actor, atMs: run.startedAtMs });
   else if (args.confirmOtherSideDown === true) said.push({ ...down, by: actor, atMs: createdAtMs });
   if (args.askWitness === true && result !== undefined)
     said.push({ what: 'votes', by: 'two of three sites' });

@@ -126,15 +126,22 @@ export class Reports implements JobRecorder {
   /** Never rejects. */
   async #pay(): Promise<void> {
     const { alerts, clock, log } = this.#o;
-    try {
-      for (const [jobId, ending] of this.#owed) {
-        if (!this.#isOpen) return;
+    let failed: { readonly error: unknown } | undefined;
+    for (const [jobId, ending] of [...this.#owed]) {
+      if (!this.#isOpen) return;
+      try {
         // A process that ended between the report and the end of its job has written it.
         if (!this.#ids.has(jobId)) await this.#write(ending);
         this.#owed.delete(jobId);
+      } catch (error) {
+        // One that cannot be written hinders no other.
+        failed ??= { error };
       }
+    }
+    if (!failed) {
       alerts.clear(ALERT);
-    } catch (error) {
+    } else {
+      const { error } = failed;
       const jobs = [...this.#owed.keys()].join(', ');
       log.error('report.not-written', { jobs, reason: messageOf(error) });
       const said = `the reports of these jobs are not written yet: ${jobs}: ${messageOf(error)}`;

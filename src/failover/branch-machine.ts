@@ -105,6 +105,7 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
     if (isConnected) await announce(tools, machine);
     const about = {
       ...{ machine, agentPort, runDirectory, network: network.report, clock: tools.clock },
+      isIsolated: request.network === 'isolated',
       ...{ runningSinceMs, programs: tools.programs, environment: toldOf(replica, branch, changes) },
     };
     const asked = request.probes ?? defaultProbes(configuration);

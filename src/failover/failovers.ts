@@ -102,7 +102,8 @@ export class Failovers {
     const run = new RunUnderWay(this.#tools);
     const candidates = candidatesOf(replica, choice, await pointProofs(this.#tools.files, replica));
     // What cannot start here says nothing of the point, and is no proof against it.
-    const { passedOver, warnings } = await startable(this.#tools.hypervisor, replica, candidates, limits);
+    const given = { ...changes, ...limits };
+    const { passedOver, warnings } = await startable(this.#tools.hypervisor, replica, candidates, given);
     run.warn(warnings);
     await this.#guard.admit(async () => {
       for (const candidate of candidates) {
@@ -199,6 +200,7 @@ export class Failovers {
         networks,
         points: chosen,
         hasNewMacs,
+        given: changes,
       });
       run.warn(warnings);
       await run.watch.time('fence', () => o.right(replica, this.#tools.siteId));
@@ -235,8 +237,9 @@ export class Failovers {
     const { pointId } = branch;
     const purpose = purposeOf(branch);
     const run = new RunUnderWay(this.#tools);
-    const hasNewMacs = (await loadChanges(this.#tools, replica, branch.branchId)).macs !== undefined;
-    run.warn((await this.#checkAhead({ replica, networks, points: [{ pointId }], hasNewMacs })).warnings);
+    const given = await loadChanges(this.#tools, replica, branch.branchId);
+    const asked = { replica, networks, points: [{ pointId }], hasNewMacs: given.macs !== undefined, given };
+    run.warn((await this.#checkAhead(asked)).warnings);
     await this.#admitted(purpose, replica, async () => {
       const attempt = await this.#live.exclusively(branch.branchId, async () => {
         await checkEnded(this.#tools, replica, branch.branchId);
@@ -301,6 +304,7 @@ export class Failovers {
       points: [candidate],
       except,
       hasNewMacs,
+      given: formerChanges,
     });
     const limits = purpose === 'test' ? await loadLimits(this.#tools, replica, branch.branchId) : undefined;
     const run = new RunUnderWay(this.#tools);
@@ -433,10 +437,8 @@ export class Failovers {
     }
   }
 
-  /** Whether machines could come up, and together; see `startable`, `checkTogether`. */
+  /** Whether machines could come up together; see `checkTogether`. What one of them lacks hinders no other. */
   async checkTogether(machines: readonly ConnectedMachine[]): Promise<void> {
-    for (const { replica, pointId } of machines)
-      await startable(this.#tools.hypervisor, replica, [{ pointId }]);
     await checkTogether(this.#networksHere, machines);
   }
 

@@ -36,6 +36,7 @@ export async function probeAgain(
       network: isConnected
         ? { kind: 'connected', unplugged: [] }
         : { kind: 'unplugged', reason: 'no NIC was connected' },
+      isIsolated: false,
       ...{ clock: tools.clock, programs: tools.programs, environment: toldOf(replica, branch, changes) },
       runningSinceMs: tools.clock.monotonicMs(),
     },

@@ -37,6 +37,8 @@ export interface Probed {
   readonly agentPort: Pick<AgentPort, 'opened'>;
   readonly runDirectory: string;
   readonly network: NetworkReport;
+  /** Nothing of it may be asked of what is at work. */
+  readonly isIsolated: boolean;
   /** What the operator lets this host run, and what such a program is told of the machine. */
   readonly programs: Pick<SitePrograms, 'run'>;
   readonly environment: Readonly<Record<string, string>>;
@@ -245,7 +247,9 @@ async function programAgrees(
   note: (said: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const { network, programs, environment } = probed;
+  const { network, isIsolated, programs, environment } = probed;
+  if (isIsolated && network.kind !== 'isolated')
+    throw failoverFailure('FAILOVER_PROBE_FAILED', 'there is no isolated network to ask from');
   const namespace = network.kind === 'isolated' ? network.namespace : undefined;
   for (;;) {
     const limitMs = Math.max(1, leftOf(probed, probe));

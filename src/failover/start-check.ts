@@ -1,5 +1,6 @@
 import {
   checkMachineConfiguration,
+  type HostOffer,
   type Hypervisor,
   type Medium,
   mediaOf,
@@ -10,7 +11,6 @@ import { type Failure, isFailure } from '../lib/errors.ts';
 import type { Replica } from '../replica/index.ts';
 import { checkConnections, type NetworksHere } from './connections.ts';
 import { failoverFailure } from './errors.ts';
-import type { TestLimits } from './test-limits.ts';
 
 /** What a machine as a point describes it would find at this host. Throws what the hypervisor does. */
 export async function checkStart(
@@ -54,6 +54,12 @@ export interface StartCheck {
   readonly warnings: readonly string[];
 }
 
+/** What a machine gets in the place of its own. */
+export interface GivenInstead {
+  readonly memoryBytes?: number | undefined;
+  readonly cpus?: number | undefined;
+}
+
 /**
  * Which of the points that may be tried would not start here. Throws FAILOVER_WOULD_NOT_START if all would not: a failover that
  * cannot succeed takes nothing from the other site.
@@ -62,11 +68,18 @@ export async function startable(
   hypervisor: Pick<Hypervisor, 'offer'>,
   replica: Replica,
   points: readonly { readonly pointId: string }[],
-  /** What is given to the machine in the place of its own. */
-  { memoryBytes, cpus }: Pick<TestLimits, 'memoryBytes' | 'cpus'> = {},
+  { memoryBytes, cpus }: GivenInstead = {},
 ): Promise<StartCheck> {
   const statements = points.map(({ pointId }) => replica.point(pointId).statement);
-  const offer = await hypervisor.offer(mediaIn(statements.map(({ configuration }) => configuration)));
+  let offer: HostOffer;
+  try {
+    offer = await hypervisor.offer(mediaIn(statements.map(({ configuration }) => configuration)));
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+    // What cannot be looked at hinders nobody: whether it starts is seen when it is started.
+    const said = `it could not be looked at whether ${replica.record.machineName} would start here: ${error.message}`;
+    return { passedOver: new Set(), warnings: [said] };
+  }
   const passedOver = new Map<string, Failure>();
   const warnings: string[] = [];
   for (const { pointId, sequence, configuration } of statements) {
@@ -88,17 +101,18 @@ export async function startable(
 /** What is to be tried, and where its NICs are to go. */
 export type AskedAhead = Omit<Parameters<typeof checkConnections>[1], 'configurations'> & {
   readonly points: readonly { readonly pointId: string }[];
+  readonly given?: GivenInstead | undefined;
 };
 
 /** Of what may be tried, what would start, and with its NICs where they are to go; see `checkConnections`, `startable`. */
 export async function checkAhead(
   hypervisor: Pick<Hypervisor, 'offer'>,
   networksHere: NetworksHere,
-  { points, ...asked }: AskedAhead,
+  { points, given, ...asked }: AskedAhead,
 ): Promise<StartCheck> {
   const { replica } = asked;
   const configurations = points.map(({ pointId }) => replica.point(pointId).statement.configuration);
   const warnings = await checkConnections(networksHere, { ...asked, configurations });
-  const check = await startable(hypervisor, replica, points);
+  const check = await startable(hypervisor, replica, points, given);
   return { ...check, warnings: [...warnings, ...check.warnings] };
 }

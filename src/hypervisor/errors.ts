@@ -101,6 +101,11 @@ export const HYPERVISOR_ERRORS = {
     retry: 'later',
     remedy: 'The machine needs a display device (`-vga std` or virtio-vga) to give a console picture.',
   },
+  MEDIUM_SILENT: {
+    kind: 'timeout',
+    retry: 'later',
+    remedy: 'See whether the file system of the medium answers; until then its drive comes up empty.',
+  },
   MACHINE_LEASE_UNGUARDED: {
     kind: 'unavailable',
     retry: 'later',

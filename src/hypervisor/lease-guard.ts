@@ -28,6 +28,6 @@ export interface LeaseGuards {
    * seconds. Throws MACHINE_LEASE_UNGUARDED.
    */
   of(runDirectory: string): Promise<LeaseGuard>;
-  /** The guard that is there, if there is one. */
-  existing(runDirectory: string): Promise<LeaseGuard | undefined>;
+  /** The machine runs by no lease any more: a guest that was stopped for want of one goes on, and no guard is left. Throws MACHINE_LEASE_UNGUARDED. */
+  release(runDirectory: string): Promise<void>;
 }

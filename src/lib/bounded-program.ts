@@ -20,6 +20,9 @@ export interface BoundedOptions {
   readonly signal?: AbortSignal;
 }
 
+/** What was left running may hold the pipes; it is not waited for longer than this after the program's own end by force. */
+const PIPES_LIMIT_MS = 1_000;
+
 /**
  * Runs a program of somebody's without a shell and without input. It is over when it has ended and nobody holds its output any more; when its
  * time is up, or `signal` is aborted, it is killed with all that it has started and that has not left its process group. Throws
@@ -49,6 +52,11 @@ export async function runBounded(
   let isOutOfTime = false;
   const endAll = () => {
     if (child.pid === undefined) return;
+    // What has left the group may keep the pipes open: then they are closed on this side.
+    clock.after(PIPES_LIMIT_MS, () => {
+      child.stdout.destroy();
+      child.stderr.destroy();
+    });
     try {
       process.kill(-child.pid, 'SIGKILL');
     } catch {

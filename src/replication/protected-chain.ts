@@ -286,8 +286,8 @@ export class ProtectedChain {
     const tpmDirectory = this.#machine.tpm?.directory;
     if (!running) {
       await this.#syncSealed(cut);
-      const degraded = together?.stopped();
-      const tpm = tpmDirectory === undefined ? undefined : await tpmOfStopped(files, tpmDirectory);
+      const { tpm, withoutTpm } = tpmDirectory === undefined ? {} : await tpmOfStopped(files, tpmDirectory);
+      const degraded = together?.stopped() ?? withoutTpm;
       const off = { cutAtMs: clock.wallMs(), pauseMs: 0, ...(tpm ? { tpm } : {}) };
       return { consistency: 'crash', ...(degraded ? { degraded } : {}), ...off };
     }

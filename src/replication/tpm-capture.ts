@@ -24,6 +24,8 @@ export interface TpmTools {
 
 interface Seen {
   readonly state?: Buffer;
+  /** There is a state, or may be, and it could not be read. */
+  readonly isUnread?: true;
   readonly reason: string;
 }
 
@@ -33,14 +35,18 @@ async function look(files: FileSystem, directory: string): Promise<Seen> {
     return { ...(state ? { state } : {}), reason: `${directory} holds no state of a TPM` };
   } catch (error) {
     if (!isFailure(error)) throw error;
-    return { reason: messageOf(error) };
+    return { reason: messageOf(error), isUnread: true };
   }
 }
 
 /** Of a machine that is off; one that was never started has a TPM that holds nothing yet. */
-export async function tpmOfStopped(files: FileSystem, directory: string): Promise<TpmCopy | undefined> {
-  const { state } = await look(files, directory);
-  return state && asState('stopped', 0, state);
+export async function tpmOfStopped(
+  files: FileSystem,
+  directory: string,
+): Promise<Pick<SealedCut, 'tpm' | 'withoutTpm'>> {
+  const { state, reason, isUnread } = await look(files, directory);
+  if (state) return { tpm: asState('stopped', 0, state) };
+  return isUnread ? { withoutTpm: without(reason) } : {};
 }
 
 /** Seals the disks of a machine, and copies what its TPM holds while it stands still. Throws as `RunningMachine.cut`. */

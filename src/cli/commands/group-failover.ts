@@ -13,6 +13,7 @@ interface GroupBootOptions extends WaitOption, ProbeOption {
   readonly keep?: boolean;
   readonly connect?: readonly MemberConnection[];
   readonly confirmOtherSideDown?: boolean;
+  readonly askWitness?: boolean;
 }
 
 type MemberConnection = readonly [machine: string, nicId: string, connection: NicConnection];
@@ -47,6 +48,7 @@ Each machine has an isolated network of its own.`,
       listed('--connect', parseMemberConnection),
     )
     .option('--confirm-other-side-down', 'your word that none of them runs at the other site any more')
+    .option('--ask-witness', 'in its place: ask the witness of each, and wait until it cannot run there')
     .addHelpText(
       'after',
       examples(
@@ -74,7 +76,7 @@ async function test(context: Context, group: string, o: GroupBootOptions): Promi
 }
 
 async function failover(context: Context, group: string, o: GroupBootOptions): Promise<Report> {
-  if (!o.confirmOtherSideDown) {
+  if (!o.confirmOtherSideDown && !o.askWitness) {
     await context.confirm({
       question: `Do all machines of ${group} stand still at the other site? If one runs there, both copies take writes.`,
       word: group,
@@ -86,7 +88,8 @@ async function failover(context: Context, group: string, o: GroupBootOptions): P
     networks[machine] = { ...networks[machine], [nicId]: connection };
   }
   const body: FailOverGroupRequest = {
-    ...{ ...whatOf(o), confirmOtherSideDown: true },
+    ...whatOf(o),
+    ...(o.askWitness ? { askWitness: true } : { confirmOtherSideDown: true }),
     ...(o.connect ? { networks } : {}),
   };
   const begun = await (await context.api()).call('group.failover', { params: { group }, body });

@@ -128,6 +128,7 @@ interface RunOptions extends WaitOption {
   readonly take?: boolean;
   readonly cede?: boolean;
   readonly confirmOtherSideDown?: boolean;
+  readonly askWitness?: boolean;
   readonly within?: number;
   readonly to?: string;
 }
@@ -139,12 +140,13 @@ function modeOf(options: RunOptions): PlanMode {
 }
 
 function requestOf(options: RunOptions): RunPlanRequest {
-  const { within, to, confirmOtherSideDown } = options;
+  const { within, to, confirmOtherSideDown, askWitness } = options;
   return {
     mode: modeOf(options),
     ...(within === undefined ? {} : { waitMs: within }),
     ...(to === undefined ? {} : { to }),
     ...(confirmOtherSideDown ? { confirmOtherSideDown: true as const } : {}),
+    ...(askWitness ? { askWitness: true as const } : {}),
   };
 }
 
@@ -160,6 +162,10 @@ function addRun(plan: Command, runner: Runner): void {
     .option(
       '--confirm-other-side-down',
       'with --unplanned: your word that they no longer run at the other site',
+    )
+    .option(
+      '--ask-witness',
+      'with --unplanned: ask the witness of each that has one; your word is for the others',
     )
     .option('--within <time>', 'with --take: wait so long for each offer', named('--within', parseDuration))
     .option('--to <site>', 'with --cede: name or id; the first target of each machine if absent')

@@ -44,7 +44,8 @@ async function isThere(command: string): Promise<boolean> {
     await runCommand(command, ['--version']);
     return true;
   } catch (error) {
-    if (isFailure(error, 'TOOL_MISSING')) return false;
+    // One that does not even tell its version is of no use to a machine.
+    if (isFailure(error, 'TOOL_MISSING', 'PROCESS_FAILED')) return false;
     throw error;
   }
 }

@@ -153,6 +153,8 @@ export class LeaseGuardProcess {
     // Whoever asked has gone: its order stands.
     socket.on('error', () => undefined);
     const lines = createInterface({ input: socket });
+    // It tells again what the socket tells: unheard, that would be the end of this process.
+    lines.on('error', () => undefined);
     lines.on('line', (line) => {
       void this.#answered(line).then((answer) => socket.write(`${answer}\n`));
     });

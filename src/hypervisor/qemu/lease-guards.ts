@@ -1,9 +1,10 @@
 import { spawn } from 'node:child_process';
+import { existsSync } from 'node:fs';
 import { mkdir, writeFile } from 'node:fs/promises';
 import { createConnection, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { type Clock, withTimeout } from '../../lib/clock.ts';
-import { messageOf, systemCodeOf } from '../../lib/errors.ts';
+import { type Failure, messageOf, systemCodeOf } from '../../lib/errors.ts';
 import { Mutex } from '../../lib/mutex.ts';
 import { exitOf } from '../../lib/processes.ts';
 import { hypervisorFailure } from '../errors.ts';
@@ -29,15 +30,23 @@ export class QemuLeaseGuards implements LeaseGuards {
   }
 
   async of(runDirectory: string): Promise<LeaseGuard> {
-    const there = await this.existing(runDirectory);
+    const there = await this.#existing(runDirectory);
     if (there) return there;
     await this.#start(runDirectory);
-    const started = await this.existing(runDirectory);
+    const started = await this.#existing(runDirectory);
     if (started) return started;
     throw unguarded('it ended after its start');
   }
 
-  async existing(runDirectory: string): Promise<LeaseGuard | undefined> {
+  async release(runDirectory: string): Promise<void> {
+    const there = await this.#existing(runDirectory);
+    // Without one there may still be what an earlier one has left: a guest that stands still.
+    const isLeft = there === undefined && existsSync(runPaths(runDirectory).leaseMarkPath);
+    const guard = isLeft ? await this.of(runDirectory) : there;
+    await guard?.dismiss();
+  }
+
+  async #existing(runDirectory: string): Promise<LeaseGuard | undefined> {
     try {
       return new GuardConnection(await connected(runPaths(runDirectory).leasePath), this.#clock);
     } catch (error) {
@@ -113,26 +122,33 @@ class GuardConnection implements LeaseGuard {
     this.#socket.destroy();
   }
 
+  async #answerTo(order: LeaseOrder): Promise<LeaseReport> {
+    let answer: LeaseReport | { readonly failure: string };
+    try {
+      this.#socket.write(`${JSON.stringify(order)}\n`);
+      const { value, done } = await this.#answers.next();
+      answer = done ? { failure: 'it has ended' } : JSON.parse(value);
+    } catch (error) {
+      // A connection that broke, or what is no answer: to whoever asks it is all the same.
+      answer = { failure: messageOf(error) };
+    }
+    if ('failure' in answer) throw unguarded(answer.failure);
+    return answer;
+  }
+
   #ask(order: LeaseOrder): Promise<LeaseReport> {
     return this.#asking.run(() =>
       withTimeout(
         this.#clock,
         ANSWER_TIMEOUT_MS,
-        async () => {
-          this.#socket.write(`${JSON.stringify(order)}\n`);
-          const { value, done } = await this.#answers.next();
-          if (done) throw unguarded('it has ended');
-          const answer = JSON.parse(value) as LeaseReport | { failure: string };
-          if ('failure' in answer) throw unguarded(answer.failure);
-          return answer;
-        },
+        () => this.#answerTo(order),
         () => unguarded('it does not answer'),
       ),
     );
   }
 }
 
-function unguarded(reason: string) {
+function unguarded(reason: string): Failure {
   return hypervisorFailure(
     'MACHINE_LEASE_UNGUARDED',
     `the guard of the machine’s lease is not there: ${reason}`,

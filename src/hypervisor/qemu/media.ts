@@ -1,22 +1,17 @@
-import { createHash } from 'node:crypto';
-import { createReadStream } from 'node:fs';
-import { stat } from 'node:fs/promises';
-import { pipeline } from 'node:stream/promises';
-import { systemCodeOf } from '../../lib/errors.ts';
+import { systemClock, withTimeout } from '../../lib/clock.ts';
+import { isFailure } from '../../lib/errors.ts';
+import { runCommand } from '../../lib/processes.ts';
 import type { Medium } from '../configuration.ts';
+import { hypervisorFailure } from '../errors.ts';
 
-const NOT_HERE = ['ENOENT', 'ENOTDIR', 'EACCES', 'EISDIR'];
+const LOOK_LIMIT_MS = 3_000;
+/** Some gigabytes from a slow disk. */
+const DIGEST_LIMIT_MS = 120_000;
 
-/** In hexadecimal; undefined for a file that is not there or cannot be read. */
+/** In hexadecimal; undefined for a file that is not there, cannot be read, or not in time. */
 export async function sha256Of(path: string): Promise<string | undefined> {
-  const hash = createHash('sha256');
-  try {
-    await pipeline(createReadStream(path), hash);
-  } catch (error) {
-    if (NOT_HERE.includes(systemCodeOf(error) ?? '')) return undefined;
-    throw error;
-  }
-  return hash.digest('hex');
+  const said = await saidBy('sha256sum', ['-b', '--', path], DIGEST_LIMIT_MS);
+  return /^\\?([0-9a-f]{64}) /.exec(said ?? '')?.[1];
 }
 
 /** The media of CD drives that this host has: files of gigabytes are read once, and again when they have changed. */
@@ -43,12 +38,29 @@ export class MediaHere {
   }
 }
 
+/**
+ * Of a file that has content; undefined for what is not there, is none, or does not answer. Looked at by a process of its own: a medium may lie on a
+ * server that is gone, and a thread of this process would wait for it for ever.
+ */
 async function stateOf(path: string): Promise<{ sizeBytes: number; changed: string } | undefined> {
+  const said = await saidBy('stat', ['-L', '-c', '%s %Y %Z %i %F', '--', path], LOOK_LIMIT_MS);
+  const [, size, changed, kind] = /^(\d+) (\d+ \d+ \d+) (.+)$/.exec(said?.trim() ?? '') ?? [];
+  if (kind !== 'regular file') return undefined;
+  return { sizeBytes: Number(size), changed: `${size} ${changed}` };
+}
+
+/** What a program prints; undefined if it fails, or is not done in time. */
+async function saidBy(
+  command: string,
+  args: readonly string[],
+  limitMs: number,
+): Promise<string | undefined> {
+  const late = () => hypervisorFailure('MEDIUM_SILENT', `${args.at(-1)} did not answer in time`);
   try {
-    const { size, mtimeMs, ctimeMs, ino } = await stat(path);
-    return { sizeBytes: size, changed: `${size} ${mtimeMs} ${ctimeMs} ${ino}` };
+    const work = (signal: AbortSignal) => runCommand(command, args, { signal });
+    return (await withTimeout(systemClock, limitMs, work, late)).stdout;
   } catch (error) {
-    if (NOT_HERE.includes(systemCodeOf(error) ?? '')) return undefined;
+    if (isFailure(error)) return undefined;
     throw error;
   }
 }

@@ -3,8 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
-import type { RouteBody } from '../../../src/api/index.ts';
-import type { FailoverReport } from '../../../src/failover/index.ts';
+import type { PlanRun, RouteBody } from '../../../src/api/index.ts';
 import { processesOfRun } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { QmpClient } from '../../../src/qmp/index.ts';
@@ -107,11 +106,17 @@ describe('leases', { timeout: 240_000 }, () => {
     assert.equal((await guestIs(home, homeApi, 'runs')).guest, 'runs');
     // The site ends, and with it whoever asks for leases; its guest runs on until the guard stops it.
     await home.close();
-    const asked = await awayApi.call('failover.start', ASK_WITNESS);
+    await awayApi.call('plan.put', { body: { plan: 'all', machines: { box: {} } } });
+    const params = { plan: 'all' };
+    await assert.rejects(awayApi.call('plan.run', { params, body: { mode: 'unplanned' } }), {
+      code: 'PLAN_UNCONFIRMED',
+    });
+    const { job } = await awayApi.call('plan.run', { params, body: { mode: 'unplanned', askWitness: true } });
     await standsStill(qmpPath);
-    const report = (await resultOf(awayApi, asked)) as FailoverReport;
-    assert.equal(report.kind, 'unplanned');
-    assert.equal(report.epoch, 3, 'the epoch of the claim that was let go is not used again');
+    const { steps } = (await resultOf(awayApi, job)) as PlanRun;
+    assert.equal(steps[0]?.state, 'done', JSON.stringify(steps));
+    const { epoch } = await awayApi.call('vm.show', BOX);
+    assert.equal(epoch, 3, 'the epoch of the claim that was let go is not used again');
     // It comes back, and finds itself fenced.
     const again = await home.serve();
     await tellAddress(home, 'home', [awayApi]);

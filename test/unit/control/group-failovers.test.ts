@@ -20,10 +20,17 @@ function group(checkTogether: (machines: readonly { pointId: string; networks: o
         return {} as JobView;
       },
       checkTogether: async (machines) => checkTogether(machines),
+      hasWitness: (machineId) => machineId === 'web',
     },
   });
   return { failovers, begun };
 }
+
+it('S0.17 S0.28 a group of which one has no witness begins with none of them', async () => {
+  const { failovers, begun } = group(() => undefined);
+  await assert.rejects(failovers.start('person', 'shop', { askWitness: true }), { code: 'LEASE_UNKNOWN' });
+  assert.deepEqual(begun, []);
+});
 
 it('S0.28 all members of a group are looked at together before any of them is begun', async () => {
   const refusal = new Error('one address twice');

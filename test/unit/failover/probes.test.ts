@@ -50,6 +50,7 @@ async function fakeProbed(
     programs: o.programs ?? { run: async () => ({ outcome: 'ended', exitCode: 0, output: '' }) },
     agentPort: new AgentPort(machine),
     network: { kind: 'unplugged', reason: 'a test' },
+    isIsolated: false,
   };
   const tell = (event: MachineEvent) => {
     for (const listener of listeners) listener(event);

@@ -95,8 +95,9 @@ test('F8 a directory without a state costs the point that and nothing else', asy
   const taken = await sealed(here);
   assert.equal(taken.tpm, undefined);
   assert.match(taken.withoutTpm!, /holds no state of a TPM/);
-  assert.equal(await tpmOfStopped(files, here.directory), undefined);
+  assert.deepEqual(await tpmOfStopped(files, here.directory), {});
   await here.write('x'.repeat(300_000));
+  assert.match((await tpmOfStopped(files, here.directory)).withoutTpm!, /300000 bytes/);
   assert.match((await sealed(here)).withoutTpm!, /300000 bytes/);
 });
 
