@@ -115,17 +115,25 @@ export class LeaseGuardProcess {
   }
 
   async #stop(): Promise<void> {
-    const { markPath, cutPower } = this.#o;
+    const { cutPower } = this.#o;
+    this.#mark();
     try {
       await this.#qmp.execute('stop', undefined, { timeoutMs: STOP_LIMIT_MS });
       this.#isRunning = false;
     } catch (error) {
       if (!isFailure(error)) throw error;
       if (error.code !== 'QMP_DISCONNECTED') await cutPower();
-      return;
     }
-    // A host that cannot write this has a guest that stands still until a person continues it: better than one that runs.
-    if (!existsSync(markPath)) writeFileSync(markPath, '');
+  }
+
+  /** Before it stands still: whoever comes after knows why it does. */
+  #mark(): void {
+    const { markPath } = this.#o;
+    try {
+      if (!existsSync(markPath)) writeFileSync(markPath, '');
+    } catch {
+      // A host that cannot write this has a guest that a person must continue: better than one that runs on.
+    }
   }
 
   /** Whether it runs: one that has crashed, say, does not. */

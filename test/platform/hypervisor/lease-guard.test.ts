@@ -7,6 +7,7 @@ import { QemuLeaseGuards, runPaths } from '../../../src/hypervisor/index.ts';
 import { bootClock } from '../../../src/lib/boot-clock.ts';
 import { systemClock as clock } from '../../../src/lib/clock.ts';
 import { QmpClient } from '../../../src/qmp/index.ts';
+import { guardsOf } from '../../support/guards.ts';
 import { EMPTY_MACHINE, socketListens, startedProcess } from '../../support/started.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
@@ -79,6 +80,20 @@ describe('S0.17 the guard of a lease', { timeout: 90_000 }, () => {
     const [, signal] = await gone;
     assert.equal(signal, 'SIGKILL');
     await guard.gone;
+  });
+
+  it('S0.17 a guard that dies with a question unread is told as such', async (t) => {
+    const { directory } = await machine(t);
+    const guard = await guards.of(directory);
+    assert.equal(await guard.lend(inMs(60_000)), 'runs');
+    const [processId] = await guardsOf(directory, 'lease-guard-main');
+    process.kill(processId!, 'SIGSTOP');
+    const unread = guard.lend(inMs(60_000));
+    process.kill(processId!, 'SIGKILL');
+    await assert.rejects(unread, { code: 'MACHINE_LEASE_UNGUARDED' });
+    await guard.gone;
+    // What it has left is found by the next one: nothing stands still for ever.
+    await guards.release(directory);
   });
 
   it('S0.17 a machine without a monitor for it has no guard, and that is said', async (t) => {

@@ -155,6 +155,17 @@ describe('a run of a plan whose site was away', () => {
     const run = await stale.carriedOut;
     assert.deepEqual([run.verdict, run.steps[0]!.approvedBy], ['done', 'operator:b']);
     assert.deepEqual(stale.done, ['begin']);
+    // What had been begun, and has made nothing, is asked for as well; what has made something goes on.
+    const begun = await resumed(t, { run: { touchedAtMs } });
+    while (!(await begun.runner.approve('db', 'operator:b'))) await new Promise(setImmediate);
+    assert.equal((await begun.carriedOut).verdict, 'done');
+    assert.deepEqual(begun.done, ['begin']);
+    const made = await resumed(t, {
+      branches: [{ branchId: 'own', running: true, state: 'probed' }],
+      run: { touchedAtMs },
+    });
+    assert.equal((await made.carriedOut).verdict, 'done');
+    assert.deepEqual(made.done, []);
     const planned = await resumed(t, { mode: 'take', run: { steps, touchedAtMs } });
     assert.equal((await planned.carriedOut).verdict, 'done', 'the offer is word enough');
   });
