@@ -4,7 +4,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { createConnection, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import { type Clock, withTimeout } from '../../lib/clock.ts';
-import { type Failure, messageOf, systemCodeOf } from '../../lib/errors.ts';
+import { type Failure, isFailure, messageOf, systemCodeOf } from '../../lib/errors.ts';
 import { Mutex } from '../../lib/mutex.ts';
 import { exitOf } from '../../lib/processes.ts';
 import { hypervisorFailure } from '../errors.ts';
@@ -40,10 +40,14 @@ export class QemuLeaseGuards implements LeaseGuards {
 
   async release(runDirectory: string): Promise<void> {
     const there = await this.#existing(runDirectory);
+    try {
+      if (there) return await there.dismiss();
+    } catch (error) {
+      // It has ended meanwhile: that is looked at below.
+      if (!isFailure(error, 'MACHINE_LEASE_UNGUARDED')) throw error;
+    }
     // Without one there may still be what an earlier one has left: a guest that stands still.
-    const isLeft = there === undefined && existsSync(runPaths(runDirectory).leaseMarkPath);
-    const guard = isLeft ? await this.of(runDirectory) : there;
-    await guard?.dismiss();
+    if (existsSync(runPaths(runDirectory).leaseMarkPath)) await (await this.of(runDirectory)).dismiss();
   }
 
   async #existing(runDirectory: string): Promise<LeaseGuard | undefined> {

@@ -1,12 +1,13 @@
 /** A guest runs as long as its guard was told that it may, whatever becomes of whoever told it. */
 import assert from 'node:assert/strict';
 import { once } from 'node:events';
-import { access } from 'node:fs/promises';
+import { access, readFile } from 'node:fs/promises';
 import { describe, it, type TestContext } from 'node:test';
 import { QemuLeaseGuards, runPaths } from '../../../src/hypervisor/index.ts';
 import { bootClock } from '../../../src/lib/boot-clock.ts';
 import { systemClock as clock } from '../../../src/lib/clock.ts';
 import { QmpClient } from '../../../src/qmp/index.ts';
+import { eventually } from '../../support/eventually.ts';
 import { guardsOf } from '../../support/guards.ts';
 import { EMPTY_MACHINE, socketListens, startedProcess } from '../../support/started.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
@@ -88,6 +89,9 @@ describe('S0.17 the guard of a lease', { timeout: 90_000 }, () => {
     assert.equal(await guard.lend(inMs(60_000)), 'runs');
     const [processId] = await guardsOf(directory, 'lease-guard-main');
     process.kill(processId!, 'SIGSTOP');
+    await eventually(async () =>
+      /\) T /.test(await readFile(`/proc/${processId}/stat`, 'utf8')) ? true : undefined,
+    );
     const unread = guard.lend(inMs(60_000));
     process.kill(processId!, 'SIGKILL');
     await assert.rejects(unread, { code: 'MACHINE_LEASE_UNGUARDED' });
