@@ -1,3 +1,4 @@
+import { constants } from 'node:fs';
 import { systemClock, withTimeout } from '../../lib/clock.ts';
 import { isFailure } from '../../lib/errors.ts';
 import { runCommand } from '../../lib/processes.ts';
@@ -43,9 +44,10 @@ export class MediaHere {
  * server that is gone, and a thread of this process would wait for it for ever.
  */
 async function stateOf(path: string): Promise<{ sizeBytes: number; changed: string } | undefined> {
-  const said = await saidBy('stat', ['-L', '-c', '%s %Y %Z %i %F', '--', path], LOOK_LIMIT_MS);
-  const [, size, changed, kind] = /^(\d+) (\d+ \d+ \d+) (.+)$/.exec(said?.trim() ?? '') ?? [];
-  if (kind !== 'regular file') return undefined;
+  const said = await saidBy('stat', ['-L', '-c', '%s %.9Y %.9Z %i %f', '--', path], LOOK_LIMIT_MS);
+  const [, size, changed, mode] = /^(\d+) ([\d.,]+ [\d.,]+ \d+) ([0-9a-f]+)$/.exec(said?.trim() ?? '') ?? [];
+  // Anything but a regular file may have no end.
+  if ((Number.parseInt(mode ?? '', 16) & constants.S_IFMT) !== constants.S_IFREG) return undefined;
   return { sizeBytes: Number(size), changed: `${size} ${changed}` };
 }
 
