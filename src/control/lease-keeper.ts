@@ -4,12 +4,12 @@ import { type Clock, sleep } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
 import type { PeerClient } from '../peer/index.ts';
-import { type Claim, compareClaims, type LeaseTerms } from '../recovery-point/index.ts';
+import { type Claim, compareClaims, holderShareMs } from '../recovery-point/index.ts';
 import type { ProtectedMachine } from '../replication/index.ts';
 import type { AlertSink } from './alerts.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
-import { askVoter, type LeaseParties, type WireAnswer } from './lease-wire.ts';
+import { askVoter, partiesOf, type WireAnswer } from './lease-wire.ts';
 import { Wakeup } from './wakeup.ts';
 import { runWorker } from './worker.ts';
 
@@ -27,10 +27,6 @@ export interface LeaseKeeperTools {
   readonly onChanged: (machineId: string) => void;
 }
 
-/** Two clocks may differ by this part of a lease. */
-const DRIFT = 0.01;
-/** A guard needs a moment to stop its guest. */
-const STOP_MS = 1_500;
 /** A lease is asked for again when this part of it has passed. */
 const RENEW_AFTER = 0.25;
 /** A lender that is silent for so long is asked once more. */
@@ -167,7 +163,7 @@ export class LeaseKeeper {
     let answer: WireAnswer;
     try {
       const ask = { kind: 'renew', claim } as const;
-      answer = await askVoter(this.#o.client(siteId), this.#parties(lease), ask, o);
+      answer = await askVoter(this.#o.client(siteId), partiesOf(record, lease, this.#o.siteId), ask, o);
     } catch (error) {
       if (!isFailure(error)) throw error;
       if (!signal.aborted)
@@ -212,7 +208,7 @@ export class LeaseKeeper {
 
   /** The guard, and an eye on it: from its end on nobody would stop the guest. */
   async #connected(): Promise<LeaseGuard> {
-    const guard = await this.#o.guards.of(this.#runDirectory);
+    const guard = await this.#o.guards.of(runDirectoryOf(this.#machine));
     void guard.gone.then(() => {
       if (this.#guard !== guard) return;
       this.#guard = undefined;
@@ -242,12 +238,6 @@ export class LeaseKeeper {
     for (const key of ['lease', 'lease-risk', 'lease-guard']) this.#o.alerts.clear(`${key}:${machineId}`);
   }
 
-  #parties({ leaseMs, witnessSiteId, recoverySiteId }: LeaseTerms): LeaseParties {
-    const { machineId, name } = this.#machine.record;
-    const siteIds = [this.#o.siteId, recoverySiteId].sort();
-    return { machineId, machineName: name, leaseMs, witnessSiteId, siteIds };
-  }
-
   get #lenders(): string[] {
     const { lease } = this.#machine.record;
     return lease ? [lease.recoverySiteId, lease.witnessSiteId] : [];
@@ -264,16 +254,12 @@ export class LeaseKeeper {
     return lent && compareClaims(lent.claim, claim) === 0 ? lent.untilMs : 0;
   }
 
-  get #runDirectory(): string {
-    return dirname(this.#machine.record.sockets.qmpPath);
-  }
-
   #nowMs(): number {
     return this.#o.bootClock.monotonicMs();
   }
 }
 
-/** How long a holder counts what it was lent, from before it asked. */
-function holderShareMs(leaseMs: number): number {
-  return leaseMs * (1 - DRIFT) - STOP_MS;
+/** Where a machine that this site starts has its sockets. */
+export function runDirectoryOf({ record: { sockets } }: Pick<ProtectedMachine, 'record'>): string {
+  return dirname(sockets.qmpPath);
 }

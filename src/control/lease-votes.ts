@@ -10,13 +10,21 @@ import {
   type Claim,
   compareClaims,
   type LeaseAsk,
+  lenderShareMs,
   type Tenure,
 } from '../recovery-point/index.ts';
 import type { Replica } from '../replica/index.ts';
 import type { Audit } from './audit.ts';
 import { controlFailure } from './errors.ts';
 import type { VoteRecord, VoteRecords } from './lease-records.ts';
-import { AskBody, askVoter, ClaimBody, checkedLease, type WireAnswer } from './lease-wire.ts';
+import {
+  AskBody,
+  askVoter,
+  ClaimBody,
+  checkedLease,
+  type LeaseParties,
+  type WireAnswer,
+} from './lease-wire.ts';
 
 export interface LeaseVotesTools {
   readonly siteId: string;
@@ -31,9 +39,8 @@ export interface LeaseVotesTools {
   readonly standing: (machineId: string) => Tenure | undefined;
 }
 
-/** Clocks may differ by this part of a lease, and a lender's answer takes its time. */
-const DRIFT = 0.01;
-const SLACK_MS = 250;
+/** Two answers about one lease may differ by this much. */
+const ROUNDING_MS = 250;
 const CALL_LIMIT_MS = 5_000;
 const TELL_AGAIN_AFTER_MS = 5_000;
 const ASK_AGAIN_AFTER_MS = 500;
@@ -232,7 +239,7 @@ export class LeaseVotes {
       const isOver = this.#nowMs() >= deadlineMs;
       const untilMs = answer?.why === 'lent' ? this.#nowMs() + answer.waitMs : Number.POSITIVE_INFINITY;
       // Lent anew since it was asked before: whoever runs the machine is alive.
-      const isRenewed = untilMs < Number.POSITIVE_INFINITY && untilMs > lentUntilMs + SLACK_MS;
+      const isRenewed = untilMs < Number.POSITIVE_INFINITY && untilMs > lentUntilMs + ROUNDING_MS;
       lentUntilMs = untilMs;
       if (answer && (answer.why === 'superseded' || isRenewed || (answer.why === 'lent' && isOver))) {
         const said =
@@ -297,10 +304,7 @@ export class LeaseVotes {
   }
 
   /** Durable on return, and told from then on: by `claim` the machine is held here, whatever was lent. */
-  async holdForGood(
-    parties: Omit<VoteRecord, 'vote' | 'seeking' | 'told' | 'toTell'>,
-    claim: Claim,
-  ): Promise<void> {
+  async holdForGood(parties: LeaseParties, claim: Claim): Promise<void> {
     const { machineId, machineName, leaseMs, siteIds, witnessSiteId } = parties;
     const vote = this.#o.records.get(machineId)?.vote ?? {
       entitled: claim,
@@ -397,11 +401,6 @@ export class LeaseVotes {
   #nowMs(): number {
     return this.#o.bootClock.monotonicMs();
   }
-}
-
-/** How long a lender counts what it has lent, from its answer on. */
-function lenderShareMs(leaseMs: number): number {
-  return leaseMs * (1 + DRIFT) + SLACK_MS;
 }
 
 function wired(answer: { readonly granted: false; readonly entitled: Claim; readonly seen: Claim }) {

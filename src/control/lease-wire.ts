@@ -3,7 +3,7 @@ import { Value } from 'typebox/value';
 import type { Json } from '../lib/canonical-json.ts';
 import { ID_PATTERN } from '../lib/random.ts';
 import type { PeerClient } from '../peer/index.ts';
-import { Claim, type LeaseAsk } from '../recovery-point/index.ts';
+import { Claim, type LeaseAsk, type LeaseTerms } from '../recovery-point/index.ts';
 import { controlFailure } from './errors.ts';
 
 /** What crosses between sites of leases and votes: docs/protocol.md. */
@@ -56,8 +56,18 @@ export interface LeaseParties {
   readonly machineId: string;
   readonly machineName: string;
   readonly leaseMs: number;
-  readonly siteIds: readonly string[];
+  /** The two sites that may run the machine, in the order of their ids. */
+  readonly siteIds: string[];
   readonly witnessSiteId: string;
+}
+
+/** Of a machine at home at `siteId`, by its terms. */
+export function partiesOf(
+  { machineId, name }: { readonly machineId: string; readonly name: string },
+  { leaseMs, witnessSiteId, recoverySiteId }: LeaseTerms,
+  siteId: string,
+): LeaseParties {
+  return { machineId, machineName: name, leaseMs, witnessSiteId, siteIds: [siteId, recoverySiteId].sort() };
 }
 
 /** Asks a voter. Throws what a call to a peer throws. */

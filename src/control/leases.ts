@@ -1,13 +1,12 @@
-import { dirname } from 'node:path';
 import type { LeaseRequest } from '../api/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { KeyedMutex } from '../lib/keyed-mutex.ts';
 import type { LeaseTerms } from '../recovery-point/index.ts';
 import type { ProtectedMachine } from '../replication/index.ts';
 import { controlFailure } from './errors.ts';
-import { LeaseKeeper, type LeaseKeeperTools, type LeaseStanding } from './lease-keeper.ts';
+import { LeaseKeeper, type LeaseKeeperTools, type LeaseStanding, runDirectoryOf } from './lease-keeper.ts';
 import type { LeaseVotes } from './lease-votes.ts';
-import { checkedLease, EndAnswer } from './lease-wire.ts';
+import { checkedLease, EndAnswer, partiesOf } from './lease-wire.ts';
 import type { Machines } from './machines.ts';
 
 export interface LeasesTools extends LeaseKeeperTools {
@@ -158,11 +157,7 @@ export class Leases {
 
   /** The other site may still know of the leases: its question is answered by the witness with no. */
   #holdForGood({ record, right }: ProtectedMachine, lease: LeaseTerms): Promise<void> {
-    const { machineId, name } = record;
-    const { leaseMs, witnessSiteId, recoverySiteId } = lease;
-    const siteIds = [this.#o.siteId, recoverySiteId].sort();
-    const parties = { machineId, machineName: name, leaseMs, witnessSiteId, siteIds };
-    return this.#o.votes.holdForGood(parties, right.tenure.claim);
+    return this.#o.votes.holdForGood(partiesOf(record, lease, this.#o.siteId), right.tenure.claim);
   }
 
   async #dismissGuard(machine: ProtectedMachine): Promise<void> {
@@ -193,8 +188,4 @@ export function termsOf(
   sites: { readonly witnessSiteId: string; readonly recoverySiteId: string },
 ): LeaseTerms {
   return { ...sites, leaseMs };
-}
-
-function runDirectoryOf({ record: { sockets } }: ProtectedMachine): string {
-  return dirname(sockets.qmpPath);
 }

@@ -194,12 +194,16 @@ export class PlanRunner {
 
   /** Of a step that was begun: its job has ended, and there is no branch that it has made. */
   async #hasMadeNothing(machine: string): Promise<boolean> {
-    const { state, beganAtMs = 0 } = this.#stepOf(machine);
-    if (state !== 'starting') return false;
+    if (this.#stepOf(machine).state !== 'starting') return false;
     const job = this.#knownJob(machine);
     if (job?.state === 'queued' || job?.state === 'running') return false;
-    const made = (await this.#o.acts.branches(machine)).filter(({ createdAtMs }) => createdAtMs >= beganAtMs);
-    return made.length === 0;
+    return (await this.#madeBy(machine)).length === 0;
+  }
+
+  /** The branches that the step of a machine has made. */
+  async #madeBy(machine: string): ReturnType<PlanActs['branches']> {
+    const { beganAtMs = 0 } = this.#stepOf(machine);
+    return (await this.#o.acts.branches(machine)).filter(({ createdAtMs }) => createdAtMs >= beganAtMs);
   }
 
   /** Somebody has cancelled the run, or the site closes: then the next process goes on, and jobs of their own do what they do. */
@@ -313,11 +317,8 @@ export class PlanRunner {
    */
   async #goOn(machine: string): Promise<Again> {
     const { acts } = this.#o;
-    const { beganAtMs = 0 } = this.#stepOf(machine);
     if (this.run.request.mode === 'test') return { job: await acts.begin(this.run, machine) };
-    const own = (await acts.branches(machine)).filter(
-      ({ createdAtMs, state }) => createdAtMs >= beganAtMs && state !== 'failed',
-    );
+    const own = (await this.#madeBy(machine)).filter(({ state }) => state !== 'failed');
     const branch = own.find(({ running }) => running) ?? own.at(-1);
     if (!branch) return { job: await acts.begin(this.run, machine) };
     const { branchId, sequence } = branch;

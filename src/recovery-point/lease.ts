@@ -100,3 +100,20 @@ export function afterLettingGo(vote: Vote, claim: Claim): Vote {
   if (before && compareClaims(claim, entitled) === 0) return { entitled: before, seen, term: 'leased' };
   return { ...vote, seen };
 }
+
+/** Two clocks may differ by this part of a lease. */
+const DRIFT = 0.01;
+/** A guard needs a moment to stop its guest. */
+const STOP_MS = 1_500;
+/** A lender's answer takes its time. */
+const SLACK_MS = 250;
+
+/** How long a holder counts what it was lent, from before it asked: it must be over before `lenderShareMs`. */
+export function holderShareMs(leaseMs: number): number {
+  return leaseMs * (1 - DRIFT) - STOP_MS;
+}
+
+/** How long a lender counts what it has lent, from its answer on. */
+export function lenderShareMs(leaseMs: number): number {
+  return leaseMs * (1 + DRIFT) + SLACK_MS;
+}

@@ -6,6 +6,7 @@ import { exitOf } from '../../src/lib/processes.ts';
 import { TestApi } from './api.ts';
 import { lastFirst } from './last-first.ts';
 import { pair } from './paired-sites.ts';
+import { endRunsOf } from './run-ends.ts';
 import { SITE_TOOLS } from './served-sites.ts';
 import { type CleanUp, temporaryDirectory } from './temporary.ts';
 
@@ -38,7 +39,10 @@ export class KillableSite {
     };
     await initSite(SITE_TOOLS, { dataDirectory, name, settings });
     const site = new KillableSite(dataDirectory, namespace);
-    t.after(() => site.end('SIGKILL'));
+    t.after(async () => {
+      await site.end('SIGKILL');
+      await endRunsOf(dataDirectory);
+    });
     return site;
   }
 

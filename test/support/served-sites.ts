@@ -2,14 +2,13 @@ import { join } from 'node:path';
 import type { SiteEvent } from '../../src/api/index.ts';
 import { initSite } from '../../src/control/index.ts';
 import { Wakeup } from '../../src/control/wakeup.ts';
-import { branchNetworks } from '../../src/failover/network.ts';
-import { endRun } from '../../src/hypervisor/index.ts';
 import { type Clock, systemClock, withTimeout } from '../../src/lib/clock.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
-import { isId, systemRandom } from '../../src/lib/random.ts';
+import { systemRandom } from '../../src/lib/random.ts';
 import { type ServedSite, serveSite } from '../../src/server/index.ts';
 import { TestApi } from './api.ts';
+import { endRunsOf } from './run-ends.ts';
 import type { CleanUp } from './temporary.ts';
 
 const EVENT_LIMIT_MS = 120_000;
@@ -47,12 +46,7 @@ export class TestSite {
     const site = new TestSite(dataDirectory, recoveryKit, clock);
     t.after(async () => {
       await site.close();
-      // Machines outlive their site; they do not outlive the test.
-      const run = join(dataDirectory, 'run');
-      for (const name of (await nodeFiles.list(run)) ?? []) {
-        await endRun(join(run, name), systemClock);
-        if (isId(name)) await branchNetworks.remove(name);
-      }
+      await endRunsOf(dataDirectory);
     });
     return site;
   }

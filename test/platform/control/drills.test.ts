@@ -5,10 +5,11 @@ import { describe, it } from 'node:test';
 import type { DrillView, JobView } from '../../../src/api/index.ts';
 import type { FailoverReport } from '../../../src/failover/index.ts';
 import { endRun } from '../../../src/hypervisor/index.ts';
-import { sleep, systemClock } from '../../../src/lib/clock.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import type { TestApi } from '../../support/api.ts';
 import { tracesOf } from '../../support/branch-traces.ts';
+import { eventually } from '../../support/eventually.ts';
 import { killablePair } from '../../support/killable-site.ts';
 import { inGuest } from '../../support/lab-sites.ts';
 import {
@@ -42,22 +43,14 @@ async function appCopy(api: TestApi): Promise<{ pointId: string; sequence: numbe
   return (await resultOf(api, made.job)) as { pointId: string; sequence: number };
 }
 
-/** Asked again and again, because branches tell nobody, and a site of its own process tells this one nothing. */
-async function asked(isSo: () => Promise<unknown>): Promise<void> {
-  while (!(await isSo())) await sleep(systemClock, 50);
-}
-
 /** The branch of the drill that is under way, once its guest runs. */
-async function branchOfDrill(api: TestApi, except: readonly string[] = []): Promise<string> {
-  let found: string | undefined;
-  await asked(async () => {
+function branchOfDrill(api: TestApi, except: readonly string[] = []): Promise<string> {
+  return eventually(async () => {
     const branches = await api.call('failover.list', BOX);
-    found = branches.find(
+    return branches.find(
       ({ branchId, purpose, running }) => purpose === 'test' && running && !except.includes(branchId),
     )?.branchId;
-    return found;
   });
-  return found!;
 }
 
 describe('drills', { timeout: 300_000 }, () => {
@@ -178,12 +171,12 @@ describe('drills', { timeout: 300_000 }, () => {
     });
     const policy = { copyTypes: ['crash'], proveWithinMs: 1000 };
     await api.call('drill.setPolicy', { ...BOX, body: { policy } });
-    await asked(() => standing(api, 'DRILL_IMPOSSIBLE'));
+    await eventually(() => standing(api, 'DRILL_IMPOSSIBLE'));
     // A guest without a boot loader: it runs, and never says the word.
     const probes = [{ kind: 'serial' as const, pattern: 'never', limitMs: 300_000 }];
     await api.call('drill.setPolicy', { ...BOX, body: { policy: { ...policy, probes } } });
     branches.push(await branchOfDrill(api));
-    await asked(() => standing(api, 'POINT_UNPROVEN'));
+    await eventually(() => standing(api, 'POINT_UNPROVEN'));
     assert.equal(await standing(api, 'DRILL_IMPOSSIBLE'), undefined);
     await away.end('SIGKILL');
 
@@ -206,7 +199,7 @@ describe('drills', { timeout: 300_000 }, () => {
       'what a person cancels is not drilled again by itself',
     );
     await api.call('drill.clearPolicy', BOX);
-    await asked(async () => !(await standing(api, 'POINT_UNPROVEN')));
+    await eventually(async () => ((await standing(api, 'POINT_UNPROVEN')) ? undefined : true));
     assert.deepEqual((await api.call('drill.status', {})).machines, []);
   });
 });

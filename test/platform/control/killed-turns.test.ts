@@ -4,7 +4,7 @@ import { readdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import type { BranchView, MachineView } from '../../../src/api/index.ts';
-import { endRun, processesOfRun } from '../../../src/hypervisor/index.ts';
+import { processesOfRun } from '../../../src/hypervisor/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { filesBelow } from '../../../src/lib/host-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
@@ -217,12 +217,6 @@ test(
       { site: pair.home, api: pair.homeApi },
       { site: pair.away, api: pair.awayApi },
     ];
-    for (const { site } of places) {
-      t.after(async () => {
-        const run = join(site.dataDirectory, 'run');
-        for (const name of await readdir(run)) await endRun(join(run, name), systemClock);
-      });
-    }
     const disk = join(directory, 'disk.qcow2');
     const base = join(directory, 'base.raw');
     await writeFile(base, systemRandom.bytes(BASE_BYTES));

@@ -4,9 +4,6 @@ import { join } from 'node:path';
 import { it } from 'node:test';
 import type { RouteBody } from '../../../src/api/index.ts';
 import type { FailoverReport } from '../../../src/failover/index.ts';
-import { endRun } from '../../../src/hypervisor/index.ts';
-import { systemClock } from '../../../src/lib/clock.ts';
-import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import type { TestApi } from '../../support/api.ts';
 import { eventually } from '../../support/eventually.ts';
@@ -39,15 +36,8 @@ it('S0.17 sites whose cables are pulled one by one: the machine runs at one, sta
   const t = lastFirst(context);
   const directory = await temporaryDirectory(t);
   const net = await PartitionedSites.make(t, ['home', 'away', 'quorum']);
-  const sites = { home: net.site('home'), away: net.site('away') };
-  for (const { dataDirectory } of Object.values(sites)) {
-    t.after(async () => {
-      const run = join(dataDirectory, 'run');
-      for (const name of (await nodeFiles.list(run)) ?? []) await endRun(join(run, name), systemClock);
-    });
-  }
-  const home = await sites.home.serve();
-  const away = await sites.away.serve();
+  const home = await net.site('home').serve();
+  const away = await net.site('away').serve();
   const quorum = await net.site('quorum').serve();
   await net.pair('home', 'away', [home, away]);
   await net.pair('home', 'quorum', [home, quorum]);
