@@ -8,7 +8,7 @@ import { checkClockAndChance, checkConsole, checkLengths, checkSilences } from '
 import { checkMachineTraces, checkTestsNamed, checkTitles, readTracked } from './tidy/documents.ts';
 import { checkDeadExports, checkDoors } from './tidy/exports.ts';
 import { checkFullSizeOnly } from './tidy/full-size.ts';
-import { checkImports, checkOutsideWorld, checkTable, parseImportTable } from './tidy/imports.ts';
+import { checkImports, checkOutsideWorld, checkRooms, checkTable, parseImportTable } from './tidy/imports.ts';
 import { ROOT, readSources, type Violation } from './tidy/sources.ts';
 
 const sources = readSources();
@@ -32,6 +32,10 @@ test('the import table has a row for every folder and points down only', () => {
 
 test('imports keep to the table and enter folders by their index.ts', () => {
   assertNone(checkImports(sources, table));
+});
+
+test('the rooms of a folder point one way', () => {
+  assertNone(checkRooms(sources));
 });
 
 test('files, sockets and processes are opened only by the folders meant for it', () => {

@@ -1,7 +1,7 @@
 import { type ErrorCatalogue, failuresOf } from '../lib/errors.ts';
-import { DRILL_ERRORS } from './drill-errors.ts';
-import { LEASE_ERRORS } from './lease-errors.ts';
-import { PLAN_ERRORS } from './plan-errors.ts';
+import { DRILL_ERRORS } from './drills/drill-errors.ts';
+import { LEASE_ERRORS } from './leases/lease-errors.ts';
+import { PLAN_ERRORS } from './plans/plan-errors.ts';
 
 export const CONTROL_ERRORS = {
   SITE_EXISTS: {

@@ -8,6 +8,10 @@
  * long act as a record; the *audit log* says who did what; an *alert* says what is wrong now; an *event* that something
  * has changed. *Doctor* looks at everything that the host must give.
  *
+ * Rooms, each needing only those before it. `base`: the site's books, files and loops. `machines`: what is at home here, and its
+ * copies. `peers`: the links. `groups`. `leases`. `plans`. `replicas`: what is at home elsewhere. `drills`. `inventory`: all of it,
+ * by name. `watch`: doctor and rounds. `reports`. `acts`: what people and peers may ask for. The files beside them compose.
+ *
  * Promised: a data directory is served by one process; whatever dies, opening the site again goes on incrementally; the
  * database is an index, and a site that has lost it has lost neither a point nor a protection, only the history of its
  * jobs, alerts and audit; an intent is durable in the audit log before its act begins; a copy that was due and not made
@@ -19,8 +23,9 @@
  *
  * Relied on: SQLite (node:sqlite) for its locks, which the kernel frees when a process dies, and for durable commits.
  */
+
+export { type SiteSettings, siteFiles } from './base/site-files.ts';
 export { CONTROL_ERRORS, controlFailure } from './errors.ts';
 export { type InitSiteOptions, initSite, operatorToken, recoveryKitOf } from './init-site.ts';
 export { Site } from './site.ts';
-export { type SiteSettings, siteFiles } from './site-files.ts';
 export type { SiteTools } from './site-ground.ts';

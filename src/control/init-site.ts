@@ -10,15 +10,15 @@ import {
   PeerDirectory,
   saveIdentity,
 } from '../peer/index.ts';
-import { controlFailure } from './errors.ts';
 import {
   checkDataDirectory,
   DEFAULT_SETTINGS,
   SITE_RECORD,
   type SiteSettings,
   siteFiles,
-} from './site-files.ts';
-import { SiteLock } from './site-lock.ts';
+} from './base/site-files.ts';
+import { SiteLock } from './base/site-lock.ts';
+import { controlFailure } from './errors.ts';
 
 const TOKEN_BYTES = 32;
 

@@ -10,22 +10,22 @@ import { loadRecord } from '../lib/records.ts';
 import { loadIdentity, PeerDirectory, type SiteIdentity, verifySignature } from '../peer/index.ts';
 import { type SignedStatement, statementBytes, Zones } from '../recovery-point/index.ts';
 import { Replicas, type ReplicaTools } from '../replica/index.ts';
-import { Alerts } from './alerts.ts';
-import { ArrivalRules } from './arrival-rules.ts';
-import { Audit } from './audit.ts';
-import { openDatabase } from './database.ts';
-import { type DrillStore, openDrillStore } from './drill-works.ts';
+import { Alerts } from './base/alerts.ts';
+import { Audit } from './base/audit.ts';
+import { openDatabase } from './base/database.ts';
+import { EventHub } from './base/event-hub.ts';
+import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './base/site-files.ts';
+import { SiteLock } from './base/site-lock.ts';
+import { ArrivalRules } from './drills/arrival-rules.ts';
+import { type DrillStore, openDrillStore } from './drills/drill-store.ts';
 import { controlFailure } from './errors.ts';
-import { EventHub } from './event-hub.ts';
-import { endRemovals } from './generations.ts';
-import { OlderCopies } from './older-copies.ts';
-import { confirmedKey, Origins } from './origins.ts';
-import { PlanStore } from './plan-store.ts';
-import { RetentionFloor } from './retention-floor.ts';
-import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './site-files.ts';
-import { SiteLock } from './site-lock.ts';
-import { StoredTestRules } from './test-rules.ts';
-import { TriggerTokens } from './trigger-tokens.ts';
+import { TriggerTokens } from './machines/trigger-tokens.ts';
+import { PlanStore } from './plans/plan-store.ts';
+import { endRemovals } from './replicas/generations.ts';
+import { OlderCopies } from './replicas/older-copies.ts';
+import { confirmedKey, Origins } from './replicas/origins.ts';
+import { RetentionFloor } from './replicas/retention-floor.ts';
+import { StoredTestRules } from './replicas/test-rules.ts';
 
 /** What a site needs of the world. */
 export interface SiteTools {

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import type { SiteEvent } from '../../src/api/index.ts';
+import { Wakeup } from '../../src/control/base/wakeup.ts';
 import { initSite } from '../../src/control/index.ts';
-import { Wakeup } from '../../src/control/wakeup.ts';
 import { type Clock, systemClock, withTimeout } from '../../src/lib/clock.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';

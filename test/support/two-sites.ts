@@ -2,7 +2,7 @@ import { createPrivateKey, createPublicKey, generateKeyPairSync, sign, verify } 
 import { readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import type { LabGuest } from '../../lab/index.ts';
-import { attachedRecord } from '../../src/control/new-machine.ts';
+import { attachedRecord } from '../../src/control/machines/new-machine.ts';
 import {
   endRun,
   type MachineConfiguration,

@@ -67,6 +67,39 @@ function objection(from: string, to: string, table: ImportTable): string | undef
   return `${to} is entered past its index.ts`;
 }
 
+/**
+ * The rooms of a folder (`control/drills`) point one way: those that point around in a ring are found by taking away, again and
+ * again, the rooms that need no other one. The files beside the rooms put them together, and may be seen by all.
+ */
+export function checkRooms(sources: readonly Source[]): Violation[] {
+  const needs = new Map<string, Set<string>>();
+  for (const source of sources) {
+    const from = roomOf(source.path);
+    if (from === undefined) continue;
+    const needed = needs.get(from) ?? new Set();
+    needs.set(from, needed);
+    for (const { specifier } of mentionsOf(source)) {
+      const to = roomOf(resolveMention(source.path, specifier) ?? '');
+      if (to !== undefined && to !== from && folderOf(to) === folderOf(from)) needed.add(to);
+    }
+  }
+  for (;;) {
+    const free = [...needs].filter(([, needed]) => ![...needed].some((room) => needs.has(room)));
+    if (free.length === 0) break;
+    for (const [room] of free) needs.delete(room);
+  }
+  return [...needs].map(([where, needed]) => {
+    const ring = [...needed].filter((room) => needs.has(room)).join(', ');
+    return { where, what: `needs ${ring}, and is needed there, perhaps by way of others` };
+  });
+}
+
+/** `src/control/drills` of `src/control/drills/drills.ts`; undefined for a file beside the rooms. */
+function roomOf(path: string): string | undefined {
+  const parts = path.split('/');
+  return parts[0] === 'src' && parts.length > 3 ? parts.slice(0, 3).join('/') : undefined;
+}
+
 const OUTSIDE_WORLD = new Set(
   'fs net tls http https http2 child_process dgram'.split(' ').map((name) => `node:${name}`),
 );

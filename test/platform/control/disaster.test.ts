@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { LabMachine } from '../../../lab/index.ts';
 import type { AlertView, JobView, MachineView, PointView } from '../../../src/api/index.ts';
-import { siteFiles } from '../../../src/control/site-files.ts';
+import { siteFiles } from '../../../src/control/base/site-files.ts';
 import type { FailoverReport } from '../../../src/failover/index.ts';
 import { endRun } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';

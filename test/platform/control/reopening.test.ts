@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { BrokenReplicas } from '../../../src/control/broken-replicas.ts';
+import { BrokenReplicas } from '../../../src/control/watch/broken-replicas.ts';
 import { fileFailure } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { runCommand } from '../../../src/lib/processes.ts';

@@ -1,8 +1,8 @@
 /** Copies that are made when a guest has written so much: QEMU tells when the file of a tip passes an offset. */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { EventHub } from '../../../src/control/event-hub.ts';
-import { ReplicationLoop } from '../../../src/control/replication-loop.ts';
+import { EventHub } from '../../../src/control/base/event-hub.ts';
+import { ReplicationLoop } from '../../../src/control/machines/replication-loop.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { spaceAt } from '../../../src/lib/host-files.ts';
 import { systemRandom } from '../../../src/lib/random.ts';

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { startLabMachine } from '../../../lab/index.ts';
-import { siteFiles } from '../../../src/control/site-files.ts';
+import { siteFiles } from '../../../src/control/base/site-files.ts';
 import { QemuImages, runPaths } from '../../../src/hypervisor/index.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';

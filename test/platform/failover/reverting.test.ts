@@ -12,7 +12,7 @@ import {
   startLabMachine,
 } from '../../../lab/index.ts';
 import type { ArrivalRule } from '../../../src/api/index.ts';
-import { siteFiles } from '../../../src/control/site-files.ts';
+import { siteFiles } from '../../../src/control/base/site-files.ts';
 import type { FailoverReport } from '../../../src/failover/index.ts';
 import { type ImageFile, QemuImages, runPaths } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';

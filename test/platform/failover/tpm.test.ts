@@ -4,7 +4,7 @@ import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { buildLabGuest, copyLabGuest } from '../../../lab/index.ts';
-import { adoptedRecord } from '../../../src/control/new-machine.ts';
+import { adoptedRecord } from '../../../src/control/machines/new-machine.ts';
 import { branchTpmDirectory } from '../../../src/failover/branch-tpm.ts';
 import { runPaths } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';

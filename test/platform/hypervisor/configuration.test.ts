@@ -5,7 +5,7 @@ import { copyFile, mkdir, readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { startLabMachine } from '../../../lab/index.ts';
-import { attachedRecord } from '../../../src/control/new-machine.ts';
+import { attachedRecord } from '../../../src/control/machines/new-machine.ts';
 import {
   endRun,
   firmwareVariables,

@@ -1,9 +1,9 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { ArrivalRule, JobView } from '../../../src/api/index.ts';
-import { ArrivalRules } from '../../../src/control/arrival-rules.ts';
-import { Arrivals, type ArrivalTools } from '../../../src/control/arrivals.ts';
-import type { JobRequest } from '../../../src/control/jobs.ts';
+import type { JobRequest } from '../../../src/control/base/jobs.ts';
+import { ArrivalRules } from '../../../src/control/drills/arrival-rules.ts';
+import { Arrivals, type ArrivalTools } from '../../../src/control/drills/arrivals.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { replicaFailure } from '../../../src/replica/errors.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { reportCopy } from '../../../src/control/copy-alerts.ts';
+import { reportCopy } from '../../../src/control/machines/copy-alerts.ts';
 import type { CutRecord } from '../../../src/replication/index.ts';
 import { MACHINE_ID } from './fake-machine.ts';
 

@@ -3,13 +3,13 @@ import assert from 'node:assert/strict';
 import { chmod, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
-import { keysFinding, rightsFinding } from '../../../src/control/file-checks.ts';
+import { keysFinding, rightsFinding } from '../../../src/control/watch/file-checks.ts';
 import {
   type CheckedMachine,
   checkedMachine,
   disksFinding,
   machineFinding,
-} from '../../../src/control/machine-checks.ts';
+} from '../../../src/control/watch/machine-checks.ts';
 import { modesIn } from '../../../src/lib/host-files.ts';
 import type { MachineRecord } from '../../../src/replication/index.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';

@@ -2,10 +2,10 @@ import assert from 'node:assert/strict';
 import { readFile, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
-import { ArrivalRules } from '../../../src/control/arrival-rules.ts';
-import { DrillDebts } from '../../../src/control/drill-debts.ts';
-import { DrillSettings } from '../../../src/control/drill-settings.ts';
-import { openDrillStore } from '../../../src/control/drill-works.ts';
+import { ArrivalRules } from '../../../src/control/drills/arrival-rules.ts';
+import { DrillDebts } from '../../../src/control/drills/drill-debts.ts';
+import { DrillSettings } from '../../../src/control/drills/drill-settings.ts';
+import { openDrillStore } from '../../../src/control/drills/drill-store.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 

@@ -1,4 +1,4 @@
-import type { LoopMachine } from '../../../src/control/replication-loop.ts';
+import type { LoopMachine } from '../../../src/control/machines/replication-loop.ts';
 import type { MachineEvent } from '../../../src/hypervisor/index.ts';
 import { Failure } from '../../../src/lib/errors.ts';
 import type {

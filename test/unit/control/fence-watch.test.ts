@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import type { AuditedAct } from '../../../src/control/audit.ts';
-import { FENCED_GRACE_MS, FenceWatch } from '../../../src/control/fence-watch.ts';
+import type { AuditedAct } from '../../../src/control/base/audit.ts';
+import { FENCED_GRACE_MS, FenceWatch } from '../../../src/control/machines/fence-watch.ts';
 import type { RunningMachine } from '../../../src/hypervisor/index.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import type { FailoverRequest, GroupPointView, JobView } from '../../../src/api/index.ts';
-import { GroupFailovers } from '../../../src/control/group-failovers.ts';
+import { GroupFailovers } from '../../../src/control/acts/group-failovers.ts';
 import type { Replica } from '../../../src/replica/index.ts';
 
 const LAN = { lan: { kind: 'bridge', bridge: 'br0' } } as const;

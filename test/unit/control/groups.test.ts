@@ -1,8 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { GroupLoop } from '../../../src/control/group-loop.ts';
-import { GROUP_RECORD, type GroupRecord, groupPath } from '../../../src/control/group-record.ts';
-import { Groups, type GroupsTools } from '../../../src/control/groups.ts';
+import { GroupLoop } from '../../../src/control/groups/group-loop.ts';
+import { GROUP_RECORD, type GroupRecord, groupPath } from '../../../src/control/groups/group-record.ts';
+import { Groups, type GroupsTools } from '../../../src/control/groups/groups.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';

@@ -1,16 +1,16 @@
 import assert from 'node:assert/strict';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { Audit } from '../../../src/control/audit.ts';
-import { openDatabase } from '../../../src/control/database.ts';
-import { EventHub } from '../../../src/control/event-hub.ts';
+import { Audit } from '../../../src/control/base/audit.ts';
+import { openDatabase } from '../../../src/control/base/database.ts';
+import { EventHub } from '../../../src/control/base/event-hub.ts';
 import {
   type EndingJob,
   type JobContext,
   type JobHandler,
   type JobRecorder,
   Jobs,
-} from '../../../src/control/jobs.ts';
+} from '../../../src/control/base/jobs.ts';
 import { throwIfAborted } from '../../../src/lib/clock.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { systemRandom } from '../../../src/lib/random.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { IdentityWatch, refuseSecondUuid } from '../../../src/control/machine-identity.ts';
+import { IdentityWatch, refuseSecondUuid } from '../../../src/control/machines/machine-identity.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import type { MachineRecord } from '../../../src/replication/index.ts';
 import { failure } from './fake-machine.ts';

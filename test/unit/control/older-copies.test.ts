@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { OlderCopies } from '../../../src/control/older-copies.ts';
+import { OlderCopies } from '../../../src/control/replicas/older-copies.ts';
 import type { DeltaHeader } from '../../../src/delta/index.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
 import { test } from 'node:test';
-import { Origins } from '../../../src/control/origins.ts';
+import { Origins } from '../../../src/control/replicas/origins.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../../src/lib/random.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
-import { HEARTBEAT_EVERY_MS, PeerLinks, SILENT_AFTER_MS } from '../../../src/control/peer-links.ts';
+import { HEARTBEAT_EVERY_MS, PeerLinks, SILENT_AFTER_MS } from '../../../src/control/peers/peer-links.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import type { Hello, Peer, PeerClient, PeerDirectory } from '../../../src/peer/index.ts';
 import { FakeClock } from '../../support/fake-clock.ts';

@@ -2,9 +2,9 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { BranchView, JobView, PlanRun } from '../../../src/api/index.ts';
-import { EventHub } from '../../../src/control/event-hub.ts';
-import { type PlanActs, PlanRunner } from '../../../src/control/plan-runner.ts';
-import { PlanStore } from '../../../src/control/plan-store.ts';
+import { EventHub } from '../../../src/control/base/event-hub.ts';
+import { type PlanActs, PlanRunner } from '../../../src/control/plans/plan-runner.ts';
+import { PlanStore } from '../../../src/control/plans/plan-store.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';

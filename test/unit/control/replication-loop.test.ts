@@ -1,11 +1,11 @@
 import assert from 'node:assert/strict';
 import { describe, it, type TestContext } from 'node:test';
 import type { AlertView } from '../../../src/api/index.ts';
-import type { AuditedAct } from '../../../src/control/audit.ts';
-import { EventHub } from '../../../src/control/event-hub.ts';
-import { LOOK_EVERY_MS, ReplicationLoop } from '../../../src/control/replication-loop.ts';
-import { ROOM_LOOK_EVERY_MS } from '../../../src/control/standstill-watch.ts';
-import { RETRY_PAUSE_MAX_MS } from '../../../src/control/target-sender.ts';
+import type { AuditedAct } from '../../../src/control/base/audit.ts';
+import { EventHub } from '../../../src/control/base/event-hub.ts';
+import { LOOK_EVERY_MS, ReplicationLoop } from '../../../src/control/machines/replication-loop.ts';
+import { ROOM_LOOK_EVERY_MS } from '../../../src/control/machines/standstill-watch.ts';
+import { RETRY_PAUSE_MAX_MS } from '../../../src/control/machines/target-sender.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { systemRandom } from '../../../src/lib/random.ts';

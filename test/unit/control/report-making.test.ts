@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { AuditView, JobView, PlanRun } from '../../../src/api/index.ts';
-import { endedAdoptions } from '../../../src/control/report-adoptions.ts';
+import { endedAdoptions } from '../../../src/control/reports/report-adoptions.ts';
 import {
   confirmationsOf,
   lossOf,
@@ -9,7 +9,7 @@ import {
   reportKindOf,
   timelineOf,
   verdictOf,
-} from '../../../src/control/report-making.ts';
+} from '../../../src/control/reports/report-making.ts';
 
 const ID = '01jh2v0m8v7d6e5f4g3h2j1k0m';
 const BRANCH = '01jh2v0m8v7d6e5f4g3h2j1k0n';

@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
-import { TriggerTokens } from '../../../src/control/trigger-tokens.ts';
+import { TriggerTokens } from '../../../src/control/machines/trigger-tokens.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { FakeClock } from '../../support/fake-clock.ts';

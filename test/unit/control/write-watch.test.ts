@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import { WriteWatch } from '../../../src/control/write-watch.ts';
+import { WriteWatch } from '../../../src/control/machines/write-watch.ts';
 import { emptyLayerBytes } from '../../../src/qcow2/index.ts';
 import type { CopySchedule } from '../../../src/recovery-point/index.ts';
 import type { CutRecord, MachineRecord } from '../../../src/replication/index.ts';

@@ -1,7 +1,7 @@
 /** Who may bring which points. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { checkRoom } from '../../../src/control/receive-floor.ts';
+import { checkRoom } from '../../../src/control/replicas/receive-floor.ts';
 import type { DeltaHeader } from '../../../src/delta/index.ts';
 import type { Json } from '../../../src/lib/canonical-json.ts';
 import { systemClock } from '../../../src/lib/clock.ts';

@@ -4,7 +4,13 @@ import { checkClockAndChance, checkConsole, checkLengths, checkSilences } from '
 import { checkMachineTraces, checkTestsNamed, checkTitles } from '../../tidy/documents.ts';
 import { checkDeadExports, checkDoors } from '../../tidy/exports.ts';
 import { checkFullSizeOnly } from '../../tidy/full-size.ts';
-import { checkImports, checkOutsideWorld, checkTable, parseImportTable } from '../../tidy/imports.ts';
+import {
+  checkImports,
+  checkOutsideWorld,
+  checkRooms,
+  checkTable,
+  parseImportTable,
+} from '../../tidy/imports.ts';
 import { parseSource, type Source, type Violation } from '../../tidy/sources.ts';
 
 // A rule that has never found anything proves nothing: each is shown what it forbids and what it must let pass.
@@ -70,6 +76,16 @@ test('imports point down and come in by the door', () => {
   assertForbids(rule, 'src/nbd/a.ts', ["import type { A } from '../cli/index.ts';"]);
   assertForbids(rule, 'demo/main.ts', ["import { a } from '../src/nbd/wire.ts';"]);
   assertAllows(rule, 'test/unit/nbd/a.test.ts', ["import { a } from '../../../src/nbd/wire.ts';"]);
+});
+
+test('the rooms of a folder need each other one way only', () => {
+  const base = { 'src/nbd/base/a.ts': '', 'src/nbd/c.ts': "import { b } from './rooms/b.ts';" };
+  const down = { ...base, 'src/nbd/rooms/b.ts': "import { a } from '../base/a.ts';" };
+  assert.deepEqual(found(checkRooms, down), []);
+  const top = { 'src/nbd/top/d.ts': "import { b } from '../rooms/b.ts';" };
+  assert.deepEqual(found(checkRooms, { ...down, ...top }), []);
+  const ring = { 'src/nbd/base/a.ts': "import type { D } from '../top/d.ts';" };
+  assert.equal(found(checkRooms, { ...down, ...top, ...ring }).length, 3);
 });
 
 test('sockets, files and processes stay in their folders', () => {

@@ -1,0 +1,123 @@
+import { join } from 'node:path';
+import type { AdoptRequest, MachineView } from '../../api/index.ts';
+import type { Failovers } from '../../failover/index.ts';
+import type { Clock } from '../../lib/clock.ts';
+import { isFailure, messageOf } from '../../lib/errors.ts';
+import type { FileSystem } from '../../lib/files.ts';
+import { generationsIn } from '../../lib/generations.ts';
+import type { Log } from '../../lib/log.ts';
+import { newId, type Random } from '../../lib/random.ts';
+import type { SiteIdentity } from '../../peer/index.ts';
+import { findBranch, type Replica, tenureOfReplica, withTenure } from '../../replica/index.ts';
+import { openMachineFiles, type ProtectedMachine } from '../../replication/index.ts';
+import { type AlertSink, failureOf } from '../base/alerts.ts';
+import type { Audit } from '../base/audit.ts';
+import { controlFailure } from '../errors.ts';
+import type { Inventory } from '../inventory/inventory.ts';
+import type { Machines } from '../machines/machines.ts';
+import { newestMachine } from '../machines/new-machine.ts';
+import type { Reports } from '../reports/reports.ts';
+
+interface AdoptionTools {
+  readonly identity: Pick<SiteIdentity, 'siteId'>;
+  readonly failovers: Pick<Failovers, 'adopt' | 'list'>;
+  readonly machines: Machines;
+  readonly inventory: Inventory;
+  readonly audit: Audit;
+  readonly reports: Pick<Reports, 'ofAdoptions'>;
+  readonly clock: Clock;
+  readonly random: Random;
+}
+
+/** What a failover has brought up becomes a machine of this site, for good. */
+export class AdoptionActs {
+  readonly #o: AdoptionTools;
+
+  constructor(o: AdoptionTools) {
+    this.#o = o;
+  }
+
+  /**
+   * The branch by id or name; without one the only one of a failover. Throws MACHINE_NO_REPLICA, MACHINE_BRANCH_UNCLEAR, BRANCH_UNKNOWN,
+   * MACHINE_EXISTS, and as `Failovers.adopt`; nothing has changed then.
+   */
+  async adopt(actor: string, reference: string, { branch, networks }: AdoptRequest): Promise<MachineView> {
+    const { failovers, machines, inventory, audit, identity, clock, random, reports } = this.#o;
+    const replica = inventory.replica(reference);
+    const branchId = branch === undefined ? await this.#only(replica) : findBranch(replica, branch).branchId;
+    const { machineId: subject } = replica.record;
+    // It is no job: the audit log has what its report is made from.
+    const details = { branchId, reportId: newId(clock, random) };
+    const adopting = audit.acting({ actor, act: 'failover.adopt', subject, details }, async () => {
+      const machine = await failovers.adopt(replica, branchId, { ...machines.adopting, networks });
+      // What the replica has heard in the meantime the machine has to hear as well: from now on it speaks for itself.
+      await machine.right.hear(tenureOfReplica(replica.record, identity.siteId).claim);
+      return inventory.view(inventory.find(subject));
+    });
+    return adopting.finally(() => reports.ofAdoptions('running'));
+  }
+
+  /** The one that runs, else the only one there is. */
+  async #only(replica: Replica): Promise<string> {
+    const { machineName } = replica.record;
+    const branches = (await this.#o.failovers.list(replica)).filter(({ purpose }) => purpose === 'failover');
+    const running = branches.filter((branch) => branch.running);
+    const [only, second] = running.length > 0 ? running : branches;
+    if (only && !second) return only.branchId;
+    const said = only
+      ? `${machineName} has ${branches.length} branches of failovers`
+      : `${machineName} was not brought up here`;
+    throw controlFailure('MACHINE_BRANCH_UNCLEAR', said);
+  }
+}
+
+/**
+ * To be called before anything is done with replicas or machines. Whether an adoption that was cut short has happened is decided by
+ * the machine's record: without it the branch is what it was.
+ */
+export async function settleAdoptions(
+  { files, log, alerts }: { readonly files: FileSystem; readonly log: Log; readonly alerts: AlertSink },
+  dataDirectory: string,
+  replicas: readonly Replica[],
+): Promise<void> {
+  const directory = join(dataDirectory, 'protected');
+  const found = generationsIn((await files.list(directory)) ?? []);
+  for (const replica of replicas) {
+    const { machineId, machineName, adopted } = replica.record;
+    const key = `adoption:${machineId}`;
+    try {
+      const layout = await newestMachine(files, dataDirectory, machineId, found.get(machineId) ?? []);
+      // One that cannot be read may lie upon the branch: it stays as it is then.
+      const record = layout && (await openMachineFiles(files, layout));
+      const branchId = record?.adopted?.branchId;
+      const isUpon = branchId !== undefined && replica.branches.some((one) => one.branchId === branchId);
+      const now = isUpon ? branchId : undefined;
+      if (now !== adopted) {
+        log.warn('adoption.settled', { machine: machineName, before: adopted, now });
+        await replica.update({ adopted: now });
+      }
+      alerts.clear(key);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      log.error('adoption.not-settled', { machine: machineName, reason: messageOf(error) });
+      alerts.raise(key, 'critical', failureOf(error), machineId);
+    }
+  }
+}
+
+/**
+ * Removes a machine that was a branch of a replica from this site: the branch is one again, and the replica knows who holds the
+ * machine, before it speaks of that itself.
+ */
+export async function endingAdoption(
+  replica: Replica | undefined,
+  machine: ProtectedMachine,
+  remove: () => Promise<void>,
+): Promise<void> {
+  const { adopted } = machine.record;
+  if (!replica || adopted === undefined || replica.record.adopted !== adopted.branchId) return remove();
+  const { tenure } = machine.right;
+  await replica.update((record) => withTenure(record, tenure));
+  await remove();
+  await replica.update({ adopted: undefined });
+}

@@ -1,0 +1,379 @@
+import type {
+  BranchView,
+  FailoverRequest,
+  FailoverRules,
+  FailoverRulesRequest,
+  ForwardRequest,
+  JobView,
+  MachineChanges,
+  PrepareRequest,
+  ProbeRequest,
+  RestartRequest,
+  StartCheckView,
+  StopBranchRequest,
+  TestFailoverRequest,
+} from '../../api/index.ts';
+import { FAILOVER_ERRORS, type Failovers, type PointChoice } from '../../failover/index.ts';
+import { failuresOf } from '../../lib/errors.ts';
+import { findBranch, type Replica } from '../../replica/index.ts';
+import type { Audit } from '../base/audit.ts';
+import type { JobArgs, JobHandler, Jobs } from '../base/jobs.ts';
+import { GRACE_MS, preparationArgs } from '../drills/preparation-args.ts';
+import type { Inventory } from '../inventory/inventory.ts';
+import type { LeaseVotes } from '../leases/lease-votes.ts';
+import type { ReplicaFences } from '../replicas/replica-fences.ts';
+import type { ReplicaKeeper } from '../replicas/replica-keeper.ts';
+import type { StoredTestRules } from '../replicas/test-rules.ts';
+import type { PointActs } from './point-acts.ts';
+
+interface FailoverTools {
+  readonly failovers: Failovers;
+  readonly inventory: Inventory;
+  readonly points: PointActs;
+  readonly keeper: ReplicaKeeper;
+  readonly fences: Pick<ReplicaFences, 'look'>;
+  readonly audit: Audit;
+  readonly testRules: StoredTestRules;
+  readonly votes: Pick<LeaseVotes, 'need' | 'isParty' | 'seek' | 'held' | 'letGo'>;
+}
+
+/** What a person does with branches. Everything that boots or ends a machine is a job; its result is the report. */
+export class FailoverActs {
+  readonly #o: FailoverTools;
+  readonly #jobs: () => Jobs;
+
+  constructor(o: FailoverTools & { jobs: () => Jobs }) {
+    this.#o = o;
+    this.#jobs = o.jobs;
+  }
+
+  get handlers() {
+    return {
+      'failover.test': this.#testing,
+      'failover.start': this.#starting,
+      'failover.restart': this.#restarting,
+      'failover.stop': this.#stopping,
+      'failover.forward': this.#forwarding,
+      'failover.prepare': this.#preparing,
+      'failover.cleanup': this.#cleaning,
+    } as const satisfies Partial<Record<JobView['kind'], JobHandler>>;
+  }
+
+  async list(reference: string): Promise<BranchView[]> {
+    const replica = this.#o.inventory.replica(reference);
+    const branches = await this.#o.failovers.list(replica);
+    return branches.map(({ phase, sockets: _here, reason: _why, limits, ...view }) => {
+      const point = replica.points.find(({ statement }) => statement.pointId === view.pointId);
+      const { endsAtMs, ...taken } = limits;
+      return {
+        ...{ ...view, state: phase, limits: taken, machineId: replica.record.machineId },
+        ...(endsAtMs === undefined ? {} : { endsAtMs }),
+        ...(point ? { sequence: point.statement.sequence } : {}),
+      };
+    });
+  }
+
+  /** `together`: the test of several machines that it is part of, which is open. */
+  async test(
+    actor: string,
+    reference: string,
+    request: TestFailoverRequest,
+    together?: string,
+  ): Promise<JobView> {
+    const replica = this.#o.inventory.replica(reference);
+    const { keep, name, probes, limits, lifetimeMs, changes, wish } = request;
+    const args = {
+      ...(limits ? { limits } : {}),
+      ...(wish ? { wish } : {}),
+      ...(changes ? { changes } : {}),
+      ...(lifetimeMs === undefined ? {} : { lifetimeMs }),
+      ...(name ? { name } : {}),
+      ...(await this.#pointOf(replica, request.point)),
+      ...(probes ? { probes } : {}),
+      ...(together === undefined ? {} : { together }),
+      keep: keep ?? false,
+    };
+    return this.#start('failover.test', actor, replica, args);
+  }
+
+  /** Changes nothing, and may be asked at any time. */
+  async check(reference: string, point: string): Promise<StartCheckView> {
+    const replica = this.#o.inventory.replica(reference);
+    return this.#o.keeper.starts.check(replica, await this.#o.points.publishedPoint(replica, point));
+  }
+
+  async start(actor: string, reference: string, request: FailoverRequest): Promise<JobView> {
+    const replica = this.#o.inventory.replica(reference);
+    const { atLeast, worth, wish, name, probes, networks, changes, askWitness } = request;
+    if (askWitness) this.#o.votes.need(replica.record.machineId);
+    else checkConfirmed(request);
+    const args = {
+      ...(name ? { name } : {}),
+      ...(await this.#pointOf(replica, request.point)),
+      ...(atLeast ? { atLeast } : {}),
+      ...(worth ? { worth } : {}),
+      ...(wish ? { wish } : {}),
+      ...(probes ? { probes } : {}),
+      ...(networks ? { networks } : {}),
+      ...(changes ? { changes } : {}),
+      ...(askWitness ? { askWitness } : { confirmOtherSideDown: true }),
+    };
+    return this.#start('failover.start', actor, replica, args);
+  }
+
+  /** Whether this site may ask a witness for the right to run a machine. */
+  hasWitness(machineId: string): boolean {
+    return this.#o.votes.isParty(machineId);
+  }
+
+  /** As the failovers do. */
+  probeAgain(
+    reference: string,
+    branchId: string,
+    probes: readonly ProbeRequest[] | undefined,
+    signal: AbortSignal,
+  ): ReturnType<Failovers['probeAgain']> {
+    return this.#o.failovers.probeAgain(this.#o.inventory.replica(reference), branchId, probes, signal);
+  }
+
+  /** Tests of several machines. */
+  get together(): Failovers['together'] {
+    return this.#o.failovers.together;
+  }
+
+  /** As the failovers do. */
+  checkTogether(machines: Parameters<Failovers['checkTogether']>[0]): Promise<void> {
+    return this.#o.failovers.checkTogether(machines);
+  }
+
+  async prepare(actor: string, reference: string, request: PrepareRequest): Promise<JobView> {
+    const replica = this.#o.inventory.replica(reference);
+    const { point, ...others } = request;
+    const pointId = await this.#o.points.publishedPoint(replica, point);
+    return this.#start('failover.prepare', actor, replica, preparationArgs(pointId, others));
+  }
+
+  restart(actor: string, reference: string, branch: string, request: RestartRequest): JobView {
+    const replica = this.#o.inventory.replica(reference);
+    const { branchId } = findBranch(replica, branch);
+    const { probes, networks } = request;
+    const args = { branchId, ...(probes ? { probes } : {}), ...(networks ? { networks } : {}) };
+    return this.#start('failover.restart', actor, replica, args);
+  }
+
+  stop(actor: string, reference: string, branch: string, request: StopBranchRequest): JobView {
+    const replica = this.#o.inventory.replica(reference);
+    const { branchId } = findBranch(replica, branch);
+    return this.#start('failover.stop', actor, replica, { branchId, graceMs: request.graceMs ?? GRACE_MS });
+  }
+
+  async forward(actor: string, reference: string, branch: string, request: ForwardRequest): Promise<JobView> {
+    const replica = this.#o.inventory.replica(reference);
+    const { branchId, purpose } = findBranch(replica, branch);
+    const { to, name, probes, networks } = request;
+    const { pointId } = await this.#pointOf(replica, to);
+    const oldBranch = request.oldBranch ?? (purpose === 'failover' ? 'keep' : 'discard');
+    const graceMs = request.graceMs ?? (oldBranch === 'keep' ? GRACE_MS : 0);
+    const args = {
+      ...{ branchId, oldBranch, graceMs },
+      ...(pointId ? { to: pointId } : {}),
+      ...(name ? { name } : {}),
+      ...(probes ? { probes } : {}),
+      ...(networks ? { networks } : {}),
+    };
+    return this.#start('failover.forward', actor, replica, args);
+  }
+
+  cleanup(actor: string, reference: string, branch: string): JobView {
+    const replica = this.#o.inventory.replica(reference);
+    const { branchId } = findBranch(replica, branch);
+    return this.#start('failover.cleanup', actor, replica, { branchId });
+  }
+
+  get rules(): FailoverRules {
+    return this.#o.testRules.rules;
+  }
+
+  changeRules(actor: string, request: FailoverRulesRequest): Promise<FailoverRules> {
+    return this.#o.testRules.change(this.#o.audit, actor, request);
+  }
+
+  #start(
+    kind: Extract<JobView['kind'], `failover.${string}`>,
+    actor: string,
+    replica: Replica,
+    args: JobArgs,
+  ): JobView {
+    return this.#jobs().start({ kind, args, actor, machineId: replica.record.machineId });
+  }
+
+  /** Decided when the person asks, not when the job begins: `latest` means the latest that the person saw. */
+  async #pointOf(replica: Replica, point: string | undefined): Promise<{ pointId?: string }> {
+    return point === undefined ? {} : { pointId: await this.#o.points.publishedPoint(replica, point) };
+  }
+
+  readonly #testing: JobHandler = {
+    // A half-made test is removed when the site starts; nobody waits for another one unasked.
+    repeatable: false,
+    run: ({ machineId, args, signal, progress }) =>
+      this.tended(machineId, (replica) => {
+        progress({ step: 'booting in isolation' });
+        return this.#o.failovers.test(replica, choiceOf(args), {
+          ...probesOf(args),
+          ...nameOf(args),
+          ...changesOf(args),
+          ...(args.limits ? { limits: args.limits as NonNullable<TestFailoverRequest['limits']> } : {}),
+          ...(typeof args.lifetimeMs === 'number' ? { lifetimeMs: args.lifetimeMs } : {}),
+          ...(typeof args.together === 'string' ? { together: args.together } : {}),
+          keep: args.keep === true,
+          signal,
+        });
+      }),
+  };
+
+  readonly #starting: JobHandler = {
+    // It waits for no test's turn.
+    waits: true,
+    // Whether to fail over is decided by a person who knows what stands, not by a restart.
+    repeatable: false,
+    run: ({ machineId, args, signal, progress }) =>
+      this.tended(machineId, (replica) => {
+        progress({ step: 'failing over' });
+        const voting = {
+          seek: () => {
+            progress({ step: 'asking the witness' });
+            return this.#o.votes.seek(machineId, signal);
+          },
+          held: () => this.#o.votes.held(replica),
+          letGo: () => this.#o.votes.letGo(machineId),
+        };
+        return this.#o.failovers.start(replica, choiceOf(args), {
+          ...probesOf(args),
+          ...networksOf(args),
+          ...nameOf(args),
+          ...changesOf(args),
+          // The request's schema admits nothing but true; the failover looks again.
+          ...(args.askWitness ? { voting } : { confirmedOtherSideDown: args.confirmOtherSideDown as true }),
+          signal,
+        });
+      }),
+  };
+
+  readonly #restarting: JobHandler = {
+    // As with a failover, a person looks first.
+    repeatable: false,
+    run: ({ machineId, args, signal, progress }) =>
+      this.tended(machineId, (replica) => {
+        progress({ step: 'booting again' });
+        return this.#o.failovers.restart(replica, String(args.branchId), {
+          ...probesOf(args),
+          ...networksOf(args),
+          signal,
+        });
+      }),
+  };
+
+  readonly #preparing: JobHandler = {
+    // What is half prepared is removed when the site starts.
+    repeatable: false,
+    run: ({ machineId, args, signal, progress }) =>
+      this.tended(machineId, (replica) => {
+        progress({ step: 'preparing the point' });
+        return this.#o.failovers.prepare(replica, String(args.pointId), {
+          programs: args.programs as PrepareRequest['programs'],
+          graceMs: Number(args.graceMs),
+          ...probesOf(args),
+          ...nameOf(args),
+          signal,
+        });
+      }),
+  };
+
+  readonly #stopping: JobHandler = {
+    repeatable: true,
+    run: ({ machineId, args, signal, progress }) =>
+      this.tended(machineId, async (replica) => {
+        progress({ step: 'ending the machine' });
+        const graceMs = Number(args.graceMs);
+        return { ended: await this.#o.failovers.stop(replica, String(args.branchId), { graceMs, signal }) };
+      }),
+  };
+
+  readonly #forwarding: JobHandler = {
+    // As with a failover, a person looks first.
+    repeatable: false,
+    run: ({ machineId, args, signal, progress }) =>
+      this.tended(machineId, (replica) => {
+        progress({ step: 'going forward to a later point' });
+        const oldBranch = args.oldBranch === 'discard' ? 'discard' : 'keep';
+        return this.#o.failovers.forward(replica, String(args.branchId), {
+          ...{ oldBranch, graceMs: Number(args.graceMs) },
+          ...(typeof args.to === 'string' ? { to: args.to } : {}),
+          ...probesOf(args),
+          ...networksOf(args),
+          ...nameOf(args),
+          signal,
+        });
+      }),
+  };
+
+  readonly #cleaning: JobHandler = {
+    repeatable: true,
+    run: ({ machineId, args, progress }) =>
+      this.tended(machineId, async (replica) => {
+        progress({ step: 'ending the machine and removing its files' });
+        return { removed: await this.#o.failovers.cleanup(replica, String(args.branchId)) };
+      }),
+  };
+
+  /** Proofs and branches decide what retention may let go: it is applied after each of these acts. */
+  async tended<T>(machineId: string, work: (replica: Replica) => Promise<T>): Promise<T> {
+    const replica = this.#o.inventory.replica(machineId);
+    try {
+      return await work(replica);
+    } finally {
+      await this.#o.votes.held(replica);
+      this.#o.keeper.tend(replica);
+      this.#o.fences.look(replica);
+    }
+  }
+}
+
+/** Throws FAILOVER_UNCONFIRMED. */
+function checkConfirmed({ confirmOtherSideDown }: FailoverRequest): void {
+  if (confirmOtherSideDown) return;
+  const said = 'nobody has confirmed that the other side is down, and no witness is to be asked';
+  throw failuresOf(FAILOVER_ERRORS)('FAILOVER_UNCONFIRMED', said);
+}
+
+function choiceOf(args: JobArgs): PointChoice {
+  if (typeof args.pointId === 'string') return { pointId: args.pointId };
+  const { atLeast, worth, wish } = args as Pick<FailoverRequest, 'atLeast' | 'worth' | 'wish'>;
+  const { provenMs, applicationMs } = worth ?? {};
+  return {
+    wish: {
+      ...(atLeast === undefined ? {} : { atLeast }),
+      ...(provenMs === undefined ? {} : { provenWorthMs: provenMs }),
+      ...(applicationMs === undefined ? {} : { applicationWorthMs: applicationMs }),
+      ...wish,
+    },
+  };
+}
+
+export function nameOf({ name }: JobArgs): { name?: string } {
+  return typeof name === 'string' ? { name } : {};
+}
+
+export function probesOf(args: JobArgs): { probes?: readonly ProbeRequest[] } {
+  return args.probes === undefined ? {} : { probes: args.probes as ProbeRequest[] };
+}
+
+export function changesOf({ changes }: JobArgs): { changes?: MachineChanges } {
+  return changes === undefined ? {} : { changes: changes as MachineChanges };
+}
+
+export function networksOf(args: JobArgs): { networks?: NonNullable<FailoverRequest['networks']> } {
+  return args.networks === undefined
+    ? {}
+    : { networks: args.networks as NonNullable<FailoverRequest['networks']> };
+}

@@ -1,0 +1,172 @@
+import type {
+  AddDiskRequest,
+  AddMachineRequest,
+  MachineView,
+  MoveRequest,
+  PolicyRequest,
+  ProtectRequest,
+} from '../../api/index.ts';
+import type { Alerts } from '../base/alerts.ts';
+import type { Audit } from '../base/audit.ts';
+import { controlFailure } from '../errors.ts';
+import type { Groups } from '../groups/groups.ts';
+import { checkNotOutdated, type Inventory } from '../inventory/inventory.ts';
+import { peerMeant } from '../inventory/views.ts';
+import type { Machines } from '../machines/machines.ts';
+import type { TriggerTokens } from '../machines/trigger-tokens.ts';
+import type { PeerLinks } from '../peers/peer-links.ts';
+import { endingAdoption } from './adoptions.ts';
+
+/** What a person does with machines. Each act is audited; each answers with the machine as it is afterwards. */
+export class MachineActs {
+  readonly #machines: Machines;
+  readonly #inventory: Inventory;
+  readonly #links: PeerLinks;
+  readonly #audit: Audit;
+  readonly #alerts: Alerts;
+  readonly #groups: Pick<Groups, 'of' | 'checkRetention'>;
+  readonly #tokens: TriggerTokens;
+
+  constructor(o: {
+    machines: Machines;
+    inventory: Inventory;
+    links: PeerLinks;
+    audit: Audit;
+    alerts: Alerts;
+    groups: Pick<Groups, 'of' | 'checkRetention'>;
+    tokens: TriggerTokens;
+  }) {
+    this.#machines = o.machines;
+    this.#inventory = o.inventory;
+    this.#links = o.links;
+    this.#audit = o.audit;
+    this.#alerts = o.alerts;
+    this.#groups = o.groups;
+    this.#tokens = o.tokens;
+  }
+
+  list(): MachineView[] {
+    return this.#inventory.list();
+  }
+
+  async show(reference: string): Promise<MachineView> {
+    const found = this.#inventory.find(reference);
+    const written = await this.#machines.get(found.machineId)?.loop?.written();
+    const view = this.#inventory.view(found);
+    const atHome = view.protected;
+    if (!written?.length || !atHome?.replication) return view;
+    return { ...view, protected: { ...atHome, replication: { ...atHome.replication, written } } };
+  }
+
+  add(actor: string, request: AddMachineRequest): Promise<MachineView> {
+    const details =
+      'attach' in request
+        ? { qmpPath: request.attach.qmpPath }
+        : { disks: request.disks.map(({ path }) => path) };
+    return this.#audit.acting({ actor, act: 'vm.add', details }, async () => {
+      const machine = await this.#machines.add(request);
+      return this.show(machine.record.machineId);
+    });
+  }
+
+  remove(actor: string, reference: string): Promise<void> {
+    const machine = this.#inventory.home(reference);
+    const { machineId } = machine.record;
+    return this.#audit.acting({ actor, act: 'vm.remove', subject: machineId }, async () => {
+      const group = this.#groups.of(machineId);
+      if (group)
+        throw controlFailure('MACHINE_IN_GROUP', `${machine.record.name} is in the group ${group.name}`);
+      if (machine.record.lease && machine.right.tenure.state === 'holds')
+        throw controlFailure('MACHINE_LEASED', `${machine.record.name} runs by leases`);
+      const { replica } = this.#inventory.find(machineId);
+      await endingAdoption(replica, machine, () => this.#machines.remove(machine));
+      await this.#tokens.remove((trigger) => trigger.machineId === machineId);
+      this.#alerts.clearMachine(machineId);
+    });
+  }
+
+  rename(actor: string, reference: string, name: string): Promise<MachineView> {
+    return this.#act(actor, 'vm.rename', reference, { name }, (machine) =>
+      this.#machines.rename(machine, name),
+    );
+  }
+
+  move(actor: string, reference: string, request: MoveRequest): Promise<MachineView> {
+    return this.#act(actor, 'vm.move', reference, request, (machine) =>
+      this.#machines.move(machine, request),
+    );
+  }
+
+  start(actor: string, reference: string): Promise<MachineView> {
+    return this.#act(actor, 'vm.start', reference, {}, (machine) => this.#machines.start(machine));
+  }
+
+  stop(actor: string, reference: string, o: { force?: boolean; limitMs?: number }): Promise<MachineView> {
+    const how = { force: o.force ?? false, ...(o.limitMs === undefined ? {} : { limitMs: o.limitMs }) };
+    return this.#act(actor, 'vm.stop', reference, how, (machine) => this.#machines.stop(machine, how));
+  }
+
+  addDisk(actor: string, reference: string, request: AddDiskRequest): Promise<MachineView> {
+    return this.#act(actor, 'vm.disk.add', reference, request, (machine) =>
+      this.#machines.addDisk(machine, request),
+    );
+  }
+
+  removeDisk(actor: string, reference: string, diskId: string): Promise<MachineView> {
+    return this.#act(actor, 'vm.disk.remove', reference, { diskId }, (machine) =>
+      this.#machines.removeDisk(machine, diskId),
+    );
+  }
+
+  protect(actor: string, reference: string, request: ProtectRequest): Promise<MachineView> {
+    const { siteId } = peerMeant(this.#links.views(), request.target);
+    const details = { ...request, target: siteId };
+    return this.#act(actor, 'vm.protect', reference, details, (machine) =>
+      this.#machines.protect(machine, siteId, request),
+    );
+  }
+
+  changePolicy(actor: string, reference: string, request: PolicyRequest): Promise<MachineView> {
+    return this.#act(actor, 'vm.policy', reference, request, async (machine) => {
+      const { machineId, protection } = machine.record;
+      if (request.retention && protection) {
+        this.#groups.checkRetention(machineId, protection.targetSiteId, request.retention);
+      }
+      await this.#machines.changePolicy(machine, request);
+    });
+  }
+
+  /** Pulls a trigger of the copy policy; the copies that it asks for are made as soon as they may. */
+  callTrigger(actor: string, reference: string, name: string): Promise<readonly string[]> {
+    const machine = this.#inventory.home(reference);
+    const act = { actor, act: 'trigger.call', subject: machine.record.machineId, details: { name } };
+    return this.#audit.acting(act, async () => this.#machines.loopOf(machine).call(name));
+  }
+
+  /** Throws MACHINE_IN_GROUP: a group that silently lacks a member is none. */
+  unprotect(actor: string, reference: string, keepOrigin: boolean): Promise<MachineView> {
+    return this.#act(actor, 'vm.unprotect', reference, { keepOrigin }, async (machine) => {
+      const { machineId, name, tenure } = machine.record;
+      // Ending the protection of a fenced machine makes its disks the machine again, above every claim.
+      if (tenure?.state === 'fenced') checkNotOutdated(this.#inventory.find(machineId));
+      const group = this.#groups.of(machineId);
+      if (group) throw controlFailure('MACHINE_IN_GROUP', `${name} is in the group ${group.name}`);
+      await this.#machines.unprotect(machine, keepOrigin);
+    });
+  }
+
+  #act(
+    actor: string,
+    act: string,
+    reference: string,
+    details: Readonly<Record<string, unknown>>,
+    work: (machine: ReturnType<Inventory['home']>) => Promise<void>,
+  ): Promise<MachineView> {
+    const machine = this.#inventory.home(reference);
+    const subject = machine.record.machineId;
+    return this.#audit.acting({ actor, act, subject, details }, async () => {
+      await work(machine);
+      return this.show(subject);
+    });
+  }
+}

@@ -1,0 +1,443 @@
+import type {
+  JobView,
+  PlanCheck,
+  PlanDocument,
+  PlanEstimate,
+  PlanFinding,
+  PlanRun,
+  PlanView,
+  RunPlanRequest,
+  RunStep,
+  SelectionWish,
+  StartedRun,
+} from '../../api/index.ts';
+import { checkProbes, loadBootProof, type SitePrograms } from '../../failover/index.ts';
+import { checkMachineConfiguration, type MachineConfiguration } from '../../hypervisor/index.ts';
+import type { Clock } from '../../lib/clock.ts';
+import { isFailure } from '../../lib/errors.ts';
+import type { FileSystem } from '../../lib/files.ts';
+import type { Log } from '../../lib/log.ts';
+import { newId, type Random } from '../../lib/random.ts';
+import {
+  changesAt,
+  differenceOf,
+  estimateOf,
+  findingsAt,
+  findingsOf,
+  gateAnywhere,
+  gatesAt,
+  type KnownMachine,
+  machinesOf,
+  needsOf,
+  networksAt,
+  programsOf,
+  wavesOf,
+} from '../../plan/index.ts';
+import type { Replica } from '../../replica/index.ts';
+import { claimElsewhere } from '../../replication/index.ts';
+import type { Audit } from '../base/audit.ts';
+import type { EventHub } from '../base/event-hub.ts';
+import { hasEnded, type JobHandler, type Jobs } from '../base/jobs.ts';
+import { controlFailure } from '../errors.ts';
+import type { Found, Inventory } from '../inventory/inventory.ts';
+import { type PointOfCut, pointsOfCuts } from '../plans/plan-cuts.ts';
+import { PlanHooks } from '../plans/plan-hooks.ts';
+import { actorOf, type PlanActs, PlanRunner } from '../plans/plan-runner.ts';
+import type { PlanStore } from '../plans/plan-store.ts';
+import type { FailoverActs } from './failover-acts.ts';
+import type { GroupActs } from './group-acts.ts';
+import type { HandoverActs } from './handover-acts.ts';
+
+interface PlanTools {
+  readonly store: PlanStore;
+  readonly siteName: string;
+  readonly inventory: Inventory;
+  readonly failovers: FailoverActs;
+  readonly programs: SitePrograms;
+  readonly groups: Pick<GroupActs, 'points'>;
+  readonly log: Log;
+  readonly handovers: HandoverActs;
+  readonly audit: Audit;
+  readonly events: EventHub;
+  readonly files: FileSystem;
+  readonly clock: Clock;
+  readonly random: Random;
+  readonly jobs: () => Jobs;
+}
+
+/** What a person does with recovery plans: keep them, look at them, carry them out. docs/plans.md. */
+export class RecoveryPlans {
+  readonly #o: PlanTools;
+  readonly #runners = new Map<string, PlanRunner>();
+
+  constructor(o: PlanTools) {
+    this.#o = o;
+  }
+
+  list(): readonly PlanView[] {
+    return this.#o.store.plans;
+  }
+
+  show(name: string): PlanView {
+    return this.#o.store.need(name);
+  }
+
+  /** What is wrong with a plan, by itself and here; nothing is stored. */
+  async check(document: PlanDocument): Promise<PlanCheck> {
+    const { store, siteName, programs } = this.#o;
+    const lacks = new Map<string, string | undefined>();
+    for (const { program } of programsOf(document)) lacks.set(program, await programs.lackOf(program));
+    const findings = [
+      ...flawsOf(document),
+      ...findingsAt(
+        document,
+        siteName,
+        (machine) => this.#known(machine),
+        (program) => lacks.get(program),
+      ),
+    ];
+    const before = store.find(document.plan);
+    return {
+      plan: document.plan,
+      order: (wavesOf(needsOf(document)) ?? []).map((wave) => [...wave]),
+      findings,
+      ...(before ? { changes: differenceOf(before.document, document) } : {}),
+    };
+  }
+
+  /** In the place of what this site had of that name. Throws PLAN_INVALID; what only this site lacks is told, and no hindrance. */
+  put(actor: string, document: PlanDocument): Promise<PlanCheck> {
+    const { audit, store } = this.#o;
+    const details = { document };
+    return audit.acting({ actor, act: 'plan.put', subject: document.plan, details }, async () => {
+      checkSound(document);
+      const check = await this.check(document);
+      await store.put(document);
+      return check;
+    });
+  }
+
+  /** Throws PLAN_UNKNOWN. */
+  async remove(actor: string, name: string): Promise<void> {
+    const { audit, store } = this.#o;
+    await audit.acting({ actor, act: 'plan.remove', subject: name }, () => store.remove(name));
+  }
+
+  /** From what isolated boots of each machine took, the newest one that passed. */
+  async estimate(name: string): Promise<PlanEstimate> {
+    const { document } = this.#o.store.need(name);
+    const measured = new Map<string, number>();
+    for (const machine of Object.keys(document.machines)) {
+      const replica = this.#found(machine)?.replica;
+      const took = replica && (await this.#measuredMs(replica));
+      if (took !== undefined) measured.set(machine, took);
+    }
+    return estimateOf(document, (machine) => measured.get(machine));
+  }
+
+  async #measuredMs(replica: Replica): Promise<number | undefined> {
+    for (const { statement } of replica.points.toReversed()) {
+      const proof = (await loadBootProof(this.#o.files, replica, statement.pointId))?.proof;
+      if (proof?.verdict === 'passed' && proof.rtoMs !== null) return proof.rtoMs;
+    }
+    return undefined;
+  }
+
+  runs(): readonly PlanRun[] {
+    return this.#o.store.runs;
+  }
+
+  showRun(runId: string): PlanRun {
+    return this.#o.store.needRun(runId);
+  }
+
+  /**
+   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, PLAN_TOO_LARGE, PLAN_CUT_MISSING,
+   * PLAN_CUT_LOST, GROUP_UNKNOWN, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
+   */
+  async run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
+    const { store, clock, random, jobs } = this.#o;
+    const { document } = store.need(name);
+    checkSound(document);
+    const isUnsaid = request.confirmOtherSideDown !== true && request.askWitness !== true;
+    if (request.mode === 'unplanned' && isUnsaid) {
+      throw controlFailure('PLAN_UNCONFIRMED', `nobody has confirmed that the machines of ${name} are down`);
+    }
+    for (const run of store.runs) {
+      if (run.document.plan !== name || run.endedAtMs !== undefined) continue;
+      const job = run.jobId === undefined ? undefined : jobs().find(run.jobId);
+      if (job && !hasEnded(job)) {
+        throw controlFailure('PLAN_RUNS_ALREADY', `${name} is being carried out: run ${run.runId}`);
+      }
+      // Nobody carries it out: it was begun and never came to its job, or that ended without a word.
+      await store.changeRun(run.runId, (left) => ({
+        ...left,
+        endedAtMs: clock.wallMs(),
+        verdict: 'cancelled',
+      }));
+    }
+    const cuts =
+      request.mode === 'unplanned' || request.mode === 'test' ? await this.#cuts(document) : new Map();
+    if (request.mode === 'unplanned' || request.mode === 'take') await this.#checkTogether(document, cuts);
+    if (request.mode === 'test') this.#checkRoom(document);
+    const runId = newId(clock, random);
+    const run: PlanRun = {
+      ...{ runId, actor, request, document, startedAtMs: clock.wallMs() },
+      steps: Object.keys(document.machines).map((machine) => {
+        const machineId = this.#found(machine)?.machineId ?? '';
+        return { machine, machineId, state: 'waiting', ...cuts.get(machine) };
+      }),
+    };
+    await store.addRun(run);
+    const job = jobs().start({ kind: 'plan.run', args: { runId }, actor, machineId: name });
+    return { run: await store.changeRun(runId, (begun) => ({ ...begun, jobId: job.jobId })), job };
+  }
+
+  /** Of a machine that has none the word of a person is taken, if it was given; else it is told that it has none. */
+  #asksWitness({ request: { askWitness, confirmOtherSideDown } }: PlanRun, machineId: string): boolean {
+    if (!askWitness) return false;
+    return !confirmOtherSideDown || this.#o.failovers.hasWitness(machineId);
+  }
+
+  /** The points of machines that are to come up from one cut. */
+  #cuts(document: PlanDocument): Promise<ReadonlyMap<string, PointOfCut>> {
+    const { groups, failovers, files } = this.#o;
+    return pointsOfCuts(document, {
+      points: (group) => groups.points(group),
+      idOf: (machine) => this.#found(machine)?.machineId,
+      atLeast: (machine) => wishOf(document, machine).atLeast ?? 'crash',
+      upFrom: async (machine) => {
+        const found = this.#found(machine);
+        const up = found?.replica && (await this.#isUp(found));
+        if (!up?.branchId) return undefined;
+        return (await failovers.list(machine)).find(({ branchId }) => branchId === up.branchId)?.pointId;
+      },
+      hasFailed: async (machineId, pointId) => {
+        const replica = this.#found(machineId)?.replica;
+        return (replica && (await loadBootProof(files, replica, pointId)))?.proof.verdict === 'failed';
+      },
+    });
+  }
+
+  /** All machines of a test are up at its end. Throws PLAN_TOO_LARGE. */
+  #checkRoom({ plan, machines }: PlanDocument): void {
+    const { mostRunning } = this.#o.failovers.rules;
+    const wanted = Object.keys(machines).length;
+    if (wanted <= mostRunning) return;
+    const said = `${plan} has ${wanted} machines, and this site runs no more than ${mostRunning} tests at a time`;
+    throw controlFailure('PLAN_TOO_LARGE', said, { context: { wanted, mostRunning } });
+  }
+
+  /** One slip of the pen must not leave half of the machines here and half of them nowhere. */
+  async #checkTogether(document: PlanDocument, cuts: ReadonlyMap<string, PointOfCut>): Promise<void> {
+    const members: Parameters<FailoverActs['checkTogether']>[0][number][] = [];
+    for (const machine of Object.keys(document.machines)) {
+      const found = this.#found(machine);
+      const pointId = cuts.get(machine)?.pointId ?? found?.replica?.newest?.statement.pointId;
+      // What is up already is where it is.
+      if (!found?.replica || pointId === undefined || (await this.#isUp(found))) continue;
+      const networks = this.#networks(document, machine);
+      const hasNewMacs = changesAt(document, machine, this.#o.siteName, false)?.mac === 'new';
+      members.push({ replica: found.replica, pointId, networks, hasNewMacs });
+    }
+    await this.#o.failovers.checkTogether(members);
+  }
+
+  /** Says yes to what a run asks before it starts a machine. Throws PLAN_RUN_UNKNOWN, PLAN_NOT_ASKED. */
+  approve(actor: string, runId: string, machine: string): Promise<PlanRun> {
+    const { audit, store } = this.#o;
+    const details = { machine };
+    return audit.acting({ actor, act: 'plan.approve', subject: runId, details }, async () => {
+      store.needRun(runId);
+      if (!(await this.#runners.get(runId)?.approve(machine, actor))) {
+        throw controlFailure('PLAN_NOT_ASKED', `run ${runId} asks nothing about ${machine} now`);
+      }
+      return store.needRun(runId);
+    });
+  }
+
+  get handlers(): { readonly 'plan.run': JobHandler } {
+    return {
+      'plan.run': {
+        // Every step is on record, and found done or done again.
+        repeatable: true,
+        waits: true,
+        run: async (job) => {
+          const runId = String(job.args.runId);
+          const { store, events, clock, jobs, log } = this.#o;
+          const runner = new PlanRunner({ store, events, clock, jobs, log, acts: this.#acts }, runId);
+          this.#runners.set(runId, runner);
+          try {
+            return await runner.carryOut(job);
+          } finally {
+            this.#runners.delete(runId);
+          }
+        },
+      },
+    };
+  }
+
+  get #hooks(): PlanHooks {
+    const { programs, clock, siteName } = this.#o;
+    return new PlanHooks({ programs, clock, siteName });
+  }
+
+  readonly #acts: PlanActs = {
+    hooks: { run: (...asked) => this.#hooks.run(...asked) },
+    openTest: ({ runId }) => this.#o.failovers.together.open(runId),
+    closeTest: ({ runId }) => this.#o.failovers.together.close(runId),
+    begin: async (run, machine) => {
+      const { failovers, handovers, inventory } = this.#o;
+      const { machineId } = inventory.find(machine);
+      const actor = actorOf(run);
+      const { mode, waitMs, to } = run.request;
+      const { graceMs } = run.document.machines[machine]!;
+      const choice = chosen(run, machine);
+      switch (mode) {
+        case 'test':
+          return failovers.test(actor, machineId, { ...choice, ...this.#asked(run, machine) }, run.runId);
+        case 'unplanned':
+          return failovers.start(actor, machineId, {
+            ...choice,
+            ...this.#how(run, machine),
+            ...(this.#asksWitness(run, machineId) ? { askWitness: true } : { confirmOtherSideDown: true }),
+          });
+        case 'take':
+          return handovers.take(actor, machineId, {
+            ...this.#how(run, machine),
+            ...(waitMs === undefined ? {} : { waitMs }),
+          });
+        case 'cede':
+          return handovers.cede(actor, machineId, {
+            ...(to === undefined ? {} : { to }),
+            ...(graceMs === undefined ? {} : { graceMs }),
+          });
+      }
+    },
+    branches: async (machine) =>
+      (await this.#o.failovers.list(machine)).filter(({ purpose }) => purpose === 'failover'),
+    idOf: (machine) => this.#found(machine)?.machineId,
+    isSo: async (run, machine) => {
+      const found = this.#found(machine);
+      const { mode, to } = run.request;
+      const isElsewhere = found?.home && claimElsewhere(found.home.record) !== undefined;
+      if (mode === 'cede') return isElsewhere && to === undefined ? {} : undefined;
+      return mode === 'test' ? undefined : found && this.#isUp(found);
+    },
+    objection: async (run, machine, branchId, signal) => {
+      const { probes } = this.#gates(run, machine);
+      const results = await this.#o.failovers.probeAgain(machine, branchId, probes, signal);
+      if (!results) return 'it runs, and this site is not connected to it';
+      const failed = results.filter(({ passed }) => !passed);
+      if (failed.length === 0) return undefined;
+      return `it runs, and does not answer: ${failed.map(({ reason }) => reason).join('; ')}`;
+    },
+    restart: (run, machine, branchId): JobView =>
+      this.#o.failovers.restart(actorOf(run), machine, branchId, {
+        ...this.#gates(run, machine),
+        ...this.#connected(run, machine),
+      }),
+  };
+
+  /** A machine that was brought up here before and has passed its probes, or is at home here and runs. */
+  async #isUp({ machineId, home, replica }: Found): Promise<Partial<RunStep> | undefined> {
+    if (home?.record.adopted && !claimElsewhere(home.record))
+      return home.presence.state === 'running' ? {} : undefined;
+    if (!replica) return undefined;
+    const branches = await this.#o.failovers.list(machineId);
+    const up = branches.find(
+      ({ purpose, running, state }) => purpose === 'failover' && running && state === 'probed',
+    );
+    if (!up) return undefined;
+    return { branchId: up.branchId, ...(up.sequence === undefined ? {} : { sequence: up.sequence }) };
+  }
+
+  /** Throws PLAN_INVALID where a gate asks an address that the plan does not give the machine here. */
+  #gates({ document }: PlanRun, machine: string) {
+    const { gates, unknownNics } = gatesAt(document, machine, this.#o.siteName);
+    const [nicId] = unknownNics;
+    if (nicId === undefined) return gates ? { probes: gates } : {};
+    const said = `a gate of ${machine} asks {${nicId}}, which has no address at ${this.#o.siteName} by the plan`;
+    throw controlFailure('PLAN_INVALID', said);
+  }
+
+  #asked(run: PlanRun, machine: string) {
+    const changes = changesAt(run.document, machine, this.#o.siteName, run.request.mode === 'test');
+    return { ...this.#gates(run, machine), ...(changes ? { changes } : {}) };
+  }
+
+  #connected(run: PlanRun, machine: string) {
+    return { networks: { ...this.#networks(run.document, machine) } };
+  }
+
+  /** For what begins with a point; a branch that is booted again has its changes. */
+  #how(run: PlanRun, machine: string) {
+    return { ...this.#asked(run, machine), ...this.#connected(run, machine) };
+  }
+
+  #networks(document: PlanDocument, machine: string) {
+    return networksAt(document, machine, this.#known(machine)?.nics ?? [], this.#o.siteName);
+  }
+
+  #found(machine: string): Found | undefined {
+    return this.#o.inventory.all().find(({ name, machineId }) => name === machine || machineId === machine);
+  }
+
+  #known(machine: string): KnownMachine | undefined {
+    const found = this.#found(machine);
+    const configuration = found && configurationOf(found);
+    if (!configuration) return found && { nics: [], hasAgent: false, isReady: false };
+    const { nics, guestAgent } = configuration;
+    const isReady = found.home !== undefined || found.replica?.awaitsSeed === false;
+    return { nics, hasAgent: guestAgent, isReady };
+  }
+}
+
+/** Undefined also for a description that this version does not understand: what comes of that is its own machine's matter. */
+function configurationOf({ home, replica }: Found): MachineConfiguration | undefined {
+  const newest = replica?.newest?.statement.configuration;
+  if (newest === undefined) return home?.record.configuration;
+  try {
+    return checkMachineConfiguration(newest);
+  } catch (error) {
+    if (!isFailure(error, 'MACHINE_CONFIGURATION_INVALID')) throw error;
+    return undefined;
+  }
+}
+
+/** Which points of a machine are the best, as the plan says. */
+function wishOf({ machines, points }: PlanDocument, machine: string): SelectionWish {
+  const { atLeast, points: own } = machines[machine]!;
+  return { ...points, ...(atLeast ? { atLeast } : {}), ...own };
+}
+
+/** From which point a run brings a machine up. A rehearsal proves what would be taken next, and asks no proof. */
+function chosen({ steps, document, request }: PlanRun, machine: string) {
+  const point = steps.find((step) => step.machine === machine)?.pointId;
+  if (point !== undefined) return { point };
+  const { provenOnly, ...wish } = wishOf(document, machine);
+  const whole = request.mode === 'test' || provenOnly === undefined ? wish : { ...wish, provenOnly };
+  return Object.keys(whole).length > 0 ? { wish: whole } : {};
+}
+
+/** What is wrong with a plan by itself, with what its gates ask. */
+function flawsOf(document: PlanDocument): PlanFinding[] {
+  const findings = findingsOf(document);
+  for (const [machine, { gates = [] }] of machinesOf(document)) {
+    try {
+      checkProbes(gates.map(gateAnywhere));
+    } catch (error) {
+      if (!isFailure(error, 'FAILOVER_PROBE_INVALID')) throw error;
+      findings.push({ severity: 'error', machine, message: `a gate of ${machine}: ${error.message}` });
+    }
+  }
+  return findings;
+}
+
+/** Throws PLAN_INVALID. */
+function checkSound(document: PlanDocument): void {
+  const errors = flawsOf(document).filter(({ severity }) => severity === 'error');
+  if (errors.length === 0) return;
+  const said = errors.map(({ message }) => message).join('; ');
+  throw controlFailure('PLAN_INVALID', `${document.plan}: ${said}`);
+}

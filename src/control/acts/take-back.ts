@@ -1,0 +1,56 @@
+import type { ProtectedMachine, RightAnswer, RightsTarget } from '../../replication/index.ts';
+import { controlFailure } from '../errors.ts';
+
+interface TakeBackTools {
+  readonly ask: (siteId: string, ask: (rights: RightsTarget) => Promise<RightAnswer>) => Promise<RightAnswer>;
+  /** Throws MACHINE_OUTDATED. */
+  readonly checkNotOutdated: () => void;
+}
+
+/** The other site may have given up a claim that was not known here yet. */
+const TRIES_MAX = 3;
+
+/**
+ * Takes back what this site has offered, or what another one has brought up and given up: that site promises, durably, to follow the claim
+ * that this one makes for it; only then is the machine held here. Once more nothing changes. Throws PROTECTION_NOT_CEDED, MACHINE_TAKEN,
+ * MACHINE_UNSETTLED, MACHINE_STILL_RUNS, MACHINE_OUTDATED, and what keeps the other site from answering.
+ */
+export async function takeBack(machine: ProtectedMachine, tools: TakeBackTools): Promise<void> {
+  const { right } = machine;
+  const { machineId, name, protection } = machine.record;
+  if (right.tenure.state === 'holds' && protection) {
+    // That another site had brought it up this one may not have heard yet.
+    const { claim } = await tools.ask(protection.targetSiteId, (rights) =>
+      rights.claim(machineId, right.tenure.claim),
+    );
+    await right.hear(claim);
+  }
+  for (let tries = 1; ; tries++) {
+    const { withdrawal, siteId } = right.withdrawal();
+    const isOffer = right.tenure.state === 'cedes';
+    if (!isOffer) {
+      tools.checkNotOutdated();
+      checkHasEnded(machine);
+    }
+    const answer = await tools.ask(siteId, (rights) => rights.withdraw(machineId, withdrawal));
+    const { state } = await right.hear(answer.claim);
+    if (state === 'holds') return;
+    const hasGivenUp = answer.state === 'follows' && answer.claim.siteId === siteId;
+    if (hasGivenUp && tries < TRIES_MAX) continue;
+    const context = { machineId, siteId };
+    if (answer.state === 'holds') {
+      const said = isOffer ? 'was taken over by' : 'was brought up, and is held, by';
+      throw controlFailure('MACHINE_TAKEN', `${name} ${said} site ${siteId}`, { context });
+    }
+    throw controlFailure('MACHINE_UNSETTLED', `site ${siteId} does not let go of ${name}`, { context });
+  }
+}
+
+/** A guest that was fenced is ended in the time that it gets for that, also if it may run again meanwhile. */
+function checkHasEnded({ running, record: { name } }: ProtectedMachine): void {
+  if (running === undefined) return;
+  throw controlFailure(
+    'MACHINE_STILL_RUNS',
+    `${name} is being ended here, because another site had brought it up`,
+  );
+}

@@ -1,0 +1,447 @@
+import type { DatabaseSync } from 'node:sqlite';
+import type { JobView, Progress } from '../../api/index.ts';
+import { type Clock, cancelled } from '../../lib/clock.ts';
+import { Failure, type FailureRecord, isFailure, messageOf } from '../../lib/errors.ts';
+import type { Log } from '../../lib/log.ts';
+import { newId, type Random } from '../../lib/random.ts';
+import { controlFailure } from '../errors.ts';
+import { failureOf } from './alerts.ts';
+import type { Audit, AuditedAct } from './audit.ts';
+import { unlessFull } from './database.ts';
+import type { EventHub } from './event-hub.ts';
+
+export type JobKind = JobView['kind'];
+export type JobArgs = Readonly<Record<string, unknown>>;
+
+export interface JobContext {
+  readonly jobId: string;
+  /** The machine that the job is about. */
+  readonly machineId: string;
+  readonly args: JobArgs;
+  /** Aborted when somebody cancels the job, and when the site closes. */
+  readonly signal: AbortSignal;
+  /** Shows how far the job is; cheap, may be called often. */
+  progress(progress: Progress): void;
+}
+
+/** How jobs of one kind are done. */
+export interface JobHandler {
+  /** Doing it again after a process ended in the middle does no harm: it is done again by itself. */
+  readonly repeatable: boolean;
+  /** It may wait long for somebody or something, and takes no turn from others. */
+  readonly waits?: boolean;
+  /** Returns plain JSON. */
+  run(context: JobContext): Promise<unknown>;
+}
+
+export interface JobRequest {
+  readonly kind: JobKind;
+  readonly args: JobArgs;
+  readonly actor: string;
+  readonly machineId: string;
+}
+
+/** What a job said that it was doing, and since when. */
+export interface JobStep {
+  readonly step: string;
+  readonly beganAtMs: number;
+}
+
+/** A job whose work is over, as it is about to end. */
+export interface EndingJob {
+  readonly job: JobView;
+  /** What it said of its steps, as far as this process has heard it. */
+  readonly steps: readonly JobStep[];
+  /** Of the audit entry by which it began. */
+  readonly intent: number;
+}
+
+/** Keeps something of jobs that outlives them. */
+export interface JobRecorder {
+  wants(kind: JobKind): boolean;
+  /** Called again for the same job after a process that ended in the middle; never rejects. The job has ended when it resolves. */
+  record(ending: EndingJob): Promise<void>;
+}
+
+interface Running {
+  readonly waits: boolean;
+  readonly controller: AbortController;
+  progress: Progress;
+  ended: Promise<void>;
+  toldAtMs: number;
+  readonly steps: JobStep[];
+}
+
+/** So many jobs run at a time; the others wait in the order in which they came. */
+const RUNNING_MAX = 4;
+/** Progress is told to listeners at most this often. */
+const PROGRESS_EVERY_MS = 250;
+const LISTED_MAX = 500;
+/** More steps of one job are not kept. */
+const STEPS_MAX = 200;
+/** Longer than any work: a wait is begun again. */
+const WAIT_MS = 3_600_000;
+
+/**
+ * Long acts of the site, as records that survive its process. A job ends in `done`, `failed` or `cancelled`, once. One that
+ * was running when the process ended is begun again if its kind is repeatable, and failed with JOB_INTERRUPTED otherwise.
+ */
+export class Jobs {
+  readonly #database: DatabaseSync;
+  readonly #clock: Clock;
+  readonly #random: Random;
+  readonly #log: Log;
+  readonly #events: EventHub;
+  readonly #audit: Audit;
+  readonly #handlers: Readonly<Record<JobKind, JobHandler>>;
+  readonly #recorder: JobRecorder | undefined;
+  readonly #running = new Map<string, Running>();
+  /** Jobs that an earlier process has brought to their end, but not to its record. */
+  readonly #finishing = new Set<Promise<void>>();
+  #isOpen = false;
+
+  constructor(o: {
+    database: DatabaseSync;
+    clock: Clock;
+    random: Random;
+    log: Log;
+    events: EventHub;
+    audit: Audit;
+    handlers: Readonly<Record<JobKind, JobHandler>>;
+    recorder?: JobRecorder;
+  }) {
+    this.#database = o.database;
+    this.#clock = o.clock;
+    this.#random = o.random;
+    this.#log = o.log;
+    this.#events = o.events;
+    this.#audit = o.audit;
+    this.#handlers = o.handlers;
+    this.#recorder = o.recorder;
+  }
+
+  /** Begins to work, with what an earlier process left. */
+  open(): void {
+    this.#isOpen = true;
+    for (const job of this.#byState('running')) {
+      const known = this.#outcomeOf(job.jobId);
+      if (known) this.#finishLater(job, known.error, known.result);
+      else if (this.#handlers[job.kind].repeatable) this.#update(job.jobId, { state: 'queued' });
+      else
+        this.#finishLater(job, controlFailure('JOB_INTERRUPTED', 'the site process ended while the job ran'));
+    }
+    this.#startNext();
+  }
+
+  /** Stops the work; jobs that ran are taken up by the next process. */
+  async close(): Promise<void> {
+    this.#isOpen = false;
+    const ends = [...this.#running.values()].map(({ controller, ended }) => {
+      controller.abort(controlFailure('JOB_INTERRUPTED', 'the site is shutting down'));
+      return ended;
+    });
+    await Promise.all([...ends, ...this.#finishing]);
+  }
+
+  start(request: JobRequest): JobView {
+    const jobId = newId(this.#clock, this.#random);
+    const intent = this.#audit.begin(actOf(request, jobId));
+    const insert = this.#database.prepare(
+      `INSERT INTO jobs (job_id, kind, state, machine_id, actor, args, created_at_ms, intent)
+       VALUES (?, ?, 'queued', ?, ?, ?, ?, ?)`,
+    );
+    unlessFull(() =>
+      insert.run(
+        ...[jobId, request.kind, request.machineId, request.actor, JSON.stringify(request.args)],
+        ...[this.#clock.wallMs(), intent],
+      ),
+    );
+    this.#startNext();
+    return this.get(jobId);
+  }
+
+  find(jobId: string): JobView | undefined {
+    const row = this.#database.prepare('SELECT * FROM jobs WHERE job_id = ?').get(jobId);
+    return row && this.#viewOf(row);
+  }
+
+  /** Throws JOB_UNKNOWN. */
+  get(jobId: string): JobView {
+    const job = this.find(jobId);
+    if (job) return job;
+    throw controlFailure('JOB_UNKNOWN', `there is no job ${jobId}`, { context: { jobId } });
+  }
+
+  /** The newest first. */
+  list(): JobView[] {
+    return this.#database
+      .prepare('SELECT * FROM jobs ORDER BY rowid DESC LIMIT ?')
+      .all(LISTED_MAX)
+      .map((row) => this.#viewOf(row));
+  }
+
+  /** Asks the job to end; one that has ended stays as it is. */
+  cancel(jobId: string): JobView {
+    const job = this.get(jobId);
+    const running = this.#running.get(jobId);
+    if (running) running.controller.abort();
+    else if (job.state === 'queued') this.#end(job, cancelled(AbortSignal.abort()));
+    return this.get(jobId);
+  }
+
+  /** The job once it has ended, or as it stands after `waitMs`. */
+  async waitFor(jobId: string, waitMs: number, signal: AbortSignal): Promise<JobView> {
+    if (hasEnded(this.get(jobId)) || waitMs <= 0) return this.get(jobId);
+    await new Promise<void>((resolve) => {
+      const end = (): void => {
+        cancelTimer();
+        stopListening();
+        signal.removeEventListener('abort', end);
+        resolve();
+      };
+      const cancelTimer = this.#clock.after(waitMs, end);
+      const stopListening = this.#events.listen((event) => {
+        if (event.event === 'job' && event.job.jobId === jobId && hasEnded(event.job)) end();
+      });
+      signal.addEventListener('abort', end, { once: true });
+    });
+    return this.get(jobId);
+  }
+
+  /** The job once it has ended, however long that takes; undefined if `signal` is aborted before. */
+  async endOf(jobId: string, signal: AbortSignal): Promise<JobView | undefined> {
+    while (!signal.aborted) {
+      const job = await this.waitFor(jobId, WAIT_MS, signal);
+      if (hasEnded(job)) return job;
+    }
+    return undefined;
+  }
+
+  /** Jobs that have ended after they had begun, with the audit entries of their beginning; the newest first. */
+  ended(): readonly EndingJob[] {
+    return this.#database
+      .prepare("SELECT * FROM jobs WHERE state NOT IN ('queued', 'running') ORDER BY rowid DESC LIMIT ?")
+      .all(LISTED_MAX)
+      .map((row) => ({ job: this.#viewOf(row), steps: [], intent: Number(row.intent) }))
+      .filter(({ job }) => job.startedAtMs !== undefined);
+  }
+
+  /** Jobs of a kind about a machine, the newest first. */
+  ofMachine(kind: JobKind, machineId: string, most: number): JobView[] {
+    return this.#database
+      .prepare('SELECT * FROM jobs WHERE kind = ? AND machine_id = ? ORDER BY rowid DESC LIMIT ?')
+      .all(kind, machineId, most)
+      .map((row) => this.#viewOf(row));
+  }
+
+  /** Jobs of these kinds that have not ended. */
+  underWay(kinds: readonly JobKind[]): JobView[] {
+    return [...this.#byState('running'), ...this.#byState('queued')].filter(({ kind }) =>
+      kinds.includes(kind),
+    );
+  }
+
+  /** The newest job that somebody has begun about a machine. */
+  newestOf(actor: string, machineId: string): JobView | undefined {
+    const row = this.#database
+      .prepare('SELECT * FROM jobs WHERE actor = ? AND machine_id = ? ORDER BY rowid DESC LIMIT 1')
+      .get(actor, machineId);
+    return row && this.#viewOf(row);
+  }
+
+  #startNext(): void {
+    if (!this.#isOpen) return;
+    for (const job of this.#byState('queued')) {
+      if (this.#running.has(job.jobId)) continue;
+      if (this.#handlers[job.kind].waits || this.#busy < RUNNING_MAX) this.#run(job);
+    }
+  }
+
+  /** How many run that do not wait. */
+  get #busy(): number {
+    return [...this.#running.values()].filter(({ waits }) => !waits).length;
+  }
+
+  #run(job: JobView): void {
+    const running: Running = {
+      waits: this.#handlers[job.kind].waits ?? false,
+      controller: new AbortController(),
+      progress: {},
+      ended: Promise.resolve(),
+      toldAtMs: this.#clock.monotonicMs(),
+      steps: [],
+    };
+    this.#running.set(job.jobId, running);
+    this.#update(job.jobId, { state: 'running', started_at_ms: this.#clock.wallMs() });
+    running.ended = this.#work(job, running).finally(() => {
+      this.#running.delete(job.jobId);
+      this.#startNext();
+    });
+  }
+
+  /** Never rejects. */
+  async #work(job: JobView, running: Running): Promise<void> {
+    try {
+      const result = await this.#handlers[job.kind].run({
+        jobId: job.jobId,
+        machineId: job.machineId,
+        args: job.args,
+        signal: running.controller.signal,
+        progress: (progress) => this.#show(job.jobId, running, progress),
+      });
+      await this.#finish(job, undefined, result, running.steps);
+    } catch (error) {
+      // A job that ended because the site closes is not over: the next process takes it up.
+      if (!this.#isOpen) return;
+      if (!isFailure(error)) this.#log.error('job.broke', { jobId: job.jobId, kind: job.kind, error });
+      const wasCancelled = running.controller.signal.aborted;
+      const why = wasCancelled ? cancelled(running.controller.signal) : error;
+      await this.#finish(job, why, undefined, running.steps);
+    }
+  }
+
+  /** What has come of the work is durable first, then what is kept of it, and last that the job has ended. */
+  async #finish(job: JobView, error: unknown, result: unknown, steps: readonly JobStep[]): Promise<void> {
+    const recorder = this.#recorder;
+    if (recorder?.wants(job.kind)) {
+      const failure = error === undefined ? undefined : failureOf(error).toJSON();
+      const before = this.#row(job.jobId).ended_at_ms;
+      const endedAtMs = before === null ? this.#clock.wallMs() : Number(before);
+      this.#store(job.jobId, { ended_at_ms: endedAtMs, ...outcomeColumns(failure, result) });
+      const ended: JobView = {
+        ...{ ...this.get(job.jobId), state: stateOf(failure), endedAtMs },
+        ...(result === undefined ? {} : { result: JSON.parse(JSON.stringify(result)) as unknown }),
+        ...(failure === undefined ? {} : { failure: failure as NonNullable<JobView['failure']> }),
+      };
+      await recorder.record({ job: ended, steps, intent: Number(this.#row(job.jobId).intent) });
+    }
+    this.#end(job, error, result);
+  }
+
+  #finishLater(job: JobView, error: unknown, result?: unknown): void {
+    if (!this.#recorder?.wants(job.kind)) {
+      this.#end(job, error, result);
+      return;
+    }
+    const finished = this.#finish(job, error, result, []).finally(() => this.#finishing.delete(finished));
+    this.#finishing.add(finished);
+  }
+
+  /** What the work of a job has come to that had not been said to have ended. */
+  #outcomeOf(jobId: string): { readonly error: unknown; readonly result: unknown } | undefined {
+    const row = this.#row(jobId);
+    if (row.ended_at_ms === null) return undefined;
+    const record = row.failure === null ? undefined : (JSON.parse(String(row.failure)) as FailureRecord);
+    const result: unknown = row.result === null ? undefined : JSON.parse(String(row.result));
+    if (!record) return { error: undefined, result };
+    const { code, kind, retry, hint, message, context } = record;
+    return { error: new Failure(code, { kind, retry, remedy: hint }, message, { context }), result };
+  }
+
+  #row(jobId: string): Record<string, unknown> {
+    return this.#database
+      .prepare('SELECT intent, ended_at_ms, result, failure FROM jobs WHERE job_id = ?')
+      .get(jobId)!;
+  }
+
+  #show(jobId: string, running: Running, progress: Progress): void {
+    const { step } = progress;
+    const isNew = step !== undefined && step !== running.progress.step;
+    if (isNew && running.steps.length < STEPS_MAX)
+      running.steps.push({ step, beganAtMs: this.#clock.wallMs() });
+    running.progress = progress;
+    const nowMs = this.#clock.monotonicMs();
+    if (nowMs - running.toldAtMs < PROGRESS_EVERY_MS) return;
+    running.toldAtMs = nowMs;
+    this.#tell(jobId);
+  }
+
+  #end(job: JobView, error: unknown, result?: unknown): void {
+    const failure = error === undefined ? undefined : failureOf(error).toJSON();
+    const state = stateOf(failure);
+    const { intent, ended_at_ms: ended } = this.#row(job.jobId);
+    this.#audit.end(Number(intent), actOf(job, job.jobId), error);
+    this.#update(job.jobId, {
+      state,
+      ended_at_ms: ended === null ? this.#clock.wallMs() : Number(ended),
+      ...outcomeColumns(failure, result),
+    });
+    const why = error instanceof Failure ? { code: error.code, reason: messageOf(error) } : {};
+    this.#log.info('job.ended', { jobId: job.jobId, kind: job.kind, state, ...why });
+  }
+
+  #update(jobId: string, change: Readonly<Record<string, string | number | null>>): void {
+    this.#store(jobId, change);
+    this.#tell(jobId);
+  }
+
+  #store(jobId: string, change: Readonly<Record<string, string | number | null>>): void {
+    const names = Object.keys(change);
+    const set = names.map((name) => `${name} = ?`).join(', ');
+    try {
+      const statement = this.#database.prepare(`UPDATE jobs SET ${set} WHERE job_id = ?`);
+      unlessFull(() => statement.run(...Object.values(change), jobId));
+    } catch (error) {
+      // The work itself is not undone by that; where its end is unknown, the next process takes it up.
+      if (!isFailure(error, 'SITE_DATABASE_FULL')) throw error;
+      this.#log.error('job.unsaved', { jobId, ...change });
+    }
+  }
+
+  #tell(jobId: string): void {
+    this.#events.emit({ event: 'job', job: this.get(jobId) });
+  }
+
+  #byState(state: JobView['state']): JobView[] {
+    return this.#database
+      .prepare('SELECT * FROM jobs WHERE state = ? ORDER BY rowid')
+      .all(state)
+      .map((row) => this.#viewOf(row));
+  }
+
+  #viewOf(row: Record<string, unknown>): JobView {
+    const jobId = String(row.job_id);
+    const parsed = (text: unknown): unknown => JSON.parse(String(text));
+    const isOver = row.state !== 'running' && row.state !== 'queued';
+    const has = (value: unknown): boolean => isOver && value !== null;
+    return {
+      jobId,
+      kind: row.kind as JobKind,
+      state: row.state as JobView['state'],
+      machineId: String(row.machine_id),
+      args: parsed(row.args) as JobView['args'],
+      actor: String(row.actor),
+      createdAtMs: Number(row.created_at_ms),
+      ...(row.started_at_ms === null ? {} : { startedAtMs: Number(row.started_at_ms) }),
+      ...(has(row.ended_at_ms) ? { endedAtMs: Number(row.ended_at_ms) } : {}),
+      progress: this.#running.get(jobId)?.progress ?? {},
+      ...(has(row.result) ? { result: parsed(row.result) } : {}),
+      ...(has(row.failure) ? { failure: parsed(row.failure) as JobView['failure'] & FailureRecord } : {}),
+    };
+  }
+}
+
+export function hasEnded(job: JobView): boolean {
+  return job.state === 'done' || job.state === 'failed' || job.state === 'cancelled';
+}
+
+function stateOf(failure: FailureRecord | undefined): 'done' | 'cancelled' | 'failed' {
+  if (failure === undefined) return 'done';
+  return failure.code === 'CANCELLED' ? 'cancelled' : 'failed';
+}
+
+function outcomeColumns(failure: FailureRecord | undefined, result: unknown) {
+  return {
+    result: result === undefined ? null : JSON.stringify(result),
+    failure: failure === undefined ? null : JSON.stringify(failure),
+  };
+}
+
+function actOf(job: Pick<JobView, 'kind' | 'args' | 'actor' | 'machineId'>, jobId: string): AuditedAct {
+  return {
+    actor: job.actor,
+    act: job.kind,
+    subject: job.machineId,
+    details: { jobId, ...job.args },
+  };
+}

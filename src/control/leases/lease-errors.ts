@@ -1,0 +1,72 @@
+import type { ErrorCatalogue } from '../../lib/errors.ts';
+
+/** What can go wrong with leases; part of the errors of this folder. */
+export const LEASE_ERRORS = {
+  LEASE_SOUGHT: {
+    kind: 'refused',
+    retry: 'later',
+    remedy: 'Wait for the failover that asks for it (`warmsite job list`), or cancel that.',
+  },
+  MACHINE_LEASED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'End that first: `warmsite vm lease VM --off`.',
+  },
+  LEASE_UNKNOWN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'A machine has a witness when somebody has given it one where it is at home (`warmsite vm lease`), and this site has heard of that. Else make sure that it is down, and confirm that: `--confirm-other-side-down`.',
+  },
+  LEASE_HELD: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'The machine runs, or may: hand it over instead (`warmsite failover cede` where it runs). If it must end there and cannot be reached, see to that yourself and confirm it: `--confirm-other-side-down`.',
+  },
+  LEASE_WITNESS_SILENT: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'Without the witness nobody can know whether the other site still runs the machine. Try again, or make sure that it is down, and confirm that: `--confirm-other-side-down`.',
+  },
+  LEASE_NOT_LENT: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'It is asked for again by itself, and the guest goes on when one of the two sites lends it: see to the links to them (`warmsite peer list`). If both are lost for good, `warmsite vm lease VM --off --confirm-other-side-down`.',
+  },
+  LEASE_AT_RISK: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'The machine runs by what the other site lends: see to the one that does not answer before that fails as well.',
+  },
+  LEASE_PARTIES_DIFFER: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'Who holds the machine tells the other sites of its lenders with its next lease: try again in a minute.',
+  },
+  LEASE_NOT_YOURS: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'The two sites that may run a machine speak of its leases.',
+  },
+  LEASE_REQUEST_INVALID: {
+    kind: 'protocol',
+    retry: 'never',
+    remedy: 'Both sites need versions that fit together; if they do, report it.',
+  },
+  LEASE_VOTE_UNREADABLE: {
+    kind: 'corrupt',
+    retry: 'never',
+    remedy:
+      'Nothing is granted for the machine by this site. Remove the file and start the site again: the next lease writes it anew, and until then nobody gets the vote of this site.',
+  },
+  LEASE_IMPOSSIBLE: {
+    kind: 'refused',
+    retry: 'never',
+    remedy: 'See docs/failover.md, «Leases and a witness», for what leases need.',
+  },
+} as const satisfies ErrorCatalogue;

@@ -1,0 +1,265 @@
+import { dirname } from 'node:path';
+import type { LeaseGuard, LeaseGuards } from '../../hypervisor/index.ts';
+import { type Clock, sleep } from '../../lib/clock.ts';
+import { isFailure } from '../../lib/errors.ts';
+import type { Log } from '../../lib/log.ts';
+import type { PeerClient } from '../../peer/index.ts';
+import { type Claim, compareClaims, holderShareMs } from '../../recovery-point/index.ts';
+import type { ProtectedMachine } from '../../replication/index.ts';
+import type { AlertSink } from '../base/alerts.ts';
+import type { Audit } from '../base/audit.ts';
+import { Wakeup } from '../base/wakeup.ts';
+import { runWorker } from '../base/worker.ts';
+import { controlFailure } from '../errors.ts';
+import { askVoter, partiesOf, type WireAnswer } from './lease-wire.ts';
+
+export interface LeaseKeeperTools {
+  readonly siteId: string;
+  /** Counts also while the host sleeps. */
+  readonly bootClock: Clock;
+  readonly clock: Clock;
+  readonly log: Log;
+  readonly alerts: AlertSink;
+  readonly audit: Pick<Audit, 'note'>;
+  readonly guards: LeaseGuards;
+  readonly client: (siteId: string) => Pick<PeerClient, 'call'>;
+  /** Where what is heard of the other sites is shown. */
+  readonly onChanged: (machineId: string) => void;
+}
+
+/** A lease is asked for again when this part of it has passed. */
+const RENEW_AFTER = 0.25;
+/** A lender that is silent for so long is asked once more. */
+const CALL_LIMIT_MS = 5_000;
+const GUARD_AGAIN_MS = 1_000;
+
+/** How a machine that runs by leases is doing. */
+export interface LeaseStanding {
+  /** By site: how much longer it lends the machine; 0: not at all. */
+  readonly lentMs: Readonly<Record<string, number>>;
+  /** What the guard has done to the guest, if the machine runs. */
+  readonly guest?: 'runs' | 'stopped';
+}
+
+/**
+ * Keeps one machine of this site in leases while it runs: asks both lenders again and again, and tells its guard how long it may run. What
+ * stops the guest is the guard, which is a process of its own; this one may end at any moment.
+ */
+export class LeaseKeeper {
+  readonly #machine: ProtectedMachine;
+  readonly #o: LeaseKeeperTools;
+  readonly #stop = new AbortController();
+  readonly #bell: Wakeup;
+  /** Until when a site lends it, and to which claim. */
+  readonly #lent = new Map<string, { readonly untilMs: number; readonly claim: Claim }>();
+  #guard: LeaseGuard | undefined;
+  #guest: LeaseStanding['guest'];
+  #ended: Promise<void> = Promise.resolve();
+
+  constructor(machine: ProtectedMachine, o: LeaseKeeperTools) {
+    this.#machine = machine;
+    this.#o = o;
+    this.#bell = new Wakeup(o.clock);
+  }
+
+  begin(): void {
+    const { machineId, name } = this.#machine.record;
+    const about = {
+      alert: `worker-lease:${machineId}`,
+      event: 'lease.worker-broke',
+      fields: () => ({ machine: name, worker: 'lease' }),
+      machineId,
+    };
+    this.#ended = this.#goOn(() => runWorker(this.#o, about, () => this.#keep(), this.#stop.signal));
+  }
+
+  /** What breaks is told, and begun again: without it the machine would run by nothing, or stand still. */
+  async #goOn(work: () => Promise<void>): Promise<void> {
+    const { signal } = this.#stop;
+    while (!signal.aborted) {
+      await work();
+      try {
+        await sleep(this.#o.clock, GUARD_AGAIN_MS, signal);
+      } catch {
+        return; // The keeper is closed.
+      }
+    }
+  }
+
+  /** The guard goes on with what it was lent last. */
+  async close(): Promise<void> {
+    this.#stop.abort();
+    await this.#ended;
+    this.#guard?.disconnect();
+    this.#clearAlerts();
+  }
+
+  /** Something has changed: the machine has started, or its right. */
+  ring(): void {
+    this.#bell.ring();
+  }
+
+  get standing(): LeaseStanding {
+    const nowMs = this.#nowMs();
+    const lentMs = Object.fromEntries(
+      this.#lenders.map((siteId) => [siteId, Math.max(0, this.#untilMsOf(siteId) - nowMs)]),
+    );
+    return { lentMs, ...(this.#guest ? { guest: this.#guest } : {}) };
+  }
+
+  /** Has the machine lent before it starts. Throws LEASE_NOT_LENT. */
+  async acquire(): Promise<void> {
+    await this.#renew(async () => undefined);
+    // It may have heard meanwhile that somebody else holds it, which its start tells.
+    if (this.#untilMs > this.#nowMs() || this.#machine.right.tenure.state !== 'holds') return;
+    const { name } = this.#machine.record;
+    throw controlFailure('LEASE_NOT_LENT', `${name} is not started: neither of its lenders lends it`);
+  }
+
+  async #keep(): Promise<never> {
+    const { signal } = this.#stop;
+    for (;;) {
+      const { record, running } = this.#machine;
+      if (!running || !record.lease || this.#machine.right.tenure.state !== 'holds') {
+        this.#clearAlerts();
+        if (!running) this.#forgetGuard();
+        await this.#bell.wait(Number.POSITIVE_INFINITY, signal);
+        continue;
+      }
+      // The guard first: nobody hears that the machine runs by leases before there is one.
+      await this.#lendOn();
+      await this.#renew(() => this.#lendOn());
+      this.#tellPeople();
+      const untilOverMs = this.#untilMs - this.#nowMs();
+      const nextMs = record.lease.leaseMs * RENEW_AFTER;
+      await this.#bell.wait(untilOverMs > 0 ? Math.min(nextMs, untilOverMs + 50) : nextMs, signal);
+    }
+  }
+
+  #forgetGuard(): void {
+    this.#guard?.disconnect();
+    this.#guard = undefined;
+    this.#guest = undefined;
+  }
+
+  /** Asks both lenders at once, for no longer than it takes until the next time; `onLent` is called for each that lends, at once. */
+  async #renew(onLent: () => Promise<void>): Promise<void> {
+    await Promise.all(
+      this.#lenders.map(async (siteId) => {
+        if (await this.#renewAt(siteId)) await onLent();
+      }),
+    );
+  }
+
+  async #renewAt(siteId: string): Promise<boolean> {
+    const { record, right } = this.#machine;
+    const { bootClock, log } = this.#o;
+    const { lease } = record;
+    const { state, claim } = right.tenure;
+    if (!lease || state !== 'holds') return false;
+    const { signal } = this.#stop;
+    const o = { timeoutMs: Math.min(lease.leaseMs * RENEW_AFTER, CALL_LIMIT_MS), signal };
+    const sentMs = bootClock.monotonicMs();
+    let answer: WireAnswer;
+    try {
+      const ask = { kind: 'renew', claim } as const;
+      answer = await askVoter(this.#o.client(siteId), partiesOf(record, lease, this.#o.siteId), ask, o);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      if (!signal.aborted)
+        log.warn('lease.not-asked', { machine: record.name, siteId, reason: error.message });
+      return false;
+    }
+    // Counted from before it was asked: the lender counts from after that, and so longer.
+    if (answer.granted) this.#lent.set(siteId, { untilMs: sentMs + holderShareMs(lease.leaseMs), claim });
+    else if (answer.isHeld && compareClaims(answer.entitled, claim) > 0) await right.hear(answer.entitled);
+    else log.warn('lease.refused', { machine: record.name, siteId, reason: answer.why });
+    return answer.granted;
+  }
+
+  /** Tells the guard, whoever has started it, what was lent to this process; one that is gone is started anew. */
+  async #lendOn(): Promise<void> {
+    const { audit, log } = this.#o;
+    const { machineId, name, dissolving } = this.#machine.record;
+    const before = this.#guest;
+    try {
+      this.#guard ??= await this.#connected();
+      // What an earlier process was lent stands with the guard; a guest that stands still to change its files goes on when that is done.
+      if (this.#lent.size === 0 || dissolving === 'pivoting') return;
+      this.#guest = await this.#guard.lend(this.#untilMs);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#forgetGuard();
+      if (!this.#machine.running) return;
+      log.error('lease.unguarded', { machine: name, reason: error.message });
+      this.#o.alerts.raise(`lease-guard:${machineId}`, 'critical', error, machineId);
+      // Soon again: until then nobody would stop it.
+      this.#o.clock.after(GUARD_AGAIN_MS, () => this.#bell.ring());
+      return;
+    }
+    this.#o.alerts.clear(`lease-guard:${machineId}`);
+    if (before === this.#guest) return;
+    if (before !== undefined || this.#guest === 'stopped') {
+      const act = this.#guest === 'runs' ? 'lease.runs' : 'lease.stopped';
+      audit.note({ actor: 'site', act, subject: machineId });
+    }
+    this.#o.onChanged(machineId);
+  }
+
+  /** The guard, and an eye on it: from its end on nobody would stop the guest. */
+  async #connected(): Promise<LeaseGuard> {
+    const guard = await this.#o.guards.of(runDirectoryOf(this.#machine));
+    void guard.gone.then(() => {
+      if (this.#guard !== guard) return;
+      this.#guard = undefined;
+      this.#bell.ring();
+    });
+    return guard;
+  }
+
+  #tellPeople(): void {
+    const { alerts } = this.#o;
+    const { machineId, name } = this.#machine.record;
+    const missing = this.#lenders.filter((siteId) => this.#untilMsOf(siteId) <= this.#nowMs());
+    const isOver = this.#untilMs <= this.#nowMs();
+    const [over, risk] = [`lease:${machineId}`, `lease-risk:${machineId}`];
+    if (isOver) {
+      const said = `${name} stands still: neither of its lenders, ${missing.join(' and ')}, lends it`;
+      alerts.raise(over, 'critical', controlFailure('LEASE_NOT_LENT', said), machineId);
+    } else alerts.clear(over);
+    if (!isOver && missing.length > 0) {
+      const said = `site ${missing.join()} does not lend ${name}`;
+      alerts.raise(risk, 'warning', controlFailure('LEASE_AT_RISK', said), machineId);
+    } else alerts.clear(risk);
+  }
+
+  #clearAlerts(): void {
+    const { machineId } = this.#machine.record;
+    for (const key of ['lease', 'lease-risk', 'lease-guard']) this.#o.alerts.clear(`${key}:${machineId}`);
+  }
+
+  get #lenders(): string[] {
+    const { lease } = this.#machine.record;
+    return lease ? [lease.recoverySiteId, lease.witnessSiteId] : [];
+  }
+
+  get #untilMs(): number {
+    return Math.max(0, ...this.#lenders.map((siteId) => this.#untilMsOf(siteId)));
+  }
+
+  /** What was lent was lent to one claim. */
+  #untilMsOf(siteId: string): number {
+    const lent = this.#lent.get(siteId);
+    const { claim } = this.#machine.right.tenure;
+    return lent && compareClaims(lent.claim, claim) === 0 ? lent.untilMs : 0;
+  }
+
+  #nowMs(): number {
+    return this.#o.bootClock.monotonicMs();
+  }
+}
+
+/** Where a machine that this site starts has its sockets. */
+export function runDirectoryOf({ record: { sockets } }: Pick<ProtectedMachine, 'record'>): string {
+  return dirname(sockets.qmpPath);
+}

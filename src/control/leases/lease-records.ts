@@ -1,0 +1,101 @@
+import { join } from 'node:path';
+import Type from 'typebox';
+import type { FileSystem } from '../../lib/files.ts';
+import { isId } from '../../lib/random.ts';
+import { loadRecord, recordKind, storeRecord } from '../../lib/records.ts';
+import { Claim, Vote } from '../../recovery-point/index.ts';
+import { type AlertSink, failureOf } from '../base/alerts.ts';
+import { controlFailure } from '../errors.ts';
+
+const VoteRecordSchema = Type.Object({
+  machineId: Type.String(),
+  machineName: Type.String(),
+  vote: Vote,
+  /** How long a lease of this machine lasts; a site that starts waits for so long before it gives the right to another. */
+  leaseMs: Type.Integer({ minimum: 1 }),
+  /** The two sites that may run the machine, in the order of their ids. */
+  siteIds: Type.Array(Type.String(), { minItems: 2, maxItems: 2 }),
+  witnessSiteId: Type.String(),
+  /** This site asks for the right by this claim, or has asked and must still say that it does not want it. */
+  seeking: Type.Optional(Claim),
+  /** This site holds the machine for good, and the witness has not heard of it. */
+  toTell: Type.Optional(Claim),
+  /** The last claim that the witness has been told of in this way. */
+  told: Type.Optional(Claim),
+});
+/** `votes/<machine>.json`: what this site has promised another of the right to run a machine, and asks for itself. */
+export type VoteRecord = Type.Static<typeof VoteRecordSchema>;
+const VOTE_RECORD = recordKind('vote', 1, VoteRecordSchema);
+
+/** The votes of a site, on disk. */
+export class VoteRecords {
+  readonly #files: FileSystem;
+  readonly #directory: string;
+  readonly #records: Map<string, VoteRecord>;
+  readonly #unreadable: ReadonlySet<string>;
+
+  private constructor(
+    files: FileSystem,
+    directory: string,
+    records: Map<string, VoteRecord>,
+    unreadable: ReadonlySet<string>,
+  ) {
+    this.#files = files;
+    this.#directory = directory;
+    this.#records = records;
+    this.#unreadable = unreadable;
+  }
+
+  /** One that cannot be read is an alert, and nothing is granted by it. */
+  static async open(
+    { files, alerts }: { readonly files: FileSystem; readonly alerts: AlertSink },
+    dataDirectory: string,
+  ): Promise<VoteRecords> {
+    const directory = join(dataDirectory, 'votes');
+    await files.makeDirectory(directory);
+    const records = new Map<string, VoteRecord>();
+    const unreadable = new Set<string>();
+    for (const name of ((await files.list(directory)) ?? []).toSorted()) {
+      const machineId = name.replace(/\.json$/, '');
+      if (!isId(machineId)) continue;
+      try {
+        const record = await loadRecord(files, join(directory, name), VOTE_RECORD);
+        if (record) records.set(machineId, record);
+        alerts.clear(`vote:${machineId}`);
+      } catch (error) {
+        unreadable.add(machineId);
+        alerts.raise(`vote:${machineId}`, 'critical', failureOf(error), machineId);
+      }
+    }
+    return new VoteRecords(files, directory, records, unreadable);
+  }
+
+  list(): readonly VoteRecord[] {
+    return [...this.#records.values()];
+  }
+
+  /** Throws LEASE_VOTE_UNREADABLE: what was promised is not known, and may not be promised to another. */
+  get(machineId: string): VoteRecord | undefined {
+    if (!this.#unreadable.has(machineId)) return this.#records.get(machineId);
+    const said = `what this site has promised of machine ${machineId} cannot be read`;
+    throw controlFailure('LEASE_VOTE_UNREADABLE', said, { context: { path: this.#path(machineId) } });
+  }
+
+  /** Durable on return. */
+  async store(record: VoteRecord): Promise<VoteRecord> {
+    await storeRecord(this.#files, this.#path(record.machineId), VOTE_RECORD, record);
+    this.#records.set(record.machineId, record);
+    return record;
+  }
+
+  /** Durable on return. */
+  async remove(machineId: string): Promise<void> {
+    await this.#files.remove(this.#path(machineId));
+    await this.#files.syncDirectory(this.#directory);
+    this.#records.delete(machineId);
+  }
+
+  #path(machineId: string): string {
+    return join(this.#directory, `${machineId}.json`);
+  }
+}

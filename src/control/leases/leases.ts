@@ -1,0 +1,191 @@
+import type { LeaseRequest } from '../../api/index.ts';
+import { isFailure, messageOf } from '../../lib/errors.ts';
+import { KeyedMutex } from '../../lib/keyed-mutex.ts';
+import type { LeaseTerms } from '../../recovery-point/index.ts';
+import type { ProtectedMachine } from '../../replication/index.ts';
+import { controlFailure } from '../errors.ts';
+import type { Machines } from '../machines/machines.ts';
+import { LeaseKeeper, type LeaseKeeperTools, type LeaseStanding, runDirectoryOf } from './lease-keeper.ts';
+import type { LeaseVotes } from './lease-votes.ts';
+import { checkedLease, EndAnswer, partiesOf } from './lease-wire.ts';
+
+export interface LeasesTools extends LeaseKeeperTools {
+  readonly votes: Pick<LeaseVotes, 'forget' | 'holdForGood'>;
+  readonly machines: Pick<Machines, 'list' | 'get'>;
+}
+
+const CALL_LIMIT_MS = 10_000;
+const DEFAULT_LEASE_MS = 30_000;
+
+/** The machines of this site that run by leases. docs/failover.md, «Leases and a witness». */
+export class Leases {
+  readonly #o: LeasesTools;
+  readonly #keepers = new Map<string, { readonly keeper: LeaseKeeper; readonly machine: ProtectedMachine }>();
+  readonly #changing = new KeyedMutex();
+  /** Machines whose leases are being ended: nobody is asked for one, which would be the beginning of another. */
+  readonly #ending = new Set<string>();
+
+  constructor(o: LeasesTools) {
+    this.#o = o;
+  }
+
+  begin(): void {
+    for (const { machine } of this.#o.machines.list()) this.look(machine.record.machineId);
+  }
+
+  async close(): Promise<void> {
+    await Promise.all([...this.#keepers.keys()].map((machineId) => this.#end(machineId)));
+  }
+
+  /** To be called when something has become of a machine: it is there, it runs, its right is another. */
+  look(machineId: string): void {
+    const machine = this.#o.machines.get(machineId)?.machine;
+    const entry = this.#keepers.get(machineId);
+    if (entry && entry.machine !== machine) void this.#end(machineId);
+    if (!machine || this.#ending.has(machineId)) return;
+    if (machine.record.lease) this.#of(machine).ring();
+    else void this.#changing.run(machineId, () => this.#endLeftBehind(machine));
+  }
+
+  /** A guard that nobody will tell of a lease: whoever began or ended them was interrupted. Never rejects. */
+  async #endLeftBehind(machine: ProtectedMachine): Promise<void> {
+    if (machine.record.lease || !machine.running) return;
+    try {
+      await this.#dismissGuard(machine);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#o.log.error('lease.guard-left', { machine: machine.record.name, reason: error.message });
+    }
+  }
+
+  standing(machineId: string): LeaseStanding | undefined {
+    return this.#keepers.get(machineId)?.keeper.standing;
+  }
+
+  /** Before a machine is started. Throws LEASE_NOT_LENT; one that runs by no lease may start. */
+  beforeStart(machine: ProtectedMachine): Promise<void> {
+    return this.#changing.run(machine.record.machineId, async () => {
+      // Whoever does not hold it is told so by its start.
+      if (!machine.record.lease || machine.right.tenure.state !== 'holds') return;
+      await this.#of(machine).acquire();
+      await this.#o.guards.expect(runDirectoryOf(machine));
+    });
+  }
+
+  /**
+   * From now on the machine runs by leases: its guard is there before any other site hears of that. Throws LEASE_IMPOSSIBLE,
+   * MACHINE_LEASE_UNGUARDED; nothing has changed then.
+   */
+  begins(machine: ProtectedMachine, terms: LeaseTerms): Promise<void> {
+    return this.#changing.run(machine.record.machineId, async () => {
+      this.#check(machine, terms);
+      // A guard that is not told of a lease soon stops its guest: it is told by the keeper, at once.
+      const guard = machine.running && (await this.#o.guards.of(runDirectoryOf(machine)));
+      guard?.disconnect();
+      await machine.right.runBy(terms);
+      this.#of(machine).ring();
+    });
+  }
+
+  #check({ record, right, targets }: ProtectedMachine, terms: LeaseTerms): void {
+    const { name, kind, lease } = record;
+    const impossible = (why: string) =>
+      controlFailure('LEASE_IMPOSSIBLE', `${name} cannot run by leases: ${why}`);
+    if (lease) throw impossible('it does so already');
+    if (kind !== 'managed') throw impossible('somebody else starts it, and could start it again without one');
+    if (right.tenure.state !== 'holds') throw impossible('this site does not hold it');
+    if (!targets.some(({ siteId }) => siteId === terms.recoverySiteId))
+      throw impossible(`site ${terms.recoverySiteId} is none of its targets`);
+    const { witnessSiteId, recoverySiteId } = terms;
+    if (witnessSiteId === recoverySiteId || witnessSiteId === this.#o.siteId)
+      throw impossible('the witness must be a third site');
+  }
+
+  /**
+   * It runs by no lease any more: first the other site may not ask for it by votes, then its guard goes. `isLost`: a person has confirmed
+   * that the other site is down; it is not asked, and the witness hears that the machine is held for good as soon as it answers. Throws
+   * LEASE_IMPOSSIBLE, and what a call to the other site throws.
+   */
+  ends(machine: ProtectedMachine, isLost: boolean): Promise<void> {
+    const { machineId } = machine.record;
+    return this.#changing.run(machineId, async () => {
+      const { lease } = machine.record;
+      if (!lease) return;
+      if (machine.right.tenure.state !== 'holds') {
+        const said = `${machine.record.name} is held by another site, which decides of its leases`;
+        throw controlFailure('LEASE_IMPOSSIBLE', said, { context: { machineId } });
+      }
+      this.#ending.add(machineId);
+      await this.#end(machineId);
+      try {
+        if (isLost) await this.#holdForGood(machine, lease);
+        else await this.#tellEnd(machine, lease.recoverySiteId);
+        await machine.right.runBy(undefined);
+      } finally {
+        this.#ending.delete(machineId);
+        if (machine.record.lease) this.#of(machine).ring();
+      }
+      await this.#dismissGuard(machine);
+      if (!isLost) await this.#forget(machine, lease);
+    });
+  }
+
+  /** What the witness, and this site itself, know of the leases keeps nobody from anything: nobody else may ask for votes any more. */
+  async #forget(machine: ProtectedMachine, lease: LeaseTerms): Promise<void> {
+    await this.#o.votes.forget(machine.record.machineId);
+    try {
+      await this.#tellEnd(machine, lease.witnessSiteId);
+    } catch (error) {
+      this.#o.log.warn('lease.end-not-told', { machine: machine.record.name, reason: messageOf(error) });
+    }
+  }
+
+  async #tellEnd({ record: { machineId, name }, right }: ProtectedMachine, siteId: string): Promise<void> {
+    const body = { machineId, claim: { ...right.tenure.claim } };
+    const said = await this.#o.client(siteId).call('lease.end', body, { timeoutMs: CALL_LIMIT_MS });
+    const answer = checkedLease(EndAnswer, said);
+    if (answer.ended) return;
+    await right.hear(answer.entitled);
+    throw controlFailure(
+      'LEASE_IMPOSSIBLE',
+      `site ${siteId} knows that ${name} is wanted or held elsewhere`,
+      {
+        context: { machineId, siteId: answer.entitled.siteId },
+      },
+    );
+  }
+
+  /** The other site may still know of the leases: its question is answered by the witness with no. */
+  #holdForGood({ record, right }: ProtectedMachine, lease: LeaseTerms): Promise<void> {
+    return this.#o.votes.holdForGood(partiesOf(record, lease, this.#o.siteId), right.tenure.claim);
+  }
+
+  async #dismissGuard(machine: ProtectedMachine): Promise<void> {
+    if (!machine.running) return;
+    await this.#o.guards.release(runDirectoryOf(machine));
+  }
+
+  #of(machine: ProtectedMachine): LeaseKeeper {
+    const { machineId } = machine.record;
+    const entry = this.#keepers.get(machineId);
+    if (entry) return entry.keeper;
+    const keeper = new LeaseKeeper(machine, this.#o);
+    this.#keepers.set(machineId, { keeper, machine });
+    keeper.begin();
+    return keeper;
+  }
+
+  async #end(machineId: string): Promise<void> {
+    const entry = this.#keepers.get(machineId);
+    this.#keepers.delete(machineId);
+    await entry?.keeper.close();
+  }
+}
+
+/** The terms that a person asks for, with the sites by their ids. */
+export function termsOf(
+  { leaseMs = DEFAULT_LEASE_MS }: LeaseRequest,
+  sites: { readonly witnessSiteId: string; readonly recoverySiteId: string },
+): LeaseTerms {
+  return { ...sites, leaseMs };
+}

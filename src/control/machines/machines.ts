@@ -1,0 +1,485 @@
+import { dirname, join } from 'node:path';
+import type {
+  AddDiskRequest,
+  AddMachineRequest,
+  AddTargetRequest,
+  ChangeTargetRequest,
+  MoveRequest,
+  PolicyRequest,
+  ProtectRequest,
+} from '../../api/index.ts';
+import type { NewHome } from '../../failover/index.ts';
+import { checkMachineConfiguration, type Hypervisor, type RunningMachine } from '../../hypervisor/index.ts';
+import { withTimeout } from '../../lib/clock.ts';
+import { messageOf } from '../../lib/errors.ts';
+import { type Generation, generationsIn } from '../../lib/generations.ts';
+import { newId } from '../../lib/random.ts';
+import { unlessAborted } from '../../lib/unless-aborted.ts';
+import { checkPolicy, DEFAULT_RETENTION } from '../../recovery-point/index.ts';
+import {
+  claimElsewhere,
+  type MachineRecord,
+  ProtectedLayout,
+  ProtectedMachine,
+  type ProtectedTools,
+  type Protection,
+  protectionOf,
+  type SeedExported,
+  type SeedExportOptions,
+  targetsOf,
+  withoutTarget,
+  withTarget,
+  withTargetChanged,
+} from '../../replication/index.ts';
+import { failureOf } from '../base/alerts.ts';
+import { controlFailure } from '../errors.ts';
+import { firmwareAlert, warnOfFirmware } from './firmware-alert.ts';
+import { askGuestToEnd } from './guest-end.ts';
+import { newDisk } from './machine-disks.ts';
+import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
+import { placeIn } from './machine-place.ts';
+import { plugIn, unplug } from './machine-plugs.ts';
+import { adoptedRecord, attachedRecord, managedRecord, newestMachine } from './new-machine.ts';
+import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
+import { schedulesIn, schedulesOf } from './schedule-requests.ts';
+import { targetChangeIn, targetIn } from './target-requests.ts';
+
+export interface MachinesTools extends ProtectedTools {
+  readonly hypervisor: Hypervisor;
+  readonly loop: LoopTools;
+  readonly dataDirectory: string;
+  /** Before a machine is started. Throws LEASE_NOT_LENT. */
+  readonly beforeStart: (machine: ProtectedMachine) => Promise<void>;
+}
+
+/** A machine at home here, and the loop that keeps it replicated while it is protected. */
+export interface HomeMachine {
+  readonly machine: ProtectedMachine;
+  readonly loop: ReplicationLoop | undefined;
+}
+
+/** A machine whose directory could not be opened; its files are left as they are. */
+export interface BrokenMachine {
+  readonly machineId: string;
+  readonly error: Error;
+}
+
+const FREEZE_LIMIT_MS = 5_000;
+const DEFAULT_EVERY = { crash: 60_000 } as const;
+const STOP_LIMIT_MS = 90_000;
+
+/** The machines that are at home at this site. One act of a person at a time changes a machine; the acts themselves see to it. */
+export class Machines {
+  readonly #tools: MachinesTools;
+  readonly #open = new Map<string, { machine: ProtectedMachine; loop: ReplicationLoop | undefined }>();
+  readonly #broken: BrokenMachine[] = [];
+  /** Machines of which a seed is being written. */
+  readonly #exporting = new Set<string>();
+
+  private constructor(tools: MachinesTools) {
+    this.#tools = tools;
+  }
+
+  /** Opens every machine there is and begins to replicate those that are protected. */
+  static async open(tools: MachinesTools): Promise<Machines> {
+    const machines = new Machines(tools);
+    const directory = join(tools.dataDirectory, 'protected');
+    await tools.files.makeDirectory(directory);
+    const found = generationsIn((await tools.files.list(directory)) ?? []);
+    for (const [machineId, generations] of found) await machines.#openOne(machineId, generations);
+    return machines;
+  }
+
+  async #openOne(machineId: string, generations: readonly Generation[]): Promise<void> {
+    const { files, dataDirectory } = this.#tools;
+    const layout = await newestMachine(files, dataDirectory, machineId, generations);
+    if (!layout) return;
+    const key = `machine:${machineId}`;
+    try {
+      this.#adopt(await ProtectedMachine.open(this.#tools, layout));
+      this.#tools.loop.alerts.clear(key);
+    } catch (error) {
+      this.#tools.log.error('machine.broken', { machineId, reason: messageOf(error) });
+      this.#tools.loop.alerts.raise(key, 'critical', failureOf(error), machineId);
+      this.#broken.push({ machineId, error: error instanceof Error ? error : new Error(messageOf(error)) });
+    }
+  }
+
+  #adopt(machine: ProtectedMachine): void {
+    this.#open.set(machine.record.machineId, { machine, loop: undefined });
+    this.#follow(machine.record.machineId);
+  }
+
+  /** Starts the loop of a machine that has none. A machine without protection is looked for as well, but not copied. */
+  #follow(machineId: string): void {
+    const entry = this.#open.get(machineId)!;
+    if (entry.loop) return;
+    entry.loop = new ReplicationLoop(entry.machine, this.#tools.loop);
+    entry.loop.start();
+  }
+
+  async #unfollow(machineId: string, o: { clearAlerts?: boolean } = {}): Promise<void> {
+    const entry = this.#open.get(machineId)!;
+    const { loop } = entry;
+    entry.loop = undefined;
+    await loop?.stop(o);
+  }
+
+  list(): readonly HomeMachine[] {
+    return [...this.#open.values()];
+  }
+
+  /** What runs, as far as was seen last, also on other disks than it should. */
+  get running(): { readonly machineName: string; readonly configuration: unknown }[] {
+    return this.list().flatMap(({ machine: { presence, record } }) =>
+      presence.state === 'stopped' ? [] : [{ machineName: record.name, configuration: record.configuration }],
+    );
+  }
+
+  get broken(): readonly BrokenMachine[] {
+    return this.#broken;
+  }
+
+  get(machineId: string): HomeMachine | undefined {
+    return this.#open.get(machineId);
+  }
+
+  /** Every loop whose target is this site tries again at once. */
+  kick(siteId: string): void {
+    for (const { machine, loop } of this.#open.values()) {
+      if (machine.targets.some((target) => target.siteId === siteId)) loop?.kick();
+    }
+  }
+
+  /** Lets go of all machines; they run on. */
+  async close(): Promise<void> {
+    await Promise.all([...this.#open.keys()].map((machineId) => this.#unfollow(machineId)));
+    await Promise.all([...this.#open.values()].map(({ machine }) => machine.release()));
+  }
+
+  async add(request: AddMachineRequest): Promise<ProtectedMachine> {
+    const machineId = newId(this.#tools.clock, this.#tools.random);
+    const about = { machineId, createdAtMs: this.#tools.clock.wallMs() };
+    const record =
+      'attach' in request
+        ? await attachedRecord(this.#tools.hypervisor, about, request.attach)
+        : await managedRecord(about, request, this.#runDirectory(machineId));
+    this.#refuseTwins(record, this.#records);
+    const layout = new ProtectedLayout(this.#tools.dataDirectory, machineId);
+    const machine = await ProtectedMachine.create(this.#tools, layout, record);
+    await machine.attach();
+    this.#adopt(machine);
+    return machine;
+  }
+
+  #refuseTwins(record: MachineRecord, others: readonly MachineRecord[]): void {
+    refuseSharedFiles(record.disks, others);
+    refuseTakenName(record.name, others);
+    refuseSecondUuid(record, others);
+  }
+
+  /** Takes branches of replicas in as machines; one that was at home here before, and has ended, stays as it is beside the new one. */
+  get adopting(): NewHome<ProtectedMachine> {
+    return {
+      check: (adopted) => this.#checkAdopted(adoptedRecord(adopted, this.#tools.clock.wallMs())),
+      create: async (adopted) => {
+        const record = adoptedRecord(adopted, this.#tools.clock.wallMs());
+        this.#checkAdopted(record);
+        return this.#takeIn(record);
+      },
+    };
+  }
+
+  #checkAdopted(record: MachineRecord): void {
+    const { machineId } = record;
+    const broken = this.#broken.find((one) => one.machineId === machineId);
+    if (broken) throw broken.error;
+    const before = this.#open.get(machineId)?.machine;
+    if (before && (!claimElsewhere(before.record) || before.presence.state !== 'stopped')) {
+      const said = `${before.record.name} has not ended at this site where it was at home`;
+      throw controlFailure('MACHINE_EXISTS', said, { context: { machineId } });
+    }
+    this.#refuseTwins(
+      record,
+      this.#records.filter((other) => other.machineId !== machineId),
+    );
+  }
+
+  async #takeIn(record: MachineRecord): Promise<ProtectedMachine> {
+    const { files, dataDirectory } = this.#tools;
+    const { machineId, epoch } = record;
+    const layout = new ProtectedLayout(dataDirectory, machineId, epoch);
+    let machine: ProtectedMachine;
+    try {
+      machine = await ProtectedMachine.create(this.#tools, layout, record);
+    } catch (error) {
+      // The record decides whether there is such a machine: it goes first, durably.
+      await files.remove(layout.record);
+      await files.syncDirectory(layout.directory);
+      await files.removeDirectory(layout.directory);
+      throw error;
+    }
+    const before = this.#open.get(machineId)?.machine;
+    if (before) {
+      // It has ended, and is the machine no more: what goes wrong with letting go of it hinders nothing.
+      const letGo = async () => {
+        await this.#unfollow(machineId, { clearAlerts: true });
+        await before.release();
+        await unplug(before.record);
+      };
+      const left = letGo();
+      await left.catch((error: unknown) =>
+        this.#tools.log.warn('machine.not-released', { machineId, reason: messageOf(error) }),
+      );
+    }
+    await machine.attach();
+    this.#adopt(machine);
+    return machine;
+  }
+
+  get #records(): MachineRecord[] {
+    return [...this.#open.values()].map(({ machine }) => machine.record);
+  }
+
+  /** Calls a machine something else. Its points so far keep the old name; the recovery sites hear of the new one with the next copy. */
+  async rename(machine: ProtectedMachine, name: string): Promise<void> {
+    if (name === machine.record.name) return;
+    checkMachineConfiguration({ ...machine.record.configuration, name });
+    refuseTakenName(name, this.#records);
+    await machine.rename(name);
+  }
+
+  /** From now on the machine is found elsewhere, with the same disks; a transfer under way is broken off and gone on with. */
+  async move(machine: ProtectedMachine, request: MoveRequest): Promise<void> {
+    const { machineId } = machine.record;
+    const { place, disks } = placeIn(machine.record, request);
+    refuseSharedFiles(disks, this.#records);
+    this.#refuseWhileExporting(machine);
+    await this.#unfollow(machineId);
+    try {
+      await machine.move(place);
+    } finally {
+      this.#follow(machineId);
+    }
+  }
+
+  /** What a seed that is being written is read from must stay as it is. */
+  #refuseWhileExporting({ record: { machineId, name } }: ProtectedMachine): void {
+    if (!this.#exporting.has(machineId)) return;
+    throw controlFailure('MACHINE_CHANGING', `a seed of ${name} is being exported`, {
+      context: { machineId },
+      hint: 'Wait until it has been written, or end it with `warmsite job cancel`.',
+    });
+  }
+
+  /** Takes a disk into the machine; a protected one has it from its next copy on, which is asked for at once. */
+  async addDisk(machine: ProtectedMachine, request: AddDiskRequest): Promise<void> {
+    const { state } = await machine.attach();
+    if (state === 'stale' || state === 'unreachable') {
+      const said = `${machine.record.name} is ${state}: which disks it has is not known`;
+      throw controlFailure('MACHINE_DISK_UNCLEAR', said, { hint: 'See to that first: `warmsite vm show`.' });
+    }
+    const added = await newDisk(machine.record, machine.running, request);
+    checkMachineConfiguration({
+      ...machine.record.configuration,
+      disks: [...machine.record.configuration.disks, added.configuration],
+    });
+    refuseSharedFiles([added.disk], this.#records);
+    await machine.addDisk(added);
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  /** Takes a disk out of the machine; a protected one has no copy with it from the next one on, which is asked for at once. */
+  async removeDisk(machine: ProtectedMachine, diskId: string): Promise<void> {
+    await machine.removeDisk(diskId);
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  /** Forgets a machine that is not protected; its process and its disks stay as they are. */
+  async remove(machine: ProtectedMachine): Promise<void> {
+    const { machineId, name, protection } = machine.record;
+    if (protection) throw controlFailure('MACHINE_STILL_PROTECTED', `${name} is protected`);
+    const isStopped = (await machine.attach()).state === 'stopped';
+    if (!isStopped && machine.record.adopted) {
+      // Its process would be nobody's: the branch that it was knows nothing of it.
+      throw controlFailure('MACHINE_STILL_RUNS', `${name} runs, and was a branch of its replica here`);
+    }
+    await this.#unfollow(machineId);
+    await machine.release();
+    const { sockets, kind } = machine.record;
+    if (isStopped && kind === 'managed') {
+      await unplug(machine.record);
+      await this.#tools.files.removeDirectory(dirname(sockets.qmpPath));
+    }
+    await this.#tools.files.removeDirectory(machine.layout.directory);
+    // Only now: what hinders its end leaves it to be removed once more.
+    this.#open.delete(machineId);
+    this.#tools.loop.identities.forget(machineId);
+    const directory = join(this.#tools.dataDirectory, 'protected');
+    const left = generationsIn((await this.#tools.files.list(directory)) ?? []).get(machineId);
+    // What was at home here before it is shown again, and may be removed in its turn.
+    if (left) await this.#openOne(machineId, left);
+  }
+
+  /** Sockets and logs of a managed machine. */
+  #runDirectory(machineId: string): string {
+    return join(this.#tools.dataDirectory, 'run', machineId);
+  }
+
+  async start(machine: ProtectedMachine): Promise<void> {
+    if (machine.record.kind !== 'managed') {
+      throw controlFailure('MACHINE_NOT_MANAGED', `${machine.record.name} is not started by this site`);
+    }
+    if ((await machine.attach()).state === 'stopped') await this.#tools.beforeStart(machine);
+    await machine.start(() => plugIn(machine.record));
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  /** Asks the guest to shut down and waits until its process has gone; `force` ends it as pulling the plug would. */
+  async stop(
+    machine: ProtectedMachine,
+    o: { force: boolean; limitMs?: number; signal?: AbortSignal },
+  ): Promise<void> {
+    await machine.attach();
+    const { running } = machine;
+    if (!running) return;
+    if (o.force) await running.quit();
+    else await this.#askToEnd(machine, running, o);
+    await unplug(machine.record);
+  }
+
+  async #askToEnd(
+    machine: ProtectedMachine,
+    running: RunningMachine,
+    o: { limitMs?: number; signal?: AbortSignal },
+  ): Promise<void> {
+    const limitMs = o.limitMs ?? STOP_LIMIT_MS;
+    await askGuestToEnd(this.#tools, running);
+    await withTimeout(
+      this.#tools.clock,
+      limitMs,
+      (signal) => unlessAborted(running.gone, signal),
+      () => {
+        const said = `${machine.record.name} has not shut down within ${limitMs / 1000} s`;
+        return controlFailure('MACHINE_STOP_TIMEOUT', said, { context: { limitMs } });
+      },
+      o.signal,
+    );
+  }
+
+  async protect(machine: ProtectedMachine, targetSiteId: string, request: ProtectRequest): Promise<void> {
+    const { copyTypes, blackouts, limitWindows, bytesPerSecond, spacingMs } = request;
+    const protection: Protection = {
+      targetSiteId,
+      schedules: schedulesIn(request) ?? schedulesOf(DEFAULT_EVERY),
+      ...(copyTypes ? { copyTypes } : {}),
+      ...(blackouts ? { blackouts } : {}),
+      retention: request.retention ?? DEFAULT_RETENTION,
+      freezeLimitMs: request.freezeLimitMs ?? FREEZE_LIMIT_MS,
+      ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
+      ...(limitWindows ? { limitWindows } : {}),
+      compression: request.compression ?? true,
+      ...(spacingMs === undefined ? {} : { spacingMs }),
+    };
+    this.#check(protection);
+    await machine.protect(protection, { seed: request.seed ?? false });
+    warnOfFirmware(this.#tools.loop.alerts, machine.record);
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  async changePolicy(machine: ProtectedMachine, request: PolicyRequest): Promise<void> {
+    const { copyTypes, blackouts, freezeLimitMs } = request;
+    const schedules = schedulesIn(request);
+    const change = {
+      ...(schedules ? { schedules } : {}),
+      ...(copyTypes ? { copyTypes } : {}),
+      ...(blackouts ? { blackouts } : {}),
+      ...(freezeLimitMs === undefined ? {} : { freezeLimitMs }),
+      ...targetChangeIn(request),
+    };
+    const { protection } = machine.record;
+    if (protection) this.#check({ ...protection, ...change } as Protection);
+    await machine.changeProtection(change);
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  /** What is not said of the new target is as for the first one, but for its limits. */
+  async addTarget(machine: ProtectedMachine, siteId: string, request: AddTargetRequest): Promise<void> {
+    const { protection } = machine.record;
+    if (protection) this.#check(withTarget(protection, targetIn(siteId, request, protection)));
+    await machine.addTarget(targetIn(siteId, request, protection), { seed: request.seed ?? false });
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  async changeTarget(machine: ProtectedMachine, siteId: string, request: ChangeTargetRequest): Promise<void> {
+    const change = targetChangeIn(request);
+    await machine.protectAs((protection) => {
+      const changed = withTargetChanged(protection, siteId, change);
+      this.#check(changed);
+      return changed;
+    });
+    this.#open.get(machine.record.machineId)?.loop?.kick();
+  }
+
+  async removeTarget(machine: ProtectedMachine, siteId: string): Promise<void> {
+    const { protection } = machine.record;
+    if (protection) withoutTarget(protection, siteId);
+    const loop = this.loopOf(machine);
+    // A transfer under way would be waited for.
+    await loop.stopSending(siteId);
+    try {
+      await machine.removeTarget(siteId);
+    } finally {
+      loop.kick();
+    }
+  }
+
+  /** Throws for a copy type that the machine does not have, or of which its policy would keep none. */
+  checkCopies(machine: ProtectedMachine, copyType: string): void {
+    const protection = protectionOf(machine.record);
+    this.#check({ ...protection, schedules: [{ copyType, triggers: [{ kind: 'call', name: 'token' }] }] });
+  }
+
+  #check(protection: Protection): void {
+    for (const target of targetsOf(protection)) {
+      checkPolicy({ ...protection, ...target }, this.#tools.clock.wallMs(), this.#tools.loop.zones);
+    }
+  }
+
+  /** Writes the base of a machine for a courier; copies made meanwhile are sent when it is done. */
+  async exportSeed(
+    machine: ProtectedMachine,
+    path: string,
+    o: SeedExportOptions & { readonly siteId?: string | undefined },
+  ): Promise<SeedExported> {
+    const { machineId } = machine.record;
+    const loop = this.loopOf(machine);
+    this.#exporting.add(machineId);
+    try {
+      return await machine.exportSeed(this.#tools.loop.target, path, o);
+    } finally {
+      this.#exporting.delete(machineId);
+      loop.kick();
+    }
+  }
+
+  async unprotect(machine: ProtectedMachine, keepOrigin: boolean): Promise<void> {
+    const { machineId } = machine.record;
+    this.#refuseWhileExporting(machine);
+    // A transfer under way would be waited for; its part at the other side stays and may be thrown away there.
+    await this.#unfollow(machineId, { clearAlerts: true });
+    try {
+      await (keepOrigin ? machine.unprotectKeepingOrigin() : machine.unprotect());
+      this.#tools.loop.alerts.clear(firmwareAlert(machineId));
+    } finally {
+      this.#follow(machineId);
+    }
+  }
+
+  /** The loop of a machine. Throws MACHINE_CHANGING while its protection is being ended. */
+  loopOf(machine: ProtectedMachine): ReplicationLoop {
+    const loop = this.#open.get(machine.record.machineId)?.loop;
+    if (loop) return loop;
+    throw controlFailure('MACHINE_CHANGING', `the protection of ${machine.record.name} is being ended`);
+  }
+}

@@ -1,0 +1,231 @@
+import { join } from 'node:path';
+import Type from 'typebox';
+import { type PlanDocument, PlanRun, type PlanView } from '../../api/index.ts';
+import { canonicalJson, type Json } from '../../lib/canonical-json.ts';
+import type { Clock } from '../../lib/clock.ts';
+import type { FileSystem } from '../../lib/files.ts';
+import { Mutex } from '../../lib/mutex.ts';
+import { isId } from '../../lib/random.ts';
+import { loadRecord, recordKind, storeRecord } from '../../lib/records.ts';
+import { afterHearing, afterPut, differenceOf, type HeldPlan, planDigest } from '../../plan/index.ts';
+import { type AlertSink, failureOf } from '../base/alerts.ts';
+import type { EventHub } from '../base/event-hub.ts';
+import { Stored } from '../base/stored.ts';
+import { controlFailure } from '../errors.ts';
+import { VersionShape } from './plan-wire.ts';
+
+const HeldShape = Type.Object({
+  plan: Type.String(),
+  ...VersionShape.properties,
+  conflict: Type.Optional(Type.Object({ siteId: Type.String(), ...VersionShape.properties })),
+});
+const Plans = Type.Object({ plans: Type.Array(HeldShape) });
+/** Plans of version 1 have been told to nobody: each is its own first version. */
+const PLANS = recordKind('plans', 2, Plans, (value) => ({
+  ...value,
+  plans: (value as { plans: { document: PlanDocument; storedAtMs: number }[] }).plans.map(
+    ({ document, storedAtMs }) => afterPut(document.plan, undefined, document, storedAtMs),
+  ),
+}));
+/** What was removed is remembered, so that no other site brings it back; of the oldest only so many. */
+const REMOVED_MAX = 200;
+const PLAN_RUN = recordKind('plan-run', 2, PlanRun);
+
+type Plans = Type.Static<typeof Plans>;
+
+/** All plans of a site lie in one record. */
+const PLANS_BYTES_MAX = 4 * 1024 * 1024;
+
+/** More runs are not kept: the oldest that has ended goes. */
+const RUNS_MAX = 200;
+
+interface PlanStoreTools {
+  readonly files: FileSystem;
+  readonly clock: Clock;
+  readonly alerts: AlertSink;
+  readonly events: Pick<EventHub, 'emit'>;
+}
+
+/** `plans.json` of a site, and `plan-runs/<run>.json`: the plans that it holds, and how far they have been carried out. */
+export class PlanStore {
+  readonly #tools: PlanStoreTools;
+  readonly #directory: string;
+  readonly #plans: Stored<Plans>;
+  readonly #runs: Map<string, PlanRun>;
+  readonly #changing = new Mutex();
+  readonly #watchers = new Set<() => void>();
+
+  private constructor(
+    tools: PlanStoreTools,
+    directory: string,
+    plans: Stored<Plans>,
+    runs: Map<string, PlanRun>,
+  ) {
+    this.#tools = tools;
+    this.#directory = directory;
+    this.#plans = plans;
+    this.#runs = runs;
+  }
+
+  static async open(tools: PlanStoreTools, dataDirectory: string): Promise<PlanStore> {
+    const { files, alerts } = tools;
+    const plans = await Stored.open(files, join(dataDirectory, 'plans.json'), PLANS, { plans: [] });
+    const directory = join(dataDirectory, 'plan-runs');
+    await files.makeDirectory(directory);
+    const runs = new Map<string, PlanRun>();
+    for (const name of ((await files.list(directory)) ?? []).toSorted()) {
+      const runId = name.replace(/\.json$/, '');
+      if (!isId(runId)) continue;
+      try {
+        const run = await loadRecord(files, join(directory, name), PLAN_RUN);
+        if (run) runs.set(runId, run);
+        alerts.clear(`plan-run:${runId}`);
+      } catch (error) {
+        // One that cannot be read hinders no other, and no recovery.
+        alerts.raise(`plan-run:${runId}`, 'warning', failureOf(error));
+      }
+    }
+    return new PlanStore(tools, directory, plans, runs);
+  }
+
+  get plans(): readonly PlanView[] {
+    return this.held.flatMap((held) => viewOf(held) ?? []);
+  }
+
+  /** With those that were removed. */
+  get held(): readonly HeldPlan[] {
+    return this.#plans.value.plans;
+  }
+
+  /** Told after every change; returns the function that ends it. */
+  watch(listener: () => void): () => void {
+    this.#watchers.add(listener);
+    return () => this.#watchers.delete(listener);
+  }
+
+  find(name: string): PlanView | undefined {
+    return this.plans.find(({ document }) => document.plan === name);
+  }
+
+  /** Throws PLAN_UNKNOWN. */
+  need(name: string): PlanView {
+    const found = this.find(name);
+    if (found) return found;
+    const names = this.plans.map(({ document }) => document.plan).join(', ') || 'none';
+    throw controlFailure('PLAN_UNKNOWN', `this site has no plan ${name}; it has: ${names}`);
+  }
+
+  /** In the place of the one of that name; a conflict about it is settled. Durable on return. Throws PLAN_INVALID for one too many. */
+  async put(document: PlanDocument): Promise<void> {
+    await this.#change(document.plan, (own) =>
+      afterPut(document.plan, own, document, this.#tools.clock.wallMs()),
+    );
+  }
+
+  /** Durable on return. Runs that have begun go on with what they have. Throws PLAN_UNKNOWN. */
+  async remove(name: string): Promise<void> {
+    this.need(name);
+    await this.#change(name, (own) => afterPut(name, own, undefined, this.#tools.clock.wallMs()));
+  }
+
+  /** What another site has of a plan. Durable on return. Throws PLAN_INVALID for one that is not what it says that it is. */
+  async hear(
+    told: Parameters<typeof afterHearing>[1],
+    siteId: string,
+  ): Promise<ReturnType<typeof afterHearing>> {
+    const isSound =
+      told.digest === planDigest(told.document) && (told.document?.plan ?? told.plan) === told.plan;
+    if (!isSound) throw controlFailure('PLAN_INVALID', `the plan ${told.plan} that was told is another one`);
+    let heard: ReturnType<typeof afterHearing> | undefined;
+    await this.#change(told.plan, (own) => {
+      heard = afterHearing(own, told, siteId);
+      return heard.held;
+    });
+    return heard!;
+  }
+
+  async #change(plan: string, next: (own: HeldPlan | undefined) => HeldPlan): Promise<void> {
+    await this.#plans.change((before) => {
+      const own = before.plans.find((held) => held.plan === plan);
+      const held = next(own);
+      if (own !== undefined && isSame(own, held)) return before;
+      const all = [...before.plans.filter((one) => one.plan !== plan), held];
+      const removed = all.filter(({ document }) => !document);
+      const forgotten = new Set(removed.slice(0, Math.max(0, removed.length - REMOVED_MAX)));
+      const plans = all.filter((one) => !forgotten.has(one));
+      const sizeBytes = Buffer.byteLength(JSON.stringify(plans));
+      if (sizeBytes > PLANS_BYTES_MAX) {
+        const said = `the plans of this site would be ${sizeBytes} bytes long; at most ${PLANS_BYTES_MAX} are kept`;
+        throw controlFailure('PLAN_INVALID', said);
+      }
+      return { plans: plans as Plans['plans'] };
+    });
+    this.#tellOfConflict(plan);
+    this.#tools.events.emit({ event: 'plan', plan });
+    for (const listener of this.#watchers) listener();
+  }
+
+  #tellOfConflict(plan: string): void {
+    const { alerts } = this.#tools;
+    const conflict = this.held.find((held) => held.plan === plan)?.conflict;
+    if (!conflict) {
+      alerts.clear(`plan:${plan}`);
+      return;
+    }
+    const said = `the plan ${plan} was changed here and at site ${conflict.siteId}, each without the other`;
+    alerts.raise(
+      `plan:${plan}`,
+      'warning',
+      controlFailure('PLAN_CHANGED_TWICE', said, { context: { plan } }),
+    );
+  }
+
+  /** The newest first. */
+  get runs(): readonly PlanRun[] {
+    return [...this.#runs.values()].reverse();
+  }
+
+  /** Throws PLAN_RUN_UNKNOWN. */
+  needRun(runId: string): PlanRun {
+    const run = this.#runs.get(runId);
+    if (run) return run;
+    throw controlFailure('PLAN_RUN_UNKNOWN', `there is no run ${runId} of a plan here`);
+  }
+
+  /** A run that begins. Durable on return. */
+  addRun(run: PlanRun): Promise<void> {
+    return this.#changing.run(() => this.#storeRun(run));
+  }
+
+  /** One change after the other; durable on return. Throws PLAN_RUN_UNKNOWN. */
+  changeRun(runId: string, change: (run: PlanRun) => PlanRun): Promise<PlanRun> {
+    return this.#changing.run(async () => {
+      const run = change(this.needRun(runId));
+      await this.#storeRun(run);
+      return run;
+    });
+  }
+
+  async #storeRun(run: PlanRun): Promise<void> {
+    await storeRecord(this.#tools.files, join(this.#directory, `${run.runId}.json`), PLAN_RUN, run);
+    this.#runs.set(run.runId, run);
+    if (this.#runs.size <= RUNS_MAX) return;
+    const oldest = [...this.#runs.values()].find(({ endedAtMs }) => endedAtMs !== undefined);
+    if (!oldest) return;
+    await this.#tools.files.remove(join(this.#directory, `${oldest.runId}.json`));
+    this.#runs.delete(oldest.runId);
+  }
+}
+
+function isSame(own: HeldPlan, held: HeldPlan): boolean {
+  return canonicalJson(own as unknown as Json) === canonicalJson(held as unknown as Json);
+}
+
+function viewOf({ document, storedAtMs, counter, conflict }: HeldPlan): PlanView | undefined {
+  if (!document) return undefined;
+  const other = conflict && {
+    ...{ siteId: conflict.siteId, storedAtMs: conflict.storedAtMs },
+    changes: conflict.document ? differenceOf(document, conflict.document) : ['it was removed there'],
+  };
+  return { document, storedAtMs, counter, ...(other ? { conflict: other } : {}) };
+}
