@@ -3,11 +3,11 @@ import { request as requestSecured } from 'node:https';
 import { fileURLToPath } from 'node:url';
 import { sleep, systemClock } from '../lib/clock.ts';
 import { messageOf } from '../lib/errors.ts';
+import { patternOf } from './pattern.ts';
 
 /**
  * A process that asks a web server until it answers as wished: `http-ask-main.ts QUESTION`, which is JSON. It is run inside the network namespace
- * of a branch, which the site's own process never enters; and a pattern that takes for ever on what a guest says takes only its time. Exit
- * code 0: the answer was right; 1: the limit has passed, the last reason is on standard error.
+ * of a branch, which the site's own process never enters. Exit code 0: the answer was right; 1: the limit has passed, the last reason is on standard error.
  */
 export const HTTP_PROGRAM = fileURLToPath(import.meta.url);
 
@@ -50,7 +50,7 @@ async function objectionTo(
     const isFine =
       status === undefined ? answer.status >= 200 && answer.status < 400 : answer.status === status;
     if (!isFine) return `it answers with status ${answer.status}`;
-    if (pattern === undefined || new RegExp(pattern, 'm').test(answer.body)) return undefined;
+    if (pattern === undefined || patternOf(pattern).test(answer.body)) return undefined;
     return `its answer does not match: ${answer.body.slice(0, 200).trim()}`;
   } catch (error) {
     return messageOf(error);

@@ -1,5 +1,6 @@
 import { isIPv4 } from 'node:net';
 import { failoverFailure } from './errors.ts';
+import { patternOf } from './pattern.ts';
 
 /** A question that a guest answers only when it runs as it should. Limits count from the moment its CPUs run. */
 export type Probe =
@@ -145,16 +146,6 @@ export function sqlClientOf({ system, query, database }: Extract<Probe, { kind: 
       return [system, '-N', '-B', '-e', query, ...at];
     case 'sqlite':
       return ['sqlite3', '-batch', '-bail', '-readonly', ...at, query];
-  }
-}
-
-export function patternOf(pattern: string): RegExp {
-  try {
-    return new RegExp(pattern);
-  } catch (error) {
-    throw failoverFailure('FAILOVER_PROBE_INVALID', `«${pattern}» is not a regular expression`, {
-      cause: error,
-    });
   }
 }
 

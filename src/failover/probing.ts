@@ -7,12 +7,12 @@ import type { AgentPort } from './agent-port.ts';
 import { failoverFailure } from './errors.ts';
 import { HTTP_PROGRAM, type HttpQuestion } from './http-ask-main.ts';
 import { addressBridge, type NetworkReport } from './network.ts';
+import { patternOf } from './pattern.ts';
 import {
   limitOf,
   type NetworkProbe,
   type Probe,
   type ProbeResult,
-  patternOf,
   probingAddress,
   sqlClientOf,
 } from './probe.ts';
@@ -227,7 +227,7 @@ async function guestSays(
   note: (said: string) => void,
   signal: AbortSignal,
 ): Promise<void> {
-  const wanted = probe.pattern === undefined ? undefined : new RegExp(probe.pattern, 'm');
+  const wanted = probe.pattern === undefined ? undefined : patternOf(probe.pattern);
   await unlessAborted(probed.agentPort.opened, signal);
   for (;;) {
     const limitMs = Math.max(1, Math.min(GUEST_TRY_MS_MAX, leftOf(probed, probe)));

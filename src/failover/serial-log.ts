@@ -1,6 +1,7 @@
 import { watch } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { unlessAborted } from '../lib/unless-aborted.ts';
+import type { Pattern } from './pattern.ts';
 
 /** A guest may write what it likes: no more than this of a line is kept and held against a pattern. */
 const LINE_CHARS_MAX = 1000;
@@ -12,7 +13,7 @@ const READ_BYTES = 64 * 1024;
  */
 export async function serialLineMatching(
   path: string,
-  pattern: RegExp,
+  pattern: Pattern,
   signal: AbortSignal,
 ): Promise<string> {
   const file = await open(path, 'r');
@@ -40,7 +41,7 @@ async function readOn(
   file: FileHandle,
   buffer: Buffer,
   lines: LineCollector,
-  pattern: RegExp,
+  pattern: Pattern,
 ): Promise<string | undefined> {
   for (;;) {
     const { bytesRead } = await file.read(buffer, 0, buffer.length, null);

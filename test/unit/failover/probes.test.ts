@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { AgentPort } from '../../../src/failover/agent-port.ts';
 import { isolatedPlan } from '../../../src/failover/network.ts';
+import { patternOf } from '../../../src/failover/pattern.ts';
 import { checkProbes, type Probe, probingAddress } from '../../../src/failover/probe.ts';
 import { type Probed, runProbes } from '../../../src/failover/probing.ts';
 import { LineCollector, serialLineMatching } from '../../../src/failover/serial-log.ts';
@@ -119,12 +120,33 @@ test('cancelled probes end with the failure of the one who cancels', async (t) =
 test('a serial probe sees what was written before and after it was asked, also in pieces', async (t) => {
   const { probed, serialPath } = await fakeProbed(t);
   await appendFile(serialPath, 'boot\r\nfirst li');
-  const early = serialLineMatching(serialPath, /^boot$/, AbortSignal.any([]));
+  const early = serialLineMatching(serialPath, patternOf('^boot$'), AbortSignal.any([]));
   assert.equal(await early, 'boot');
   const results = runProbes(probed, [{ kind: 'serial', pattern: '^first line done', limitMs: 20_000 }]);
   await appendFile(serialPath, 'ne do');
   await appendFile(serialPath, 'ne\n');
   assert.equal((await results)[0]?.passed, true);
+});
+
+test('no line that a guest writes keeps the site from its work, however careless the pattern', async (t) => {
+  const { probed, serialPath } = await fakeProbed(t);
+  // A backtracking engine needs 2 to the 900 steps to find that this is no match.
+  await appendFile(serialPath, `${'a'.repeat(900)}!\n`);
+  const results = runProbes(probed, [{ kind: 'serial', pattern: '^(a+)+$', limitMs: 20_000 }]);
+  await appendFile(serialPath, 'aaa\n');
+  assert.equal((await results)[0]?.passed, true);
+});
+
+test('a pattern that only a backtracking engine could match is refused, and it is said why', () => {
+  for (const pattern of ['(?=ready)', '(ready)\\1', '(']) {
+    const check = () => checkProbes([{ kind: 'serial', pattern }]);
+    assert.throws(
+      check,
+      (error) => isFailure(error, 'FAILOVER_PROBE_INVALID') && error.message.includes(pattern),
+    );
+  }
+  const lines = patternOf('^ready$');
+  assert.deepEqual([lines.test('not yet\nready\n'), lines.test('not ready')], [true, false]);
 });
 
 test('a line without an end takes no memory', () => {
