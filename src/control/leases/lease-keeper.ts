@@ -11,7 +11,7 @@ import type { Audit } from '../base/audit.ts';
 import { Wakeup } from '../base/wakeup.ts';
 import { runWorker } from '../base/worker.ts';
 import { controlFailure } from '../errors.ts';
-import { askVoter, partiesOf, type WireAnswer } from './lease-wire.ts';
+import { askVoter, CALL_LIMIT_MS, partiesOf, type WireAnswer } from './lease-wire.ts';
 
 export interface LeaseKeeperTools {
   readonly siteId: string;
@@ -30,7 +30,6 @@ export interface LeaseKeeperTools {
 /** A lease is asked for again when this part of it has passed. */
 const RENEW_AFTER = 0.25;
 /** A lender that is silent for so long is asked once more. */
-const CALL_LIMIT_MS = 5_000;
 const GUARD_AGAIN_MS = 1_000;
 
 /** How a machine that runs by leases is doing. */

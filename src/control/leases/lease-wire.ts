@@ -10,6 +10,9 @@ import { controlFailure } from '../errors.ts';
 
 const Id = Type.String({ pattern: ID_PATTERN });
 
+/** So long a peer may take to answer a question about a lease. */
+export const CALL_LIMIT_MS = 5_000;
+
 export const AskBody = Type.Object({
   machineId: Id,
   machineName: Type.String({ maxLength: 256 }),

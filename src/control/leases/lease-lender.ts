@@ -1,0 +1,158 @@
+import type { Json } from '../../lib/canonical-json.ts';
+import type { CallHandler } from '../../peer/index.ts';
+import {
+  afterAsking,
+  afterLettingGo,
+  type Claim,
+  compareClaims,
+  type LeaseAsk,
+  lenderShareMs,
+} from '../../recovery-point/index.ts';
+import type { Audit } from '../base/audit.ts';
+import { controlFailure } from '../errors.ts';
+import type { VoteRecord } from './lease-records.ts';
+import { AskBody, ClaimBody, checkedLease } from './lease-wire.ts';
+import { leaseUnknown, type VoteBook } from './vote-book.ts';
+
+/**
+ * What this site lends to those who run machines, and gives away by its vote. What it has promised is durable before it says so; what it
+ * has lent is not: a site that starts counts everything as lent just before.
+ */
+export class LeaseLender {
+  readonly #book: VoteBook;
+  readonly #audit: Pick<Audit, 'note'>;
+  readonly #openedAtMs: number;
+  readonly #lentUntilMs = new Map<string, number>();
+
+  constructor(book: VoteBook, audit: Pick<Audit, 'note'>) {
+    this.#book = book;
+    this.#audit = audit;
+    this.#openedAtMs = book.nowMs();
+  }
+
+  get calls(): Readonly<Record<string, CallHandler>> {
+    return {
+      'lease.ask': (peer, body) => this.#asked(peer.siteId, checkedLease(AskBody, body)),
+      'lease.let-go': (peer, body) =>
+        this.#told(peer.siteId, checkedLease(ClaimBody, body), async (record, claim) => {
+          await this.#book.records.store({ ...record, vote: afterLettingGo(record.vote, claim) });
+          return {};
+        }),
+      'lease.end': (peer, body) =>
+        this.#told(peer.siteId, checkedLease(ClaimBody, body), (record, claim) => this.#ended(record, claim)),
+    };
+  }
+
+  /** No leases are known of the machine any more, and it is asked for by no votes. */
+  async forget(machineId: string): Promise<void> {
+    this.#lentUntilMs.delete(machineId);
+    await this.#book.records.remove(machineId);
+  }
+
+  /** How long something that was lent of a machine may still run. */
+  lentForMs(machineId: string, record: VoteRecord | undefined): number {
+    if (record?.vote.term !== 'leased') return 0;
+    const untilMs = this.#lentUntilMs.get(machineId) ?? this.#openedAtMs + lenderShareMs(record.leaseMs);
+    return Math.max(0, untilMs - this.#book.nowMs());
+  }
+
+  async #asked(peerId: string, body: AskBody): Promise<Json> {
+    const { machineId, kind, claim, over, witnessSiteId } = body;
+    const { siteId, records } = this.#book;
+    const siteIds = body.siteIds.toSorted();
+    const isWitness = siteId === witnessSiteId;
+    const isMeant =
+      siteIds.includes(peerId) && (isWitness ? !siteIds.includes(siteId) : siteIds.includes(siteId));
+    const ask: LeaseAsk | undefined = kind === 'vote' ? over && { kind, claim, over } : { kind, claim };
+    if (!isMeant || claim.siteId !== peerId || !ask || (!isWitness && kind !== 'renew')) throw invalid();
+    return this.#book.alone(machineId, async () => {
+      const record = records.get(machineId);
+      if (record) checkParties(record, { siteIds, witnessSiteId, peerId, ask });
+      // Nobody knows who runs it: nobody can say that it does not run.
+      else if (kind === 'vote') throw leaseUnknown(machineId);
+      const refusal = this.#ownRefusal(machineId, claim, record);
+      if (refusal) return refusal;
+      const waitMs = this.lentForMs(machineId, record);
+      const { vote, answer } = afterAsking(record?.vote, ask, waitMs > 0);
+      if (!answer.granted) return { ...wired(answer), waitMs: Math.ceil(waitMs) };
+      const { machineName, leaseMs } = body;
+      const after = { ...record, machineId, machineName, leaseMs, siteIds, witnessSiteId, vote };
+      if (JSON.stringify(after) !== JSON.stringify(record)) await records.store(after);
+      if (kind === 'renew') this.#lentUntilMs.set(machineId, this.#book.nowMs() + lenderShareMs(leaseMs));
+      else this.#note(peerId, kind === 'vote' ? 'lease.vote' : 'lease.hold', machineId, claim);
+      return { granted: true };
+    });
+  }
+
+  /** A site that may run the machine itself lends nothing of it while it wants it, or knows of more than whoever asks. */
+  #ownRefusal(machineId: string, claim: Claim, record: VoteRecord | undefined): Json | undefined {
+    const refused = (why: 'sought' | 'superseded', entitled: Claim, isHeld: boolean): Json => {
+      const seen = record?.vote.seen ?? entitled;
+      return { granted: false, why, entitled: { ...entitled }, seen: { ...seen }, isHeld, waitMs: 0 };
+    };
+    if (this.#book.isSought(machineId)) return refused('sought', claim, false);
+    const tenure = this.#book.standing(machineId);
+    if (!tenure || compareClaims(tenure.claim, claim) <= 0) return undefined;
+    return refused('superseded', tenure.claim, tenure.state !== 'cedes');
+  }
+
+  /** Only who is entitled may say that there are no leases any more, and not while somebody wants the right, or has it by a higher claim. */
+  async #ended({ machineId, vote }: VoteRecord, claim: Claim): Promise<Json> {
+    const own = this.#book.standing(machineId)?.claim;
+    const higher = [vote.entitled, ...(own ? [own] : [])].find((known) => compareClaims(known, claim) > 0);
+    const entitled = higher ?? (this.#book.isSought(machineId) ? vote.entitled : undefined);
+    if (entitled) return { ended: false, entitled: { ...entitled } };
+    await this.forget(machineId);
+    return { ended: true };
+  }
+
+  #told(
+    peerId: string,
+    { machineId, claim }: ClaimBody,
+    work: (record: VoteRecord, claim: Claim) => Promise<Json>,
+  ): Promise<Json> {
+    return this.#book.alone(machineId, async () => {
+      const record = this.#book.records.get(machineId);
+      if (!record) return { ended: true };
+      if (!record.siteIds.includes(peerId) || claim.siteId !== peerId) throw notYours(machineId);
+      return work(record, claim);
+    });
+  }
+
+  #note(peerId: string, act: string, machineId: string, { epoch }: Claim): void {
+    this.#audit.note({ actor: `peer:${peerId}`, act, subject: machineId, details: { epoch } });
+  }
+}
+
+function wired(answer: { readonly granted: false; readonly entitled: Claim; readonly seen: Claim }) {
+  return { ...answer, entitled: { ...answer.entitled }, seen: { ...answer.seen } };
+}
+
+function checkParties(
+  record: VoteRecord,
+  o: {
+    readonly siteIds: readonly string[];
+    readonly witnessSiteId: string;
+    readonly peerId: string;
+    readonly ask: LeaseAsk;
+  },
+): void {
+  const isSame =
+    record.witnessSiteId === o.witnessSiteId &&
+    record.siteIds.every((siteId, index) => siteId === o.siteIds[index]);
+  if (!record.siteIds.includes(o.peerId)) throw notYours(record.machineId);
+  // Who runs the machine may have chosen others: those who were before are refused from then on.
+  const mayChange = o.ask.kind === 'renew' && compareClaims(o.ask.claim, record.vote.entitled) >= 0;
+  if (isSame || mayChange) return;
+  const said = `other sites lend ${record.machineName}, as far as is known here`;
+  throw controlFailure('LEASE_PARTIES_DIFFER', said, { context: { machineId: record.machineId } });
+}
+
+function notYours(machineId: string) {
+  const said = 'the leases of this machine are not this peer’s to speak of';
+  return controlFailure('LEASE_NOT_YOURS', said, { context: { machineId } });
+}
+
+function invalid() {
+  return controlFailure('LEASE_REQUEST_INVALID', 'what a peer asks of a lease does not fit together');
+}
