@@ -71,9 +71,44 @@ const CODE = [
   '1f 00 98 7c 00 00',
 ];
 
+/** The guest as the boot sector of a disk, brought up by the machine's firmware. */
 export function testGuestSector(): Buffer {
   const sector = Buffer.alloc(SECTOR_BYTES);
-  Buffer.from(CODE.join('').replaceAll(' ', ''), 'hex').copy(sector);
+  bytesOf(CODE).copy(sector);
   sector.writeUInt16LE(SIGNATURE, SECTOR_BYTES - 2);
   return sector;
+}
+
+/** It stands at 0xf0000, and a processor begins 16 bytes before its end. */
+const ROM_BYTES = 65_536;
+const RESET_OFFSET = ROM_BYTES - 16;
+const LOADER_OFFSET = SECTOR_BYTES;
+
+/** In real mode: what a firmware does for a boot sector, and nothing else. */
+const LOADER = [
+  'fa', // cli
+  'fc', // cld
+  '8c c8', // mov ax, cs
+  '8e d8', // mov ds, ax
+  '31 f6', // xor si, si
+  '31 c0', // xor ax, ax
+  '8e c0', // mov es, ax
+  'bf 00 7c', // mov di, 0x7c00
+  'b9 00 01', // mov cx, 0x100
+  'f3 a5', // rep movsw
+  'ea 00 7c 00 00', // jmp 0x0000:0x7c00
+];
+const RESET = ['ea 00 02 00 f0']; // jmp 0xf000:0x0200, which is LOADER_OFFSET
+
+/** The same guest in the place of the firmware. */
+export function testGuestRom(): Buffer {
+  const rom = Buffer.alloc(ROM_BYTES);
+  testGuestSector().copy(rom);
+  bytesOf(LOADER).copy(rom, LOADER_OFFSET);
+  bytesOf(RESET).copy(rom, RESET_OFFSET);
+  return rom;
+}
+
+function bytesOf(code: readonly string[]): Buffer {
+  return Buffer.from(code.join('').replaceAll(' ', ''), 'hex');
 }
