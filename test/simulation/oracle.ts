@@ -1,6 +1,7 @@
 import { dirname } from 'node:path';
 import type { ImageFile } from '../../src/hypervisor/index.ts';
-import type { CutRecord, ProtectedMachine, TargetRecord } from '../../src/replication/index.ts';
+import type { Claim } from '../../src/recovery-point/index.ts';
+import type { Cession, CutRecord, ProtectedMachine, TargetRecord } from '../../src/replication/index.ts';
 import { ChainContent } from './chain-content.ts';
 import type { DiskImage, GuestMemory } from './guest.ts';
 import { diskOf, type ProtectedSite } from './protected-site.ts';
@@ -27,7 +28,9 @@ export class Oracle {
   /** Where the guest's disks are, also while nothing runs. */
   #truth = new Map<string, readonly ImageFile[]>();
   #cutsSeen: readonly CutRecord[] | undefined;
-  #isCeded = false;
+  readonly #recoverySites: readonly RecoverySite[];
+  /** What the machine was offered by last. */
+  #offer: Claim | undefined;
 
   constructor(o: {
     swarm: Swarm;
@@ -37,6 +40,7 @@ export class Oracle {
   }) {
     this.#guest = o.guest;
     this.#protected = o.protectedSite;
+    this.#recoverySites = o.recoverySites;
     this.#protectedContent = new ChainContent(o.protectedSite.disk);
     this.replicas = o.recoverySites.map(
       (site) => new ReplicaOracle({ site, retention: o.swarm.retention, cuts: this.#cuts }),
@@ -50,9 +54,9 @@ export class Oracle {
   }
 
   /** The machine is offered to whoever has this point: it does not run, and the point is what its disks hold now. */
-  onCeded(pointId: string): void {
+  onCeded({ pointId, offer }: Cession): void {
     if (this.#protected.fake?.isAlive) throw new Violation('the machine is ceded, and runs');
-    this.#isCeded = true;
+    this.#offer = offer;
     const point = this.#cuts.get(pointId);
     for (const [diskId, expected] of this.#guest.snapshot()) {
       const there = point?.get(diskId);
@@ -62,13 +66,12 @@ export class Oracle {
     if (!point) throw new Violation(`the machine is ceded with the unknown point ${pointId}`);
   }
 
-  /** The site that it was offered to has promised not to take it. */
-  onTakenBack(): void {
-    this.#isCeded = false;
-  }
-
+  /** It may run again as soon as the site that it was offered to has made durable that it will not take it, whoever has heard of that. */
   #checkHeld(): void {
-    if (this.#isCeded && this.#protected.fake?.isAlive)
+    if (!this.#offer || !this.#protected.fake?.isAlive) return;
+    const { siteId, epoch } = this.#offer;
+    const other = this.#recoverySites.find((site) => site.siteId === siteId)!;
+    if (other.epochOnDisk() <= epoch)
       throw new Violation('the machine runs, and another site may take it at any moment');
   }
 

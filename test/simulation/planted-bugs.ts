@@ -77,7 +77,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
     wrap: { files: (files) => withHandles(files, withoutTenure) },
     expects: /the machine runs, and another site may take it/,
     swarm: { cessions: 0.5 },
-    firstSeed: 40,
+    firstSeed: 50,
   },
   {
     name: 'an acknowledgement is given when the stream has been sent, and not when it has been published',

@@ -6,6 +6,7 @@ import { createEmptyLayer } from '../../src/qcow2/index.ts';
 import { Zones } from '../../src/recovery-point/index.ts';
 import type { Replica } from '../../src/replica/index.ts';
 import {
+  type Cession,
   type MachineRecord,
   ProtectedLayout,
   ProtectedMachine,
@@ -65,8 +66,7 @@ export interface ProtectedSiteOptions {
   /** A task of a process failed in a way that no task should. */
   readonly onTrouble: (where: string, error: unknown) => void;
   readonly onCut: (cutId: string, diskIds: readonly string[]) => void;
-  readonly onCeded: (pointId: string) => void;
-  readonly onTakenBack: () => void;
+  readonly onCeded: (cession: Cession) => void;
 }
 
 /** The protected host: a machine with its guest, and the site process that protects it. */
@@ -292,8 +292,6 @@ export class ProtectedSite {
       const { withdrawal, siteId } = machine.right.withdrawal();
       const rights = targets.find((target) => target.siteId === siteId)!.rights!;
       const { claim } = await rights.withdraw(MACHINE_ID, withdrawal);
-      // From here on, whatever this process comes to.
-      if (claim.epoch === withdrawal.epoch) this.#o.onTakenBack();
       await machine.right.hear(claim);
       return false;
     }
@@ -307,9 +305,9 @@ export class ProtectedSite {
     if (this.#toCede.looksLeft < 0) this.#toCede = undefined;
     try {
       if (await machine.hasUncutChanges()) await machine.cut('crash');
-      const { pointId } = await machine.right.cede(siteId);
+      const cession = await machine.right.cede(siteId);
       this.cessions += 1;
-      this.#o.onCeded(pointId);
+      this.#o.onCeded(cession);
     } catch (error) {
       this.#o.onTrouble('P cede', error);
     }

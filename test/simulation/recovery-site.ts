@@ -62,6 +62,20 @@ export class RecoverySite {
     return this.#o.name;
   }
 
+  get siteId(): string {
+    return this.#o.siteId;
+  }
+
+  /** The epoch that its record of the machine names; 0 if it has none. */
+  epochOnDisk(): number {
+    const file = this.disk.file(`/data/replicas/${MACHINE_ID}/replica.json`);
+    if (!file) return 0;
+    const bytes = Buffer.alloc(file.sizeBytes);
+    file.read(bytes, 0);
+    const { epoch }: { epoch: number } = JSON.parse(bytes.toString());
+    return epoch;
+  }
+
   async setUp(): Promise<void> {
     const files = new SimFiles(this.disk);
     await files.makeDirectory('/data');

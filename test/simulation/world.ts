@@ -131,8 +131,7 @@ export class World {
           ({ net }, index) => new SimTarget({ siteId: RECOVERY_SITES[index]!, net, process }),
         ),
       onCut: (cutId, diskIds) => this.#oracle.onCut(cutId, diskIds),
-      onCeded: (pointId) => this.#oracle.onCeded(pointId),
-      onTakenBack: () => this.#oracle.onTakenBack(),
+      onCeded: (cession) => this.#oracle.onCeded(cession),
     });
     this.#oracle = new Oracle({
       swarm: this.#swarm,
