@@ -79,11 +79,12 @@ export function afterAsking(
   if (kind === 'hold') return { vote: { entitled: claim, seen: higher, term }, answer: granted };
   // It knows of a holder who has not told us yet, and whom nobody has asked to stop.
   if (kind === 'vote' && compareClaims(ask.over, entitled) > 0) return refused('superseded');
-  if (compareClaims(claim, seen) <= 0) return refused('spent');
+  // Who holds the machine has no other claim to ask by; what others have asked for meanwhile, and let go, stays spent for them.
+  if (kind === 'vote' && compareClaims(claim, seen) <= 0) return refused('spent');
   const isTheirs = entitled.siteId === claim.siteId;
   // What was lent to a site by an older claim of its own is in nobody's way but its own.
   if (isLent && !isTheirs) return refused('lent');
-  if (kind === 'renew') return { vote: { entitled: claim, seen: claim, term }, answer: granted };
+  if (kind === 'renew') return { vote: { entitled: claim, seen: higher, term }, answer: granted };
   // Who asks anew has not made use of its last vote.
   if (isTheirs && before) return { vote: { entitled: claim, seen: claim, term, before }, answer: granted };
   if (vote.term === 'for-good') return refused('superseded');

@@ -64,6 +64,8 @@ export interface LeaseBudget {
   readonly seeks: number;
   readonly seizures: number;
   readonly lostAnswers: number;
+  /** Planned failovers that are offered, and withdrawn. */
+  readonly withdrawals: number;
 }
 
 export type LeaseBug =
@@ -73,7 +75,8 @@ export type LeaseBug =
   | 'lender forgets with its process'
   | 'guard ends with the process'
   | 'lets go of what it holds'
-  | 'asks again by the same claim';
+  | 'asks again by the same claim'
+  | 'spent for its holder';
 
 const NAMES = ['P', 'R'] as const;
 const NOTHING_LENT = { other: { here: false, there: false }, W: { here: false, there: false } } as const;
@@ -128,7 +131,10 @@ function isGood({ sites: { P, R }, witness, down, letGo }: Trio): boolean {
     other.seeking === undefined &&
     letGo.length === 0 &&
     compareClaims(other.tenure.claim, holder.tenure.claim) === 0 &&
-    other.disks === holder.disks
+    other.disks === holder.disks &&
+    // Else the witness is worth nothing on the day when one of the others fails.
+    witness.vote?.before === undefined &&
+    compareClaims(witness.vote!.entitled, holder.tenure.claim) === 0
   );
 }
 
@@ -293,6 +299,20 @@ class Acts {
           withSite(this.#state, this.#otherName, { tenure: heard }),
         );
     }
+    if (tenure.state === 'holds' && this.#state.left.withdrawals > 0 && this.#reaches('PR') && other.isUp) {
+      const isKnown =
+        other.tenure.state === 'follows' && compareClaims(other.tenure.claim, tenure.claim) === 0;
+      const claim = { epoch: tenure.claim.epoch + 2, siteId: this.#name };
+      const after = withSite(
+        this.#become({ tenure: { state: 'holds', claim }, runs: false }),
+        this.#otherName,
+        {
+          tenure: { state: 'follows', claim },
+        },
+      );
+      if (isKnown && !other.seeking)
+        yield this.#step('offers the machine, and takes it back', spend(after, 'withdrawals'), false);
+    }
     const isToTell = tenure.state === 'holds' && !this.#site.isLeased && !this.#isUsed();
     if (isToTell) yield* this.#asks('W', { claim: tenure.claim, kind: 'hold' }, (state) => state);
     const seizing = afterSeizing(tenure, this.#name);
@@ -310,6 +330,9 @@ class Acts {
     const who = isWitness ? this.#state.witness : this.#other;
     if (!this.#reaches(link) || !who.isUp) return;
     const isLent = this.#isLentByThem(lender) && this.#bug !== 'voted while lent';
+    const isSpent = who.vote !== undefined && compareClaims(ask.claim, who.vote.seen) <= 0;
+    const isEntitled = who.vote !== undefined && compareClaims(ask.claim, who.vote.entitled) === 0;
+    if (this.#bug === 'spent for its holder' && ask.kind === 'renew' && isSpent && !isEntitled) return;
     const { vote, answer } = afterAsking(who.vote, ask, isLent);
     let after: Trio = isWitness
       ? { ...this.#state, witness: { ...this.#state.witness, vote } }
