@@ -1,13 +1,14 @@
-import { CpuGroups, Failovers } from '../failover/index.ts';
+import { CpuGroups, Failovers, type FailoverTools } from '../failover/index.ts';
 import { spaceAt } from '../lib/host-files.ts';
 import { type Pairing, PeerClient, PeerServer } from '../peer/index.ts';
-import { PeerTarget, type ReplicationReceiver } from '../replication/index.ts';
+import { type OfferedRights, PeerTarget, type ReplicationReceiver } from '../replication/index.ts';
 import { settleAdoptions } from './acts/adoptions.ts';
 import { HomeRights } from './acts/home-rights.ts';
 import { offeredRights, receiverOf } from './acts/peer-calls.ts';
 import { siteFiles } from './base/site-files.ts';
 import { Groups } from './groups/groups.ts';
 import { type LeaseWorks, leaseWorks } from './leases/lease-works.ts';
+import type { HearClaim } from './leases/vote-book.ts';
 import { IdentityWatch } from './machines/machine-identity.ts';
 import { Machines } from './machines/machines.ts';
 import { PeerLinks } from './peers/peer-links.ts';
@@ -54,17 +55,13 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   opening.defer(() => keeper.close());
   keeper.rebuildIndex();
   const { signer, siteId } = identity;
-  const runDirectory = siteFiles(dataDirectory).run;
   let machines: Machines | undefined;
   let lending: LeaseWorks | undefined;
   let plans: PlanTeller | undefined;
-  const failovers = new Failovers({
-    ...{ files, hypervisor, clock, random, log, siteId, signer, runDirectory },
-    testRules: () => ground.testRules.rules,
-    freeBytes: async () => (await spaceAt(dataDirectory)).freeBytes,
-    cpuGroups: new CpuGroups(clock),
-    programs: ground.programs,
+  let rights: OfferedRights | undefined;
+  const failovers = failoversOf(ground, {
     machinesHere: () => machines?.running ?? [],
+    onHeld: async ({ record: { machineId } }) => lending?.votes.held(machineId),
   });
   opening.defer(() => failovers.close());
   await settleAdoptions({ files, log, alerts }, dataDirectory, replicas.list());
@@ -113,7 +110,8 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   });
   const opened = machines;
   opening.defer(() => opened.close());
-  lending = await leaseWorks({ ...ground, ...tools, siteId, links, machines }, opening);
+  const hear: HearClaim = async (machineId, claim) => void (await rights?.hear(machineId, claim));
+  lending = await leaseWorks({ ...ground, ...tools, siteId, links, machines, hear }, opening);
   const groups = await Groups.open({
     ...{ files, clock, random, log, zones, alerts, hypervisor, dataDirectory, machines, target },
   });
@@ -134,9 +132,26 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   const generations = new Generations({ ...ground, files, machines });
   const kept = { keeper, failovers, generations, machines, groups, plans, ...lending };
   const moving = { ...kept, fences, links, forwards, pairing };
-  const served = await openToPeers(ground, { ...moving, home }, opening);
+  rights = offeredRights({ ...ground, ...moving, home, siteId });
+  const served = await openToPeers(ground, { ...moving, home, rights }, opening);
+  lending.votes.begin();
   watchHost(ground, moving, opening);
   return { ...moving, ...served };
+}
+
+function failoversOf(
+  { dataDirectory, tools, identity, testRules, programs }: Ground,
+  told: Pick<FailoverTools, 'machinesHere' | 'onHeld'>,
+): Failovers {
+  const { files, hypervisor, clock, random, log } = tools;
+  const { siteId, signer } = identity;
+  return new Failovers({
+    ...{ files, hypervisor, clock, random, log, siteId, signer, programs, ...told },
+    runDirectory: siteFiles(dataDirectory).run,
+    testRules: () => testRules.rules,
+    freeBytes: async () => (await spaceAt(dataDirectory)).freeBytes,
+    cpuGroups: new CpuGroups(clock),
+  });
 }
 
 /** What is looked at again and again for as long as the site is open. */
@@ -163,16 +178,15 @@ function tellingOf(
 /** From now on other sites may call. */
 async function openToPeers(
   ground: Ground,
-  o: Omit<Works, 'receiver' | 'peerServer'> & { readonly home: HomeRights },
+  o: Omit<Works, 'receiver' | 'peerServer'> & { readonly home: HomeRights; readonly rights: OfferedRights },
   opening: AsyncDisposableStack,
 ): Promise<Pick<Works, 'receiver' | 'peerServer'>> {
   const { tools, identity, settings } = ground;
   const receiver = receiverOf({ ...ground, ...tools, ...o });
-  const rights = offeredRights({ ...ground, ...o, siteId: identity.siteId });
   const peerServer = await PeerServer.listen({
     ...{ ...settings.peer, ...tools, identity, peers: ground.peers, pairing: o.pairing },
     upload: receiver.upload,
-    calls: { ...receiver.calls, ...rights.calls, ...o.votes.calls, ...o.plans.calls },
+    calls: { ...receiver.calls, ...o.rights.calls, ...o.votes.calls, ...o.plans.calls },
   });
   opening.defer(() => peerServer.close());
   return { receiver, peerServer };

@@ -36,6 +36,7 @@ import {
   checkNotAdopted,
   checkNotFenced,
   checkNotTaken,
+  holdBy,
   offeredPoint,
   runsAlready,
   seizeRight,
@@ -189,7 +190,6 @@ export class Failovers {
     const hasNewMacs = changes?.mac === 'new';
     checkProbes(probes ?? []);
     checkBranchName(replica, name);
-    const { machineId } = replica.record;
     const run = new RunUnderWay(this.#tools);
     await this.#alone(replica, async (room) => {
       if (kind === 'planned') await checkNotTaken(this.#tools, replica);
@@ -203,8 +203,7 @@ export class Failovers {
         given: changes,
       });
       run.warn(warnings);
-      await run.watch.time('fence', () => o.right(replica, this.#tools.siteId));
-      this.#tools.log.info('failover.fenced', { machineId, kind, epoch: replica.record.epoch });
+      await run.watch.time('fence', () => holdBy(o.right, this.#tools, replica));
       await room;
       // Chosen again: a point may have arrived in the meantime; from here on none does.
       for (const candidate of candidatesOf(replica, choice, proofs)) {

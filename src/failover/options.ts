@@ -29,8 +29,6 @@ export interface TestOptions {
 /** Asks for a right by votes. One of the two others follows, whatever happens. */
 export interface Voting {
   seek(): Promise<Claim>;
-  /** It is durable that this site holds the machine by that. */
-  held(): Promise<void>;
   letGo(): void;
 }
 

@@ -16,6 +16,18 @@ import type { FailoverTools } from './tools.ts';
 
 /** How a site gets the right to run a machine of which it has a replica: docs/failover.md. Each act is durable on return. */
 
+/** By one of the ways below; whoever has to know of it hears of it before anything starts. */
+export async function holdBy(
+  right: typeof seizeRight,
+  { siteId, log, onHeld }: Pick<FailoverTools, 'siteId' | 'log' | 'onHeld'>,
+  replica: Replica,
+): Promise<void> {
+  await right(replica, siteId);
+  const { machineId, epoch } = replica.record;
+  log.info('failover.held', { machineId, epoch });
+  await onHeld?.(replica);
+}
+
 /** Without the help of who holds it. A site that holds it already gets a claim above its own: what it ran before has ended. */
 export function seizeRight(replica: Replica, siteId: string): Promise<void> {
   return replica.update((record) => {
@@ -43,7 +55,6 @@ export function votedRight(voting: Voting): typeof seizeRight {
       voting.letGo();
       throw error;
     }
-    await voting.held();
   };
 }
 

@@ -4,6 +4,7 @@ import type { FileSystem } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import type { Random } from '../lib/random.ts';
 import type { Signer } from '../peer/index.ts';
+import type { Replica } from '../replica/index.ts';
 import type { CpuGroups } from './cpu-groups.ts';
 import type { RunningMachine } from './nic-checks.ts';
 import type { SitePrograms } from './site-programs.ts';
@@ -28,6 +29,8 @@ export interface FailoverTools {
   readonly programs: Pick<SitePrograms, 'run'>;
   /** What runs here and is no branch, with the addresses of its NICs. */
   readonly machinesHere: () => readonly RunningMachine[];
+  /** It is durable that this site holds the machine, and nothing of it runs yet. Never rejects. */
+  readonly onHeld?: (replica: Replica) => Promise<void>;
   /** Below it lie sockets and logs of branches that run, each in a directory of its own; at most 70 bytes long. */
   readonly runDirectory: string;
 }

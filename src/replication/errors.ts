@@ -28,6 +28,12 @@ export const REPLICATION_ERRORS = {
     remedy:
       'What is offered is taken over at the other site (`warmsite failover take`), or withdrawn here (`warmsite failover withdraw`) as long as nobody has taken it; then it may run here again. If it was taken and that site is lost for good, `withdraw --confirm-other-side-down` takes it back without what was written there.',
   },
+  PROTECTION_LEASED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Hand the machine over to the site that its leases name, or end them first (`warmsite vm lease VM --off`): the other one could have the witness’s vote while a third site runs it.',
+  },
   PROTECTION_NOT_CEDED: {
     kind: 'refused',
     retry: 'never',

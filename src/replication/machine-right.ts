@@ -55,7 +55,8 @@ export class MachineRight {
 
   /**
    * Offers the right to another site. The machine is off, and that site has acknowledged its last state; from here on it does not run
-   * here. Doing it again changes nothing. Throws PROTECTION_NOT_STILL, PROTECTION_CEDED, PROTECTION_FENCED, PROTECTION_TARGET_UNKNOWN.
+   * here. Doing it again changes nothing. Throws PROTECTION_NOT_STILL, PROTECTION_CEDED, PROTECTION_FENCED, PROTECTION_LEASED,
+   * PROTECTION_TARGET_UNKNOWN.
    */
   cede(siteId: string): Promise<Cession> {
     return this.#o.alone(async () => {
@@ -63,11 +64,23 @@ export class MachineRight {
       const before = this.tenure;
       if (before.state !== 'cedes' || before.offer.siteId !== siteId) {
         checkHeld(record());
+        this.checkParty(siteId);
         await this.#checkStill(siteId);
         await this.#store(standingAs(record(), afterCeding(this.tenure, siteId)!));
       }
       return this.#cession(siteId);
     });
+  }
+
+  /**
+   * The other site that its leases name may still get it by the witness's vote; a third one would run it beside that. Throws
+   * PROTECTION_LEASED.
+   */
+  checkParty(siteId: string): void {
+    const { name, lease } = this.#o.ground().record();
+    if (!lease || lease.recoverySiteId === siteId) return;
+    const said = `${name} runs by leases, and site ${siteId} has no part in them`;
+    throw replicationFailure('PROTECTION_LEASED', said, { context: { siteId: lease.recoverySiteId } });
   }
 
   #cession(siteId: string): Cession {

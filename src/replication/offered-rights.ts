@@ -55,19 +55,28 @@ export class OfferedRights {
     };
   }
 
-  /** Who holds the machine here by a lower claim is fenced. */
   async #claimed(peerId: string, { machineId, claim }: Type.Static<typeof ClaimBody>): Promise<Json> {
     if (claim.siteId !== peerId) throw invalid();
-    const home = this.#homeOf(peerId, machineId);
-    if (home) return answerOf(await home.hear(claim));
-    const replica = this.#needOf(peerId, machineId);
-    const answer = await this.#changing(replica, (record) => {
+    const answer = answerOf(await this.hear(machineId, claim));
+    if (this.#o.home.of(machineId)) return answer;
+    const hindrance = await this.#o.hindrance(this.#o.replicas.need(machineId));
+    return { ...answer, ...(hindrance ? { hindrance: hindrance.slice(0, HINDRANCE_MAX) } : {}) };
+  }
+
+  /**
+   * Another site holds the machine by that claim: who holds it here by a lower one is fenced. Durable on return. Throws
+   * REPLICATION_NOT_YOURS, REPLICA_UNKNOWN.
+   */
+  async hear(machineId: string, claim: Claim): Promise<Tenure> {
+    const home = this.#homeOf(claim.siteId, machineId);
+    if (home) return home.hear(claim);
+    const replica = this.#needOf(claim.siteId, machineId);
+    await this.#changing(replica, (record) => {
       const before = tenureOfReplica(record, this.#o.siteId);
       const after = afterHearing(before, this.#o.siteId, claim);
       return after === before ? undefined : withTenure(record, after);
     });
-    const hindrance = await this.#o.hindrance(replica);
-    return { ...answer, ...(hindrance ? { hindrance: hindrance.slice(0, HINDRANCE_MAX) } : {}) };
+    return tenureOfReplica(replica.record, this.#o.siteId);
   }
 
   async #offered(

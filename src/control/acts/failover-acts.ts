@@ -244,7 +244,6 @@ export class FailoverActs {
             progress({ step: 'asking the witness' });
             return this.#o.votes.seek(machineId, signal);
           },
-          held: () => this.#o.votes.held(replica),
           letGo: () => this.#o.votes.letGo(machineId),
         };
         return this.#o.failovers.start(replica, choiceOf(args), {
@@ -332,7 +331,7 @@ export class FailoverActs {
     try {
       return await work(replica);
     } finally {
-      await this.#o.votes.held(replica);
+      await this.#o.votes.held(machineId);
       this.#o.keeper.tend(replica);
       this.#o.fences.look(replica);
     }

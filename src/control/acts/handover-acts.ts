@@ -67,7 +67,7 @@ export class HandoverActs {
     this.#o = o;
   }
 
-  /** Throws MACHINE_NOT_AT_HOME, PROTECTION_NOT_PROTECTED, PROTECTION_CEDED, PROTECTION_FENCED, MACHINE_NOT_THERE before anything is done. */
+  /** Throws MACHINE_NOT_AT_HOME, PROTECTION_NOT_PROTECTED, PROTECTION_CEDED, PROTECTION_FENCED, PROTECTION_LEASED, MACHINE_NOT_THERE before anything is done. */
   cede(actor: string, reference: string, { to, graceMs = GRACE_MS, powerOff = false }: CedeRequest): JobView {
     const machine = this.#o.inventory.home(reference);
     const { targetSiteId } = protectionOf(machine.record);
@@ -76,6 +76,7 @@ export class HandoverActs {
     const { tenure } = machine.right;
     // An offer that was made already is told once more.
     if (tenure.state !== 'cedes' || tenure.offer.siteId !== siteId) checkHeld(machine.record);
+    machine.right.checkParty(siteId);
     const { machineId } = machine.record;
     const wasRunning = machine.presence.state === 'running';
     const args: CedeArgs = { siteId, graceMs, powerOff, epoch: tenure.claim.epoch, wasRunning };

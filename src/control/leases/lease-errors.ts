@@ -62,7 +62,7 @@ export const LEASE_ERRORS = {
     kind: 'corrupt',
     retry: 'never',
     remedy:
-      'Nothing is granted for the machine by this site. Remove the file and start the site again: the next lease writes it anew, and until then nobody gets the vote of this site.',
+      'Nothing is granted for the machine by this site. While the site that runs the machine now reaches this one, and a former home of it does not: remove the file and start the site again. Who runs it writes it anew, with its next lease or within five minutes, and until then nobody gets the vote of this site.',
   },
   LEASE_IMPOSSIBLE: {
     kind: 'refused',

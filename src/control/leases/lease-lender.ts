@@ -12,7 +12,16 @@ import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
 import type { VoteRecord } from './lease-records.ts';
 import { AskBody, ClaimBody, checkedLease } from './lease-wire.ts';
-import { leaseUnknown, type VoteBook } from './vote-book.ts';
+import { type HearClaim, leaseUnknown, type VoteBook } from './vote-book.ts';
+
+export interface LeaseLenderTools {
+  readonly book: VoteBook;
+  readonly audit: Pick<Audit, 'note'>;
+  readonly hear: HearClaim;
+}
+
+/** A site that somebody trusts as a witness may not fill its disk. */
+const VOTES_OF_A_PEER_MAX = 10_000;
 
 /**
  * What this site lends to those who run machines, and gives away by its vote. What it has promised is durable before it says so; what it
@@ -20,14 +29,14 @@ import { leaseUnknown, type VoteBook } from './vote-book.ts';
  */
 export class LeaseLender {
   readonly #book: VoteBook;
-  readonly #audit: Pick<Audit, 'note'>;
+  readonly #o: LeaseLenderTools;
   readonly #openedAtMs: number;
   readonly #lentUntilMs = new Map<string, number>();
 
-  constructor(book: VoteBook, audit: Pick<Audit, 'note'>) {
-    this.#book = book;
-    this.#audit = audit;
-    this.#openedAtMs = book.nowMs();
+  constructor(o: LeaseLenderTools) {
+    this.#o = o;
+    this.#book = o.book;
+    this.#openedAtMs = o.book.nowMs();
   }
 
   get calls(): Readonly<Record<string, CallHandler>> {
@@ -62,26 +71,48 @@ export class LeaseLender {
     const siteIds = body.siteIds.toSorted();
     const isWitness = siteId === witnessSiteId;
     const isMeant =
-      siteIds.includes(peerId) && (isWitness ? !siteIds.includes(siteId) : siteIds.includes(siteId));
+      siteIds.includes(peerId) && !siteIds.includes(witnessSiteId) && (isWitness || siteIds.includes(siteId));
     const ask: LeaseAsk | undefined = kind === 'vote' ? over && { kind, claim, over } : { kind, claim };
     if (!isMeant || claim.siteId !== peerId || !ask || (!isWitness && kind !== 'renew')) throw invalid();
+    if (!isWitness) await this.#hear(machineId, claim);
     return this.#book.alone(machineId, async () => {
       const record = records.get(machineId);
       if (record) checkParties(record, { siteIds, witnessSiteId, peerId, ask });
       // Nobody knows who runs it: nobody can say that it does not run.
       else if (kind === 'vote') throw leaseUnknown(machineId);
+      else if (isWitness) this.#checkRoom(peerId);
       const refusal = this.#ownRefusal(machineId, claim, record);
       if (refusal) return refusal;
       const waitMs = this.lentForMs(machineId, record);
       const { vote, answer } = afterAsking(record?.vote, ask, waitMs > 0);
       if (!answer.granted) return { ...wired(answer), waitMs: Math.ceil(waitMs) };
       const { machineName, leaseMs } = body;
-      const after = { ...record, machineId, machineName, leaseMs, siteIds, witnessSiteId, vote };
+      const { ended: _anew, ...before } = record ?? {};
+      const after = { ...before, machineId, machineName, leaseMs, siteIds, witnessSiteId, vote };
       if (JSON.stringify(after) !== JSON.stringify(record)) await records.store(after);
       if (kind === 'renew') this.#lentUntilMs.set(machineId, this.#book.nowMs() + lenderShareMs(leaseMs));
       else this.#note(peerId, kind === 'vote' ? 'lease.vote' : 'lease.hold', machineId, claim);
       return { granted: true };
     });
+  }
+
+  /**
+   * Whoever has its machine lent by this site, which may run it itself, is one who may speak of it; and what this site runs by a lower
+   * claim is fenced before it lends what it runs. Throws REPLICATION_NOT_YOURS.
+   */
+  async #hear(machineId: string, claim: Claim): Promise<void> {
+    const own = this.#book.standing(machineId)?.claim;
+    if (own && this.#book.isParty(machineId) && compareClaims(own, claim) >= 0) return;
+    await this.#o.hear(machineId, claim);
+  }
+
+  #checkRoom(peerId: string): void {
+    const count = this.#book.records.list().filter(({ siteIds }) => siteIds.includes(peerId)).length;
+    if (count < VOTES_OF_A_PEER_MAX) return;
+    throw controlFailure(
+      'LEASE_REQUEST_INVALID',
+      `this site is the witness of ${count} machines of one peer`,
+    );
   }
 
   /** A site that may run the machine itself lends nothing of it while it wants it, or knows of more than whoever asks. */
@@ -99,10 +130,16 @@ export class LeaseLender {
   /** Only who is entitled may say that there are no leases any more, and not while somebody wants the right, or has it by a higher claim. */
   async #ended({ machineId, vote }: VoteRecord, claim: Claim): Promise<Json> {
     const own = this.#book.standing(machineId)?.claim;
-    const higher = [vote.entitled, ...(own ? [own] : [])].find((known) => compareClaims(known, claim) > 0);
+    // What has been voted for and is not held was let go by whoever asked, which has been asked to end it before.
+    const higher = [vote.before ?? vote.entitled, ...(own ? [own] : [])].find(
+      (known) => compareClaims(known, claim) > 0,
+    );
     const entitled = higher ?? (this.#book.isSought(machineId) ? vote.entitled : undefined);
     if (entitled) return { ended: false, entitled: { ...entitled } };
-    await this.forget(machineId);
+    const record = this.#book.records.get(machineId)!;
+    // The witness is still to hear that it was let go: else it would refuse whoever holds the machine for good.
+    if (record.seeking) await this.#book.records.store({ ...record, ended: true });
+    else await this.forget(machineId);
     return { ended: true };
   }
 
@@ -120,7 +157,7 @@ export class LeaseLender {
   }
 
   #note(peerId: string, act: string, machineId: string, { epoch }: Claim): void {
-    this.#audit.note({ actor: `peer:${peerId}`, act, subject: machineId, details: { epoch } });
+    this.#o.audit.note({ actor: `peer:${peerId}`, act, subject: machineId, details: { epoch } });
   }
 }
 

@@ -22,10 +22,12 @@ const VoteRecordSchema = Type.Object({
   toTell: Type.Optional(Claim),
   /** The last claim that the witness has been told of in this way. */
   told: Type.Optional(Claim),
+  /** The leases are at an end; only what the witness must still hear keeps the record. */
+  ended: Type.Optional(Type.Literal(true)),
 });
 /** `votes/<machine>.json`: what this site has promised another of the right to run a machine, and asks for itself. */
 export type VoteRecord = Type.Static<typeof VoteRecordSchema>;
-const VOTE_RECORD = recordKind('vote', 1, VoteRecordSchema);
+const VOTE_RECORD = recordKind('vote', 2, VoteRecordSchema, (older) => older);
 
 /** The votes of a site, on disk. */
 export class VoteRecords {

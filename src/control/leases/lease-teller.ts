@@ -4,7 +4,7 @@ import type { PeerClient } from '../../peer/index.ts';
 import { type Claim, compareClaims } from '../../recovery-point/index.ts';
 import type { VoteRecord } from './lease-records.ts';
 import { askVoter, CALL_LIMIT_MS } from './lease-wire.ts';
-import type { VoteBook } from './vote-book.ts';
+import type { HearClaim, VoteBook } from './vote-book.ts';
 
 const TELL_AGAIN_AFTER_MS = 5_000;
 
@@ -15,12 +15,15 @@ export interface LeaseTellerTools {
   readonly client: (siteId: string) => Pick<PeerClient, 'call'>;
   /** Makes durable that a machine is held here for good. */
   readonly holdForGood: (record: VoteRecord, claim: Claim) => Promise<void>;
+  readonly hear: HearClaim;
 }
 
 /** Tells witnesses what they have to know, again and again until they have heard it: what this site holds, and what it has let go. */
 export class LeaseTeller {
   readonly #o: LeaseTellerTools;
   readonly #stop = new AbortController();
+  /** Machines of which what was told is told once more. */
+  readonly #again = new Set<string>();
   #telling: Promise<void> | undefined;
 
   constructor(o: LeaseTellerTools) {
@@ -30,6 +33,12 @@ export class LeaseTeller {
   async close(): Promise<void> {
     this.#stop.abort();
     await this.#telling;
+  }
+
+  /** What is held for good is told once more: a witness may have lost what it knew. */
+  tellAgain(machineIds: readonly string[]): void {
+    for (const machineId of machineIds) this.#again.add(machineId);
+    this.tell();
   }
 
   /** Something is to be told, or may be. */
@@ -69,7 +78,14 @@ export class LeaseTeller {
     const { book } = this.#o;
     return book.records
       .list()
-      .filter(({ machineId, seeking, toTell }) => toTell || (seeking && !book.isSought(machineId)));
+      .filter(
+        (record) =>
+          this.#toHold(record) !== undefined || (record.seeking && !book.isSought(record.machineId)),
+      );
+  }
+
+  #toHold({ machineId, toTell, told }: VoteRecord): Claim | undefined {
+    return toTell ?? (this.#again.has(machineId) ? told : undefined);
   }
 
   /** What an earlier process has asked for, and got, is not let go. */
@@ -78,31 +94,46 @@ export class LeaseTeller {
     return tenure?.state === 'holds' && compareClaims(tenure.claim, claim) >= 0;
   }
 
-  async #tellOne(
-    { machineId, machineName, toTell, seeking }: VoteRecord,
-    signal: AbortSignal,
-  ): Promise<void> {
+  async #tellOne(record: VoteRecord, signal: AbortSignal): Promise<void> {
     const { book, client, holdForGood } = this.#o;
-    const parties = book.need(machineId);
+    const { machineId, seeking } = record;
     const o = { timeoutMs: CALL_LIMIT_MS, signal };
-    const witness = client(parties.witnessSiteId);
-    if (!toTell && this.#isHeldBy(machineId, seeking!)) {
-      await book.alone(machineId, () => holdForGood(book.need(machineId), book.overOf(machineId)));
+    const witness = client(record.witnessSiteId);
+    const held = this.#toHold(record);
+    if (!held && this.#isHeldBy(machineId, seeking!)) {
+      await book.alone(machineId, () => holdForGood(record, book.overOf(machineId)));
       return;
     }
-    const claim = toTell ?? seeking!;
-    if (toTell) await askVoter(witness, { ...parties, machineName }, { kind: 'hold', claim }, o);
+    const claim = held ?? seeking!;
+    if (held) await this.#tellHeld(record, claim, o);
     else await witness.call('lease.let-go', { machineId, claim: { ...claim } }, o);
+    this.#again.delete(machineId);
     await book.alone(machineId, async () => {
-      const { toTell: told, seeking: sought, ...others } = book.need(machineId);
+      const now = book.records.get(machineId);
+      if (!now) return;
+      const { toTell: told, seeking: sought, ...others } = now;
       const isTold = told && compareClaims(told, claim) === 0;
       const isLetGo = sought && compareClaims(sought, claim) === 0 && !book.isSought(machineId);
-      await book.records.store({
-        ...others,
-        ...(told && !isTold ? { toTell: told } : {}),
-        ...(isTold ? { told } : {}),
-        ...(sought && !isLetGo ? { seeking: sought } : {}),
-      });
+      if (now.ended && isLetGo) await book.records.remove(machineId);
+      else if (isTold || isLetGo)
+        await book.records.store({
+          ...others,
+          ...(told && !isTold ? { toTell: told } : {}),
+          ...(isTold ? { told } : {}),
+          ...(sought && !isLetGo ? { seeking: sought } : {}),
+        });
     });
+  }
+
+  /** A witness that knows of a holder by a higher claim is believed. */
+  async #tellHeld(
+    record: VoteRecord,
+    claim: Claim,
+    o: { readonly timeoutMs: number; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const { client, hear } = this.#o;
+    const answer = await askVoter(client(record.witnessSiteId), record, { kind: 'hold', claim }, o);
+    if (answer.granted || !answer.isHeld || compareClaims(answer.entitled, claim) <= 0) return;
+    await hear(record.machineId, answer.entitled);
   }
 }

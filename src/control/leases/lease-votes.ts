@@ -1,7 +1,8 @@
+import { isFailure } from '../../lib/errors.ts';
 import type { CallHandler } from '../../peer/index.ts';
 import { type Claim, compareClaims } from '../../recovery-point/index.ts';
-import type { Replica } from '../../replica/index.ts';
 import type { Audit } from '../base/audit.ts';
+import { Rounds } from '../base/rounds.ts';
 import { LeaseLender } from './lease-lender.ts';
 import type { VoteRecord } from './lease-records.ts';
 import { LeaseSeeker } from './lease-seeker.ts';
@@ -9,7 +10,12 @@ import { LeaseTeller, type LeaseTellerTools } from './lease-teller.ts';
 import type { LeaseParties } from './lease-wire.ts';
 import { VoteBook, type VoteBookTools } from './vote-book.ts';
 
+/** A witness whose record was lost, or is an older one, knows again after this time who holds a machine. */
+const TELL_AGAIN_EVERY_MS = 5 * 60_000;
+
 export interface LeaseVotesTools extends VoteBookTools, Omit<LeaseTellerTools, 'book' | 'holdForGood'> {
+  /** Whether a machine is at home here and runs by leases: it says so by asking for them. */
+  readonly runsByLeases: (machineId: string) => boolean;
   readonly audit: Pick<Audit, 'note'>;
 }
 
@@ -19,14 +25,17 @@ export interface LeaseVotesTools extends VoteBookTools, Omit<LeaseTellerTools, '
  * everything as lent just before.
  */
 export class LeaseVotes {
+  readonly #o: LeaseVotesTools;
   readonly #book: VoteBook;
   readonly #lender: LeaseLender;
   readonly #seeker: LeaseSeeker;
   readonly #teller: LeaseTeller;
+  #rounds: Rounds | undefined;
 
   constructor(o: LeaseVotesTools) {
     const book = new VoteBook(o);
-    const lender = new LeaseLender(book, o.audit);
+    const lender = new LeaseLender({ ...o, book });
+    this.#o = o;
     this.#book = book;
     this.#lender = lender;
     this.#seeker = new LeaseSeeker({
@@ -37,13 +46,22 @@ export class LeaseVotes {
     this.#teller = new LeaseTeller({ ...o, book, holdForGood: (...about) => this.holdForGood(...about) });
   }
 
-  /** What an earlier process has left unsaid is said. */
+  /** What earlier processes have left unsaid is said, and what is held for good is said again and again. */
   begin(): void {
     this.#teller.tell();
+    this.#rounds = new Rounds({
+      ...{ clock: this.#o.clock, everyMs: TELL_AGAIN_EVERY_MS },
+      round: async () => {
+        const { records } = this.#book;
+        for (const { machineId } of records.list()) await this.held(machineId);
+        this.#teller.tellAgain(records.list().flatMap(({ machineId, told }) => (told ? [machineId] : [])));
+      },
+    });
   }
 
-  close(): Promise<void> {
-    return this.#teller.close();
+  async close(): Promise<void> {
+    await this.#rounds?.close();
+    await this.#teller.close();
   }
 
   get calls(): Readonly<Record<string, CallHandler>> {
@@ -82,23 +100,29 @@ export class LeaseVotes {
 
   /**
    * This site holds a machine for good, by votes or by a person's word, if it does: the witness hears of it, now or as soon as it
-   * answers. May be called after every act that could have brought it here.
+   * answers. May be called after every act that could have brought it here. What cannot be noted is noted by the next call, of which there
+   * are some by themselves. Never rejects.
    */
-  async held({ record: { machineId, adopted } }: Pick<Replica, 'record'>): Promise<void> {
-    // A machine that is at home here says so by asking for its leases.
-    if (adopted !== undefined) return;
-    await this.#book.alone(machineId, async () => {
-      const { records, siteId, standing } = this.#book;
-      const record = records.list().find((one) => one.machineId === machineId);
-      const tenure = standing(machineId);
-      if (!record?.siteIds.includes(siteId) || tenure?.state !== 'holds') return;
-      const isKnown = [record.told, record.toTell].some(
-        (claim) => claim && compareClaims(claim, tenure.claim) === 0,
-      );
-      if (isKnown) return;
-      await this.holdForGood(record, tenure.claim);
-    });
+  async held(machineId: string): Promise<void> {
+    try {
+      await this.#book.alone(machineId, () => this.#noteHeld(machineId));
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#o.log.error('lease.hold-not-noted', { machineId, reason: error.message });
+    }
     this.#teller.tell();
+  }
+
+  async #noteHeld(machineId: string): Promise<void> {
+    const { standing } = this.#book;
+    if (!this.#book.isParty(machineId) || this.#o.runsByLeases(machineId)) return;
+    const record = this.#book.need(machineId);
+    const tenure = standing(machineId);
+    if (tenure?.state !== 'holds') return;
+    const isKnown = [record.told, record.toTell].some(
+      (claim) => claim && compareClaims(claim, tenure.claim) === 0,
+    );
+    if (!isKnown) await this.holdForGood(record, tenure.claim);
   }
 
   /** Durable on return, and told from then on: by `claim` the machine is held here, whatever was lent. */

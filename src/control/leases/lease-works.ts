@@ -11,6 +11,7 @@ import type { PeerLinks } from '../peers/peer-links.ts';
 import { VoteRecords } from './lease-records.ts';
 import { LeaseVotes } from './lease-votes.ts';
 import { Leases } from './leases.ts';
+import type { HearClaim } from './vote-book.ts';
 
 /** What a site has to do with leases: those by which its machines run, and those that it lends to others. */
 export interface LeaseWorks {
@@ -34,6 +35,8 @@ export async function leaseWorks(
     readonly links: PeerLinks;
     readonly machines: Machines;
     readonly replicas: Replicas;
+    /** Of the claim's site. */
+    readonly hear: HearClaim;
   },
   opening: AsyncDisposableStack,
 ): Promise<LeaseWorks> {
@@ -42,6 +45,7 @@ export async function leaseWorks(
   const records = await VoteRecords.open(o, o.dataDirectory);
   const votes = new LeaseVotes({
     ...{ ...o, records, client },
+    runsByLeases: (machineId) => machines.get(machineId)?.machine.record.lease !== undefined,
     standing: (machineId) => {
       // What cannot be read may hold the machine: it is neither lent nor voted for.
       const broken = [...replicas.broken, ...machines.broken].find((one) => one.machineId === machineId);
@@ -65,6 +69,5 @@ export async function leaseWorks(
     }),
   );
   leases.begin();
-  votes.begin();
   return { leases, votes };
 }

@@ -13,6 +13,12 @@ export interface VoteBookTools {
   readonly standing: (machineId: string) => Tenure | undefined;
 }
 
+/**
+ * Another site holds a machine by this claim: who holds it here by a lower one is fenced, durably. Throws REPLICATION_NOT_YOURS where that
+ * site has nothing to do with it.
+ */
+export type HearClaim = (machineId: string, claim: Claim) => Promise<void>;
+
 /** What lending, asking and telling know in common: the records, who changes one, and which machines this site asks for itself. */
 export class VoteBook {
   readonly siteId: string;
@@ -53,13 +59,14 @@ export class VoteBook {
 
   /** Whether this site may ask for the right to run a machine by votes. */
   isParty(machineId: string): boolean {
-    return this.records.get(machineId)?.siteIds.includes(this.siteId) ?? false;
+    const record = this.records.get(machineId);
+    return record !== undefined && isParty(record, this.siteId);
   }
 
   /** The parties of a machine's leases, as this site knows them as one of them. Throws LEASE_UNKNOWN. */
   need(machineId: string): VoteRecord {
     const record = this.records.get(machineId);
-    if (record?.siteIds.includes(this.siteId)) return record;
+    if (record && isParty(record, this.siteId)) return record;
     throw leaseUnknown(machineId);
   }
 
@@ -71,6 +78,10 @@ export class VoteBook {
       context: { machineId },
     });
   }
+}
+
+function isParty({ siteIds, ended }: VoteRecord, siteId: string): boolean {
+  return !ended && siteIds.includes(siteId);
 }
 
 export function leaseUnknown(machineId: string) {
