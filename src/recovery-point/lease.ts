@@ -16,6 +16,8 @@ export const LeaseTerms = Type.Object({
   /** The other site that may run it. */
   recoverySiteId: Type.String(),
   leaseMs: Type.Integer({ minimum: 1_000, maximum: 600_000 }),
+  /** When they were agreed on, by the wall clock of the home: tells them from those that were ended before, and nothing else. */
+  begunAtMs: Type.Optional(Type.Integer()),
 });
 export type LeaseTerms = Readonly<Type.Static<typeof LeaseTerms>>;
 

@@ -165,8 +165,10 @@ export class LeaseKeeper {
       answer = await askVoter(this.#o.client(siteId), partiesOf(record, lease, this.#o.siteId), ask, o);
     } catch (error) {
       if (!isFailure(error)) throw error;
-      if (!signal.aborted)
-        log.warn('lease.not-asked', { machine: record.name, siteId, reason: error.message });
+      if (signal.aborted) return false;
+      log.warn('lease.not-asked', { machine: record.name, siteId, reason: error.message });
+      // It was told that these have ended, and whoever wanted that was interrupted: from here on they are others.
+      if (error.code === 'LEASE_UNKNOWN') await right.runBy({ ...lease, begunAtMs: this.#o.clock.wallMs() });
       return false;
     }
     // Counted from before it was asked: the lender counts from after that, and so longer.

@@ -11,7 +11,7 @@ import {
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
 import type { VoteRecord } from './lease-records.ts';
-import { AskBody, ClaimBody, checkedLease } from './lease-wire.ts';
+import { AskBody, ClaimBody, checkedLease, EndBody } from './lease-wire.ts';
 import { type HearClaim, leaseUnknown, type VoteBook } from './vote-book.ts';
 
 export interface LeaseLenderTools {
@@ -32,6 +32,11 @@ export class LeaseLender {
   readonly #o: LeaseLenderTools;
   readonly #openedAtMs: number;
   readonly #lentUntilMs = new Map<string, number>();
+  /**
+   * Leases that have ended, by machine: who asks for one of them anew is heard late. In memory: a question outlives no connection, and that
+   * no process.
+   */
+  readonly #over = new Map<string, number>();
 
   constructor(o: LeaseLenderTools) {
     this.#o = o;
@@ -47,8 +52,11 @@ export class LeaseLender {
           await this.#book.records.store({ ...record, vote: afterLettingGo(record.vote, claim) });
           return {};
         }),
-      'lease.end': (peer, body) =>
-        this.#told(peer.siteId, checkedLease(ClaimBody, body), (record, claim) => this.#ended(record, claim)),
+      'lease.end': (peer, body) => {
+        const end = checkedLease(EndBody, body);
+        if (end.begunAtMs !== undefined) this.#over.set(end.machineId, end.begunAtMs);
+        return this.#told(peer.siteId, end, (record, claim) => this.#ended(record, claim));
+      },
     };
   }
 
@@ -66,7 +74,7 @@ export class LeaseLender {
   }
 
   async #asked(peerId: string, body: AskBody): Promise<Json> {
-    const { machineId, kind, claim, over, witnessSiteId } = body;
+    const { machineId, kind, claim, over, witnessSiteId, begunAtMs } = body;
     const { siteId, records } = this.#book;
     const siteIds = body.siteIds.toSorted();
     const isWitness = siteId === witnessSiteId;
@@ -77,6 +85,8 @@ export class LeaseLender {
     if (!isWitness) await this.#hear(machineId, claim);
     return this.#book.alone(machineId, async () => {
       const record = records.get(machineId);
+      const isLate = begunAtMs !== undefined && this.#over.get(machineId) === begunAtMs;
+      if (isLate && (!record || record.ended)) throw leaseUnknown(machineId);
       if (record) checkParties(record, { siteIds, witnessSiteId, peerId, ask });
       // Nobody knows who runs it: nobody can say that it does not run.
       else if (kind === 'vote') throw leaseUnknown(machineId);
@@ -89,7 +99,8 @@ export class LeaseLender {
       const { machineName, leaseMs } = body;
       const { ended: _anew, ...before } = record ?? {};
       const after = { ...before, machineId, machineName, leaseMs, siteIds, witnessSiteId, vote };
-      if (JSON.stringify(after) !== JSON.stringify(record)) await records.store(after);
+      const isStored = JSON.stringify(after) === JSON.stringify(record) && !records.isUnsure(machineId);
+      if (!isStored) await records.store(after);
       if (kind === 'renew') this.#lentUntilMs.set(machineId, this.#book.nowMs() + lenderShareMs(leaseMs));
       else this.#note(peerId, kind === 'vote' ? 'lease.vote' : 'lease.hold', machineId, claim);
       return { granted: true };
@@ -150,7 +161,11 @@ export class LeaseLender {
   ): Promise<Json> {
     return this.#book.alone(machineId, async () => {
       const record = this.#book.records.get(machineId);
-      if (!record) return { ended: true };
+      if (!record) {
+        // What could not be stored may be there all the same, and would be found by the next process.
+        if (this.#book.records.isUnsure(machineId)) await this.#book.records.remove(machineId);
+        return { ended: true };
+      }
       if (!record.siteIds.includes(peerId) || claim.siteId !== peerId) throw notYours(machineId);
       return work(record, claim);
     });

@@ -35,6 +35,8 @@ export class VoteRecords {
   readonly #directory: string;
   readonly #records: Map<string, VoteRecord>;
   readonly #unreadable: ReadonlySet<string>;
+  /** Of machines whose record could not be stored: what is on disk may be what was there before, or not. */
+  readonly #unsure = new Set<string>();
 
   private constructor(
     files: FileSystem,
@@ -83,17 +85,27 @@ export class VoteRecords {
     throw controlFailure('LEASE_VOTE_UNREADABLE', said, { context: { path: this.#path(machineId) } });
   }
 
+  /** Storing or removing it has failed: whoever answers by what is known here makes that durable first. */
+  isUnsure(machineId: string): boolean {
+    return this.#unsure.has(machineId);
+  }
+
   /** Durable on return. */
   async store(record: VoteRecord): Promise<VoteRecord> {
-    await storeRecord(this.#files, this.#path(record.machineId), VOTE_RECORD, record);
-    this.#records.set(record.machineId, record);
+    const { machineId } = record;
+    this.#unsure.add(machineId);
+    await storeRecord(this.#files, this.#path(machineId), VOTE_RECORD, record);
+    this.#unsure.delete(machineId);
+    this.#records.set(machineId, record);
     return record;
   }
 
   /** Durable on return. */
   async remove(machineId: string): Promise<void> {
+    this.#unsure.add(machineId);
     await this.#files.remove(this.#path(machineId));
     await this.#files.syncDirectory(this.#directory);
+    this.#unsure.delete(machineId);
     this.#records.delete(machineId);
   }
 

@@ -22,11 +22,16 @@ export const AskBody = Type.Object({
   leaseMs: Type.Integer({ minimum: 1_000, maximum: 600_000 }),
   siteIds: Type.Array(Id, { minItems: 2, maxItems: 2 }),
   witnessSiteId: Id,
+  begunAtMs: Type.Optional(Type.Integer()),
 });
 export type AskBody = Type.Static<typeof AskBody>;
 
 export const ClaimBody = Type.Object({ machineId: Id, claim: Claim });
 export type ClaimBody = Type.Static<typeof ClaimBody>;
+
+/** `begunAtMs`: which leases have ended. */
+export const EndBody = Type.Object({ ...ClaimBody.properties, begunAtMs: Type.Optional(Type.Integer()) });
+export type EndBody = Type.Static<typeof EndBody>;
 
 /** Whether a voter has forgotten a machine's leases, and else whose claim counts there. */
 export const EndAnswer = Type.Union([
@@ -62,21 +67,23 @@ export interface LeaseParties {
   /** The two sites that may run the machine, in the order of their ids. */
   readonly siteIds: string[];
   readonly witnessSiteId: string;
+  readonly begunAtMs?: number | undefined;
 }
 
 /** Of a machine at home at `siteId`, by its terms. */
 export function partiesOf(
   { machineId, name }: { readonly machineId: string; readonly name: string },
-  { leaseMs, witnessSiteId, recoverySiteId }: LeaseTerms,
+  { leaseMs, witnessSiteId, recoverySiteId, begunAtMs }: LeaseTerms,
   siteId: string,
 ): LeaseParties {
-  return { machineId, machineName: name, leaseMs, witnessSiteId, siteIds: [siteId, recoverySiteId].sort() };
+  const siteIds = [siteId, recoverySiteId].sort();
+  return { machineId, machineName: name, leaseMs, witnessSiteId, siteIds, begunAtMs };
 }
 
 /** Asks a voter. Throws what a call to a peer throws. */
 export async function askVoter(
   client: Pick<PeerClient, 'call'>,
-  { machineId, machineName, leaseMs, siteIds, witnessSiteId }: LeaseParties,
+  { machineId, machineName, leaseMs, siteIds, witnessSiteId, begunAtMs }: LeaseParties,
   ask: LeaseAsk,
   o: { readonly timeoutMs: number; readonly signal?: AbortSignal },
 ): Promise<WireAnswer> {
@@ -85,6 +92,7 @@ export async function askVoter(
     ...{ machineId, machineName, leaseMs, witnessSiteId, kind },
     siteIds: [...siteIds],
     claim: { ...claim },
+    ...(begunAtMs === undefined ? {} : { begunAtMs }),
     ...(ask.kind === 'vote' ? { over: { ...ask.over } } : {}),
   };
   return checkedLease(WireAnswer, await client.call('lease.ask', body, o));

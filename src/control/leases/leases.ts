@@ -82,7 +82,7 @@ export class Leases {
       // A guard that is not told of a lease soon stops its guest: it is told by the keeper, at once.
       const guard = machine.running && (await this.#o.guards.of(runDirectoryOf(machine)));
       guard?.disconnect();
-      await machine.right.runBy(terms);
+      await machine.right.runBy({ ...terms, begunAtMs: this.#o.clock.wallMs() });
       this.#of(machine).ring();
     });
   }
@@ -119,7 +119,7 @@ export class Leases {
       await this.#end(machineId);
       try {
         if (isLost) await this.#holdForGood(machine, lease);
-        else await this.#tellEnd(machine, lease.recoverySiteId);
+        else await this.#tellEnd(machine, lease, lease.recoverySiteId);
         await machine.right.runBy(undefined);
       } finally {
         this.#ending.delete(machineId);
@@ -134,14 +134,19 @@ export class Leases {
   async #forget(machine: ProtectedMachine, lease: LeaseTerms): Promise<void> {
     await this.#o.votes.forget(machine.record.machineId);
     try {
-      await this.#tellEnd(machine, lease.witnessSiteId);
+      await this.#tellEnd(machine, lease, lease.witnessSiteId);
     } catch (error) {
       this.#o.log.warn('lease.end-not-told', { machine: machine.record.name, reason: messageOf(error) });
     }
   }
 
-  async #tellEnd({ record: { machineId, name }, right }: ProtectedMachine, siteId: string): Promise<void> {
-    const body = { machineId, claim: { ...right.tenure.claim } };
+  async #tellEnd(
+    { record: { machineId, name }, right }: ProtectedMachine,
+    { begunAtMs }: LeaseTerms,
+    siteId: string,
+  ): Promise<void> {
+    const which = begunAtMs === undefined ? {} : { begunAtMs };
+    const body = { machineId, claim: { ...right.tenure.claim }, ...which };
     const said = await this.#o.client(siteId).call('lease.end', body, { timeoutMs: CALL_LIMIT_MS });
     const answer = checkedLease(EndAnswer, said);
     if (answer.ended) return;
