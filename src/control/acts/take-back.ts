@@ -1,5 +1,12 @@
+import { isFailure } from '../../lib/errors.ts';
 import type { ProtectedMachine, RightAnswer, RightsTarget } from '../../replication/index.ts';
 import { controlFailure } from '../errors.ts';
+
+/** The machine that is taken back, as far as that needs it. */
+interface TakenBack extends Pick<ProtectedMachine, 'running' | 'record'> {
+  readonly right: Pick<ProtectedMachine['right'], 'tenure' | 'hear' | 'withdrawal'>;
+  readonly targets: readonly { readonly siteId: string }[];
+}
 
 interface TakeBackTools {
   readonly ask: (siteId: string, ask: (rights: RightsTarget) => Promise<RightAnswer>) => Promise<RightAnswer>;
@@ -15,16 +22,11 @@ const TRIES_MAX = 3;
  * that this one makes for it; only then is the machine held here. Once more nothing changes. Throws PROTECTION_NOT_CEDED, MACHINE_TAKEN,
  * MACHINE_UNSETTLED, MACHINE_STILL_RUNS, MACHINE_OUTDATED, and what keeps the other site from answering.
  */
-export async function takeBack(machine: ProtectedMachine, tools: TakeBackTools): Promise<void> {
+export async function takeBack(machine: TakenBack, tools: TakeBackTools): Promise<void> {
   const { right } = machine;
-  const { machineId, name, protection } = machine.record;
-  if (right.tenure.state === 'holds' && protection) {
-    // That another site had brought it up this one may not have heard yet.
-    const { claim } = await tools.ask(protection.targetSiteId, (rights) =>
-      rights.claim(machineId, right.tenure.claim),
-    );
-    await right.hear(claim);
-  }
+  const { machineId, name } = machine.record;
+  // That another site had brought it up this one may not have heard yet.
+  if (right.tenure.state === 'holds') await hearOfOthers(machine, tools);
   for (let tries = 1; ; tries++) {
     const { withdrawal, siteId } = right.withdrawal();
     const isOffer = right.tenure.state === 'cedes';
@@ -46,8 +48,24 @@ export async function takeBack(machine: ProtectedMachine, tools: TakeBackTools):
   }
 }
 
+/**
+ * Any of its targets may have brought the machine up: each is asked, and one that is silent hinders nothing if another knows of a higher
+ * claim. Throws what keeps the first silent one from answering if none does.
+ */
+async function hearOfOthers({ record, right, targets }: TakenBack, { ask }: TakeBackTools): Promise<void> {
+  const { claim: held } = right.tenure;
+  const asked = targets.map(({ siteId }) => ask(siteId, (rights) => rights.claim(record.machineId, held)));
+  const silent: unknown[] = [];
+  for (const answer of await Promise.allSettled(asked)) {
+    if (answer.status === 'fulfilled') await right.hear(answer.value.claim);
+    else if (isFailure(answer.reason)) silent.push(answer.reason);
+    else throw answer.reason;
+  }
+  if (right.tenure.state === 'holds' && silent.length > 0) throw silent[0];
+}
+
 /** A guest that was fenced is ended in the time that it gets for that, also if it may run again meanwhile. */
-function checkHasEnded({ running, record: { name } }: ProtectedMachine): void {
+function checkHasEnded({ running, record: { name } }: TakenBack): void {
   if (running === undefined) return;
   throw controlFailure(
     'MACHINE_STILL_RUNS',

@@ -1,0 +1,93 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { takeBack } from '../../../src/control/acts/take-back.ts';
+import { controlFailure } from '../../../src/control/errors.ts';
+import { isFailure } from '../../../src/lib/errors.ts';
+import {
+  afterHearing,
+  afterWithdrawal,
+  type Claim,
+  type Tenure,
+  withdrawalOf,
+} from '../../../src/recovery-point/index.ts';
+import type { MachineRecord, RightAnswer, RightsTarget } from '../../../src/replication/index.ts';
+
+const HOME = 'home';
+const OWN: Claim = { epoch: 1, siteId: HOME };
+
+/** A machine at home here, with targets that stand where they are said to stand; one without a tenure is silent. */
+function protectedTo(sites: Readonly<Record<string, Tenure | undefined>>) {
+  let tenure: Tenure = { state: 'holds', claim: OWN };
+  const standing = new Map(Object.entries(sites));
+  const asked: string[] = [];
+  const machine = {
+    running: undefined,
+    record: { machineId: 'm', name: 'box' } as MachineRecord,
+    targets: Object.keys(sites).map((siteId) => ({ siteId })),
+    right: {
+      get tenure() {
+        return tenure;
+      },
+      hear: async (claim: Claim) => {
+        tenure = afterHearing(tenure, HOME, claim);
+        return tenure;
+      },
+      withdrawal: () => {
+        const withdrawal = withdrawalOf(tenure, HOME);
+        if (!withdrawal) throw controlFailure('MACHINE_UNSETTLED', 'it is held here');
+        return { withdrawal, siteId: tenure.claim.siteId };
+      },
+    },
+  };
+  const ask = async (siteId: string, call: (rights: RightsTarget) => Promise<RightAnswer>) => {
+    const answered = (change: (before: Tenure) => Tenure): RightAnswer => {
+      const before = standing.get(siteId);
+      if (!before) throw controlFailure('SITE_PEER_UNKNOWN', `${siteId} is silent`);
+      const after = change(before);
+      standing.set(siteId, after);
+      return { claim: after.claim, state: after.state };
+    };
+    return call({
+      claim: async (_machineId, claim) => {
+        asked.push(siteId);
+        return answered((before) => afterHearing(before, siteId, claim));
+      },
+      withdraw: async (_machineId, withdrawal) =>
+        answered((before) => afterWithdrawal(before, siteId, withdrawal)),
+      offer: () => assert.fail('nothing is offered'),
+    });
+  };
+  const tools = { ask, checkNotOutdated: () => undefined };
+  return { machine, tools, asked, tenure: () => tenure };
+}
+
+const FOLLOWS: Tenure = { state: 'follows', claim: OWN };
+const GIVEN_UP: Tenure = { state: 'follows', claim: { epoch: 2, siteId: 'second' } };
+
+test('F4 a home that has heard of no failover asks each of its targets for what one of them has given up', async () => {
+  for (const first of [FOLLOWS, undefined]) {
+    const { machine, tools, asked, tenure } = protectedTo({ first, second: GIVEN_UP });
+    await takeBack(machine, tools);
+    assert.deepEqual(asked, ['first', 'second']);
+    assert.deepEqual(tenure(), { state: 'holds', claim: { epoch: 3, siteId: HOME } });
+  }
+});
+
+test('F4 a home that asks for what was never brought up is told so, or which target is silent', async () => {
+  const answered = protectedTo({ first: FOLLOWS, second: FOLLOWS });
+  await assert.rejects(takeBack(answered.machine, answered.tools), { code: 'MACHINE_UNSETTLED' });
+  const silent = protectedTo({ first: FOLLOWS, second: undefined });
+  await assert.rejects(
+    takeBack(silent.machine, silent.tools),
+    (error) => isFailure(error, 'SITE_PEER_UNKNOWN') && error.message.startsWith('second'),
+  );
+  assert.deepEqual(silent.tenure(), { state: 'holds', claim: OWN });
+});
+
+test('F4 of two targets that have brought it up the one with the higher claim is asked to let go', async () => {
+  const lower: Tenure = { state: 'follows', claim: { epoch: 2, siteId: 'first' } };
+  const higher: Tenure = { state: 'holds', claim: { epoch: 3, siteId: 'second' } };
+  const { machine, tools, tenure } = protectedTo({ first: lower, second: higher });
+  await assert.rejects(takeBack(machine, tools), { code: 'MACHINE_TAKEN' });
+  assert.deepEqual(tenure(), { state: 'fenced', claim: higher.claim, lost: OWN });
+});
