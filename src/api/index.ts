@@ -111,6 +111,8 @@ export {
   type ReportedPoint,
   type ReportKind,
   type ReportList,
+  type ReportPolicy,
+  type ReportPolicyRequest,
   type ReportSummary,
   type ReportVerdict,
   SignedReport,

@@ -248,6 +248,26 @@ export const ReportList = Type.Object({
 });
 export type ReportList = Type.Static<typeof ReportList>;
 
+const DAY_MS = 86_400_000;
+/** A mistyped unit must not take what an auditor will ask for next week. */
+const KeepMs = Type.Integer({ minimum: DAY_MS, maximum: 100 * 366 * DAY_MS });
+
+/** How long reports are kept. */
+export const ReportPolicy = Type.Object({
+  /** Those of tests, drills and rehearsals of plans; for good, if absent. All others are. */
+  keepTestsMs: Type.Optional(KeepMs),
+});
+export type ReportPolicy = Type.Static<typeof ReportPolicy>;
+
+export const ReportPolicyRequest = Type.Object(
+  {
+    /** null: for good. */
+    keepTestsMs: Type.Union([KeepMs, Type.Null()]),
+  },
+  { additionalProperties: false },
+);
+export type ReportPolicyRequest = Type.Static<typeof ReportPolicyRequest>;
+
 /** The bytes of a report as they are stored: what is signed is checked upon them. */
 export const ReportFile = Type.Object({ reportId: Id, text: Type.String() });
 

@@ -1,4 +1,5 @@
 import type { DatabaseSync } from 'node:sqlite';
+import type { ReportPolicy } from '../api/index.ts';
 import { SitePrograms } from '../failover/index.ts';
 import type { DiskImages, Hypervisor, LeaseGuards } from '../hypervisor/index.ts';
 import type { Clock } from '../lib/clock.ts';
@@ -16,6 +17,7 @@ import { openDatabase } from './base/database.ts';
 import { EventHub } from './base/event-hub.ts';
 import { checkDataDirectory, SITE_RECORD, type SiteSettings, siteFiles } from './base/site-files.ts';
 import { SiteLock } from './base/site-lock.ts';
+import type { Stored } from './base/stored.ts';
 import { ArrivalRules } from './drills/arrival-rules.ts';
 import { type DrillStore, openDrillStore } from './drills/drill-store.ts';
 import { controlFailure } from './errors.ts';
@@ -26,6 +28,7 @@ import { OlderCopies } from './replicas/older-copies.ts';
 import { confirmedKey, Origins } from './replicas/origins.ts';
 import { RetentionFloor } from './replicas/retention-floor.ts';
 import { StoredTestRules } from './replicas/test-rules.ts';
+import { openReportPolicy } from './reports/report-keeper.ts';
 
 /** What a site needs of the world. */
 export interface SiteTools {
@@ -57,6 +60,7 @@ export interface Ground {
   readonly triggerTokens: TriggerTokens;
   readonly olderCopies: OlderCopies;
   readonly plans: PlanStore;
+  readonly reportPolicy: Stored<ReportPolicy>;
   readonly programs: SitePrograms;
   readonly database: DatabaseSync;
   readonly peers: PeerDirectory;
@@ -109,12 +113,23 @@ export async function openGround(
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
   const plans = await PlanStore.open({ ...tools, alerts, events }, dataDirectory);
+  const reportPolicy = await openReportPolicy(files, dataDirectory);
   const programs = new SitePrograms({
     ...{ directory: paths.programs, clock, ownId: process.getuid?.() ?? 0 },
   });
   return {
     ...{ dataDirectory, tools, identity, settings, events, alerts, audit, zones },
     ...{ database, peers, origins, replicaTools, replicas },
-    ...{ testRules, floor, arrivalRules, drillStore, triggerTokens, olderCopies, plans, programs },
+    ...{
+      testRules,
+      floor,
+      arrivalRules,
+      drillStore,
+      triggerTokens,
+      olderCopies,
+      plans,
+      programs,
+      reportPolicy,
+    },
   };
 }

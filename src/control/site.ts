@@ -33,6 +33,7 @@ import { GroupPoints } from './groups/group-points.ts';
 import { Inventory } from './inventory/inventory.ts';
 import { recordOf } from './inventory/views.ts';
 import { toStart } from './replicas/start-checks.ts';
+import { ReportKeeper } from './reports/report-keeper.ts';
 import { Reports } from './reports/reports.ts';
 import { type Ground, openGround, type SiteTools } from './site-ground.ts';
 import { openWorks, type Works } from './site-works.ts';
@@ -71,6 +72,7 @@ export class Site {
   readonly olderCopies: OlderCopyActs;
   readonly peers: PeerActs;
   readonly reports: Reports;
+  readonly reportKeeper: ReportKeeper;
   readonly startedAtMs: number;
   readonly #ground: Ground;
   readonly #works: Works;
@@ -123,6 +125,8 @@ export class Site {
       ...{ siteId: identity.siteId, failovers: works.failovers, acts: this.failovers },
     });
     this.reports = new Reports({ ...tools, ...ground, inventory });
+    const kept = { reports: this.reports, policy: ground.reportPolicy };
+    this.reportKeeper = new ReportKeeper({ ...tools, ...ground, ...kept });
     this.adoptions = new AdoptionActs({ ...tools, ...ground, ...works, inventory, reports: this.reports });
     this.plans = new RecoveryPlans({
       ...{ ...tools, inventory, audit, events, jobs, store: ground.plans, programs: ground.programs },
@@ -192,6 +196,8 @@ export class Site {
     site.jobs.open();
     void site.reports.makeUp(site.jobs.ended());
     void site.reports.ofAdoptions('started');
+    site.#open.defer(() => site.reportKeeper.close());
+    site.reportKeeper.begin();
     site.#open.defer(() => site.#arrivals.close());
     for (const one of [site.#drills, site.#arrivals])
       site.#open.defer(site.events.listen((event) => one.heard(event)));

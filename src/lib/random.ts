@@ -33,6 +33,11 @@ export function newId(clock: Clock, random: Random): string {
   return head + tail;
 }
 
+/** The wall clock of its site when an id was made. */
+export function bornAtMs(id: string): number {
+  return [...id.slice(0, 10)].reduce((ms, digit) => ms * 32 + CROCKFORD.indexOf(digit), 0);
+}
+
 /** A random UUID (RFC 9562, version 4). */
 export function uuidOf(random: Random): string {
   const bytes = Buffer.from(random.bytes(16));

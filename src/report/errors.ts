@@ -41,6 +41,12 @@ export const REPORT_ERRORS = {
     remedy:
       'Make room on the disk of the data directory, or give the site the right to write there: the reports are written within a minute then, and when the site starts.',
   },
+  REPORT_NOT_REMOVED: {
+    kind: 'environment',
+    retry: 'later',
+    remedy:
+      'Give the site the right to write in the directory `reports` of its data directory. What is too old is removed within an hour then; a removal that was begun is ended when the site starts.',
+  },
 } as const satisfies ErrorCatalogue;
 
 export const reportFailure = failuresOf(REPORT_ERRORS);

@@ -155,6 +155,12 @@ export const HANDLERS: Handlers = {
     reportId: params.report,
     text: await site.reports.read(params.report),
   }),
+  'report.remove': async ({ site, actor, params }) => {
+    await site.reportKeeper.remove(actor, params.report);
+    return done;
+  },
+  'report.policy': async ({ site }) => site.reportKeeper.policy,
+  'report.changePolicy': ({ site, actor, body }) => site.reportKeeper.changePolicy(actor, body),
   'site.keys': ({ site }) => site.peers.keys(),
   'plan.list': async ({ site }) => [...site.plans.list()],
   'plan.check': async ({ site, body }) => site.plans.check(body),

@@ -6,7 +6,7 @@ import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
 import { formatBytes, formatDuration, formatTime } from '../format.ts';
 import type { Page, Tone } from '../page.ts';
-import { named, parseCount, parseWord } from '../values.ts';
+import { invalid, named, parseCount, parseDuration, parseWord } from '../values.ts';
 import { examples, type Runner } from './runner.ts';
 
 const FORMATS = ['json', 'html', 'pdf'] as const;
@@ -59,6 +59,42 @@ export function addReportCommands(program: Command, runner: Runner): void {
 JSON is the signed record; the page has it inside. Both are verified by \`warmsite proof verify\`; a PDF is a print of the page.`,
     )
     .action(runner.run(exportReport));
+  report
+    .command('remove')
+    .description('remove reports from this site for good, whatever they are about')
+    .argument('<report...>', 'ids of reports')
+    .option('--discard', 'your word that nobody will ask for them, or that they are kept elsewhere')
+    .addHelpText(
+      'after',
+      `${examples('warmsite report remove 01jh2v0m8v7d6e5f4g3h2j1k0m')}
+The audit log keeps who has done it, and the digest of each: a copy can be recognised by that. Proofs beside points stay.`,
+    )
+    .action(runner.run(remove));
+  report
+    .command('policy')
+    .description('show or change how long reports are kept')
+    .option(
+      '--keep-tests <time>',
+      'reports of tests, drills and rehearsals, from 1d; or always',
+      named('--keep-tests', parseKeep),
+    )
+    .addHelpText(
+      'after',
+      `${examples('warmsite report policy', 'warmsite report policy --keep-tests 90d', 'warmsite report policy --keep-tests always')}
+Whatever their age, of each machine and each plan the newest report of a test stays and the newest that passed, and all of points that
+are still here. All other reports, of failovers and what changed the right to run a machine, stay until somebody removes them.`,
+    )
+    .action(runner.run(policy));
+}
+
+const KEEP_MS_MIN = 86_400_000;
+
+/** A time, or `always`. */
+function parseKeep(text: string): number | 'always' {
+  if (text === 'always') return text;
+  const ms = parseDuration(text);
+  if (ms >= KEEP_MS_MIN) return ms;
+  throw invalid(text, 'a time of at least 1d, such as 90d; or always');
 }
 
 async function list(context: Context, o: { limit?: number; before?: string }): Promise<Report> {
@@ -134,6 +170,48 @@ async function show(context: Context, reference: string): Promise<Report> {
       for (const what of missing) page.line({ text: 'Not in it: ', tone: 'warning' }, what);
       page.line('').line(`For an auditor: warmsite report export ${report.reportId}`);
     },
+  };
+}
+
+async function remove(
+  context: Context,
+  reports: readonly string[],
+  o: { readonly discard?: true },
+): Promise<Report> {
+  const which = reports.length === 1 ? `Report ${reports[0]}` : `${reports.length} reports`;
+  if (!o.discard) {
+    await context.confirm({
+      question: `${which} would be gone from this site for good.`,
+      word: 'remove',
+      option: '--discard',
+    });
+  }
+  const api = await context.api();
+  for (const report of reports) await api.call('report.remove', { params: { report } });
+  const verb = reports.length === 1 ? 'is' : 'are';
+  return { document: { removed: reports }, print: (page) => page.line(`${which} ${verb} gone.`) };
+}
+
+async function policy(context: Context, o: { readonly keepTests?: number | 'always' }): Promise<Report> {
+  const { keepTests } = o;
+  const api = await context.api();
+  const kept =
+    keepTests === undefined
+      ? await api.call('report.policy', {})
+      : await api.call('report.changePolicy', {
+          body: { keepTestsMs: keepTests === 'always' ? null : keepTests },
+        });
+  const always = 'until somebody removes them';
+  return {
+    document: kept,
+    print: (page) =>
+      page.fields([
+        [
+          'tests, drills, rehearsals',
+          kept.keepTestsMs === undefined ? always : formatDuration(kept.keepTestsMs),
+        ],
+        ['all others', always],
+      ]),
   };
 }
 

@@ -12,7 +12,7 @@ import { Failure, messageOf } from '../../lib/errors.ts';
 import { type FileSystem, publishFile, readSmallFile } from '../../lib/files.ts';
 import type { Log } from '../../lib/log.ts';
 import { Mutex } from '../../lib/mutex.ts';
-import { isId } from '../../lib/random.ts';
+import { bornAtMs, isId } from '../../lib/random.ts';
 import { decodeRecord, WARMSITE_VERSION } from '../../lib/records.ts';
 import type { SiteIdentity } from '../../peer/index.ts';
 import { type Replica, tenureOfReplica } from '../../replica/index.ts';
@@ -45,6 +45,8 @@ import {
   timelineOf,
   verdictOf,
 } from './report-making.ts';
+import { ReportRemovals } from './report-removals.ts';
+import { factsOf, type ReportFacts } from './report-retention.ts';
 
 interface ReportsTools {
   readonly files: FileSystem;
@@ -65,14 +67,16 @@ const LISTED = 100;
 const LISTED_MAX = 1000;
 
 /**
- * `reports/<id>.json` of a site: a signed report of each failover, test and run of a plan, named after its job. They are kept for good: what is
- * removed of machines and points takes none of them along, and nothing here removes one.
+ * `reports/<id>.json` of a site: a signed report of each failover, test and run of a plan, named after its job. What is removed of machines and
+ * points takes none of them along; one that was removed itself is not written again.
  */
 export class Reports implements JobRecorder {
   readonly #o: ReportsTools;
   readonly #directory: string;
   readonly #ids = new Set<string>();
   readonly #summaries = new Map<string, ReportSummary>();
+  readonly #facts = new Map<string, ReportFacts>();
+  readonly #removals: ReportRemovals;
   /** What could not be written yet. */
   readonly #owed = new Map<string, EndedAct>();
   readonly #writing = new Mutex();
@@ -82,15 +86,17 @@ export class Reports implements JobRecorder {
   constructor(o: ReportsTools) {
     this.#o = o;
     this.#directory = join(o.dataDirectory, 'reports');
+    this.#removals = new ReportRemovals(o, this.#directory);
   }
 
   /** To be called before the first `record`. */
   async open(): Promise<void> {
     const { files } = this.#o;
     await files.makeDirectory(this.#directory);
+    await this.#removals.open();
     for (const name of (await files.list(this.#directory)) ?? []) {
       const id = name.endsWith('.json') ? name.slice(0, -'.json'.length) : '';
-      if (isId(id)) this.#ids.add(id);
+      if (isId(id) && !this.#removals.has(id)) this.#ids.add(id);
     }
   }
 
@@ -110,9 +116,11 @@ export class Reports implements JobRecorder {
     await this.#writing.run(async () => {
       for (const ending of ended.toReversed()) {
         const { jobId, kind } = ending.job;
-        if (this.wants(kind) && !this.#ids.has(jobId)) this.#owed.set(jobId, ending);
+        if (this.wants(kind) && this.#isMissing(jobId)) this.#owed.set(jobId, ending);
       }
       await this.#pay();
+      const adoptions = endedAdoptions(this.#o.audit, 'started');
+      await this.#removals.forgetBut(new Set([...ended, ...adoptions].map(({ job }) => job.jobId)));
     });
   }
 
@@ -124,10 +132,65 @@ export class Reports implements JobRecorder {
     await this.#writing.run(async () => {
       for (const ending of endedAdoptions(this.#o.audit, when)) {
         const { jobId } = ending.job;
-        if (!this.#ids.has(jobId)) this.#owed.set(jobId, ending);
+        if (this.#isMissing(jobId)) this.#owed.set(jobId, ending);
       }
       await this.#pay();
     });
+  }
+
+  #isMissing(reportId: string): boolean {
+    return !this.#ids.has(reportId) && !this.#removals.has(reportId);
+  }
+
+  /**
+   * What retention has to know of all reports that can be read; nothing if none was begun before `ms`, so that a site whose reports are
+   * all young reads none of them.
+   */
+  async factsIfAnyBefore(ms: number): Promise<ReportFacts[]> {
+    if (![...this.#ids].some((reportId) => bornAtMs(reportId) < ms)) return [];
+    const facts: ReportFacts[] = [];
+    for (const reportId of [...this.#ids]) {
+      if (!this.#isOpen) return [];
+      try {
+        facts.push(await this.#factsOf(reportId));
+      } catch (error) {
+        // What cannot be read is nothing that a rule could judge: the list shows it, and a person removes it.
+        if (!(error instanceof Failure)) throw error;
+      }
+    }
+    return facts;
+  }
+
+  async #factsOf(reportId: string): Promise<ReportFacts> {
+    const known = this.#facts.get(reportId);
+    if (known) return known;
+    const signed = decodeRecord(REPORT, await this.#bytes(reportId), this.#path(reportId));
+    const facts = factsOf(signed);
+    this.#facts.set(reportId, facts);
+    return facts;
+  }
+
+  /** Durable on return: it is not made up again either. Throws REPORT_UNKNOWN. */
+  remove(reportId: string): Promise<void> {
+    return this.#writing.run(async () => {
+      if (!this.#ids.has(reportId)) throw unknown(reportId);
+      await this.#removals.begin(reportId);
+      for (const known of [this.#ids, this.#summaries, this.#facts]) known.delete(reportId);
+      await this.#removals.end(reportId);
+    });
+  }
+
+  /** What is left of one that is removed: enough to recognise a copy of it. Nothing, if it cannot be read. */
+  async traceOf(reportId: string): Promise<Readonly<Record<string, string>>> {
+    if (!this.#ids.has(reportId)) throw unknown(reportId);
+    try {
+      const { report } = decodeRecord(REPORT, await this.#bytes(reportId), reportId);
+      const { kind, verdict, machine, plan } = report;
+      return { kind, verdict, about: plan?.name ?? machine?.name ?? '', sha256: reportDigest(report) };
+    } catch (error) {
+      if (!(error instanceof Failure)) throw error;
+      return {};
+    }
   }
 
   /** Never rejects. */
@@ -311,9 +374,10 @@ export class Reports implements JobRecorder {
 
   async #bytes(reportId: string): Promise<Buffer> {
     const path = this.#path(reportId);
-    const bytes = isId(reportId) ? await readSmallFile(this.#o.files, path, DOCUMENT_BYTES_MAX) : undefined;
+    const isThere = isId(reportId) && !this.#removals.has(reportId);
+    const bytes = isThere ? await readSmallFile(this.#o.files, path, DOCUMENT_BYTES_MAX) : undefined;
     if (bytes) return bytes;
-    throw reportFailure('REPORT_UNKNOWN', `this site has no report ${reportId}`);
+    throw unknown(reportId);
   }
 
   #path(reportId: string): string {
@@ -326,6 +390,10 @@ export class Reports implements JobRecorder {
     this.#cancelAgain?.();
     await this.#writing.run(async () => undefined);
   }
+}
+
+function unknown(reportId: string) {
+  return reportFailure('REPORT_UNKNOWN', `this site has no report ${reportId}`);
 }
 
 function tenureAt({ record }: Replica, siteId: string) {
