@@ -103,6 +103,12 @@ export const FAILOVER_ERRORS = {
     retry: 'never',
     remedy: 'Name the NICs by the ids that the message lists; nothing has been changed.',
   },
+  FAILOVER_NO_AGENT: {
+    kind: 'input',
+    retry: 'never',
+    remedy:
+      'Leave the addresses out and set them in the guest; or, before the next copy, run qemu-guest-agent in the guest and give the machine its channel. Nothing has been changed.',
+  },
   FAILOVER_ADDRESS_TAKEN: {
     kind: 'refused',
     retry: 'never',

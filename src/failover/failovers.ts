@@ -298,12 +298,9 @@ export class Failovers {
     const hasNewMacs = formerChanges.macs !== undefined;
     const except = branch.branchId;
     const { warnings } = await this.#checkAhead({
-      replica,
-      networks,
-      points: [candidate],
-      except,
-      hasNewMacs,
-      given: formerChanges,
+      ...{ replica, networks, points: [candidate], except, hasNewMacs },
+      // A later point may have lost a NIC.
+      given: { ...formerChanges, addresses: undefined },
     });
     const limits = purpose === 'test' ? await loadLimits(this.#tools, replica, branch.branchId) : undefined;
     const run = new RunUnderWay(this.#tools);

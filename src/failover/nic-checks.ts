@@ -1,24 +1,43 @@
-import { checkMachineConfiguration, type NicConfiguration } from '../hypervisor/index.ts';
+import {
+  checkMachineConfiguration,
+  type MachineConfiguration,
+  type NicConfiguration,
+} from '../hypervisor/index.ts';
 import { isFailure } from '../lib/errors.ts';
 import { failoverFailure } from './errors.ts';
 import { type HeardAddress, heardOn, type NicMapping, portsOf, tapOf } from './network.ts';
 
 /**
- * Every NIC that is to be connected is one of the machine, as some of `configurations` describes it. A slip of the pen would
+ * Every NIC that is named, to be connected or to get addresses, is one of the machine, as some of `configurations` describes it. A slip of the pen would
  * leave the machine unplugged on the day it is needed. Throws FAILOVER_NIC_UNKNOWN.
  */
 export function checkNicsNamed(
-  mappings: Readonly<Record<string, NicMapping>>,
+  named: Readonly<Record<string, unknown>>,
   configurations: readonly unknown[],
 ): void {
   const known = new Set(configurations.flatMap(nicsOf).map(({ nicId }) => nicId));
-  const unknown = Object.keys(mappings).filter((nicId) => !known.has(nicId));
+  const unknown = Object.keys(named).filter((nicId) => !known.has(nicId));
   if (unknown.length === 0) return;
   const there = known.size === 0 ? 'it has none' : `it has ${[...known].join(', ')}`;
   const said = `the machine has no NIC ${unknown.join(', ')}; ${there}`;
   throw failoverFailure('FAILOVER_NIC_UNKNOWN', said, {
     context: { unknown: unknown.join(', '), nics: [...known].join(', ') },
   });
+}
+
+/**
+ * A guest can be given addresses: it has the NICs, and an agent to set them. Without that each point would be booted, and fail after minutes.
+ * Throws FAILOVER_NIC_UNKNOWN, FAILOVER_NO_AGENT.
+ */
+export function checkReaddressable(
+  addresses: Readonly<Record<string, unknown>>,
+  configurations: readonly unknown[],
+): void {
+  checkNicsNamed(addresses, configurations);
+  const isAsked = Object.keys(addresses).length > 0;
+  const usable = configurations.flatMap(configurationOf);
+  if (!isAsked || usable.length === 0 || usable.some(({ guestAgent }) => guestAgent)) return;
+  throw failoverFailure('FAILOVER_NO_AGENT', 'the machine has no guest agent that could set its addresses');
 }
 
 /** The mappings of NICs that the machine has by this configuration. */
@@ -142,10 +161,14 @@ export async function checkAddressesFree(
   }
 }
 
-/** A point whose configuration cannot be used says so when it is tried, and hinders no other. */
 function nicsOf(configuration: unknown): readonly NicConfiguration[] {
+  return configurationOf(configuration).flatMap(({ nics }) => nics);
+}
+
+/** A point whose configuration cannot be used says so when it is tried, and hinders no other. */
+function configurationOf(configuration: unknown): readonly MachineConfiguration[] {
   try {
-    return checkMachineConfiguration(configuration).nics;
+    return [checkMachineConfiguration(configuration)];
   } catch (error) {
     if (isFailure(error)) return [];
     throw error;

@@ -11,6 +11,7 @@ import { type Failure, isFailure } from '../lib/errors.ts';
 import type { Replica } from '../replica/index.ts';
 import { checkConnections, type NetworksHere } from './connections.ts';
 import { failoverFailure } from './errors.ts';
+import { checkReaddressable } from './nic-checks.ts';
 
 /** What a machine as a point describes it would find at this host. Throws what the hypervisor does. */
 export async function checkStart(
@@ -58,19 +59,25 @@ export interface StartCheck {
 export interface GivenInstead {
   readonly memoryBytes?: number | undefined;
   readonly cpus?: number | undefined;
+  /** By NIC id. */
+  readonly addresses?: Readonly<Record<string, unknown>> | undefined;
 }
 
 /**
  * Which of the points that may be tried would not start here. Throws FAILOVER_WOULD_NOT_START if all would not: a failover that
- * cannot succeed takes nothing from the other site.
+ * cannot succeed takes nothing from the other site. Throws as `checkReaddressable` does.
  */
 export async function startable(
   hypervisor: Pick<Hypervisor, 'offer'>,
   replica: Replica,
   points: readonly { readonly pointId: string }[],
-  { memoryBytes, cpus }: GivenInstead = {},
+  { memoryBytes, cpus, addresses = {} }: GivenInstead = {},
 ): Promise<StartCheck> {
   const statements = points.map(({ pointId }) => replica.point(pointId).statement);
+  checkReaddressable(
+    addresses,
+    statements.map(({ configuration }) => configuration),
+  );
   let offer: HostOffer;
   try {
     offer = await hypervisor.offer(mediaIn(statements.map(({ configuration }) => configuration)));

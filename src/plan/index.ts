@@ -19,5 +19,5 @@ export { machinesOf } from './machines.ts';
 export { networksAt, type PlannedNic } from './networks.ts';
 export { type Direction, type Needs, needsOf, wavesOf } from './order.ts';
 export { type NextActs, nextActs, verdictOf } from './progress.ts';
-export { changesAt, gateAnywhere, gatesAt } from './site-changes.ts';
+export { changesAt, forNicsOf, gateAnywhere, gatesAt } from './site-changes.ts';
 export { afterHearing, afterPut, type HeldPlan, type PlanVersion, planDigest } from './versions.ts';

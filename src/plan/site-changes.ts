@@ -13,6 +13,16 @@ export function changesAt(
   return isTest ? { ...changes, ...inTest } : changes;
 }
 
+/** Without addresses of NICs that a machine does not have: `findingsAt` names them, and on the day itself they keep nothing from coming up. Pure. */
+export function forNicsOf(
+  changes: MachineChanges,
+  nics: readonly { readonly nicId: string }[],
+): MachineChanges {
+  const { addresses, ...others } = changes;
+  const known = Object.entries(addresses ?? {}).filter(([nicId]) => nics.some((nic) => nic.nicId === nicId));
+  return known.length === 0 ? others : { ...others, addresses: Object.fromEntries(known) };
+}
+
 const PLACEHOLDER = /\{([a-z0-9][a-z0-9-]{0,23})\}/g;
 
 /** The gates of a machine as they are asked at a site: `{NIC}` in a host or a URL is the address that the plan gives the NIC there. Pure. */

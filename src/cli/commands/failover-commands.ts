@@ -7,6 +7,7 @@ import { named, parseDuration, parseWord } from '../values.ts';
 import { reportFailover } from '../watch.ts';
 import { addBranchCommands } from './branch-commands.ts';
 import { addOnArrival } from './failover-arrival.ts';
+import { addAddressOptions, addChangeOptions, type ChangeOptions, changesOf } from './failover-changes.ts';
 import { addCheck } from './failover-check.ts';
 import { addHandover } from './failover-handover.ts';
 import {
@@ -54,7 +55,7 @@ function pointOf({ point, groupPoint }: { readonly point?: string; readonly grou
   return named === undefined ? {} : { point: named };
 }
 
-interface TestOptions extends WaitOption, ProbeOption, LimitOptions {
+interface TestOptions extends WaitOption, ProbeOption, LimitOptions, ChangeOptions {
   readonly name?: string;
   readonly point?: string;
   readonly groupPoint?: string;
@@ -71,7 +72,7 @@ function addTest(failover: Command, runner: Runner): void {
     .option('--keep', 'leave the machine running afterwards, until `warmsite failover cleanup`')
     .option(...PROBE_OPTION)
     .option(...NAME_OPTION);
-  addLimitOptions(test)
+  addAddressOptions(addLimitOptions(test))
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText(
@@ -89,6 +90,8 @@ The exit code is 1 when the machine was booted and its probes failed.`,
           ...(o.keep === undefined ? {} : { keep: o.keep }),
           ...askedOf(o),
           ...limitsOf(o),
+          // Its memory and CPUs are among its limits.
+          ...changesOf({ ...o, memory: undefined, cpus: undefined }),
         };
         const job = await (await context.api()).call('failover.test', { params: { machine }, body });
         return reportFailover(context, job, o.wait);
@@ -96,7 +99,7 @@ The exit code is 1 when the machine was booted and its probes failed.`,
     );
 }
 
-interface StartOptions extends WaitOption, ProbeOption, ConnectOption {
+interface StartOptions extends WaitOption, ProbeOption, ConnectOption, ChangeOptions {
   readonly name?: string;
   readonly point?: string;
   readonly groupPoint?: string;
@@ -109,7 +112,7 @@ interface StartOptions extends WaitOption, ProbeOption, ConnectOption {
 
 function addStart(failover: Command, runner: Runner): void {
   const atLeast = named('--at-least', (text) => parseWord(text, CONSISTENCIES));
-  failover
+  const command = failover
     .command('start')
     .description('unplanned failover: bring the machine up here for good, without the other site')
     .argument('<vm>', 'name or id')
@@ -128,7 +131,8 @@ function addStart(failover: Command, runner: Runner): void {
     )
     .option(...PROBE_OPTION)
     .option(...NAME_OPTION)
-    .option(...CONNECT_OPTION)
+    .option(...CONNECT_OPTION);
+  addChangeOptions(command)
     .option('--confirm-other-side-down', 'your word that the machine no longer runs at the other site')
     .option(
       '--ask-witness',
@@ -142,6 +146,7 @@ function addStart(failover: Command, runner: Runner): void {
         'warmsite failover start web --connect lan=bridge:br0',
         'warmsite failover start web --at-least application --confirm-other-side-down',
         'warmsite failover start web --prefer-proven 15m --confirm-other-side-down',
+        'warmsite failover start web --memory 2G --new-macs --address lan=192.0.2.5/24,gateway=192.0.2.1',
       )}
 Warmsite cannot switch off a host that it cannot reach: were the machine still running there, two copies of it would
 diverge. From this moment on the other site's copies of this machine are refused here.`,
@@ -181,6 +186,7 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
     ...worthOf(o),
     ...askedOf(o),
     ...networksOf(o),
+    ...changesOf(o),
     ...(o.askWitness ? { askWitness: true } : { confirmOtherSideDown: true }),
   };
   const job = await api.call('failover.start', { params: { machine }, body });

@@ -4,6 +4,7 @@ import type { Page } from '../page.ts';
 import { named, parseDuration } from '../values.ts';
 import { printMachine } from '../views/machine-view.ts';
 import { reportFailover, reportJob } from '../watch.ts';
+import { addChangeOptions, type ChangeOptions, changesOf } from './failover-changes.ts';
 import {
   askedOf,
   CONNECT_OPTION,
@@ -77,20 +78,21 @@ function ceded(machine: string, { result }: JobView): string {
   return `${machine} is offered, in epoch ${epoch}. ${last} At the other site: warmsite failover take ${machine}`;
 }
 
-interface TakeOptions extends WaitOption, ProbeOption, ConnectOption {
+interface TakeOptions extends WaitOption, ProbeOption, ConnectOption, ChangeOptions {
   readonly name?: string;
   readonly within?: number;
 }
 
 function addTake(failover: Command, runner: Runner): void {
-  failover
+  const command = failover
     .command('take')
     .description('planned failover, at the other site: take over a machine that was offered, and start it')
     .argument('<vm>', 'name or id')
     .option('--within <time>', 'wait so long for the offer', named('--within', parseDuration))
     .option(...PROBE_OPTION)
     .option(...NAME_OPTION)
-    .option(...CONNECT_OPTION)
+    .option(...CONNECT_OPTION);
+  addChangeOptions(command)
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText(
@@ -108,6 +110,7 @@ anything: that site has ended it.`,
           ...(o.within === undefined ? {} : { waitMs: o.within }),
           ...askedOf(o),
           ...networksOf(o),
+          ...changesOf(o),
         };
         const job = await (await context.api()).call('failover.take', { params: { machine }, body });
         return reportFailover(context, job, o.wait);

@@ -24,6 +24,7 @@ import {
   estimateOf,
   findingsAt,
   findingsOf,
+  forNicsOf,
   gateAnywhere,
   gatesAt,
   type KnownMachine,
@@ -363,7 +364,8 @@ export class RecoveryPlans {
 
   #asked(run: PlanRun, machine: string) {
     const changes = changesAt(run.document, machine, this.#o.siteName, run.request.mode === 'test');
-    return { ...this.#gates(run, machine), ...(changes ? { changes } : {}) };
+    const nics = this.#known(machine)?.nics ?? [];
+    return { ...this.#gates(run, machine), ...(changes ? { changes: forNicsOf(changes, nics) } : {}) };
   }
 
   #connected(run: PlanRun, machine: string) {

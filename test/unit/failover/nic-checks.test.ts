@@ -1,6 +1,10 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import { type ArrivingMachine, checkAddressesApart } from '../../../src/failover/nic-checks.ts';
+import {
+  type ArrivingMachine,
+  checkAddressesApart,
+  checkReaddressable,
+} from '../../../src/failover/nic-checks.ts';
 import { type Attempt, RunUnderWay } from '../../../src/failover/run-under-way.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
@@ -75,4 +79,26 @@ it('S0.28 what is only likely is told by the report of the failover', () => {
   assert.deepEqual(run.report(about as unknown as Parameters<typeof run.report>[0]).warnings, [
     'heard elsewhere',
   ]);
+});
+
+it('F5 addresses for a NIC that no point has, or without an agent, are refused; a point that lacks the NIC hinders no other', () => {
+  const { configuration } = machine('web', [LAN], {});
+  const older = machine('web', [LAN, WAN], {}).configuration;
+  const silent = { ...(configuration as object), guestAgent: false };
+  const codeOf = (addresses: Readonly<Record<string, unknown>>, ...configurations: unknown[]) => {
+    try {
+      checkReaddressable(addresses, configurations);
+      return undefined;
+    } catch (error) {
+      assert.ok(isFailure(error));
+      return error.code;
+    }
+  };
+  const wanted = { addresses: ['10.1.0.9/24'] };
+  assert.equal(codeOf({ nic0: wanted }, configuration), undefined);
+  assert.equal(codeOf({ nic1: wanted }, configuration), 'FAILOVER_NIC_UNKNOWN');
+  assert.equal(codeOf({ nic1: wanted }, configuration, older), undefined);
+  assert.equal(codeOf({ nic0: wanted }, silent), 'FAILOVER_NO_AGENT');
+  assert.equal(codeOf({ nic0: wanted }, silent, configuration), undefined, 'one of the points has an agent');
+  assert.equal(codeOf({}, silent), undefined, 'nobody is to be given any');
 });

@@ -8,6 +8,7 @@ import {
   estimateOf,
   findingsAt,
   findingsOf,
+  forNicsOf,
   needsOf,
   networksAt,
   nextActs,
@@ -144,6 +145,14 @@ describe('a recovery plan', () => {
       wan: { kind: 'tap', interfaceName: 'tap7' },
     });
     assert.deepEqual(Object.keys(networksAt(plan, 'db', nics, 'hamburg')), ['wan']);
+  });
+
+  it('F5 addresses of a NIC that the machine has lost keep it from nothing on the day itself', () => {
+    const lan = { addresses: ['10.1.0.9/24'] };
+    const changes = { cpus: 2, addresses: { lan, gone: lan } };
+    assert.deepEqual(forNicsOf(changes, [{ nicId: 'lan' }]), { cpus: 2, addresses: { lan } });
+    assert.deepEqual(forNicsOf(changes, []), { cpus: 2 });
+    assert.deepEqual(forNicsOf({ mac: 'new' }, [{ nicId: 'lan' }]), { mac: 'new' });
   });
 
   it('F5 how long it takes follows from what was measured along the longest way, and is unknown where nothing was', () => {
