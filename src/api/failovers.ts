@@ -192,7 +192,7 @@ export const SelectionWish = Type.Object(
   {
     /** Only points of at least this consistency. */
     atLeast: Type.Optional(ConsistencyName),
-    /** How much older an application-consistent point may be and still be preferred; ten seconds if absent. */
+    /** How much older an application-consistent point may be and still be preferred; ten seconds if absent, 0: it counts for nothing. */
     applicationWorthMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 2 ** 45 })),
     /** The same for one whose boot is proven; thirty seconds if absent. */
     provenWorthMs: Type.Optional(Type.Integer({ minimum: 0, maximum: 2 ** 45 })),
@@ -249,23 +249,11 @@ export type NicConnection = Type.Static<typeof NicConnection>;
 /** By NIC id; the cable of a NIC that is not named stays unplugged. */
 export const Networks = Type.Record(Type.String({ pattern: '^[a-z0-9][a-z0-9-]{0,23}$' }), NicConnection);
 
-/** 0: it counts for nothing. */
-const WorthMs = Type.Integer({ minimum: 0, maximum: 366 * 24 * 3_600_000 });
-
 export const FailoverRequest = Type.Object(
   {
     name: Type.Optional(BranchName),
     point: Type.Optional(PointReference),
-    /** Only points of at least this consistency. */
-    atLeast: Type.Optional(ConsistencyName),
-    /** How much older a point may be and still be preferred for what it is; what is not named is as docs/consistency.md says. */
-    worth: Type.Optional(
-      Type.Object(
-        { provenMs: Type.Optional(WorthMs), applicationMs: Type.Optional(WorthMs) },
-        { additionalProperties: false },
-      ),
-    ),
-    /** The same and more; what it says of consistency counts. */
+    /** Where no point is named. */
     wish: Type.Optional(SelectionWish),
     /** The word of a person that the machine no longer runs at the other site; both would diverge. */
     confirmOtherSideDown: Type.Optional(Type.Literal(true)),

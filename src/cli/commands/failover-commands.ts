@@ -159,13 +159,14 @@ function worth(option: string): (text: string) => number | 'none' {
   return named(option, orNone(parseDuration));
 }
 
-function worthOf({ preferProven, preferApp }: StartOptions): Pick<FailoverRequest, 'worth'> {
-  if (preferProven === undefined && preferApp === undefined) return {};
+function wishOf({ atLeast, preferProven, preferApp }: StartOptions): Pick<FailoverRequest, 'wish'> {
+  if (atLeast === undefined && preferProven === undefined && preferApp === undefined) return {};
   const msOf = (value: number | 'none') => (value === 'none' ? 0 : value);
   return {
-    worth: {
-      ...(preferProven === undefined ? {} : { provenMs: msOf(preferProven) }),
-      ...(preferApp === undefined ? {} : { applicationMs: msOf(preferApp) }),
+    wish: {
+      ...(atLeast === undefined ? {} : { atLeast }),
+      ...(preferProven === undefined ? {} : { provenWorthMs: msOf(preferProven) }),
+      ...(preferApp === undefined ? {} : { applicationWorthMs: msOf(preferApp) }),
     },
   };
 }
@@ -182,8 +183,7 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
   }
   const body: FailoverRequest = {
     ...pointOf(o),
-    ...(o.atLeast === undefined ? {} : { atLeast: o.atLeast }),
-    ...worthOf(o),
+    ...wishOf(o),
     ...askedOf(o),
     ...networksOf(o),
     ...changesOf(o),

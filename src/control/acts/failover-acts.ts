@@ -104,14 +104,12 @@ export class FailoverActs {
 
   async start(actor: string, reference: string, request: FailoverRequest): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { atLeast, worth, wish, name, probes, networks, changes, askWitness } = request;
+    const { wish, name, probes, networks, changes, askWitness } = request;
     if (askWitness) this.#o.votes.need(replica.record.machineId);
     else checkConfirmed(request);
     const args = {
       ...(name ? { name } : {}),
       ...(await this.#pointOf(replica, request.point)),
-      ...(atLeast ? { atLeast } : {}),
-      ...(worth ? { worth } : {}),
       ...(wish ? { wish } : {}),
       ...(probes ? { probes } : {}),
       ...(networks ? { networks } : {}),
@@ -347,16 +345,7 @@ function checkConfirmed({ confirmOtherSideDown }: FailoverRequest): void {
 
 function choiceOf(args: JobArgs): PointChoice {
   if (typeof args.pointId === 'string') return { pointId: args.pointId };
-  const { atLeast, worth, wish } = args as Pick<FailoverRequest, 'atLeast' | 'worth' | 'wish'>;
-  const { provenMs, applicationMs } = worth ?? {};
-  return {
-    wish: {
-      ...(atLeast === undefined ? {} : { atLeast }),
-      ...(provenMs === undefined ? {} : { provenWorthMs: provenMs }),
-      ...(applicationMs === undefined ? {} : { applicationWorthMs: applicationMs }),
-      ...wish,
-    },
-  };
+  return { wish: (args as Pick<FailoverRequest, 'wish'>).wish ?? {} };
 }
 
 export function nameOf({ name }: JobArgs): { name?: string } {

@@ -129,7 +129,7 @@ describe('drills', { timeout: 300_000 }, () => {
     await awayApi.call('drill.setPolicy', probed(120_000));
     const again = await awayApi.call('drill.now', { ...BOX, body: { point: corrupt.pointId } });
     const branchId = await branchOfDrill(awayApi);
-    const rather = { confirmOtherSideDown: true, worth: { provenMs: HOUR_MS } } as const;
+    const rather = { confirmOtherSideDown: true, wish: { provenWorthMs: HOUR_MS } } as const;
     const begun = await awayApi.call('failover.start', { ...BOX, body: rather });
     const report = (await resultOf(awayApi, begun)) as FailoverReport;
     assert.equal(report.verdict, 'passed', JSON.stringify(report.attempts));
