@@ -53,13 +53,17 @@ export class ReportRemovals {
     await this.#files.syncDirectory(this.#directory);
   }
 
-  /** The others cannot be made up again: their signs go, if they have gone themselves. */
+  /** The others cannot be made up again: their signs go, if they have gone themselves. Never rejects: the next process does what this one cannot. */
   async forgetBut(needed: ReadonlySet<string>): Promise<void> {
-    for (const reportId of [...this.#removed]) {
+    for (const reportId of [...this.#removed].filter((one) => !needed.has(one))) {
       const path = this.#path(reportId);
-      if (needed.has(reportId) || (await this.#files.sizeOf(path)) !== undefined) continue;
-      await withdrawRemoval(this.#files, path);
-      this.#removed.delete(reportId);
+      try {
+        if ((await this.#files.sizeOf(path)) !== undefined) continue;
+        await withdrawRemoval(this.#files, path);
+        this.#removed.delete(reportId);
+      } catch (error) {
+        this.#log.warn('report.sign-not-removed', { reportId, reason: messageOf(error) });
+      }
     }
   }
 

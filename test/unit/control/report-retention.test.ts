@@ -15,6 +15,8 @@ import { temporaryDirectory } from '../../support/temporary.ts';
 
 const NOW_MS = 1_000;
 const KEEP_MS = 100;
+/** That end one removal. */
+const STEPS_OF_OPEN = 3;
 
 /** Of a test of one machine that is long past, and of a point that has gone. */
 function old(reportId: string, o: Partial<ReportFacts> = {}): ReportFacts {
@@ -105,6 +107,11 @@ describe('how long reports are kept', () => {
       if (isDecided) assert.ok(!isThere, `after ${steps} steps it was said to go, and is there`);
       await next.forgetBut(new Set([id]));
       assert.equal(next.has(id), !isThere, 'it could be made up again');
+      // What cannot be written stays, and is no reason to end.
+      const poor = new ReportRemovals({ files: endingAfter(STEPS_OF_OPEN), log: silentLog }, directory);
+      await poor.open();
+      await poor.forgetBut(new Set());
+      assert.equal(poor.has(id), !isThere);
       await next.forgetBut(new Set());
       assert.ok(!(await readdir(directory)).includes(`${id}.json.removed`));
       if (isThrough) break;
