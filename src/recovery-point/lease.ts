@@ -25,7 +25,7 @@ export type LeaseTerms = Readonly<Type.Static<typeof LeaseTerms>>;
 export const Vote = Type.Object({
   /** Whose right counts here. */
   entitled: Claim,
-  /** The highest claim that was ever granted or let go: of those up to it, none is granted anew. */
+  /** The highest claim that was ever granted or let go: of those up to it, none is voted for anew. */
   seen: Claim,
   /** `leased`: while a lease runs. `for-good`: until its holder says otherwise, or a person's word counts for more. */
   term: Type.Union([Type.Literal('leased'), Type.Literal('for-good')]),
@@ -81,14 +81,15 @@ export function afterAsking(
   if (kind === 'hold') return { vote: { entitled: claim, seen: higher, term }, answer: granted };
   // It knows of a holder who has not told us yet, and whom nobody has asked to stop.
   if (kind === 'vote' && compareClaims(ask.over, entitled) > 0) return refused('superseded');
-  // Who holds the machine has no other claim to ask by; what others have asked for meanwhile, and let go, stays spent for them.
+  // Who holds the machine has let go of no such claim: of what was taken back, one of the other site may be above it.
   if (kind === 'vote' && compareClaims(claim, seen) <= 0) return refused('spent');
   const isTheirs = entitled.siteId === claim.siteId;
   // What was lent to a site by an older claim of its own is in nobody's way but its own.
   if (isLent && !isTheirs) return refused('lent');
   if (kind === 'renew') return { vote: { entitled: claim, seen: higher, term }, answer: granted };
-  // Who asks anew has not made use of its last vote.
-  if (isTheirs && before) return { vote: { entitled: claim, seen: claim, term, before }, answer: granted };
+  // Who asks anew has not made use of its last vote; one that has, and gave the machine up, says so by what it asks over.
+  if (kind === 'vote' && isTheirs && before && compareClaims(ask.over, entitled) < 0)
+    return { vote: { entitled: claim, seen: claim, term, before }, answer: granted };
   if (vote.term === 'for-good') return refused('superseded');
   return { vote: { entitled: claim, seen: claim, term, before: entitled }, answer: granted };
 }

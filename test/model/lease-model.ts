@@ -1,14 +1,18 @@
 import {
   afterAsking,
+  afterGivingUp,
   afterHearing,
   afterLettingGo,
   afterSeizing,
   afterSettingApart,
+  afterWithdrawal,
   type Claim,
   compareClaims,
+  hasGivenUp,
   type LeaseAsk,
   type Tenure,
   type Vote,
+  withdrawalOf,
 } from '../../src/recovery-point/index.ts';
 import type { Model, Step } from './explorer.ts';
 
@@ -66,6 +70,7 @@ export interface LeaseBudget {
   readonly lostAnswers: number;
   /** Planned failovers that are offered, and withdrawn. */
   readonly withdrawals: number;
+  readonly undoings: number;
 }
 
 export type LeaseBug =
@@ -76,7 +81,8 @@ export type LeaseBug =
   | 'guard ends with the process'
   | 'lets go of what it holds'
   | 'asks again by the same claim'
-  | 'spent for its holder';
+  | 'spent for its holder'
+  | 'given up while its guest runs';
 
 const NAMES = ['P', 'R'] as const;
 const NOTHING_LENT = { other: { here: false, there: false }, W: { here: false, there: false } } as const;
@@ -176,6 +182,7 @@ class Acts {
     yield* this.#renews();
     yield* this.#seeks();
     yield* this.#speaks();
+    yield* this.#undoes();
   }
 
   *#timePasses(): Generator<Step<Trio>> {
@@ -185,14 +192,20 @@ class Acts {
         const lent = { ...this.#site.lent, [lender]: { here: false, there } };
         const isOver = this.#site.isLeased && !lent.other.here && !lent.W.here;
         // The guard stops the guest, whether or not the site's process lives.
-        const isGuarded = this.#site.isUp || this.#bug !== 'guard ends with the process';
-        const runs = this.#site.runs && !(isOver && isGuarded);
+        const runs = this.#site.runs && !(isOver && this.#isGuarded);
         yield this.#step(`what ${lender} has lent it runs out`, this.#become({ lent, runs }));
       } else if (there) {
         const lent = { ...this.#site.lent, [lender]: { here, there: false } };
-        yield this.#step(`${lender} counts its lease as over`, this.#become({ lent }));
+        // Also of a claim that counts no more: the guard knows of no claims, and has stopped the guest before.
+        const isRunning = Object.values(lent).some((one) => one.here || one.there);
+        const runs = this.#site.runs && (!this.#site.isLeased || isRunning || !this.#isGuarded);
+        yield this.#step(`${lender} counts its lease as over`, this.#become({ lent, runs }));
       }
     }
+  }
+
+  get #isGuarded(): boolean {
+    return this.#site.isUp || this.#bug !== 'guard ends with the process';
   }
 
   *#runs(): Generator<Step<Trio>> {
@@ -321,6 +334,32 @@ class Acts {
       const confirmed = [...this.#state.confirmed, seizing.claim.epoch].sort();
       yield this.#step('seizes, confirmed by somebody', { ...seized, confirmed }, false);
     }
+  }
+
+  /** Gives up what was brought up, and asks for what the other has given up, or promised: the machine runs by leases again where it did. */
+  *#undoes(): Generator<Step<Trio>> {
+    const { tenure, runs, isLeased, branches, disks } = this.#site;
+    const other = this.#other;
+    const givenUp = afterGivingUp(tenure);
+    const isStill = !runs || this.#bug === 'given up while its guest runs';
+    if (givenUp && !isLeased && isStill && this.#state.left.undoings > 0) {
+      const kept = branches.includes(disks) ? branches : [...branches, disks];
+      const after = this.#become({ tenure: givenUp, branches: kept });
+      yield this.#step('gives it up', spend(after, 'undoings'), false);
+    }
+    const withdrawal = withdrawalOf(tenure, this.#name);
+    const isPromised = other.tenure.claim.siteId === this.#name;
+    const isToBeHad = hasGivenUp(other.tenure, this.#otherName) || isPromised;
+    if (!withdrawal || runs || !isToBeHad || !this.#reaches('PR') || !other.isUp) return;
+    const promised = afterWithdrawal(other.tenure, this.#otherName, withdrawal);
+    const there = withSite(this.#state, this.#otherName, { tenure: promised });
+    const heard = afterHearing(tenure, this.#name, promised.claim);
+    const isBack = heard.state === 'holds';
+    // Its terms have stood in its record all the time.
+    const back = { tenure: heard, isLeased: isBack ? this.#name === 'P' : isLeased };
+    yield this.#step('asks for it back', withSite(there, this.#name, back));
+    if (this.#state.left.lostAnswers > 0)
+      yield this.#step('asks for it back, and the answer is lost', spend(there, 'lostAnswers'), false);
   }
 
   /** A call to a lender: it may be granted, or refused, and its answer may be lost. */

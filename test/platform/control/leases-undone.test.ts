@@ -70,6 +70,8 @@ describe('leases and undoing', { timeout: 240_000 }, () => {
     assert.ok(!(await runsAway(awayApi)));
     // Given up is not given back: it is for its home to ask for it.
     await assert.rejects(again.call('vm.start', BOX), { code: 'PROTECTION_FENCED' });
+    const changedMind = await ended(awayApi, await awayApi.call('failover.start', ASK_WITNESS));
+    assert.equal(changedMind.failure?.code, 'LEASE_HELD', JSON.stringify(changedMind));
     const { epoch } = await again.call('failover.withdraw', NOW);
     await again.call('vm.start', BOX);
     await isLentByBoth(home, again);
@@ -128,6 +130,11 @@ describe('leases and undoing', { timeout: 240_000 }, () => {
   it('S0.17 an offer that is withdrawn: it runs by leases again, and nobody brings it up by votes', async (context) => {
     const { home, homeApi, awayApi } = await leasedBox(context);
     await isLentByBoth(home, homeApi);
+    // What was asked for in vain, and let go, is above the claim by which its home takes it back.
+    for (let asked = 0; asked < 3; asked++) {
+      const early = await ended(awayApi, await awayApi.call('failover.start', ASK_WITNESS));
+      assert.equal(early.failure?.code, 'LEASE_HELD', JSON.stringify(early));
+    }
     const ceding = { ...BOX, body: { powerOff: true } } as const;
     await resultOf(homeApi, await homeApi.call('failover.cede', ceding));
     assert.equal(await heldAt(homeApi), 'offered');

@@ -6,18 +6,25 @@ import { type LeaseBudget, type LeaseBug, leaseModel } from '../../model/lease-m
 import { sized } from '../../support/size.ts';
 
 const FEW: LeaseBudget = {
-  writes: 1,
-  kills: 1,
-  partitions: 2,
-  seeks: 1,
-  seizures: 0,
-  lostAnswers: 1,
-  withdrawals: 0,
+  ...{
+    writes: 1,
+    kills: 1,
+    partitions: 2,
+    seeks: 1,
+    seizures: 0,
+    lostAnswers: 1,
+    withdrawals: 0,
+    undoings: 0,
+  },
 };
 
-const SOUGHT: LeaseBudget = { ...FEW, seeks: 2, writes: 0 };
-/** The machine is asked for in vain, and its home gets a higher claim by offering it and taking it back. */
-const WITHDRAWN: LeaseBudget = { ...SOUGHT, kills: 0, partitions: 1, lostAnswers: 0, withdrawals: 1 };
+/** The machine is asked for twice, and what was brought up is given up once. */
+const SOUGHT: LeaseBudget = { ...FEW, seeks: 2, writes: 0, undoings: 1 };
+/** It is asked for in vain, and its home gets a higher claim by offering it and taking it back. */
+const WITHDRAWN: LeaseBudget = {
+  ...{ ...SOUGHT, kills: 0, partitions: 1, lostAnswers: 0 },
+  ...{ undoings: 0, withdrawals: 1 },
+};
 
 describe('leases', () => {
   it('S0.17 no two of three sites run the machine, whatever befalls them, and nobody has to confirm anything', (t) => {
@@ -42,6 +49,27 @@ describe('leases', () => {
     }
   });
 
+  it('S0.17 failovers that are undone, after questions that were in vain as well: there is a way back to leases of both others', (t) => {
+    const kills = sized({ what: 'S0.17: kills beside undoings, and questions besides', normal: 0, full: 1 });
+    for (const budget of [
+      { ...FEW, kills, partitions: 1, seeks: 1, lostAnswers: 1, undoings: 1 },
+      {
+        ...FEW,
+        kills: 0,
+        partitions: 0,
+        seeks: 2 + kills,
+        seizures: 1,
+        undoings: 1,
+        lostAnswers: 0,
+        writes: 0,
+      },
+    ]) {
+      const { states, found } = explore(leaseModel(budget), 20_000_000);
+      t.diagnostic(`${states} states`);
+      assert.equal(found, undefined, JSON.stringify(found, null, 1));
+    }
+  });
+
   const both = /both sites run the machine, and nobody has confirmed anything/;
   const BUGS: Readonly<Record<LeaseBug, RegExp>> = {
     'lease checked after the start': /runs without a lease/,
@@ -52,6 +80,7 @@ describe('leases', () => {
     'lets go of what it holds': both,
     'asks again by the same claim': both,
     'spent for its holder': /no way/,
+    'given up while its guest runs': both,
   };
   for (const [bug, said] of Object.entries(BUGS)) {
     it(`a planted mistake is found: ${bug}`, (t) => {
@@ -96,16 +125,31 @@ test('S0.17 a vote is given when nothing is lent, once, and lent again when it w
   assert.deepEqual(afterLettingGo(held, R), held, 'what is held is not let go');
 });
 
-test('S0.17 what others have asked for in vain keeps nobody from renewing a claim of its own', () => {
-  // Asked for, and let go; meanwhile an offer was withdrawn, by which P holds a claim between the two.
-  const inVain = afterLettingGo(LEASED, { epoch: 4, siteId: 'R' });
-  const renewal = { claim: { epoch: 3, siteId: 'P' }, kind: 'renew' } as const;
-  const { vote, answer } = afterAsking(inVain, renewal, false);
-  assert.equal(answer.granted, true);
-  const late = afterAsking(
-    vote,
-    { claim: { epoch: 4, siteId: 'R' }, kind: 'vote', over: renewal.claim },
-    false,
-  );
-  assert.ok(!late.answer.granted && late.answer.why === 'spent', 'what was let go stays so');
+test('S0.17 who has taken the machine back is lent it, however often it was asked for in vain', () => {
+  // R asked three times and let go, failed over by a person's word, and was undone: P holds it by a claim below what was let go.
+  const asked = afterLettingGo(LEASED, { epoch: 4, siteId: 'R' });
+  const held = afterAsking(asked, { claim: R, kind: 'hold' }, true).vote;
+  const back = { epoch: 3, siteId: 'P' };
+  const lent = afterAsking(held, { claim: back, kind: 'renew' }, false);
+  assert.equal(lent.answer.granted, true);
+  assert.deepEqual(lent.vote, { entitled: back, seen: asked.seen, term: 'leased' });
+  // An offer that was withdrawn; nothing of that makes a late question one that is granted.
+  const offered = afterAsking(asked, { claim: back, kind: 'renew' }, true);
+  assert.equal(offered.answer.granted, true);
+  for (const epoch of [2, 3, 4]) {
+    const late = { claim: { epoch, siteId: 'R' }, kind: 'vote', over: back } as const;
+    assert.equal(afterAsking(lent.vote, late, false).answer.granted, false);
+  }
+  // What is lent to the other site is in nobody's power to lend twice.
+  const other = afterAsking(lent.vote, { claim: { epoch: 4, siteId: 'R' }, kind: 'renew' }, true).answer;
+  assert.ok(!other.granted && other.why === 'lent');
+});
+
+test('S0.17 who has made use of a vote, and given the machine up, gets no other by asking', () => {
+  const { vote } = afterAsking(LEASED, { claim: R, kind: 'vote', over: P }, false);
+  // The witness has not heard that it was held.
+  const ask = { claim: { epoch: 3, siteId: 'R' }, kind: 'vote' } as const;
+  const again = afterAsking(vote, { ...ask, over: R }, false).answer;
+  assert.ok(!again.granted && again.why === 'superseded');
+  assert.equal(afterAsking(vote, { ...ask, over: P }, false).answer.granted, true, 'it never held it');
 });
