@@ -29,7 +29,8 @@ export interface TestOptions {
 /** Asks for a right by votes. One of the two others follows, whatever happens. */
 export interface Voting {
   seek(): Promise<Claim>;
-  letGo(): void;
+  /** `makeSure`: makes it durable that this site does not hold it; nothing is let go before that has worked. */
+  letGo(makeSure: () => Promise<void>): void;
 }
 
 export interface StartOptions {

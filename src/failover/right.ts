@@ -52,7 +52,8 @@ export function votedRight(voting: Voting): typeof seizeRight {
         return withTenure(record, { state: 'holds', claim });
       });
     } catch (error) {
-      voting.letGo();
+      // What could not be stored may be there all the same, and the next process would take it for the right to run the machine.
+      voting.letGo(() => replica.update(({ tenure }) => ({ tenure })));
       throw error;
     }
   };

@@ -101,7 +101,9 @@ export function afterAsking(
 export function afterLettingGo(vote: Vote, claim: Claim): Vote {
   const { entitled, before } = vote;
   const seen = compareClaims(claim, vote.seen) > 0 ? claim : vote.seen;
-  if (before && compareClaims(claim, entitled) === 0) return { entitled: before, seen, term: 'leased' };
+  // It may not have heard that it was given an older one: who asks anew wants none of those.
+  const isAsked = claim.siteId === entitled.siteId && compareClaims(claim, entitled) >= 0;
+  if (before && isAsked) return { entitled: before, seen, term: 'leased' };
   return { ...vote, seen };
 }
 

@@ -242,7 +242,7 @@ export class FailoverActs {
             progress({ step: 'asking the witness' });
             return this.#o.votes.seek(machineId, signal);
           },
-          letGo: () => this.#o.votes.letGo(machineId),
+          letGo: (makeSure: () => Promise<void>) => this.#o.votes.letGo(machineId, makeSure),
         };
         return this.#o.failovers.start(replica, choiceOf(args), {
           ...probesOf(args),

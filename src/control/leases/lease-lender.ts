@@ -18,6 +18,8 @@ export interface LeaseLenderTools {
   readonly book: VoteBook;
   readonly audit: Pick<Audit, 'note'>;
   readonly hear: HearClaim;
+  /** A witness is to hear something. */
+  readonly onToTell: () => void;
 }
 
 /** A site that somebody trusts as a witness may not fill its disk. */
@@ -62,8 +64,13 @@ export class LeaseLender {
 
   /** No leases are known of the machine any more, and it is asked for by no votes. */
   async forget(machineId: string): Promise<void> {
+    const { records } = this.#book;
     this.#lentUntilMs.delete(machineId);
-    await this.#book.records.remove(machineId);
+    const record = records.get(machineId);
+    if (!record?.seeking) return records.remove(machineId);
+    // The witness is still to hear that it was let go: else it would refuse whoever holds the machine for good.
+    await records.store({ ...record, ended: true });
+    this.#o.onToTell();
   }
 
   /** How long something that was lent of a machine may still run. */
@@ -84,9 +91,10 @@ export class LeaseLender {
     if (!isMeant || claim.siteId !== peerId || !ask || (!isWitness && kind !== 'renew')) throw invalid();
     if (!isWitness) await this.#hear(machineId, claim);
     return this.#book.alone(machineId, async () => {
-      const record = records.get(machineId);
+      const known = records.get(machineId);
+      const record = known?.ended ? undefined : known;
       const isLate = begunAtMs !== undefined && this.#over.get(machineId) === begunAtMs;
-      if (isLate && (!record || record.ended)) throw leaseUnknown(machineId);
+      if (isLate && !record) throw leaseUnknown(machineId);
       if (record) checkParties(record, { siteIds, witnessSiteId, peerId, ask });
       // Nobody knows who runs it: nobody can say that it does not run.
       else if (kind === 'vote') throw leaseUnknown(machineId);
@@ -97,9 +105,9 @@ export class LeaseLender {
       const { vote, answer } = afterAsking(record?.vote, ask, waitMs > 0);
       if (!answer.granted) return { ...wired(answer), waitMs: Math.ceil(waitMs) };
       const { machineName, leaseMs } = body;
-      const { ended: _anew, ...before } = record ?? {};
+      const { ended: _over, ...before } = known ?? {};
       const after = { ...before, machineId, machineName, leaseMs, siteIds, witnessSiteId, vote };
-      const isStored = JSON.stringify(after) === JSON.stringify(record) && !records.isUnsure(machineId);
+      const isStored = JSON.stringify(after) === JSON.stringify(known) && !records.isUnsure(machineId);
       if (!isStored) await records.store(after);
       if (kind === 'renew') this.#lentUntilMs.set(machineId, this.#book.nowMs() + lenderShareMs(leaseMs));
       else this.#note(peerId, kind === 'vote' ? 'lease.vote' : 'lease.hold', machineId, claim);
@@ -141,16 +149,13 @@ export class LeaseLender {
   /** Only who is entitled may say that there are no leases any more, and not while somebody wants the right, or has it by a higher claim. */
   async #ended({ machineId, vote }: VoteRecord, claim: Claim): Promise<Json> {
     const own = this.#book.standing(machineId)?.claim;
-    // What has been voted for and is not held was let go by whoever asked, which has been asked to end it before.
-    const higher = [vote.before ?? vote.entitled, ...(own ? [own] : [])].find(
-      (known) => compareClaims(known, claim) > 0,
-    );
+    const isHigher = (known: Claim) => compareClaims(known, claim) > 0;
+    // The other site is asked first, and refuses while it wants the machine or holds it: it lets go of what it has a vote for here.
+    if (vote.before && isHigher(vote.entitled) && !isHigher(vote.before)) return { ended: true };
+    const higher = [vote.entitled, ...(own ? [own] : [])].find(isHigher);
     const entitled = higher ?? (this.#book.isSought(machineId) ? vote.entitled : undefined);
     if (entitled) return { ended: false, entitled: { ...entitled } };
-    const record = this.#book.records.get(machineId)!;
-    // The witness is still to hear that it was let go: else it would refuse whoever holds the machine for good.
-    if (record.seeking) await this.#book.records.store({ ...record, ended: true });
-    else await this.forget(machineId);
+    await this.forget(machineId);
     return { ended: true };
   }
 

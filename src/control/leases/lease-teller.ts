@@ -24,6 +24,8 @@ export class LeaseTeller {
   readonly #stop = new AbortController();
   /** Machines of which what was told is told once more. */
   readonly #again = new Set<string>();
+  /** What must work before what is asked for is let go of, by machine. */
+  readonly #toMakeSure = new Map<string, () => Promise<void>>();
   #telling: Promise<void> | undefined;
 
   constructor(o: LeaseTellerTools) {
@@ -33,6 +35,12 @@ export class LeaseTeller {
   async close(): Promise<void> {
     this.#stop.abort();
     await this.#telling;
+  }
+
+  /** What this site has asked for is not wanted any more, and the witness hears that as soon as `makeSure` has worked. */
+  letGo(machineId: string, makeSure: () => Promise<void>): void {
+    this.#toMakeSure.set(machineId, makeSure);
+    this.tell();
   }
 
   /** What is held for good is told once more: a witness may have lost what it knew. */
@@ -79,9 +87,12 @@ export class LeaseTeller {
     return book.records
       .list()
       .filter(
-        (record) =>
-          this.#toHold(record) !== undefined || (record.seeking && !book.isSought(record.machineId)),
+        (record) => this.#toHold(record) !== undefined || (record.seeking && this.#isLetGo(record.machineId)),
       );
+  }
+
+  #isLetGo(machineId: string): boolean {
+    return !this.#o.book.isSought(machineId) || this.#toMakeSure.has(machineId);
   }
 
   #toHold({ machineId, toTell, told }: VoteRecord): Claim | undefined {
@@ -97,6 +108,12 @@ export class LeaseTeller {
   async #tellOne(record: VoteRecord, signal: AbortSignal): Promise<void> {
     const { book, client, holdForGood } = this.#o;
     const { machineId, seeking } = record;
+    const makeSure = this.#toMakeSure.get(machineId);
+    if (makeSure) {
+      await makeSure();
+      this.#toMakeSure.delete(machineId);
+      book.endSeeking(machineId);
+    }
     const o = { timeoutMs: CALL_LIMIT_MS, signal };
     const witness = client(record.witnessSiteId);
     const held = this.#toHold(record);

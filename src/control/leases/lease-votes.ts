@@ -12,6 +12,7 @@ import { VoteBook, type VoteBookTools } from './vote-book.ts';
 
 /** A witness whose record was lost, or is an older one, knows again after this time who holds a machine. */
 const TELL_AGAIN_EVERY_MS = 5 * 60_000;
+const NOTE_AGAIN_AFTER_MS = 5_000;
 
 export interface LeaseVotesTools extends VoteBookTools, Omit<LeaseTellerTools, 'book' | 'holdForGood'> {
   /** Whether a machine is at home here and runs by leases: it says so by asking for them. */
@@ -31,10 +32,11 @@ export class LeaseVotes {
   readonly #seeker: LeaseSeeker;
   readonly #teller: LeaseTeller;
   #rounds: Rounds | undefined;
+  #isClosed = false;
 
   constructor(o: LeaseVotesTools) {
     const book = new VoteBook(o);
-    const lender = new LeaseLender({ ...o, book });
+    const lender = new LeaseLender({ ...o, book, onToTell: () => this.#teller.tell() });
     this.#o = o;
     this.#book = book;
     this.#lender = lender;
@@ -60,6 +62,7 @@ export class LeaseVotes {
   }
 
   async close(): Promise<void> {
+    this.#isClosed = true;
     await this.#rounds?.close();
     await this.#teller.close();
   }
@@ -92,8 +95,9 @@ export class LeaseVotes {
     return this.#seeker.seek(machineId, signal);
   }
 
-  /** What was asked for is not wanted any more: who held the machine may go on with it. */
-  letGo(machineId: string): void {
+  /** What was asked for is not wanted any more: who held the machine may go on with it, as soon as `makeSure` has worked. */
+  letGo(machineId: string, makeSure?: () => Promise<void>): void {
+    if (makeSure) return this.#teller.letGo(machineId, makeSure);
     this.#book.endSeeking(machineId);
     this.#teller.tell();
   }
@@ -101,7 +105,7 @@ export class LeaseVotes {
   /**
    * This site holds a machine for good, by votes or by a person's word, if it does: the witness hears of it, now or as soon as it
    * answers. May be called after every act that could have brought it here. What cannot be noted is noted by the next call, of which there
-   * are some by themselves. Never rejects.
+   * are some by themselves; the first comes soon. Never rejects.
    */
   async held(machineId: string): Promise<void> {
     try {
@@ -109,6 +113,7 @@ export class LeaseVotes {
     } catch (error) {
       if (!isFailure(error)) throw error;
       this.#o.log.error('lease.hold-not-noted', { machineId, reason: error.message });
+      this.#o.clock.after(NOTE_AGAIN_AFTER_MS, () => void (this.#isClosed || this.held(machineId)));
     }
     this.#teller.tell();
   }

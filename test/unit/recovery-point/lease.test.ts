@@ -121,6 +121,11 @@ test('S0.17 a vote is given when nothing is lent, once, and lent again when it w
   assert.equal(afterAsking(back, renewal, false).answer.granted, true);
   const late = afterAsking(back, ask, false).answer;
   assert.ok(!late.granted && late.why === 'spent', 'a question that comes late gets what was let go no more');
+  assert.deepEqual(
+    afterLettingGo(vote, { epoch: 4, siteId: 'R' }).entitled,
+    P,
+    'nor is one wanted that was given before',
+  );
   const held = afterAsking(vote, { claim: R, kind: 'hold' }, false).vote;
   assert.deepEqual(afterLettingGo(held, R), held, 'what is held is not let go');
 });
