@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import { controlFailure } from '../../../src/control/errors.ts';
 import { VoteRecords } from '../../../src/control/leases/lease-records.ts';
 import { LeaseVotes } from '../../../src/control/leases/lease-votes.ts';
 import type { Json } from '../../../src/lib/canonical-json.ts';
@@ -17,9 +18,12 @@ const [MACHINE, HOME, RECOVERY, WITNESS] = [id('m'), id('p'), id('r'), id('w')] 
 const FIRST = { epoch: 1, siteId: HOME };
 const SECOND = { epoch: 2, siteId: RECOVERY };
 const LEASE_MS = 10_000;
+const SOUGHT = { granted: false, why: 'sought', entitled: FIRST, seen: FIRST, isHeld: false, waitMs: 0 };
 
-/** The witness of a machine, and what the two others ask of it. */
-async function witness() {
+const nobodyAnswers = () => Promise.reject(controlFailure('LEASE_WITNESS_SILENT', 'nobody answers'));
+
+/** One of the lenders of a machine, and what the others ask of it; it reaches them by `reach`. */
+async function lender(siteId: string, reach: (name: string, body: Json) => Promise<Json> = nobodyAnswers) {
   const disk = new SimDisk();
   const faults = new DiskFaults();
   const clock = new FakeClock();
@@ -27,12 +31,12 @@ async function witness() {
     const alerts = { raise: () => undefined, clear: () => undefined };
     const records = await VoteRecords.open({ files: new SimFiles(disk, AT_ONCE, faults), alerts }, '/');
     const votes = new LeaseVotes({
-      ...{ siteId: WITNESS, records, clock, bootClock: clock, log: silentLog },
-      audit: { note: () => undefined },
-      client: () => ({ call: () => Promise.reject(new Error('nobody is called')) }),
-      standing: () => undefined,
+      ...{ siteId, records, clock, bootClock: clock, log: silentLog },
       runsByLeases: () => false,
-      hear: () => Promise.reject(new Error('nobody is told')),
+      hear: async () => undefined,
+      audit: { note: () => undefined },
+      client: () => ({ call: reach }),
+      standing: () => (siteId === RECOVERY ? { state: 'follows', claim: FIRST } : undefined),
     });
     return { records, votes };
   };
@@ -46,6 +50,7 @@ async function witness() {
     });
   return {
     ...{ faults, clock, call, ask },
+    votes: () => site.votes,
     vote: () => site.records.get(MACHINE)?.vote,
     /** The power of its host fails, and it is opened again. */
     losePower: async () => {
@@ -56,7 +61,7 @@ async function witness() {
 }
 
 it('S0.17 what a voter could not store is not what it finds after a power cut, once it has lent again', async () => {
-  const w = await witness();
+  const w = await lender(WITNESS);
   await w.ask(HOME, { kind: 'renew', claim: FIRST });
   await w.clock.turn(2 * LEASE_MS);
   // Its name is there, and whether that is durable nobody knows.
@@ -69,7 +74,7 @@ it('S0.17 what a voter could not store is not what it finds after a power cut, o
 });
 
 it('S0.17 who asks for leases that have ended is heard late, and changes nothing; others begin', async () => {
-  const w = await witness();
+  const w = await lender(WITNESS);
   const renewal = { kind: 'renew', claim: FIRST, begunAtMs: 7 };
   assert.deepEqual(await w.ask(HOME, renewal), { granted: true });
   const end = { machineId: MACHINE, claim: FIRST, begunAtMs: 7 };
@@ -77,4 +82,36 @@ it('S0.17 who asks for leases that have ended is heard late, and changes nothing
   await assert.rejects(w.ask(HOME, renewal), { code: 'LEASE_UNKNOWN' });
   assert.equal(w.vote(), undefined);
   assert.deepEqual(await w.ask(HOME, { ...renewal, begunAtMs: 8 }), { granted: true });
+});
+
+it('S0.17 a vote is let go of when it is certain that nothing was made of it, and not before; also when the leases have ended', async () => {
+  const told: string[] = [];
+  let isReached = true;
+  const r = await lender(RECOVERY, async (name) => {
+    if (!isReached) return nobodyAnswers();
+    told.push(name);
+    return { granted: true };
+  });
+  const renewal = { kind: 'renew', claim: FIRST };
+  await r.ask(HOME, renewal);
+  const voted = r.votes().seek(MACHINE, new AbortController().signal);
+  await r.clock.turn(2 * LEASE_MS);
+  assert.deepEqual(await voted, SECOND);
+  let tries = 0;
+  r.votes().letGo(MACHINE, async () => {
+    tries += 1;
+    if (tries === 1) throw new Error('the disk refuses');
+  });
+  await r.clock.turn(0);
+  assert.deepEqual([told, await r.ask(HOME, renewal)], [['lease.ask'], { ...SOUGHT }]);
+  isReached = false;
+  await r.clock.turn(5_000);
+  assert.equal(tries, 2);
+  assert.deepEqual(await r.ask(HOME, renewal), { granted: true });
+  const end = { machineId: MACHINE, claim: FIRST };
+  assert.deepEqual(await r.call(HOME, 'lease.end', end), { ended: true });
+  assert.equal(r.votes().isParty(MACHINE), false);
+  isReached = true;
+  await r.clock.turn(5_000);
+  assert.deepEqual([told, r.vote()], [['lease.ask', 'lease.let-go'], undefined]);
 });
