@@ -1,7 +1,11 @@
 import { parseArgs } from 'node:util';
+import { LeaseWorld } from './leases/lease-world.ts';
 import { World } from './world.ts';
 
-/** `npm run sim -- --seed N --steps M --seeds K`: runs K seeds from N on, M steps each; stops at the first that fails. */
+/**
+ * `npm run sim -- --seed N --steps M --seeds K`: runs K seeds from N on, M steps each; stops at the first that fails. With `--leases`
+ * these are lives of a machine that runs by leases, of its recovery site and its witness.
+ */
 const { values } = parseArgs({
   options: {
     seed: { type: 'string', default: '1' },
@@ -9,17 +13,29 @@ const { values } = parseArgs({
     seeds: { type: 'string', default: '1' },
     tail: { type: 'string', default: '120' },
     verbose: { type: 'boolean', default: false },
+    leases: { type: 'boolean', default: false },
   },
 });
+
+/** What a life has come to: a line for people, and what is told of it on demand. */
+async function lived(seed: number) {
+  const steps = Number(values.steps);
+  if (values.leases) {
+    const { turns, lastedMs, trace, events, acts, ...report } = await new LeaseWorld(seed).run(steps);
+    const votes = acts['failover start --ask-witness'] ?? 0;
+    const said = `${turns} steps, ${Math.round(lastedMs / 1000)} s, ${votes} failovers by votes, trace ${trace}`;
+    return { ...report, said, details: { events, acts } };
+  }
+  const { trace, points, pointsChecked, outrun, cessions, ...report } = await new World(seed).run(steps);
+  const said = `${report.steps} steps, ${points} points acknowledged, ${pointsChecked} read, ${outrun} times outrun, ${cessions} times ceded, trace ${trace}`;
+  return { ...report, said, details: { events: report.events, failures: report.failures } };
+}
+
 const first = Number(values.seed);
 for (let seed = first; seed < first + Number(values.seeds); seed++) {
-  const report = await new World(seed).run(Number(values.steps));
-  const { steps, trace, points, pointsChecked, outrun, cessions, violation } = report;
-  console.log(
-    `seed ${seed}: ${steps} steps, ${points} points acknowledged, ${pointsChecked} read, ${outrun} times outrun, ${cessions} times ceded, trace ${trace}`,
-  );
-  if (values.verbose)
-    console.log(JSON.stringify({ events: report.events, failures: report.failures }, null, 1));
+  const { said, details, violation, ...report } = await lived(seed);
+  console.log(`seed ${seed}: ${said}`);
+  if (values.verbose) console.log(JSON.stringify(details, null, 1));
   if (violation === undefined) continue;
   console.log(report.recent.slice(-Number(values.tail)).join('\n'));
   console.log(`seed ${seed} found: ${violation}`);

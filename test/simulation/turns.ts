@@ -12,7 +12,7 @@ interface Waiting {
 
 interface Timer {
   readonly process: SimProcess;
-  readonly atMs: number;
+  atMs: number;
   readonly fn: () => void;
 }
 
@@ -28,6 +28,8 @@ export class Turns {
   #timers: Timer[] = [];
   #nowMs = 0;
   #wallMs = Date.UTC(2025, 0, 15);
+  /** Processes that stand still, and since when. */
+  readonly #held = new Map<SimProcess, number>();
   steps = 0;
   /** The last turns, for the report of a failure. */
   readonly recent: string[] = [];
@@ -59,25 +61,45 @@ export class Turns {
   async next(): Promise<void> {
     this.steps += 1;
     this.#pass(this.#random.below(100) / 100);
-    const due = this.#timers.filter(({ atMs }) => atMs <= this.#nowMs);
-    const count = this.#waiting.length + due.length;
+    const waiting = this.#moving(this.#waiting);
+    const due = this.#moving(this.#timers).filter(({ atMs }) => atMs <= this.#nowMs);
+    const count = waiting.length + due.length;
     if (count === 0) {
       this.#leap();
     } else {
       const chosen = this.#random.below(count);
-      if (chosen < this.#waiting.length) {
-        const [waiting] = this.#waiting.splice(chosen, 1);
-        this.note(`${waiting!.process.name}: ${waiting!.label}`);
-        waiting!.act(true);
+      if (chosen < waiting.length) {
+        const next = waiting[chosen]!;
+        this.#waiting.splice(this.#waiting.indexOf(next), 1);
+        this.note(`${next.process.name}: ${next.label}`);
+        next.act(true);
       } else {
-        this.#fire(due[chosen - this.#waiting.length]!);
+        this.#fire(due[chosen - waiting.length]!);
       }
     }
     await settled();
   }
 
+  /** A process stands still, as by SIGSTOP or with its host: until it is let go it takes no turn. */
+  hold(process: SimProcess): void {
+    if (!this.#held.has(process)) this.#held.set(process, this.#nowMs);
+  }
+
+  /** It goes on. `slept`: its timers know nothing of the time that has passed, as those of a host that was suspended. */
+  letGo(process: SimProcess, { slept }: { readonly slept: boolean }): void {
+    const sinceMs = this.#held.get(process);
+    this.#held.delete(process);
+    if (sinceMs === undefined || !slept) return;
+    const byMs = this.#nowMs - sinceMs;
+    for (const timer of this.#timers) if (timer.process === process) timer.atMs += byMs;
+  }
+
+  #moving<T extends { readonly process: SimProcess }>(list: readonly T[]): readonly T[] {
+    return this.#held.size === 0 ? list : list.filter(({ process }) => !this.#held.has(process));
+  }
+
   #leap(): void {
-    const [first] = [...this.#timers].sort((a, b) => a.atMs - b.atMs);
+    const [first] = [...this.#moving(this.#timers)].sort((a, b) => a.atMs - b.atMs);
     if (!first) return;
     this.#pass(Math.max(0, first.atMs - this.#nowMs));
     this.#fire(first);
@@ -124,6 +146,7 @@ export class Turns {
 
   /** The process has ended: of what it had asked for, some is still done, and nobody hears of it. */
   forget(process: SimProcess): void {
+    this.#held.delete(process);
     const own = this.#waiting.filter((waiting) => waiting.process === process);
     this.#waiting = this.#waiting.filter((waiting) => waiting.process !== process);
     this.#timers = this.#timers.filter((timer) => timer.process !== process);

@@ -97,7 +97,10 @@ export class LeaseVotes {
 
   /** What was asked for is not wanted any more: who held the machine may go on with it, as soon as `makeSure` has worked. */
   letGo(machineId: string, makeSure?: () => Promise<void>): void {
-    if (makeSure) return this.#teller.letGo(machineId, makeSure);
+    if (makeSure) {
+      this.#teller.letGo(machineId, makeSure);
+      return;
+    }
     this.#book.endSeeking(machineId);
     this.#teller.tell();
   }

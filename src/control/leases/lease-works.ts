@@ -2,12 +2,12 @@ import type { LeaseGuards } from '../../hypervisor/index.ts';
 import type { Clock } from '../../lib/clock.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import type { Log } from '../../lib/log.ts';
+import type { PeerClient } from '../../peer/index.ts';
 import { type Replicas, tenureOfReplica } from '../../replica/index.ts';
-import type { Alerts } from '../base/alerts.ts';
+import type { AlertSink } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import type { EventHub } from '../base/event-hub.ts';
 import type { Machines } from '../machines/machines.ts';
-import type { PeerLinks } from '../peers/peer-links.ts';
 import { VoteRecords } from './lease-records.ts';
 import { LeaseVotes } from './lease-votes.ts';
 import { Leases } from './leases.ts';
@@ -29,12 +29,12 @@ export async function leaseWorks(
     readonly bootClock: Clock;
     readonly leaseGuards: LeaseGuards;
     readonly log: Log;
-    readonly alerts: Alerts;
-    readonly audit: Audit;
+    readonly alerts: AlertSink;
+    readonly audit: Pick<Audit, 'note'>;
     readonly events: EventHub;
-    readonly links: PeerLinks;
-    readonly machines: Machines;
-    readonly replicas: Replicas;
+    readonly links: { client(siteId: string): Pick<PeerClient, 'call'> };
+    readonly machines: Pick<Machines, 'get' | 'list' | 'broken'>;
+    readonly replicas: Pick<Replicas, 'get' | 'broken'>;
     /** Of the claim's site. */
     readonly hear: HearClaim;
   },

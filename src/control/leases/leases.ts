@@ -111,13 +111,12 @@ export class Leases {
     return this.#changing.run(machineId, async () => {
       const { lease } = machine.record;
       if (!lease) return;
-      if (machine.right.tenure.state !== 'holds') {
-        const said = `${machine.record.name} is held by another site, which decides of its leases`;
-        throw controlFailure('LEASE_IMPOSSIBLE', said, { context: { machineId } });
-      }
+      checkDecides(machine);
       this.#ending.add(machineId);
-      await this.#end(machineId);
       try {
+        await this.#end(machineId);
+        // What was asked last may have been answered by a site that holds it.
+        checkDecides(machine);
         if (isLost) await this.#holdForGood(machine, lease);
         else await this.#tellEnd(machine, lease, lease.recoverySiteId);
         await machine.right.runBy(undefined);
@@ -185,6 +184,13 @@ export class Leases {
     this.#keepers.delete(machineId);
     await entry?.keeper.close();
   }
+}
+
+/** Throws LEASE_IMPOSSIBLE. */
+function checkDecides({ record: { machineId, name }, right }: ProtectedMachine): void {
+  if (right.tenure.state === 'holds') return;
+  const said = `${name} is held by another site, which decides of its leases`;
+  throw controlFailure('LEASE_IMPOSSIBLE', said, { context: { machineId } });
 }
 
 /** The terms that a person asks for, with the sites by their ids. */

@@ -1,0 +1,154 @@
+import { takeBack } from '../../../src/control/acts/take-back.ts';
+import { termsOf } from '../../../src/control/leases/leases.ts';
+import { checkMayUndo } from '../../../src/failover/index.ts';
+import { checkNotFenced, holdBy, runsAlready, seizeRight, votedRight } from '../../../src/failover/right.ts';
+import { undoFailover } from '../../../src/failover/undo.ts';
+import { silentLog } from '../../../src/lib/log.ts';
+import { type Replica, removeBranch, tenureOfReplica } from '../../../src/replica/index.ts';
+import { type ProtectedMachine, rightsAt } from '../../../src/replication/index.ts';
+import type { LeaseSite, OpenSite } from './lease-site.ts';
+import { MACHINE_ID, SITE_IDS } from './made-sites.ts';
+
+/** How a person makes sure that the machine may be brought up: by the witness, or by the own word that the other site is down. */
+export type FailoverBy = 'votes' | 'word';
+
+/**
+ * What people do at the machine's home, as `Machines`, `LeaseActs` and `HandoverActs` do it for them: the acts themselves are the real
+ * ones, what looks names up and writes reports is left out.
+ */
+export class PeopleAtHome {
+  readonly #site: LeaseSite;
+
+  constructor(site: LeaseSite) {
+    this.#site = site;
+  }
+
+  get #open(): (OpenSite & { readonly machine: ProtectedMachine }) | undefined {
+    const { open } = this.#site;
+    return open?.machine ? { ...open, machine: open.machine } : undefined;
+  }
+
+  /** `vm start`. */
+  async start(): Promise<void> {
+    const open = this.#open;
+    if (!open) return;
+    const { machine, leases, loop } = open;
+    if ((await machine.attach()).state === 'stopped') await leases.beforeStart(machine);
+    await machine.start();
+    loop?.kick();
+  }
+
+  /** `vm lease`, with terms of so long, or `--off`. */
+  async lease(leaseMs: number | undefined, isLost: boolean): Promise<void> {
+    const open = this.#open;
+    if (!open) return;
+    const { machine, leases } = open;
+    const sites = { witnessSiteId: SITE_IDS.W, recoverySiteId: SITE_IDS.R };
+    if (leaseMs === undefined) await leases.ends(machine, isLost);
+    else await leases.begins(machine, termsOf({ witness: 'w', leaseMs }, sites));
+  }
+
+  /** `failover withdraw`. */
+  async takeBack(): Promise<void> {
+    const open = this.#open;
+    if (!open) return;
+    const { machine, client } = open;
+    await takeBack(machine, {
+      ask: (siteId, ask) => ask(rightsAt(client(siteId))),
+      checkNotOutdated: () => undefined,
+    });
+  }
+
+  /** `failover withdraw --confirm-other-side-down`. */
+  async seizeBack(): Promise<void> {
+    await this.#open?.machine.right.seizeBack();
+  }
+
+  /** A copy is due, or the other site answers again: it is asked what it has, and who holds the machine. */
+  copy(): void {
+    this.#open?.loop?.kick();
+  }
+}
+
+/** What people do at the recovery site, as `FailoverActs`, `HandoverActs` and `Failovers` do it for them; see `PeopleAtHome`. */
+export class PeopleAtRecovery {
+  readonly #site: LeaseSite;
+  /** Of the process that runs: what starts a machine, or must not be met by a start. */
+  #starting: { readonly open: OpenSite; readonly controller: AbortController } | undefined;
+
+  constructor(site: LeaseSite) {
+    this.#site = site;
+  }
+
+  /** A job of the process that runs now is under way. */
+  get isBusy(): boolean {
+    return this.#starting !== undefined && this.#starting.open === this.#site.open;
+  }
+
+  /** `job cancel`. */
+  cancel(): void {
+    this.#starting?.controller.abort();
+  }
+
+  /** `failover start`. */
+  async failOver(by: FailoverBy): Promise<void> {
+    await this.#tended(async ({ votes, branches }, replica, signal) => {
+      if (by === 'votes') votes.need(MACHINE_ID);
+      if (branches.running) throw runsAlready(replica);
+      const voting = {
+        seek: () => votes.seek(MACHINE_ID, signal),
+        letGo: (makeSure: () => Promise<void>) => votes.letGo(MACHINE_ID, makeSure),
+      };
+      await this.#hold(votes, replica, by === 'votes' ? votedRight(voting) : seizeRight);
+      await branches.bringUp(replica);
+    });
+  }
+
+  /** `failover restart` of what was brought up last, or the failover begun again where nothing was. */
+  async restart(): Promise<void> {
+    await this.#tended(async ({ branches, votes }, replica) => {
+      checkNotFenced(this.#site, replica);
+      if (branches.running) throw runsAlready(replica);
+      const last = replica.branches.findLast(({ purpose }) => purpose === 'failover');
+      if (last) await branches.boot(replica, last.branchId);
+      else if (tenureOfReplica(replica.record, this.#site.siteId).state === 'holds') {
+        await this.#hold(votes, replica, seizeRight);
+        await branches.bringUp(replica);
+      }
+    });
+  }
+
+  /** `failover undo`; then what was written is discarded. */
+  async undo(): Promise<void> {
+    await this.#tended(async ({ branches, clock, files }, replica) => {
+      const { siteId } = this.#site;
+      checkMayUndo(replica, siteId);
+      await undoFailover({ clock, siteId, log: silentLog }, replica, ({ branchId }) =>
+        branches.stop(branchId),
+      );
+      for (const { branchId } of [...replica.branches]) await removeBranch(files, replica, branchId);
+    });
+  }
+
+  #hold(votes: OpenSite['votes'], replica: Replica, right: typeof seizeRight): Promise<void> {
+    const { siteId } = this.#site;
+    return holdBy(right, { siteId, log: silentLog, onHeld: () => votes.held(MACHINE_ID) }, replica);
+  }
+
+  async #tended(
+    work: (open: OpenSite, replica: Replica, signal: AbortSignal) => Promise<void>,
+  ): Promise<void> {
+    const { open } = this.#site;
+    const replica = open?.replicas.get(MACHINE_ID);
+    if (!open || !replica || this.isBusy) return;
+    const controller = new AbortController();
+    this.#starting = { open, controller };
+    try {
+      await work(open, replica, controller.signal);
+    } finally {
+      if (this.#starting?.open === open) this.#starting = undefined;
+      await open.votes.held(MACHINE_ID);
+      open.fences.look(replica);
+    }
+  }
+}

@@ -1,0 +1,130 @@
+import type { LeaseGuard, LeaseGuards } from '../../../src/hypervisor/index.ts';
+import type { Json } from '../../../src/lib/canonical-json.ts';
+import type { Clock } from '../../../src/lib/clock.ts';
+import type { FileHandle, FileSystem } from '../../../src/lib/files.ts';
+import type { LeaseWrappers } from './lease-site.ts';
+import type { FixedLeaseSwarm } from './lease-swarm.ts';
+
+export interface PlantedLeaseBug {
+  readonly name: string;
+  readonly wrap: LeaseWrappers;
+  /** What the simulation must say. */
+  readonly expects: RegExp;
+  /** What the life is about in which it is found soon. */
+  readonly swarm?: FixedLeaseSwarm;
+}
+
+const BOTH = /the machine runs at both sites/;
+
+/** Mistakes that somebody could make, each of which the simulation must find within its seeds. */
+export const PLANTED_LEASE_BUGS: readonly PlantedLeaseBug[] = [
+  {
+    name: 'a guard lets its guest run for longer than its lenders count',
+    wrap: { guards: (guards) => lendingMore(guards, 5_000) },
+    expects: BOTH,
+  },
+  {
+    name: 'a vote leaves its voter before it is durable',
+    wrap: {
+      files: (files, site) => (site === 'W' ? withoutSync(files, /\/votes\//) : files),
+    },
+    expects: /was granted, and after a power cut|was let go, and that is not durable|vote:.* cannot be read/,
+  },
+  {
+    name: 'the recovery site lends again, and lets go, before it holds what it has asked for',
+    wrap: {
+      votes: (votes, site) => {
+        if (site !== 'R') return;
+        const seek = votes.seek.bind(votes);
+        votes.seek = async (machineId, signal) => {
+          const claim = await seek(machineId, signal);
+          votes.letGo(machineId);
+          return claim;
+        };
+      },
+    },
+    expects: BOTH,
+  },
+  {
+    name: 'a lender that starts has forgotten what it lent',
+    wrap: { bootClock: (clock, site) => (site === 'P' ? clock : startedLongAgo(clock)) },
+    expects: BOTH,
+  },
+  {
+    name: 'a guard ends with its site',
+    wrap: { guardEndsWithSite: true },
+    expects: BOTH,
+    swarm: { leaseMs: 4_000, rates: { 'kill-home': 1 / 100, isolate: 1 / 200, 'kill-guard': 0 } },
+  },
+  {
+    name: 'the recovery site starts the machine before it is durable that it holds it',
+    wrap: {
+      files: (files, site) => (site === 'R' ? withoutSync(files, /replica\.json/) : files),
+    },
+    expects: /what is durable is|is followed, and that is not durable|is not a valid replica record/,
+  },
+  {
+    name: 'leases that have ended begin again by a question that was late',
+    wrap: {
+      calls: (calls) => ({
+        ...calls,
+        'lease.end': (peer, body, signal) => {
+          const { begunAtMs: _which, ...end } = body as Record<string, Json>;
+          return calls['lease.end']!(peer, end, signal);
+        },
+      }),
+    },
+    expects: BOTH,
+    swarm: {
+      leaseMs: 6_000,
+      weather: { lost: 0.15, doubled: 0.5, late: 0.3 },
+      rates: { 'change-leases': 1 / 300, isolate: 1 / 300, word: 0 },
+    },
+  },
+];
+
+function lendingMore(guards: LeaseGuards, byMs: number): LeaseGuards {
+  const more = (guard: LeaseGuard): LeaseGuard => ({
+    gone: guard.gone,
+    lend: (untilMs) => guard.lend(untilMs + byMs),
+    dismiss: () => guard.dismiss(),
+    disconnect: () => guard.disconnect(),
+  });
+  return {
+    expect: (runDirectory) => guards.expect(runDirectory),
+    of: async (runDirectory) => more(await guards.of(runDirectory)),
+    release: (runDirectory) => guards.release(runDirectory),
+  };
+}
+
+/** What is written to files of this name is synced by nobody. */
+function withoutSync(files: FileSystem, name: RegExp): FileSystem {
+  const deaf = (handle: FileHandle): FileHandle => ({ ...handle, sync: async () => undefined });
+  return {
+    open: async (path, how) => {
+      const handle = await files.open(path, how);
+      return name.test(path) ? deaf(handle) : handle;
+    },
+    rename: (from, to) => files.rename(from, to),
+    remove: (path) => files.remove(path),
+    makeDirectory: (path) => files.makeDirectory(path),
+    removeDirectory: (path) => files.removeDirectory(path),
+    list: (path) => files.list(path),
+    sizeOf: (path) => files.sizeOf(path),
+    syncDirectory: (path) => files.syncDirectory(path),
+    setReadOnly: (path, readOnly) => files.setReadOnly(path, readOnly),
+  };
+}
+
+/** The first that a process hears of the time is long past. */
+function startedLongAgo(clock: Clock): Clock {
+  let isFirst = true;
+  return {
+    ...clock,
+    monotonicMs: () => {
+      if (!isFirst) return clock.monotonicMs();
+      isFirst = false;
+      return clock.monotonicMs() - 3_600_000;
+    },
+  };
+}
