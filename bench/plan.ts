@@ -11,9 +11,11 @@ import { join } from 'node:path';
 import { type LabDisk, type LabMachine, startLabMachine } from '../lab/index.ts';
 import type { JobView, PlanDocument, PlanRun } from '../src/api/index.ts';
 import { EventHub } from '../src/control/base/event-hub.ts';
+import { touchedNow } from '../src/control/plans/absence.ts';
 import { PlanRunner } from '../src/control/plans/plan-runner.ts';
 import { PlanStore } from '../src/control/plans/plan-store.ts';
 import { connectGuest } from '../src/hypervisor/index.ts';
+import { bootClock } from '../src/lib/boot-clock.ts';
 import { systemClock as clock } from '../src/lib/clock.ts';
 import { silentLog } from '../src/lib/log.ts';
 import { nodeFiles } from '../src/lib/node-files.ts';
@@ -158,6 +160,7 @@ async function stepsAlone(): Promise<number> {
         document: PLAN,
         startedAtMs: clock.wallMs(),
       },
+      ...touchedNow({ clock, bootClock }),
       steps: MACHINES.map(({ name }) => ({ machine: name, machineId: name, state: 'waiting' })),
     });
     const jobs = new Map<string, JobView>();
@@ -173,7 +176,7 @@ async function stepsAlone(): Promise<number> {
     const nothing = async () => undefined;
     const runner = new PlanRunner(
       {
-        ...{ store, events, clock, log: silentLog },
+        ...{ store, events, clock, bootClock, log: silentLog },
         jobs: () => ({
           find: (jobId) => jobs.get(jobId),
           newestOf: () => undefined,

@@ -205,6 +205,8 @@ export const RunStep = Type.Object({
   /** What has to be approved beside what the plan asks: the site was away in the middle of the run. */
   asks: Type.Optional(Type.String()),
   beganAtMs: Type.Optional(WallTime),
+  /** The branches of failovers that there were before its job was begun: those that are there beside them it has made. */
+  formerBranchIds: Type.Optional(Type.Array(Id)),
   endedAtMs: Type.Optional(WallTime),
   /** Why it failed, or which machine blocks it, or what is asked. */
   reason: Type.Optional(Type.String()),
@@ -229,6 +231,8 @@ export const PlanRun = Type.Object({
   startedAtMs: WallTime,
   /** When something of it was recorded last. */
   touchedAtMs: Type.Optional(WallTime),
+  /** In which start of its host that was, and how long after it: the clock on the wall may be another one by then. */
+  touchedInBoot: Type.Optional(Type.Object({ bootId: Type.String(), sinceBootMs: Type.Number() })),
   endedAtMs: Type.Optional(WallTime),
   /** `partly`: some machines are up and others are not. */
   verdict: Type.Optional(

@@ -2,6 +2,7 @@ import type { DatabaseSync } from 'node:sqlite';
 import type { ReportPolicy } from '../api/index.ts';
 import { SitePrograms } from '../failover/index.ts';
 import type { DiskImages, Hypervisor, LeaseGuards } from '../hypervisor/index.ts';
+import type { BootClock } from '../lib/boot-clock.ts';
 import type { Clock } from '../lib/clock.ts';
 import { messageOf } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
@@ -40,7 +41,7 @@ export interface SiteTools {
   readonly images: DiskImages;
   readonly leaseGuards: LeaseGuards;
   /** Shared by all processes of the host, and counting while it sleeps. */
-  readonly bootClock: Clock;
+  readonly bootClock: BootClock;
 }
 
 /** What is there before anything moves: identity, settings, records, replicas. */

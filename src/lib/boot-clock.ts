@@ -1,12 +1,19 @@
 import { readFileSync } from 'node:fs';
 import { type Clock, systemClock } from './clock.ts';
 
+/** A clock that begins with its host. */
+export interface BootClock extends Clock {
+  /** Which start of the host it is. Moments of two starts have nothing to do with each other. */
+  bootId(): string;
+}
+
 /**
  * A clock of this host that all its processes share, and that goes on while the host is suspended: whoever compares two moments across
  * processes, or must not take a night of sleep for an instant, asks this one. Its monotonic time is since the host was started, in steps
  * of 10 ms (proc(5), uptime).
  */
-export const bootClock: Clock = {
+export const bootClock: BootClock = {
   ...systemClock,
   monotonicMs: () => Math.round(Number.parseFloat(readFileSync('/proc/uptime', 'utf8')) * 1000),
+  bootId: () => readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim(),
 };

@@ -13,6 +13,7 @@ import type {
 } from '../../api/index.ts';
 import { checkProbes, loadBootProof, type SitePrograms } from '../../failover/index.ts';
 import { checkMachineConfiguration, type MachineConfiguration } from '../../hypervisor/index.ts';
+import type { BootClock } from '../../lib/boot-clock.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { isFailure } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
@@ -41,6 +42,7 @@ import type { EventHub } from '../base/event-hub.ts';
 import { hasEnded, type JobHandler, type Jobs } from '../base/jobs.ts';
 import { controlFailure } from '../errors.ts';
 import type { Found, Inventory } from '../inventory/inventory.ts';
+import { touchedNow } from '../plans/absence.ts';
 import { type PointOfCut, pointsOfCuts } from '../plans/plan-cuts.ts';
 import { PlanHooks } from '../plans/plan-hooks.ts';
 import { actorOf, type PlanActs, PlanRunner } from '../plans/plan-runner.ts';
@@ -62,6 +64,7 @@ interface PlanTools {
   readonly events: EventHub;
   readonly files: FileSystem;
   readonly clock: Clock;
+  readonly bootClock: BootClock;
   readonly random: Random;
   readonly jobs: () => Jobs;
 }
@@ -183,7 +186,7 @@ export class RecoveryPlans {
     if (request.mode === 'test') this.#checkRoom(document);
     const runId = newId(clock, random);
     const run: PlanRun = {
-      ...{ runId, actor, request, document, startedAtMs: clock.wallMs() },
+      ...{ runId, actor, request, document, startedAtMs: clock.wallMs(), ...touchedNow(this.#o) },
       steps: Object.keys(document.machines).map((machine) => {
         const machineId = this.#found(machine)?.machineId ?? '';
         return { machine, machineId, state: 'waiting', ...cuts.get(machine) };
@@ -265,8 +268,7 @@ export class RecoveryPlans {
         waits: true,
         run: async (job) => {
           const runId = String(job.args.runId);
-          const { store, events, clock, jobs, log } = this.#o;
-          const runner = new PlanRunner({ store, events, clock, jobs, log, acts: this.#acts }, runId);
+          const runner = new PlanRunner({ ...this.#o, acts: this.#acts }, runId);
           this.#runners.set(runId, runner);
           try {
             return await runner.carryOut(job);

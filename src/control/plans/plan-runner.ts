@@ -6,6 +6,7 @@ import { needsOf, nextActs, verdictOf } from '../../plan/index.ts';
 import type { EventHub } from '../base/event-hub.ts';
 import type { JobContext } from '../base/jobs.ts';
 import { Wakeup } from '../base/wakeup.ts';
+import { type AbsenceClocks, absenceOf, touchedNow } from './absence.ts';
 import type { HookPlace, PlanHooks } from './plan-hooks.ts';
 import type { PlanStore } from './plan-store.ts';
 
@@ -44,7 +45,7 @@ export interface RunJobs {
   cancel(jobId: string): void;
 }
 
-interface RunnerTools {
+interface RunnerTools extends AbsenceClocks {
   readonly store: PlanStore;
   readonly acts: PlanActs;
   readonly jobs: () => RunJobs;
@@ -55,8 +56,6 @@ interface RunnerTools {
 
 /** Machines that are under way at a time: more would only be in each other's way. */
 const MOST_AT_ONCE = 4;
-/** A site that was away for longer asks before it goes on to bring machines up on a person's word. */
-const AWAY_MOST_MS = 600_000;
 /** What cannot be recorded is recorded when it can. */
 const STORE_AGAIN_AFTER_MS = 2_000;
 /** So long jobs have to end that were cancelled with their run. */
@@ -157,7 +156,7 @@ export class PlanRunner {
     for (const { machine, machineId, state, jobId, ...kept } of this.run.steps) {
       const { approvedBy, approvedAtMs, pointId, cutId } = kept;
       if (state === 'waiting' || state === 'asking') continue;
-      const job = jobId === undefined ? this.#knownJob(machine) : jobs.find(jobId);
+      const job = jobId === undefined ? this.#newestJob(machine) : jobs.find(jobId);
       if (job?.state === 'queued' || job?.state === 'running') {
         jobs.cancel(job.jobId);
         await jobs.waitFor(job.jobId, CANCEL_LIMIT_MS, NEVER);
@@ -179,31 +178,44 @@ export class PlanRunner {
 
   /**
    * Whether to bring machines up without the other site is decided by a person who knows what stands: what was true long ago need not be
-   * true any more.
+   * true any more. A machine that runs goes on to run: by that nothing is started.
    */
   async #askAfterAbsence(): Promise<void> {
-    const { request, touchedAtMs, startedAtMs, steps } = this.run;
-    const awayMs = this.#o.clock.wallMs() - (touchedAtMs ?? startedAtMs);
-    if (request.mode !== 'unplanned' || awayMs <= AWAY_MOST_MS) return;
-    const asks = `this site was away for ${Math.round(awayMs / 60_000)} minutes: is the other one still down?`;
-    for (const { machine, state } of steps) {
-      const isOpen = state === 'waiting' || state === 'asking' || (await this.#hasMadeNothing(machine));
-      if (isOpen) await this.#step(machine, { state: 'waiting', asks, approvedBy: undefined });
+    if (this.run.request.mode !== 'unplanned') return;
+    const absence = absenceOf(this.run, this.#o);
+    if (absence === undefined) return;
+    const asks = `${absence}: is the other one still down?`;
+    const open = new Set<string>();
+    for (const { machine, state } of this.run.steps) {
+      const isOpen = state === 'waiting' || state === 'asking' || (await this.#wouldStart(machine));
+      if (isOpen) open.add(machine);
     }
+    // All at once: whoever looks at what is recorded next sees a site that was there a moment ago.
+    await this.#change((run) => ({
+      ...run,
+      steps: run.steps.map((step) => {
+        const { approvedBy, approvedAtMs, ...others } = step;
+        return open.has(step.machine) ? { ...others, state: 'waiting', asks } : step;
+      }),
+    }));
   }
 
-  /** Of a step that was begun: its job has ended, and there is no branch that it has made. */
-  async #hasMadeNothing(machine: string): Promise<boolean> {
+  /** Of a step that was begun: to go on with it is to start a machine. */
+  async #wouldStart(machine: string): Promise<boolean> {
     if (this.#stepOf(machine).state !== 'starting') return false;
     const job = this.#knownJob(machine);
-    if (job?.state === 'queued' || job?.state === 'running') return false;
-    return (await this.#madeBy(machine)).length === 0;
+    if (!job) return true;
+    if (job.failure?.code !== 'JOB_INTERRUPTED') return false;
+    return !(await this.#madeBy(machine)).some(({ running }) => running);
   }
 
   /** The branches that the step of a machine has made. */
   async #madeBy(machine: string): ReturnType<PlanActs['branches']> {
-    const { beganAtMs = 0 } = this.#stepOf(machine);
-    return (await this.#o.acts.branches(machine)).filter(({ createdAtMs }) => createdAtMs >= beganAtMs);
+    const { formerBranchIds, beganAtMs = 0 } = this.#stepOf(machine);
+    const branches = await this.#o.acts.branches(machine);
+    if (formerBranchIds) return branches.filter(({ branchId }) => !formerBranchIds.includes(branchId));
+    // An earlier program has begun it, and kept nothing but the time.
+    return branches.filter(({ createdAtMs }) => createdAtMs >= beganAtMs);
   }
 
   /** Somebody has cancelled the run, or the site closes: then the next process goes on, and jobs of their own do what they do. */
@@ -275,6 +287,7 @@ export class PlanRunner {
         }
         const hindrance = await this.#hooks({ when: 'before', step: this.#stepOf(machine) });
         if (hindrance !== undefined) return { state: 'failed', reason: hindrance };
+        await this.#keepFormer(machine);
         job = await acts.begin(this.run, machine);
       }
       for (;;) {
@@ -301,14 +314,25 @@ export class PlanRunner {
     return hindrance === undefined ? outcome : { ...outcome, state: 'failed', reason: hindrance };
   }
 
+  /** So that what the job makes is known by itself: a clock that is set in between tells nothing of what came first. */
+  async #keepFormer(machine: string): Promise<void> {
+    const { mode } = this.run.request;
+    // What is tested is made anew by another process, and what is handed over makes nothing here.
+    if (mode === 'test' || mode === 'cede') return;
+    const branches = await this.#o.acts.branches(machine);
+    await this.#step(machine, { formerBranchIds: branches.map(({ branchId }) => branchId) });
+  }
+
   /** The job that an earlier process has begun for this step, if there is one. */
   #knownJob(machine: string): JobView | undefined {
-    const { jobId, machineId, beganAtMs = 0 } = this.#stepOf(machine);
-    const jobs = this.#o.jobs();
-    if (jobId !== undefined) return jobs.find(jobId);
-    const newest = jobs.newestOf(actorOf(this.run), machineId);
-    // A test that is begun anew has older jobs of this machine.
-    return this.run.request.mode === 'test' && newest && newest.createdAtMs < beganAtMs ? undefined : newest;
+    const { jobId } = this.#stepOf(machine);
+    if (jobId !== undefined) return this.#o.jobs().find(jobId);
+    // A test is begun anew by each process: all jobs that it finds are of earlier ones, and have been ended.
+    return this.run.request.mode === 'test' ? undefined : this.#newestJob(machine);
+  }
+
+  #newestJob(machine: string): JobView | undefined {
+    return this.#o.jobs().newestOf(actorOf(this.run), this.#stepOf(machine).machineId);
   }
 
   /**
@@ -355,8 +379,8 @@ export class PlanRunner {
     const { store, clock, events, log } = this.#o;
     for (;;) {
       try {
-        const touchedAtMs = clock.wallMs();
-        const run = await store.changeRun(this.#runId, (before) => ({ ...change(before), touchedAtMs }));
+        const touched = touchedNow(this.#o);
+        const run = await store.changeRun(this.#runId, (before) => ({ ...change(before), ...touched }));
         events.emit({ event: 'plan-run', runId: this.#runId });
         return run;
       } catch (error) {

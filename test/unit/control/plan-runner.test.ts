@@ -3,8 +3,10 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { BranchView, JobView, PlanRun } from '../../../src/api/index.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
+import { touchedNow } from '../../../src/control/plans/absence.ts';
 import { type PlanActs, PlanRunner } from '../../../src/control/plans/plan-runner.ts';
 import { PlanStore } from '../../../src/control/plans/plan-store.ts';
+import { bootClock } from '../../../src/lib/boot-clock.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
@@ -36,6 +38,9 @@ async function resumed(
     readonly branches?: readonly Partial<BranchView>[];
     readonly objection?: string;
     readonly run?: Partial<PlanRun>;
+    readonly step?: Partial<PlanRun['steps'][number]>;
+    /** A job of this machine that the run had begun before, and that its step does not name. */
+    readonly olderJob?: Partial<JobView>;
   },
 ) {
   const directory = await temporaryDirectory(t);
@@ -45,10 +50,14 @@ async function resumed(
   );
   const [runId, jobId] = [id(), id()];
   const beganAtMs = systemClock.wallMs();
+  const formerBranchIds = ['old'];
   await store.addRun({
     ...{ runId, actor: 'operator:a', startedAtMs: beganAtMs, request: { mode: o.mode ?? 'unplanned' } },
     document: { plan: 'shop', machines: { db: {} } },
-    steps: [{ machine: 'db', machineId: 'm', state: 'starting', jobId, beganAtMs }],
+    steps: [
+      { machine: 'db', machineId: 'm', state: 'starting', jobId, beganAtMs, formerBranchIds, ...o.step },
+    ],
+    ...touchedNow({ clock: systemClock, bootClock }),
     ...o.run,
   });
   const done: string[] = [];
@@ -70,7 +79,7 @@ async function resumed(
     begin: async () => begin('begin'),
     branches: async () =>
       (o.branches ?? []).map(
-        (branch) => ({ createdAtMs: beganAtMs + 1, branchId: id(), ...branch }) as BranchView,
+        (branch) => ({ createdAtMs: beganAtMs + 1, branchId: 'own', ...branch }) as BranchView,
       ),
     objection: async (_run, _machine, branchId) => {
       done.push(`ask ${branchId}`);
@@ -80,10 +89,10 @@ async function resumed(
   };
   const runner = new PlanRunner(
     {
-      ...{ store, acts, events: new EventHub(), clock: systemClock, log: silentLog },
+      ...{ store, acts, events: new EventHub(), clock: systemClock, bootClock, log: silentLog },
       jobs: () => ({
         find: (wanted) => jobs.get(wanted),
-        newestOf: () => undefined,
+        newestOf: () => o.olderJob && jobOf(id(), o.olderJob),
         endOf: async (wanted) => jobs.get(wanted),
         waitFor: async (wanted) => jobs.get(wanted)!,
         cancel: () => undefined,
@@ -118,19 +127,53 @@ describe('a run of a plan whose site was away', () => {
 
   it('F5 boots what has ended on its own files, and touches no branch that it has not made', async (t) => {
     const ended = { branchId: 'own', running: false, state: 'stopped' };
-    const again = await resumed(t, { branches: [{ ...ended, branchId: 'old', createdAtMs: 1 }, ended] });
+    const old = { ...ended, branchId: 'old' };
+    const again = await resumed(t, { branches: [old, ended] });
     assert.equal((await again.carriedOut).verdict, 'done');
     assert.deepEqual(again.done, ['restart own']);
     for (const branches of [
       [],
-      [{ ...ended, createdAtMs: 1 }],
-      [{ ...ended, running: true, state: 'probed', createdAtMs: 1 }],
+      [old],
+      [{ ...old, running: true, state: 'probed' }],
       [{ ...ended, state: 'failed' }],
     ]) {
       const anew = await resumed(t, { branches });
       assert.equal((await anew.carriedOut).verdict, 'done');
       assert.deepEqual(anew.done, ['begin'], JSON.stringify(branches));
     }
+  });
+
+  it('F5 knows what it has made whatever the clock has said meanwhile', async (t) => {
+    // The clock was set back by an hour before the branch was made, or ahead before there was the older one.
+    for (const byMs of [-3_600_000, 3_600_000]) {
+      const createdAtMs = systemClock.wallMs() + byMs;
+      const own = { branchId: 'own', running: true, state: 'started', createdAtMs };
+      const old = { ...own, branchId: 'old', createdAtMs: systemClock.wallMs() + 7_200_000 };
+      const made = await resumed(t, { branches: [old, own] });
+      assert.equal((await made.carriedOut).verdict, 'done');
+      assert.deepEqual(made.done, ['ask own']);
+      const ended = await resumed(t, { branches: [old, { ...own, running: false, state: 'stopped' }] });
+      assert.equal((await ended.carriedOut).verdict, 'done');
+      assert.deepEqual(ended.done, ['restart own']);
+    }
+    // Of a run that an earlier program has begun the time is all that is known.
+    const step = { formerBranchIds: undefined as never };
+    const before = { branchId: 'before', running: false, state: 'stopped', createdAtMs: 1 };
+    const early = await resumed(t, { branches: [before], step });
+    assert.equal((await early.carriedOut).verdict, 'done');
+    assert.deepEqual(early.done, ['begin']);
+    // What there was is on record before the job is begun.
+    const waiting: PlanRun['steps'] = [{ machine: 'db', machineId: 'm', state: 'waiting' }];
+    const first = await resumed(t, { branches: [before], run: { steps: waiting } });
+    assert.deepEqual((await first.carriedOut).steps[0]!.formerBranchIds, ['before']);
+  });
+
+  it('F5 a test that is begun anew takes no older job for its own, whatever the clock has said meanwhile', async (t) => {
+    const steps: PlanRun['steps'] = [{ machine: 'db', machineId: 'm', state: 'starting', beganAtMs: 1 }];
+    const olderJob = { createdAtMs: systemClock.wallMs() + 3_600_000, state: 'cancelled' } as const;
+    const anew = await resumed(t, { mode: 'test', run: { steps }, olderJob });
+    assert.equal((await anew.carriedOut).verdict, 'done');
+    assert.deepEqual(anew.done, ['open', 'begin', 'close']);
   });
 
   it('F5 does a test anew, of which the machines went with the site, and removes all of it at the end', async (t) => {
@@ -166,8 +209,62 @@ describe('a run of a plan whose site was away', () => {
     });
     assert.equal((await made.carriedOut).verdict, 'done');
     assert.deepEqual(made.done, []);
+    // To boot again what has ended is to bring it up.
+    const ended = await resumed(t, {
+      branches: [{ branchId: 'own', running: false, state: 'stopped' }],
+      run: { touchedAtMs },
+    });
+    while (!(await ended.runner.approve('db', 'operator:b'))) await new Promise(setImmediate);
+    assert.equal((await ended.carriedOut).verdict, 'done');
+    assert.deepEqual(ended.done, ['restart own']);
     const planned = await resumed(t, { mode: 'take', run: { steps, touchedAtMs } });
     assert.equal((await planned.carriedOut).verdict, 'done', 'the offer is word enough');
+  });
+
+  it('F5 asks a person whenever nobody can say how long it was away, and not after a moment', async (t) => {
+    const { touchedAtMs, touchedInBoot } = touchedNow({ clock: systemClock, bootClock });
+    const hourMs = 3_600_000;
+    const asks = async (run: Partial<PlanRun>) => {
+      const steps: PlanRun['steps'] = [
+        { machine: 'db', machineId: 'm', state: 'waiting' },
+        { machine: 'web', machineId: 'n', state: 'waiting' },
+      ];
+      const document: PlanRun['document'] = { plan: 'shop', machines: { db: {}, web: { tier: 2 } } };
+      const { runner, done, carriedOut, store, runId } = await resumed(t, {
+        run: { steps, document, ...run },
+      });
+      const asked: string[] = [];
+      const questions = new Set<string | undefined>();
+      while (store.needRun(runId).endedAtMs === undefined) {
+        await new Promise(setImmediate);
+        const step = store.needRun(runId).steps.find(({ state }) => state === 'asking');
+        if (!step || !(await runner.approve(step.machine, 'operator:b'))) continue;
+        asked.push(step.machine);
+        questions.add(step.reason);
+      }
+      assert.equal((await carriedOut).verdict, 'done');
+      assert.deepEqual(done, ['begin', 'begin']);
+      return [asked.join(), [...questions].join()];
+    };
+    const ofBoth = (said: string) => ['db,web', `${said}: is the other one still down?`];
+    // A host that lost its power came back with a clock that has lost the time, too.
+    const otherBoot = {
+      touchedAtMs: touchedAtMs - 5000,
+      touchedInBoot: { ...touchedInBoot, bootId: 'other' },
+    };
+    assert.deepEqual(
+      await asks(otherBoot),
+      ofBoth('the host of this site was started again in the middle of the run'),
+    );
+    assert.deepEqual(
+      await asks({ touchedAtMs: touchedAtMs + hourMs }),
+      ofBoth('the clock of this site was set back, and how long it was away is not known'),
+    );
+    const slept = { ...touchedInBoot, sinceBootMs: touchedInBoot.sinceBootMs - hourMs };
+    assert.deepEqual(await asks({ touchedInBoot: slept }), ofBoth('this site was away for 60 minutes'));
+    const unknown = await asks({ touchedInBoot: undefined as never });
+    assert.deepEqual(unknown, ofBoth('this site does not know how long it was away'));
+    assert.deepEqual(await asks({ touchedAtMs: touchedAtMs - 300_000 }), ['', '']);
   });
 
   it('F5 a run that has ended is not begun once more', async (t) => {
