@@ -64,6 +64,8 @@ async function resumed(
   const jobs = new Map([
     [jobId, jobOf(jobId, { state: 'failed', failure: INTERRUPTED as JobView['failure'] })],
   ]);
+  const older = o.olderJob && jobOf(id(), o.olderJob);
+  if (older) jobs.set(older.jobId, older);
   const begin = (what: string): JobView => {
     done.push(what);
     const job = jobOf(id(), {});
@@ -92,7 +94,7 @@ async function resumed(
       ...{ store, acts, events: new EventHub(), clock: systemClock, bootClock, log: silentLog },
       jobs: () => ({
         find: (wanted) => jobs.get(wanted),
-        newestOf: () => o.olderJob && jobOf(id(), o.olderJob),
+        newestOf: () => older,
         endOf: async (wanted) => jobs.get(wanted),
         waitFor: async (wanted) => jobs.get(wanted)!,
         cancel: () => undefined,
