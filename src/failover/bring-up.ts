@@ -1,6 +1,7 @@
 import { checkMachineConfiguration } from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
+import type { Log } from '../lib/log.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { newId } from '../lib/random.ts';
 import { type BranchRecord, createBranch, type Replica, removeBranch } from '../replica/index.ts';
@@ -112,7 +113,8 @@ export class BringUp {
       });
     } catch (error) {
       if (!isFailure(error) || error.kind === 'cancelled' || request.signal?.aborted) {
-        await this.#settle(request, branch, { reason: messageOf(error) });
+        const notes = new Notes(this.#tools.log, branchId);
+        await this.#settle(request, branch, notes, { reason: messageOf(error) });
         throw error;
       }
       // What hinders one point (a file that cannot be opened, say) may not hinder the next.
@@ -121,20 +123,39 @@ export class BringUp {
     const failed = judged.verdict === 'failed';
     const rtoMs = failed || boot?.lastPassedMs === undefined ? null : boot.lastPassedMs - request.commandMs;
     const seen = boot && { replica, purpose, branch, boot, judged, rtoMs };
-    const picturePath = seen ? await this.#keeping.run(() => keepEvidence(this.#tools, seen)) : null;
-    const runsOn = purpose === 'test' ? boot !== undefined && stays(request, branchId, failed) : !failed;
-    await watch.time('clean-up', async () => {
-      if (!runsOn) await this.#settle(request, branch, { reason: judged.reasons.join('; ') });
-      else {
-        const phase = failed ? 'failed' : 'probed';
-        await storeState(this.#tools, replica, branchId, { phase, keep, ...reasonOf(judged.reasons) });
+    const notes = new Notes(this.#tools.log, branchId);
+    const isUp = purpose === 'failover' && !failed;
+    let picturePath: string | null = null;
+    let runsOn = isUp;
+    try {
+      if (seen) {
+        const what = 'What was seen of the boot is not kept';
+        const keepSeen = () => this.#keeping.run(() => keepEvidence(this.#tools, seen));
+        picturePath = (await notes.unless(purpose === 'failover', what, keepSeen)) ?? null;
       }
-    });
+      if (purpose === 'test') runsOn = boot !== undefined && stays(request, branchId, failed);
+      if (runsOn) {
+        const state = { phase: failed ? 'failed' : 'probed', keep, ...reasonOf(judged.reasons) } as const;
+        const storeEnd = () => storeState(this.#tools, replica, branchId, state);
+        const what = 'That the machine has come up is not recorded';
+        await watch.time('clean-up', () => notes.unless(isUp, what, storeEnd));
+      }
+    } catch (error) {
+      // What a test has shown is all that it is for: one of which that cannot be kept leaves nothing that runs.
+      this.#tools.log.error('branch.not-recorded', { branchId, reason: messageOf(error) });
+      if (!isUp) await this.#settle(request, branch, notes, { reason: messageOf(error) });
+      throw error;
+    }
+    if (!runsOn) {
+      const reason = judged.reasons.join('; ');
+      await watch.time('clean-up', () => this.#settle(request, branch, notes, { reason }));
+    }
     const report: AttemptReport = {
       ...{ point: summaryOf(replica.point(branch.pointId)), reason: request.candidate.reason },
       ...{ branchId, kept: runsOn || staysAnyway(request), verdict: judged.verdict },
       ...{ reasons: judged.reasons, probes: boot?.probes ?? [], nonce: boot?.screen.nonce ?? 'not-asked' },
       ...{ picturePath, steps: watch.steps, assertions: boot?.assertions ?? [] },
+      ...(notes.all.length > 0 ? { notRecorded: notes.all } : {}),
       ...(branch.base === undefined ? {} : { preparedBranchId: branch.base }),
       ...(boot?.addresses ? { addresses: boot.addresses } : {}),
       network: boot?.network ?? { kind: 'unplugged', reason: 'the machine was not started' },
@@ -160,19 +181,51 @@ export class BringUp {
     }
   }
 
-  /** Ends what was brought up: a test that is new is removed, of all else the files stay. */
+  /** Ends what was brought up, whatever can be recorded of it: a test that is new is removed, of all else the files stay. */
   async #settle(
     request: AttemptRequest,
     { branchId }: BranchRecord,
+    notes: Notes,
     { reason }: { readonly reason: string },
   ): Promise<void> {
     const { replica, hasRun = false } = request;
     if (staysAnyway(request)) {
-      await storeState(this.#tools, replica, branchId, { phase: 'failed', keep: true, reason, hasRun });
-      await this.#live.end(branchId);
+      const state = { phase: 'failed', keep: true, reason, hasRun } as const;
+      try {
+        // First, so that a process that dies in between leaves nothing that the next one takes for a machine at work.
+        await notes.unless(true, 'That the machine has not come up is not recorded', () =>
+          storeState(this.#tools, replica, branchId, state),
+        );
+      } finally {
+        await this.#live.end(branchId);
+      }
     } else {
       await this.#live.end(branchId);
       await removeBranch(this.#tools.files, replica, branchId);
+    }
+  }
+}
+
+/** What could not be recorded of an attempt. */
+class Notes {
+  readonly all: string[] = [];
+  readonly #log: Log;
+  readonly #branchId: string;
+
+  constructor(log: Log, branchId: string) {
+    this.#log = log;
+    this.#branchId = branchId;
+  }
+
+  /** Records something; where it `mayLack` and cannot be recorded, that is noted. */
+  async unless<T>(mayLack: boolean, what: string, work: () => Promise<T>): Promise<T | undefined> {
+    try {
+      return await work();
+    } catch (error) {
+      if (!mayLack || !isFailure(error)) throw error;
+      this.#log.error('branch.not-recorded', { branchId: this.#branchId, reason: error.message });
+      this.all.push(`${what}: ${error.message}.`);
+      return undefined;
     }
   }
 }

@@ -336,10 +336,9 @@ export class Failovers {
       ),
     );
     const kind = purpose === 'test' ? 'test' : 'unplanned';
-    const report = run.report(await headOf(this.#tools, replica, kind, to === undefined ? {} : { pointId }));
+    const head = await headOf(this.#tools, replica, kind, to === undefined ? {} : { pointId });
     return {
-      ...report,
-      ...(back ? { attempts: [...report.attempts, back.report] } : {}),
+      ...run.report(head, back),
       ...(back?.runs ? { branchId: branch.branchId } : {}),
       forward: { ...way, branchId: branch.branchId, oldBranch: remaining },
     };

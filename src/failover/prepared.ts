@@ -56,13 +56,13 @@ export async function prepareBranch(
     try {
       await storeState(tools, replica, branchId, { phase: 'created', keep: true });
       seen = await bootAndRun({ tools, live }, replica, branch, options, watch);
-      isReady = seen.reasons.length === 0;
       await live.end(branchId);
-      if (isReady) {
+      if (seen.reasons.length === 0) {
         for (const diskId of branch.diskIds) {
           await files.setReadOnly(branchLayer(replica.layout, branchId, diskId), true);
         }
         await storeState(tools, replica, branchId, { phase: 'prepared', keep: true });
+        isReady = true;
       }
     } finally {
       if (!isReady) {

@@ -1,4 +1,5 @@
 import { checkMachineConfiguration } from '../hypervisor/index.ts';
+import { isFailure } from '../lib/errors.ts';
 import { findBranch, type Replica } from '../replica/index.ts';
 import { changed, loadChanges } from './branch-changes.ts';
 import { probeReaddressed, runDirectoryOf, toldOf } from './branch-machine.ts';
@@ -12,7 +13,7 @@ const MAY_BE_OPEN = { opened: Promise.resolve() };
 
 /**
  * Asks the guest of a branch that runs, because nobody saw its boot to its end. Its machine stays as it is, whatever it answers; that it
- * answers all is on record on return. Undefined if this site is not connected to it.
+ * answers all is on record on return, as far as that can be recorded. Undefined if this site is not connected to it.
  */
 export async function probeAgain(
   { tools, live }: BranchTools,
@@ -46,6 +47,14 @@ export async function probeAgain(
   );
   const state = await loadState(tools, replica, branchId);
   const isUp = addresses?.failure === undefined && results.every(({ passed }) => passed);
-  if (state && isUp) await storeState(tools, replica, branchId, { phase: 'probed', keep: state.keep });
+  if (state && isUp) {
+    try {
+      await storeState(tools, replica, branchId, { phase: 'probed', keep: state.keep });
+    } catch (error) {
+      // It is up all the same; who needs to know it later asks again.
+      if (!isFailure(error)) throw error;
+      tools.log.warn('branch.not-recorded', { branchId, reason: error.message });
+    }
+  }
   return results;
 }

@@ -56,6 +56,8 @@ export interface AttemptReport {
   /** Where NICs were to have other addresses in the guest: what its agent read back last. */
   readonly addresses?: ReaddressReport;
   readonly steps: readonly StepReport[];
+  /** What of it could not be recorded, and why: its verdict holds all the same. */
+  readonly notRecorded?: readonly string[];
 }
 
 /** What a failover did; plain JSON for API, command line and archive. */

@@ -43,16 +43,21 @@ export class RunUnderWay {
       /** How the disks of a point differ from those that the machine has now. */
       readonly otherDisks: (pointId: string) => readonly string[];
     },
+    /** A machine that had given way is at work again: it was tried after the last attempt, and is not what was asked for. */
+    back?: Attempt,
   ): FailoverReport {
     const { slow, otherDisks, ...head } = about;
     const { report: last, rtoMs, runs } = this.#attempts.at(-1)!;
+    const attempts = [...this.#attempts, ...(back ? [back] : [])].map(({ report }) => report);
+    const notRecorded = attempts.flatMap((report) => report.notRecorded ?? []);
+    const disks = otherDisks(last.point.pointId);
     return {
       ...head,
       ...{ verdict: last.verdict, branchId: runs ? last.branchId : null, point: last.point, rtoMs },
       startedAtMs: this.#startedAtMs,
       steps: [...this.watch.steps, ...this.#attempts.flatMap(({ report }) => report.steps)],
-      warnings: [...warningsOf(about.kind, last, slow), ...this.#warnings, ...otherDisks(last.point.pointId)],
-      attempts: this.#attempts.map(({ report }) => report),
+      warnings: [...warningsOf(about.kind, last, slow), ...this.#warnings, ...notRecorded, ...disks],
+      attempts,
     };
   }
 }

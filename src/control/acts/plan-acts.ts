@@ -1,4 +1,5 @@
 import type {
+  BranchView,
   JobView,
   PlanCheck,
   PlanDocument,
@@ -7,7 +8,6 @@ import type {
   PlanRun,
   PlanView,
   RunPlanRequest,
-  RunStep,
   SelectionWish,
   StartedRun,
 } from '../../api/index.ts';
@@ -205,16 +205,14 @@ export class RecoveryPlans {
 
   /** The points of machines that are to come up from one cut. */
   #cuts(document: PlanDocument): Promise<ReadonlyMap<string, PointOfCut>> {
-    const { groups, failovers, files } = this.#o;
+    const { groups, files } = this.#o;
     return pointsOfCuts(document, {
       points: (group) => groups.points(group),
       idOf: (machine) => this.#found(machine)?.machineId,
       atLeast: (machine) => wishOf(document, machine).atLeast ?? 'crash',
       upFrom: async (machine) => {
         const found = this.#found(machine);
-        const up = found?.replica && (await this.#isUp(found));
-        if (!up?.branchId) return undefined;
-        return (await failovers.list(machine)).find(({ branchId }) => branchId === up.branchId)?.pointId;
+        return found && (await this.#branchThatRuns(found))?.pointId;
       },
       hasFailed: async (machineId, pointId) => {
         const replica = this.#found(machineId)?.replica;
@@ -238,8 +236,8 @@ export class RecoveryPlans {
     for (const machine of Object.keys(document.machines)) {
       const found = this.#found(machine);
       const pointId = cuts.get(machine)?.pointId ?? found?.replica?.newest?.statement.pointId;
-      // What is up already is where it is.
-      if (!found?.replica || pointId === undefined || (await this.#isUp(found))) continue;
+      // What runs already is where it is.
+      if (!found?.replica || pointId === undefined || (await this.#runs(found))) continue;
       const networks = this.#networks(document, machine);
       const hasNewMacs = changesAt(document, machine, this.#o.siteName, false)?.mac === 'new';
       members.push({ replica: found.replica, pointId, networks, hasNewMacs });
@@ -320,21 +318,21 @@ export class RecoveryPlans {
     branches: async (machine) =>
       (await this.#o.failovers.list(machine)).filter(({ purpose }) => purpose === 'failover'),
     idOf: (machine) => this.#found(machine)?.machineId,
-    isSo: async (run, machine) => {
+    isSo: async (run, machine, signal) => {
       const found = this.#found(machine);
       const { mode, to } = run.request;
       const isElsewhere = found?.home && claimElsewhere(found.home.record) !== undefined;
       if (mode === 'cede') return isElsewhere && to === undefined ? {} : undefined;
-      return mode === 'test' ? undefined : found && this.#isUp(found);
+      if (mode === 'test' || !found || !(await this.#runs(found))) return undefined;
+      const branch = await this.#branchThatRuns(found);
+      if (!branch) return {};
+      const { branchId, sequence, state } = branch;
+      const up = { branchId, ...(sequence === undefined ? {} : { sequence }) };
+      if (state === 'probed') return up;
+      const reason = await this.#objection(run, machine, branchId, signal);
+      return reason === undefined ? up : { ...up, state: 'failed', reason };
     },
-    objection: async (run, machine, branchId, signal) => {
-      const { probes } = this.#gates(run, machine);
-      const results = await this.#o.failovers.probeAgain(machine, branchId, probes, signal);
-      if (!results) return 'it runs, and this site is not connected to it';
-      const failed = results.filter(({ passed }) => !passed);
-      if (failed.length === 0) return undefined;
-      return `it runs, and does not answer: ${failed.map(({ reason }) => reason).join('; ')}`;
-    },
+    objection: (...asked) => this.#objection(...asked),
     restart: (run, machine, branchId): JobView =>
       this.#o.failovers.restart(actorOf(run), machine, branchId, {
         ...this.#gates(run, machine),
@@ -342,17 +340,34 @@ export class RecoveryPlans {
       }),
   };
 
-  /** A machine that was brought up here before and has passed its probes, or is at home here and runs. */
-  async #isUp({ machineId, home, replica }: Found): Promise<Partial<RunStep> | undefined> {
-    if (home?.record.adopted && !claimElsewhere(home.record))
-      return home.presence.state === 'running' ? {} : undefined;
-    if (!replica) return undefined;
-    const branches = await this.#o.failovers.list(machineId);
-    const up = branches.find(
-      ({ purpose, running, state }) => purpose === 'failover' && running && state === 'probed',
+  /** A machine that was brought up here before, or is at home here, and runs. */
+  async #runs(found: Found): Promise<boolean> {
+    if (isAdopted(found)) return found.home?.presence.state === 'running';
+    return (await this.#branchThatRuns(found)) !== undefined;
+  }
+
+  /** The branch of a machine that was brought up here before, and runs; not one that has failed, and is being ended. */
+  async #branchThatRuns(found: Found): Promise<BranchView | undefined> {
+    if (isAdopted(found) || !found.replica) return undefined;
+    const branches = await this.#o.failovers.list(found.machineId);
+    return branches.find(
+      ({ purpose, running, state }) => purpose === 'failover' && running && state !== 'failed',
     );
-    if (!up) return undefined;
-    return { branchId: up.branchId, ...(up.sequence === undefined ? {} : { sequence: up.sequence }) };
+  }
+
+  /** Why the guest of a branch that runs does not answer its gates; undefined if it does. */
+  async #objection(
+    run: PlanRun,
+    machine: string,
+    branchId: string,
+    signal: AbortSignal,
+  ): Promise<string | undefined> {
+    const { probes } = this.#gates(run, machine);
+    const results = await this.#o.failovers.probeAgain(machine, branchId, probes, signal);
+    if (!results) return 'it runs, and this site is not connected to it';
+    const failed = results.filter(({ passed }) => !passed);
+    if (failed.length === 0) return undefined;
+    return `it runs, and does not answer: ${failed.map(({ reason }) => reason).join('; ')}`;
   }
 
   /** Throws PLAN_INVALID where a gate asks an address that the plan does not give the machine here. */
@@ -395,6 +410,11 @@ export class RecoveryPlans {
     const isReady = found.home !== undefined || found.replica?.awaitsSeed === false;
     return { nics, hasAgent: guestAgent, isReady };
   }
+}
+
+/** It is at home here, after it was brought up here. */
+function isAdopted({ home }: Found): boolean {
+  return home?.record.adopted !== undefined && !claimElsewhere(home.record);
 }
 
 /** Undefined also for a description that this version does not understand: what comes of that is its own machine's matter. */

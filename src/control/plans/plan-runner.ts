@@ -18,8 +18,11 @@ export interface PlanActs {
   closeTest(run: PlanRun): Promise<void>;
   /** The id of a machine that this site knows by that name. */
   idOf(machine: string): string | undefined;
-  /** What the run asks for is so already: it was brought up, or handed over, before. */
-  isSo(run: PlanRun, machine: string): Promise<Partial<RunStep> | undefined>;
+  /**
+   * What the run asks for is so already: it was brought up, or handed over, before. The guest of a machine that runs, and of which nobody
+   * recorded that it has come up, is asked its gates; one that does not answer them has failed.
+   */
+  isSo(run: PlanRun, machine: string, signal: AbortSignal): Promise<Partial<RunStep> | undefined>;
   /** Brings one machine up, takes it over, hands it over or tests it, as the run asks. Throws what stands in the way. */
   begin(run: PlanRun, machine: string): Promise<JobView>;
   /** Branches of a machine that failovers have made here. */
@@ -280,7 +283,7 @@ export class PlanRunner {
     try {
       let job = this.#knownJob(machine);
       if (!job) {
-        const so = await acts.isSo(this.run, machine);
+        const so = await acts.isSo(this.run, machine, this.#signal);
         if (so) {
           const reason = 'it was so before the run came to it';
           return await this.#afterwards(machine, { state: 'done', reason, ...so });
