@@ -1,5 +1,5 @@
 import Type from 'typebox';
-import { Id, Reference } from './common.ts';
+import { FailureShape, Id, Reference } from './common.ts';
 import { FailoverRequest, Networks, TestFailoverRequest } from './failovers.ts';
 import { JobView } from './site.ts';
 
@@ -35,9 +35,13 @@ export const FailOverGroupRequest = Type.Object(
 );
 export type FailOverGroupRequest = Type.Static<typeof FailOverGroupRequest>;
 
-/** A job for each member, in the order of their machines' ids. */
+/** A job for each member that could be begun, in the order of their machines' ids. */
 export const GroupJobs = Type.Object({
   cutId: Id,
   jobs: Type.Array(Type.Object({ machineId: Id, name: Type.String(), job: JobView })),
+  /** Members of which no job was begun, and why; absent where there is none. If nothing was begun at all, the answer is an error. */
+  failures: Type.Optional(
+    Type.Array(Type.Object({ machineId: Id, name: Type.String(), failure: FailureShape })),
+  ),
 });
 export type GroupJobs = Type.Static<typeof GroupJobs>;

@@ -100,11 +100,11 @@ function whatOf({ cut, ...o }: GroupBootOptions) {
   return { ...askedOf(o), ...(cut === undefined ? {} : { cut }) };
 }
 
-/** Follows all jobs to their ends, if `wait`; bad if one of the machines did not come up. */
+/** Follows all jobs to their ends, if `wait`; bad if one of the machines did not come up, or was not begun. */
 async function reportJobs(context: Context, begun: GroupJobs, wait: boolean): Promise<Report> {
   const jobs: GroupJobs['jobs'] = [];
   for (const one of begun.jobs) jobs.push(wait ? { ...one, job: await followJob(context, one.job) } : one);
-  const isBad = wait && jobs.some(({ job }) => verdictOf(job) === 'failed');
+  const isBad = begun.failures !== undefined || (wait && jobs.some(({ job }) => verdictOf(job) === 'failed'));
   return {
     document: { ...begun, jobs },
     print: (page) => printJobs(page, { ...begun, jobs }),
@@ -112,7 +112,7 @@ async function reportJobs(context: Context, begun: GroupJobs, wait: boolean): Pr
   };
 }
 
-function printJobs(page: Page, { cutId, jobs }: GroupJobs): void {
+function printJobs(page: Page, { cutId, jobs, failures = [] }: GroupJobs): void {
   page.line(`Cut ${cutId}:`);
   page.table(
     [{ head: 'MACHINE' }, { head: 'VERDICT' }, { head: 'BRANCH' }, { head: 'JOB' }],
@@ -121,7 +121,15 @@ function printJobs(page: Page, { cutId, jobs }: GroupJobs): void {
   for (const { name, job } of jobs) {
     if (job.failure) page.line({ text: `${name}: ${job.failure.message}`, tone: 'bad' });
   }
+  for (const { name, failure } of failures) {
+    page.line({ text: `${name} was not begun: ${failure.message}`, tone: 'bad' }).line(`  ${failure.hint}`);
+  }
   page.line('Look at one: warmsite job show JOB');
+  if (failures.length > 0) {
+    page.line(
+      `Begin one that was not, by itself: warmsite failover start|test MACHINE --group-point ${cutId}`,
+    );
+  }
 }
 
 function verdictOf({ state, result }: JobView): string {

@@ -5,8 +5,10 @@ import type {
   JobView,
   TestGroupRequest,
 } from '../../api/index.ts';
+import { isFailure } from '../../lib/errors.ts';
 import { controlFailure } from '../errors.ts';
 import type { Inventory } from '../inventory/inventory.ts';
+import { recordOf } from '../inventory/views.ts';
 import type { FailoverActs } from './failover-acts.ts';
 import type { GroupActs } from './group-acts.ts';
 
@@ -28,7 +30,7 @@ export class GroupFailovers {
     this.#inventory = o.inventory;
   }
 
-  /** Throws GROUP_UNKNOWN, GROUP_CUT_UNKNOWN. */
+  /** A member that cannot be begun hinders no other, and is told. Throws GROUP_UNKNOWN, GROUP_CUT_UNKNOWN, and what hinders all members. */
   async test(actor: string, group: string, { cut, ...request }: TestGroupRequest): Promise<GroupJobs> {
     const point = await this.#cut(group, cut);
     return ofEach(point, ({ machineId }) =>
@@ -37,8 +39,8 @@ export class GroupFailovers {
   }
 
   /**
-   * Throws GROUP_UNKNOWN, GROUP_CUT_UNKNOWN, GROUP_NOT_MEMBER, LEASE_UNKNOWN, FAILOVER_NIC_UNKNOWN, FAILOVER_ADDRESS_TWICE,
-   * FAILOVER_ADDRESS_TAKEN; nothing has been begun then.
+   * A member that cannot be begun hinders no other, and is told. Throws GROUP_UNKNOWN, GROUP_CUT_UNKNOWN, GROUP_NOT_MEMBER, LEASE_UNKNOWN,
+   * FAILOVER_NIC_UNKNOWN, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN, and what hinders all members; nothing has been begun then.
    */
   async start(actor: string, group: string, request: FailOverGroupRequest): Promise<GroupJobs> {
     const { cut, networks = {}, ...others } = request;
@@ -84,14 +86,24 @@ export class GroupFailovers {
   }
 }
 
+/** Those that were begun are at work whatever becomes of the next: who asked for them must hear of their jobs. */
 async function ofEach(
   { cutId, members }: GroupPointView,
   begin: (member: Member) => Promise<JobView>,
 ): Promise<GroupJobs> {
   const jobs: GroupJobs['jobs'] = [];
+  const failures: NonNullable<GroupJobs['failures']> = [];
+  let first: unknown;
   for (const member of members) {
     const { machineId, name } = member;
-    jobs.push({ machineId, name, job: await begin(member) });
+    try {
+      jobs.push({ machineId, name, job: await begin(member) });
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      first ??= error;
+      failures.push({ machineId, name, failure: recordOf(error) });
+    }
   }
-  return { cutId, jobs };
+  if (jobs.length === 0 && first) throw first;
+  return { cutId, jobs, ...(failures.length > 0 ? { failures } : {}) };
 }

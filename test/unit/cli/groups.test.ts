@@ -92,3 +92,25 @@ it('S0.28 a failover takes the point of a group by its cut', async (t) => {
   assert.equal((await ask('failover', 'test', 'web', '--group-point', ID, '--point', '7')).exitCode, 2);
   assert.equal(site.asked.length, before);
 });
+
+it('S0.28 of a group of which one machine could not be begun the others are told with it, and the exit code is 1', async (t) => {
+  const job = {
+    ...{ jobId: ID, kind: 'failover.start', state: 'queued', machineId: ID, args: {}, actor: 'x' },
+    ...{ createdAtMs: 0, progress: {} },
+  };
+  const failure = {
+    ...{ code: 'SITE_DATABASE_FULL', kind: 'environment', retry: 'later', message: 'no space is left' },
+    ...{ hint: 'Make room.', context: {} },
+  };
+  const jobs = [{ machineId: ID, name: 'web', job }];
+  const begun = { cutId: ID, jobs, failures: [{ machineId: ID, name: 'db', failure }] };
+  const { ask } = await asking(t, begun);
+  const asked = ['group', 'failover', 'shop', '--confirm-other-side-down', '--no-wait'];
+  const told = await ask(...asked);
+  assert.equal(told.exitCode, 1);
+  assert.match(told.output, new RegExp(`web +queued +${ID}`));
+  assert.match(told.output, /db was not begun: no space is left\n +Make room\./);
+  assert.match(told.output, new RegExp(`failover start\\|test MACHINE --group-point ${ID}`));
+  assert.deepEqual(JSON.parse((await ask(...asked, '--json')).output), begun);
+  assert.equal((await (await asking(t, { cutId: ID, jobs })).ask(...asked)).exitCode, 0);
+});
