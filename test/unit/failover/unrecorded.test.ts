@@ -8,6 +8,7 @@ import { loadState } from '../../../src/failover/branch-state.ts';
 import { BringUp } from '../../../src/failover/bring-up.ts';
 import { CpuGroups, type FailoverTools } from '../../../src/failover/index.ts';
 import { LiveBranches } from '../../../src/failover/live-branches.ts';
+import { prepareBranch } from '../../../src/failover/prepared.ts';
 import { probeAgain } from '../../../src/failover/probe-again.ts';
 import { Stopwatch } from '../../../src/failover/report.ts';
 import { RunUnderWay } from '../../../src/failover/run-under-way.ts';
@@ -62,6 +63,7 @@ async function site(t: CleanUp, purpose: 'test' | 'failover', full: RegExp) {
     const nothing = async () => undefined;
     return {
       ...{ gone, consolePicture, resume: nothing, announce: nothing, disconnect: nothing },
+      pressPowerButton: async () => void process_.kill('SIGTERM'),
       ...{ state: async () => 'running', onEvent: () => () => undefined, sockets: { qmpPath: '' } },
     } as unknown as RunningMachine;
   };
@@ -82,7 +84,7 @@ async function site(t: CleanUp, purpose: 'test' | 'failover', full: RegExp) {
   };
   const branches = join(directory, 'branches');
   const replica = {
-    record: { machineId: id(), machineName: 'db' },
+    record: { machineId: id(), machineName: 'db', retention: { types: { crash: 8 } } },
     layout: {
       directory,
       branch: (branchId: string) => join(branches, branchId),
@@ -90,7 +92,7 @@ async function site(t: CleanUp, purpose: 'test' | 'failover', full: RegExp) {
     },
     branches: [branch],
     point: () => point,
-    holdLayers: async () => () => undefined,
+    ...{ holdLayers: async () => () => undefined, checkUsable: () => undefined, retention: () => [] },
     refreshBranches: (work: () => Promise<void>) => work(),
   } as unknown as Replica;
   await mkdir(join(branches, branch.branchId), { recursive: true });
@@ -157,6 +159,14 @@ describe('a machine that comes up on a disk that is full', () => {
     assert.deepEqual([report.verdict, runs, report.kept], ['failed', false, true]);
     assert.equal(report.notRecorded!.length, 2);
     assert.deepEqual([await machines(), await branchesLeft()], [[0, 0], [branch.branchId]]);
+  });
+
+  it('S0.21 a point of which it cannot be recorded that it is prepared leaves nothing', async (t) => {
+    const { tools, live, replica, branch, branchesLeft } = await site(t, 'test', /state\.json/);
+    const options = { programs: [], probes: PASSES, graceMs: 10_000 };
+    const prepared = prepareBranch({ tools, live }, replica, branch.pointId, options);
+    await assert.rejects(prepared, { code: 'DISK_FULL' });
+    assert.deepEqual([live.all.length, await branchesLeft()], [0, [branch.branchId]]);
   });
 
   it('S0.26 a test whose proof cannot be kept has failed, and nothing of it is left', async (t) => {
