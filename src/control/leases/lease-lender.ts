@@ -24,6 +24,8 @@ export interface LeaseLenderTools {
 
 /** A site that somebody trusts as a witness may not fill its disk. */
 const VOTES_OF_A_PEER_MAX = 10_000;
+/** No question is under way for so long. */
+const LATE_MS_MAX = 600_000;
 
 /**
  * What this site lends to those who run machines, and gives away by its vote. What it has promised is durable before it says so; what it
@@ -93,11 +95,9 @@ export class LeaseLender {
     return this.#book.alone(machineId, async () => {
       const known = records.get(machineId);
       const record = known?.ended ? undefined : known;
-      const isLate = begunAtMs !== undefined && this.#over.get(machineId) === begunAtMs;
-      if (isLate && !record) throw leaseUnknown(machineId);
       if (record) checkParties(record, { siteIds, witnessSiteId, peerId, ask });
       // Nobody knows who runs it: nobody can say that it does not run.
-      else if (kind === 'vote') throw leaseUnknown(machineId);
+      else if (kind === 'vote' || this.#isOver(machineId, begunAtMs)) throw leaseUnknown(machineId);
       else if (isWitness) this.#checkRoom(peerId);
       const refusal = this.#ownRefusal(machineId, claim, record);
       if (refusal) return refusal;
@@ -113,6 +113,12 @@ export class LeaseLender {
       else this.#note(peerId, kind === 'vote' ? 'lease.vote' : 'lease.hold', machineId, claim);
       return { granted: true };
     });
+  }
+
+  /** A question about leases that have ended, or were before those; a clock that was set back by more than that asks for new ones. */
+  #isOver(machineId: string, begunAtMs = Number.POSITIVE_INFINITY): boolean {
+    const sinceMs = (this.#over.get(machineId) ?? Number.NEGATIVE_INFINITY) - begunAtMs;
+    return sinceMs >= 0 && sinceMs < LATE_MS_MAX;
   }
 
   /**

@@ -57,6 +57,8 @@ export class VoteRecords {
   ): Promise<VoteRecords> {
     const directory = join(dataDirectory, 'votes');
     await files.makeDirectory(directory);
+    // What an earlier process has renamed there, and was killed before it synced, is promised from now on.
+    await files.syncDirectory(directory);
     const records = new Map<string, VoteRecord>();
     const unreadable = new Set<string>();
     for (const name of ((await files.list(directory)) ?? []).toSorted()) {

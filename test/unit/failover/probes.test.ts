@@ -211,8 +211,8 @@ test('F5 a web server is asked until status and body are as wished, and what it 
   assert.equal(late!.passed, true, late!.reason);
   assert.equal(asked, 3);
   const never: Probe[] = [
-    { kind: 'http', url, status: 204, limitMs: 1_500 },
-    { kind: 'http', url, pattern: '^nothing', limitMs: 1_500 },
+    { kind: 'http', url, status: 204, limitMs: 4_000 },
+    { kind: 'http', url, pattern: '^nothing', limitMs: 4_000 },
   ];
   const [status, body] = await runProbes(connected, never);
   assert.match(status!.reason!, /it answers with status 200/);
