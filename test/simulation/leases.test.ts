@@ -11,7 +11,6 @@ const PLANTED_SEEDS_MAX = 80;
 /** What must have been done, and refused, over all lives. */
 const WANTED = [
   'failover start --ask-witness',
-  'failover start --confirm',
   'failover restart',
   'failover undo',
   'failover withdraw',
@@ -31,7 +30,7 @@ const WANTED = [
 ];
 
 test('S0.17 whatever befalls three sites, a machine that runs by leases never runs twice, and comes to rest at one of them', async (t) => {
-  const lives = sized({ what: 'S0.17: simulated lives of a machine with a witness', normal: 20, full: 600 });
+  const lives = sized({ what: 'S0.17: simulated lives of a machine with a witness', normal: 16, full: 600 });
   const counts: Record<string, number> = {};
   const add = (more: Readonly<Record<string, number>>) => {
     for (const [what, count] of Object.entries(more)) counts[what] = (counts[what] ?? 0) + count;

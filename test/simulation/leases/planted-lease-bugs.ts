@@ -43,7 +43,7 @@ export const PLANTED_LEASE_BUGS: readonly PlantedLeaseBug[] = [
         };
       },
     },
-    expects: BOTH,
+    expects: /the machine runs at both sites|the witness does not know/,
   },
   {
     name: 'a lender that starts has forgotten what it lent',
@@ -54,7 +54,10 @@ export const PLANTED_LEASE_BUGS: readonly PlantedLeaseBug[] = [
     name: 'a guard ends with its site',
     wrap: { guardEndsWithSite: true },
     expects: BOTH,
-    swarm: { leaseMs: 4_000, rates: { 'kill-home': 1 / 100, isolate: 1 / 200, 'kill-guard': 0 } },
+    swarm: {
+      leaseMs: 4_000,
+      rates: { 'kill-home': 1 / 60, isolate: 1 / 150, 'kill-guard': 0, 'cut-power-home': 0 },
+    },
   },
   {
     name: 'the recovery site starts the machine before it is durable that it holds it',
@@ -77,8 +80,8 @@ export const PLANTED_LEASE_BUGS: readonly PlantedLeaseBug[] = [
     expects: BOTH,
     swarm: {
       leaseMs: 6_000,
-      weather: { lost: 0.15, doubled: 0.5, late: 0.3 },
-      rates: { 'change-leases': 1 / 300, isolate: 1 / 300, word: 0 },
+      weather: { lost: 0.15, doubled: 0.8, late: 0.3 },
+      rates: { 'change-leases': 1 / 200, isolate: 1 / 250, word: 0 },
     },
   },
 ];
