@@ -10,7 +10,8 @@ export interface HomeMachine {
   readonly tenure: Tenure;
   /** Durable on return. */
   hear(claim: Claim): Promise<Tenure>;
-  /** Whether a site may speak of it: one that gets its copies, that holds it now, or from which it came here. */
+  /** Whether a site may speak of it: one that gets its copies, that holds it now, from which it came here, or over which it was
+   * claimed here. */
   concerns(siteId: string): boolean;
   /**
    * What this site has of it for another one: its word who holds it, and no points. Only of the history that the other site means, from

@@ -1,8 +1,10 @@
+import { isFailure } from '../lib/errors.ts';
 import {
   afterCeding,
   afterSeizing,
   afterSettingApart,
   type Claim,
+  compareClaims,
   type LeaseTerms,
   type Tenure,
   withdrawalOf,
@@ -12,10 +14,10 @@ import type { Deliveries } from './deliveries.ts';
 import { replicationFailure } from './errors.ts';
 import { checkHealthy, type MachinePresence } from './machine-presence.ts';
 import type { MachineProcess } from './machine-process.ts';
-import { checkHeld, havingHeard, standingAs, tenureOf } from './machine-tenure.ts';
+import { checkHeld, havingHeard, standingAs, superseding, tenureOf, untoldOf } from './machine-tenure.ts';
 import type { ProtectedChain } from './protected-chain.ts';
 import type { MachineRecord } from './records.ts';
-import type { Cession, ReplicationTarget } from './target.ts';
+import type { Cession, ReplicationTarget, RightsTarget } from './target.ts';
 
 interface Ground {
   readonly chain: Pick<ProtectedChain, 'cuts'>;
@@ -161,11 +163,50 @@ export class MachineRight {
   seizeBack(): Promise<Tenure> {
     return this.#o.alone(async () => {
       const { record } = this.#o.ground();
-      const seized = afterSeizing(this.tenure, this.#o.siteId);
+      const before = this.tenure;
+      const seized = afterSeizing(before, this.#o.siteId);
       if (!seized) throw notCeded(record().name);
-      await this.#store(standingAs(record(), seized));
+      const { siteId } = before.state === 'cedes' ? before.offer : before.claim;
+      await this.#store(superseding(standingAs(record(), seized), siteId));
       return this.tenure;
     });
+  }
+
+  /** Sites that have not answered yet to the claim, above theirs, by which the machine is held here. */
+  get untold(): readonly string[] {
+    return this.tenure.state === 'holds' ? untoldOf(this.#o.ground().record()) : [];
+  }
+
+  /**
+   * Tells a site by which claim the machine is held here, and hears what it says to that. Whether it knows of that claim now, or of a
+   * higher one; to be called again until then.
+   */
+  async tellSuperseded(target: ReplicationTarget, signal?: AbortSignal): Promise<boolean> {
+    const { siteId } = target;
+    const held = this.tenure.claim;
+    if (!target.rights || !this.untold.includes(siteId)) return true;
+    const answered = await this.#askedOf(target.rights, held, signal);
+    if (answered) await this.hear(answered);
+    const isTold = !answered || compareClaims(answered, held) >= 0;
+    if (isTold) {
+      const { record, store } = this.#o.ground();
+      await this.#o.alone(async () => {
+        // Of what it has heard a later claim is none.
+        if (compareClaims(this.tenure.claim, answered ?? held) <= 0)
+          await store(superseding(record(), siteId, { told: true }));
+      });
+    }
+    return isTold;
+  }
+
+  /** Undefined: that site has nothing of the machine, and runs nothing of it. */
+  async #askedOf(rights: RightsTarget, held: Claim, signal?: AbortSignal): Promise<Claim | undefined> {
+    try {
+      return (await rights.claim(this.#o.ground().record().machineId, held, signal)).claim;
+    } catch (error) {
+      if (isFailure(error, 'REPLICA_UNKNOWN')) return undefined;
+      throw error;
+    }
   }
 
   /** The machine has ended here, and what it wrote under the lost claim stays as it is: this site follows. */

@@ -77,5 +77,23 @@ export function checkNotOffered(record: Standing, siteId?: string): void {
 export function unprotected(record: MachineRecord): MachineRecord {
   const { tenure, ...others } = record;
   if (tenure?.state !== 'fenced') return { ...record, protection: null };
-  return { ...others, epoch: tenure.claim.epoch + 1, protection: null };
+  const { epoch, siteId } = tenure.claim;
+  return superseding({ ...others, epoch: epoch + 1, protection: null }, siteId);
+}
+
+/**
+ * A record that remembers over whom the machine was claimed here: that site hears of it, also if nothing is replicated there, and may
+ * answer with a claim of its own, whenever that is made.
+ */
+export function superseding(
+  record: MachineRecord,
+  siteId: string,
+  o: { readonly told?: true } = {},
+): MachineRecord {
+  const others = record.superseded?.filter((other) => other.siteId !== siteId) ?? [];
+  return { ...record, superseded: [...others, { siteId, ...o }] };
+}
+
+export function untoldOf({ superseded = [] }: Pick<MachineRecord, 'superseded'>): string[] {
+  return superseded.filter(({ told }) => !told).map(({ siteId }) => siteId);
 }

@@ -19,7 +19,7 @@ import { type MachinePlace, type MoveGround, moveMachine } from './machine-move.
 import { checkHealthy, type MachinePresence, mustBeLookedAt, presenceOf } from './machine-presence.ts';
 import { MachineProcess } from './machine-process.ts';
 import { MachineRight } from './machine-right.ts';
-import { checkHeld, checkMaySend, checkNotOffered, claimElsewhere } from './machine-tenure.ts';
+import { checkHeld, checkMaySend, checkNotOffered, claimElsewhere, unprotected } from './machine-tenure.ts';
 import { renamed } from './names.ts';
 import { ProtectedChain } from './protected-chain.ts';
 import type { CutRecord, MachineRecord, Protection, TargetPolicy, TargetRecord } from './records.ts';
@@ -282,7 +282,7 @@ export class ProtectedMachine {
         await this.#attach();
         checkHealthy(this.#record, this.#process.presence);
         // One that was interrupted has been ended by looking at the machine.
-        if (!this.#record.protection) return;
+        if (!this.#record.protection) return this.#storeRecord(unprotected(this.#record));
         checkNotOffered(this.#record);
         await this.#storeRecord(inPhase(this.#record, 'committing'));
         await this.#dissolve();

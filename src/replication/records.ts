@@ -75,6 +75,10 @@ const MachineRecordSchema = Type.Object({
   epoch: Type.Integer({ minimum: 1 }),
   /** Where this site stands with its right to run the machine; absent: it holds it, in that epoch. */
   tenure: Type.Optional(Tenure),
+  /** Sites that held it, or could have, when it was claimed here above them on somebody's word; `told`: they have answered to that. */
+  superseded: Type.Optional(
+    Type.Array(Type.Object({ siteId: Type.String(), told: Type.Optional(Type.Literal(true)) })),
+  ),
   configuration: MachineConfiguration,
   sockets: Type.Object({ qmpPath: Type.String(), agentPath: Type.Optional(Type.String()) }),
   disks: Type.Array(
@@ -146,9 +150,10 @@ const MachineRecordSchema = Type.Object({
 /** `machine.json`: a machine of this site. */
 export type MachineRecord = Type.Static<typeof MachineRecordSchema>;
 export type ProtectedDisk = MachineRecord['disks'][number];
-export const MACHINE_RECORD = recordKind('machine', 10, MachineRecordSchema, (value, version) =>
+export const MACHINE_RECORD = recordKind('machine', 11, MachineRecordSchema, (value, version) =>
   version === 1 ? ofVersion1(value) : value,
 );
+const MACHINE_RECORD_10 = recordKind('machine', 10, MachineRecordSchema);
 const MACHINE_RECORD_9 = recordKind('machine', 9, MachineRecordSchema);
 const MACHINE_RECORD_8 = recordKind('machine', 8, MachineRecordSchema);
 const MACHINE_RECORD_7 = recordKind('machine', 7, MachineRecordSchema);
@@ -165,11 +170,13 @@ const MACHINE_RECORD_2 = recordKind('machine', 2, MachineRecordSchema);
  * whose disks may have been given back must not be ended by a program that would commit their layers once more, over what the
  * guest has written since. One that another site holds must not be started by a program that does not ask who holds it, nor
  * one that was a branch by a program that would plug no cable in, nor one that runs by leases by a program that asks for none, nor one
- * with a TPM by a program that would leave it out.
+ * with a TPM by a program that would leave it out, nor one that another site may run as well by a program that would not tell that site.
  */
 export function machineKind(record: MachineRecord): typeof MACHINE_RECORD {
-  const { protection, disks, formerDisks, dissolving, tenure, adopted, networks, lease, tpm } = record;
-  if (tpm) return MACHINE_RECORD;
+  const { protection, disks, formerDisks, dissolving, tenure, adopted, networks, lease, tpm, superseded } =
+    record;
+  if (superseded?.some(({ told }) => !told)) return MACHINE_RECORD;
+  if (tpm) return MACHINE_RECORD_10;
   if (lease) return MACHINE_RECORD_9;
   if (adopted || networks) return MACHINE_RECORD_8;
   if (tenure) return MACHINE_RECORD_7;

@@ -73,6 +73,8 @@ export class HomeRights implements HomeMachines {
       hear: (claim) => right.hear(claim),
       concerns: (siteId) =>
         right.tenure.claim.siteId === siteId ||
+        // Over which it was claimed here: it may run the machine, or be told by its people to run it again.
+        machine.record.superseded?.some((other) => other.siteId === siteId) === true ||
         // From which it came here: it may not have heard yet that it was taken.
         (replica !== undefined &&
           (bringerOf(replica.record) === siteId || replica.record.sourceSiteId === siteId)) ||

@@ -144,10 +144,11 @@ export class Machines {
     return this.#open.get(machineId);
   }
 
-  /** Every loop whose target is this site tries again at once. */
+  /** Every loop whose target is this site, or that has to tell it something, tries again at once. */
   kick(siteId: string): void {
     for (const { machine, loop } of this.#open.values()) {
-      if (machine.targets.some((target) => target.siteId === siteId)) loop?.kick();
+      const isTarget = machine.targets.some((target) => target.siteId === siteId);
+      if (isTarget || machine.right.untold.includes(siteId)) loop?.kick();
     }
   }
 

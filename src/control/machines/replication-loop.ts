@@ -16,6 +16,7 @@ import { failureOf } from '../base/alerts.ts';
 import { Wakeup } from '../base/wakeup.ts';
 import { runWorker } from '../base/worker.ts';
 import { controlFailure } from '../errors.ts';
+import { type ClaimingMachine, ClaimTeller } from './claim-teller.ts';
 import { reportCopy } from './copy-alerts.ts';
 import { CopyScheduler } from './copy-scheduler.ts';
 import { type FenceTools, FenceWatch, isToldOfMachine } from './fence-watch.ts';
@@ -44,7 +45,7 @@ export type LoopMachine = Pick<
   | 'hasUncutChanges'
   | 'replicate'
   | 'continueGuest'
->;
+> & { readonly right: ClaimingMachine['right'] };
 
 export interface LoopTools extends SenderTools, StandstillTools, FenceTools {
   readonly files: Pick<FileSystem, 'sizeOf'>;
@@ -82,6 +83,7 @@ export class ReplicationLoop {
   readonly #tips: Tips;
   readonly #standstill: StandstillWatch;
   readonly #fence: FenceWatch;
+  readonly #claims: ClaimTeller;
   readonly #writes: WriteWatch;
   readonly #writeBell: Wakeup;
 
@@ -91,6 +93,7 @@ export class ReplicationLoop {
     this.#tips = new Tips(machine, tools.files);
     this.#standstill = new StandstillWatch(machine, tools);
     this.#fence = new FenceWatch(machine, tools);
+    this.#claims = new ClaimTeller(machine, tools);
     this.#scheduler = new CopyScheduler({
       ...{ clock: tools.clock, zones: tools.zones },
       machine: {
@@ -119,6 +122,7 @@ export class ReplicationLoop {
       this.#running('look', () => this.#keepLooking(signal)),
       this.#running('cut', () => this.#keepCutting(signal)),
       this.#running('writes', () => this.#keepWatchingWrites(signal)),
+      this.#running('claims', () => this.#claims.keepTelling(signal)),
     ]);
   }
 
@@ -170,11 +174,13 @@ export class ReplicationLoop {
     if (!clearAlerts) return;
     for (const sender of this.#senders) sender.clearAlerts();
     this.#fence.clearAlert();
+    this.#claims.clearAlerts();
   }
 
   /** Something has changed that may help: the peer answers again, the policy or the process of the machine is new. */
   kick(): void {
     this.#followTargets();
+    this.#claims.ring();
     this.#lookBell.ring();
     this.#cutBell.ring();
     this.#writeBell.ring();

@@ -1,15 +1,23 @@
 /** A site that lives, and whose machine was brought up at the other one: what it does when it hears of that. */
 import assert from 'node:assert/strict';
-import { describe, it } from 'node:test';
+import { describe, it, type TestContext } from 'node:test';
 import type { SiteEvent } from '../../../src/api/index.ts';
 import type { FailoverReport } from '../../../src/failover/index.ts';
 import { QemuImages } from '../../../src/hypervisor/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
+import type { TestApi } from '../../support/api.ts';
 import { ledgerPortOf } from '../../support/lab-guest.ts';
 import { assertLedger } from '../../support/lab-sites.ts';
 import { BOX, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
-import { BY_HAND, sitesWithMachine, verifiedCopy, writeToTip } from '../../support/site-of-box.ts';
+import {
+  BY_HAND,
+  heldAt,
+  servedAgain,
+  sitesWithMachine,
+  verifiedCopy,
+  writeToTip,
+} from '../../support/site-of-box.ts';
 
 const CONFIRMED = { ...BOX, body: { confirmOtherSideDown: true } } as const;
 const MIB = 1024 * 1024;
@@ -89,5 +97,65 @@ describe('a machine that was brought up at the other site while its own lives', 
     assert.equal((await again.call('vm.show', BOX)).protected!.presence.state, 'running');
     assert.deepEqual(await again.call('alert.list'), []);
     await again.call('vm.stop', { ...BOX, body: { force: true } });
+  });
+});
+
+describe('a machine that is taken back without a word from the site that had brought it up', {
+  timeout: 240_000,
+}, () => {
+  const UNPROTECT = { ...BOX, body: {} } as const;
+  const stateAt = async (api: TestApi) => (await api.call('vm.show', BOX)).protected!.presence.state;
+
+  /** Both sites know that the machine is held away, in epoch 2, where its guest runs; home copies nothing there any more. */
+  async function heldAway(context: TestContext) {
+    const sites = await sitesWithMachine(context);
+    await sites.homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
+    await verifiedCopy(sites.homeApi);
+    const body = { confirmOtherSideDown: true as const, probes: [] };
+    await resultOf(sites.awayApi, await sites.awayApi.call('failover.start', { ...BOX, body }));
+    await Promise.allSettled([sites.homeApi.call('point.create', { ...BOX, body: { type: 'crash' } })]);
+    await sites.home.until(async () => ((await heldAt(sites.homeApi)) === 'fenced' ? true : undefined));
+    return sites;
+  }
+
+  it('S0.17 that site hears of it as soon as they can talk, though nothing is replicated there any more', async (context) => {
+    const { home, homeApi, away } = await heldAway(context);
+    await away.close();
+    await homeApi.call('vm.unprotect', UNPROTECT);
+    await homeApi.call('vm.start', BOX);
+    const awayApi = await servedAgain(away, 'away', homeApi);
+    // What is told so is ended, in the minute that its guest has for that.
+    await away.until(async () => {
+      const codes = (await awayApi.call('alert.list')).map(({ code }) => code);
+      return codes.includes('REPLICATION_SET_APART') ? true : undefined;
+    });
+    assert.deepEqual([await stateAt(homeApi), await heldAt(homeApi)], ['running', undefined]);
+    await home.until(async () => ((await homeApi.call('alert.list')).length === 0 ? true : undefined));
+    await homeApi.call('vm.stop', { ...BOX, body: { force: true } });
+  });
+
+  it('S0.17 so does one that had adopted it, also by another process; and it may be taken from there again, as often as people want', async (context) => {
+    const { home, homeApi, away, awayApi: first } = await heldAway(context);
+    await first.call('failover.adopt', { ...BOX, body: {} });
+    await away.close();
+    await homeApi.call('vm.unprotect', UNPROTECT);
+    const homeAgain = await servedAgain(home, 'home');
+    await homeAgain.call('vm.start', BOX);
+    const awayApi = await servedAgain(away, 'away', homeAgain);
+    await away.until(async () => ((await heldAt(awayApi)) === 'fenced' ? true : undefined));
+    await awayApi.call('vm.stop', { ...BOX, body: { force: true } });
+    await assert.rejects(awayApi.call('vm.start', BOX), { code: 'PROTECTION_FENCED' });
+
+    // It is not protected there, and yet there is a way to have it there again.
+    await awayApi.call('peer.address', {
+      params: { peer: 'home' },
+      body: { host: '127.0.0.1', port: home.served.site.peerAddress.port },
+    });
+    await awayApi.call('vm.unprotect', UNPROTECT);
+    assert.equal((await awayApi.call('vm.show', BOX)).epoch, 4);
+    await home.until(async () => ((await heldAt(homeAgain)) === 'fenced' ? true : undefined));
+    await homeAgain.call('vm.stop', { ...BOX, body: { force: true } });
+    await awayApi.call('vm.start', BOX);
+    await awayApi.call('vm.stop', { ...BOX, body: { force: true } });
   });
 });

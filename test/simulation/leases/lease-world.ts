@@ -36,7 +36,7 @@ export interface LeaseReport {
 }
 
 /** None of the faults here may ever lead to one of these. */
-const NEVER = new Set(['RECORD_CORRUPT', 'RECORD_NEWER', 'LEASE_REQUEST_INVALID']);
+const NEVER = new Set(['RECORD_CORRUPT', 'RECORD_NEWER', 'LEASE_REQUEST_INVALID', 'LEASE_NOT_YOURS']);
 
 /**
  * The home of a machine, its recovery site and a witness, the network between them, the people at both, and all that happens to them, by

@@ -35,6 +35,7 @@ export class FakeMachine implements LoopMachine {
   readonly made: string[] = [];
   running: LoopMachine['running'];
   continued = 0;
+  right: LoopMachine['right'] = { untold: [], tellSuperseded: async () => true };
   readonly #wallMs: () => number;
   readonly #listeners = new Set<(event: MachineEvent) => void>();
 
