@@ -16,15 +16,17 @@ import { controlFailure } from '../errors.ts';
 import type { Inventory } from '../inventory/inventory.ts';
 import type { Machines } from '../machines/machines.ts';
 import { newestMachine } from '../machines/new-machine.ts';
+import type { ReplicaFences } from '../replicas/replica-fences.ts';
 import type { Reports } from '../reports/reports.ts';
 
 interface AdoptionTools {
   readonly identity: Pick<SiteIdentity, 'siteId'>;
   readonly failovers: Pick<Failovers, 'adopt' | 'list'>;
-  readonly machines: Machines;
-  readonly inventory: Inventory;
-  readonly audit: Audit;
+  readonly machines: Pick<Machines, 'adopting'>;
+  readonly inventory: Pick<Inventory, 'replica' | 'view' | 'find'>;
+  readonly audit: Pick<Audit, 'acting'>;
   readonly reports: Pick<Reports, 'ofAdoptions'>;
+  readonly fences: Pick<ReplicaFences, 'look'>;
   readonly clock: Clock;
   readonly random: Random;
 }
@@ -42,7 +44,7 @@ export class AdoptionActs {
    * MACHINE_EXISTS, and as `Failovers.adopt`; nothing has changed then.
    */
   async adopt(actor: string, reference: string, { branch, networks }: AdoptRequest): Promise<MachineView> {
-    const { failovers, machines, inventory, audit, identity, clock, random, reports } = this.#o;
+    const { failovers, machines, inventory, audit, identity, clock, random, reports, fences } = this.#o;
     const replica = inventory.replica(reference);
     const branchId = branch === undefined ? await this.#only(replica) : findBranch(replica, branch).branchId;
     const { machineId: subject } = replica.record;
@@ -54,7 +56,11 @@ export class AdoptionActs {
       await machine.right.hear(tenureOfReplica(replica.record, identity.siteId).claim);
       return inventory.view(inventory.find(subject));
     });
-    return adopting.finally(() => reports.ofAdoptions('running'));
+    return adopting.finally(() => {
+      reports.ofAdoptions('running');
+      // A claim that was heard meanwhile was left to the machine; without one the branch is ended as any other.
+      fences.look(replica);
+    });
   }
 
   /** The one that runs, else the only one there is. */
