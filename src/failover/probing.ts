@@ -27,8 +27,8 @@ const AGENT_PAUSE_MS = 200;
 const ASK_AGAIN_MS = 300;
 /** A program of the guest that takes longer is ended and run again. */
 const GUEST_TRY_MS_MAX = 30_000;
-/** So long before its limit a process that asks gives up, so that it can say why. */
-const LAST_WORDS_MS = 300;
+/** So long before its limit a process that asks gives up, so that it can say why: it counts from when it has begun. */
+const LAST_WORDS_MS = 1_000;
 const NOTE_CHARACTERS_MAX = 500;
 
 /** The machine whose guest is asked. */
@@ -181,7 +181,8 @@ async function webAnswers(
 ): Promise<void> {
   const inside = await placeOf(probed, probe);
   const { url, status, pattern, name } = probe;
-  const limitMs = Math.max(1, leftOf(probed, probe) - LAST_WORDS_MS);
+  const leftMs = leftOf(probed, probe);
+  const limitMs = Math.max(1, leftMs - Math.min(LAST_WORDS_MS, leftMs / 2));
   const question: HttpQuestion = {
     ...{ url, limitMs },
     ...(status === undefined ? {} : { status }),

@@ -50,3 +50,8 @@ export function followingSource(record: ReplicaRight, epoch: number): ReplicaCha
   if (rightState(record) !== 'follows' || !isTheirs || epoch <= record.epoch) return undefined;
   return withTenure(record, { state: 'follows', claim: { epoch, siteId: sourceSiteId } });
 }
+
+/** Whether a change says who may run the machine. */
+export function isDecided(before: ReplicaRight, after: ReplicaRight): boolean {
+  return before.tenure !== after.tenure || before.offer !== after.offer || before.epoch !== after.epoch;
+}

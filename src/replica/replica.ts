@@ -2,8 +2,8 @@ import { join } from 'node:path';
 import type { DigestTree } from '../delta/index.ts';
 import type { ImageFile } from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
+import type { KeptRecord } from '../lib/kept-record.ts';
 import { Mutex } from '../lib/mutex.ts';
-import { loadRecord } from '../lib/records.ts';
 import {
   type RetentionPolicy,
   type RetentionVerdict,
@@ -38,12 +38,11 @@ import { createSession, isLost, openSession, type ReceiveOptions, takeStream } f
 import {
   type BranchRecord,
   type MergeIntent,
-  REPLICA_RECORD,
   type ReplicaRecord,
   type ReplicaUpdate,
   updated,
 } from './records.ts';
-import { storeReplica } from './replica-record-file.ts';
+import { keepReplica, openReplicaRecord, storeReplica } from './replica-record-file.ts';
 import { type Others, type Proven, verdictsOf } from './retention-facts.ts';
 import { areAwaitingSeed, awaitingSeed, Seeding } from './seeding.ts';
 import type { SeedAnnouncement } from './stand-in.ts';
@@ -60,7 +59,7 @@ export class Replica {
   /** Deltas come in one at a time. That takes as long as a line is slow, so nothing else waits for it. */
   readonly #receiving = new Mutex();
   readonly #writing = new Mutex();
-  #record: ReplicaRecord;
+  readonly #kept: KeptRecord<ReplicaRecord>;
   #points: PointList;
   #branches: readonly BranchRecord[];
   readonly #seeding: Seeding;
@@ -78,13 +77,13 @@ export class Replica {
   private constructor(o: {
     layout: ReplicaLayout;
     tools: ReplicaTools;
-    record: ReplicaRecord;
+    kept: KeptRecord<ReplicaRecord>;
     branches: readonly BranchRecord[];
     state: ReplicaState;
   }) {
     this.layout = o.layout;
     this.#tools = o.tools;
-    this.#record = o.record;
+    this.#kept = o.kept;
     this.#branches = o.branches;
     this.#points = o.state.points;
     this.#trees = o.state.trees;
@@ -111,16 +110,14 @@ export class Replica {
    * published, and checks that points and layers fit together. Throws REPLICA_CHAIN_BROKEN, REPLICA_LAYER_MISSING.
    */
   static async open(tools: ReplicaTools, layout: ReplicaLayout, merge?: InterruptedMerge): Promise<Replica> {
-    const { files } = tools;
-    const record = await loadRecord(files, layout.record, REPLICA_RECORD);
-    if (!record) throw replicaFailure('REPLICA_UNKNOWN', `there is no replica in ${layout.directory}`);
-    const state = await loadState(tools, layout, record.machineId, merge);
-    const branches = await listBranches(files, layout);
-    return new Replica({ layout, tools, record, branches, state });
+    const kept = await openReplicaRecord(tools, layout);
+    const state = await loadState(tools, layout, kept.now.machineId, merge);
+    const branches = await listBranches(tools.files, layout);
+    return new Replica({ layout, tools, kept, branches, state });
   }
 
   get record(): ReplicaRecord {
-    return this.#record;
+    return this.#kept.now;
   }
 
   /** The points there are, the oldest first. */
@@ -135,7 +132,7 @@ export class Replica {
   point(pointId: string): ReplicaPoint {
     const found = this.points.find((point) => point.statement.pointId === pointId);
     if (found) return found;
-    throw replicaFailure('REPLICA_UNKNOWN', `${this.#record.machineName} has no point ${pointId}`, {
+    throw replicaFailure('REPLICA_UNKNOWN', `${this.record.machineName} has no point ${pointId}`, {
       context: { pointId },
       hint: 'List the points there are with `warmsite point list`.',
     });
@@ -144,7 +141,7 @@ export class Replica {
   describe(): ReplicaDescription {
     const newest = this.newest;
     return {
-      ...standingOf(this.#record),
+      ...standingOf(this.record),
       newest: newest ? acknowledgementOf(newest, this.awaitsSeed) : null,
       incoming: this.#incoming,
     };
@@ -160,11 +157,11 @@ export class Replica {
   offer(offer: Offer): Promise<OfferAnswer> {
     return this.#receiving.run(async () => {
       this.#checkThere();
-      checkReceiving(this.#record, offer.header);
+      checkReceiving(this.record, offer.header);
       await this.#catchUp();
       const { newest } = this;
       const known = newest && { now: newest.statement.disks, ever: this.#points.diskIds };
-      const answer = answerOffer(offer.header, this.describe(), known, this.#record);
+      const answer = answerOffer(offer.header, this.describe(), known, this.record);
       if (answer.kind !== 'accept') return answer;
       if (this.#incoming && this.#incoming.session !== offer.header.session) {
         await discardSession(this.#tools.files, this.layout, this.#incoming.session);
@@ -227,7 +224,7 @@ export class Replica {
       if (unfinished?.kind === 'fold' && this.#readers > 0) {
         throw mergeUnfinished();
       }
-      const state = await loadState(this.#tools, this.layout, this.#record.machineId);
+      const state = await loadState(this.#tools, this.layout, this.record.machineId);
       this.#points = state.points;
       this.#trees = state.trees;
       this.#incoming = state.incoming;
@@ -240,14 +237,14 @@ export class Replica {
     signed: SignedStatement,
     receivedBytes: number,
   ): Promise<Acknowledgement> {
-    checkEpoch(this.#record, session.header);
+    checkEpoch(this.record, session.header);
     const point = await publishReceived({
       ...this.#tools,
       layout: this.layout,
       session,
       signed,
       receivedBytes,
-      of: this.#record,
+      of: this.record,
       parent: this.newest?.statement ?? null,
       parentChain: (diskId) => (this.newest ? this.chain(this.newest.statement.pointId, diskId) : []),
       trees: this.#trees,
@@ -275,7 +272,7 @@ export class Replica {
   async #breakOff(session: ReceiveSession, error: unknown): Promise<void> {
     const { header, durable: progress } = session;
     await session.release();
-    if (isLost(error, header.epoch !== this.#record.epoch)) {
+    if (isLost(error, header.epoch !== this.record.epoch)) {
       this.#incoming = null;
       await discardSession(this.#tools.files, this.layout, header.session);
     } else {
@@ -294,7 +291,7 @@ export class Replica {
    */
   retire(policy: RetentionPolicy, proven: Proven, others?: () => Promise<Others>): Promise<number> {
     return this.#write(async () => {
-      if (this.#record.adopted !== undefined) return 0;
+      if (this.record.adopted !== undefined) return 0;
       let retired = await this.#endMerge();
       if (this.#points.isLosing || (this.awaitsSeed && this.#isOutdated)) return retired;
       for (;;) {
@@ -392,7 +389,7 @@ export class Replica {
   }
 
   #checkNotNeeded(): void {
-    checkNotNeeded(this.#record, {
+    checkNotNeeded(this.record, {
       ...{ points: this.points, branches: this.#branches.length },
       ...{ readers: this.#readers, uploads: this.#uploads + this.#seeding.importing },
     });
@@ -405,7 +402,7 @@ export class Replica {
 
   /** Throws REPLICA_AWAITING_SEED. Everything that reads a whole chain asks first. */
   checkUsable(): void {
-    if (this.awaitsSeed) throw awaitingSeed(this.#record);
+    if (this.awaitsSeed) throw awaitingSeed(this.record);
   }
 
   get seeding(): Seeding {
@@ -447,12 +444,13 @@ export class Replica {
   #write<T>(work: () => Promise<T>): Promise<T> {
     return this.#writing.run(async () => {
       this.#checkThere();
+      await this.#kept.settle();
       return work();
     });
   }
 
   #checkThere(): void {
-    if (this.#isGivenUp) throw removedFailure(this.#record);
+    if (this.#isGivenUp) throw removedFailure(this.record);
   }
 
   get branches(): readonly BranchRecord[] {
@@ -476,12 +474,16 @@ export class Replica {
    */
   update(change: ReplicaUpdate): Promise<void> {
     return this.#write(async () => {
-      const record = updated(this.#record, change);
+      const record = updated(this.record, change);
       if (record.adopted !== undefined) await this.#endMerge();
       if (record.adopted !== undefined && this.#points.isLosing) throw mergeUnfinished();
-      if (record !== this.#record) await storeReplica(this.#tools.files, this.layout, record);
-      this.#record = record;
+      await keepReplica(this.#kept, record);
     });
+  }
+
+  /** What counts although it could not be stored is durable on return: nothing is done upon it, and nobody told of it, before. */
+  async settle(): Promise<void> {
+    if (this.#kept.isUnsettled) await this.#write(async () => undefined);
   }
 
   /** Work beside no merge: what chains and digests are put together from stands still meanwhile. */

@@ -8,6 +8,8 @@ import type { ReplicaDescription } from '../replica/index.ts';
  */
 export interface HomeMachine {
   readonly tenure: Tenure;
+  /** Where it stands is durable on return: before that no other site is told of it. */
+  settled(): Promise<void>;
   /** Durable on return. */
   hear(claim: Claim): Promise<Tenure>;
   /** Whether a site may speak of it: one that gets its copies, that holds it now, from which it came here, or over which it was

@@ -1,5 +1,7 @@
 import { dirname, join } from 'node:path';
 import type { FileSystem } from '../lib/files.ts';
+import { KeptRecord } from '../lib/kept-record.ts';
+import type { Log } from '../lib/log.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
@@ -40,10 +42,17 @@ export async function newestCutMs(files: FileSystem, layout: ProtectedLayout): P
   return newestMs;
 }
 
-export function storeMachine(
-  files: FileSystem,
+function storeMachine(files: FileSystem, layout: ProtectedLayout, record: MachineRecord): Promise<void> {
+  return storeRecord(files, layout.record, machineKind(record), record);
+}
+
+/** `record` is what has just been read. */
+export function keptMachine(
+  { files, log }: { readonly files: FileSystem; readonly log: Log },
   layout: ProtectedLayout,
   record: MachineRecord,
-): Promise<void> {
-  return storeRecord(files, layout.record, machineKind(record), record);
+): KeptRecord<MachineRecord> {
+  const store = (changed: MachineRecord) => storeMachine(files, layout, changed);
+  const load = () => loadRecord(files, layout.record, MACHINE_RECORD);
+  return new KeptRecord({ store, load, log }, record);
 }

@@ -1,4 +1,5 @@
 import { isFailure } from '../lib/errors.ts';
+import type { KeptRecord } from '../lib/kept-record.ts';
 import {
   afterCeding,
   afterSeizing,
@@ -23,9 +24,7 @@ interface Ground {
   readonly chain: Pick<ProtectedChain, 'cuts'>;
   readonly process: Pick<MachineProcess, 'tell'>;
   readonly deliveries: Pick<Deliveries, 'need'>;
-  readonly record: () => MachineRecord;
-  /** Durable on return. */
-  readonly store: (record: MachineRecord) => Promise<void>;
+  readonly kept: KeptRecord<MachineRecord>;
 }
 
 export interface RightGround {
@@ -38,6 +37,9 @@ export interface RightGround {
   readonly hasUncutChanges: () => Promise<boolean>;
 }
 
+const OFFER_HINT =
+  'It has run since it was offered, and is not offered so any more. Take it back (`warmsite failover withdraw`), and hand it over again.';
+
 /**
  * The right of this site to run one machine, and the acts that change it: docs/failover.md. Each is durable on return, and whoever
  * listens to the machine hears WARMSITE_TENURE.
@@ -46,13 +48,31 @@ export class MachineRight {
   readonly #o: RightGround;
   /** The epoch of the offer that the other site has answered. */
   #toldEpoch: number | undefined;
+  /** The epoch of the offer of which this process knows that the machine stands still for it. */
+  #stillEpoch: number | undefined;
 
   constructor(o: RightGround) {
     this.#o = o;
   }
 
+  get #record(): MachineRecord {
+    return this.#o.ground().kept.now;
+  }
+
+  /** What counts although it could not be stored is durable on return: nothing is done upon it, and nobody told of it, before. */
+  async settle(): Promise<void> {
+    if (this.#o.ground().kept.isUnsettled) await this.#alone(async () => undefined);
+  }
+
+  #alone<T>(work: () => Promise<T>): Promise<T> {
+    return this.#o.alone(async () => {
+      await this.#o.ground().kept.settle();
+      return work();
+    });
+  }
+
   get tenure(): Tenure {
-    return tenureOf(this.#o.ground().record(), this.#o.siteId);
+    return tenureOf(this.#record, this.#o.siteId);
   }
 
   /**
@@ -61,14 +81,15 @@ export class MachineRight {
    * PROTECTION_TARGET_UNKNOWN.
    */
   cede(siteId: string): Promise<Cession> {
-    return this.#o.alone(async () => {
-      const { record } = this.#o.ground();
+    return this.#alone(async () => {
       const before = this.tenure;
       if (before.state !== 'cedes' || before.offer.siteId !== siteId) {
-        checkHeld(record());
+        checkHeld(this.#record);
         this.checkParty(siteId);
         await this.#checkStill(siteId);
-        await this.#store(standingAs(record(), afterCeding(this.tenure, siteId)!));
+        const after = afterCeding(this.tenure, siteId)!;
+        await this.#store(standingAs(this.#record, after));
+        this.#stillEpoch = after.claim.epoch + 1;
       }
       return this.#cession(siteId);
     });
@@ -79,17 +100,20 @@ export class MachineRight {
    * PROTECTION_LEASED.
    */
   checkParty(siteId: string): void {
-    const { name, lease } = this.#o.ground().record();
+    const { name, lease } = this.#record;
     if (!lease || lease.recoverySiteId === siteId) return;
     const said = `${name} runs by leases, and site ${siteId} has no part in them`;
     throw replicationFailure('PROTECTION_LEASED', said, { context: { siteId: lease.recoverySiteId } });
   }
 
   #cession(siteId: string): Cession {
-    const { record, deliveries } = this.#o.ground();
+    const { deliveries } = this.#o.ground();
     const { tenure } = this;
     if (tenure.state !== 'cedes' || tenure.offer.siteId !== siteId) {
-      throw replicationFailure('PROTECTION_NOT_CEDED', `${record().name} is not offered to site ${siteId}`);
+      throw replicationFailure(
+        'PROTECTION_NOT_CEDED',
+        `${this.#record.name} is not offered to site ${siteId}`,
+      );
     }
     const { pointId, sequence } = deliveries.need(siteId).record.acknowledged!;
     return { claim: tenure.claim, offer: tenure.offer, pointId, sequence };
@@ -99,12 +123,24 @@ export class MachineRight {
   async offerTo(target: ReplicationTarget, signal?: AbortSignal): Promise<void> {
     const { tenure } = this;
     if (tenure.state !== 'cedes' || tenure.offer.siteId !== target.siteId || !target.rights) return;
-    const { machineId } = this.#o.ground().record();
+    await this.#checkStillOffered(target.siteId, tenure.offer.epoch);
+    const { machineId } = this.#record;
     const { claim } = await target.rights.offer(machineId, this.#cession(target.siteId), signal);
     const isNews = this.#toldEpoch !== tenure.offer.epoch;
     this.#toldEpoch = tenure.offer.epoch;
     await this.hear(claim);
     if (isNews) this.#tell();
+  }
+
+  /**
+   * Looks once at a machine whose offer another process has made, or one that could not store it at first: it may have run since. Throws
+   * PROTECTION_NOT_STILL.
+   */
+  async #checkStillOffered(siteId: string, epoch: number): Promise<void> {
+    await this.settle();
+    if (this.#stillEpoch === epoch) return;
+    await this.#alone(() => this.#checkStill(siteId, OFFER_HINT));
+    this.#stillEpoch = epoch;
   }
 
   /** Whether the site that the machine is offered to has answered. */
@@ -122,17 +158,17 @@ export class MachineRight {
     };
   }
 
-  async #checkStill(siteId: string): Promise<void> {
-    const { record, deliveries, chain } = this.#o.ground();
+  async #checkStill(siteId: string, hint?: string): Promise<void> {
+    const { deliveries, chain } = this.#o.ground();
     const presence = await this.#o.attach();
-    const { name } = record();
-    checkHealthy(record(), presence);
-    if (presence.state !== 'stopped') throw notStill(`${name} runs`);
-    if (await this.#o.hasUncutChanges()) throw notStill(`not all that ${name} has written is copied`);
+    const { name } = this.#record;
+    checkHealthy(this.#record, presence);
+    if (presence.state !== 'stopped') throw notStill(`${name} runs`, hint);
+    if (await this.#o.hasUncutChanges()) throw notStill(`not all that ${name} has written is copied`, hint);
     const { acknowledged, seed } = deliveries.need(siteId).record;
     const last = happened(chain.cuts).at(-1)?.ordinal ?? 0;
     if (!acknowledged || acknowledged.ordinal < last || seed)
-      throw notStill(`site ${siteId} does not have the last state of ${name}`);
+      throw notStill(`site ${siteId} does not have the last state of ${name}`, hint);
   }
 
   /**
@@ -142,14 +178,14 @@ export class MachineRight {
   withdrawal(): { readonly withdrawal: Claim; readonly siteId: string } {
     const { tenure } = this;
     const withdrawal = withdrawalOf(tenure, this.#o.siteId);
-    if (!withdrawal) throw notCeded(this.#o.ground().record().name);
+    if (!withdrawal) throw notCeded(this.#record.name);
     return { withdrawal, siteId: (tenure.state === 'cedes' ? tenure.offer : tenure.claim).siteId };
   }
 
   /** Another site has told of a claim. Returns where this one stands now. */
   hear(claim: Claim): Promise<Tenure> {
-    return this.#o.alone(async () => {
-      const before = this.#o.ground().record();
+    return this.#alone(async () => {
+      const before = this.#record;
       const after = havingHeard(before, this.#o.siteId, claim);
       if (after !== before) await this.#store(after);
       return this.tenure;
@@ -161,20 +197,19 @@ export class MachineRight {
    * Throws PROTECTION_NOT_CEDED.
    */
   seizeBack(): Promise<Tenure> {
-    return this.#o.alone(async () => {
-      const { record } = this.#o.ground();
+    return this.#alone(async () => {
       const before = this.tenure;
       const seized = afterSeizing(before, this.#o.siteId);
-      if (!seized) throw notCeded(record().name);
+      if (!seized) throw notCeded(this.#record.name);
       const { siteId } = before.state === 'cedes' ? before.offer : before.claim;
-      await this.#store(superseding(standingAs(record(), seized), siteId));
+      await this.#store(superseding(standingAs(this.#record, seized), siteId));
       return this.tenure;
     });
   }
 
   /** Sites that have not answered yet to the claim, above theirs, by which the machine is held here. */
   get untold(): readonly string[] {
-    return this.tenure.state === 'holds' ? untoldOf(this.#o.ground().record()) : [];
+    return this.tenure.state === 'holds' ? untoldOf(this.#record) : [];
   }
 
   /**
@@ -183,17 +218,17 @@ export class MachineRight {
    */
   async tellSuperseded(target: ReplicationTarget, signal?: AbortSignal): Promise<boolean> {
     const { siteId } = target;
+    await this.settle();
     const held = this.tenure.claim;
     if (!target.rights || !this.untold.includes(siteId)) return true;
     const answered = await this.#askedOf(target.rights, held, signal);
     if (answered) await this.hear(answered);
     const isTold = !answered || compareClaims(answered, held) >= 0;
     if (isTold) {
-      const { record, store } = this.#o.ground();
-      await this.#o.alone(async () => {
+      await this.#alone(async () => {
         // Of what it has heard a later claim is none.
         if (compareClaims(this.tenure.claim, answered ?? held) <= 0)
-          await store(superseding(record(), siteId, { told: true }));
+          await this.#o.ground().kept.store(superseding(this.#record, siteId, { told: true }));
       });
     }
     return isTold;
@@ -202,7 +237,7 @@ export class MachineRight {
   /** Undefined: that site has nothing of the machine, and runs nothing of it. */
   async #askedOf(rights: RightsTarget, held: Claim, signal?: AbortSignal): Promise<Claim | undefined> {
     try {
-      return (await rights.claim(this.#o.ground().record().machineId, held, signal)).claim;
+      return (await rights.claim(this.#record.machineId, held, signal)).claim;
     } catch (error) {
       if (isFailure(error, 'REPLICA_UNKNOWN')) return undefined;
       throw error;
@@ -211,24 +246,28 @@ export class MachineRight {
 
   /** The machine has ended here, and what it wrote under the lost claim stays as it is: this site follows. */
   setApart(): Promise<void> {
-    return this.#o.alone(async () => {
+    return this.#alone(async () => {
       const before = this.tenure;
       const after = afterSettingApart(before);
-      if (after !== before) await this.#store(standingAs(this.#o.ground().record(), after));
+      if (after !== before) await this.#store(standingAs(this.#record, after));
     });
   }
 
   /** From the next start of the machine on it runs by leases, or by none; what becomes of a guest that runs is the caller's to see to. */
   runBy(lease: LeaseTerms | undefined): Promise<void> {
-    return this.#o.alone(async () => {
-      const { lease: _before, ...record } = this.#o.ground().record();
+    return this.#alone(async () => {
+      const { lease: _before, ...record } = this.#record;
       await this.#store(lease ? { ...record, lease } : record);
     });
   }
 
   async #store(record: MachineRecord): Promise<void> {
-    await this.#o.ground().store(record);
-    this.#tell();
+    try {
+      await this.#o.ground().kept.decide(record);
+    } finally {
+      // Also of what counts although it could not be stored.
+      this.#tell();
+    }
   }
 
   #tell(): void {
@@ -240,6 +279,6 @@ function notCeded(name: string) {
   return replicationFailure('PROTECTION_NOT_CEDED', `${name} is offered to nobody`);
 }
 
-function notStill(message: string) {
-  return replicationFailure('PROTECTION_NOT_STILL', message);
+function notStill(message: string, hint?: string) {
+  return replicationFailure('PROTECTION_NOT_STILL', message, hint === undefined ? {} : { hint });
 }

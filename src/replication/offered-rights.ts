@@ -58,7 +58,7 @@ export class OfferedRights {
   async #claimed(peerId: string, { machineId, claim }: Type.Static<typeof ClaimBody>): Promise<Json> {
     if (claim.siteId !== peerId) throw invalid();
     const answer = answerOf(await this.hear(machineId, claim));
-    if (this.#o.home.of(machineId)) return answer;
+    if (await this.#homeOf(claim.siteId, machineId)) return answer;
     const hindrance = await this.#o.hindrance(this.#o.replicas.need(machineId));
     return { ...answer, ...(hindrance ? { hindrance: hindrance.slice(0, HINDRANCE_MAX) } : {}) };
   }
@@ -68,7 +68,7 @@ export class OfferedRights {
    * REPLICATION_NOT_YOURS, REPLICA_UNKNOWN.
    */
   async hear(machineId: string, claim: Claim): Promise<Tenure> {
-    const home = this.#homeOf(claim.siteId, machineId);
+    const home = await this.#homeOf(claim.siteId, machineId);
     if (home) return home.hear(claim);
     const replica = this.#needOf(claim.siteId, machineId);
     await this.#changing(replica, (record) => {
@@ -87,7 +87,7 @@ export class OfferedRights {
       claim.siteId === peerId && offer.siteId === this.#o.siteId && offer.epoch === claim.epoch + 1;
     if (!fits) throw invalid();
     // It was taken, and is at home here since.
-    const home = this.#homeOf(peerId, machineId);
+    const home = await this.#homeOf(peerId, machineId);
     if (home) return answerOf(home.tenure);
     const replica = this.#needOf(peerId, machineId);
     return this.#changing(replica, (record) => {
@@ -102,7 +102,7 @@ export class OfferedRights {
     { machineId, withdrawal }: Type.Static<typeof WithdrawBody>,
   ): Promise<Json> {
     if (withdrawal.siteId !== peerId) throw invalid();
-    const home = this.#homeOf(peerId, machineId);
+    const home = await this.#homeOf(peerId, machineId);
     if (home) return answerOf(home.tenure);
     const replica = this.#needOf(peerId, machineId);
     return this.#changing(replica, (record) => {
@@ -120,9 +120,10 @@ export class OfferedRights {
   }
 
   /** Throws REPLICATION_NOT_YOURS for whoever has nothing to do with it. */
-  #homeOf(peerId: string, machineId: string): HomeMachine | undefined {
+  async #homeOf(peerId: string, machineId: string): Promise<HomeMachine | undefined> {
     const home = this.#o.home.of(machineId);
     if (home && !home.concerns(peerId)) throw notYours(machineId);
+    await home?.settled();
     return home;
   }
 

@@ -1,6 +1,7 @@
 import type { Hypervisor, ImageFile, MachineEvent, RunningMachine } from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
+import type { KeptRecord } from '../lib/kept-record.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { type Claim, copyTypeOf } from '../recovery-point/index.ts';
 import { happened, type Plugging, startRequestOf } from './chain.ts';
@@ -14,7 +15,7 @@ import { checkGivenUp, isCertainlyStopped, mayRunOnLayers } from './image-locks.
 import type { ProtectedLayout } from './layout.ts';
 import { giveBack, reconciledWithout, removeFormer, takenOut } from './leaving-disks.ts';
 import { endLeftBehind } from './left-behind.ts';
-import { createMachineFiles, openMachineFiles, storeMachine } from './machine-files.ts';
+import { createMachineFiles, keptMachine, openMachineFiles } from './machine-files.ts';
 import { type MachinePlace, type MoveGround, moveMachine } from './machine-move.ts';
 import { checkHealthy, type MachinePresence, mustBeLookedAt, presenceOf } from './machine-presence.ts';
 import { MachineProcess } from './machine-process.ts';
@@ -45,7 +46,7 @@ export class ProtectedMachine {
   readonly #process = new MachineProcess();
   /** The right of this site to run the machine. */
   readonly right: MachineRight;
-  #record: MachineRecord;
+  readonly #kept: KeptRecord<MachineRecord>;
   #deliveries!: Deliveries;
   /** It was found stopped, and what was left half done has been ended. */
   #isSettledStopped = false;
@@ -59,13 +60,13 @@ export class ProtectedMachine {
     this.#tools = tools;
     this.layout = layout;
     this.#chain = chain;
-    this.#record = record;
+    this.#kept = keptMachine(tools, layout, record);
     this.right = new MachineRight({
       siteId: tools.siteId,
       alone: (work) => this.#changing.run(work),
       attach: () => this.#attach(),
       hasUncutChanges: () => this.hasUncutChanges(),
-      ground: () => this.#ground,
+      ground: () => ({ ...this.#ground, kept: this.#kept }),
     });
   }
 
@@ -84,7 +85,7 @@ export class ProtectedMachine {
     const chain = await ProtectedChain.open(tools, layout, record);
     const machine = new ProtectedMachine(tools, layout, chain, record);
     const ground = {
-      ...{ tools, layout, delivered: () => ({ record: machine.#record, cuts: chain.cuts }) },
+      ...{ tools, layout, delivered: () => ({ record: machine.record, cuts: chain.cuts }) },
       alone: <T>(work: () => Promise<T>) => machine.#changing.run(work),
       heard: (claim: Claim) => machine.right.hear(claim),
     };
@@ -93,7 +94,7 @@ export class ProtectedMachine {
   }
 
   get record(): MachineRecord {
-    return this.#record;
+    return this.#kept.now;
   }
 
   get presence(): MachinePresence {
@@ -144,17 +145,17 @@ export class ProtectedMachine {
   look(): Promise<MachinePresence> {
     return this.#changing.run(async () => {
       await this.#attach(!this.#isSettledStopped);
-      return this.#process.lookAtGuest(this.#record);
+      return this.#process.lookAtGuest(this.record);
     });
   }
 
   /** Continues a guest that stands still for lack of space, and no other one. Whether it did. */
   continueGuest(): Promise<boolean> {
-    return this.#changing.run(() => this.#process.continueGuest(this.#record));
+    return this.#changing.run(() => this.#process.continueGuest(this.record));
   }
 
   async #attach(isThorough = true): Promise<MachinePresence> {
-    if (this.#process.running && !(await mustBeLookedAt(this.#record, this.#process.running)))
+    if (this.#process.running && !(await mustBeLookedAt(this.record, this.#process.running)))
       return this.#process.presence;
     try {
       if (this.#process.running) this.#process.presence = presenceOf(this.#process.running);
@@ -173,10 +174,10 @@ export class ProtectedMachine {
   }
 
   async #connect(): Promise<void> {
-    const running = await this.#tools.hypervisor.attach(this.#record.sockets);
+    const running = await this.#tools.hypervisor.attach(this.record.sockets);
     this.#adopt(running);
     const { log } = this.#tools;
-    void endLeftBehind(log, this.#record.name, this.#chain, running, (event) => this.#process.tell(event));
+    void endLeftBehind(log, this.record.name, this.#chain, running, (event) => this.#process.tell(event));
   }
 
   #adopt(running: RunningMachine): void {
@@ -185,19 +186,19 @@ export class ProtectedMachine {
   }
 
   async #settleInterrupted(): Promise<void> {
-    if (this.#record.dissolving) {
+    if (this.record.dissolving) {
       const mayRun = () => this.#mayRunOnLayers();
       const reason = await whyNotDissolved(this.#ground, this.#process.running, mayRun);
       if (reason === undefined) await this.#dissolve();
       else this.#process.presence = { state: 'stale', reason };
       return;
     }
-    if (!this.#record.protection) return;
+    if (!this.record.protection) return;
     try {
       await watchingForStaleBase(this.#ground, async () => {
         if (
           !this.#process.running &&
-          !(await isCertainlyStopped(this.#tools, this.#record.disks, this.#chain))
+          !(await isCertainlyStopped(this.#tools, this.record.disks, this.#chain))
         ) {
           const reason = 'its disks are in use, but its QMP socket does not answer';
           this.#process.presence = { state: 'unreachable', reason };
@@ -214,15 +215,15 @@ export class ProtectedMachine {
 
   async #giveBack(): Promise<void> {
     if (this.#process.running) return;
-    const given = await giveBack(this.#tools, this.#record, this.#deliveries.acknowledgedByAll);
-    if (given !== this.#record) await this.#storeDisks(given);
-    await removeFormer(this.#tools, this.layout, this.#record);
+    const given = await giveBack(this.#tools, this.record, this.#deliveries.acknowledgedByAll);
+    if (given !== this.record) await this.#storeDisks(given);
+    await removeFormer(this.#tools, this.layout, this.record);
   }
 
   /** Whether a process may write to the layers; one that is not to be reached or does not say what it has may. */
   async #mayRunOnLayers(): Promise<boolean> {
     if (this.#process.presence.state === 'unreachable') return true;
-    const { disks } = this.#record;
+    const { disks } = this.record;
     return mayRunOnLayers(this.#tools, this.layout, disks, this.#chain, this.#process.running);
   }
 
@@ -230,8 +231,9 @@ export class ProtectedMachine {
   start(plug?: Plugging): Promise<void> {
     return this.#changing.run(async () => {
       if ((await this.#attach()).state !== 'stopped') return;
-      checkHeld(this.#record);
-      const request = startRequestOf(this.#record, this.cuts, await plug?.());
+      checkHeld(this.record);
+      await this.#kept.settle();
+      const request = startRequestOf(this.record, this.cuts, await plug?.());
       await this.#tools.files.makeDirectory(request.runDirectory);
       this.#adopt(await this.#tools.hypervisor.start(request));
     });
@@ -240,10 +242,10 @@ export class ProtectedMachine {
   /** Begins to protect the machine. The first cut seals the owner's own files. */
   protect(protection: Protection, o: { readonly seed: boolean } = { seed: false }): Promise<void> {
     return this.#changing.run(async () => {
-      checkUnprotected(this.#record);
-      checkHeld(this.#record);
+      checkUnprotected(this.record);
+      checkHeld(this.record);
       await this.#deliveries.beginAll(protection, o);
-      await this.#storeRecord({ ...this.#record, protection });
+      await this.#kept.store({ ...this.record, protection });
     });
   }
 
@@ -252,7 +254,7 @@ export class ProtectedMachine {
     return this.#changing.run(async () => {
       const protection = withTarget(this.#needProtection(), policy);
       await this.#deliveries.begin(policy.siteId, { ...o, ownLeaves: true });
-      await this.#storeRecord({ ...this.#record, protection });
+      await this.#kept.store({ ...this.record, protection });
     });
   }
 
@@ -263,9 +265,9 @@ export class ProtectedMachine {
   async removeTarget(siteId: string): Promise<void> {
     await this.#deliveries.need(siteId).sending.run(() =>
       this.#changing.run(async () => {
-        checkNotOffered(this.#record, siteId);
+        checkNotOffered(this.record, siteId);
         const protection = withoutTarget(this.#needProtection(), siteId);
-        await this.#storeRecord({ ...this.#record, protection });
+        await this.#kept.store({ ...this.record, protection });
         await this.#deliveries.remove(siteId);
       }),
     );
@@ -280,11 +282,11 @@ export class ProtectedMachine {
     return this.#deliveries.stillFor(() =>
       this.#changing.run(async () => {
         await this.#attach();
-        checkHealthy(this.#record, this.#process.presence);
+        checkHealthy(this.record, this.#process.presence);
         // One that was interrupted has been ended by looking at the machine.
-        if (!this.#record.protection) return this.#storeRecord(unprotected(this.#record));
-        checkNotOffered(this.#record);
-        await this.#storeRecord(inPhase(this.#record, 'committing'));
+        if (!this.record.protection) return this.#kept.decide(unprotected(this.record));
+        checkNotOffered(this.record);
+        await this.#kept.store(inPhase(this.record, 'committing'));
         await this.#dissolve();
       }),
     );
@@ -298,9 +300,9 @@ export class ProtectedMachine {
     return this.#deliveries.stillFor(() =>
       this.#changing.run(async () => {
         await this.#attach();
-        checkNotOffered(this.#record);
-        checkGivenUp(this.#record, await this.#mayRunOnLayers());
-        await this.#storeRecord(inPhase(this.#record, 'setting-aside'));
+        checkNotOffered(this.record);
+        checkGivenUp(this.record, await this.#mayRunOnLayers());
+        await this.#kept.store(inPhase(this.record, 'setting-aside'));
         await this.#dissolve();
       }),
     );
@@ -308,9 +310,9 @@ export class ProtectedMachine {
 
   get #ground(): DissolutionGround & MoveGround {
     const ground = { tools: this.#tools, layout: this.layout, chain: this.#chain, process: this.#process };
-    const store = (record: MachineRecord) => this.#storeRecord(record);
+    const store = (record: MachineRecord) => this.#kept.store(record);
     const storeDisks = (record: MachineRecord) => this.#storeDisks(record);
-    return { ...ground, deliveries: this.#deliveries, record: () => this.#record, store, storeDisks };
+    return { ...ground, deliveries: this.#deliveries, record: () => this.record, store, storeDisks };
   }
 
   async #dissolve(): Promise<void> {
@@ -327,9 +329,9 @@ export class ProtectedMachine {
       await this.#attach();
       this.#needHealthy();
       if (this.#process.running) await checkRunsOn(this.#process.running, added);
-      if (this.#record.protection)
+      if (this.record.protection)
         await watchingForStaleBase(this.#ground, () => this.#chain.reconcile(this.#process.running));
-      await this.#storeDisks(withDisk(this.#record, this.cuts, added));
+      await this.#storeDisks(withDisk(this.record, this.cuts, added));
     });
   }
 
@@ -340,11 +342,11 @@ export class ProtectedMachine {
   removeDisk(diskId: string): Promise<void> {
     return this.#changing.run(async () => {
       await this.#attach();
-      if (!this.#record.gone?.includes(diskId)) this.#needHealthy();
+      if (!this.record.gone?.includes(diskId)) this.#needHealthy();
       const acknowledgedOrdinal = this.#deliveries.acknowledgedByAll;
       const o = { acknowledgedOrdinal, isRunning: this.#process.running !== undefined };
-      if (this.#record.protection) await reconciledWithout(this.#chain, this.#process.running);
-      await this.#storeDisks(await takenOut(this.#tools, this.#chain, this.#record, diskId, o));
+      if (this.record.protection) await reconciledWithout(this.#chain, this.#process.running);
+      await this.#storeDisks(await takenOut(this.#tools, this.#chain, this.record, diskId, o));
       this.#isSettledStopped = false;
       if (this.#process.presence.state === 'stale')
         this.#process.presence = presenceOf(this.#process.running);
@@ -377,7 +379,7 @@ export class ProtectedMachine {
 
   /** Whether a copy would be another one than the last; for a machine that does not run. */
   hasUncutChanges(): Promise<boolean> {
-    return hasUncutChanges(this.#tools.images, this.#record.disks, this.cuts);
+    return hasUncutChanges(this.#tools.images, this.record.disks, this.cuts);
   }
 
   /**
@@ -401,7 +403,8 @@ export class ProtectedMachine {
     this.#needProtection();
     return this.#deliveries.need(siteId).sending.run(async () => {
       this.#needProtection();
-      checkMaySend(this.#record);
+      checkMaySend(this.record);
+      await this.right.settle();
       this.#needSound();
       throwIfAborted(signal);
       return work(this.#deliveries.need(siteId));
@@ -426,7 +429,7 @@ export class ProtectedMachine {
   #settle(): Promise<void> {
     return this.#changing.run(() =>
       this.#tried('chain.merge-failed', async () => {
-        if (claimElsewhere(this.#record)) return;
+        if (claimElsewhere(this.record)) return;
         await this.#attach();
         this.#needHealthy();
         await this.#deliveries.recordOutrun();
@@ -443,7 +446,7 @@ export class ProtectedMachine {
     try {
       await work();
     } catch (error) {
-      this.#tools.log.warn(event, { machine: this.#record.name, reason: messageOf(error) });
+      this.#tools.log.warn(event, { machine: this.record.name, reason: messageOf(error) });
     }
   }
 
@@ -454,7 +457,7 @@ export class ProtectedMachine {
 
   /** Calls the machine something else from its next cut on. */
   rename(name: string): Promise<void> {
-    return this.#changing.run(() => this.#storeRecord(renamed(this.#record, this.cuts, name)));
+    return this.#changing.run(() => this.#kept.store(renamed(this.record, this.cuts, name)));
   }
 
   /** Changes schedules and the like, and what the first target gets. */
@@ -465,32 +468,27 @@ export class ProtectedMachine {
   /** Changes the protection in whatever way, but for which targets there are. */
   protectAs(changed: (protection: Protection) => Protection): Promise<void> {
     return this.#changing.run(async () => {
-      await this.#storeRecord({ ...this.#record, protection: changed(this.#needProtection()) });
+      await this.#kept.store({ ...this.record, protection: changed(this.#needProtection()) });
     });
   }
 
   #needProtection(): Protection {
-    return protectionOf(this.#record);
+    return protectionOf(this.record);
   }
 
   #needHealthy(): void {
-    checkHeld(this.#record);
+    checkHeld(this.record);
     this.#needSound();
   }
 
   #needSound(): void {
-    checkNotEnding(this.#record);
-    checkHealthy(this.#record, this.#process.presence);
+    checkNotEnding(this.record);
+    checkHealthy(this.record, this.#process.presence);
   }
 
   async #storeDisks(record: MachineRecord): Promise<void> {
-    await this.#storeRecord(record);
+    await this.#kept.store(record);
     this.#chain.haveDisksOf(record);
-  }
-
-  async #storeRecord(record: MachineRecord): Promise<void> {
-    await storeMachine(this.#tools.files, this.layout, record);
-    this.#record = record;
   }
 
   /** Lets go of the machine; it runs on. */

@@ -122,6 +122,7 @@ export class ReplicationReceiver {
         const home = this.#tools.home.of(machineId);
         if (home) {
           if (!home.concerns(peer.siteId)) throw notYours(machineId);
+          await home.settled();
           return home.described(peer.siteId, acknowledged) as unknown as Json;
         }
         const replica = this.#tools.replicas.get(machineId);
@@ -133,6 +134,7 @@ export class ReplicationReceiver {
           return null;
         }
         checkOwner(replica, peer.siteId);
+        await replica.settle();
         return replica.describe() as unknown as Json;
       },
       'replica.preview': async (peer, body) => {

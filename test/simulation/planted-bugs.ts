@@ -140,7 +140,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   },
   {
     name: 'a sync that failed is tried again and believed',
-    expects: /not a valid|has changed|does not open|lacks|is gone/,
+    expects: /not a valid|has changed|does not open|no qcow2 header|lacks|is gone/,
     firstSeed: 36,
     wrap: { files: (files) => withHandles(files, retryingSync) },
   },

@@ -57,9 +57,9 @@ export class AdoptionActs {
       return inventory.view(inventory.find(subject));
     });
     return adopting.finally(() => {
-      reports.ofAdoptions('running');
       // A claim that was heard meanwhile was left to the machine; without one the branch is ended as any other.
       fences.look(replica);
+      return reports.ofAdoptions('running');
     });
   }
 

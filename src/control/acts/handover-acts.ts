@@ -209,6 +209,7 @@ export class HandoverActs {
   async #checkPeer(machine: ProtectedMachine, siteId: string, signal: AbortSignal): Promise<void> {
     const { machineId, name } = machine.record;
     const context = { machineId, siteId };
+    await machine.right.settle();
     const held = machine.right.tenure.claim;
     const { claim, state, hindrance } = await this.#ask(siteId, (rights) =>
       rights.claim(machineId, held, signal),

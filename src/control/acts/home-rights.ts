@@ -70,6 +70,7 @@ export class HomeRights implements HomeMachines {
     const { right } = machine;
     return {
       tenure: right.tenure,
+      settled: () => right.settle(),
       hear: (claim) => right.hear(claim),
       concerns: (siteId) =>
         right.tenure.claim.siteId === siteId ||

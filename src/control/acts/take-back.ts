@@ -4,7 +4,7 @@ import { controlFailure } from '../errors.ts';
 
 /** The machine that is taken back, as far as that needs it. */
 interface TakenBack extends Pick<ProtectedMachine, 'running' | 'record'> {
-  readonly right: Pick<ProtectedMachine['right'], 'tenure' | 'hear' | 'withdrawal'>;
+  readonly right: Pick<ProtectedMachine['right'], 'tenure' | 'hear' | 'settle' | 'withdrawal'>;
   readonly targets: readonly { readonly siteId: string }[];
 }
 
@@ -25,6 +25,7 @@ const TRIES_MAX = 3;
 export async function takeBack(machine: TakenBack, tools: TakeBackTools): Promise<void> {
   const { right } = machine;
   const { machineId, name } = machine.record;
+  await right.settle();
   // That another site had brought it up this one may not have heard yet.
   if (right.tenure.state === 'holds') await hearOfOthers(machine, tools);
   for (let tries = 1; ; tries++) {

@@ -23,7 +23,7 @@ const replicationFailure = failuresOf(REPLICATION_ERRORS);
 
 /**
  * Machines that were brought up here from their replicas, and that another site holds by a higher claim: they are ended as soon as that
- * has been heard. What was written here is a branch already, and stays one; a person is told.
+ * has been heard; so is what runs of one that was given up. What was written here is a branch already, and stays one; a person is told.
  */
 export class ReplicaFences {
   readonly #o: ReplicaFenceTools;
@@ -83,6 +83,8 @@ export class ReplicaFences {
     if (adopted === undefined && hasGivenUp(tenure, siteId)) {
       const said = `${name} was given up here, in epoch ${claim.epoch}, and runs nowhere until site ${sourceSiteId} takes it back`;
       alerts.raise(key, 'warning', replicationFailure('REPLICATION_GIVEN_UP', said), machineId);
+      // It had ended before it was given up: what runs now nobody may run, and another site may take the machine at any moment.
+      await this.#end(replica);
       return;
     }
     const kept = replica.branches.filter(({ purpose }) => purpose === 'failover');
@@ -113,6 +115,10 @@ export class ReplicaFences {
         details: { branchId, outcome },
       });
     }
-    await replica.update((record) => withTenure(record, afterSettingApart(tenureOfReplica(record, siteId))));
+    await replica.update((record) => {
+      const before = tenureOfReplica(record, siteId);
+      const after = afterSettingApart(before);
+      return after === before ? undefined : withTenure(record, after);
+    });
   }
 }

@@ -98,3 +98,12 @@ test('S0.17 so it does if that was heard while it was being adopted, and the ado
   assert.deepEqual([stopped, replica.record.tenure.state], [['b1'], 'follows']);
   await fences.close();
 });
+
+test('F4 what runs of a machine that was given up here is ended: another site may take it at any moment', async () => {
+  const { clock, fences, alerts, stopped, replica } = broughtUp({ state: 'follows', claim: HELD.claim });
+  fences.begin();
+  await clock.turn(0);
+  assert.deepEqual([stopped, alerts()], [['b1'], ['REPLICATION_GIVEN_UP']]);
+  assert.deepEqual(replica.record.tenure, { state: 'follows', claim: HELD.claim });
+  await fences.close();
+});

@@ -32,6 +32,7 @@ function protectedTo(sites: Readonly<Record<string, Tenure | undefined>>) {
         tenure = afterHearing(tenure, HOME, claim);
         return tenure;
       },
+      settle: async () => undefined,
       withdrawal: () => {
         const withdrawal = withdrawalOf(tenure, HOME);
         if (!withdrawal) throw controlFailure('MACHINE_UNSETTLED', 'it is held here');

@@ -21,10 +21,14 @@ function rightOf(lease: LeaseTerms | undefined) {
     chain: { cuts: [] },
     process: { tell: () => undefined },
     deliveries: { need: () => ({ record: { acknowledged } }) },
-    record: () => record,
-    store: async (after: object) => {
-      stored.push(after);
-      Object.assign(record, after);
+    kept: {
+      now: record,
+      isUnsettled: false,
+      settle: async () => undefined,
+      decide: async (after: object) => {
+        stored.push(after);
+        Object.assign(record, after);
+      },
     },
   };
   const o = {
