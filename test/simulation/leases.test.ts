@@ -55,9 +55,9 @@ test('S0.17 whatever befalls three sites, a machine that runs by leases never ru
   assert.deepEqual(missing, [], 'what never happens shows nothing');
 });
 
-for (const { name, wrap, expects, swarm = {} } of PLANTED_LEASE_BUGS) {
+for (const { name, wrap, expects, firstSeed = 1, swarm = {} } of PLANTED_LEASE_BUGS) {
   test(`the simulation of leases finds it when ${name}`, async (t) => {
-    for (let seed = 1; seed <= PLANTED_SEEDS_MAX; seed++) {
+    for (let seed = firstSeed; seed < firstSeed + PLANTED_SEEDS_MAX; seed++) {
       const { violation, turns } = await new LeaseWorld(seed, wrap, swarm).run(TURNS);
       if (violation === undefined) continue;
       assert.match(violation, expects, `seed ${seed}`);

@@ -147,7 +147,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'a write that failed is not noticed',
     expects: /not a valid|has changed|does not open|not what was signed|is gone/,
-    firstSeed: 76,
+    firstSeed: 85,
     wrap: { files: (files) => withHandles(files, deafToWrites) },
   },
   {
@@ -163,7 +163,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: 'a commit is not shown what lies below the two files',
     expects: /has changed|lacks/,
-    firstSeed: 22,
+    firstSeed: 33,
     wrap: { images: (images) => imagesWith(images, { commit: (chain) => images.commit(chain.slice(-2)) }) },
   },
   {
@@ -187,6 +187,7 @@ export const PLANTED_BUGS: readonly PlantedBug[] = [
   {
     name: "the layers are committed though the guest runs on the owner's file",
     expects: /owner's .* lacks|has changed/,
+    firstSeed: 13,
     wrap: { files: (files) => filesWith(files, { rename: (from, to) => unlessGivenBack(files, from, to) }) },
   },
   {
