@@ -15,6 +15,8 @@ export interface LeasesTools extends LeaseKeeperTools {
 }
 
 const CALL_LIMIT_MS = 10_000;
+/** The part of a lease that an end may wait for its answer: nobody renews meanwhile, and nobody starts a guard again that is killed. */
+const END_WAITS = 0.25;
 const DEFAULT_LEASE_MS = 30_000;
 
 /** The machines of this site that run by leases. docs/failover.md, «Leases and a witness». */
@@ -141,12 +143,13 @@ export class Leases {
 
   async #tellEnd(
     { record: { machineId, name }, right }: ProtectedMachine,
-    { begunAtMs }: LeaseTerms,
+    { begunAtMs, leaseMs }: LeaseTerms,
     siteId: string,
   ): Promise<void> {
+    const timeoutMs = Math.min(CALL_LIMIT_MS, leaseMs * END_WAITS);
     const which = begunAtMs === undefined ? {} : { begunAtMs };
     const body = { machineId, claim: { ...right.tenure.claim }, ...which };
-    const said = await this.#o.client(siteId).call('lease.end', body, { timeoutMs: CALL_LIMIT_MS });
+    const said = await this.#o.client(siteId).call('lease.end', body, { timeoutMs });
     const answer = checkedLease(EndAnswer, said);
     if (answer.ended) return;
     await right.hear(answer.entitled);

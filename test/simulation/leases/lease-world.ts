@@ -70,7 +70,6 @@ export class LeaseWorld {
   #isCalm = false;
   /** An act of people at home is under way. */
   #homeActs = 0;
-  #leaseChanges = 0;
 
   /** `fixed` takes the place of what the seed would choose. */
   constructor(seed: number, wrap: LeaseWrappers = {}, fixed: FixedLeaseSwarm = {}) {
@@ -322,13 +321,12 @@ export class LeaseWorld {
       case 'sleep':
         return site.host.isOn && !site.host.isAsleep;
       case 'kill-guard':
-        // Its site is there, and starts another one; while leases are being ended nobody would.
+        // Its site is there, and starts another one.
         return (
           guard !== undefined &&
           P.open !== undefined &&
           !this.#stalled.has(P) &&
           !P.host.isAsleep &&
-          this.#leaseChanges === 0 &&
           !this.#closing.has(P)
         );
       case 'end-guest':
@@ -428,18 +426,8 @@ export class LeaseWorld {
     const { P } = this.#sites;
     const { lease } = P.open!.machine!.record;
     const leaseMs = this.#chance.pick([4_000, 6_000, 10_000, 30_000]);
-    if (lease) void this.#changing(this.#act('vm lease --off', () => this.#home.lease(undefined, false)));
-    else void this.#changing(this.#act('vm lease', () => this.#home.lease(leaseMs, false)));
-  }
-
-  /** One that is killed meanwhile has ended as well. */
-  async #changing(act: Promise<void>): Promise<void> {
-    const { process } = this.#sites.P;
-    this.#leaseChanges += 1;
-    const ended = Promise.withResolvers<void>();
-    process?.onEnd(ended.resolve);
-    await Promise.race([act, ended.promise]);
-    this.#leaseChanges -= 1;
+    if (lease) void this.#act('vm lease --off', () => this.#home.lease(undefined, false));
+    else void this.#act('vm lease', () => this.#home.lease(leaseMs, false));
   }
 
   /** Somebody makes sure that the other side is down, and says so. */
@@ -451,7 +439,7 @@ export class LeaseWorld {
       void this.#act('failover start --confirm', () => this.#recovery.failOver('word'));
     } else if (!R.host.isOn && home?.state === 'holds' && P.open?.machine?.record.lease) {
       this.#oracle.confirmed(home.claim);
-      void this.#changing(this.#act('vm lease --off --confirm', () => this.#home.lease(undefined, true)));
+      void this.#act('vm lease --off --confirm', () => this.#home.lease(undefined, true));
     } else if (!R.host.isOn && home && home.state !== 'holds') {
       this.#oracle.confirmed({ epoch: home.claim.epoch + 1, siteId: P.siteId });
       void this.#act('failover withdraw --confirm', () => this.#home.seizeBack());
