@@ -16,7 +16,7 @@ export function stripeScript(machine: number, machines: number): string {
   return [
     'while [ ! -e /run/ledger.pid ]; do usleep 20000; done; ledger stop',
     ...[wipe('/dev/vdb1'), wipe('/dev/vda3')],
-    `${stripe} >/dev/null 2>/run/log/stripe.log </dev/null &`,
+    `until ${stripe}; do usleep 50000; done >/dev/null 2>/run/log/stripe.log </dev/null &`,
   ].join('; ');
 }
 

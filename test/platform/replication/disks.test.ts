@@ -31,7 +31,8 @@ it('S0.28 all disks of a machine are cut at one instant, whatever their sizes', 
     'labtool ledger --pause-us 2000 --devices /dev/vdc,/dev/vdd,/dev/vde --report /dev/virtio-ports/org.warmsite.ledger';
   await inGuest(
     machine.record.sockets.agentPath!,
-    `while [ ! -e /run/ledger.pid ]; do usleep 20000; done; ledger stop; ${striped} >/dev/null 2>&1 </dev/null &`,
+    // Its port is free when the writer that was stopped has ended, which is perhaps in the middle of a record.
+    `while [ ! -e /run/ledger.pid ]; do usleep 20000; done; ledger stop; until ${striped}; do usleep 50000; done >/dev/null 2>&1 </dev/null &`,
   );
   const port = await ledger();
   const count = sized({ what: 'S0.28: cuts of three disks', normal: 3, full: 6 });
