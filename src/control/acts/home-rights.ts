@@ -5,15 +5,8 @@ import { failuresOf, isFailure, messageOf } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import type { Generation } from '../../lib/generations.ts';
 import type { Log } from '../../lib/log.ts';
-import { type Claim, compareClaims } from '../../recovery-point/index.ts';
-import {
-  bringerOf,
-  OlderDisks,
-  type Replica,
-  type Replicas,
-  tenureOfReplica,
-  withTenure,
-} from '../../replica/index.ts';
+import type { Claim } from '../../recovery-point/index.ts';
+import { bringerOf, OlderDisks, type Replica, type Replicas, withTenure } from '../../replica/index.ts';
 import {
   type Arrival,
   type HomeMachines,
@@ -24,6 +17,7 @@ import {
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import type { Machines } from '../machines/machines.ts';
+import { speakingHome } from '../machines/speaking-home.ts';
 import { endingAdoption } from './adoptions.ts';
 
 const replicationFailure = failuresOf(REPLICATION_ERRORS);
@@ -61,10 +55,9 @@ export class HomeRights implements HomeMachines {
   of(machineId: string): SpeakingMachine | undefined {
     const { machines, replicas } = this.#o;
     const replica = replicas.get(machineId);
-    const machine = machines.get(machineId)?.machine;
-    if (replica && replica.record.adopted === undefined && !this.#isAbove(machine, replica)) return undefined;
+    const machine = speakingHome(machines.get(machineId)?.machine, replica, this.#o.siteId);
     if (!machine) {
-      this.#checkNotBroken(machineId);
+      if (!replica || replica.record.adopted !== undefined) this.#checkNotBroken(machineId);
       return undefined;
     }
     const { right } = machine;
@@ -89,12 +82,6 @@ export class HomeRights implements HomeMachines {
         };
       },
     };
-  }
-
-  /** A machine that was taken back here on somebody's word, while its replica still follows the other site. */
-  #isAbove(machine: ProtectedMachine | undefined, { record }: Replica): boolean {
-    if (machine?.right.tenure.state !== 'holds') return false;
-    return compareClaims(machine.right.tenure.claim, tenureOfReplica(record, this.#o.siteId).claim) > 0;
   }
 
   /** What cannot be opened must not look like what was never there. */

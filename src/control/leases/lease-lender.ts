@@ -58,8 +58,10 @@ export class LeaseLender {
         }),
       'lease.end': (peer, body) => {
         const end = checkedLease(EndBody, body);
-        if (end.begunAtMs !== undefined) this.#over.set(end.machineId, end.begunAtMs);
-        return this.#told(peer.siteId, end, (record, claim) => this.#ended(record, claim));
+        return this.#told(peer.siteId, end, (record, claim) => {
+          if (end.begunAtMs !== undefined) this.#over.set(end.machineId, end.begunAtMs);
+          return this.#ended(record, claim);
+        });
       },
     };
   }
@@ -91,6 +93,7 @@ export class LeaseLender {
       siteIds.includes(peerId) && !siteIds.includes(witnessSiteId) && (isWitness || siteIds.includes(siteId));
     const ask: LeaseAsk | undefined = kind === 'vote' ? over && { kind, claim, over } : { kind, claim };
     if (!isMeant || claim.siteId !== peerId || !ask || (!isWitness && kind !== 'renew')) throw invalid();
+    await this.#book.settle(machineId);
     if (!isWitness) await this.#hear(machineId, claim);
     return this.#book.alone(machineId, async () => {
       const known = records.get(machineId);
@@ -99,7 +102,7 @@ export class LeaseLender {
       // Nobody knows who runs it: nobody can say that it does not run.
       else if (kind === 'vote' || this.#isOver(machineId, begunAtMs)) throw leaseUnknown(machineId);
       else if (isWitness) this.#checkRoom(peerId);
-      const refusal = this.#ownRefusal(machineId, claim, record);
+      const refusal = this.#ownRefusal(machineId, ask, record);
       if (refusal) return refusal;
       const waitMs = this.lentForMs(machineId, record);
       const { vote, answer } = afterAsking(record?.vote, ask, waitMs > 0);
@@ -110,7 +113,7 @@ export class LeaseLender {
       const isStored = JSON.stringify(after) === JSON.stringify(known) && !records.isUnsure(machineId);
       if (!isStored) await records.store(after);
       if (kind === 'renew') this.#lentUntilMs.set(machineId, this.#book.nowMs() + lenderShareMs(leaseMs));
-      else this.#note(peerId, kind === 'vote' ? 'lease.vote' : 'lease.hold', machineId, claim);
+      else if (!isStored) this.#note(peerId, kind === 'vote' ? 'lease.vote' : 'lease.hold', machineId, claim);
       return { granted: true };
     });
   }
@@ -141,14 +144,21 @@ export class LeaseLender {
   }
 
   /** A site that may run the machine itself lends nothing of it while it wants it, or knows of more than whoever asks. */
-  #ownRefusal(machineId: string, claim: Claim, record: VoteRecord | undefined): Json | undefined {
+  #ownRefusal(
+    machineId: string,
+    { kind, claim }: LeaseAsk,
+    record: VoteRecord | undefined,
+  ): Json | undefined {
     const refused = (why: 'sought' | 'superseded', entitled: Claim, isHeld: boolean): Json => {
       const seen = record?.vote.seen ?? entitled;
       return { granted: false, why, entitled: { ...entitled }, seen: { ...seen }, isHeld, waitMs: 0 };
     };
     if (this.#book.isSought(machineId)) return refused('sought', claim, false);
     const tenure = this.#book.standing(machineId);
-    if (!tenure || compareClaims(tenure.claim, claim) <= 0) return undefined;
+    if (!tenure) return undefined;
+    // A witness that came to have the machine itself votes for nobody.
+    const isOwn = kind === 'vote' && tenure.state === 'holds';
+    if (!isOwn && compareClaims(tenure.claim, claim) <= 0) return undefined;
     return refused('superseded', tenure.claim, tenure.state !== 'cedes');
   }
 

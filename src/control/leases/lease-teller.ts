@@ -1,7 +1,8 @@
-import { type Clock, sleep } from '../../lib/clock.ts';
+import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import type { PeerClient } from '../../peer/index.ts';
 import { type Claim, compareClaims } from '../../recovery-point/index.ts';
+import { Wakeup } from '../base/wakeup.ts';
 import type { VoteRecord } from './lease-records.ts';
 import { askVoter, CALL_LIMIT_MS } from './lease-wire.ts';
 import type { HearClaim, VoteBook } from './vote-book.ts';
@@ -26,10 +27,12 @@ export class LeaseTeller {
   readonly #again = new Set<string>();
   /** What must work before what is asked for is let go of, by machine. */
   readonly #toMakeSure = new Map<string, () => Promise<void>>();
+  readonly #bell: Wakeup;
   #telling: Promise<void> | undefined;
 
   constructor(o: LeaseTellerTools) {
     this.#o = o;
+    this.#bell = new Wakeup(o.clock);
   }
 
   async close(): Promise<void> {
@@ -51,13 +54,15 @@ export class LeaseTeller {
 
   /** Something is to be told, or may be. */
   tell(): void {
+    // One that waits for a witness to come back looks at what is new.
+    if (this.#telling) this.#bell.ring();
     this.#telling ??= this.#keepTelling().finally(() => {
       this.#telling = undefined;
     });
   }
 
   async #keepTelling(): Promise<void> {
-    const { clock, log } = this.#o;
+    const { log } = this.#o;
     const { signal } = this.#stop;
     for (;;) {
       const open = this.#untold();
@@ -75,7 +80,7 @@ export class LeaseTeller {
       );
       if (heard.every(Boolean)) continue;
       try {
-        await sleep(clock, TELL_AGAIN_AFTER_MS, signal);
+        await this.#bell.wait(TELL_AGAIN_AFTER_MS, signal);
       } catch {
         return; // The site closes; the next process tells.
       }
@@ -93,6 +98,11 @@ export class LeaseTeller {
 
   #isLetGo(machineId: string): boolean {
     return !this.#o.book.isSought(machineId) || this.#toMakeSure.has(machineId);
+  }
+
+  #isAbove(seeking: Claim, record: VoteRecord): boolean {
+    const held = this.#toHold(record);
+    return held !== undefined && compareClaims(seeking, held) > 0;
   }
 
   #toHold({ machineId, toTell, told }: VoteRecord): Claim | undefined {
@@ -116,7 +126,10 @@ export class LeaseTeller {
     }
     const o = { timeoutMs: CALL_LIMIT_MS, signal };
     const witness = client(record.witnessSiteId);
-    const held = this.#toHold(record);
+    // A vote by a higher claim would have the witness refuse what is held: that is let go of first.
+    const isFirst = seeking && this.#isLetGo(machineId) && this.#isAbove(seeking, record);
+    const held = isFirst ? undefined : this.#toHold(record);
+    await book.settle(machineId);
     if (!held && this.#isHeldBy(machineId, seeking!)) {
       await book.alone(machineId, () => holdForGood(record, book.overOf(machineId)));
       return;
@@ -142,13 +155,16 @@ export class LeaseTeller {
     });
   }
 
-  /** A witness that knows of a holder by a higher claim is believed. */
+  /** That it is held; a witness that knows of a holder by a higher claim is believed. */
   async #tellHeld(
     record: VoteRecord,
     claim: Claim,
     o: { readonly timeoutMs: number; readonly signal: AbortSignal },
   ): Promise<void> {
-    const { client, hear } = this.#o;
+    const { book, client, hear } = this.#o;
+    const tenure = book.standing(record.machineId);
+    // What was held once, and was given up or lost since, is nothing to tell any more.
+    if (tenure?.state !== 'holds' || compareClaims(tenure.claim, claim) !== 0) return;
     const answer = await askVoter(client(record.witnessSiteId), record, { kind: 'hold', claim }, o);
     if (answer.granted || !answer.isHeld || compareClaims(answer.entitled, claim) <= 0) return;
     await hear(record.machineId, answer.entitled);

@@ -1,4 +1,3 @@
-import { isFailure } from '../../lib/errors.ts';
 import type { CallHandler } from '../../peer/index.ts';
 import { type Claim, compareClaims } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
@@ -33,6 +32,8 @@ export class LeaseVotes {
   readonly #teller: LeaseTeller;
   #rounds: Rounds | undefined;
   #isClosed = false;
+  /** Machines that are looked at again soon. */
+  readonly #toNote = new Set<string>();
 
   constructor(o: LeaseVotesTools) {
     const book = new VoteBook(o);
@@ -54,9 +55,9 @@ export class LeaseVotes {
     this.#rounds = new Rounds({
       ...{ clock: this.#o.clock, everyMs: TELL_AGAIN_EVERY_MS },
       round: async () => {
-        const { records } = this.#book;
-        for (const { machineId } of records.list()) await this.held(machineId);
-        this.#teller.tellAgain(records.list().flatMap(({ machineId, told }) => (told ? [machineId] : [])));
+        const machineIds = this.#book.records.list().map(({ machineId }) => machineId);
+        for (const machineId of machineIds) await this.held(machineId);
+        this.#teller.tellAgain(machineIds.filter((machineId) => !this.#o.runsByLeases(machineId)));
       },
     });
   }
@@ -114,16 +115,26 @@ export class LeaseVotes {
     try {
       await this.#book.alone(machineId, () => this.#noteHeld(machineId));
     } catch (error) {
-      if (!isFailure(error)) throw error;
-      this.#o.log.error('lease.hold-not-noted', { machineId, reason: error.message });
-      this.#o.clock.after(NOTE_AGAIN_AFTER_MS, () => void (this.#isClosed || this.held(machineId)));
+      this.#o.log.error('lease.hold-not-noted', { machineId, error });
+      this.#noteAgain(machineId);
     }
     this.#teller.tell();
   }
 
+  /** Once, however many have failed. */
+  #noteAgain(machineId: string): void {
+    if (this.#toNote.has(machineId)) return;
+    this.#toNote.add(machineId);
+    this.#o.clock.after(NOTE_AGAIN_AFTER_MS, () => {
+      this.#toNote.delete(machineId);
+      if (!this.#isClosed) void this.held(machineId);
+    });
+  }
+
   async #noteHeld(machineId: string): Promise<void> {
-    const { standing } = this.#book;
+    const { standing, settle } = this.#book;
     if (!this.#book.isParty(machineId) || this.#o.runsByLeases(machineId)) return;
+    await settle(machineId);
     const record = this.#book.need(machineId);
     const tenure = standing(machineId);
     if (tenure?.state !== 'holds') return;
@@ -136,12 +147,14 @@ export class LeaseVotes {
   /** Durable on return, and told from then on: by `claim` the machine is held here, whatever was lent. */
   async holdForGood(parties: LeaseParties, claim: Claim): Promise<void> {
     const { machineId, machineName, leaseMs, siteIds, witnessSiteId } = parties;
-    const vote = this.#book.records.get(machineId)?.vote ?? {
-      entitled: claim,
-      seen: claim,
-      term: 'for-good' as const,
+    const known = this.#book.records.get(machineId);
+    const vote = known?.vote ?? { entitled: claim, seen: claim, term: 'for-good' as const };
+    // What was asked for by a higher claim, and is not wanted any more, is still to be let go of.
+    const isAbove = known?.seeking && compareClaims(known.seeking, claim) > 0;
+    const after = {
+      ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, toTell: claim },
+      ...(isAbove ? { seeking: known.seeking } : {}),
     };
-    const after = { machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, toTell: claim };
     await this.#book.records.store(after);
     this.#book.endSeeking(machineId);
     this.#teller.tell();

@@ -8,6 +8,7 @@ import type { AlertSink } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import type { EventHub } from '../base/event-hub.ts';
 import type { Machines } from '../machines/machines.ts';
+import { speakingHome } from '../machines/speaking-home.ts';
 import { VoteRecords } from './lease-records.ts';
 import { LeaseVotes } from './lease-votes.ts';
 import { Leases } from './leases.ts';
@@ -42,18 +43,20 @@ export async function leaseWorks(
 ): Promise<LeaseWorks> {
   const { siteId, machines, replicas, events } = o;
   const client = (peerId: string) => o.links.client(peerId);
+  const homeOf = (machineId: string) =>
+    speakingHome(machines.get(machineId)?.machine, replicas.get(machineId), siteId);
   const records = await VoteRecords.open(o, o.dataDirectory);
   const votes = new LeaseVotes({
     ...{ ...o, records, client },
-    runsByLeases: (machineId) => machines.get(machineId)?.machine.record.lease !== undefined,
+    runsByLeases: (machineId) => homeOf(machineId)?.record.lease !== undefined,
+    settle: async (machineId) => void (await (homeOf(machineId)?.right ?? replicas.get(machineId))?.settle()),
     standing: (machineId) => {
       // What cannot be read may hold the machine: it is neither lent nor voted for.
       const broken = [...replicas.broken, ...machines.broken].find((one) => one.machineId === machineId);
       if (broken) throw broken.error;
-      const home = machines.get(machineId)?.machine;
+      const home = homeOf(machineId);
+      if (home) return home.right.tenure;
       const replica = replicas.get(machineId);
-      // Of a machine that is at home here its own record speaks; its replica stands where it was when it came.
-      if (home && (!replica || replica.record.adopted !== undefined)) return home.right.tenure;
       return replica && tenureOfReplica(replica.record, siteId);
     },
   });

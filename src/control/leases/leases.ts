@@ -99,6 +99,8 @@ export class Leases {
     if (!targets.some(({ siteId }) => siteId === terms.recoverySiteId))
       throw impossible(`site ${terms.recoverySiteId} is none of its targets`);
     const { witnessSiteId, recoverySiteId } = terms;
+    if (targets.some(({ siteId }) => siteId === witnessSiteId))
+      throw impossible('its witness gets copies of it, and could be told to bring it up');
     if (witnessSiteId === recoverySiteId || witnessSiteId === this.#o.siteId)
       throw impossible('the witness must be a third site');
   }

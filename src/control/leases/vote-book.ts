@@ -11,6 +11,8 @@ export interface VoteBookTools {
   readonly bootClock: Clock;
   /** Where this site stands with the right to run a machine; undefined if it has nothing to do with it but its vote. */
   readonly standing: (machineId: string) => Tenure | undefined;
+  /** Makes durable where it stands: nothing is said of it before. */
+  readonly settle: (machineId: string) => Promise<void>;
 }
 
 /**
@@ -25,15 +27,17 @@ export class VoteBook {
   readonly records: VoteRecords;
   readonly bootClock: Clock;
   readonly standing: VoteBookTools['standing'];
+  readonly settle: VoteBookTools['settle'];
   readonly #changing = new KeyedMutex();
   /** Machines that this site asks for at this moment, or has a vote for that it has not made use of: it lends nothing of them. */
   readonly #sought = new Set<string>();
 
-  constructor({ siteId, records, bootClock, standing }: VoteBookTools) {
+  constructor({ siteId, records, bootClock, standing, settle }: VoteBookTools) {
     this.siteId = siteId;
     this.records = records;
     this.bootClock = bootClock;
     this.standing = standing;
+    this.settle = settle;
   }
 
   /** One change of a machine's record after the other. */

@@ -48,6 +48,7 @@ async function sites(t: CleanUp) {
       audit: { note: () => undefined },
       client: (to) => ({ call: (name, body) => call(siteId, to, name, body) }),
       standing: () => tenures.get(siteId),
+      settle: async () => undefined,
       runsByLeases: () => siteId === HOME,
       hear: async (_machineId, claim) => {
         const own = tenures.get(siteId);
@@ -161,4 +162,53 @@ test('S0.17 leases that end while a vote that nobody uses stands at the witness 
   await s.clock.turn(10_000);
   assert.equal(s.record(RECOVERY), undefined, 'it has said that it does not want it, and is done');
   assert.deepEqual(await s.renew(WITNESS, AT_HOME.claim), { granted: true });
+});
+
+test('S0.17 a witness that has come to hold the machine itself votes for nobody', async (t) => {
+  const s = await sites(t);
+  await s.renew(RECOVERY, AT_HOME.claim);
+  await s.renew(WITNESS, AT_HOME.claim);
+  await s.clock.turn(2 * LEASE_MS);
+  const own: Claim = { epoch: 2, siteId: WITNESS };
+  s.tenures.set(WITNESS, { state: 'holds', claim: own });
+  const vote = { kind: 'vote', claim: { epoch: 7, siteId: RECOVERY }, over: { ...AT_HOME.claim } };
+  const answer = (await s.ask(RECOVERY, WITNESS, vote)) as { why: string; entitled: Claim };
+  assert.deepEqual([answer.why, answer.entitled], ['superseded', own]);
+});
+
+test('S0.17 what was asked for by a claim above the one that is held is let go of before that is told', async (t) => {
+  const s = await sites(t);
+  await s.renew(RECOVERY, AT_HOME.claim);
+  await s.renew(WITNESS, AT_HOME.claim);
+  await s.clock.turn(2 * LEASE_MS);
+  // A first question is let go; the second one gets the vote by a higher claim, of which nothing is made.
+  for (let asked = 0; asked < 2; asked++) {
+    const seeking = s.votes(RECOVERY).seek(MACHINE, new AbortController().signal);
+    await s.clock.turn(5_000);
+    await seeking;
+    if (asked === 1) s.down.add(WITNESS);
+    s.votes(RECOVERY).letGo(MACHINE);
+    await s.clock.turn(0);
+  }
+  // Then somebody gives his word, which is a claim below that.
+  s.tenures.set(RECOVERY, seized);
+  await s.votes(RECOVERY).held(MACHINE);
+  s.down.delete(WITNESS);
+  await s.clock.turn(10_000);
+  assert.deepEqual(s.record(WITNESS)?.vote.entitled, seized.claim);
+  assert.equal(s.record(RECOVERY)?.seeking, undefined);
+});
+
+test('S0.17 what was held once is not told any more by who has given it up', async (t) => {
+  const s = await sites(t);
+  await s.renew(RECOVERY, AT_HOME.claim);
+  await s.renew(WITNESS, AT_HOME.claim);
+  s.tenures.set(RECOVERY, seized);
+  await s.votes(RECOVERY).held(MACHINE);
+  await s.clock.turn(0);
+  s.tenures.set(RECOVERY, { state: 'follows', claim: { epoch: 3, siteId: HOME } });
+  await s.forget(WITNESS);
+  s.votes(RECOVERY).begin();
+  await s.clock.turn(6 * 60_000);
+  assert.equal(s.record(WITNESS), undefined);
 });

@@ -32,6 +32,7 @@ async function lender(siteId: string, reach: (name: string, body: Json) => Promi
     const records = await VoteRecords.open({ files: new SimFiles(disk, AT_ONCE, faults), alerts }, '/');
     const votes = new LeaseVotes({
       ...{ siteId, records, clock, bootClock: clock, log: silentLog },
+      settle: async () => undefined,
       runsByLeases: () => false,
       hear: async () => undefined,
       audit: { note: () => undefined },
