@@ -48,6 +48,11 @@ export class LeaseOracle {
     this.#confirmed.add(nameOf(claim));
   }
 
+  /** A failover that is begun again at a site that holds the machine gets a claim above its own: by the word that was given for that. */
+  begunAgain({ epoch, siteId }: Claim): void {
+    if (this.#confirmed.has(nameOf({ epoch, siteId }))) this.confirmed({ epoch: epoch + 1, siteId });
+  }
+
   /** Where the two sites that may run the machine stand, as far as their processes know. */
   get tenures(): { readonly P: Tenure | undefined; readonly R: Tenure | undefined } {
     const { P, R } = this.#sites;

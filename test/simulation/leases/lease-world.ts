@@ -231,8 +231,9 @@ export class LeaseWorld {
     const isSilent = !P.host.isOn || this.#calls.isCut(P.siteId, R.siteId);
     if (isSilent && !R.guests.running && this.#chance.chance(0.25)) await this.#happen('fail-over');
     if (this.#recovery.isBusy || this.#oracle.tenures.R?.state !== 'holds' || R.guests.running) return;
-    if (this.#isCalm || this.#chance.chance(0.2))
-      await this.#act('failover restart', () => this.#recovery.restart());
+    if (!this.#isCalm && !this.#chance.chance(0.2)) return;
+    this.#oracle.begunAgain(this.#oracle.tenures.R.claim);
+    await this.#act('failover restart', () => this.#recovery.restart());
   }
 
   async #happen(event: LeaseEvent): Promise<void> {
