@@ -109,6 +109,8 @@ export class PeopleAtRecovery {
     await this.#tended(async ({ branches, votes }, replica) => {
       checkNotFenced(this.#site, replica);
       if (branches.running) throw runsAlready(replica);
+      // As it is where the layers of the branch are held.
+      await replica.settle();
       const last = replica.branches.findLast(({ purpose }) => purpose === 'failover');
       if (last) await branches.boot(replica, last.branchId);
       else if (tenureOfReplica(replica.record, this.#site.siteId).state === 'holds') {
