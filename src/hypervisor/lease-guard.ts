@@ -25,9 +25,10 @@ export interface LeaseGuards {
   expect(runDirectory: string): Promise<void>;
   /**
    * The guard of a machine that runs: the one that is there, or a new one, which stops the guest if it hears of no lease for a few
-   * seconds. Throws MACHINE_LEASE_UNGUARDED.
+   * seconds; at once if the guest has run by leases before (`goesOn`): how long the last one lasts, nobody may know any more. Throws
+   * MACHINE_LEASE_UNGUARDED.
    */
-  of(runDirectory: string): Promise<LeaseGuard>;
+  of(runDirectory: string, o?: { readonly goesOn: boolean }): Promise<LeaseGuard>;
   /** The machine runs by no lease any more: a guest that was stopped for want of one goes on, and no guard is left. Throws MACHINE_LEASE_UNGUARDED. */
   release(runDirectory: string): Promise<void>;
 }

@@ -11,7 +11,7 @@ import type { Audit } from '../base/audit.ts';
 import { Wakeup } from '../base/wakeup.ts';
 import { runWorker } from '../base/worker.ts';
 import { controlFailure } from '../errors.ts';
-import { askVoter, CALL_LIMIT_MS, partiesOf, type WireAnswer } from './lease-wire.ts';
+import { askVoter, CALL_LIMIT_MS, LATE_MS_MAX, partiesOf, type WireAnswer } from './lease-wire.ts';
 
 export interface LeaseKeeperTools {
   readonly siteId: string;
@@ -167,8 +167,12 @@ export class LeaseKeeper {
       if (!isFailure(error)) throw error;
       if (signal.aborted) return false;
       log.warn('lease.not-asked', { machine: record.name, siteId, reason: error.message });
-      // It was told that these have ended, and whoever wanted that was interrupted: from here on they are others.
-      if (error.code === 'LEASE_UNKNOWN') await right.runBy({ ...lease, begunAtMs: this.#o.clock.wallMs() });
+      // It was told that these have ended, and whoever wanted that was interrupted: from here on they are others, also by a clock that was
+      // set back since.
+      if (error.code === 'LEASE_UNKNOWN') {
+        const begunAtMs = Math.max(this.#o.clock.wallMs(), (lease.begunAtMs ?? 0) + LATE_MS_MAX);
+        await right.runBy({ ...lease, begunAtMs });
+      }
       return false;
     }
     // Counted from before it was asked: the lender counts from after that, and so longer.
@@ -209,7 +213,7 @@ export class LeaseKeeper {
 
   /** The guard, and an eye on it: from its end on nobody would stop the guest. */
   async #connected(): Promise<LeaseGuard> {
-    const guard = await this.#o.guards.of(runDirectoryOf(this.#machine));
+    const guard = await this.#o.guards.of(runDirectoryOf(this.#machine), { goesOn: true });
     void guard.gone.then(() => {
       if (this.#guard !== guard) return;
       this.#guard = undefined;

@@ -11,7 +11,7 @@ import {
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
 import type { VoteRecord } from './lease-records.ts';
-import { AskBody, ClaimBody, checkedLease, EndBody } from './lease-wire.ts';
+import { AskBody, ClaimBody, checkedLease, EndBody, LATE_MS_MAX } from './lease-wire.ts';
 import { type HearClaim, leaseUnknown, type VoteBook } from './vote-book.ts';
 
 export interface LeaseLenderTools {
@@ -24,8 +24,6 @@ export interface LeaseLenderTools {
 
 /** A site that somebody trusts as a witness may not fill its disk. */
 const VOTES_OF_A_PEER_MAX = 10_000;
-/** No question is under way for so long. */
-const LATE_MS_MAX = 600_000;
 
 /**
  * What this site lends to those who run machines, and gives away by its vote. What it has promised is durable before it says so; what it

@@ -12,6 +12,8 @@ const Id = Type.String({ pattern: ID_PATTERN });
 
 /** So long a peer may take to answer a question about a lease. */
 export const CALL_LIMIT_MS = 5_000;
+/** No question is under way for so long. */
+export const LATE_MS_MAX = 600_000;
 
 export const AskBody = Type.Object({
   machineId: Id,

@@ -1,5 +1,5 @@
 /**
- * The lease guard as a process of its own: `node lease-guard-main.ts RUN-DIRECTORY`. Started by `QemuLeaseGuards` alone; it says a word on
+ * The lease guard as a process of its own: `node lease-guard-main.ts RUN-DIRECTORY PATIENCE-MS`. Started by `QemuLeaseGuards` alone; it says a word on
  * its standard output when it takes orders, and lives as long as its machine.
  */
 import { fileURLToPath } from 'node:url';
@@ -10,9 +10,6 @@ import { processesOfRun } from './run-processes.ts';
 
 /** This file, for whoever starts it. */
 export const LEASE_GUARD_PROGRAM = fileURLToPath(import.meta.url);
-
-/** A site process to start on a host that may be busy, and to ask the other sites. */
-const PATIENCE_MS = 5_000;
 
 if (import.meta.main) {
   const runDirectory = process.argv[2] ?? '';
@@ -26,7 +23,7 @@ if (import.meta.main) {
       socketPath: paths.leasePath,
       markPath: paths.leaseMarkPath,
       clock: bootClock,
-      patienceMs: PATIENCE_MS,
+      patienceMs: Number(process.argv[3] ?? 0),
       cutPower: async () => {
         for (const processId of await processesOfRun(runDirectory)) process.kill(processId, 'SIGKILL');
       },

@@ -66,6 +66,7 @@ export class LeaseGuardProcess {
     rmSync(o.socketPath, { force: true });
     const server = createServer((socket) => guard.#serve(socket));
     server.listen(o.socketPath, onReady);
+    if (guard.#isOver) guard.#look();
     guard.#keepLooking();
     await guard.#ended.promise;
     server.close();

@@ -15,6 +15,8 @@ import type { LeaseOrder, LeaseReport } from './lease-guard-process.ts';
 
 const START_TIMEOUT_MS = 20_000;
 const ANSWER_TIMEOUT_MS = 5_000;
+/** A site process to start on a host that may be busy, and to ask the other sites. */
+const PATIENCE_MS = 5_000;
 
 /** Guards of machines that QEMU runs, each a process of its own at a monitor of its own. */
 export class QemuLeaseGuards implements LeaseGuards {
@@ -29,10 +31,10 @@ export class QemuLeaseGuards implements LeaseGuards {
     await writeFile(runPaths(runDirectory).leaseMarkPath, '');
   }
 
-  async of(runDirectory: string): Promise<LeaseGuard> {
+  async of(runDirectory: string, { goesOn = false } = {}): Promise<LeaseGuard> {
     const there = await this.#existing(runDirectory);
     if (there) return there;
-    await this.#start(runDirectory);
+    await this.#start(runDirectory, goesOn ? 0 : PATIENCE_MS);
     const started = await this.#existing(runDirectory);
     if (started) return started;
     throw unguarded('it ended after its start');
@@ -60,8 +62,8 @@ export class QemuLeaseGuards implements LeaseGuards {
     }
   }
 
-  async #start(runDirectory: string): Promise<void> {
-    const child = spawn(process.execPath, [LEASE_GUARD_PROGRAM, runDirectory], {
+  async #start(runDirectory: string, patienceMs: number): Promise<void> {
+    const child = spawn(process.execPath, [LEASE_GUARD_PROGRAM, runDirectory, String(patienceMs)], {
       // It outlives us and what ends us.
       detached: true,
       // It needs nothing of our environment, which may hold secrets.

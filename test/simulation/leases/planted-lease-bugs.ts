@@ -99,7 +99,7 @@ function lendingMore(guards: LeaseGuards, byMs: number): LeaseGuards {
   });
   return {
     expect: (runDirectory) => guards.expect(runDirectory),
-    of: async (runDirectory) => more(await guards.of(runDirectory)),
+    of: async (runDirectory, o) => more(await guards.of(runDirectory, o)),
     release: (runDirectory) => guards.release(runDirectory),
   };
 }

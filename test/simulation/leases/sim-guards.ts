@@ -50,10 +50,10 @@ export class GuardsOfHost {
   }
 
   /** Throws if there is no guest to guard. */
-  begin(runDirectory: string): SimGuard {
+  begin(runDirectory: string, patienceMs: number): SimGuard {
     const guest = this.guestOf(runDirectory);
     if (!guest?.isAlive) throw unguarded('there is no such machine');
-    const guard = new SimGuard(this, runDirectory, guest);
+    const guard = new SimGuard(this, runDirectory, guest, patienceMs);
     this.#guards.set(runDirectory, guard);
     return guard;
   }
@@ -77,15 +77,16 @@ class SimGuard {
   readonly #acting = new Mutex();
   #untilMs: number;
 
-  constructor(guards: GuardsOfHost, runDirectory: string, guest: StoppableGuest) {
+  constructor(guards: GuardsOfHost, runDirectory: string, guest: StoppableGuest, patienceMs: number) {
     this.#guards = guards;
     this.#runDirectory = runDirectory;
     this.#guest = guest;
     this.process = guards.host.process('G');
     this.#clock = guards.host.clocksOf(this.process).bootClock;
-    this.#untilMs = this.#clock.monotonicMs() + PATIENCE_MS;
+    this.#untilMs = this.#clock.monotonicMs() + patienceMs;
     const forget = guest.onGone(() => this.process.kill());
     this.process.onEnd(forget);
+    if (this.#isOver) void this.#acting.run(() => this.#settle());
     this.#keepLooking();
   }
 
@@ -149,12 +150,12 @@ class SimLeaseGuards implements LeaseGuards {
     await this.#process.turn('expect', () => this.#guards.host.marks.add(runDirectory));
   }
 
-  async of(runDirectory: string): Promise<LeaseGuard> {
+  async of(runDirectory: string, { goesOn = false } = {}): Promise<LeaseGuard> {
     const there = await this.#process.turn('guard', () => this.#guards.get(runDirectory));
     if (there) return new SimConnection(there, this.#process);
     await this.#process.sleep(this.#guards.random.between(20, 300));
     const begun = await this.#process.turn('guard begins', () => {
-      return this.#guards.get(runDirectory) ?? this.#guards.begin(runDirectory);
+      return this.#guards.get(runDirectory) ?? this.#guards.begin(runDirectory, goesOn ? 0 : PATIENCE_MS);
     });
     return new SimConnection(begun, this.#process);
   }
