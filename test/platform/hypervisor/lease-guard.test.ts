@@ -72,6 +72,15 @@ describe('S0.17 the guard of a lease', { timeout: 90_000 }, () => {
     assert.equal(await isRunning(), true);
   });
 
+  it('S0.17 one that takes the place of another stops the guest at once, until it hears of a lease', async (t) => {
+    const { directory, isRunning, next } = await machine(t);
+    const stopped = next('STOP');
+    const guard = await guards.of(directory, { goesOn: true });
+    await stopped;
+    assert.equal(await guard.lend(inMs(60_000)), 'runs');
+    assert.equal(await isRunning(), true);
+  });
+
   it('S0.17 a machine that does not heed its monitor loses its power', async (t) => {
     const { directory, child } = await machine(t);
     const guard = await guards.of(directory);
