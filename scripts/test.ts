@@ -159,7 +159,8 @@ async function runTests(runs: Runs): Promise<boolean> {
   async function* watched(source: AsyncIterable<TestEvent>): AsyncGenerator<TestEvent> {
     let closing = false;
     for await (const event of source) {
-      await runs.keeper?.observe(event);
+      // What is broken off has no result, and the last one of it stays.
+      if (!stop.signal.aborted) await runs.keeper?.observe(event);
       if (event.type === 'test:fail') failed = true;
       if (event.type === 'test:complete' && event.data.name === event.data.file)
         fileTimes.push({ file: event.data.name, durationMs: event.data.details.duration_ms });
