@@ -4,6 +4,7 @@ import type { FileHandle, FileSystem } from '../../src/lib/files.ts';
 import { type SignedStatement, statementDigest } from '../../src/recovery-point/index.ts';
 import type { Replica } from '../../src/replica/index.ts';
 import type { ReplicationTarget } from '../../src/replication/index.ts';
+import { filesWith, withHandles, withoutSync } from './changed-files.ts';
 import type { Wrappers } from './protected-site.ts';
 import type { Swarm } from './swarm.ts';
 
@@ -17,37 +18,6 @@ export interface PlantedBug {
   readonly firstSeed?: number;
   /** What a life has to be about to find it. */
   readonly swarm?: Partial<Swarm>;
-}
-
-/** The same file system with some calls replaced. */
-function filesWith(files: FileSystem, changed: Partial<FileSystem>): FileSystem {
-  return {
-    open: (path, how) => files.open(path, how),
-    rename: (from, to) => files.rename(from, to),
-    remove: (path) => files.remove(path),
-    makeDirectory: (path) => files.makeDirectory(path),
-    removeDirectory: (path) => files.removeDirectory(path),
-    list: (path) => files.list(path),
-    sizeOf: (path) => files.sizeOf(path),
-    syncDirectory: (path) => files.syncDirectory(path),
-    setReadOnly: (path, readOnly) => files.setReadOnly(path, readOnly),
-    ...changed,
-  };
-}
-
-/** The same file system with every handle changed. */
-function withHandles(
-  files: FileSystem,
-  change: (handle: FileHandle, path: string) => FileHandle,
-): FileSystem {
-  return filesWith(files, { open: async (path, how) => change(await files.open(path, how), path) });
-}
-
-/** The same file system, with the sync of the files that `isAffected` names left out. */
-function withoutSync(files: FileSystem, isAffected: (path: string) => boolean): FileSystem {
-  return withHandles(files, (handle, path) =>
-    isAffected(path) ? { ...handle, sync: async () => undefined } : handle,
-  );
 }
 
 function targetWith(target: ReplicationTarget, changed: Partial<ReplicationTarget>): ReplicationTarget {

@@ -29,8 +29,8 @@ export interface LeaseKeeperTools {
 
 /** A lease is asked for again when this part of it has passed. */
 const RENEW_AFTER = 0.25;
-/** A lender that is silent for so long is asked once more. */
-const GUARD_AGAIN_MS = 1_000;
+/** After this time a guard that could not be started, or a keeper that broke, is begun again. */
+const AGAIN_AFTER_MS = 1_000;
 
 /** How a machine that runs by leases is doing. */
 export interface LeaseStanding {
@@ -78,7 +78,7 @@ export class LeaseKeeper {
     while (!signal.aborted) {
       await work();
       try {
-        await sleep(this.#o.clock, GUARD_AGAIN_MS, signal);
+        await sleep(this.#o.clock, AGAIN_AFTER_MS, signal);
       } catch {
         return; // The keeper is closed.
       }
@@ -199,7 +199,7 @@ export class LeaseKeeper {
       log.error('lease.unguarded', { machine: name, reason: error.message });
       this.#o.alerts.raise(`lease-guard:${machineId}`, 'critical', error, machineId);
       // Soon again: until then nobody would stop it.
-      this.#o.clock.after(GUARD_AGAIN_MS, () => this.#bell.ring());
+      this.#o.clock.after(AGAIN_AFTER_MS, () => this.#bell.ring());
       return;
     }
     this.#o.alerts.clear(`lease-guard:${machineId}`);

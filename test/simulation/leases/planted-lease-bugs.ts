@@ -1,7 +1,7 @@
 import type { LeaseGuard, LeaseGuards } from '../../../src/hypervisor/index.ts';
 import type { Json } from '../../../src/lib/canonical-json.ts';
 import type { Clock } from '../../../src/lib/clock.ts';
-import type { FileHandle, FileSystem } from '../../../src/lib/files.ts';
+import { withoutSync } from '../changed-files.ts';
 import type { LeaseWrappers } from './lease-site.ts';
 import type { FixedLeaseSwarm } from './lease-swarm.ts';
 
@@ -28,7 +28,7 @@ export const PLANTED_LEASE_BUGS: readonly PlantedLeaseBug[] = [
   {
     name: 'a vote leaves its voter before it is durable',
     wrap: {
-      files: (files, site) => (site === 'W' ? withoutSync(files, /\/votes\//) : files),
+      files: (files, site) => (site === 'W' ? withoutSync(files, (path) => path.includes('/votes/')) : files),
     },
     expects: /was granted, and after a power cut|was let go, and that is not durable|vote:.* cannot be read/,
   },
@@ -66,7 +66,8 @@ export const PLANTED_LEASE_BUGS: readonly PlantedLeaseBug[] = [
   {
     name: 'the recovery site starts the machine before it is durable that it holds it',
     wrap: {
-      files: (files, site) => (site === 'R' ? withoutSync(files, /replica\.json/) : files),
+      files: (files, site) =>
+        site === 'R' ? withoutSync(files, (path) => path.includes('replica.json')) : files,
     },
     expects: /what is durable is|is followed, and that is not durable|is not a valid replica record/,
   },
@@ -101,25 +102,6 @@ function lendingMore(guards: LeaseGuards, byMs: number): LeaseGuards {
     expect: (runDirectory) => guards.expect(runDirectory),
     of: async (runDirectory, o) => more(await guards.of(runDirectory, o)),
     release: (runDirectory) => guards.release(runDirectory),
-  };
-}
-
-/** What is written to files of this name is synced by nobody. */
-function withoutSync(files: FileSystem, name: RegExp): FileSystem {
-  const deaf = (handle: FileHandle): FileHandle => ({ ...handle, sync: async () => undefined });
-  return {
-    open: async (path, how) => {
-      const handle = await files.open(path, how);
-      return name.test(path) ? deaf(handle) : handle;
-    },
-    rename: (from, to) => files.rename(from, to),
-    remove: (path) => files.remove(path),
-    makeDirectory: (path) => files.makeDirectory(path),
-    removeDirectory: (path) => files.removeDirectory(path),
-    list: (path) => files.list(path),
-    sizeOf: (path) => files.sizeOf(path),
-    syncDirectory: (path) => files.syncDirectory(path),
-    setReadOnly: (path, readOnly) => files.setReadOnly(path, readOnly),
   };
 }
 

@@ -74,12 +74,18 @@ async function sites(t: CleanUp) {
   };
 }
 
-const seized: Tenure = { state: 'holds', claim: { epoch: 2, siteId: RECOVERY } };
-
-test('S0.17 a witness that has lost what it knew hears again who holds the machine, without anybody’s asking', async (t) => {
+/** Its home has had it lent by both others. */
+async function leased(t: CleanUp) {
   const s = await sites(t);
   await s.renew(RECOVERY, AT_HOME.claim);
   await s.renew(WITNESS, AT_HOME.claim);
+  return s;
+}
+
+const seized: Tenure = { state: 'holds', claim: { epoch: 2, siteId: RECOVERY } };
+
+test('S0.17 a witness that has lost what it knew hears again who holds the machine, without anybody’s asking', async (t) => {
+  const s = await leased(t);
   s.tenures.set(RECOVERY, seized);
   await s.votes(RECOVERY).held(MACHINE);
   await s.clock.turn(0);
@@ -94,9 +100,7 @@ test('S0.17 a witness that has lost what it knew hears again who holds the machi
 });
 
 test('S0.17 what a site holds by somebody’s word is told by its next process, if it was killed before it could note that', async (t) => {
-  const s = await sites(t);
-  await s.renew(RECOVERY, AT_HOME.claim);
-  await s.renew(WITNESS, AT_HOME.claim);
+  const s = await leased(t);
   s.tenures.set(RECOVERY, seized);
   s.votes(RECOVERY).begin();
   await s.clock.turn(0);
@@ -137,9 +141,7 @@ test('S0.17 nobody but the sites of a machine has it lent, or names its witness'
 });
 
 test('S0.17 leases that end while a vote that nobody uses stands at the witness fence nobody, and the witness hears that it was let go', async (t) => {
-  const s = await sites(t);
-  await s.renew(RECOVERY, AT_HOME.claim);
-  await s.renew(WITNESS, AT_HOME.claim);
+  const s = await leased(t);
   await s.clock.turn(2 * LEASE_MS);
   // The vote is given, and its answer is lost; the site gives up while it cannot reach the witness.
   const giving = new AbortController();
@@ -165,9 +167,7 @@ test('S0.17 leases that end while a vote that nobody uses stands at the witness 
 });
 
 test('S0.17 a witness that has come to hold the machine itself votes for nobody', async (t) => {
-  const s = await sites(t);
-  await s.renew(RECOVERY, AT_HOME.claim);
-  await s.renew(WITNESS, AT_HOME.claim);
+  const s = await leased(t);
   await s.clock.turn(2 * LEASE_MS);
   const own: Claim = { epoch: 2, siteId: WITNESS };
   s.tenures.set(WITNESS, { state: 'holds', claim: own });
@@ -177,9 +177,7 @@ test('S0.17 a witness that has come to hold the machine itself votes for nobody'
 });
 
 test('S0.17 what was asked for by a claim above the one that is held is let go of before that is told', async (t) => {
-  const s = await sites(t);
-  await s.renew(RECOVERY, AT_HOME.claim);
-  await s.renew(WITNESS, AT_HOME.claim);
+  const s = await leased(t);
   await s.clock.turn(2 * LEASE_MS);
   // A first question is let go; the second one gets the vote by a higher claim, of which nothing is made.
   for (let asked = 0; asked < 2; asked++) {
@@ -200,9 +198,7 @@ test('S0.17 what was asked for by a claim above the one that is held is let go o
 });
 
 test('S0.17 what was held once is not told any more by who has given it up', async (t) => {
-  const s = await sites(t);
-  await s.renew(RECOVERY, AT_HOME.claim);
-  await s.renew(WITNESS, AT_HOME.claim);
+  const s = await leased(t);
   s.tenures.set(RECOVERY, seized);
   await s.votes(RECOVERY).held(MACHINE);
   await s.clock.turn(0);
