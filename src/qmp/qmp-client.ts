@@ -234,7 +234,12 @@ export class QmpClient implements AsyncDisposable {
     return 'event' in message ? this.#takeEvent(message) : this.#takeReply(message);
   }
 
+  /**
+   * A client that is connected in the moment in which the machine starts may hear of RESUME before it is greeted:
+   * QEMU holds events back only once it has opened the monitor. Nobody has asked for such an event yet.
+   */
   #takeGreeting(message: Fields): string | undefined {
+    if (decodeEvent(message)) return undefined;
     this.#greeting = decodeGreeting(message);
     if (!this.#greeting) return 'its first line is not a greeting';
     this.#greetingWaiting?.resolve(this.#greeting);

@@ -20,12 +20,13 @@ interface Command {
 async function monitor(
   t: TestContext,
   script: (command: Command, say: (...messages: object[]) => void, socket: Socket) => void,
+  { beforeGreeting = [] }: { readonly beforeGreeting?: readonly object[] } = {},
 ) {
   const { path } = await scriptedServer(t, (socket) => {
     const say = (...messages: object[]) =>
       socket.write(messages.map((each) => `${JSON.stringify(each)}\r\n`).join(''));
     let text = '';
-    say(GREETING);
+    say(...beforeGreeting, GREETING);
     socket.setEncoding('utf8').on('data', (chunk: string) => {
       text += chunk;
       const lines = text.split('\n');
@@ -49,6 +50,14 @@ test('a client is greeted and negotiates before it is handed out', async (t) => 
     package: 'test',
     capabilities: ['oob'],
   });
+});
+
+test('what a machine tells before it greets is passed over', async (t) => {
+  const client = await monitor(t, ({ id }, say) => say({ return: 'well', id }), {
+    beforeGreeting: [{ event: 'RESUME', timestamp: TIMESTAMP }],
+  });
+  assert.equal(client.greeting.package, 'test');
+  assert.equal(await client.execute('x'), 'well');
 });
 
 test('a monitor that says nothing is held by another client: QMP_NO_GREETING', async (t) => {
@@ -78,6 +87,7 @@ test('a waiting connection can be aborted', async (t) => {
 for (const [what, line] of [
   ['not JSON', 'SSH-2.0-OpenSSH\r\n'],
   ['JSON but no greeting', '{"return": {}}\n'],
+  ['an event without timestamp', '{"event": "RESUME"}\n'],
   ['a greeting without a version', '{"QMP": {"version": {"qemu": {"major": "7"}}}}\n'],
   ['not UTF-8', Buffer.of(0xff, 0xfe, 0x0a)],
 ] as const) {
