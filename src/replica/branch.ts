@@ -80,13 +80,17 @@ export async function removeBranch(files: FileSystem, replica: Replica, branchId
   const isPrepared = replica.branches.some(
     (branch) => branch.branchId === branchId && branch.purpose === 'prepared',
   );
-  if (!isPrepared) await remove();
-  // Beside the making of others: none may come to lie on what goes.
-  await replica.refreshBranches(async () => {
-    if (!isPrepared) return;
-    checkNothingAbove(replica, branchId);
-    await remove();
-  });
+  try {
+    if (!isPrepared) await remove();
+  } finally {
+    // Also of a removal that failed after its files were gone: nobody boots what is no branch any more.
+    // Beside the making of others: none may come to lie on what goes.
+    await replica.refreshBranches(async () => {
+      if (!isPrepared) return;
+      checkNothingAbove(replica, branchId);
+      await remove();
+    });
+  }
 }
 
 function checkNothingAbove(replica: Replica, branchId: string): void {

@@ -1,7 +1,14 @@
+import { failoverFailure } from '../../../src/failover/errors.ts';
 import type { BranchView, Failovers } from '../../../src/failover/index.ts';
 import { newId } from '../../../src/lib/random.ts';
 import type { Claim } from '../../../src/recovery-point/index.ts';
-import { createBranch, type Replica, tenureOfReplica } from '../../../src/replica/index.ts';
+import {
+  branchChain,
+  createBranch,
+  findBranch,
+  type Replica,
+  tenureOfReplica,
+} from '../../../src/replica/index.ts';
 import type { SimFiles } from '../sim-files.ts';
 import type { SimRandom } from '../sim-random.ts';
 import type { SimProcess } from '../turns.ts';
@@ -100,9 +107,18 @@ export class SimBranches {
 
   async boot(replica: Replica, branchId: string): Promise<void> {
     await this.#process.sleep(this.#random.between(10, 2_000));
+    const branch = findBranch(replica, branchId);
+    for (const diskId of branch.diskIds)
+      for (const { path } of branchChain(replica, branch, diskId)) await this.#checkThere(path);
     await this.#process.turn('branch starts', () => {
       const { claim } = tenureOfReplica(replica.record, this.#siteId);
       this.#guests.start({ branchId, claim });
     });
+  }
+
+  /** As QEMU opens what it starts from. */
+  async #checkThere(path: string): Promise<void> {
+    if ((await this.#files.sizeOf(path)) === undefined)
+      throw failoverFailure('FAILOVER_WOULD_NOT_START', `${path} is not there`);
   }
 }
