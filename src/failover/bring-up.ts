@@ -9,7 +9,7 @@ import { type BranchChanges, changesOf, storeChanges, type WantedChanges } from 
 import { type Boot, bootBranch } from './branch-machine.ts';
 import { storeState } from './branch-state.ts';
 import type { Candidate } from './candidates.ts';
-import { keepEvidence } from './evidence.ts';
+import { type KeptPicture, keepEvidence } from './evidence.ts';
 import type { LiveBranches } from './live-branches.ts';
 import type { NicMapping } from './network.ts';
 import { preparedBranch } from './prepared.ts';
@@ -100,7 +100,7 @@ export class BringUp {
 
   /** Boots a branch and judges it; what happens to it then depends on the verdict and on what it is for. */
   async onBranch(request: AttemptRequest, branch: BranchRecord, watch: Stopwatch): Promise<Attempt> {
-    const { replica, purpose, keep } = request;
+    const { replica, purpose, keep, hasRun = false } = request;
     const { branchId } = branch;
     let boot: Boot | undefined;
     let judged: BootVerdict;
@@ -122,16 +122,16 @@ export class BringUp {
     }
     const failed = judged.verdict === 'failed';
     const rtoMs = failed || boot?.lastPassedMs === undefined ? null : boot.lastPassedMs - request.commandMs;
-    const seen = boot && { replica, purpose, branch, boot, judged, rtoMs };
+    const seen = boot && { replica, purpose, branch, boot, judged, rtoMs, hasRun };
     const notes = new Notes(this.#tools.log, branchId);
     const isUp = purpose === 'failover' && !failed;
-    let picturePath: string | null = null;
+    let kept: KeptPicture | null = null;
     let runsOn = isUp;
     try {
       if (seen) {
         const what = 'What was seen of the boot is not kept';
         const keepSeen = () => this.#keeping.run(() => keepEvidence(this.#tools, seen));
-        picturePath = (await notes.unless(purpose === 'failover', what, keepSeen)) ?? null;
+        kept = (await notes.unless(purpose === 'failover', what, keepSeen)) ?? null;
       }
       if (purpose === 'test') runsOn = boot !== undefined && stays(request, branchId, failed);
       if (runsOn) {
@@ -154,7 +154,8 @@ export class BringUp {
       ...{ point: summaryOf(replica.point(branch.pointId)), reason: request.candidate.reason },
       ...{ branchId, kept: runsOn || staysAnyway(request), verdict: judged.verdict },
       ...{ reasons: judged.reasons, probes: boot?.probes ?? [], nonce: boot?.screen.nonce ?? 'not-asked' },
-      ...{ picturePath, steps: watch.steps, assertions: boot?.assertions ?? [] },
+      ...{ picturePath: kept?.path ?? null, steps: watch.steps, assertions: boot?.assertions ?? [] },
+      ...(kept ? { pictureSha256: kept.sha256 } : {}),
       ...(notes.all.length > 0 ? { notRecorded: notes.all } : {}),
       ...(branch.base === undefined ? {} : { preparedBranchId: branch.base }),
       ...(boot?.addresses ? { addresses: boot.addresses } : {}),

@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { publishFile } from '../lib/files.ts';
 import type { BranchRecord, Replica } from '../replica/index.ts';
@@ -17,21 +18,30 @@ export interface Seen {
   readonly boot: Boot;
   readonly judged: BootVerdict;
   readonly rtoMs: number | null;
+  /** The branch had run before: what it holds now is not what the point holds. */
+  readonly hasRun: boolean;
+}
+
+/** A console picture as it was stored; a later boot may put its own in the place. */
+export interface KeptPicture {
+  readonly path: string;
+  /** Of the file, in hexadecimal. */
+  readonly sha256: string;
 }
 
 /**
  * Keeps what a boot has shown: of a test the signed proofs of boot and application beside the point, of all else the picture
- * beside the branch. Returns the path of the picture, if there is one.
+ * beside the branch. Returns where the picture is, if there is one.
  */
-export async function keepEvidence(tools: FailoverTools, seen: Seen): Promise<string | null> {
-  const { replica, purpose, branch, boot, judged, rtoMs } = seen;
+export async function keepEvidence(tools: FailoverTools, seen: Seen): Promise<KeptPicture | null> {
+  const { replica, purpose, branch, boot, judged, rtoMs, hasRun } = seen;
   const { picture, nonce } = boot.screen;
-  // What was booted from a prepared branch proves nothing of the point itself.
-  const isOfPoint = branch.base === undefined;
+  // What was booted from a prepared branch, or from one that has been written to, proves nothing of the point itself.
+  const isOfPoint = branch.base === undefined && !hasRun;
   if (isOfPoint) await keepClaim(tools, seen);
   if (isOfPoint && purpose === 'test' && judged.verdict !== 'unproven' && nonce !== 'not-asked') {
     const { statementDigest } = replica.point(branch.pointId);
-    const { picturePath } = await storeBootProof(tools, replica, {
+    const { signed, picturePath } = await storeBootProof(tools, replica, {
       ...{ pointId: branch.pointId, statementDigest, verdict: judged.verdict, rtoMs, nonce, picture },
       reasons: [...judged.reasons],
       startedAtMs: Math.min(branch.createdAtMs, tools.clock.wallMs()),
@@ -39,12 +49,14 @@ export async function keepEvidence(tools: FailoverTools, seen: Seen): Promise<st
       network: boot.network.kind === 'isolated' ? 'isolated' : 'unplugged',
       probes: boot.probes.map((result) => ({ ...result })),
     });
-    return picturePath;
+    const { picture: stored } = signed.proof;
+    return picturePath === null || stored === null ? null : { path: picturePath, sha256: stored.sha256 };
   }
   if (!picture) return null;
   const path = join(replica.layout.branch(branch.branchId), 'console.png');
-  await publishFile(tools.files, path, encodePng(picture));
-  return path;
+  const png = encodePng(picture);
+  await publishFile(tools.files, path, png);
+  return { path, sha256: createHash('sha256').update(png).digest('hex') };
 }
 
 /** A claim that has been checked, with either end, is proven to everybody who trusts this site. */

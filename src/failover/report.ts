@@ -52,6 +52,8 @@ export interface AttemptReport {
   readonly assertions: readonly AssertionReport[];
   /** Path of the console picture (PNG), as long as the branch or the proof is kept. */
   readonly picturePath: string | null;
+  /** Of the picture of this very boot: a later one may have put its own in the place. Absent in reports of 0.1.0 and before. */
+  readonly pictureSha256?: string;
   readonly network: NetworkReport;
   /** Where NICs were to have other addresses in the guest: what its agent read back last. */
   readonly addresses?: ReaddressReport;

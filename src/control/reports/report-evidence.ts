@@ -104,14 +104,18 @@ function reportedPoint(summary: PointSummary, point: ReplicaPoint | undefined): 
 
 async function pictureOf(
   files: FileSystem,
-  { picturePath }: AttemptReport,
+  { picturePath, pictureSha256 }: AttemptReport,
   lacks: (what: string) => void,
 ): Promise<{ bytes: Buffer; sha256: string; sizeBytes: number } | undefined> {
   if (picturePath === null) return undefined;
   let why = 'which is gone,';
   try {
     const bytes = await readSmallFile(files, picturePath, PICTURE_BYTES_READ_MAX);
-    if (bytes) return { bytes, sha256: sha256(bytes), sizeBytes: bytes.length };
+    if (bytes) {
+      const digest = sha256(bytes);
+      if (digest === (pictureSha256 ?? digest)) return { bytes, sha256: digest, sizeBytes: bytes.length };
+      why = 'which a later boot has replaced,';
+    }
   } catch (error) {
     why = `which cannot be read (${messageOf(error)}),`;
   }

@@ -96,6 +96,11 @@ test('S0.23 S0.25 S0.26 futures of one point and of another live side by side wh
     assert.equal(await inBranch(site, branchId, `${READ_MARK}; cat /data/mine`), `D2\n${mine}`);
     await failovers.stop(replica, name, POWER_OFF);
   }
+  assert.deepEqual(
+    (await loadBootProof(nodeFiles, replica, d2))!.proof,
+    proof,
+    'a branch that has been written to proves nothing of its point',
+  );
 
   const production = running(await failovers.start(replica, { pointId: d2 }, { ...CONFIRMED, name: 'live' }));
   assert.equal(await inBranch(site, production, `${READ_MARK}; ls /data/mine 2>/dev/null || true`), 'D2');
