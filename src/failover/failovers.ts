@@ -6,7 +6,6 @@ import {
   findBranch,
   freeBranchName,
   type Replica,
-  removeBranch,
 } from '../replica/index.ts';
 import { adoptBranch, type NewHome } from './adoption.ts';
 import { loadChanges } from './branch-changes.ts';
@@ -43,7 +42,7 @@ import {
   takeRight,
   votedRight,
 } from './right.ts';
-import { rollForward } from './roll-forward.ts';
+import { discardLeft, rollForward } from './roll-forward.ts';
 import { type Attempt, headOf, RunUnderWay } from './run-under-way.ts';
 import { SharedTests } from './shared-tests.ts';
 import { type AskedAhead, checkAhead, type StartCheck, startable } from './start-check.ts';
@@ -278,7 +277,7 @@ export class Failovers {
   /**
    * Lets a branch go forward to a later point of its replica, without a byte over the wire: its machine is ended, and a new child
    * of the later point is booted. What was written in the branch does not go along. It is kept as another future or
-   * discarded; that only once the new machine has come up, so that a later point that does not boot costs nothing.
+   * discarded; that only once the new machine is known to work, so that a later point that does not boot costs nothing.
    *
    * Throws BRANCH_UNKNOWN, BRANCH_NAME_TAKEN, FAILOVER_NOT_FORWARD, FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN,
    * FAILOVER_PROBE_INVALID, FAILOVER_BRANCH_BUSY, FAILOVER_WOULD_NOT_START before anything is changed.
@@ -315,22 +314,22 @@ export class Failovers {
             graceMs,
             ...(signal ? { signal } : {}),
           });
-          let goes = false;
+          let verdict: Attempt['report']['verdict'] = 'failed';
           try {
             const attempt = await this.#bringUp.onNewBranch({
               ...{ replica, candidate, purpose, keep: true, commandMs: run.startMs },
               ...{ name, networks, probes, signal, limits, formerChanges },
             });
-            goes = run.add(attempt);
+            run.add(attempt);
+            ({ verdict } = attempt.report);
           } finally {
             // People work with it: neither a later point that does not come up nor a change of mind may cost them that.
-            const isMissed = !goes && purpose === 'failover' && ended !== 'not-running';
+            const isMissed = verdict === 'failed' && purpose === 'failover' && ended !== 'not-running';
             if (isMissed) back = await this.#bringBack(branch, { replica, networks, run });
           }
           if (back?.runs) return 'runs-again' as const;
-          if (!goes || oldBranch === 'keep') return 'kept' as const;
-          await removeBranch(this.#tools.files, replica, branch.branchId);
-          return 'discarded' as const;
+          if (verdict === 'failed' || oldBranch === 'keep') return 'kept' as const;
+          return discardLeft(this.#tools.files, replica, branch, { verdict, run });
         },
         branch.branchId,
       ),

@@ -1,7 +1,9 @@
-import type { BranchRecord, Replica } from '../replica/index.ts';
+import { messageOf } from '../lib/errors.ts';
+import type { FileSystem } from '../lib/files.ts';
+import { type BranchRecord, type Replica, removeBranch } from '../replica/index.ts';
 import { failoverFailure } from './errors.ts';
 import type { PointSummary } from './report.ts';
-import { summaryOf } from './run-under-way.ts';
+import { type Attempt, type RunUnderWay, summaryOf } from './run-under-way.ts';
 
 /** The way of a branch to a later point of its replica. */
 export interface RollForward {
@@ -29,4 +31,29 @@ export function rollForward(replica: Replica, branch: BranchRecord, to?: string)
   const until = last.statement.sequence;
   const following = later.filter(({ statement }) => statement.sequence <= until);
   return { from: summaryOf(from), following: following.map(summaryOf) };
+}
+
+/**
+ * Discards what was written in a branch that has been left for a later point: only once that is known to work. What stays against the
+ * wish, also because it cannot be removed, is said; the new machine is at work all the same.
+ */
+export async function discardLeft(
+  files: FileSystem,
+  replica: Replica,
+  { branchId }: Pick<BranchRecord, 'branchId'>,
+  o: { readonly verdict: Attempt['report']['verdict']; readonly run: Pick<RunUnderWay, 'warn'> },
+): Promise<'kept' | 'discarded'> {
+  const kept = (why: string) => {
+    o.run.warn([
+      `Branch ${branchId} is kept: ${why}. \`warmsite failover cleanup\` removes it when it is not needed any more.`,
+    ]);
+    return 'kept' as const;
+  };
+  if (o.verdict !== 'passed') return kept('nothing has shown that the later point works');
+  try {
+    await removeBranch(files, replica, branchId);
+    return 'discarded';
+  } catch (error) {
+    return kept(`it could not be removed (${messageOf(error)})`);
+  }
 }
