@@ -81,8 +81,9 @@ export function afterAsking(
   if (kind === 'hold') return { vote: { entitled: claim, seen: higher, term }, answer: granted };
   // It knows of a holder who has not told us yet, and whom nobody has asked to stop.
   if (kind === 'vote' && compareClaims(ask.over, entitled) > 0) return refused('superseded');
-  // Who holds the machine has let go of no such claim: of what was taken back, one of the other site may be above it.
-  if (kind === 'vote' && compareClaims(claim, seen) <= 0) return refused('spent');
+  // Who holds the machine has let go of no such claim: of what was taken back, one of the other site may be above it. Nor are two sites
+  // ever given one epoch.
+  if (kind === 'vote' && claim.epoch <= seen.epoch) return refused('spent');
   const isTheirs = entitled.siteId === claim.siteId;
   // What was lent to a site by an older claim of its own is in nobody's way but its own.
   if (isLent && !isTheirs) return refused('lent');

@@ -101,9 +101,12 @@ export class LeaseSeeker {
     signal: AbortSignal,
   ): Promise<{ readonly claim: Claim; readonly answer: WireAnswer | undefined }> {
     const { book, client } = this.#o;
-    const record = book.need(machineId);
+    const over = book.overOf(machineId);
+    let record = book.need(machineId);
+    // The other site has come by that epoch meanwhile.
+    if (record.seeking!.epoch <= over.epoch) record = await this.#claimAnew(machineId);
     const claim = record.seeking!;
-    const ask = { kind: 'vote', claim, over: book.overOf(machineId) } as const;
+    const ask = { kind: 'vote', claim, over } as const;
     let answer: WireAnswer;
     try {
       const o = { timeoutMs: CALL_LIMIT_MS, signal };

@@ -158,3 +158,12 @@ test('S0.17 who has made use of a vote, and given the machine up, gets no other 
   assert.ok(!again.granted && again.why === 'superseded');
   assert.equal(afterAsking(vote, { ...ask, over: P }, false).answer.granted, true, 'it never held it');
 });
+
+test('S0.17 a vote gives nobody an epoch that the other site has come by', () => {
+  const lent: Vote = { ...LEASED, entitled: { epoch: 3, siteId: 'P' }, seen: { epoch: 3, siteId: 'P' } };
+  // R asked by its third before it heard that P had taken the machine back by its own.
+  const ask = { kind: 'vote', over: { epoch: 3, siteId: 'P' } } as const;
+  const same = afterAsking(lent, { ...ask, claim: { epoch: 3, siteId: 'R' } }, false).answer;
+  assert.ok(!same.granted && same.why === 'spent');
+  assert.ok(afterAsking(lent, { ...ask, claim: { epoch: 4, siteId: 'R' } }, false).answer.granted);
+});
