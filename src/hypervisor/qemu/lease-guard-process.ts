@@ -2,7 +2,7 @@ import { existsSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { createInterface } from 'node:readline';
 import type { Clock } from '../../lib/clock.ts';
-import { isFailure, systemCodeOf } from '../../lib/errors.ts';
+import { type Failure, isFailure, systemCodeOf } from '../../lib/errors.ts';
 import { QmpClient } from '../../qmp/index.ts';
 import type { GuardedGuest } from '../lease-guard.ts';
 
@@ -41,9 +41,12 @@ export class LeaseGuardProcess {
   readonly #qmp: QmpClient;
   readonly #ended = Promise.withResolvers<void>();
   #untilMs: number;
-  /** As far as is known: whether its processors run. */
+  /** As far as is known: whether its processors run, or will without anybody's asking. */
   #isRunning = true;
+  /** It stands still by this guard, also where that could not be marked. */
+  #hasStopped = false;
   #work: Promise<unknown> = Promise.resolve();
+  #lookNoMore: () => void = () => undefined;
 
   private constructor(o: LeaseGuardOptions, qmp: QmpClient) {
     this.#o = o;
@@ -57,7 +60,8 @@ export class LeaseGuardProcess {
     const guard = new LeaseGuardProcess(o, qmp);
     qmp.subscribe(({ event }) => {
       if (event === 'STOP') guard.#isRunning = false;
-      if (event !== 'RESUME') return;
+      // A guest that has suspended itself wakes up without being resumed.
+      if (event !== 'RESUME' && event !== 'WAKEUP') return;
       guard.#isRunning = true;
       guard.#look();
     });
@@ -69,6 +73,7 @@ export class LeaseGuardProcess {
     if (guard.#isOver) guard.#look();
     guard.#keepLooking();
     await guard.#ended.promise;
+    guard.#lookNoMore();
     server.close();
     rmSync(o.socketPath, { force: true });
     await qmp.close();
@@ -77,9 +82,10 @@ export class LeaseGuardProcess {
   #keepLooking(): void {
     const leftMs = this.#untilMs - this.#o.clock.monotonicMs();
     const inMs = leftMs > 0 ? Math.min(leftMs, LOOK_EVERY_MS) : LOOK_EVERY_MS;
-    this.#o.clock.after(inMs, () => {
-      if (this.#isOver && this.#isRunning) this.#look();
+    this.#lookNoMore = this.#o.clock.after(inMs, () => {
+      const isDue = this.#isOver && this.#isRunning;
       this.#keepLooking();
+      if (isDue) this.#look();
     });
   }
 
@@ -111,20 +117,31 @@ export class LeaseGuardProcess {
       await this.#stop();
       return 'stopped';
     }
-    if (!existsSync(this.#o.markPath)) return 'runs';
+    if (!this.#hasStopped && !existsSync(this.#o.markPath)) return 'runs';
     return (await this.#continue()) ? 'runs' : 'stopped';
   }
 
   async #stop(): Promise<void> {
-    const { cutPower } = this.#o;
     this.#mark();
     try {
       await this.#qmp.execute('stop', undefined, { timeoutMs: STOP_LIMIT_MS });
-      this.#isRunning = false;
+      const { status } = await this.#qmp.execute<{ status: string }>('query-status', undefined, {
+        timeoutMs: STOP_LIMIT_MS,
+      });
+      // Before QEMU 9.0 `stop` changes nothing of a guest that has suspended itself: whatever wakes it sets it running.
+      this.#isRunning = status === 'running' || status === 'suspended';
+      this.#hasStopped = true;
     } catch (error) {
       if (!isFailure(error)) throw error;
-      if (error.code !== 'QMP_DISCONNECTED') await cutPower();
+      await this.#stopHard(error);
     }
+  }
+
+  async #stopHard({ code }: Failure): Promise<void> {
+    if (code === 'QMP_DISCONNECTED') return;
+    // The answer comes when everything has been written; its processors have stood still since the event.
+    if (code === 'QMP_TIMEOUT' && !this.#isRunning) this.#hasStopped = true;
+    else await this.#o.cutPower();
   }
 
   /** Before it stands still: whoever comes after knows why it does. */
@@ -146,6 +163,7 @@ export class LeaseGuardProcess {
       throw error;
     }
     rmSync(this.#o.markPath, { force: true });
+    this.#hasStopped = false;
     return true;
   }
 
