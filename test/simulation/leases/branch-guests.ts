@@ -3,10 +3,12 @@ import type { BranchView, Failovers } from '../../../src/failover/index.ts';
 import { newId } from '../../../src/lib/random.ts';
 import type { Claim } from '../../../src/recovery-point/index.ts';
 import {
+  type BranchRecord,
   branchChain,
   createBranch,
   findBranch,
   type Replica,
+  removeBranch,
   tenureOfReplica,
 } from '../../../src/replica/index.ts';
 import type { SimFiles } from '../sim-files.ts';
@@ -107,18 +109,21 @@ export class SimBranches {
 
   async boot(replica: Replica, branchId: string): Promise<void> {
     await this.#process.sleep(this.#random.between(10, 2_000));
-    const branch = findBranch(replica, branchId);
-    for (const diskId of branch.diskIds)
-      for (const { path } of branchChain(replica, branch, diskId)) await this.#checkThere(path);
+    await this.#checkWhole(replica, findBranch(replica, branchId));
     await this.#process.turn('branch starts', () => {
       const { claim } = tenureOfReplica(replica.record, this.#siteId);
       this.#guests.start({ branchId, claim });
     });
   }
 
-  /** As QEMU opens what it starts from. */
-  async #checkThere(path: string): Promise<void> {
-    if ((await this.#files.sizeOf(path)) === undefined)
-      throw failoverFailure('FAILOVER_WOULD_NOT_START', `${path} is not there`);
+  /** As QEMU opens what it starts from. What was half made goes, as it does when a site starts. */
+  async #checkWhole(replica: Replica, branch: BranchRecord): Promise<void> {
+    for (const diskId of branch.diskIds) {
+      for (const { path } of branchChain(replica, branch, diskId)) {
+        if ((await this.#files.sizeOf(path)) !== undefined) continue;
+        await removeBranch(this.#files, replica, branch.branchId);
+        throw failoverFailure('FAILOVER_WOULD_NOT_START', `${path} is not there`);
+      }
+    }
   }
 }
