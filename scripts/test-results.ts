@@ -1,6 +1,7 @@
 import { mkdir, readFile, writeFile } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { systemCodeOf } from '../src/lib/errors.ts';
+import { capabilityIdsIn } from './capability-id.ts';
 import { type Commit, commitLine } from './machine.ts';
 
 /** A test of a file that stands at its top, or names a capability. */
@@ -65,12 +66,6 @@ export async function readCounts(logPath: string): Promise<Map<string, LoggedCou
   return counts;
 }
 
-const CAPABILITY = /\bS\d+\.\d+[a-z]?\b/g;
-
-export function namesCapability(test: string): boolean {
-  return test.search(CAPABILITY) >= 0;
-}
-
 /** Gives each count to the innermost test that it was printed in and whose name has its capability; what is left is the file's. */
 export function withCounts(
   tests: readonly TestResult[],
@@ -79,11 +74,9 @@ export function withCounts(
   const counted = tests.map((test) => ({ ...test, counts: [] as string[] }));
   const counts: string[] = [];
   for (const { line, test = '' } of logged) {
-    const [capability = ''] = line.match(CAPABILITY) ?? [];
+    const [capability = ''] = capabilityIdsIn(line);
     const depth = ({ name }: TestResult) =>
-      name.match(CAPABILITY)?.some((id) => id === capability)
-        ? ` > ${test} > `.lastIndexOf(` > ${name} > `)
-        : -1;
+      capabilityIdsIn(name).includes(capability) ? ` > ${test} > `.lastIndexOf(` > ${name} > `) : -1;
     const [innermost] = counted.filter((one) => depth(one) >= 0).sort((a, b) => depth(b) - depth(a));
     (innermost?.counts ?? counts).push(line);
   }
@@ -104,7 +97,7 @@ export function resultsDocument(results: FullResults, all: readonly string[]): s
     if (!file) continue;
     runs.add(`- ${file.commit}, ${file.date}: ${file.machine}`);
     for (const test of file.tests) {
-      const capabilities = [...new Set(test.name.match(CAPABILITY) ?? [])];
+      const capabilities = [...new Set(capabilityIdsIn(test.name))];
       if (capabilities.length === 0) {
         others += 1;
         if (!test.passed) othersFailed += 1;

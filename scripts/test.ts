@@ -5,6 +5,7 @@ import { Readable } from 'node:stream';
 import { run } from 'node:test';
 import { spec, type TestEvent } from 'node:test/reporters';
 import { systemClock } from '../src/lib/clock.ts';
+import { capabilityIdsIn, isCapabilityId } from './capability-id.ts';
 import { runChecks } from './check.ts';
 import { commitLine, describeCommit, describeMachine, machineLine } from './machine.ts';
 import { RunDirectory } from './run-directory.ts';
@@ -12,7 +13,6 @@ import {
   type FileResult,
   type FullResults,
   hasPassed,
-  namesCapability,
   readCounts,
   readResults,
   resultsDocument,
@@ -33,7 +33,6 @@ const DOCUMENT = 'docs/results.md';
 /** Platform tests start virtual machines without hardware support: more at once would only slow each other. */
 const CONCURRENCY = 2;
 const FILE_LIMIT_MS = { normal: 15 * 60_000, full: 8 * 3_600_000 };
-const CAPABILITY = /^S\d+\.\d+[a-z]?$/;
 /** Tests that `npm test` leaves to the full size; test/tidy holds that other tests prove the same capabilities. */
 const FULL_SIZE_ONLY = '.full.test.ts';
 
@@ -104,7 +103,7 @@ async function select(
   for (const file of all) {
     const text = await readFile(join(ROOT, file), 'utf8');
     const named = (filter: string) =>
-      CAPABILITY.test(filter) ? namePattern(filter).test(text) : file.includes(filter);
+      isCapabilityId(filter) ? namePattern(filter).test(text) : file.includes(filter);
     if (filters.some(named)) selected.push(file);
   }
   return selected;
@@ -142,7 +141,7 @@ async function runTests(runs: Runs): Promise<boolean> {
   // For good: who asks twice must not end this process before it has ended what its tests have started.
   process.on('SIGINT', onSignal);
   process.on('SIGTERM', onSignal);
-  const capabilities = runs.filters.filter((filter) => CAPABILITY.test(filter));
+  const capabilities = runs.filters.filter((filter) => isCapabilityId(filter));
   const wholeFiles = capabilities.length < runs.filters.length || capabilities.length === 0;
   const events = run({
     files: runs.files.map((file) => join(ROOT, file)),
@@ -230,7 +229,7 @@ class ResultKeeper {
     const tests = this.#tests.get(entryFile) ?? [];
     if (name !== entryFile) {
       const result = { name, durationMs: details.duration_ms, passed: details.passed };
-      if (nesting === 0 || namesCapability(name)) this.#tests.set(entryFile, [...tests, result]);
+      if (nesting === 0 || capabilityIdsIn(name).length > 0) this.#tests.set(entryFile, [...tests, result]);
       return;
     }
     const result: FileResult = {

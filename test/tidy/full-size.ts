@@ -1,8 +1,8 @@
+import { capabilityIdsIn } from '../../scripts/capability-id.ts';
 import type { Document } from './documents.ts';
 import type { Violation } from './sources.ts';
 
 const TITLE = /\b(?:test|it)\(\s*['"`](.*)/g;
-const CAPABILITY = /\bS\d+\.\d+[a-z]?\b/g;
 
 /** What a test that is left to the full size proves is proven by another one each time, if less thoroughly. */
 export function checkFullSizeOnly(documents: readonly Document[]): Violation[] {
@@ -11,7 +11,7 @@ export function checkFullSizeOnly(documents: readonly Document[]): Violation[] {
   for (const { path, text } of documents) {
     if (!path.startsWith('test/') || !path.endsWith('.test.ts')) continue;
     for (const [, title] of text.matchAll(TITLE)) {
-      for (const [capability] of title!.matchAll(CAPABILITY)) {
+      for (const capability of capabilityIdsIn(title!)) {
         if (path.endsWith('.full.test.ts')) later.push({ capability, where: path });
         else always.add(capability);
       }
