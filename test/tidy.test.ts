@@ -4,7 +4,10 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { errorsDocument, readCatalogues } from '../scripts/errors-doc.ts';
 import { failoverDocument } from '../scripts/failover-doc.ts';
+import { buildProgram } from '../src/cli/command-line.ts';
+import type { World } from '../src/cli/index.ts';
 import { checkClockAndChance, checkConsole, checkLengths, checkSilences } from './tidy/bans.ts';
+import { checkCommands } from './tidy/commands.ts';
 import { checkMachineTraces, checkTestsNamed, checkTitles, readTracked } from './tidy/documents.ts';
 import { checkDeadExports, checkDoors } from './tidy/exports.ts';
 import { checkFullSizeOnly } from './tidy/full-size.ts';
@@ -14,6 +17,9 @@ import { ROOT, readSources, type Violation } from './tidy/sources.ts';
 const sources = readSources();
 const tracked = readTracked();
 const table = parseImportTable(readFileSync(join(ROOT, 'ARCHITECTURE.md'), 'utf8'));
+
+/** Commands that are only looked at touch nothing of it. */
+const NOWHERE = {} as World;
 
 function assertNone(violations: readonly Violation[]): void {
   const list = violations.map(({ where, what }) => `${where}: ${what}`);
@@ -103,6 +109,15 @@ test('each capability is proven by every run of the tests', () => {
 
 test('the tests that documents rest on exist', () => {
   assertNone(checkTestsNamed(tracked));
+});
+
+test('the commands that documents and remedies name exist, with their options', () => {
+  assertNone(
+    checkCommands(
+      tracked,
+      buildProgram(NOWHERE, false, () => undefined),
+    ),
+  );
 });
 
 test('a document has one title', () => {

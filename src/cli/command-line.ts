@@ -45,7 +45,8 @@ export async function runCommandLine(args: readonly string[], world: World): Pro
   }
 }
 
-function buildProgram(world: World, json: boolean, finish: (report: Report) => void): Command {
+/** Every command with its options and its help; nothing is done before it parses. */
+export function buildProgram(world: World, json: boolean, finish: (report: Report) => void): Command {
   const program = new Command('warmsite')
     .description('Disaster recovery for QEMU/KVM virtual machines.')
     .version(json ? JSON.stringify({ version: WARMSITE_VERSION }, null, 2) : WARMSITE_VERSION)

@@ -14,7 +14,8 @@ export const CLI_ERRORS = {
   CLI_FILE_INVALID: {
     kind: 'input',
     retry: 'never',
-    remedy: 'Correct the file; docs/operating.md shows the form that `vm add --from` takes.',
+    remedy:
+      'Correct the file: docs/operating.md shows the form that `warmsite vm add --from` takes, docs/plans.md that of a plan, docs/consistency.md that of a copy type.',
   },
   CLI_FILE_EXISTS: {
     kind: 'refused',

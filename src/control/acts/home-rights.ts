@@ -153,7 +153,7 @@ export class HomeRights implements HomeMachines {
       throw replicationFailure('REPLICATION_NOT_ENDED', said);
     }
     if (!this.#o.isForwarded(replica)) return;
-    const said = `the points of ${machineName} are forwarded from here: end that first, with \`warmsite replica unforward\``;
+    const said = `the points of ${machineName} are forwarded from here: end that first, with \`warmsite replica forward ${machineName} --to SITE --stop\``;
     throw replicationFailure('REPLICATION_NOT_ENDED', said);
   }
 

@@ -34,7 +34,7 @@ export const LEASE_ERRORS = {
     kind: 'unavailable',
     retry: 'later',
     remedy:
-      'It is asked for again by itself, and the guest goes on when one of the two sites lends it: see to the links to them (`warmsite peer list`). If both are lost for good, `warmsite vm lease VM --off --confirm-other-side-down`.',
+      'It is asked for again by itself, and the guest goes on when one of the two sites lends it: see to the links to them (`warmsite site show`). If both are lost for good, `warmsite vm lease VM --off --confirm-other-side-down`.',
   },
   LEASE_AT_RISK: {
     kind: 'unavailable',
