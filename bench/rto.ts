@@ -5,17 +5,17 @@
  * that both meet the same host.
  *
  * And does it matter how many points a replica has received in its life? Failovers after 500 points, of which 128 and 60
- * are retained, against the same after 5. `node bench/rto.ts [ROUNDS] [POINTS]`
+ * are retained, against the same after 5. And what is it for whoever types the command? `node bench/rto.ts [ROUNDS] [POINTS]`
  */
 import { copyFile, mkdir, rm } from 'node:fs/promises';
 import { join } from 'node:path';
-import { type LabDisk, startLabMachine } from '../lab/index.ts';
-import { connectGuest } from '../src/hypervisor/index.ts';
-import { systemClock } from '../src/lib/clock.ts';
+import type { LabDisk } from '../lab/index.ts';
 import { runCommand } from '../src/lib/processes.ts';
 import { type FailoverSite, failoverSite } from '../test/support/failover-site.ts';
 import { change, type FailoverFigures, failOver } from '../test/support/point-histories.ts';
 import { compareHistories } from './rto/history.ts';
+import { bootDisks } from './rto/plain-boot.ts';
+import { compareTyped } from './rto/typed.ts';
 import { atMost, median } from './support/figures.ts';
 import { printHead } from './support/head.ts';
 import { withScope } from './support/scope.ts';
@@ -50,6 +50,7 @@ export async function run(rounds = ROUNDS, points = POINTS): Promise<void> {
     }
     print(depths);
   });
+  await withScope((scope) => compareTyped(scope, rounds));
   await withScope((scope) => compareHistories(scope, rounds, points));
 }
 
@@ -84,14 +85,7 @@ async function bootPlainly({ sites }: FailoverSite, { flat }: Depth): Promise<nu
       await copyFile(join(flat, `${name}.qcow2`), path);
       disks.push({ name, path, format: 'qcow2' });
     }
-    const nic = ['-netdev', 'hubport,id=lan,hubid=1', '-device', 'virtio-net-pci,netdev=lan'];
-    const startMs = systemClock.monotonicMs();
-    await using machine = await startLabMachine({ directory, disks, extraArgs: nic });
-    await machine.agentReady();
-    const { qmpPath, agentPath } = machine;
-    await using guest = await connectGuest({ qmpPath, agentPath }, { clock: systemClock, timeoutMs: 10_000 });
-    await guest.ping();
-    return systemClock.monotonicMs() - startMs;
+    return await bootDisks(directory, disks);
   } finally {
     await rm(directory, { recursive: true, force: true });
   }
