@@ -460,7 +460,7 @@ export class Delivery {
     if (outrun) await this.#store({ outrun, session: null });
   }
 
-  /** The target has a point whose layers are merged away. */
+  /** The target has a point that cannot be read as it was sent: layers may be merged away. */
   async #adoptUnread(cut: UnsureCut, newest: Acknowledgement): Promise<ReplicateOutcome> {
     const { acknowledged, outrun } = this.#record;
     assert(outrun !== undefined, 'only a target that was outrun is caught up with unread');

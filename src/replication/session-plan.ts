@@ -36,7 +36,7 @@ export type SessionPlan<C extends Sendable = CutRecord> =
   | { readonly kind: 'announce'; readonly cut: C; readonly signed: SignedStatement }
   /** The target has published a point whose acknowledgement was lost. */
   | { readonly kind: 'acknowledged'; readonly cut: C; readonly newest: Acknowledgement }
-  /** The same, and the layers of that point are merged away. */
+  /** The same, and layers that it was sent from may be merged away. */
   | { readonly kind: 'caught'; readonly cut: UnsureCut; readonly newest: Acknowledgement }
   | {
       readonly kind: 'full' | 'incremental';
@@ -144,12 +144,13 @@ function reconcile<C extends Sendable>(
   sequenceOf: (cut: Pick<C, 'ordinal'>) => number,
 ): SessionPlan<C> {
   const acknowledged = target.acknowledged;
-  const cut = unacknowledged(cuts, target).find(({ cutId }) => cutId === newest?.pointId);
-  if (newest && cut && newest.sequence === sequenceOf(cut)) return { kind: 'acknowledged', cut, newest };
   const unsure = target.outrun?.unsure;
+  // Also where a chain still reads as that point: with layers merged it would be read, and its statement made, otherwise than it was.
   if (newest && unsure?.pointId === newest.pointId && newest.sequence === sequenceOf(unsure)) {
     return { kind: 'caught', cut: unsure, newest };
   }
+  const cut = unacknowledged(cuts, target).find(({ cutId }) => cutId === newest?.pointId);
+  if (newest && cut && newest.sequence === sequenceOf(cut)) return { kind: 'acknowledged', cut, newest };
   const isBehind = newest === null || newest.sequence <= (acknowledged?.sequence ?? 0);
   return {
     kind: 'conflict',

@@ -198,6 +198,14 @@ describe('S0.10 the next session', () => {
     assert.ok(lost.kind === 'acknowledged' && lost.cut.cutId === 'c3');
     assert.ok(plan(1, nothing, holding(1)).kind === 'acknowledged');
   });
+  test('S0.29 takes it up unread where its target was outrun since, also while a chain still reads as that point', () => {
+    const unsure = { pointId: 'c3', ordinal: 3, cutAtMs: 0 };
+    const outrun = { throughOrdinal: 3, ranges: {}, missed: [], unlisted: 0, unsure };
+    const merged = cuts(3, { 3: { merged: true } });
+    const lost = planSession(1, merged, { ...acknowledged(2), outrun }, holding(3));
+    assert.ok(lost.kind === 'caught' && lost.cut === unsure);
+    assert.equal(planSession(1, merged, { ...acknowledged(2), outrun }, holding(2)).kind, 'incremental');
+  });
   test('S0.29 of points that have numbers already each keeps its own, whatever is missing between', () => {
     const points = [cuts(9)[3]!, cuts(9)[8]!];
     const next = (target: TargetRecord, replica: ReplicaDescription | null) =>

@@ -14,6 +14,7 @@ import {
 import { uploadingBy } from '../../support/direct-target.ts';
 import { DISK_BYTES, dyingFiles, readChain, type SeedMachine, seedSites } from '../../support/seed-sites.ts';
 import { sized } from '../../support/size.ts';
+import { openWritable } from '../../support/writable-image.ts';
 
 const MIB = 1024 * 1024;
 const STRIDE = sized({
@@ -211,22 +212,66 @@ test('S0.29 a process that is killed anywhere between record and merge loses no 
   }
 });
 
+/** Files on which no merge can be recorded, as long as `isBroken` says so. */
+function unmergeable(isBroken: () => boolean): {
+  readonly files: FileSystem;
+  readonly refused: () => number;
+} {
+  let refused = 0;
+  const files: FileSystem = {
+    ...nodeFiles,
+    rename: async (from, to) => {
+      const isOfMerge = to.includes('/cuts/') && JSON.parse(await readFile(from, 'utf8')).merged === true;
+      if (!isOfMerge || !isBroken()) return nodeFiles.rename(from, to);
+      refused += 1;
+      throw fileFailure('write', to, new Error('EIO'));
+    },
+  };
+  return { files, refused: () => refused };
+}
+
+test('S0.29 a complete copy whose acknowledgement was lost is found again after layers that it was read from have been merged', async (t) => {
+  const sites = await seedSites(t);
+  const box = await sites.addMachine({ seed: false });
+  const far = await sites.anotherSite();
+  await box.machine.addTarget({ siteId: far.target.siteId, ...EVERYTHING });
+  let isBroken = true;
+  const { files, refused } = unmergeable(() => isBroken);
+  const machine = await box.reopen(files);
+  await machine.attach();
+  await machine.cut('crash');
+  const unreached = uploadingBy(far.target, () => Promise.reject(new Error('the line broke')));
+  await assert.rejects(machine.replicate(unreached), /line broke/);
+  for (let round = 1; refused() === 0; round++) {
+    assert.ok(round <= COPIES, 'the target is outrun');
+    await zeroPage(machine, round);
+    await change(box, round % 5);
+    await sendAll(machine, sites.target);
+  }
+  await assert.rejects(machine.replicate(losingAnswers(far.target)), /answer was lost/);
+  const { pointId } = far.replicas.need(machine.record.machineId).newest!.statement;
+  isBroken = false;
+  await sendAll(machine, sites.target);
+  const { outrun } = recordOf(machine, far.target);
+  const [cut] = machine.cuts.filter(({ cutId }) => cutId === pointId);
+  assert.ok(outrun?.unsure?.pointId === pointId && cut?.merged, 'it may be there, and its layers are merged');
+  assert.ok((await sendAll(machine, far.target)) < MIB, 'no second complete copy');
+  await holdsAll(far.replicas, box);
+});
+
+/** The guest gives a page back: a layer says that it is zero, a raw file holds zeros. */
+async function zeroPage(machine: ProtectedMachine, round: number): Promise<void> {
+  await using image = await openWritable(nodeFiles, machine.chain('system').at(-1)!);
+  await image.zero(DISK_BYTES / 4 + 4096 * round, 4096);
+}
+
 test('S0.29 a target that has nothing yet gets no state into which a merge has been written that was not recorded', async (t) => {
   const sites = await seedSites(t);
   const box = await sites.addMachine({ seed: false });
   const far = await sites.anotherSite();
   await box.machine.addTarget({ siteId: far.target.siteId, ...EVERYTHING });
   const contents = new Map<string, Buffer>();
-  let refused = 0;
-  const files: FileSystem = {
-    ...nodeFiles,
-    rename: async (from, to) => {
-      const isOfMerge = to.includes('/cuts/') && JSON.parse(await readFile(from, 'utf8')).merged === true;
-      if (!isOfMerge) return nodeFiles.rename(from, to);
-      refused += 1;
-      throw fileFailure('write', to, new Error('EIO'));
-    },
-  };
+  const { files, refused } = unmergeable(() => true);
   const machine = await box.reopen(files);
   await machine.attach();
   for (const round of [1, 2, 3]) {
@@ -234,7 +279,7 @@ test('S0.29 a target that has nothing yet gets no state into which a merge has b
     contents.set(machine.cuts.at(-1)!.cutId, await box.content());
     await sendAll(machine, sites.target);
   }
-  assert.ok(refused > 0, 'a merge was not recorded');
+  assert.ok(refused() > 0, 'a merge was not recorded');
   await sendAll(machine, far.target);
   await holdsAll(far.replicas, box);
   const replica = far.replicas.need(machine.record.machineId);
