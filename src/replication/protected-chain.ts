@@ -59,6 +59,8 @@ export class ProtectedChain {
   /** What hooks of earlier copies must still run in the guest. */
   readonly owedHooks: OwedHooks;
   #cuts: readonly CutRecord[];
+  /** Disks whose directory was durable when it was made here. */
+  readonly #durable = new Set<string>();
   /** The space of the layers that were removed last. */
   #freed: Promise<void> | undefined;
 
@@ -261,13 +263,19 @@ export class ProtectedChain {
     }
   }
 
-  /** The end of an earlier protection has removed it; a tip must not be lost with a name above its own. */
+  /**
+   * The end of an earlier protection has removed it; a tip must not be lost with a name above its own. One that is there need not be
+   * durable: whoever made it may have been killed, or have failed, in between.
+   */
   async #makeDiskDirectory(diskId: string): Promise<void> {
     const { files } = this.#tools;
-    if ((await files.list(this.#layout.disk(diskId))) !== undefined) return;
+    const isThere = (await files.list(this.#layout.disk(diskId))) !== undefined;
+    if (isThere && this.#durable.has(diskId)) return;
+    this.#durable.delete(diskId);
     await files.makeDirectory(this.#layout.disk(diskId));
     await files.syncDirectory(this.#layout.disks);
     await files.syncDirectory(this.#layout.directory);
+    this.#durable.add(diskId);
   }
 
   async #seal(
@@ -435,6 +443,8 @@ export class ProtectedChain {
     const { files } = this.#tools;
     await this.#store({ ...cut, state: 'intended' });
     for (const [diskId, { path }] of Object.entries(cut.tips)) {
+      // It failed before it came to the directory of this disk.
+      if ((await files.list(this.#layout.disk(diskId))) === undefined) continue;
       await files.remove(`${path}.new`);
       await files.remove(path);
       await files.syncDirectory(this.#layout.disk(diskId));
