@@ -37,32 +37,58 @@ export async function sizesNow(
   return sizes;
 }
 
+interface GrowthTools {
+  readonly files: FileSystem;
+  readonly images: DiskImages;
+  readonly log: Log;
+}
+
 /**
- * A disk may have been grown between the look at its size and the cut: its tip is then grown as well, in the machine if it
- * runs, else in its file. Returns the sizes that the cut has sealed. Never throws for a tip that does not grow: the next cut
- * finds it too small and says so.
+ * A disk may have been grown between the look at its size and the cut: its tip is then grown as well. Returns the sizes that the cut
+ * has sealed, and the disks whose tip could not be grown (`short`).
  */
 export async function followGrowth(
-  { files, images, log }: { readonly files: FileSystem; readonly images: DiskImages; readonly log: Log },
+  tools: GrowthTools,
   disks: readonly ProtectedDisk[],
   cut: CutRecord,
   running: RunningMachine | undefined,
-): Promise<Record<string, number>> {
+): Promise<Pick<CutRecord, 'sizes' | 'short'>> {
   const sizes: Record<string, number> = {};
+  const grown: string[] = [];
+  for (const disk of disksOf(disks, cut)) {
+    const { diskId } = disk;
+    const looked = sizeAt(disk, cut);
+    const sealed = (await sizeOf(tools.files, cut.sealed[diskId]!)) ?? looked;
+    sizes[diskId] = Math.max(looked, sealed);
+    if (sealed > looked) grown.push(diskId);
+  }
+  return { sizes, ...(await shortTips(tools, disks, { ...cut, sizes, short: grown }, running)) };
+}
+
+/**
+ * Grows the tips that are too small (`short`) to what their cut sealed, in the machine if it runs, else in their files, and returns
+ * those that still are. Never throws for a tip that does not grow: the cut is made, and the next look at the machine tries it again.
+ */
+export async function shortTips(
+  { images, log }: GrowthTools,
+  disks: readonly ProtectedDisk[],
+  cut: CutRecord,
+  running: RunningMachine | undefined,
+): Promise<Pick<CutRecord, 'short'>> {
+  const short: string[] = [];
   for (const disk of disksOf(disks, cut)) {
     const { diskId, deviceName } = disk;
-    const looked = sizeAt(disk, cut);
-    const sealed = (await sizeOf(files, cut.sealed[diskId]!)) ?? looked;
-    sizes[diskId] = Math.max(looked, sealed);
-    if (sealed <= looked) continue;
+    if (!cut.short?.includes(diskId)) continue;
+    const sizeBytes = sizeAt(disk, cut);
     try {
-      if (running) await running.growDisk(deviceName, sealed);
-      else await images.grow(cut.tips[diskId]!, sealed);
+      if (running) await running.growDisk(deviceName, sizeBytes);
+      else await images.grow(cut.tips[diskId]!, sizeBytes);
     } catch (error) {
-      log.error('disk.tip-too-small', { diskId, sizeBytes: sealed, reason: messageOf(error) });
+      log.error('disk.tip-too-small', { diskId, sizeBytes, reason: messageOf(error) });
+      short.push(diskId);
     }
   }
-  return sizes;
+  return short.length > 0 ? { short } : {};
 }
 
 /**

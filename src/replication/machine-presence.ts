@@ -1,6 +1,6 @@
 import type { RunningMachine, Standstill } from '../hypervisor/index.ts';
 import { replicationFailure } from './errors.ts';
-import type { MachineRecord } from './records.ts';
+import type { CutRecord, MachineRecord } from './records.ts';
 
 /** What the machine's process is doing, as far as this site can tell. */
 export type MachinePresence =
@@ -68,13 +68,15 @@ function staleBase(message: string) {
 
 /**
  * A machine that is connected is not what it was when it was looked at last: it lacked disks, and has them again, because who has
- * taken them out has plugged them in. Or its guest was left standing still and could not be continued: that is tried until it can.
+ * taken them out has plugged them in. Or its guest was left standing still and could not be continued, or does not see the end of a
+ * disk whose tip could not be grown: that is tried until it can.
  */
 export async function mustBeLookedAt(
   { gone, disks, dissolving }: Pick<MachineRecord, 'gone' | 'disks' | 'dissolving'>,
+  cuts: readonly CutRecord[],
   running: RunningMachine,
 ): Promise<boolean> {
-  if (dissolving === 'pivoting') return true;
+  if (dissolving === 'pivoting' || cuts.at(-1)?.short) return true;
   if (!gone) return false;
   const there = new Set((await running.disks()).map(({ deviceName }) => deviceName));
   return disks.every(({ diskId, deviceName }) => !gone.includes(diskId) || there.has(deviceName));

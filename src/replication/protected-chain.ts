@@ -21,7 +21,7 @@ import {
 } from './chain.ts';
 import type { CutTogether, SealedCut } from './cut-together.ts';
 import { checkTips } from './disk-changes.ts';
-import { followGrowth, sizesNow } from './disk-sizes.ts';
+import { followGrowth, shortTips, sizesNow } from './disk-sizes.ts';
 import type { ProtectedLayout } from './layout.ts';
 import { takingIn } from './missed.ts';
 import { OwedHooks } from './owed-hooks.ts';
@@ -145,7 +145,7 @@ export class ProtectedChain {
         if (!running) await this.#syncSealed(cut);
         await this.#store({
           ...cut,
-          sizes: await followGrowth(this.#tools, this.#disks, cut, running),
+          ...(await followGrowth(this.#tools, this.#disks, cut, running)),
           state: 'sealed',
           degraded: 'the site process ended during the cut',
           consistency: 'crash',
@@ -155,7 +155,16 @@ export class ProtectedChain {
       }
     }
     if (running) checkTips(this.#machine.disks, this.#cuts, await running.disks());
+    await this.#growShortTips(running);
     await this.#removeLeftovers();
+  }
+
+  async #growShortTips(running: RunningMachine | undefined): Promise<void> {
+    const last = happened(this.#cuts).at(-1);
+    if (!last?.short) return;
+    const { short, ...cut } = last;
+    const still = await shortTips(this.#tools, this.#disks, last, running);
+    if (still.short?.length !== short.length) await this.#store({ ...cut, ...still });
   }
 
   /**
@@ -243,7 +252,7 @@ export class ProtectedChain {
       const reached = await this.#seal(intended, type, freezeLimitMs, running, together);
       const grown = await followGrowth(this.#tools, this.#disks, intended, running);
       const grownBytes = grownTogether(await tipGrowth(this.#tools.files, this.#disks, before));
-      const sealed: CutRecord = { ...intended, ...reached, sizes: grown, grownBytes, state: 'sealed' };
+      const sealed: CutRecord = { ...intended, ...reached, ...grown, grownBytes, state: 'sealed' };
       await this.#store(sealed);
       return sealed;
     } catch (error) {

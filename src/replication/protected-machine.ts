@@ -155,7 +155,7 @@ export class ProtectedMachine {
   }
 
   async #attach(isThorough = true): Promise<MachinePresence> {
-    if (this.#process.running && !(await mustBeLookedAt(this.record, this.#process.running)))
+    if (this.#process.running && !(await mustBeLookedAt(this.record, this.cuts, this.#process.running)))
       return this.#process.presence;
     try {
       if (this.#process.running) this.#process.presence = presenceOf(this.#process.running);

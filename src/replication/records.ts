@@ -276,6 +276,8 @@ const CutSchema = Type.Object({
   tips: Type.Record(Type.String(), Image),
   /** By disk: its size at the cut. Absent in records of old: as the machine's record has it. */
   sizes: Type.Optional(DiskSizes),
+  /** Disks that grew in its very moment and whose tip could not be grown yet: the guest does not see their end. */
+  short: Type.Optional(Type.Array(Type.String())),
   /** How much the layers that it sealed had grown since the cut before; absent where nobody has looked. */
   grownBytes: Type.Optional(Type.Integer({ minimum: 0 })),
   /** Disks that the machine had at the cut and that are none of its protected ones, as its hypervisor names them. */

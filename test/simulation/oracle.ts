@@ -102,12 +102,12 @@ export class Oracle {
   }
 
   /**
-   * A cut of which no record says yet what came of it. A disk that grew in its very moment may have a tip that is too small, until
-   * the cut is settled: nobody can grow a disk and cut it in one step.
+   * A cut of which no record says yet what came of it, or says that a tip is too small. A disk that grew in its very moment may have one,
+   * until the cut is settled and the tip has been grown: nobody can grow a disk and cut it in one step.
    */
   #isCutUnsettled(): boolean {
     const { machine } = this.#protected;
-    return !machine || machine.cuts.some(({ state }) => state === 'intended');
+    return !machine || machine.cuts.some(({ state, short }) => state === 'intended' || short !== undefined);
   }
 
   #locate(): void {
@@ -222,6 +222,7 @@ export class Oracle {
     const newestCut = machine.cuts.at(-1);
     const wishes = this.replicas.flatMap((replica) => replica.unrest(newestCut?.cutId, this.#guest.diskIds));
     if (newestCut?.state !== 'sealed') wishes.push('the newest cut is not sealed');
+    if (newestCut?.short) wishes.push(`tips are too small: ${newestCut.short.join(' ')}`);
     for (const { siteId, record } of machine.targets) {
       if (record.acknowledged?.pointId !== newestCut?.cutId)
         wishes.push(`the newest point is not acknowledged by ${siteId}`);
