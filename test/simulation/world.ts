@@ -84,6 +84,8 @@ export class World {
   readonly #events: Record<string, number> = {};
   readonly #failures: Record<string, number> = {};
   #trouble: Error | undefined;
+  /** By task: what failed in it last. */
+  readonly #said = new Map<string, string>();
   readonly #outrun = new Set<string>();
   #timesOutrun = 0;
 
@@ -208,7 +210,9 @@ export class World {
     const code = error instanceof Failure ? error.code : 'BUG';
     const key = `${where}: ${code}`;
     this.#failures[key] = (this.#failures[key] ?? 0) + 1;
-    this.#turns.note(`${key} ${messageOf(error)}`);
+    const said = `${key} ${messageOf(error)}`;
+    this.#turns.note(said);
+    this.#said.set(where, said);
     if (!(error instanceof Failure)) {
       this.#trouble ??= new Violation(`${where}: ${error instanceof Error ? error.stack : String(error)}`);
     } else if (NEVER.has(error.code) && error.context.state !== 'unreachable') {
@@ -328,18 +332,24 @@ export class World {
     const stepsMax = REST_STEPS_MAX * this.#recoveries.length;
     const end = this.#turns.steps + stepsMax;
     let unrest: string[] = [];
+    this.#said.clear();
     while (this.#turns.steps < end) {
       await this.#turns.next();
       await this.#look();
-      if (this.#protected.needsLastCut || this.#turns.steps % 50 !== 0) continue;
-      unrest = await this.#oracle.unrest();
+      if (this.#turns.steps % 50 !== 0) continue;
+      unrest = this.#protected.needsLastCut ? ['the last cut is not made'] : await this.#oracle.unrest();
       if (unrest.length === 0) {
         await this.#oracle.checkByHand();
         await this.#endProtection();
         return;
       }
     }
-    throw new Violation(`no rest after ${stepsMax} steps without faults: ${unrest.join('; ')}`);
+    throw new Violation(`no rest after ${stepsMax} steps without faults: ${this.#open(unrest)}`);
+  }
+
+  /** What has still to happen, and what each task that failed on the way to it has said last. */
+  #open(wishes: readonly string[]): string {
+    return [...wishes, ...this.#said.values()].join('; ');
   }
 
   /** The owner takes the machine back: everything is in the owner's files again, whoever is killed meanwhile. */
@@ -347,6 +357,7 @@ export class World {
     const chance = this.#chance;
     const end = this.#turns.steps + REST_STEPS_MAX;
     const site = this.#protected;
+    this.#said.clear();
     site.isToEnd = true;
     site.isGuestBusy = true;
     let isToBeKilled = chance.chance(0.7);
@@ -369,7 +380,8 @@ export class World {
       await this.#oracle.checkOwnersFiles(hasLostPower);
       return;
     }
-    throw new Violation(`the protection has not ended after ${REST_STEPS_MAX} steps`);
+    const open = this.#open(site.machine ? [] : ['the site is not up']);
+    throw new Violation(`the protection has not ended after ${REST_STEPS_MAX} steps: ${open}`);
   }
 
   /** The site dies, with its guard or without; then, perhaps, the machine or its host. Tells whether that has lost its power. */
