@@ -206,9 +206,12 @@ export class PlanRunner {
   /** Of a step that was begun: to go on with it is to start a machine. */
   async #wouldStart(machine: string): Promise<boolean> {
     if (this.#stepOf(machine).state !== 'starting') return false;
-    const job = this.#knownJob(machine);
-    if (!job) return true;
-    if (job.failure?.code !== 'JOB_INTERRUPTED') return false;
+    const known = this.#knownJob(machine);
+    if (!known) return true;
+    // What an earlier process left is still being ended when this one has just begun.
+    const job = await this.#o.jobs().endOf(known.jobId, this.#signal);
+    throwIfAborted(this.#signal);
+    if (job?.failure?.code !== 'JOB_INTERRUPTED') return false;
     return !(await this.#madeBy(machine)).some(({ running }) => running);
   }
 

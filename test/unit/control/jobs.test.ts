@@ -1,82 +1,8 @@
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { Audit } from '../../../src/control/base/audit.ts';
-import { openDatabase } from '../../../src/control/base/database.ts';
-import { EventHub } from '../../../src/control/base/event-hub.ts';
-import {
-  type EndingJob,
-  type JobContext,
-  type JobHandler,
-  type JobRecorder,
-  Jobs,
-} from '../../../src/control/base/jobs.ts';
-import { throwIfAborted } from '../../../src/lib/clock.ts';
-import { silentLog } from '../../../src/lib/log.ts';
-import { systemRandom } from '../../../src/lib/random.ts';
-import { FakeClock } from '../../support/fake-clock.ts';
-import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+import type { EndingJob, JobRecorder } from '../../../src/control/base/jobs.ts';
+import { jobsIn } from '../../support/jobs-by-hand.ts';
 import { failure } from './fake-machine.ts';
-
-/** Jobs whose handlers end when the test says so; the same file is opened again for another process. */
-async function jobsIn(t: CleanUp) {
-  const path = join(await temporaryDirectory(t), 'site.db');
-  const clock = new FakeClock();
-  const runs: {
-    kind: string;
-    context: JobContext;
-    finish: (result: unknown) => void;
-    fail: (error: Error) => void;
-  }[] = [];
-  const handler = (kind: string, repeatable: boolean): JobHandler => ({
-    repeatable,
-    run: (context) =>
-      new Promise((resolve, reject) => {
-        context.signal.addEventListener('abort', () => {
-          try {
-            throwIfAborted(context.signal);
-          } catch (error) {
-            reject(error);
-          }
-        });
-        runs.push({ kind, context, finish: resolve, fail: reject });
-      }),
-  });
-  const open = (recorder?: JobRecorder) => {
-    const database = openDatabase(path);
-    const audit = new Audit({ database, clock });
-    const events = new EventHub();
-    const jobs = new Jobs({
-      ...{ database, clock, random: systemRandom, log: silentLog, events, audit },
-      ...(recorder ? { recorder } : {}),
-      handlers: {
-        'point.create': handler('point.create', true),
-        'point.verify': handler('point.verify', true),
-        'failover.test': handler('failover.test', false),
-        'failover.start': handler('failover.start', false),
-        'failover.restart': handler('failover.restart', false),
-        'failover.stop': handler('failover.stop', true),
-        'failover.forward': handler('failover.forward', false),
-        'failover.prepare': handler('failover.prepare', false),
-        'failover.cede': handler('failover.cede', true),
-        'failover.undo': handler('failover.undo', true),
-        'failover.take': handler('failover.take', false),
-        'failover.cleanup': handler('failover.cleanup', true),
-        'seed.export': handler('seed.export', true),
-        'seed.import': handler('seed.import', true),
-        'plan.run': handler('plan.run', true),
-        'drill.run': handler('drill.run', false),
-      },
-    });
-    jobs.open();
-    const close = async () => {
-      await jobs.close();
-      database.close();
-    };
-    return { jobs, audit, events, close };
-  };
-  return { clock, runs, open };
-}
 
 const VERIFY = {
   kind: 'point.verify',
