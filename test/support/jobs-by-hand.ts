@@ -77,7 +77,7 @@ export async function jobsIn(t: CleanUp) {
       closed ??= end();
       return closed;
     };
-    return { jobs, audit, events, close };
+    return { jobs, audit, events, database, close };
   };
   return { clock, runs, open };
 }

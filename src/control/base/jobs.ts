@@ -7,10 +7,10 @@ import { newId, type Random } from '../../lib/random.ts';
 import { controlFailure } from '../errors.ts';
 import { failureOf } from './alerts.ts';
 import type { Audit, AuditedAct } from './audit.ts';
-import { unlessFull } from './database.ts';
 import type { EventHub } from './event-hub.ts';
+import { type JobChange, type JobKind, type JobRow, JobStore, viewOf } from './job-store.ts';
 
-export type JobKind = JobView['kind'];
+export type { JobKind } from './job-store.ts';
 export type JobArgs = Readonly<Record<string, unknown>>;
 
 export interface JobContext {
@@ -87,7 +87,7 @@ const WAIT_MS = 3_600_000;
  * was running when the process ended is begun again if its kind is repeatable, and failed with JOB_INTERRUPTED otherwise.
  */
 export class Jobs {
-  readonly #database: DatabaseSync;
+  readonly #store: JobStore;
   readonly #clock: Clock;
   readonly #random: Random;
   readonly #log: Log;
@@ -110,7 +110,7 @@ export class Jobs {
     handlers: Readonly<Record<JobKind, JobHandler>>;
     recorder?: JobRecorder;
   }) {
-    this.#database = o.database;
+    this.#store = new JobStore(o);
     this.#clock = o.clock;
     this.#random = o.random;
     this.#log = o.log;
@@ -123,7 +123,7 @@ export class Jobs {
   /** Begins to work, with what an earlier process left. */
   open(): void {
     this.#isOpen = true;
-    for (const job of this.#byState('running')) {
+    for (const job of this.#inState('running')) {
       const known = this.#outcomeOf(job.jobId);
       if (known) this.#finishLater(job, known.error, known.result);
       else if (this.#handlers[job.kind].repeatable) this.#update(job.jobId, { state: 'queued' });
@@ -141,27 +141,21 @@ export class Jobs {
       return ended;
     });
     await Promise.all([...ends, ...this.#finishing]);
+    this.#store.close();
   }
 
+  /** Durable on return. Throws SITE_DATABASE_FULL, also while there is no room for the ends of others; nothing is begun then. */
   start(request: JobRequest): JobView {
+    this.#store.save();
     const jobId = newId(this.#clock, this.#random);
     const intent = this.#audit.begin(actOf(request, jobId));
-    const insert = this.#database.prepare(
-      `INSERT INTO jobs (job_id, kind, state, machine_id, actor, args, created_at_ms, intent)
-       VALUES (?, ?, 'queued', ?, ?, ?, ?, ?)`,
-    );
-    unlessFull(() =>
-      insert.run(
-        ...[jobId, request.kind, request.machineId, request.actor, JSON.stringify(request.args)],
-        ...[this.#clock.wallMs(), intent],
-      ),
-    );
+    this.#store.add({ ...request, jobId, createdAtMs: this.#clock.wallMs(), intent });
     this.#startNext();
     return this.get(jobId);
   }
 
   find(jobId: string): JobView | undefined {
-    const row = this.#database.prepare('SELECT * FROM jobs WHERE job_id = ?').get(jobId);
+    const row = this.#store.find(jobId);
     return row && this.#viewOf(row);
   }
 
@@ -174,10 +168,7 @@ export class Jobs {
 
   /** The newest first. */
   list(): JobView[] {
-    return this.#database
-      .prepare('SELECT * FROM jobs ORDER BY rowid DESC LIMIT ?')
-      .all(LISTED_MAX)
-      .map((row) => this.#viewOf(row));
+    return this.#store.newest(LISTED_MAX).map((row) => this.#viewOf(row));
   }
 
   /** Asks the job to end; one that has ended stays as it is. */
@@ -219,39 +210,33 @@ export class Jobs {
 
   /** Jobs that have ended after they had begun, with the audit entries of their beginning; the newest first. */
   ended(): readonly EndingJob[] {
-    return this.#database
-      .prepare("SELECT * FROM jobs WHERE state NOT IN ('queued', 'running') ORDER BY rowid DESC LIMIT ?")
-      .all(LISTED_MAX)
+    return this.#store
+      .ended(LISTED_MAX)
       .map((row) => ({ job: this.#viewOf(row), steps: [], intent: Number(row.intent) }))
       .filter(({ job }) => job.startedAtMs !== undefined);
   }
 
   /** Jobs of a kind about a machine, the newest first. */
   ofMachine(kind: JobKind, machineId: string, most: number): JobView[] {
-    return this.#database
-      .prepare('SELECT * FROM jobs WHERE kind = ? AND machine_id = ? ORDER BY rowid DESC LIMIT ?')
-      .all(kind, machineId, most)
-      .map((row) => this.#viewOf(row));
+    return this.#store.ofMachine(kind, machineId, most).map((row) => this.#viewOf(row));
   }
 
   /** Jobs of these kinds that have not ended. */
   underWay(kinds: readonly JobKind[]): JobView[] {
-    return [...this.#byState('running'), ...this.#byState('queued')].filter(({ kind }) =>
+    return [...this.#inState('running'), ...this.#inState('queued')].filter(({ kind }) =>
       kinds.includes(kind),
     );
   }
 
   /** The newest job that somebody has begun about a machine. */
   newestOf(actor: string, machineId: string): JobView | undefined {
-    const row = this.#database
-      .prepare('SELECT * FROM jobs WHERE actor = ? AND machine_id = ? ORDER BY rowid DESC LIMIT 1')
-      .get(actor, machineId);
+    const row = this.#store.newestOf(actor, machineId);
     return row && this.#viewOf(row);
   }
 
   #startNext(): void {
     if (!this.#isOpen) return;
-    for (const job of this.#byState('queued')) {
+    for (const job of this.#inState('queued')) {
       if (this.#running.has(job.jobId)) continue;
       if (this.#handlers[job.kind].waits || this.#busy < RUNNING_MAX) this.#run(job);
     }
@@ -281,23 +266,24 @@ export class Jobs {
 
   /** Never rejects. */
   async #work(job: JobView, running: Running): Promise<void> {
+    let result: unknown;
+    let why: unknown;
     try {
-      const result = await this.#handlers[job.kind].run({
+      result = await this.#handlers[job.kind].run({
         jobId: job.jobId,
         machineId: job.machineId,
         args: job.args,
         signal: running.controller.signal,
         progress: (progress) => this.#show(job.jobId, running, progress),
       });
-      await this.#finish(job, undefined, result, running.steps);
     } catch (error) {
       // A job that ended because the site closes is not over: the next process takes it up.
       if (!this.#isOpen) return;
       if (!isFailure(error)) this.#log.error('job.broke', { jobId: job.jobId, kind: job.kind, error });
       const wasCancelled = running.controller.signal.aborted;
-      const why = wasCancelled ? cancelled(running.controller.signal) : error;
-      await this.#finish(job, why, undefined, running.steps);
+      why = wasCancelled ? cancelled(running.controller.signal) : error;
     }
+    await this.#finish(job, why, result, running.steps);
   }
 
   /** What has come of the work is durable first, then what is kept of it, and last that the job has ended. */
@@ -307,7 +293,7 @@ export class Jobs {
       const failure = error === undefined ? undefined : failureOf(error).toJSON();
       const before = this.#row(job.jobId).ended_at_ms;
       const endedAtMs = before === null ? this.#clock.wallMs() : Number(before);
-      this.#store(job.jobId, { ended_at_ms: endedAtMs, ...outcomeColumns(failure, result) });
+      this.#store.change(job.jobId, { ended_at_ms: endedAtMs, ...outcomeColumns(failure, result) });
       const ended: JobView = {
         ...{ ...this.get(job.jobId), state: stateOf(failure), endedAtMs },
         ...(result === undefined ? {} : { result: JSON.parse(JSON.stringify(result)) as unknown }),
@@ -338,10 +324,8 @@ export class Jobs {
     return { error: new Failure(code, { kind, retry, remedy: hint }, message, { context }), result };
   }
 
-  #row(jobId: string): Record<string, unknown> {
-    return this.#database
-      .prepare('SELECT intent, ended_at_ms, result, failure FROM jobs WHERE job_id = ?')
-      .get(jobId)!;
+  #row(jobId: string): JobRow {
+    return this.#store.find(jobId)!;
   }
 
   #show(jobId: string, running: Running, progress: Progress): void {
@@ -370,54 +354,21 @@ export class Jobs {
     this.#log.info('job.ended', { jobId: job.jobId, kind: job.kind, state, ...why });
   }
 
-  #update(jobId: string, change: Readonly<Record<string, string | number | null>>): void {
-    this.#store(jobId, change);
+  #update(jobId: string, change: JobChange): void {
+    this.#store.change(jobId, change);
     this.#tell(jobId);
-  }
-
-  #store(jobId: string, change: Readonly<Record<string, string | number | null>>): void {
-    const names = Object.keys(change);
-    const set = names.map((name) => `${name} = ?`).join(', ');
-    try {
-      const statement = this.#database.prepare(`UPDATE jobs SET ${set} WHERE job_id = ?`);
-      unlessFull(() => statement.run(...Object.values(change), jobId));
-    } catch (error) {
-      // The work itself is not undone by that; where its end is unknown, the next process takes it up.
-      if (!isFailure(error, 'SITE_DATABASE_FULL')) throw error;
-      this.#log.error('job.unsaved', { jobId, ...change });
-    }
   }
 
   #tell(jobId: string): void {
     this.#events.emit({ event: 'job', job: this.get(jobId) });
   }
 
-  #byState(state: JobView['state']): JobView[] {
-    return this.#database
-      .prepare('SELECT * FROM jobs WHERE state = ? ORDER BY rowid')
-      .all(state)
-      .map((row) => this.#viewOf(row));
+  #inState(state: 'queued' | 'running'): JobView[] {
+    return this.#store.inState(state).map((row) => this.#viewOf(row));
   }
 
-  #viewOf(row: Record<string, unknown>): JobView {
-    const jobId = String(row.job_id);
-    const parsed = (text: unknown): unknown => JSON.parse(String(text));
-    const isOver = row.state !== 'running' && row.state !== 'queued';
-    const has = (value: unknown): boolean => isOver && value !== null;
-    return {
-      jobId,
-      kind: row.kind as JobKind,
-      state: row.state as JobView['state'],
-      machineId: String(row.machine_id),
-      args: parsed(row.args) as JobView['args'],
-      actor: String(row.actor),
-      createdAtMs: Number(row.created_at_ms),
-      ...(row.started_at_ms === null ? {} : { startedAtMs: Number(row.started_at_ms) }),
-      ...(has(row.ended_at_ms) ? { endedAtMs: Number(row.ended_at_ms) } : {}),
-      progress: this.#running.get(jobId)?.progress ?? {},
-      ...(has(row.result) ? { result: parsed(row.result) } : {}),
-      ...(has(row.failure) ? { failure: parsed(row.failure) as JobView['failure'] & FailureRecord } : {}),
-    };
+  #viewOf(row: JobRow): JobView {
+    return viewOf(row, this.#running.get(String(row.job_id))?.progress ?? {});
   }
 }
 

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { EndingJob, JobRecorder } from '../../../src/control/base/jobs.ts';
+import { fillDatabase, makeRoomIn } from '../../support/full-database.ts';
 import { jobsIn } from '../../support/jobs-by-hand.ts';
 import { failure } from './fake-machine.ts';
 
@@ -157,6 +158,101 @@ describe('jobs', () => {
     await clock.turn(5000);
     assert.equal((await waited).state, 'running');
     assert.throws(() => jobs.get('01hzzzzzzzzzzzzzzzzzzzzzzz'), { code: 'JOB_UNKNOWN' });
+    await close();
+  });
+
+  /** A result that finds no room in a page that is there already. */
+  const LONG = { text: 'x'.repeat(10_000) };
+
+  it('that end while the disk is full have ended, and give their place to others', async (t) => {
+    const { clock, runs, open } = await jobsIn(t);
+    const { jobs, database, audit, close } = open();
+    const first = [VERIFY, VERIFY, VERIFY, VERIFY, VERIFY].map((request) => jobs.start(request).jobId);
+    fillDatabase(database);
+    for (const { finish } of [...runs]) finish(LONG);
+    const { signal } = new AbortController();
+    const ends = await Promise.all(first.slice(0, 4).map((jobId) => jobs.endOf(jobId, signal)));
+    assert.deepEqual(
+      ends.map((job) => [job!.state, job!.result]),
+      ends.map(() => ['done', LONG]),
+    );
+    await clock.turn(0);
+    // Each was begun once; the one that waited has its turn.
+    assert.deepEqual(
+      runs.map(({ context }) => context.jobId),
+      first,
+    );
+    assert.deepEqual(
+      jobs.underWay(['point.verify']).map(({ jobId, state }) => [jobId, state]),
+      [[first[4], 'running']],
+    );
+    assert.deepEqual(
+      jobs.ended().map(({ job }) => job.jobId),
+      first.slice(0, 4).reverse(),
+    );
+    assert.throws(() => jobs.start(VERIFY), { code: 'SITE_DATABASE_FULL' });
+    makeRoomIn(database);
+    // Stored by itself as soon as there is room: a process that dies now has lost nothing.
+    await clock.turn(2_000);
+    const stored = database.prepare('SELECT state FROM jobs ORDER BY rowid').all();
+    assert.deepEqual(
+      stored.map(({ state }) => state),
+      ['done', 'done', 'done', 'done', 'running'],
+    );
+    assert.equal(clock.pending, 0);
+    runs.at(-1)!.finish({});
+    await jobs.endOf(first[4]!, signal);
+    assert.equal(audit.list({ limit: 100 }).filter(({ phase }) => phase === 'done').length, 5);
+    await close();
+  });
+
+  it('that ended while the disk was full are not carried out once more, if there was room before the site closed, or before another was begun', async (t) => {
+    for (const when of ['closing', 'starting'] as const) {
+      const { clock, runs, open } = await jobsIn(t);
+      const before = open();
+      const { jobId } = before.jobs.start({ ...VERIFY, kind: 'failover.undo' });
+      fillDatabase(before.database);
+      runs[0]!.finish(LONG);
+      await before.jobs.endOf(jobId, new AbortController().signal);
+      assert.throws(() => before.jobs.start(VERIFY), { code: 'SITE_DATABASE_FULL' });
+      makeRoomIn(before.database);
+      if (when === 'starting') before.jobs.start(TEST);
+      else await before.close();
+      const began = runs.length;
+      const after = open();
+      assert.deepEqual([after.jobs.get(jobId).state, runs.length], ['done', began]);
+      await after.close();
+      if (when === 'starting') await before.close();
+      assert.equal(clock.pending, 0);
+    }
+  });
+
+  it('of which not even the beginning can be stored are begun once', async (t) => {
+    const { clock, runs, open } = await jobsIn(t);
+    const { jobs, database, close } = open();
+    const jobIds = Array.from({ length: 5 }, () => jobs.start(VERIFY).jobId);
+    // Whatever is changed of a job needs room that there is not.
+    database.exec(`CREATE TABLE filler (bytes BLOB) STRICT;
+      CREATE TRIGGER grows BEFORE UPDATE ON jobs BEGIN INSERT INTO filler VALUES (zeroblob(100000)); END`);
+    fillDatabase(database);
+    for (let ended = 0; ended < 5; ended += 1) {
+      runs[ended]!.finish({});
+      await jobs.endOf(jobIds[ended]!, new AbortController().signal);
+      await clock.turn(0);
+    }
+    assert.deepEqual(
+      runs.map(({ context }) => context.jobId),
+      jobIds,
+    );
+    const stored = () =>
+      database.prepare("SELECT count(*) AS jobs FROM jobs WHERE state = 'done'").get()!.jobs;
+    assert.equal(stored(), 0);
+    assert.deepEqual(jobs.underWay(['point.verify']), []);
+    await clock.turn(10_000);
+    assert.equal(stored(), 0);
+    makeRoomIn(database);
+    await clock.turn(2_000);
+    assert.equal(stored(), 5);
     await close();
   });
 });

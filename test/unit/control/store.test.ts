@@ -15,6 +15,7 @@ import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { loadIdentity } from '../../../src/peer/index.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
+import { fillDatabase, makeRoomIn } from '../../support/full-database.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 import { failure } from './fake-machine.ts';
 
@@ -194,19 +195,6 @@ describe('site initialisation', () => {
 });
 
 describe('a database on a file system that is full', () => {
-  /** Leaves room for nothing: as if the file could not grow. */
-  function full(database: DatabaseSync): void {
-    const { page_count: pages } = database.prepare('PRAGMA page_count').get()!;
-    database.exec(`PRAGMA max_page_count = ${pages}; CREATE TABLE filler (bytes BLOB) STRICT`);
-    for (let bytes = 1024 * 1024; bytes >= 1024; ) {
-      try {
-        database.exec(`INSERT INTO filler VALUES (zeroblob(${bytes}))`);
-      } catch {
-        bytes /= 2;
-      }
-    }
-  }
-
   async function opened(t: Parameters<typeof temporaryDirectory>[0]) {
     const path = join(await temporaryDirectory(t), 'site.db');
     const database = openDatabase(path);
@@ -219,7 +207,6 @@ describe('a database on a file system that is full', () => {
     return { database, clock, told, alerts, audit: new Audit({ database, clock }) };
   }
 
-  const makeRoom = (database: DatabaseSync) => database.exec('PRAGMA max_page_count = 1000000');
   /** Larger than a page, so that it finds no room in one that is there already. */
   const long = { details: { text: 'x'.repeat(10_000) } };
   const longFailure = failure('DISK_FULL'.padEnd(10_000, '!'), 'later');
@@ -240,7 +227,7 @@ describe('a database on a file system that is full', () => {
   it('loses no alert, and stores those that stand as soon as there is room', async (t) => {
     const { database, clock, told, alerts } = await opened(t);
     alerts.raise('before', 'warning', failure('PEER_UNREACHABLE', 'later'));
-    full(database);
+    fillDatabase(database);
     alerts.raise('space', 'critical', longFailure);
     alerts.raise('other', 'critical', longFailure);
     alerts.raise('space', 'critical', longFailure);
@@ -256,7 +243,7 @@ describe('a database on a file system that is full', () => {
       again.list({ all: false }).map(({ key }) => key),
       ['before'],
     );
-    makeRoom(database);
+    makeRoomIn(database);
     alerts.clear('before');
     assert.deepEqual(again.list({ all: false }), alerts.list({ all: false }));
     assert.deepEqual(standing(), [['space', 2]]);
@@ -266,7 +253,7 @@ describe('a database on a file system that is full', () => {
     const { database, clock, audit } = await opened(t);
     const act = { actor: 'operator:test', act: 'vm.stop', ...long };
     const intent = audit.begin(act);
-    full(database);
+    fillDatabase(database);
     const work = () => assert.fail('it was begun');
     await assert.rejects(audit.acting(act, work), { code: 'SITE_DATABASE_FULL' });
     audit.note({ actor: 'site', act: 'vm.continue', ...long });
@@ -274,7 +261,7 @@ describe('a database on a file system that is full', () => {
     assert.equal(audit.list({ limit: 10 }).length, 1);
     const happenedAtMs = clock.wallMs();
     await clock.turn(60_000);
-    makeRoom(database);
+    makeRoomIn(database);
     await audit.acting(act, async () => undefined);
     assert.deepEqual(
       audit.list({ limit: 10 }).map(({ act: what, phase, atMs }) => [what, phase, atMs - happenedAtMs]),
