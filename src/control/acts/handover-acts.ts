@@ -12,7 +12,7 @@ import { isFailure, messageOf } from '../../lib/errors.ts';
 import type { Log } from '../../lib/log.ts';
 import { unlessAborted } from '../../lib/unless-aborted.ts';
 import { compareClaims } from '../../recovery-point/index.ts';
-import type { Replica } from '../../replica/index.ts';
+import { type Replica, tenureOfReplica } from '../../replica/index.ts';
 import {
   checkHeld,
   claimElsewhere,
@@ -121,7 +121,8 @@ export class HandoverActs {
     const replica = this.#o.inventory.replica(reference);
     checkMayUndo(replica, this.#o.siteId);
     const { machineId } = replica.record;
-    return this.#o.jobs().start({ kind: 'failover.undo', args: { graceMs }, actor, machineId });
+    const { epoch } = tenureOfReplica(replica.record, this.#o.siteId).claim;
+    return this.#o.jobs().start({ kind: 'failover.undo', args: { graceMs, epoch }, actor, machineId });
   }
 
   get handlers(): Readonly<Record<'failover.cede' | 'failover.take' | 'failover.undo', JobHandler>> {
@@ -138,6 +139,7 @@ export class HandoverActs {
     run: ({ machineId, args, signal, progress }): Promise<UndoReport> =>
       this.#o.acts.tended(machineId, (replica) => {
         progress({ step: 'ending the machine, and giving it up' });
+        checkSameFailover(replica, this.#o.siteId, args.epoch);
         return this.#o.failovers.undo(replica, { graceMs: Number(args.graceMs), signal });
       }),
   };
@@ -332,4 +334,17 @@ function isHeld(machine: ProtectedMachine, { siteId, epoch }: CedeArgs): boolean
   if (isOurs && claim && compareClaims(claim, { epoch: epoch + 1, siteId }) === 0) return false;
   const said = `the right to run ${machine.record.name} has changed since this was asked for`;
   throw controlFailure('MACHINE_UNSETTLED', said, { context: { machineId: machine.record.machineId } });
+}
+
+/**
+ * Asked for was the undoing of what was brought up by one claim; a job that waited, or is carried out once more, ends nothing that came up
+ * by a later one. Throws MACHINE_UNSETTLED.
+ */
+function checkSameFailover({ record }: Replica, siteId: string, epoch: unknown): void {
+  const { claim } = tenureOfReplica(record, siteId);
+  // An earlier version has not kept which one was meant. What another site holds the undoing refuses by itself.
+  if (typeof epoch !== 'number' || claim.siteId !== siteId || claim.epoch === epoch) return;
+  const { machineId, machineName } = record;
+  const said = `${machineName} has been brought up here once more since this was asked for`;
+  throw controlFailure('MACHINE_UNSETTLED', said, { context: { machineId } });
 }
