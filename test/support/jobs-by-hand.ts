@@ -9,7 +9,7 @@ import {
   type JobRecorder,
   Jobs,
 } from '../../src/control/base/jobs.ts';
-import { throwIfAborted } from '../../src/lib/clock.ts';
+import { cancelled } from '../../src/lib/clock.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { systemRandom } from '../../src/lib/random.ts';
 import { FakeClock } from './fake-clock.ts';
@@ -25,20 +25,19 @@ export async function jobsIn(t: CleanUp) {
     finish: (result: unknown) => void;
     fail: (error: Error) => void;
   }[] = [];
-  const handler = (kind: string, repeatable: boolean): JobHandler => ({
-    repeatable,
+  const handler = (kind: string, repeatable: boolean, unwinds = false): JobHandler => ({
+    ...{ repeatable, unwinds },
     run: (context) =>
       new Promise((resolve, reject) => {
-        context.signal.addEventListener('abort', () => {
-          try {
-            throwIfAborted(context.signal);
-          } catch (error) {
-            reject(error);
-          }
-        });
+        const end = () => {
+          if (!hangs) reject(cancelled(context.signal));
+        };
+        context.signal.addEventListener('abort', end);
+        if (context.signal.aborted) end();
         runs.push({ kind, context, finish: resolve, fail: reject });
       }),
   });
+  let hangs = false;
   /** `own` takes the place of handlers that end by hand. */
   const open = (recorder?: JobRecorder, own: Partial<Record<JobKind, JobHandler>> = {}) => {
     const database = openDatabase(path);
@@ -56,7 +55,7 @@ export async function jobsIn(t: CleanUp) {
         'failover.stop': handler('failover.stop', true),
         'failover.forward': handler('failover.forward', false),
         'failover.prepare': handler('failover.prepare', false),
-        'failover.cede': handler('failover.cede', true),
+        'failover.cede': handler('failover.cede', true, true),
         'failover.undo': handler('failover.undo', true),
         'failover.take': handler('failover.take', false),
         'failover.cleanup': handler('failover.cleanup', true),
@@ -79,5 +78,9 @@ export async function jobsIn(t: CleanUp) {
     };
     return { jobs, audit, events, database, close };
   };
-  return { clock, runs, open };
+  /** While `does`, handlers do not end when they are cancelled: their process is killed before. */
+  const hang = (does = true) => {
+    hangs = does;
+  };
+  return { clock, runs, open, hang };
 }

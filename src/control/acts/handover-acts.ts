@@ -7,7 +7,7 @@ import type {
   WithdrawRequest,
 } from '../../api/index.ts';
 import { checkMayUndo, type FailoverReport, type Failovers, type UndoReport } from '../../failover/index.ts';
-import { type Clock, withTimeout } from '../../lib/clock.ts';
+import { type Clock, throwIfAborted, withTimeout } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
 import type { Log } from '../../lib/log.ts';
 import { unlessAborted } from '../../lib/unless-aborted.ts';
@@ -147,6 +147,8 @@ export class HandoverActs {
   readonly #ceding: JobHandler = {
     // Each step is found done, or done again.
     repeatable: true,
+    // The machine is started again.
+    unwinds: true,
     waits: true,
     run: async (job) => {
       const machine = this.#o.inventory.home(job.machineId);
@@ -183,6 +185,7 @@ export class HandoverActs {
     { siteId, graceMs, powerOff }: CedeArgs,
     machine: ProtectedMachine,
   ): Promise<void> {
+    throwIfAborted(signal);
     if (targetProgress(machine, siteId).record.acknowledged === null) {
       progress({ step: 'copying the machine for the first time' });
       await this.#copyAll(machine, siteId, signal);

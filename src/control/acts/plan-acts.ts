@@ -263,6 +263,8 @@ export class RecoveryPlans {
       'plan.run': {
         // Every step is on record, and found done or done again.
         repeatable: true,
+        // What it has begun is cancelled with it.
+        unwinds: true,
         waits: true,
         run: async (job) => {
           const runId = String(job.args.runId);

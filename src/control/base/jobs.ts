@@ -28,6 +28,8 @@ export interface JobContext {
 export interface JobHandler {
   /** Doing it again after a process ended in the middle does no harm: it is done again by itself. */
   readonly repeatable: boolean;
+  /** One that was cancelled, and whose process ended before it had ended, is done again with a signal that is aborted: to take back what it has begun. */
+  readonly unwinds?: boolean;
   /** It may wait long for somebody or something, and takes no turn from others. */
   readonly waits?: boolean;
   /** Returns plain JSON. */
@@ -84,7 +86,8 @@ const WAIT_MS = 3_600_000;
 
 /**
  * Long acts of the site, as records that survive its process. A job ends in `done`, `failed` or `cancelled`, once. One that
- * was running when the process ended is begun again if its kind is repeatable, and failed with JOB_INTERRUPTED otherwise.
+ * was running when the process ended is begun again if its kind is repeatable, and failed with JOB_INTERRUPTED otherwise; one that
+ * somebody had cancelled by then is not gone on with.
  */
 export class Jobs {
   readonly #store: JobStore;
@@ -123,14 +126,19 @@ export class Jobs {
   /** Begins to work, with what an earlier process left. */
   open(): void {
     this.#isOpen = true;
-    for (const job of this.#inState('running')) {
-      const known = this.#outcomeOf(job.jobId);
-      if (known) this.#finishLater(job, known.error, known.result);
-      else if (this.#handlers[job.kind].repeatable) this.#update(job.jobId, { state: 'queued' });
-      else
-        this.#finishLater(job, controlFailure('JOB_INTERRUPTED', 'the site process ended while the job ran'));
-    }
+    for (const row of this.#store.inState('running')) this.#takeUp(row);
     this.#startNext();
+  }
+
+  #takeUp(row: JobRow): void {
+    const job = this.#viewOf(row);
+    const { repeatable, unwinds } = this.#handlers[job.kind];
+    const known = outcomeOf(row);
+    if (known) this.#finishLater(job, known.error, known.result);
+    else if (isCancelled(row) && !unwinds) this.#finishLater(job, wasCancelled());
+    else if (repeatable) this.#update(job.jobId, { state: 'queued' });
+    else
+      this.#finishLater(job, controlFailure('JOB_INTERRUPTED', 'the site process ended while the job ran'));
   }
 
   /** Stops the work; jobs that ran are taken up by the next process. */
@@ -171,12 +179,15 @@ export class Jobs {
     return this.#store.newest(LISTED_MAX).map((row) => this.#viewOf(row));
   }
 
-  /** Asks the job to end; one that has ended stays as it is. */
+  /** Asks the job to end, durably: no other process goes on with it. One that has ended, or whose work is over, stays as it is. */
   cancel(jobId: string): JobView {
     const job = this.get(jobId);
     const running = this.#running.get(jobId);
-    if (running) running.controller.abort();
-    else if (job.state === 'queued') this.#end(job, cancelled(AbortSignal.abort()));
+    if (running) {
+      if (!outcomeOf(this.#row(jobId)))
+        this.#store.change(jobId, { failure: JSON.stringify(wasCancelled()) });
+      running.controller.abort();
+    } else if (job.state === 'queued') this.#end(job, wasCancelled());
     return this.get(jobId);
   }
 
@@ -257,6 +268,7 @@ export class Jobs {
       steps: [],
     };
     this.#running.set(job.jobId, running);
+    if (isCancelled(this.#row(job.jobId))) running.controller.abort();
     this.#update(job.jobId, { state: 'running', started_at_ms: this.#clock.wallMs() });
     running.ended = this.#work(job, running).finally(() => {
       this.#running.delete(job.jobId);
@@ -280,8 +292,8 @@ export class Jobs {
       // A job that ended because the site closes is not over: the next process takes it up.
       if (!this.#isOpen) return;
       if (!isFailure(error)) this.#log.error('job.broke', { jobId: job.jobId, kind: job.kind, error });
-      const wasCancelled = running.controller.signal.aborted;
-      why = wasCancelled ? cancelled(running.controller.signal) : error;
+      const { signal } = running.controller;
+      why = signal.aborted ? cancelled(signal) : error;
     }
     await this.#finish(job, why, result, running.steps);
   }
@@ -311,17 +323,6 @@ export class Jobs {
     }
     const finished = this.#finish(job, error, result, []).finally(() => this.#finishing.delete(finished));
     this.#finishing.add(finished);
-  }
-
-  /** What the work of a job has come to that had not been said to have ended. */
-  #outcomeOf(jobId: string): { readonly error: unknown; readonly result: unknown } | undefined {
-    const row = this.#row(jobId);
-    if (row.ended_at_ms === null) return undefined;
-    const record = row.failure === null ? undefined : (JSON.parse(String(row.failure)) as FailureRecord);
-    const result: unknown = row.result === null ? undefined : JSON.parse(String(row.result));
-    if (!record) return { error: undefined, result };
-    const { code, kind, retry, hint, message, context } = record;
-    return { error: new Failure(code, { kind, retry, remedy: hint }, message, { context }), result };
   }
 
   #row(jobId: string): JobRow {
@@ -370,6 +371,25 @@ export class Jobs {
   #viewOf(row: JobRow): JobView {
     return viewOf(row, this.#running.get(String(row.job_id))?.progress ?? {});
   }
+}
+
+/** What the work of a job has come to, also before it is said to have ended. */
+function outcomeOf(row: JobRow): { readonly error: unknown; readonly result: unknown } | undefined {
+  if (row.ended_at_ms === null) return undefined;
+  const record = row.failure === null ? undefined : (JSON.parse(String(row.failure)) as FailureRecord);
+  const result: unknown = row.result === null ? undefined : JSON.parse(String(row.result));
+  if (!record) return { error: undefined, result };
+  const { code, kind, retry, hint, message, context } = record;
+  return { error: new Failure(code, { kind, retry, remedy: hint }, message, { context }), result };
+}
+
+function wasCancelled(): Failure {
+  return failureOf(cancelled(AbortSignal.abort()));
+}
+
+/** A job whose work is not over, and that has a failure nonetheless, is to end with that: somebody has cancelled it. */
+function isCancelled(row: JobRow): boolean {
+  return row.ended_at_ms === null && row.failure !== null;
 }
 
 export function hasEnded(job: JobView): boolean {

@@ -94,12 +94,16 @@ export class PlanRunner {
 
   async carryOut({ signal, progress }: JobContext): Promise<PlanRun> {
     // What was cancelled, or had ended, before this process was is not begun once more.
-    if (this.run.endedAtMs !== undefined) return this.run;
+    if (this.run.endedAtMs !== undefined) {
+      if (this.run.verdict === 'cancelled') throwIfAborted(signal);
+      return this.run;
+    }
     this.#signal = signal;
     const { request, document } = this.run;
     const needs = needsOf(document, request.mode === 'cede' ? 'backward' : 'forward');
     let isMissed = false;
     try {
+      throwIfAborted(signal);
       if (request.mode === 'test') await this.#openTest();
       await this.#askAfterAbsence();
       let isReady = false;
@@ -231,8 +235,9 @@ export class PlanRunner {
     const { reason, aborted } = this.#signal;
     if (!aborted || isFailure(reason, 'JOB_INTERRUPTED')) return;
     const jobs = this.#o.jobs();
-    for (const { machine, jobId, state } of this.run.steps) {
-      if (jobId === undefined || state !== 'starting') continue;
+    for (const { machine, state } of this.run.steps) {
+      const jobId = state === 'starting' ? this.#knownJob(machine)?.jobId : undefined;
+      if (jobId === undefined) continue;
       jobs.cancel(jobId);
       const ended = await jobs.waitFor(jobId, CANCEL_LIMIT_MS, NEVER);
       await this.#step(machine, { ...outcomeOf(ended), endedAtMs: this.#o.clock.wallMs() });

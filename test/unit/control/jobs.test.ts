@@ -255,4 +255,61 @@ describe('jobs', () => {
     assert.equal(stored(), 5);
     await close();
   });
+
+  it('that were cancelled stay cancelled, also when the process is killed before they have ended', async (t) => {
+    const { runs, open, hang } = await jobsIn(t);
+    const killed = open();
+    const kinds = ['failover.undo', 'failover.start', 'failover.cede', 'failover.undo'] as const;
+    const [undo, start, cede, done] = kinds.map((kind) => killed.jobs.start({ ...VERIFY, kind }).jobId);
+    hang();
+    for (const jobId of [undo, start, cede, done]) killed.jobs.cancel(jobId!);
+    assert.equal(killed.jobs.get(undo!).state, 'running');
+    // One of them comes to its end nonetheless.
+    runs[3]!.finish({ ended: true });
+    await killed.jobs.endOf(done!, new AbortController().signal);
+    hang(false);
+    const after = open();
+    // Handed over was a machine, which is started again: that is for the handler, which sees that it was cancelled.
+    assert.deepEqual(
+      runs.slice(4).map(({ kind, context }) => [kind, context.signal.aborted]),
+      [['failover.cede', true]],
+    );
+    const ended = await after.jobs.endOf(cede!, new AbortController().signal);
+    const all = [after.jobs.get(undo!), after.jobs.get(start!), ended!, after.jobs.get(done!)];
+    assert.deepEqual(
+      all.map(({ state, failure: said }) => [state, said?.code]),
+      [
+        ['cancelled', 'CANCELLED'],
+        ['cancelled', 'CANCELLED'],
+        ['cancelled', 'CANCELLED'],
+        ['done', undefined],
+      ],
+    );
+    await after.close();
+    for (const { fail } of runs) fail(new Error('killed'));
+    await killed.close();
+  });
+
+  it('whose work was over when they were cancelled end as they did', async (t) => {
+    const { runs, open } = await jobsIn(t);
+    const keeping = Promise.withResolvers<void>();
+    const began = Promise.withResolvers<void>();
+    const record = () => {
+      began.resolve();
+      return keeping.promise;
+    };
+    const killed = open({ wants: () => true, record });
+    const { jobId } = killed.jobs.start(TEST);
+    runs[0]!.finish({ verdict: 'passed' });
+    await began.promise;
+    killed.jobs.cancel(jobId);
+    const after = open();
+    assert.deepEqual(
+      [after.jobs.get(jobId).state, after.jobs.get(jobId).result],
+      ['done', { verdict: 'passed' }],
+    );
+    await after.close();
+    keeping.resolve();
+    await killed.close();
+  });
 });

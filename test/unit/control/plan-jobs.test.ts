@@ -15,10 +15,18 @@ import { newId, systemRandom } from '../../../src/lib/random.ts';
 import { jobsIn } from '../../support/jobs-by-hand.ts';
 import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
 
-const START = { kind: 'failover.start', args: {}, machineId: 'm' } as const;
+const ABOUT = { args: {}, machineId: 'm' } as const;
 
 /** A run of one machine, begun by a process that was killed while the machine's job ran. */
-async function leftRun(t: CleanUp, o: { readonly branches?: readonly Partial<BranchView>[] } = {}) {
+async function leftRun(
+  t: CleanUp,
+  o: {
+    readonly branches?: readonly Partial<BranchView>[];
+    readonly mode?: 'unplanned' | 'cede';
+    /** Whether its step says which job was begun for it. */
+    readonly isNamed?: boolean;
+  } = {},
+) {
   const events = new EventHub();
   const store = await PlanStore.open(
     {
@@ -27,7 +35,9 @@ async function leftRun(t: CleanUp, o: { readonly branches?: readonly Partial<Bra
     },
     await temporaryDirectory(t),
   );
-  const { open, runs } = await jobsIn(t);
+  const { open, runs, hang } = await jobsIn(t);
+  const { mode = 'unplanned', isNamed = true } = o;
+  const kind = mode === 'cede' ? 'failover.cede' : 'failover.start';
   const killed = open();
   t.after(() => killed.close());
   const runId = newId(systemClock, systemRandom);
@@ -35,12 +45,17 @@ async function leftRun(t: CleanUp, o: { readonly branches?: readonly Partial<Bra
   const own = killed.jobs.start({
     ...{ kind: 'plan.run', args: { runId }, actor: 'operator:a', machineId: 'shop' },
   });
-  const { jobId } = killed.jobs.start({ ...START, actor: actorOf({ runId }) });
+  const { jobId } = killed.jobs.start({ ...ABOUT, kind, actor: actorOf({ runId }) });
   const now = touchedNow({ clock: systemClock, bootClock });
   await store.addRun({
     ...{ runId, jobId: own.jobId, actor: 'operator:a', startedAtMs: beganAtMs },
-    ...{ request: { mode: 'unplanned' }, document: { plan: 'shop', machines: { db: {} } } },
-    steps: [{ machine: 'db', machineId: 'm', state: 'starting', jobId, beganAtMs, formerBranchIds: ['old'] }],
+    ...{ request: { mode }, document: { plan: 'shop', machines: { db: {} } } },
+    steps: [
+      {
+        ...{ machine: 'db', machineId: 'm', state: 'starting', beganAtMs, formerBranchIds: ['old'] },
+        ...(isNamed ? { jobId } : {}),
+      },
+    ],
     ...{ ...now, touchedInBoot: { ...now.touchedInBoot, bootId: 'before the power cut' } },
   });
   const done: string[] = [];
@@ -48,7 +63,7 @@ async function leftRun(t: CleanUp, o: { readonly branches?: readonly Partial<Bra
   const reopen = (recorder?: JobRecorder) => {
     const begin = (what: string) => {
       done.push(what);
-      return next.jobs.start({ ...START, actor: actorOf({ runId }) });
+      return next.jobs.start({ ...ABOUT, kind, actor: actorOf({ runId }) });
     };
     const acts: PlanActs = {
       openTest: async () => undefined,
@@ -67,7 +82,7 @@ async function leftRun(t: CleanUp, o: { readonly branches?: readonly Partial<Bra
     const tools = { store, acts, events, clock: systemClock, bootClock, log: silentLog };
     const runner = new PlanRunner({ ...tools, jobs: () => next.jobs }, runId);
     const handler: JobHandler = {
-      ...{ repeatable: true, waits: true },
+      ...{ repeatable: true, unwinds: true, waits: true },
       run: async (job) => {
         // It is begun while the jobs are being opened, and `next` is not there before they are.
         await Promise.resolve();
@@ -89,7 +104,7 @@ async function leftRun(t: CleanUp, o: { readonly branches?: readonly Partial<Bra
     look();
     return promise.finally(unlisten);
   };
-  return { runs, done, reopen, when };
+  return { runs, done, reopen, when, killed, hang, store, runId, jobId, runJobId: own.jobId };
 }
 
 describe('a run of a plan whose process was killed', () => {
@@ -142,5 +157,36 @@ describe('a run of a plan whose process was killed', () => {
     reopen();
     const asked = await when(({ steps }) => steps[0]!.state === 'asking' || done.length > 0);
     assert.deepEqual([done, asked.steps[0]!.state], [[], 'asking']);
+  });
+
+  it('F5 that was cancelled ends as cancelled, with what it had begun, and begins nothing', async (t) => {
+    for (const o of [{ mode: 'unplanned' }, { mode: 'cede' }, { mode: 'cede', isNamed: false }] as const) {
+      const { jobId, runJobId, killed, reopen, when, done, runs, hang } = await leftRun(t, o);
+      hang();
+      killed.jobs.cancel(runJobId);
+      // Killed before the run has come to cancelling the jobs of its machines.
+      hang(false);
+      const before = runs.length;
+      const { jobs } = reopen();
+      const run = await when(({ endedAtMs }) => endedAtMs !== undefined);
+      assert.deepEqual([run.verdict, run.steps[0]!.state, done], ['cancelled', 'failed', []]);
+      const { signal } = new AbortController();
+      const [ofRun, ofMachine] = await Promise.all([jobs.endOf(runJobId, signal), jobs.endOf(jobId, signal)]);
+      assert.equal(ofRun!.state, 'cancelled');
+      assert.equal(ofMachine!.failure!.code, o.mode === 'cede' ? 'CANCELLED' : 'JOB_INTERRUPTED');
+      for (const { fail } of runs.slice(0, before)) fail(new Error('killed'));
+    }
+  });
+
+  it('F5 whose cancelling was on record before its job had ended is not done once more', async (t) => {
+    const { runJobId, killed, reopen, when, store, runId, hang, runs } = await leftRun(t);
+    hang();
+    killed.jobs.cancel(runJobId);
+    await store.changeRun(runId, (run) => ({ ...run, endedAtMs: 1, verdict: 'cancelled' }));
+    const { jobs } = reopen();
+    const ended = await jobs.endOf(runJobId, new AbortController().signal);
+    assert.equal(ended!.state, 'cancelled');
+    assert.equal((await when(() => true)).endedAtMs, 1);
+    for (const { fail } of runs) fail(new Error('killed'));
   });
 });
