@@ -17,6 +17,7 @@ import type { BootClock } from '../../lib/boot-clock.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { isFailure } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
+import { KeyedMutex } from '../../lib/keyed-mutex.ts';
 import type { Log } from '../../lib/log.ts';
 import { newId, type Random } from '../../lib/random.ts';
 import {
@@ -39,7 +40,7 @@ import type { Replica } from '../../replica/index.ts';
 import { claimElsewhere } from '../../replication/index.ts';
 import type { Audit } from '../base/audit.ts';
 import type { EventHub } from '../base/event-hub.ts';
-import { hasEnded, type JobHandler, type Jobs } from '../base/jobs.ts';
+import type { JobHandler, Jobs } from '../base/jobs.ts';
 import { controlFailure } from '../errors.ts';
 import type { Found, Inventory } from '../inventory/inventory.ts';
 import { touchedNow } from '../plans/absence.ts';
@@ -73,6 +74,8 @@ interface PlanTools {
 export class RecoveryPlans {
   readonly #o: PlanTools;
   readonly #runners = new Map<string, PlanRunner>();
+  /** By plan: of two people who ask at once one hears that it is being carried out. */
+  readonly #beginning = new KeyedMutex();
 
   constructor(o: PlanTools) {
     this.#o = o;
@@ -159,7 +162,11 @@ export class RecoveryPlans {
    * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, PLAN_TOO_LARGE, PLAN_CUT_MISSING,
    * PLAN_CUT_LOST, GROUP_UNKNOWN, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
    */
-  async run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
+  run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
+    return this.#beginning.run(name, () => this.#run(actor, name, request));
+  }
+
+  async #run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
     const { store, clock, random, jobs } = this.#o;
     const { document } = store.need(name);
     checkSound(document);
@@ -169,8 +176,12 @@ export class RecoveryPlans {
     }
     for (const run of store.runs) {
       if (run.document.plan !== name || run.endedAtMs !== undefined) continue;
-      const job = run.jobId === undefined ? undefined : jobs().find(run.jobId);
-      if (job && !hasEnded(job)) {
+      // A process that was killed may have left a run that does not name its job.
+      if (
+        jobs()
+          .underWay(['plan.run'])
+          .some(({ args }) => args.runId === run.runId)
+      ) {
         throw controlFailure('PLAN_RUNS_ALREADY', `${name} is being carried out: run ${run.runId}`);
       }
       // Nobody carries it out: it was begun and never came to its job, or that ended without a word.
