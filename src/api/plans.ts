@@ -200,10 +200,15 @@ export const RunStep = Type.Object({
     Type.Literal('blocked'),
   ]),
   jobId: Type.Optional(Id),
+  /** Who said yes to what the plan asks. */
   approvedBy: Type.Optional(Type.String()),
   approvedAtMs: Type.Optional(WallTime),
-  /** What has to be approved beside what the plan asks: the site was away in the middle of the run. */
+  /** What has to be answered beside what the plan asks: the site was away in the middle of the run. */
   asks: Type.Optional(Type.String()),
+  /** To what people have said yes, in that order; runs of earlier programs have none. */
+  answers: Type.Optional(
+    Type.Array(Type.Object({ question: Type.String(), by: Type.String(), atMs: WallTime })),
+  ),
   beganAtMs: Type.Optional(WallTime),
   /** The branches of failovers that there were before its job was begun: those that are there beside them it has made. */
   formerBranchIds: Type.Optional(Type.Array(Id)),

@@ -161,7 +161,7 @@ export class PlanRunner {
   async #openTest(): Promise<void> {
     const jobs = this.#o.jobs();
     for (const { machine, machineId, state, jobId, ...kept } of this.run.steps) {
-      const { approvedBy, approvedAtMs, pointId, cutId } = kept;
+      const { approvedBy, approvedAtMs, answers, pointId, cutId } = kept;
       if (state === 'waiting' || state === 'asking') continue;
       const job = jobId === undefined ? this.#newestJob(machine) : jobs.find(jobId);
       if (job?.state === 'queued' || job?.state === 'running') {
@@ -172,6 +172,7 @@ export class PlanRunner {
         ...{ machine, machineId, state: 'waiting' },
         ...(approvedBy ? { approvedBy } : {}),
         ...(approvedAtMs === undefined ? {} : { approvedAtMs }),
+        ...(answers ? { answers } : {}),
         ...(pointId ? { pointId } : {}),
         ...(cutId ? { cutId } : {}),
       };
@@ -402,17 +403,29 @@ export class PlanRunner {
     }
   }
 
-  /** A person has said yes. Durable on return; whether anything was asked. */
-  async approve(machine: string, approvedBy: string): Promise<boolean> {
+  /** A person has said yes to the one question that is asked. Durable on return; whether anything was asked. */
+  async approve(machine: string, by: string): Promise<boolean> {
     if (this.#stepOf(machine)?.state !== 'asking') return false;
-    const approvedAtMs = this.#o.clock.wallMs();
-    await this.#step(machine, {
-      ...{ state: 'waiting', approvedBy, approvedAtMs },
-      ...{ reason: undefined, asks: undefined },
+    const atMs = this.#o.clock.wallMs();
+    let isAsked = false;
+    await this.#change((run) => {
+      // Of two who say yes at once the second has answered nothing: it may be another question by then.
+      isAsked = run.steps.some((step) => step.machine === machine && step.state === 'asking');
+      const said = (step: RunStep) => (isAsked && step.machine === machine ? answered(step, by, atMs) : step);
+      return { ...run, steps: run.steps.map(said) };
     });
-    this.#changed.ring();
-    return true;
+    if (isAsked) this.#changed.ring();
+    return isAsked;
   }
+}
+
+/** That the other site is still down is no answer to what the plan asks, which is asked next. */
+function answered({ asks, reason, ...step }: RunStep, by: string, atMs: number): RunStep {
+  return {
+    ...{ ...step, state: 'waiting' },
+    ...(asks === undefined ? { approvedBy: by, approvedAtMs: atMs } : {}),
+    answers: [...(step.answers ?? []), { question: reason ?? '', by, atMs }],
+  };
 }
 
 /** What is done about a step whose job has been interrupted. */

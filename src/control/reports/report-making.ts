@@ -1,4 +1,4 @@
-import type { PlanRun, Report, ReportKind, ReportVerdict, TimelineEntry } from '../../api/index.ts';
+import type { PlanRun, Report, ReportKind, ReportVerdict, RunStep, TimelineEntry } from '../../api/index.ts';
 import type { FailoverReport, StepReport } from '../../failover/index.ts';
 import { canonicalJson, type Json } from '../../lib/canonical-json.ts';
 import { sha256 } from '../../report/index.ts';
@@ -109,16 +109,22 @@ export function confirmationsOf(
   if (kind === 'failover.cede' && args.powerOff === true)
     said.push({ what: 'power-off', by: actor, atMs: createdAtMs });
   const steps = run?.steps.filter((step) => isOwnRun || step.machine === machine) ?? [];
-  for (const { machine: of, approvedBy, approvedAtMs } of steps) {
-    if (approvedBy === undefined) continue;
-    const question = run?.document.machines[of]?.approval;
-    said.push({
-      ...{ what: 'approval', by: approvedBy, machine: of },
-      ...(approvedAtMs === undefined ? {} : { atMs: approvedAtMs }),
-      ...(question === undefined ? {} : { question }),
-    });
-  }
-  return said;
+  return [...said, ...steps.flatMap((step) => approvalsOf(step, run!))];
+}
+
+/** What people said yes to before a machine started, by the questions as they were asked. */
+function approvalsOf({ machine, approvedBy, approvedAtMs, answers }: RunStep, run: PlanRun) {
+  const what = 'approval' as const;
+  const said = (answers ?? []).map((answer) => ({ what, machine, ...answer }));
+  if (approvedBy === undefined || said.some(({ atMs }) => atMs === approvedAtMs)) return said;
+  // An earlier program has kept no more than this.
+  const question = run.document.machines[machine]?.approval;
+  const before = {
+    ...{ what, by: approvedBy, machine },
+    ...(approvedAtMs === undefined ? {} : { atMs: approvedAtMs }),
+    ...(question === undefined ? {} : { question }),
+  };
+  return [before, ...said];
 }
 
 /** How much is missing at most: of a handover nothing, of all else what was written after the point until the command. */

@@ -198,7 +198,7 @@ describe('a run of a plan whose site was away', () => {
     const stale = await resumed(t, { run: { steps, touchedAtMs } });
     while (!(await stale.runner.approve('db', 'operator:b'))) await new Promise(setImmediate);
     const run = await stale.carriedOut;
-    assert.deepEqual([run.verdict, run.steps[0]!.approvedBy], ['done', 'operator:b']);
+    assert.deepEqual([run.verdict, run.steps[0]!.answers![0]!.by], ['done', 'operator:b']);
     assert.deepEqual(stale.done, ['begin']);
     // What had been begun, and has made nothing, is asked for as well; what has made something goes on.
     const begun = await resumed(t, { run: { touchedAtMs } });
@@ -221,6 +221,44 @@ describe('a run of a plan whose site was away', () => {
     assert.deepEqual(ended.done, ['restart own']);
     const planned = await resumed(t, { mode: 'take', run: { steps, touchedAtMs } });
     assert.equal((await planned.carriedOut).verdict, 'done', 'the offer is word enough');
+  });
+
+  it('F5 takes the answer that the other site is down for none to what the plan asks', async (t) => {
+    const steps: PlanRun['steps'] = [
+      { machine: 'db', machineId: 'm', state: 'waiting', approvedBy: 'operator:early', approvedAtMs: 1 },
+    ];
+    const document: PlanRun['document'] = {
+      plan: 'shop',
+      machines: { db: { approval: 'Is it plugged in?' } },
+    };
+    const touchedAtMs = systemClock.wallMs() - 3_600_000;
+    const { runner, carriedOut, done, store, runId } = await resumed(t, {
+      run: { steps, document, touchedAtMs },
+    });
+    const asked = async () => {
+      for (;;) {
+        const [step] = store.needRun(runId).steps;
+        if (step!.state === 'asking') return step!;
+        await new Promise(setImmediate);
+      }
+    };
+    const absence = 'this site was away for 60 minutes: is the other one still down?';
+    assert.equal((await asked()).reason, absence);
+    // Of two who say so at once one has answered; the other one has not said yes to what is asked next.
+    const answers = await Promise.all(['operator:b', 'operator:c'].map((by) => runner.approve('db', by)));
+    assert.deepEqual(answers, [true, false]);
+    const next = await asked();
+    assert.deepEqual([next.reason, next.approvedBy, done], ['Is it plugged in?', undefined, []]);
+    assert.ok(await runner.approve('db', 'operator:d'));
+    const [step] = (await carriedOut).steps;
+    assert.deepEqual([step!.approvedBy, done], ['operator:d', ['begin']]);
+    assert.deepEqual(
+      step!.answers!.map(({ question, by }) => [question, by]),
+      [
+        [absence, 'operator:b'],
+        ['Is it plugged in?', 'operator:d'],
+      ],
+    );
   });
 
   it('F5 asks a person whenever nobody can say how long it was away, and not after a moment', async (t) => {

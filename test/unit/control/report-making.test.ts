@@ -80,6 +80,36 @@ describe('what a report is made of', () => {
     assert.deepEqual(planFigures({ ...run, steps: [] }, new Map()), {});
   });
 
+  it('F9 of a plan: what people answered, by the questions as they were asked', () => {
+    const job: JobView = {
+      ...{ jobId: ID, kind: 'plan.run', state: 'done', machineId: 'shop', args: {}, actor: 'a' },
+      ...{ createdAtMs: 100, endedAtMs: 900, progress: {} },
+    };
+    const said = (step: Partial<PlanRun['steps'][number]>) => {
+      const run = {
+        ...{ runId: ID, actor: 'a', request: { mode: 'unplanned' }, startedAtMs: 1 },
+        document: { plan: 'shop', machines: { db: { approval: 'Is it plugged in?' } } },
+        steps: [{ machine: 'db', machineId: 'd', state: 'done', ...step }],
+      } as PlanRun;
+      return confirmationsOf(job, { run, machine: undefined, isOwnRun: true }).map(
+        ({ what, by, atMs, machine, question }) => [what, by, atMs, machine, question],
+      );
+    };
+    const down = { question: 'is the other one still down?', by: 'operator:b', atMs: 5 };
+    const own = { question: 'Is it plugged in?', by: 'operator:c', atMs: 7 };
+    assert.deepEqual(said({}), []);
+    assert.deepEqual(said({ answers: [down] }), [['approval', 'operator:b', 5, 'db', down.question]]);
+    const both = { approvedBy: 'operator:c', approvedAtMs: 7, answers: [down, own] };
+    assert.deepEqual(said(both), [
+      ['approval', 'operator:b', 5, 'db', down.question],
+      ['approval', 'operator:c', 7, 'db', own.question],
+    ]);
+    // An earlier program had kept who said yes, and not to what.
+    assert.deepEqual(said({ approvedBy: 'operator:c', approvedAtMs: 7 }), [
+      ['approval', 'operator:c', 7, 'db', own.question],
+    ]);
+  });
+
   it('F9 of a job: its own steps one after the other, and how it ended', () => {
     const job: JobView = {
       ...{ jobId: ID, kind: 'failover.cede', state: 'done', machineId: 'm', args: {}, actor: 'a' },
