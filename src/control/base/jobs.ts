@@ -86,8 +86,8 @@ const WAIT_MS = 3_600_000;
 
 /**
  * Long acts of the site, as records that survive its process. A job ends in `done`, `failed` or `cancelled`, once. One that
- * was running when the process ended is begun again if its kind is repeatable, and failed with JOB_INTERRUPTED otherwise; one that
- * somebody had cancelled by then is not gone on with.
+ * was running when the process ended, or waited, is begun again if its kind is repeatable, and failed with JOB_INTERRUPTED otherwise;
+ * one that somebody had cancelled by then is not gone on with.
  */
 export class Jobs {
   readonly #store: JobStore;
@@ -127,6 +127,11 @@ export class Jobs {
   open(): void {
     this.#isOpen = true;
     for (const row of this.#store.inState('running')) this.#takeUp(row);
+    // What a person should look at first is not begun by itself either, perhaps days after it was asked for.
+    for (const job of this.#inState('queued')) {
+      if (this.#handlers[job.kind].repeatable) continue;
+      this.#end(job, controlFailure('JOB_INTERRUPTED', 'the site process ended before the job began'));
+    }
     this.#startNext();
   }
 

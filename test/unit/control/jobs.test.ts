@@ -150,6 +150,36 @@ describe('jobs', () => {
     await after.close();
   });
 
+  it('that had not begun are begun by the next process only if that does no harm', async (t) => {
+    const { clock, runs, open } = await jobsIn(t);
+    const reported: string[] = [];
+    const record = async ({ job }: EndingJob) => void reported.push(job.jobId);
+    const before = open();
+    for (let busy = 0; busy < 4; busy += 1) before.jobs.start(VERIFY);
+    const [restart, undo] = (['failover.restart', 'failover.undo'] as const).map(
+      (kind) => before.jobs.start({ ...VERIFY, kind }).jobId,
+    );
+    assert.deepEqual(
+      [restart, undo].map((jobId) => before.jobs.get(jobId!).state),
+      ['queued', 'queued'],
+    );
+    await before.close();
+    const after = open({ wants: (kind) => kind === 'failover.restart', record });
+    const failed = after.jobs.get(restart!);
+    assert.deepEqual([failed.state, failed.failure?.code], ['failed', 'JOB_INTERRUPTED']);
+    // Nothing has happened of which there could be a report.
+    assert.deepEqual(reported, []);
+    runs[4]!.finish({});
+    await after.jobs.endOf(runs[4]!.context.jobId, new AbortController().signal);
+    await clock.turn(0);
+    assert.equal(after.jobs.get(undo!).state, 'running');
+    assert.deepEqual(
+      runs.slice(4).map(({ kind }) => kind),
+      [...Array.from({ length: 4 }, () => 'point.verify'), 'failover.undo'],
+    );
+    await after.close();
+  });
+
   it('are waited for as long as asked, and not longer', async (t) => {
     const { clock, open } = await jobsIn(t);
     const { jobs, close } = open();
