@@ -3,12 +3,10 @@ import type { BranchView, Failovers } from '../../../src/failover/index.ts';
 import { newId } from '../../../src/lib/random.ts';
 import type { Claim } from '../../../src/recovery-point/index.ts';
 import {
-  type BranchRecord,
   branchChain,
   createBranch,
   findBranch,
   type Replica,
-  removeBranch,
   tenureOfReplica,
 } from '../../../src/replica/index.ts';
 import type { SimFiles } from '../sim-files.ts';
@@ -109,21 +107,27 @@ export class SimBranches {
 
   async boot(replica: Replica, branchId: string): Promise<void> {
     await this.#process.sleep(this.#random.between(10, 2_000));
-    await this.#checkWhole(replica, findBranch(replica, branchId));
+    const missing = await this.#missingOf(replica, branchId);
+    if (missing !== undefined) throw failoverFailure('FAILOVER_WOULD_NOT_START', `${missing} is not there`);
     await this.#process.turn('branch starts', () => {
       const { claim } = tenureOfReplica(replica.record, this.#siteId);
       this.#guests.start({ branchId, claim });
     });
   }
 
-  /** As QEMU opens what it starts from. What was half made goes, as it does when a site starts. */
-  async #checkWhole(replica: Replica, branch: BranchRecord): Promise<void> {
-    for (const diskId of branch.diskIds) {
-      for (const { path } of branchChain(replica, branch, diskId)) {
-        if ((await this.#files.sizeOf(path)) !== undefined) continue;
-        await removeBranch(this.#files, replica, branch.branchId);
-        throw failoverFailure('FAILOVER_WOULD_NOT_START', `${path} is not there`);
-      }
-    }
+  /** The last branch of a failover that has all of its files; the making of one may have been broken off. */
+  async lastWhole(replica: Replica): Promise<string | undefined> {
+    for (const { branchId, purpose } of replica.branches.toReversed())
+      if (purpose === 'failover' && (await this.#missingOf(replica, branchId)) === undefined) return branchId;
+    return undefined;
+  }
+
+  /** As QEMU opens what it starts from: what of that is not there. */
+  async #missingOf(replica: Replica, branchId: string): Promise<string | undefined> {
+    const branch = findBranch(replica, branchId);
+    for (const diskId of branch.diskIds)
+      for (const { path } of branchChain(replica, branch, diskId))
+        if ((await this.#files.sizeOf(path)) === undefined) return path;
+    return undefined;
   }
 }

@@ -111,8 +111,8 @@ export class PeopleAtRecovery {
       if (branches.running) throw runsAlready(replica);
       // As it is where the layers of the branch are held.
       await replica.settle();
-      const last = replica.branches.findLast(({ purpose }) => purpose === 'failover');
-      if (last) await branches.boot(replica, last.branchId);
+      const last = await branches.lastWhole(replica);
+      if (last !== undefined) await branches.boot(replica, last);
       else if (tenureOfReplica(replica.record, this.#site.siteId).state === 'holds') {
         await this.#hold(votes, replica, seizeRight);
         await branches.bringUp(replica);
