@@ -106,8 +106,9 @@ export class LeaseKeeper {
     return { lentMs, ...(this.#guest ? { guest: this.#guest } : {}) };
   }
 
-  /** Has the machine lent before it starts. Throws LEASE_NOT_LENT. */
+  /** Has the machine lent before it starts. Throws LEASE_NOT_LENT, and what storing its record does. */
   async acquire(): Promise<void> {
+    await this.#machine.right.settle();
     await this.#renew(async () => undefined);
     // It may have heard meanwhile that somebody else holds it, which its start tells.
     if (this.#untilMs > this.#nowMs() || this.#machine.right.tenure.state !== 'holds') return;
@@ -127,11 +128,26 @@ export class LeaseKeeper {
       }
       // The guard first: nobody hears that the machine runs by leases before there is one.
       await this.#lendOn();
-      await this.#renew(() => this.#lendOn());
+      if (await this.#isSettled()) await this.#renew(() => this.#lendOn());
       this.#tellPeople();
       const untilOverMs = this.#untilMs - this.#nowMs();
       const nextMs = record.lease.leaseMs * RENEW_AFTER;
       await this.#bell.wait(untilOverMs > 0 ? Math.min(nextMs, untilOverMs + 50) : nextMs, signal);
+    }
+  }
+
+  /**
+   * Whether this site would find its leases after a power cut: else it would start the machine without any, while those who were told of
+   * them give it to another.
+   */
+  async #isSettled(): Promise<boolean> {
+    try {
+      await this.#machine.right.settle();
+      return true;
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#o.log.error('lease.not-stored', { machine: this.#machine.record.name, reason: error.message });
+      return false;
     }
   }
 
@@ -141,7 +157,10 @@ export class LeaseKeeper {
     this.#guest = undefined;
   }
 
-  /** Asks both lenders at once, for no longer than it takes until the next time; `onLent` is called for each that lends, at once. */
+  /**
+   * Asks both lenders at once, for no longer than it takes until the next time; `onLent` is called for each that lends, at once. That the
+   * machine runs by leases is durable.
+   */
   async #renew(onLent: () => Promise<void>): Promise<void> {
     await Promise.all(
       this.#lenders.map(async (siteId) => {

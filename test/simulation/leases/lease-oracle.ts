@@ -13,7 +13,7 @@ import { SimProcess, Turns } from '../turns.ts';
 import { Violation } from '../violation.ts';
 import type { LeaseSite } from './lease-site.ts';
 import { DATA, imagesOn, MACHINE_ID, machineLayout, type SiteName } from './made-sites.ts';
-import type { AnsweredCall } from './sim-calls.ts';
+import type { AnsweredCall, AskedCall } from './sim-calls.ts';
 
 /** A guard looks every half a second, and has a second to stop its guest: so long one may run after its host has slept. */
 const AFTER_SLEEP_MS = 1_700;
@@ -106,12 +106,20 @@ export class LeaseOracle {
     this.#branchSeen = branch?.branchId;
     const home = P.guest;
     if (home && home !== this.#homeSeen && P.homeClaim) {
-      const { state, claim } = await this.#durableHome();
+      const { state, claim } = (await this.#durableHome()).right.tenure;
       const isHeld = state === 'holds' && claim.epoch >= P.homeClaim.epoch;
       if (!isHeld && compareClaims(claim, P.homeClaim) <= 0)
         throw new Violation(`the machine was started at home, which ${state} by ${nameOf(claim)}`);
     }
     this.#homeSeen = home;
+  }
+
+  /** Called before a question leaves its site: who has its machine lent would know after a power cut that it runs by leases. */
+  async onAsk({ name, body }: AskedCall): Promise<void> {
+    if (name !== 'lease.ask' || (body as { kind: string }).kind !== 'renew') return;
+    if (this.#chance.below(RENEWALS_LOOKED_AT) > 0) return;
+    if (!(await this.#durableHome()).record.lease)
+      throw new Violation('the machine is to be lent, and after a power cut it runs by no leases');
   }
 
   /** Called before an answer leaves its site: what it promises is durable. */
@@ -162,16 +170,15 @@ export class LeaseOracle {
     return tenureOfReplica(replicas.need(MACHINE_ID).record, R.siteId);
   }
 
-  async #durableHome(): Promise<Tenure> {
+  async #durableHome(): Promise<ProtectedMachine> {
     const { P } = this.#sites;
     const tools = toolsOn(this.#afterPowerCut('P'));
     const host = { machines: new Map(), start: () => Promise.reject(new Error('nothing starts here')) };
     const hypervisor = new FakeHypervisor({ host, actor: AT_ONCE });
-    const machine = await ProtectedMachine.open(
+    return ProtectedMachine.open(
       { ...tools, hypervisor, random: this.#chance, signer: simSigner, siteId: P.siteId },
       machineLayout(),
     );
-    return machine.right.tenure;
   }
 
   /** What has not come to rest, if anything. */

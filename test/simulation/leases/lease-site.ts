@@ -50,6 +50,7 @@ export interface LeaseWrappers {
     site: SiteName,
   ) => Readonly<Record<string, CallHandler>>;
   readonly votes?: (votes: LeaseVotes, site: SiteName) => void;
+  readonly home?: (machine: ProtectedMachine) => void;
   readonly guardEndsWithSite?: true;
 }
 
@@ -185,6 +186,7 @@ export class LeaseSite {
     const hypervisor = this.#hypervisor(process, files);
     const tools = { files, images, clock, random, log, zones, siteId, signer: simSigner, hypervisor };
     const machine = name === 'P' ? await ProtectedMachine.open(tools, machineLayout()) : undefined;
+    if (machine) wrap.home?.(machine);
     const loop =
       machine &&
       new ReplicationLoop(machine, {

@@ -81,13 +81,8 @@ export class LeaseWorld {
     this.#fate = new SimProcess(this.#turns, 'fate');
     this.#calls = new SimCalls({
       ...{ random: new SimRandom(seed, 4), turns: this.#turns },
-      onAnswer: async (call) => {
-        try {
-          await this.#oracle.onAnswer(call);
-        } catch (error) {
-          this.#onTrouble('promise', error);
-        }
-      },
+      onAsk: (call) => this.#judged(() => this.#oracle.onAsk(call)),
+      onAnswer: (call) => this.#judged(() => this.#oracle.onAnswer(call)),
     });
     const site = (name: SiteName, index: number) =>
       new LeaseSite({
@@ -153,6 +148,14 @@ export class LeaseWorld {
     await this.#turns.next();
     if (this.#trouble) throw this.#trouble;
     await this.#oracle.check();
+  }
+
+  async #judged(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#onTrouble('promise', error);
+    }
   }
 
   #count(what: string): void {

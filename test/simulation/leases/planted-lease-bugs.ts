@@ -89,6 +89,17 @@ export const PLANTED_LEASE_BUGS: readonly PlantedLeaseBug[] = [
       rates: { 'change-leases': 1 / 200, isolate: 1 / 250, word: 0 },
     },
   },
+  {
+    name: 'the home asks for leases of which it is not certain that they are stored',
+    wrap: {
+      home: ({ right }) => {
+        right.settle = async () => undefined;
+      },
+    },
+    expects: /after a power cut it runs by no leases/,
+    firstSeed: 30,
+    swarm: { rates: { 'change-leases': 1 / 100, 'fault-disk': 1 / 50, word: 0 } },
+  },
 ];
 
 function lendingMore(guards: LeaseGuards, byMs: number): LeaseGuards {

@@ -12,12 +12,16 @@ export interface CallServer {
   readonly calls: Readonly<Record<string, CallHandler>>;
 }
 
-/** A call of one site at another, which has been answered there. */
-export interface AnsweredCall {
+/** A call of one site at another. */
+export interface AskedCall {
   readonly from: string;
   readonly to: string;
   readonly name: string;
   readonly body: Json;
+}
+
+/** One that has been answered there. */
+export interface AnsweredCall extends AskedCall {
   readonly answer: Json;
 }
 
@@ -44,18 +48,21 @@ export class SimCalls {
   readonly #servers = new Map<string, CallServer>();
   /** Pairs of sites that do not hear each other. */
   readonly #broken = new Set<string>();
+  readonly #onAsk: (call: AskedCall) => Promise<void>;
   readonly #onAnswer: (call: AnsweredCall) => Promise<void>;
   weather: CallWeather = GOOD_CALLS;
   lost = 0;
 
-  /** `onAnswer` is called before an answer leaves its site. */
+  /** `onAsk` and `onAnswer` are called before a question, or an answer, leaves its site. */
   constructor(o: {
     readonly random: SimRandom;
     readonly turns: Turns;
+    readonly onAsk: (call: AskedCall) => Promise<void>;
     readonly onAnswer: (call: AnsweredCall) => Promise<void>;
   }) {
     this.#random = o.random;
     this.#wire = new SimProcess(o.turns, 'wire');
+    this.#onAsk = o.onAsk;
     this.#onAnswer = o.onAnswer;
   }
 
@@ -89,11 +96,9 @@ export class SimCalls {
     });
   }
 
-  async #exchange({
-    process,
-    ...asked
-  }: Omit<AnsweredCall, 'answer'> & { readonly process: SimProcess }): Promise<Json> {
+  async #exchange({ process, ...asked }: AskedCall & { readonly process: SimProcess }): Promise<Json> {
     const { from, to, name } = asked;
+    await this.#onAsk(asked);
     await process.turn(`call ${spoken(name, asked.body)} at ${to.at(-1)}`, () => undefined);
     if (this.isCut(from, to) && this.#random.chance(0.5)) throw failed('PEER_UNREACHABLE', 'no route');
     const server = this.#servers.get(to);
@@ -129,10 +134,7 @@ export class SimCalls {
   }
 
   /** A connection outlives no process: what comes late comes to the one that it was sent to, or to none. */
-  async #answered(
-    server: CallServer | undefined,
-    { from, to, name, body }: Omit<AnsweredCall, 'answer'>,
-  ): Promise<Json> {
+  async #answered(server: CallServer | undefined, { from, to, name, body }: AskedCall): Promise<Json> {
     if (!server?.process.isAlive) throw failed('PEER_UNREACHABLE', 'nobody listens');
     const ended = Promise.withResolvers<never>();
     const forget = server.process.onEnd(() => ended.reject(failed('PEER_CONNECTION_LOST', 'it has ended')));

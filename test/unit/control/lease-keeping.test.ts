@@ -1,0 +1,29 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { LEASED_MACHINE, leaseSites } from '../../support/lease-sites.ts';
+import type { CleanUp } from '../../support/temporary.ts';
+
+/** A machine that runs at its home, replicated to a recovery site, and a witness; by no leases yet. */
+async function sites(t: CleanUp) {
+  const world = leaseSites(t);
+  const [home, recovery, witness] = [await world.add('p'), await world.add('r'), await world.add('w')];
+  await home.makeHome(1, [recovery.siteId]);
+  const claim = { epoch: 1, siteId: home.siteId };
+  recovery.replica = { tenure: { state: 'follows', claim }, sourceSiteId: home.siteId };
+  const terms = { recoverySiteId: recovery.siteId, witnessSiteId: witness.siteId };
+  return { ...world, home, recovery, witness, terms };
+}
+
+test('S0.17 nobody is asked to lend a machine before it is certain that its leases are stored', async (t) => {
+  const { clock, asked, home, terms } = await sites(t);
+  const renewals = () => asked.filter(({ name }) => name === 'lease.ask').length;
+  home.faults.arm({ act: 'syncDirectory', system: 'EIO', after: 1, forever: true });
+  await assert.rejects(home.lease(terms), { code: 'FSYNC_FAILED' });
+  await clock.turn(20_000);
+  assert.ok(home.machine!.record.lease, 'they count here');
+  assert.equal(renewals(), 0, 'and after a power cut they might not');
+  home.faults.heal();
+  await clock.turn(5_000);
+  assert.ok(renewals() > 0);
+  assert.equal(home.leases.standing(LEASED_MACHINE)?.guest, 'runs');
+});
