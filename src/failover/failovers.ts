@@ -147,7 +147,7 @@ export class Failovers {
 
   /**
    * Fails a machine over to this site without the other one's help. First of all the epoch is raised, durably, so that the old
-   * source is refused from then on. Then the points are tried, the best first, until one passes its probes. The machine
+   * source is refused from then on; where votes are asked for and this site holds the machine already, its witness agrees to that. Then the points are tried, the best first, until one passes its probes. The machine
    * of a point that fails is ended at once, so that no two of them ever share a network; its files are kept, because a
    * probe can be wrong and its disk may hold what people wrote meanwhile. If all fail, the report says so and none runs.
    *

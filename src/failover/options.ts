@@ -29,6 +29,8 @@ export interface TestOptions {
 /** Asks for a right by votes. One of the two others follows, whatever happens. */
 export interface Voting {
   seek(): Promise<Claim>;
+  /** The witness knows of no higher claim than this one, by which this site holds the machine. Throws if it does, or is silent. */
+  confirm(claim: Claim): Promise<void>;
   /** `makeSure`: makes it durable that this site does not hold it; nothing is let go before that has worked. */
   letGo(makeSure: () => Promise<void>): void;
 }

@@ -38,10 +38,19 @@ export function seizeRight(replica: Replica, siteId: string): Promise<void> {
   });
 }
 
-/** By the votes of two of three sites. One that holds it already needs none: what it ran before has ended. */
+/**
+ * By the votes of two of three sites. One that holds it already needs none: what it ran before has ended. It claims nothing anew then, as
+ * it may only believe so: whoever took the machine back meanwhile would be fenced without anybody's vote or word.
+ */
 export function votedRight(voting: Voting): typeof seizeRight {
   return async (replica, siteId) => {
-    if (tenureOfReplica(replica.record, siteId).state === 'holds') return seizeRight(replica, siteId);
+    const before = tenureOfReplica(replica.record, siteId);
+    if (before.state === 'holds') {
+      await replica.settle();
+      await voting.confirm(before.claim);
+      checkNotFenced({ siteId }, replica);
+      return;
+    }
     const claim = await voting.seek();
     try {
       await replica.update((record) => {

@@ -15,6 +15,7 @@ import type {
 } from '../../api/index.ts';
 import { FAILOVER_ERRORS, type Failovers, type PointChoice } from '../../failover/index.ts';
 import { failuresOf } from '../../lib/errors.ts';
+import type { Claim } from '../../recovery-point/index.ts';
 import { findBranch, type Replica } from '../../replica/index.ts';
 import type { Audit } from '../base/audit.ts';
 import type { JobArgs, JobHandler, Jobs } from '../base/jobs.ts';
@@ -34,7 +35,7 @@ interface FailoverTools {
   readonly fences: Pick<ReplicaFences, 'look'>;
   readonly audit: Audit;
   readonly testRules: StoredTestRules;
-  readonly votes: Pick<LeaseVotes, 'need' | 'isParty' | 'seek' | 'held' | 'letGo'>;
+  readonly votes: Pick<LeaseVotes, 'need' | 'isParty' | 'seek' | 'confirm' | 'held' | 'letGo'>;
 }
 
 /** What a person does with branches. Everything that boots or ends a machine is a job; its result is the report. */
@@ -241,6 +242,10 @@ export class FailoverActs {
           seek: () => {
             progress({ step: 'asking the witness' });
             return this.#o.votes.seek(machineId, signal);
+          },
+          confirm: (claim: Claim) => {
+            progress({ step: 'asking the witness' });
+            return this.#o.votes.confirm(machineId, claim, signal);
           },
           letGo: (makeSure: () => Promise<void>) => this.#o.votes.letGo(machineId, makeSure),
         };

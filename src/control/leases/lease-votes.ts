@@ -96,6 +96,14 @@ export class LeaseVotes {
     return this.#seeker.seek(machineId, signal);
   }
 
+  /**
+   * The witness hears that this site holds the machine by `claim`, and knows of no higher one; one that it knows is heard here. The claim
+   * is durable. Throws LEASE_UNKNOWN, LEASE_HELD, LEASE_WITNESS_SILENT.
+   */
+  confirm(machineId: string, claim: Claim, signal: AbortSignal): Promise<void> {
+    return this.#seeker.confirm(machineId, claim, signal);
+  }
+
   /** What was asked for is not wanted any more: who held the machine may go on with it, as soon as `makeSure` has worked. */
   letGo(machineId: string, makeSure?: () => Promise<void>): void {
     if (makeSure) {

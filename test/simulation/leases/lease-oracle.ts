@@ -29,6 +29,8 @@ export class LeaseOracle {
   readonly #held = new Map<number, string>();
   /** By a person's word, by whose claims two may run. */
   readonly #confirmed = new Set<string>();
+  /** Claims that the witness has voted for. */
+  readonly #voted = new Set<string>();
   #branchSeen: string | undefined;
   #homeSeen: object | undefined;
   /** How often what was promised was looked for after a power cut. */
@@ -48,9 +50,14 @@ export class LeaseOracle {
     this.#confirmed.add(nameOf(claim));
   }
 
-  /** A failover that is begun again at a site that holds the machine gets a claim above its own: by the word that was given for that. */
-  begunAgain({ epoch, siteId }: Claim): void {
-    if (this.#confirmed.has(nameOf({ epoch, siteId }))) this.confirmed({ epoch: epoch + 1, siteId });
+  /**
+   * A failover that is begun again at a site that holds the machine by somebody's word gets a claim above its own, by that word. Whether
+   * that is so.
+   */
+  begunAgain({ epoch, siteId }: Claim): boolean {
+    const isConfirmed = this.#confirmed.has(nameOf({ epoch, siteId }));
+    if (isConfirmed) this.confirmed({ epoch: epoch + 1, siteId });
+    return isConfirmed;
   }
 
   /** Where the two sites that may run the machine stand, as far as their processes know. */
@@ -66,6 +73,7 @@ export class LeaseOracle {
   async check(): Promise<void> {
     this.#checkOneRuns();
     this.#checkEpochs();
+    this.#checkFenced();
     await this.#checkStarts();
   }
 
@@ -90,6 +98,15 @@ export class LeaseOracle {
       const isConfirmed = [before, siteId].some((one) => this.#confirmed.has(nameOf({ epoch, siteId: one })));
       if (!isConfirmed) throw new Violation(`epoch ${epoch} is held by two sites`);
     }
+  }
+
+  /** Nobody loses the machine to a claim that its maker has only made. */
+  #checkFenced(): void {
+    const { P: home } = this.tenures;
+    if (home?.state !== 'fenced' || home.claim.siteId !== this.#sites.R.siteId) return;
+    const name = nameOf(home.claim);
+    if (this.#voted.has(name) || this.#confirmed.has(name)) return;
+    throw new Violation(`its home is fenced by ${name}, which nobody has voted for or confirmed`);
   }
 
   /** Who starts a guest holds the machine, also if the power goes at this very moment. */
@@ -127,6 +144,7 @@ export class LeaseOracle {
     const { claim, kind, withdrawal } = body as { claim: Claim; kind?: string; withdrawal?: Claim };
     const said = answer as { granted?: boolean; claim?: Claim };
     if (name === 'lease.ask' && said.granted) {
+      if (kind === 'vote') this.#voted.add(nameOf(claim));
       if (kind === 'renew' && this.#chance.below(RENEWALS_LOOKED_AT) > 0) return;
       const record = await this.#durableVote(to);
       if (record && compareClaims(record.vote.entitled, claim) === 0) return;

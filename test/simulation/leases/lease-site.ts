@@ -4,6 +4,7 @@ import type { LeaseVotes } from '../../../src/control/leases/lease-votes.ts';
 import { type LeaseWorks, leaseWorks } from '../../../src/control/leases/lease-works.ts';
 import { ReplicationLoop } from '../../../src/control/machines/replication-loop.ts';
 import { ReplicaFences } from '../../../src/control/replicas/replica-fences.ts';
+import type { seizeRight } from '../../../src/failover/right.ts';
 import type { LeaseGuards, StartRequest } from '../../../src/hypervisor/index.ts';
 import type { Clock } from '../../../src/lib/clock.ts';
 import { Failure } from '../../../src/lib/errors.ts';
@@ -51,6 +52,7 @@ export interface LeaseWrappers {
   ) => Readonly<Record<string, CallHandler>>;
   readonly votes?: (votes: LeaseVotes, site: SiteName) => void;
   readonly home?: (machine: ProtectedMachine) => void;
+  readonly votedRight?: (right: typeof seizeRight) => typeof seizeRight;
   readonly guardEndsWithSite?: true;
 }
 

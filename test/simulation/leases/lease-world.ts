@@ -95,7 +95,7 @@ export class LeaseWorld {
       });
     this.#sites = { P: site('P', 0), R: site('R', 1), W: site('W', 2) };
     this.#home = new PeopleAtHome(this.#sites.P);
-    this.#recovery = new PeopleAtRecovery(this.#sites.R);
+    this.#recovery = new PeopleAtRecovery(this.#sites.R, wrap);
     const nowMs = () => this.#turns.nowMs;
     this.#oracle = new LeaseOracle({ sites: this.#sites, chance: new SimRandom(seed, 8), nowMs });
   }
@@ -235,8 +235,8 @@ export class LeaseWorld {
     if (isSilent && !R.guests.running && this.#chance.chance(0.25)) await this.#happen('fail-over');
     if (this.#recovery.isBusy || this.#oracle.tenures.R?.state !== 'holds' || R.guests.running) return;
     if (!this.#isCalm && !this.#chance.chance(0.2)) return;
-    this.#oracle.begunAgain(this.#oracle.tenures.R.claim);
-    await this.#act('failover restart', () => this.#recovery.restart());
+    const by = this.#oracle.begunAgain(this.#oracle.tenures.R.claim) ? 'word' : 'votes';
+    await this.#act('failover restart', () => this.#recovery.restart(by));
   }
 
   async #happen(event: LeaseEvent): Promise<void> {

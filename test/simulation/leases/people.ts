@@ -6,7 +6,7 @@ import { undoFailover } from '../../../src/failover/undo.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { type Replica, removeBranch, tenureOfReplica } from '../../../src/replica/index.ts';
 import { type ProtectedMachine, rightsAt } from '../../../src/replication/index.ts';
-import type { LeaseSite, OpenSite } from './lease-site.ts';
+import type { LeaseSite, LeaseWrappers, OpenSite } from './lease-site.ts';
 import { MACHINE_ID, SITE_IDS } from './made-sites.ts';
 
 /** How a person makes sure that the machine may be brought up: by the witness, or by the own word that the other site is down. */
@@ -73,11 +73,13 @@ export class PeopleAtHome {
 /** What people do at the recovery site, as `FailoverActs`, `HandoverActs` and `Failovers` do it for them; see `PeopleAtHome`. */
 export class PeopleAtRecovery {
   readonly #site: LeaseSite;
+  readonly #wrap: LeaseWrappers;
   /** Of the process that runs: what starts a machine, or must not be met by a start. */
   #starting: { readonly open: OpenSite; readonly controller: AbortController } | undefined;
 
-  constructor(site: LeaseSite) {
+  constructor(site: LeaseSite, wrap: LeaseWrappers) {
     this.#site = site;
+    this.#wrap = wrap;
   }
 
   /** A job of the process that runs now is under way. */
@@ -95,18 +97,14 @@ export class PeopleAtRecovery {
     await this.#tended(async ({ votes, branches }, replica, signal) => {
       if (by === 'votes') votes.need(MACHINE_ID);
       if (branches.running) throw runsAlready(replica);
-      const voting = {
-        seek: () => votes.seek(MACHINE_ID, signal),
-        letGo: (makeSure: () => Promise<void>) => votes.letGo(MACHINE_ID, makeSure),
-      };
-      await this.#hold(votes, replica, by === 'votes' ? votedRight(voting) : seizeRight);
+      await this.#hold(votes, replica, by, signal);
       await branches.bringUp(replica);
     });
   }
 
   /** `failover restart` of what was brought up last, or the failover begun again where nothing was. */
-  async restart(): Promise<void> {
-    await this.#tended(async ({ branches, votes }, replica) => {
+  async restart(by: FailoverBy): Promise<void> {
+    await this.#tended(async ({ branches, votes }, replica, signal) => {
       checkNotFenced(this.#site, replica);
       if (branches.running) throw runsAlready(replica);
       // As it is where the layers of the branch are held.
@@ -114,7 +112,7 @@ export class PeopleAtRecovery {
       const last = await branches.lastWhole(replica);
       if (last !== undefined) await branches.boot(replica, last);
       else if (tenureOfReplica(replica.record, this.#site.siteId).state === 'holds') {
-        await this.#hold(votes, replica, seizeRight);
+        await this.#hold(votes, replica, by, signal);
         await branches.bringUp(replica);
       }
     });
@@ -132,8 +130,14 @@ export class PeopleAtRecovery {
     });
   }
 
-  #hold(votes: OpenSite['votes'], replica: Replica, right: typeof seizeRight): Promise<void> {
+  #hold(votes: OpenSite['votes'], replica: Replica, by: FailoverBy, signal: AbortSignal): Promise<void> {
     const { siteId } = this.#site;
+    const voted = votedRight({
+      seek: () => votes.seek(MACHINE_ID, signal),
+      confirm: (claim) => votes.confirm(MACHINE_ID, claim, signal),
+      letGo: (makeSure) => votes.letGo(MACHINE_ID, makeSure),
+    });
+    const right = by === 'votes' ? (this.#wrap.votedRight?.(voted) ?? voted) : seizeRight;
     return holdBy(right, { siteId, log: silentLog, onHeld: () => votes.held(MACHINE_ID) }, replica);
   }
 

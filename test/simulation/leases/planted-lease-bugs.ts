@@ -1,6 +1,8 @@
+import { seizeRight } from '../../../src/failover/right.ts';
 import type { LeaseGuard, LeaseGuards } from '../../../src/hypervisor/index.ts';
 import type { Json } from '../../../src/lib/canonical-json.ts';
 import type { Clock } from '../../../src/lib/clock.ts';
+import { tenureOfReplica } from '../../../src/replica/index.ts';
 import { withoutSync } from '../changed-files.ts';
 import type { LeaseWrappers } from './lease-site.ts';
 import type { FixedLeaseSwarm } from './lease-swarm.ts';
@@ -99,6 +101,23 @@ export const PLANTED_LEASE_BUGS: readonly PlantedLeaseBug[] = [
     expects: /after a power cut it runs by no leases/,
     firstSeed: 30,
     swarm: { rates: { 'change-leases': 1 / 100, 'fault-disk': 1 / 50, word: 0 } },
+  },
+  {
+    name: 'a site that believes it holds the machine claims it anew when it is to ask the witness',
+    wrap: {
+      votedRight: (right) => (replica, siteId) =>
+        tenureOfReplica(replica.record, siteId).state === 'holds'
+          ? seizeRight(replica, siteId)
+          : right(replica, siteId),
+    },
+    expects: /which nobody has voted for or confirmed/,
+    swarm: {
+      leaseMs: 4_000,
+      rates: {
+        ...{ 'cut-power-recovery': 1 / 150, 'cut-power-home': 1 / 300, partition: 1 / 60 },
+        ...{ word: 1 / 20, 'fail-over': 1 / 60, undo: 0 },
+      },
+    },
   },
 ];
 

@@ -208,3 +208,23 @@ test('S0.17 what was held once is not told any more by who has given it up', asy
   await s.clock.turn(6 * 60_000);
   assert.equal(s.record(WITNESS), undefined);
 });
+
+test('S0.17 who believes that it holds a machine is told by the witness who took that back, and begins nothing anew without it', async (t) => {
+  const s = await leased(t);
+  const { signal } = new AbortController();
+  const confirmed = () => s.votes(RECOVERY).confirm(MACHINE, seized.claim, signal);
+  s.tenures.set(RECOVERY, seized);
+  await confirmed();
+  assert.deepEqual(s.record(WITNESS)?.vote.entitled, seized.claim);
+  s.down.add(WITNESS);
+  const silent = assert.rejects(confirmed(), { code: 'LEASE_WITNESS_SILENT' });
+  await s.clock.turn(10_000);
+  await silent;
+  s.down.delete(WITNESS);
+  // A person has taken it back at home, and the recovery site has not heard of that.
+  const back: Claim = { epoch: 3, siteId: HOME };
+  await s.renew(WITNESS, back);
+  await assert.rejects(confirmed(), { code: 'LEASE_HELD' });
+  assert.deepEqual(s.tenures.get(RECOVERY), { state: 'fenced', claim: back, lost: seized.claim });
+  assert.deepEqual(s.record(WITNESS)?.vote.entitled, back);
+});
