@@ -3,7 +3,6 @@ import {
   afterGivingUp,
   afterSeizing,
   afterTaking,
-  compareClaims,
   hasGivenUp,
   type Tenure,
 } from '../recovery-point/index.ts';
@@ -55,8 +54,8 @@ export function votedRight(voting: Voting): typeof seizeRight {
     try {
       await replica.update((record) => {
         const tenure = tenureOfReplica(record, siteId);
-        // It has heard of a higher one while it asked.
-        if (tenure.state !== 'follows' || compareClaims(claim, tenure.claim) <= 0)
+        // It has heard of another one while it asked, perhaps of the same epoch.
+        if (tenure.state !== 'follows' || claim.epoch <= tenure.claim.epoch)
           throw heldElsewhere(record, tenure);
         return withTenure(record, { state: 'holds', claim });
       });

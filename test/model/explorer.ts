@@ -10,6 +10,8 @@ export interface Model<S> {
   readonly violation: (state: S) => string | undefined;
   /** What everything must be able to come to. */
   readonly isGood: (state: S) => boolean;
+  /** What an exploration must have come by to have shown anything about it, by a name for people. */
+  readonly sights?: Readonly<Record<string, (state: S) => boolean>>;
 }
 
 export interface Step<S> {
@@ -22,6 +24,8 @@ export interface Step<S> {
 export interface Exploration {
   readonly states: number;
   readonly steps: number;
+  /** In how many states each sight of the model is to be seen. */
+  readonly seen: Readonly<Record<string, number>>;
   /** The shortest way to the first state that is wrong, with what is wrong with it. */
   readonly found: { readonly what: string; readonly way: readonly string[] } | undefined;
 }
@@ -35,6 +39,8 @@ export function explore<S>(model: Model<S>, statesMax = 5_000_000): Exploration 
   const helpers: number[][] = [[]];
   const good: number[] = [];
   let steps = 0;
+  const sights = Object.entries(model.sights ?? {});
+  const seen: Record<string, number> = Object.fromEntries(sights.map(([name]) => [name, 0]));
   const wayTo = (number: number): string[] => {
     const way: string[] = [];
     for (let at = number; from[at] !== -1; at = from[at]!) way.unshift(by[at]!);
@@ -43,7 +49,8 @@ export function explore<S>(model: Model<S>, statesMax = 5_000_000): Exploration 
   for (let number = 0; number < keys.length; number++) {
     const state = JSON.parse(keys[number]!) as S;
     const what = model.violation(state);
-    if (what !== undefined) return { states: keys.length, steps, found: { what, way: wayTo(number) } };
+    if (what !== undefined) return { states: keys.length, steps, seen, found: { what, way: wayTo(number) } };
+    for (const [name, isSeen] of sights) if (isSeen(state)) seen[name]! += 1;
     if (model.isGood(state)) good.push(number);
     for (const step of model.next(state)) {
       steps += 1;
@@ -63,7 +70,7 @@ export function explore<S>(model: Model<S>, statesMax = 5_000_000): Exploration 
   }
   const stuck = firstStuck(keys.length, good, helpers);
   const found = stuck === undefined ? undefined : { what: `no way out of ${keys[stuck]}`, way: wayTo(stuck) };
-  return { states: keys.length, steps, found };
+  return { states: keys.length, steps, seen, found };
 }
 
 /** The first state from which no helpful steps lead to a good one. */

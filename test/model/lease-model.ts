@@ -2,7 +2,6 @@ import {
   afterAsking,
   afterGivingUp,
   afterHearing,
-  afterLettingGo,
   afterSeizing,
   afterSettingApart,
   afterWithdrawal,
@@ -14,79 +13,30 @@ import {
   type Vote,
   withdrawalOf,
 } from '../../src/recovery-point/index.ts';
+import { claimsViolation, claimText, isOneEpoch } from './claims.ts';
 import type { Model, Step } from './explorer.ts';
+import { accidents } from './lease-accidents.ts';
+import {
+  type LeaseBudget,
+  type LeaseBug,
+  type Lender,
+  type Link,
+  letting,
+  NAMES,
+  type Site,
+  type SiteName,
+  spend,
+  type Trio,
+  withSite,
+} from './lease-states.ts';
+
+const NOTHING_LENT = { other: { here: false, there: false }, W: { here: false, there: false } } as const;
 
 /**
  * Two sites and a witness, and a machine that runs by leases. Each step is one durable act, one call (whose answer may be lost), one
  * accident, or that time passes. Of time only this is known: what a holder counts as lent to it ends before its lender counts it as
  * ended, because the one counts from before it asked and the other from after it answered.
  */
-export interface Site {
-  readonly tenure: Tenure;
-  /** What it has promised the other one; durable. */
-  readonly vote?: Vote;
-  /** It runs the machine by leases, and not for good. */
-  readonly isLeased: boolean;
-  /** It has begun to ask for the right by this claim; durable. */
-  readonly seeking?: Claim;
-  /** The witness has said yes, and that is on its way. */
-  readonly granted?: true;
-  /** The highest epoch that it has ever asked by. */
-  readonly sought: number;
-  /** The guest's processors run; also while the process of the site does not. */
-  readonly runs: boolean;
-  readonly isUp: boolean;
-  readonly disks: string;
-  readonly branches: readonly string[];
-  /** Who counts a lease to this site as running: this site, and its lender. */
-  readonly lent: Readonly<Record<Lender, { readonly here: boolean; readonly there: boolean }>>;
-}
-
-type SiteName = 'P' | 'R';
-type Lender = 'other' | 'W';
-
-export interface Trio {
-  readonly sites: Readonly<Record<SiteName, Site>>;
-  readonly witness: { readonly vote?: Vote; readonly isUp: boolean };
-  /** Links that are down. */
-  readonly down: readonly Link[];
-  /** What has been let go and the witness has not heard: calls overtake each other. */
-  readonly letGo: readonly Claim[];
-  readonly written: string;
-  readonly acknowledged: string;
-  /** Epochs that somebody has confirmed. */
-  readonly confirmed: readonly number[];
-  readonly left: LeaseBudget;
-}
-
-type Link = 'PR' | 'PW' | 'RW';
-
-export interface LeaseBudget {
-  readonly writes: number;
-  readonly kills: number;
-  readonly partitions: number;
-  readonly seeks: number;
-  readonly seizures: number;
-  readonly lostAnswers: number;
-  /** Planned failovers that are offered, and withdrawn. */
-  readonly withdrawals: number;
-  readonly undoings: number;
-}
-
-export type LeaseBug =
-  | 'lease checked after the start'
-  | 'voted while lent'
-  | 'lent while it seeks'
-  | 'lender forgets with its process'
-  | 'guard ends with the process'
-  | 'lets go of what it holds'
-  | 'asks again by the same claim'
-  | 'spent for its holder'
-  | 'given up while its guest runs';
-
-const NAMES = ['P', 'R'] as const;
-const NOTHING_LENT = { other: { here: false, there: false }, W: { here: false, there: false } } as const;
-
 export function leaseModel(budget: LeaseBudget, bug?: LeaseBug): Model<Trio> {
   const first: Claim = { epoch: 1, siteId: 'P' };
   const vote: Vote = { entitled: first, seen: first, term: 'leased' };
@@ -106,6 +56,7 @@ export function leaseModel(budget: LeaseBudget, bug?: LeaseBug): Model<Trio> {
     ],
     violation,
     isGood,
+    sights: { 'both sites hold one epoch': ({ sites }) => isOneEpoch(sites.P.tenure, sites.R.tenure) },
   };
 }
 
@@ -118,10 +69,8 @@ function violation({ sites: { P, R }, written, confirmed }: Trio): string | unde
     if (runs && isLeased && tenure.state === 'holds' && !lent.other.here && !lent.W.here)
       return `${name} runs without a lease`;
   }
-  if (P.runs && R.runs) {
-    const higher = Math.max(P.tenure.claim.epoch, R.tenure.claim.epoch);
-    if (!confirmed.includes(higher)) return 'both sites run the machine, and nobody has confirmed anything';
-  }
+  const wrong = claimsViolation(P, R, confirmed);
+  if (wrong !== undefined) return wrong;
   const kept = [P, R].flatMap(({ disks, branches }) => [disks, ...branches]).join('');
   for (const letter of written) if (!kept.includes(letter)) return `the write ${letter} is gone`;
   return undefined;
@@ -273,6 +222,7 @@ class Acts {
       const anew = { seeking: { ...above, epoch }, sought: epoch };
       yield this.#step('begins to ask for the right', spend(this.#become(anew), 'seeks'), false);
     }
+    yield* this.#beginsAgain();
     if (!seeking) return;
     const isHeld = tenure.state === 'holds' && compareClaims(tenure.claim, seeking) === 0;
     if (isHeld && this.#bug !== 'lets go of what it holds') {
@@ -280,18 +230,23 @@ class Acts {
       yield this.#step('knows that it holds what it asked for', this.#replace(rest));
       return;
     }
-    // A holder that is heard of is above what was sought, or was not asked for.
-    if (tenure.state !== 'follows' || compareClaims(seeking, tenure.claim) <= 0) {
+    // A holder that is heard of is above what was sought, or was not asked for; one of the same epoch is neither.
+    const { granted } = this.#site;
+    const isOverAnother =
+      (granted !== undefined && compareClaims(granted, tenure.claim) !== 0) ||
+      seeking.epoch <= tenure.claim.epoch;
+    const isMissed = isOverAnother && this.#bug !== 'a vote used over another holder';
+    if (tenure.state !== 'follows' || isMissed || compareClaims(seeking, tenure.claim) <= 0) {
       const { seeking: _, granted: __, ...rest } = this.#site;
       yield this.#step('lets go of what it asked for', letting(this.#replace(rest), seeking));
       return;
     }
-    if (!this.#other.lent.other.there && !this.#site.granted) {
+    if (!this.#other.lent.other.there && !granted) {
       yield* this.#asks('W', { kind: 'vote', claim: seeking, over: tenure.claim }, (state) =>
-        withSite(state, this.#name, { granted: true }),
+        withSite(state, this.#name, { granted: tenure.claim }),
       );
     }
-    if (this.#site.granted) {
+    if (granted) {
       // What it asked by is forgotten by another act: the process may end in between.
       const { granted: _, ...rest } = this.#site;
       const holds: Site = { ...rest, tenure: { state: 'holds', claim: seeking }, isLeased: false };
@@ -299,6 +254,16 @@ class Acts {
     }
     const { seeking: _, granted: __, ...rest } = this.#site;
     yield this.#step('gives up asking', letting(this.#replace(rest), seeking), false);
+  }
+
+  /** A failover that is begun again by votes where the machine is held asks nobody, and goes by the claim that it has. */
+  *#beginsAgain(): Generator<Step<Trio>> {
+    const { tenure, runs, isLeased } = this.#site;
+    if (tenure.state !== 'holds' || runs || isLeased || this.#state.left.seeks === 0) return;
+    if (this.#bug !== 'a claim raised without asking') return;
+    const { epoch } = tenure.claim;
+    const raised: Tenure = { state: 'holds', claim: { epoch: epoch + 1, siteId: this.#name } };
+    yield this.#step('fails over again by votes', spend(this.#become({ tenure: raised }), 'seeks'), false);
   }
 
   *#speaks(): Generator<Step<Trio>> {
@@ -323,17 +288,26 @@ class Acts {
           tenure: { state: 'follows', claim },
         },
       );
-      if (isKnown && !other.seeking)
+      if (isKnown)
         yield this.#step('offers the machine, and takes it back', spend(after, 'withdrawals'), false);
     }
     const isToTell = tenure.state === 'holds' && !this.#site.isLeased && !this.#isUsed();
     if (isToTell) yield* this.#asks('W', { claim: tenure.claim, kind: 'hold' }, (state) => state);
-    const seizing = afterSeizing(tenure, this.#name);
+    const seizing = this.#seized();
     if (seizing && this.#state.left.seizures > 0) {
       const seized = spend(this.#become({ tenure: seizing, isLeased: false }), 'seizures');
-      const confirmed = [...this.#state.confirmed, seizing.claim.epoch].sort();
+      const confirmed = [...this.#state.confirmed, claimText(seizing.claim)].sort();
       yield this.#step('seizes, confirmed by somebody', { ...seized, confirmed }, false);
     }
+  }
+
+  /** Also by a holder whose branch has ended, and that is told to begin again. */
+  #seized(): Tenure | undefined {
+    const { tenure, runs, isLeased } = this.#site;
+    const isAgain = tenure.state === 'holds' && !runs && !isLeased;
+    const seizing = afterSeizing(isAgain ? { state: 'follows', claim: tenure.claim } : tenure, this.#name);
+    if (!seizing || this.#bug !== 'epoch not raised when seizing') return seizing;
+    return { ...seizing, claim: { ...seizing.claim, epoch: tenure.claim.epoch } };
   }
 
   /** Gives up what was brought up, and asks for what the other has given up, or promised: the machine runs by leases again where it did. */
@@ -423,90 +397,4 @@ class Acts {
   #step(what: string, state: Trio, isHelp = true): Step<Trio> {
     return { name: `${this.#name}: ${what}`, state, isHelp };
   }
-}
-
-function* accidents(state: Trio, bug: LeaseBug | undefined): Generator<Step<Trio>> {
-  const { sites, witness, down, left } = state;
-  for (const name of NAMES) {
-    const { isUp, runs } = sites[name];
-    const otherName = name === 'P' ? 'R' : 'P';
-    if (!isUp) {
-      yield {
-        name: `${name}: its process starts`,
-        state: withSite(state, name, { isUp: true }),
-        isHelp: true,
-      };
-      continue;
-    }
-    if (left.kills === 0) continue;
-    const { granted: _, ...kept } = sites[name];
-    const dropped = { ...state, sites: { ...sites, [name]: kept } };
-    const killed = forgetting(spend(dropped, 'kills'), otherName, 'other', bug);
-    const what = { isUp: false };
-    yield { name: `${name}: its process is killed`, state: withSite(killed, name, what), isHelp: false };
-    if (runs)
-      yield {
-        name: `${name}: it loses its power`,
-        state: withSite(killed, name, { ...what, runs: false }),
-        isHelp: false,
-      };
-  }
-  if (!witness.isUp)
-    yield {
-      name: 'the witness starts',
-      state: { ...state, witness: { ...witness, isUp: true } },
-      isHelp: true,
-    };
-  else if (left.kills > 0) {
-    let killed: Trio = { ...spend(state, 'kills'), witness: { ...witness, isUp: false } };
-    for (const name of NAMES) killed = forgetting(killed, name, 'W', bug);
-    yield { name: 'the witness is killed', state: killed, isHelp: false };
-  }
-  for (const [index, claim] of state.letGo.entries()) {
-    const link = claim.siteId === 'P' ? 'PW' : 'RW';
-    if (!witness.isUp || down.includes(link) || !witness.vote) continue;
-    const heard = { ...witness, vote: afterLettingGo(witness.vote, claim) };
-    const after = { ...state, witness: heard, letGo: state.letGo.toSpliced(index, 1) };
-    yield {
-      name: `the witness hears that ${claim.epoch}${claim.siteId} is let go`,
-      state: after,
-      isHelp: true,
-    };
-  }
-  for (const link of ['PR', 'PW', 'RW'] as const) {
-    if (down.includes(link)) {
-      const healed = { ...state, down: down.filter((one) => one !== link) };
-      yield { name: `${link} heals`, state: healed, isHelp: true };
-    } else if (left.partitions > 0) {
-      const cut = { ...spend(state, 'partitions'), down: [...down, link].sort() };
-      yield { name: `${link} breaks`, state: cut, isHelp: false };
-    }
-  }
-}
-
-/** What a lender knew of a lease to `name` ends with its process; one that starts waits as if it had lent just before. */
-function forgetting(state: Trio, name: SiteName, lender: Lender, bug: LeaseBug | undefined): Trio {
-  const { lent } = state.sites[name];
-  const { vote } = lender === 'W' ? state.witness : state.sites[name === 'P' ? 'R' : 'P'];
-  const isLeased = vote?.term === 'leased' && vote.entitled.siteId === name;
-  const there = bug === 'lender forgets with its process' ? false : isLeased;
-  return withSite(state, name, { lent: { ...lent, [lender]: { here: lent[lender].here, there } } });
-}
-
-/** What was lent was lent to one claim: who stands otherwise has nothing. */
-function withSite(state: Trio, name: SiteName, change: Partial<Site>): Trio {
-  const before = state.sites[name];
-  const { other, W } = before.lent;
-  const lent = { other: { ...other, here: false }, W: { ...W, here: false } };
-  const site = { ...before, ...(change.tenure ? { lent } : {}), ...change };
-  return { ...state, sites: { ...state.sites, [name]: site } };
-}
-
-function letting(state: Trio, claim: Claim): Trio {
-  const letGo = [...state.letGo, claim].sort((a, b) => a.epoch - b.epoch);
-  return { ...state, letGo };
-}
-
-function spend(state: Trio, what: keyof LeaseBudget): Trio {
-  return { ...state, left: { ...state.left, [what]: state.left[what] - 1 } };
 }

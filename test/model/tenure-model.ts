@@ -13,6 +13,7 @@ import {
   type Tenure,
   withdrawalOf,
 } from '../../src/recovery-point/index.ts';
+import { claimsViolation, claimText, isOneEpoch } from './claims.ts';
 import type { Model, Step } from './explorer.ts';
 
 /**
@@ -29,7 +30,12 @@ export interface Site {
   readonly disks: string;
   /** What was set apart. */
   readonly branches: readonly string[];
+  /** What it runs or would run: a branch upon its replica, or a machine that is at home there. */
+  readonly home: Home;
 }
+
+/** A claim: the branch that runs by it is being adopted. The replica is marked, and the machine is not recorded yet. */
+type Home = 'branch' | 'machine' | Claim;
 
 interface Message {
   readonly kind: 'offer' | 'claim' | 'withdraw';
@@ -46,8 +52,8 @@ export interface Sites {
   /** All writes that were made, and those of them that the other site has acknowledged. */
   readonly written: string;
   readonly acknowledged: string;
-  /** Epochs that were seized with somebody's confirmation. */
-  readonly confirmed: readonly number[];
+  /** Claims that were made with somebody's confirmation, such as 2R. */
+  readonly confirmed: readonly string[];
   readonly left: Budget;
 }
 
@@ -60,6 +66,7 @@ export interface Budget {
   readonly cessions: number;
   readonly withdrawals: number;
   readonly undoings: number;
+  readonly adoptions: number;
   readonly doubled: number;
 }
 
@@ -73,7 +80,12 @@ export type PlantedBug =
   | 'given up, and its branch deleted'
   | 'asked back without an answer'
   | 'promised while it holds'
-  | 'a follower says nothing';
+  | 'a follower says nothing'
+  | 'epoch not raised when seizing'
+  | 'of one epoch whoever hears gives way'
+  | 'of one epoch nobody gives way'
+  | 'undone though it is at home'
+  | 'ceded while it is adopted';
 
 const NAMES = ['P', 'R'] as const;
 const LETTERS = 'abcdefgh';
@@ -85,8 +97,8 @@ export function tenureModel(budget: Budget, bug?: PlantedBug): Model<Sites> {
   return {
     initial: {
       sites: {
-        P: { ...common, tenure: { state: 'holds', claim: first }, runs: true },
-        R: { ...common, tenure: { state: 'follows', claim: first }, runs: false },
+        P: { ...common, tenure: { state: 'holds', claim: first }, runs: true, home: 'machine' },
+        R: { ...common, tenure: { state: 'follows', claim: first }, runs: false, home: 'branch' },
       },
       ...{ isPartitioned: false, messages: [], written: '', acknowledged: '', confirmed: [], left: budget },
     },
@@ -96,26 +108,27 @@ export function tenureModel(budget: Budget, bug?: PlantedBug): Model<Sites> {
     ],
     violation,
     isGood,
+    sights: {
+      'both sites hold one epoch': ({ sites }) => isOneEpoch(sites.P.tenure, sites.R.tenure),
+      'what had been adopted gives way': ({ sites }) =>
+        Object.values(sites).some(({ home, tenure, branches }) => {
+          return home === 'machine' && tenure.state === 'follows' && branches.length > 0;
+        }),
+      'R is at home': ({ sites: { R } }) => R.home === 'machine' && R.tenure.state === 'holds',
+    },
   };
 }
 
 function violation({ sites, written, acknowledged, confirmed }: Sites): string | undefined {
   const { P, R } = sites;
-  for (const [name, { tenure, runs }] of Object.entries(sites)) {
+  for (const [name, { tenure, runs, home }] of Object.entries(sites)) {
     if (tenure.state === 'holds' && tenure.claim.siteId !== name) return `${name} holds another site’s claim`;
     if (runs && tenure.state !== 'holds' && tenure.state !== 'fenced')
       return `${name} runs the machine though it ${tenure.state}`;
+    if (home === 'machine' && hasGivenUp(tenure, name)) return `${name} has given up what is at home there`;
   }
-  if (
-    P.tenure.state === 'holds' &&
-    R.tenure.state === 'holds' &&
-    compareClaims(P.tenure.claim, R.tenure.claim) === 0
-  )
-    return 'both sites hold one claim';
-  if (P.runs && R.runs) {
-    const higher = Math.max(P.tenure.claim.epoch, R.tenure.claim.epoch);
-    if (!confirmed.includes(higher)) return 'both sites run the machine, and nobody has confirmed anything';
-  }
+  const wrong = claimsViolation(P, R, confirmed);
+  if (wrong !== undefined) return wrong;
   const kept = [P, R].flatMap(({ disks, branches }) => [disks, ...branches]).join('');
   for (const letter of acknowledged)
     if (!kept.includes(letter)) return `the acknowledged write ${letter} is gone`;
@@ -164,13 +177,16 @@ function* actsOf(state: Sites, name: SiteName, bug?: PlantedBug): Generator<Step
   if (tenure.state === 'holds' && reaches && other.tenure.state === 'follows') {
     const isKnown = compareClaims(other.tenure.claim, tenure.claim) === 0;
     if (isKnown && other.disks !== site.disks) {
-      const there = withSite(state, otherName, { disks: site.disks });
+      // What it has of an older machine stays as it is: from here on its replica speaks.
+      const there = withSite(state, otherName, { disks: site.disks, home: 'branch' });
       const acknowledged = [...new Set(state.acknowledged + site.disks)].sort().join('');
       yield help('replicates', { ...there, acknowledged });
     }
     const isVerified = other.disks === site.disks || bug === 'ceded before it was verified';
     const ceding = afterCeding(tenure, otherName);
-    if (!runs && isKnown && isVerified && left.cessions > 0 && ceding)
+    // A branch on its way to a machine is not ceded: the machine would hold by the claim that was looked at before.
+    const isSettled = typeof site.home === 'string' || bug === 'ceded while it is adopted';
+    if (!runs && isKnown && isVerified && isSettled && left.cessions > 0 && ceding)
       yield byPeople('cedes', spend(become({ tenure: ceding }), 'cessions'));
   }
   if (tenure.state === 'cedes') {
@@ -181,21 +197,48 @@ function* actsOf(state: Sites, name: SiteName, bug?: PlantedBug): Generator<Step
     );
   }
   yield* undoings(state, name, bug);
-  const seizing = afterSeizing(tenure, name);
+  const seizing = seized(site, name, bug);
   if (seizing && left.seizures > 0) {
-    const seized = spend(become({ tenure: seizing }), 'seizures');
-    const confirmed = [...state.confirmed, seizing.claim.epoch].sort();
-    yield byPeople('seizes, confirmed by somebody', { ...seized, confirmed });
+    const after = spend(become({ tenure: seizing }), 'seizures');
+    const confirmed = [...state.confirmed, claimText(seizing.claim)].sort();
+    yield byPeople('seizes, confirmed by somebody', { ...after, confirmed });
   }
-  if (tenure.state === 'fenced' && !runs) {
+  // What is being adopted is left to the machine that it becomes.
+  if (tenure.state === 'fenced' && !runs && typeof site.home === 'string') {
     const branches = bug === 'branch deleted' ? site.branches : [...site.branches, site.disks];
     yield help('sets apart what it wrote', become({ tenure: afterSettingApart(tenure), branches }));
   }
+  yield* adoption(state, name);
+}
+
+/** By the word of somebody: also of a holder whose branch has ended, and that is told to begin again, or of a home that was fenced (`vm unprotect`). */
+function seized({ tenure, runs, home }: Site, name: SiteName, bug?: PlantedBug): Tenure | undefined {
+  const isHome = home === 'machine';
+  const isAgain = tenure.state === 'holds' && !runs && home === 'branch';
+  const isFencedHome = tenure.state === 'fenced' && isHome;
+  const from: Tenure = isAgain || isFencedHome ? { state: 'follows', claim: tenure.claim } : tenure;
+  const seizing = afterSeizing(from, name);
+  if (!seizing || bug !== 'epoch not raised when seizing') return seizing;
+  return { ...seizing, claim: { ...seizing.claim, epoch: tenure.claim.epoch } };
+}
+
+/** What was brought up becomes the machine itself, in two durable steps; a process that is killed between them has not done it. */
+function* adoption(state: Sites, name: SiteName): Generator<Step<Sites>> {
+  const { tenure, home } = state.sites[name];
+  if (home === 'branch' && tenure.state === 'holds' && state.left.adoptions > 0) {
+    const marked = withSite(spend(state, 'adoptions'), name, { home: tenure.claim });
+    yield { name: `${name}: marks its replica: adopted`, state: marked, isHelp: false };
+  }
+  if (typeof home === 'string') return;
+  // The machine holds by the claim that was looked at with the mark, and hears what the replica has heard since.
+  const holds: Tenure = { state: 'holds', claim: home };
+  const change = { home: 'machine', tenure: afterHearing(holds, name, tenure.claim) } as const;
+  yield { name: `${name}: records the machine`, state: withSite(state, name, change), isHelp: true };
 }
 
 /** Gives up what it holds, and asks for what it has offered, or what was given up. */
 function* undoings(state: Sites, name: SiteName, bug?: PlantedBug): Generator<Step<Sites>> {
-  const { tenure, runs, branches, disks } = state.sites[name];
+  const { tenure, runs, branches, disks, home } = state.sites[name];
   const otherName = name === 'P' ? 'R' : 'P';
   const by = (isHelp: boolean, what: string, next: Sites): Step<Sites> => ({
     name: `${name}: ${what}`,
@@ -204,12 +247,14 @@ function* undoings(state: Sites, name: SiteName, bug?: PlantedBug): Generator<St
   });
   const givenUp = afterGivingUp(tenure);
   const isStill = !runs || bug === 'given up while its guest runs';
-  if (givenUp && isStill && state.left.undoings > 0) {
+  const isBranch = home === 'branch' || (home === 'machine' && bug === 'undone though it is at home');
+  if (givenUp && isStill && isBranch && state.left.undoings > 0) {
     const isKept = branches.includes(disks) || bug === 'given up, and its branch deleted';
     const change = { tenure: givenUp, branches: isKept ? branches : [...branches, disks] };
     yield by(false, 'gives it up', withSite(spend(state, 'undoings'), name, change));
   }
-  const withdrawal = withdrawalOf(tenure, name);
+  // A branch on its way to a machine asks for nothing.
+  const withdrawal = typeof home === 'string' ? withdrawalOf(tenure, name) : undefined;
   if (!withdrawal) return;
   const isUnasked = bug === (tenure.state === 'cedes' ? 'withdrawn unasked' : 'asked back without an answer');
   if (isUnasked) {
@@ -232,9 +277,11 @@ function* undoings(state: Sites, name: SiteName, bug?: PlantedBug): Generator<St
 }
 
 function* accidentsOf(state: Sites, name: SiteName): Generator<Step<Sites>> {
-  const { isUp, runs } = state.sites[name];
+  const { isUp, runs, home } = state.sites[name];
   if (!isUp) {
-    yield { name: `${name}: its process starts`, state: withSite(state, name, { isUp: true }), isHelp: true };
+    // Without a record of the machine the mark goes: the branch is what it was.
+    const up = { isUp: true, home: typeof home === 'string' ? home : ('branch' as const) };
+    yield { name: `${name}: its process starts`, state: withSite(state, name, up), isHelp: true };
     return;
   }
   if (state.left.kills === 0) return;
@@ -277,11 +324,21 @@ function received(state: Sites, { kind, to, claim }: Message, bug?: PlantedBug):
   const { tenure } = state.sites[to];
   if (kind === 'offer') {
     const taking = afterTaking(tenure, to, claim);
-    return taking ? withSite(state, to, { tenure: taking }) : state;
+    const home = tenure.state === 'follows' ? 'branch' : state.sites[to].home;
+    return taking ? withSite(state, to, { tenure: taking, home }) : state;
   }
   const promising = bug === 'promised while it holds' ? (afterGivingUp(tenure) ?? tenure) : tenure;
-  const after = kind === 'withdraw' ? afterWithdrawal(promising, to, claim) : afterHearing(tenure, to, claim);
+  const after = kind === 'withdraw' ? afterWithdrawal(promising, to, claim) : heard(tenure, to, claim, bug);
   return withSite(state, to, { tenure: after });
+}
+
+function heard(tenure: Tenure, to: SiteName, claim: Claim, bug?: PlantedBug): Tenure {
+  const isOneEpochOfTwo = tenure.claim.epoch === claim.epoch && tenure.claim.siteId !== claim.siteId;
+  if (tenure.state === 'holds' && isOneEpochOfTwo) {
+    if (bug === 'of one epoch nobody gives way') return tenure;
+    if (bug === 'of one epoch whoever hears gives way') return { state: 'fenced', claim, lost: tenure.claim };
+  }
+  return afterHearing(tenure, to, claim);
 }
 
 function* sent(state: Sites, message: Message, step: (next: Sites) => Step<Sites>): Generator<Step<Sites>> {

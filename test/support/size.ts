@@ -28,12 +28,17 @@ export function testSize(): TestSize {
 export function sized(counts: Counts): number {
   const size = testSize();
   const line = sizeLine(counts, size);
+  noteCount(line);
+  return counts[size];
+}
+
+/** Prints a count, such as «S0.17: 101292 states», and keeps it with the results of the test that it was counted in. */
+export function noteCount(line: string): void {
   process.stdout.write(`${line}\n`);
   const log = process.env.WARMSITE_SIZE_LOG;
   // Outside of a test it is a count of the whole file.
   const logged = { file: process.argv[1], test: getTestContext()?.fullName, line };
   if (log !== undefined) appendFileSync(log, `${JSON.stringify(logged)}\n`);
-  return counts[size];
 }
 
 /** A time limit for tests whose counts are `sized`: what is long for the reduced ones, and for the full ones. */
