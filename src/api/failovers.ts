@@ -259,6 +259,8 @@ export const FailoverRequest = Type.Object(
     confirmOtherSideDown: Type.Optional(Type.Literal(true)),
     /** In its place: the witness of the machine is asked whether it may still run there. */
     askWitness: Type.Optional(Type.Literal(true)),
+    /** In its place: the fencing program of this site makes sure of it. Not for a machine with a witness. */
+    fence: Type.Optional(Type.Literal(true)),
     probes: Type.Optional(Probes),
     networks: Type.Optional(Networks),
     changes: Type.Optional(MachineChanges),

@@ -27,6 +27,7 @@ export const FailOverGroupRequest = Type.Object(
     name: FailoverRequest.properties.name,
     confirmOtherSideDown: FailoverRequest.properties.confirmOtherSideDown,
     askWitness: FailoverRequest.properties.askWitness,
+    fence: FailoverRequest.properties.fence,
     probes: FailoverRequest.properties.probes,
     /** By machine, name or id: where its NICs are connected here. */
     networks: Type.Optional(Type.Record(Reference, Networks)),

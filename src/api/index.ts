@@ -57,6 +57,7 @@ export type {
   UndoRequest,
   WithdrawRequest,
 } from './failovers.ts';
+export type { FencingProgram, FencingRequest, FencingRule } from './fencing.ts';
 export type { GenerationView } from './generations.ts';
 export type { FailOverGroupRequest, GroupJobs, TestGroupRequest } from './group-failovers.ts';
 export type {

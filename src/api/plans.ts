@@ -1,6 +1,7 @@
 import Type from 'typebox';
 import { ConsistencyName, Count, Id, WallTime } from './common.ts';
 import { ChangesAtSite, Networks, NicConnection, Probes, ProgramName, SelectionWish } from './failovers.ts';
+import { FencingProgram } from './fencing.ts';
 import { JobView } from './site.ts';
 
 /** What people call a plan; it names a file of theirs. */
@@ -65,6 +66,8 @@ const PlannedMachine = Type.Object(
     atLeast: Type.Optional(ConsistencyName),
     /** What is run before it is begun, and when it has passed its gates. */
     hooks: Type.Optional(PlanHooks),
+    /** What makes sure that it is down at the other site, in the place of what the plan says. */
+    fencing: Type.Optional(FencingProgram),
     /** What a person has to say yes to before it starts. */
     approval: Type.Optional(Type.String({ minLength: 1, maxLength: 200 })),
     /** How long its guest may take to shut down when it is handed over. */
@@ -91,6 +94,8 @@ export const PlanDocument = Type.Object(
     oneCut: Type.Optional(Type.Array(GroupName, { maxItems: 16 })),
     /** What is run before the first machine is begun, and when all have ended. */
     hooks: Type.Optional(PlanHooks),
+    /** What makes sure that a machine is down at the other site, in the place of what the site says. */
+    fencing: Type.Optional(FencingProgram),
     machines: Type.Record(MachineName, PlannedMachine, { minProperties: 1, maxProperties: 500 }),
   },
   { additionalProperties: false },
@@ -155,6 +160,8 @@ export const RunPlanRequest = Type.Object(
     confirmOtherSideDown: Type.Optional(Type.Literal(true)),
     /** For `unplanned`: the witness of each machine that has one is asked whether it may still run there; that word is for the others. */
     askWitness: Type.Optional(Type.Literal(true)),
+    /** For `unplanned`: a fencing program makes sure, of each machine, that it is down; of those without a witness, beside `askWitness`. */
+    fence: Type.Optional(Type.Literal(true)),
     /** For `take`: how long each offer is waited for; not at all if absent. */
     waitMs: Type.Optional(Type.Integer({ minimum: 1000, maximum: 30 * 24 * 3_600_000 })),
     /** For `cede`: name or id of the site; the first target of each machine if absent. */

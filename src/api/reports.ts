@@ -46,6 +46,8 @@ const Confirmation = Type.Object({
     Type.Literal('other-side-down'),
     /** In its place: two of three sites have voted that the machine may run here. */
     Type.Literal('votes'),
+    /** In its place: the fencing program of the site has ended well, for who asked for that. */
+    Type.Literal('fenced'),
     /** That the guest's power may be cut. */
     Type.Literal('power-off'),
     /** What a plan asks before a machine starts. */
@@ -56,6 +58,9 @@ const Confirmation = Type.Object({
   atMs: Type.Optional(WallTime),
   machine: Type.Optional(Type.String()),
   question: Type.Optional(Said),
+  /** What has fenced, and the end of what it printed. */
+  program: Type.Optional(Said),
+  output: Type.Optional(Said),
 });
 
 const TimelineEntry = Type.Object({

@@ -13,6 +13,7 @@ import {
   StopBranchRequest,
   TestFailoverRequest,
 } from './failovers.ts';
+import { FENCING_ROUTES } from './fencing.ts';
 import { GENERATION_ROUTES } from './generations.ts';
 import { FailOverGroupRequest, GroupJobs, TestGroupRequest } from './group-failovers.ts';
 import {
@@ -350,6 +351,7 @@ export const ROUTES = {
   },
   ...REPLICA_ROUTES,
   ...HANDOVER_ROUTES,
+  ...FENCING_ROUTES,
   ...GENERATION_ROUTES,
   'failover.test': {
     ...ofMachine,

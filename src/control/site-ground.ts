@@ -12,6 +12,7 @@ import { loadRecord } from '../lib/records.ts';
 import { loadIdentity, PeerDirectory, type SiteIdentity, verifySignature } from '../peer/index.ts';
 import { type SignedStatement, statementBytes, Zones } from '../recovery-point/index.ts';
 import { Replicas, type ReplicaTools } from '../replica/index.ts';
+import { openFencing, type StoredFencing } from './acts/fencing-acts.ts';
 import { Alerts } from './base/alerts.ts';
 import { Audit } from './base/audit.ts';
 import { openDatabase } from './base/database.ts';
@@ -63,6 +64,7 @@ export interface Ground {
   readonly plans: PlanStore;
   readonly reportPolicy: Stored<ReportPolicy>;
   readonly programs: SitePrograms;
+  readonly fencing: Stored<StoredFencing>;
   readonly database: DatabaseSync;
   readonly peers: PeerDirectory;
   readonly origins: Origins;
@@ -115,6 +117,7 @@ export async function openGround(
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
   const plans = await PlanStore.open({ ...tools, alerts, events }, dataDirectory);
   const reportPolicy = await openReportPolicy(files, dataDirectory);
+  const fencing = await openFencing(files, dataDirectory);
   const programs = new SitePrograms({
     ...{ directory: paths.programs, clock, ownId: process.getuid?.() ?? 0 },
   });
@@ -130,6 +133,7 @@ export async function openGround(
       olderCopies,
       plans,
       programs,
+      fencing,
       reportPolicy,
     },
   };

@@ -6,6 +6,7 @@ import { AdoptionActs, settleAdoptions } from './acts/adoptions.ts';
 import { ArrivalActs } from './acts/arrival-acts.ts';
 import type { DrillActs } from './acts/drill-acts.ts';
 import { FailoverActs } from './acts/failover-acts.ts';
+import { FencingActs } from './acts/fencing-acts.ts';
 import { GenerationActs } from './acts/generation-acts.ts';
 import { GroupActs } from './acts/group-acts.ts';
 import { GroupFailovers } from './acts/group-failovers.ts';
@@ -58,6 +59,7 @@ export class Site {
   readonly groups: GroupActs;
   readonly points: PointActs;
   readonly failovers: FailoverActs;
+  readonly fencing: FencingActs;
   readonly groupFailovers: GroupFailovers;
   readonly handovers: HandoverActs;
   readonly generations: GenerationActs;
@@ -113,10 +115,11 @@ export class Site {
       target,
     });
     const { points } = this;
+    this.fencing = new FencingActs(ground);
     this.failovers = new FailoverActs({
       ...{ failovers: works.failovers, inventory, points, keeper, jobs, audit, fences },
       testRules: ground.testRules,
-      votes: works.votes,
+      ...{ votes: works.votes, fencing: this.fencing },
     });
     this.leases = new LeaseActs({ leases, inventory, links, audit });
     this.groupFailovers = new GroupFailovers({ groups: this.groups, failovers: this.failovers, inventory });
@@ -263,6 +266,7 @@ export class Site {
       hypervisor: this.#ground.tools.hypervisor,
       peers: this.peers.list(),
       audit: () => this.audit.check(),
+      fencing: () => this.fencing.show(),
       ports: { peer: this.peerAddress.port },
     });
   }

@@ -53,7 +53,31 @@ export const FAILOVER_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'Make sure that the machine no longer runs at the other site, then say so: two running copies diverge, and nothing but a person can tell here.',
+      'The machine may still run at the other site, and would then run at both: two running copies diverge. Make sure that it does not, then say so (`--confirm-other-side-down`), have the fencing program of this site make sure (`--fence`), or ask its witness (`--ask-witness`).',
+  },
+  FAILOVER_GROUND_UNCLEAR: {
+    kind: 'input',
+    retry: 'never',
+    remedy:
+      'Say one of them: `--confirm-other-side-down` is your word, `--fence` runs the fencing program. Beside `--ask-witness` either is for the machines of a plan that have no witness, and nothing of a single one.',
+  },
+  FAILOVER_WITNESS_DECIDES: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Ask it: `--ask-witness`, which no program takes the place of. If it does not answer either, see for yourself that the machine is down, and confirm that: `--confirm-other-side-down`.',
+  },
+  FAILOVER_NO_FENCING: {
+    kind: 'missing',
+    retry: 'never',
+    remedy:
+      'Put a program into the directory `programs` of the data directory and name it (`warmsite failover fencing --program NAME`), or in the plan (docs/failover.md, «Fencing»). Without one, make sure that the other side is down, and confirm that: `--confirm-other-side-down`.',
+  },
+  FAILOVER_NOT_FENCED: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'Nothing has been taken: this site runs nothing of the machine, and the other side may, or may be off in part. Mend what the program says and try again, which runs it once more; or see for yourself that the other side is down, and confirm that: `--confirm-other-side-down`. If it is not, both run.',
   },
   FAILOVER_RUNS_ALREADY: {
     kind: 'refused',

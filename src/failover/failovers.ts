@@ -14,7 +14,6 @@ import { type BranchView, viewOf } from './branch-view.ts';
 import { type AttemptRequest, BringUp } from './bring-up.ts';
 import { candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
 import { type ConnectedMachine, checkTogether, type NetworksHere } from './connections.ts';
-import { failoverFailure } from './errors.ts';
 import { LiveBranches } from './live-branches.ts';
 import { namedAmong } from './nic-checks.ts';
 import type {
@@ -37,10 +36,9 @@ import {
   checkNotTaken,
   holdBy,
   offeredPoint,
+  rightUpon,
   runsAlready,
-  seizeRight,
   takeRight,
-  votedRight,
 } from './right.ts';
 import { discardLeft, rollForward } from './roll-forward.ts';
 import { type Attempt, headOf, RunUnderWay } from './run-under-way.ts';
@@ -152,15 +150,10 @@ export class Failovers {
    * probe can be wrong and its disk may hold what people wrote meanwhile. If all fail, the report says so and none runs.
    *
    * Throws FAILOVER_UNCONFIRMED, FAILOVER_RUNS_ALREADY, FAILOVER_NO_POINT, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID,
-   * FAILOVER_WOULD_NOT_START before anything is changed.
+   * FAILOVER_WOULD_NOT_START before anything is changed, and what `fencing` does before anything is taken.
    */
   async start(replica: Replica, choice: PointChoice, options: StartOptions): Promise<FailoverReport> {
-    const { voting, confirmedOtherSideDown } = options;
-    if (!voting && confirmedOtherSideDown !== true) {
-      throw failoverFailure('FAILOVER_UNCONFIRMED', 'nobody has confirmed that the other side is down');
-    }
-    const right = voting ? votedRight(voting) : seizeRight;
-    return this.#bringHere(replica, { kind: 'unplanned', right, choice, options });
+    return this.#bringHere(replica, { kind: 'unplanned', right: rightUpon(options), choice, options });
   }
 
   /**

@@ -36,6 +36,7 @@ export { consoleCommand, consoleScript, readNonce, readNonceOf } from './console
 export { CpuGroups } from './cpu-groups.ts';
 export { FAILOVER_ERRORS } from './errors.ts';
 export { Failovers } from './failovers.ts';
+export { type FencedSide, type Fencing, type FencingProgram, fenceBy, lackOfFence } from './fencing.ts';
 export { branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
 export { checkNicsNamed } from './nic-checks.ts';
 export type { StartOptions, TakeOptions, TestOptions } from './options.ts';

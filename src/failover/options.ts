@@ -1,5 +1,6 @@
 import type { Claim } from '../recovery-point/index.ts';
 import type { WantedChanges } from './branch-changes.ts';
+import type { Fencing } from './fencing.ts';
 import type { NicMapping } from './network.ts';
 import type { Probe } from './probe.ts';
 import type { TestLimits } from './test-limits.ts';
@@ -45,13 +46,15 @@ export interface StartOptions {
   readonly confirmedOtherSideDown?: true;
   /** In its place: the votes of two of three sites, asked for when everything else has been looked at. */
   readonly voting?: Voting;
+  /** In its place: what makes sure of it, when everything else has been looked at. */
+  readonly fencing?: Fencing;
   /** What people call the branch; points tried later get it with a number. */
   readonly name?: string;
   readonly signal?: AbortSignal;
 }
 
 /** Of a machine whose right was offered: nobody has to give his word. */
-export type TakeOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'voting'>;
+export type TakeOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'voting' | 'fencing'>;
 
 export type RestartOptions = Omit<TakeOptions, 'name' | 'changes'>;
 

@@ -3,6 +3,7 @@ import {
   afterGivingUp,
   afterSeizing,
   afterTaking,
+  compareClaims,
   hasGivenUp,
   type Tenure,
 } from '../recovery-point/index.ts';
@@ -10,7 +11,8 @@ import { type Replica, rightState, tenureOfReplica, withTenure } from '../replic
 import { runDirectoryOf } from './branch-machine.ts';
 import { loadState } from './branch-state.ts';
 import { failoverFailure } from './errors.ts';
-import type { Voting } from './options.ts';
+import type { Fencing } from './fencing.ts';
+import type { StartOptions, Voting } from './options.ts';
 import type { FailoverTools } from './tools.ts';
 
 /** How a site gets the right to run a machine of which it has a replica: docs/failover.md. Each act is durable on return. */
@@ -27,14 +29,41 @@ export async function holdBy(
   await onHeld?.(replica);
 }
 
+/** How the right is had without the help of who holds it. Throws FAILOVER_UNCONFIRMED. */
+export function rightUpon({ voting, fencing, confirmedOtherSideDown }: StartOptions): typeof seizeRight {
+  if (voting) return votedRight(voting);
+  if (fencing) return fencedRight(fencing);
+  if (confirmedOtherSideDown === true) return seizeRight;
+  throw failoverFailure('FAILOVER_UNCONFIRMED', 'nobody has confirmed that the other side is down');
+}
+
 /** Without the help of who holds it. A site that holds it already gets a claim above its own: what it ran before has ended. */
 export function seizeRight(replica: Replica, siteId: string): Promise<void> {
-  return replica.update((record) => {
-    const tenure = tenureOfReplica(record, siteId);
-    const { claim } = tenure;
-    const from: Tenure = tenure.state === 'follows' ? tenure : { state: 'follows', claim };
-    return withTenure(record, afterSeizing(from, siteId)!);
-  });
+  return replica.update((record) => seized(record, siteId));
+}
+
+function seized(record: Replica['record'], siteId: string) {
+  const tenure = tenureOfReplica(record, siteId);
+  const { claim } = tenure;
+  const from: Tenure = tenure.state === 'follows' ? tenure : { state: 'follows', claim };
+  return withTenure(record, afterSeizing(from, siteId)!);
+}
+
+/** When a program has made sure that the other side is down; until then nothing is taken. */
+export function fencedRight(fencing: Fencing): typeof seizeRight {
+  return async (replica, siteId) => {
+    const { machineId, machineName, sourceSiteId } = replica.record;
+    const { claim } = tenureOfReplica(replica.record, siteId);
+    // Of what this site holds already, the one that it came from is the other side.
+    const side = { siteId: claim.siteId === siteId ? sourceSiteId : claim.siteId, epoch: claim.epoch };
+    await fencing.fence({ machineId, machineName, ...side });
+    await replica.update((record) => {
+      const tenure = tenureOfReplica(record, siteId);
+      // It has heard of another holder meanwhile, whom nobody has fenced.
+      if (compareClaims(tenure.claim, claim) !== 0) throw heldElsewhere(record, tenure);
+      return seized(record, siteId);
+    });
+  };
 }
 
 /**

@@ -11,6 +11,8 @@ export interface SiteProgramRun {
   /** What it is told beside where programs are found; names begin with `WARMSITE_`. */
   readonly environment: Readonly<Record<string, string>>;
   readonly limitMs: number;
+  /** What is kept of much output; its beginning if absent. */
+  readonly keeps?: 'beginning' | 'end';
   /** The network namespace that it is run in; this host's own if absent. */
   readonly namespace?: string | undefined;
   readonly signal?: AbortSignal;
@@ -19,6 +21,14 @@ export interface SiteProgramRun {
 const NAME = /^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$/;
 const PATH = '/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin';
 const OUTPUT_BYTES_MAX = 4096;
+/**
+ * It begins only as a child of this process, and the kernel kills it when that dies, whatever of (prctl(2), PR_SET_PDEATHSIG): what is run again by
+ * the next process must not meet itself. What it has started goes on.
+ */
+const AS_OUR_CHILD = [
+  ...['setpriv', '--pdeathsig', 'KILL', '--'],
+  ...['sh', '-c', 'test "$PPID" = "$0" && exec "$@"', String(process.pid)],
+];
 const ROOT = 0;
 const WRITABLE_BY_OTHERS = 0o022;
 
@@ -70,10 +80,11 @@ export class SitePrograms {
   async run(name: string, o: SiteProgramRun): Promise<BoundedEnd> {
     const path = await this.find(name);
     const inside = o.namespace === undefined ? [] : ['ip', 'netns', 'exec', o.namespace];
-    const [command, ...args] = [...inside, path, ...(o.arguments ?? [])];
+    const [command, ...args] = [...AS_OUR_CHILD, ...inside, path, ...(o.arguments ?? [])];
     return runBounded(command!, args, {
       ...{ clock: this.#clock, limitMs: o.limitMs, outputBytesMax: OUTPUT_BYTES_MAX },
       environment: { PATH, LANG: 'C.UTF-8', ...o.environment },
+      ...(o.keeps ? { keeps: o.keeps } : {}),
       ...(o.signal ? { signal: o.signal } : {}),
     });
   }

@@ -7,7 +7,7 @@ export interface BoundedEnd {
   readonly outcome: 'ended' | 'out-of-time';
   /** 128 if a signal ended it. */
   readonly exitCode: number;
-  /** The beginning of what it printed on either stream, in the order in which it came. */
+  /** The beginning, or the end, of what it printed on either stream, in the order in which it came. */
   readonly output: string;
 }
 
@@ -17,6 +17,8 @@ export interface BoundedOptions {
   readonly environment: Readonly<Record<string, string>>;
   readonly limitMs: number;
   readonly outputBytesMax: number;
+  /** What is kept of more output than that; its beginning if absent. */
+  readonly keeps?: 'beginning' | 'end';
   readonly signal?: AbortSignal;
 }
 
@@ -31,7 +33,7 @@ const PIPES_LIMIT_MS = 1_000;
 export async function runBounded(
   command: string,
   args: readonly string[],
-  { clock, environment, limitMs, outputBytesMax, signal }: BoundedOptions,
+  { clock, environment, limitMs, outputBytesMax, keeps, signal }: BoundedOptions,
 ): Promise<BoundedEnd> {
   signal?.throwIfAborted();
   const child = spawn(command, args, {
@@ -41,14 +43,9 @@ export async function runBounded(
     detached: true,
     stdio: ['ignore', 'pipe', 'pipe'],
   });
-  const chunks: Buffer[] = [];
-  let sizeBytes = 0;
-  const keep = (chunk: Buffer) => {
-    if (sizeBytes < outputBytesMax) chunks.push(chunk.subarray(0, outputBytesMax - sizeBytes));
-    sizeBytes += chunk.length;
-  };
-  child.stdout.on('data', keep);
-  child.stderr.on('data', keep);
+  const kept = new KeptOutput(outputBytesMax, keeps ?? 'beginning');
+  child.stdout.on('data', (chunk: Buffer) => kept.add(chunk));
+  child.stderr.on('data', (chunk: Buffer) => kept.add(chunk));
   let isOutOfTime = false;
   const endAll = () => {
     if (child.pid === undefined) return;
@@ -74,11 +71,36 @@ export async function runBounded(
       child.once('close', (code) => resolve(code ?? 128));
     });
     signal?.throwIfAborted();
-    const kept = Buffer.concat(chunks).toString('utf8').toWellFormed();
-    const output = sizeBytes > outputBytesMax ? `${kept}\n[cut off]` : kept;
-    return { outcome: isOutOfTime ? 'out-of-time' : 'ended', exitCode, output };
+    return { outcome: isOutOfTime ? 'out-of-time' : 'ended', exitCode, output: kept.text };
   } finally {
     cancelTimer();
     signal?.removeEventListener('abort', endAll);
+  }
+}
+
+/** What a program has printed, as far as it is kept. */
+class KeptOutput {
+  readonly #bytesMax: number;
+  readonly #keeps: 'beginning' | 'end';
+  #bytes = Buffer.alloc(0);
+  #sizeBytes = 0;
+
+  constructor(bytesMax: number, keeps: 'beginning' | 'end') {
+    this.#bytesMax = bytesMax;
+    this.#keeps = keeps;
+  }
+
+  add(chunk: Buffer): void {
+    this.#sizeBytes += chunk.length;
+    const isFull = this.#keeps === 'beginning' && this.#bytes.length === this.#bytesMax;
+    if (isFull) return;
+    const all = Buffer.concat([this.#bytes, chunk]);
+    this.#bytes = this.#keeps === 'end' ? all.subarray(-this.#bytesMax) : all.subarray(0, this.#bytesMax);
+  }
+
+  get text(): string {
+    const text = this.#bytes.toString('utf8').toWellFormed();
+    if (this.#sizeBytes <= this.#bytesMax) return text;
+    return this.#keeps === 'end' ? `[cut off]\n${text}` : `${text}\n[cut off]`;
   }
 }

@@ -5,7 +5,7 @@ import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 export function differenceOf(before: PlanDocument, after: PlanDocument): string[] {
   return [
     ...(before.description === after.description ? [] : ['description']),
-    ...['points', 'oneCut', 'hooks'].flatMap((field) =>
+    ...['points', 'oneCut', 'hooks', 'fencing'].flatMap((field) =>
       show(before, field) === show(after, field)
         ? []
         : [`${field} ${show(before, field)} → ${show(after, field)}`],

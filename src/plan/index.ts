@@ -14,7 +14,7 @@
 export { findingsAt, findingsOf, type KnownMachine } from './check.ts';
 export { differenceOf } from './difference.ts';
 export { estimateOf } from './estimate.ts';
-export { hooksOf, type NamedProgram, programsOf } from './hooks.ts';
+export { fencingOf, hooksOf, type NamedProgram, programsOf } from './hooks.ts';
 export { machinesOf } from './machines.ts';
 export { networksAt, type PlannedNic } from './networks.ts';
 export { type Direction, type Needs, needsOf, wavesOf } from './order.ts';

@@ -144,6 +144,7 @@ function factList(facts: readonly (readonly [string, string | undefined])[]): Ma
 
 const SAID: Readonly<Record<Report['confirmations'][number]['what'], string>> = {
   'other-side-down': 'the other site is down, and the machine runs there no more',
+  fenced: 'a program should make sure that the other site is down, and it has',
   votes: 'this site has the right to run the machine',
   'power-off': "the guest's power may be cut",
   approval: 'the machine may start',
@@ -153,8 +154,11 @@ function confirmationsOf({ confirmations }: Report): Markup {
   if (confirmations.length === 0) return NOTHING;
   return html`<section aria-labelledby="words"><h2 id="words">Confirmations and approvals</h2>
 <table><thead><tr><th scope="col">Who</th><th scope="col">When</th><th scope="col">Said that</th></tr></thead><tbody>
-${confirmations.map(({ what, by, atMs, machine, question }) => {
-  const about = [machine, question && `asked: ${question}`].filter((part) => part !== undefined).join('; ');
+${confirmations.map(({ what, by, atMs, machine, question, program, output = '' }) => {
+  const printed = output.trim() === '' ? 'printed nothing' : `printed: ${output.trim()}`;
+  const about = [machine, question && `asked: ${question}`, program && `${program} ${printed}`]
+    .filter((part) => part !== undefined)
+    .join('; ');
   return html`<tr><th scope="row">${by}</th><td class="time">${atMs === undefined ? 'not recorded' : utc(atMs)}</td><td>${SAID[what]}${about === '' ? '' : ` (${about})`}</td></tr>
 `;
 })}</tbody></table></section>

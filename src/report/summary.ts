@@ -76,7 +76,9 @@ function lossText({ basis, ms }: NonNullable<Report['rpo']>, isRehearsed: boolea
 
 function whoSaid({ confirmations }: Report): string {
   const word = confirmations.find(({ what }) => what === 'other-side-down');
-  return word ? `${word.by} confirmed that the other site was down.` : '';
+  if (word) return `${word.by} confirmed that the other site was down.`;
+  const fenced = confirmations.find(({ what }) => what === 'fenced');
+  return fenced ? `The program ${fenced.program} made sure that the other site was down.` : '';
 }
 
 /** Nothing was failed over: it was booted in isolation, to see whether it comes up. */

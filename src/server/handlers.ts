@@ -137,6 +137,8 @@ export const HANDLERS: Handlers = {
   'failover.adopt': ({ site, actor, params, body }) => site.adoptions.adopt(actor, params.machine, body),
   'failover.rules': async ({ site }) => site.failovers.rules,
   'failover.changeRules': ({ site, actor, body }) => site.failovers.changeRules(actor, body),
+  'fencing.show': ({ site }) => site.fencing.show(),
+  'fencing.change': ({ site, actor, body }) => site.fencing.change(actor, body),
   'failover.list': ({ site, params }) => site.failovers.list(params.machine),
   'failover.restart': ({ site, actor, params, body }) =>
     site.failovers.restart(actor, params.machine, params.branch, body),

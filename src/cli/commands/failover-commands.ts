@@ -9,6 +9,7 @@ import { addBranchCommands } from './branch-commands.ts';
 import { addOnArrival } from './failover-arrival.ts';
 import { addAddressOptions, addChangeOptions, type ChangeOptions, changesOf } from './failover-changes.ts';
 import { addCheck } from './failover-check.ts';
+import { addFencing, checkOneGround, FENCE_OPTION, groundOf } from './failover-fencing.ts';
 import { addHandover } from './failover-handover.ts';
 import {
   addLimitOptions,
@@ -40,6 +41,7 @@ export function addFailoverCommands(program: Command, runner: Runner): void {
   addPrepare(failover, runner);
   addOnArrival(failover, runner);
   addRules(failover, runner);
+  addFencing(failover, runner);
 }
 
 const GROUP_POINT_OPTION = [
@@ -108,6 +110,7 @@ interface StartOptions extends WaitOption, ProbeOption, ConnectOption, ChangeOpt
   readonly preferApp?: number | 'none';
   readonly confirmOtherSideDown?: boolean;
   readonly askWitness?: boolean;
+  readonly fence?: boolean;
 }
 
 function addStart(failover: Command, runner: Runner): void {
@@ -138,6 +141,7 @@ function addStart(failover: Command, runner: Runner): void {
       '--ask-witness',
       'in its place: ask the witness of the machine, and wait until it cannot run there',
     )
+    .option(...FENCE_OPTION)
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText(
@@ -149,7 +153,7 @@ function addStart(failover: Command, runner: Runner): void {
         'warmsite failover start web --memory 2G --new-macs --address lan=192.0.2.5/24,gateway=192.0.2.1',
       )}
 Warmsite cannot switch off a host that it cannot reach: were the machine still running there, two copies of it would
-diverge. From this moment on the other site's copies of this machine are refused here.`,
+diverge. A fencing program of yours can (--fence). From this moment on the other site's copies of this machine are refused here.`,
     )
     .action(runner.run(start));
 }
@@ -172,8 +176,9 @@ function wishOf({ atLeast, preferProven, preferApp }: StartOptions): Pick<Failov
 }
 
 async function start(context: Context, machine: string, o: StartOptions): Promise<Report> {
+  checkOneGround(o);
   const api = await context.api();
-  if (!o.confirmOtherSideDown && !o.askWitness) {
+  if (!o.confirmOtherSideDown && !o.askWitness && !o.fence) {
     const { name } = await api.call('vm.show', { params: { machine } });
     await context.confirm({
       question: `Are you sure that ${name} no longer runs at the other site? Two running copies diverge.`,
@@ -187,7 +192,7 @@ async function start(context: Context, machine: string, o: StartOptions): Promis
     ...askedOf(o),
     ...networksOf(o),
     ...changesOf(o),
-    ...(o.askWitness ? { askWitness: true } : { confirmOtherSideDown: true }),
+    ...groundOf(o),
   };
   const job = await api.call('failover.start', { params: { machine }, body });
   return reportFailover(context, job, o.wait);

@@ -4,6 +4,7 @@ import { type Context, EXIT_FOUND_BAD, type Report } from '../context.ts';
 import type { Page } from '../page.ts';
 import { invalid, listed } from '../values.ts';
 import { followJob } from '../watch.ts';
+import { checkOneGround, FENCE_OPTION, groundOf } from './failover-fencing.ts';
 import { askedOf, NAME_OPTION, PROBE_OPTION, type ProbeOption, parseConnection } from './failover-options.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 
@@ -14,6 +15,7 @@ interface GroupBootOptions extends WaitOption, ProbeOption {
   readonly connect?: readonly MemberConnection[];
   readonly confirmOtherSideDown?: boolean;
   readonly askWitness?: boolean;
+  readonly fence?: boolean;
 }
 
 type MemberConnection = readonly [machine: string, nicId: string, connection: NicConnection];
@@ -49,6 +51,7 @@ Each machine has an isolated network of its own.`,
     )
     .option('--confirm-other-side-down', 'your word that none of them runs at the other site any more')
     .option('--ask-witness', 'in its place: ask the witness of each, and wait until it cannot run there')
+    .option(...FENCE_OPTION)
     .addHelpText(
       'after',
       examples(
@@ -76,7 +79,8 @@ async function test(context: Context, group: string, o: GroupBootOptions): Promi
 }
 
 async function failover(context: Context, group: string, o: GroupBootOptions): Promise<Report> {
-  if (!o.confirmOtherSideDown && !o.askWitness) {
+  checkOneGround(o);
+  if (!o.confirmOtherSideDown && !o.askWitness && !o.fence) {
     await context.confirm({
       question: `Do all machines of ${group} stand still at the other site? If one runs there, both copies take writes.`,
       word: group,
@@ -89,7 +93,7 @@ async function failover(context: Context, group: string, o: GroupBootOptions): P
   }
   const body: FailOverGroupRequest = {
     ...whatOf(o),
-    ...(o.askWitness ? { askWitness: true } : { confirmOtherSideDown: true }),
+    ...groundOf(o),
     ...(o.connect ? { networks } : {}),
   };
   const begun = await (await context.api()).call('group.failover', { params: { group }, body });

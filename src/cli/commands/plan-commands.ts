@@ -129,6 +129,7 @@ interface RunOptions extends WaitOption {
   readonly cede?: boolean;
   readonly confirmOtherSideDown?: boolean;
   readonly askWitness?: boolean;
+  readonly fence?: boolean;
   readonly within?: number;
   readonly to?: string;
 }
@@ -140,13 +141,14 @@ function modeOf(options: RunOptions): PlanMode {
 }
 
 function requestOf(options: RunOptions): RunPlanRequest {
-  const { within, to, confirmOtherSideDown, askWitness } = options;
+  const { within, to, confirmOtherSideDown, askWitness, fence } = options;
   return {
     mode: modeOf(options),
     ...(within === undefined ? {} : { waitMs: within }),
     ...(to === undefined ? {} : { to }),
     ...(confirmOtherSideDown ? { confirmOtherSideDown: true as const } : {}),
     ...(askWitness ? { askWitness: true as const } : {}),
+    ...(fence ? { fence: true as const } : {}),
   };
 }
 
@@ -165,8 +167,9 @@ function addRun(plan: Command, runner: Runner): void {
     )
     .option(
       '--ask-witness',
-      'with --unplanned: ask the witness of each that has one; your word is for the others',
+      'with --unplanned: ask the witness of each that has one; your word, or --fence, is for the others',
     )
+    .option('--fence', 'with --unplanned: have the fencing program make sure, of each, that it is down')
     .option('--within <time>', 'with --take: wait so long for each offer', named('--within', parseDuration))
     .option('--to <site>', 'with --cede: name or id; the first target of each machine if absent')
     .option(...WAIT_FLAGS.wait)

@@ -3,6 +3,7 @@ import type {
   FailoverRequest,
   FailoverRules,
   FailoverRulesRequest,
+  FencingProgram,
   ForwardRequest,
   JobView,
   MachineChanges,
@@ -13,18 +14,19 @@ import type {
   StopBranchRequest,
   TestFailoverRequest,
 } from '../../api/index.ts';
-import { FAILOVER_ERRORS, type Failovers, type PointChoice } from '../../failover/index.ts';
-import { failuresOf } from '../../lib/errors.ts';
+import type { Failovers, PointChoice, StartOptions } from '../../failover/index.ts';
 import type { Claim } from '../../recovery-point/index.ts';
 import { findBranch, type Replica } from '../../replica/index.ts';
 import type { Audit } from '../base/audit.ts';
-import type { JobArgs, JobHandler, Jobs } from '../base/jobs.ts';
+import type { JobArgs, JobContext, JobHandler, Jobs } from '../base/jobs.ts';
 import { GRACE_MS, preparationArgs } from '../drills/preparation-args.ts';
 import type { Inventory } from '../inventory/inventory.ts';
 import type { LeaseVotes } from '../leases/lease-votes.ts';
 import type { ReplicaFences } from '../replicas/replica-fences.ts';
 import type { ReplicaKeeper } from '../replicas/replica-keeper.ts';
 import type { StoredTestRules } from '../replicas/test-rules.ts';
+import { groundOf } from './failover-grounds.ts';
+import type { FencingActs } from './fencing-acts.ts';
 import type { PointActs } from './point-acts.ts';
 
 interface FailoverTools {
@@ -35,6 +37,7 @@ interface FailoverTools {
   readonly fences: Pick<ReplicaFences, 'look'>;
   readonly audit: Audit;
   readonly testRules: StoredTestRules;
+  readonly fencing: Pick<FencingActs, 'need' | 'by'>;
   readonly votes: Pick<LeaseVotes, 'need' | 'isParty' | 'seek' | 'confirm' | 'held' | 'letGo'>;
 }
 
@@ -103,11 +106,18 @@ export class FailoverActs {
     return this.#o.keeper.starts.check(replica, await this.#o.points.publishedPoint(replica, point));
   }
 
-  async start(actor: string, reference: string, request: FailoverRequest): Promise<JobView> {
+  /** `fencing`: what fences in the place of the site's own program. */
+  async start(
+    actor: string,
+    reference: string,
+    request: FailoverRequest,
+    fencing?: FencingProgram,
+  ): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { wish, name, probes, networks, changes, askWitness } = request;
-    if (askWitness) this.#o.votes.need(replica.record.machineId);
-    else checkConfirmed(request);
+    const { machineId, machineName } = replica.record;
+    const { wish, name, probes, networks, changes } = request;
+    const ground = groundOf(request, { name: machineName, hasWitness: this.hasWitness(machineId) });
+    if ('askWitness' in ground) this.#o.votes.need(machineId);
     const args = {
       ...(name ? { name } : {}),
       ...(await this.#pointOf(replica, request.point)),
@@ -115,7 +125,7 @@ export class FailoverActs {
       ...(probes ? { probes } : {}),
       ...(networks ? { networks } : {}),
       ...(changes ? { changes } : {}),
-      ...(askWitness ? { askWitness } : { confirmOtherSideDown: true }),
+      ...('fence' in ground ? { fence: fencing ?? this.#o.fencing.need() } : ground),
     };
     return this.#start('failover.start', actor, replica, args);
   }
@@ -235,31 +245,50 @@ export class FailoverActs {
     waits: true,
     // Whether to fail over is decided by a person who knows what stands, not by a restart.
     repeatable: false,
-    run: ({ machineId, args, signal, progress }) =>
-      this.tended(machineId, (replica) => {
+    run: (job) =>
+      this.tended(job.machineId, (replica) => {
+        const { args, signal, progress } = job;
         progress({ step: 'failing over' });
-        const voting = {
-          seek: () => {
-            progress({ step: 'asking the witness' });
-            return this.#o.votes.seek(machineId, signal);
-          },
-          confirm: (claim: Claim) => {
-            progress({ step: 'asking the witness' });
-            return this.#o.votes.confirm(machineId, claim, signal);
-          },
-          letGo: (makeSure: () => Promise<void>) => this.#o.votes.letGo(machineId, makeSure),
-        };
         return this.#o.failovers.start(replica, choiceOf(args), {
           ...probesOf(args),
           ...networksOf(args),
           ...nameOf(args),
           ...changesOf(args),
-          // The request's schema admits nothing but true; the failover looks again.
-          ...(args.askWitness ? { voting } : { confirmedOtherSideDown: args.confirmOtherSideDown as true }),
+          ...this.#groundOf(job),
           signal,
         });
       }),
   };
+
+  /** As it was decided when the job was begun. */
+  #groundOf({
+    jobId,
+    machineId,
+    args,
+    signal,
+    progress,
+  }: JobContext): Pick<StartOptions, 'voting' | 'fencing' | 'confirmedOtherSideDown'> {
+    const { votes, fencing } = this.#o;
+    if (args.askWitness) {
+      const asking = () => progress({ step: 'asking the witness' });
+      const seek = () => {
+        asking();
+        return votes.seek(machineId, signal);
+      };
+      const confirm = (claim: Claim) => {
+        asking();
+        return votes.confirm(machineId, claim, signal);
+      };
+      return { voting: { seek, confirm, letGo: (makeSure) => votes.letGo(machineId, makeSure) } };
+    }
+    if (args.fence) {
+      const { actor } = this.#jobs().get(jobId);
+      const onBegin = () => progress({ step: 'fencing the other side' });
+      return { fencing: fencing.by(args.fence as FencingProgram, { jobId, actor, signal, onBegin }) };
+    }
+    // The request's schema admits nothing but true; the failover looks again.
+    return { confirmedOtherSideDown: args.confirmOtherSideDown as true };
+  }
 
   readonly #restarting: JobHandler = {
     // As with a failover, a person looks first.
@@ -339,13 +368,6 @@ export class FailoverActs {
       this.#o.fences.look(replica);
     }
   }
-}
-
-/** Throws FAILOVER_UNCONFIRMED. */
-function checkConfirmed({ confirmOtherSideDown }: FailoverRequest): void {
-  if (confirmOtherSideDown) return;
-  const said = 'nobody has confirmed that the other side is down, and no witness is to be asked';
-  throw failuresOf(FAILOVER_ERRORS)('FAILOVER_UNCONFIRMED', said);
 }
 
 function choiceOf(args: JobArgs): PointChoice {

@@ -24,6 +24,7 @@ import {
   changesAt,
   differenceOf,
   estimateOf,
+  fencingOf,
   findingsAt,
   findingsOf,
   forNicsOf,
@@ -49,6 +50,7 @@ import { PlanHooks } from '../plans/plan-hooks.ts';
 import { actorOf, type PlanActs, PlanRunner } from '../plans/plan-runner.ts';
 import type { PlanStore } from '../plans/plan-store.ts';
 import type { FailoverActs } from './failover-acts.ts';
+import { groundInPlan } from './failover-grounds.ts';
 import type { GroupActs } from './group-acts.ts';
 import type { HandoverActs } from './handover-acts.ts';
 
@@ -159,7 +161,7 @@ export class RecoveryPlans {
   }
 
   /**
-   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, PLAN_TOO_LARGE, PLAN_CUT_MISSING,
+   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, FAILOVER_GROUND_UNCLEAR, PLAN_TOO_LARGE, PLAN_CUT_MISSING,
    * PLAN_CUT_LOST, GROUP_UNKNOWN, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
    */
   run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
@@ -170,10 +172,7 @@ export class RecoveryPlans {
     const { store, clock, random, jobs } = this.#o;
     const { document } = store.need(name);
     checkSound(document);
-    const isUnsaid = request.confirmOtherSideDown !== true && request.askWitness !== true;
-    if (request.mode === 'unplanned' && isUnsaid) {
-      throw controlFailure('PLAN_UNCONFIRMED', `nobody has confirmed that the machines of ${name} are down`);
-    }
+    if (request.mode === 'unplanned') this.#checkGround(name, request);
     for (const run of store.runs) {
       if (run.document.plan !== name || run.endedAtMs !== undefined) continue;
       // A process that was killed may have left a run that does not name its job.
@@ -208,10 +207,12 @@ export class RecoveryPlans {
     return { run: await store.changeRun(runId, (begun) => ({ ...begun, jobId: job.jobId })), job };
   }
 
-  /** Of a machine that has none the word of a person is taken, if it was given; else it is told that it has none. */
-  #asksWitness({ request: { askWitness, confirmOtherSideDown } }: PlanRun, machineId: string): boolean {
-    if (!askWitness) return false;
-    return !confirmOtherSideDown || this.#o.failovers.hasWitness(machineId);
+  #checkGround(name: string, request: RunPlanRequest): void {
+    const { confirmOtherSideDown, askWitness, fence } = request;
+    if (!confirmOtherSideDown && !askWitness && !fence) {
+      throw controlFailure('PLAN_UNCONFIRMED', `nobody has confirmed that the machines of ${name} are down`);
+    }
+    groundInPlan(request, false);
   }
 
   /** The points of machines that are to come up from one cut. */
@@ -311,11 +312,16 @@ export class RecoveryPlans {
         case 'test':
           return failovers.test(actor, machineId, { ...choice, ...this.#asked(run, machine) }, run.runId);
         case 'unplanned':
-          return failovers.start(actor, machineId, {
-            ...choice,
-            ...this.#how(run, machine),
-            ...(this.#asksWitness(run, machineId) ? { askWitness: true } : { confirmOtherSideDown: true }),
-          });
+          return failovers.start(
+            actor,
+            machineId,
+            {
+              ...choice,
+              ...this.#how(run, machine),
+              ...groundInPlan(run.request, failovers.hasWitness(machineId)),
+            },
+            fencingOf(run.document, machine),
+          );
         case 'take':
           return handovers.take(actor, machineId, {
             ...this.#how(run, machine),

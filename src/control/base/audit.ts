@@ -70,12 +70,26 @@ export class Audit {
     return this.#append({ act, phase: 'intent', details: act.details ?? {}, atMs: this.#clock.wallMs() });
   }
 
-  end(intent: number, act: AuditedAct, error: unknown): void {
-    if (error === undefined) this.#happened({ act, phase: 'done', intent, details: {} });
+  end(intent: number, act: AuditedAct, error: unknown, details: AuditedAct['details'] = {}): void {
+    if (error === undefined) this.#happened({ act, phase: 'done', intent, details });
     else {
       const code = error instanceof Failure ? error.code : 'INTERNAL';
-      this.#happened({ act, phase: 'failed', intent, details: { code } });
+      this.#happened({ act, phase: 'failed', intent, details: { ...details, code } });
     }
+  }
+
+  /** Writes what became of an act, for what is done upon it: durable on return. Throws SITE_DATABASE_FULL: it must not be done then. */
+  attest(intent: number, act: AuditedAct, details: NonNullable<AuditedAct['details']>): void {
+    this.#appendLate();
+    this.#append({ act, phase: 'done', intent, details, atMs: this.#clock.wallMs() });
+  }
+
+  /** Entries of an act that came after an entry, the oldest first. */
+  after(intent: number, act: string): AuditView[] {
+    return this.#database
+      .prepare('SELECT * FROM audit WHERE sequence > ? AND act = ? ORDER BY sequence')
+      .all(intent, act)
+      .map(viewOf);
   }
 
   /** An act that is over already. */

@@ -23,7 +23,7 @@ export const PLAN_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'Make sure that the machines no longer run at the other site, then say so (`--confirm-other-side-down`): two running copies diverge, and nothing but a person can tell here. Machines with a witness need no word: `--ask-witness`.',
+      'The machines may still run at the other site, and would then run at both: two running copies diverge. Make sure that they do not, then say so (`--confirm-other-side-down`), or have a fencing program make sure (`--fence`). Machines with a witness need neither: `--ask-witness`.',
   },
   PLAN_CUT_MISSING: {
     kind: 'missing',

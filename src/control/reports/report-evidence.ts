@@ -19,7 +19,7 @@ const PICTURE_BYTES_READ_MAX = 64 * 1024 * 1024;
 /** A larger statement (one that names very many points that were missed) is named by its digest. */
 const STATEMENT_BYTES_MAX = 256 * 1024;
 /** What guests and people have said is cut off behind this. */
-const SAID_CHARACTERS_MAX = 4000;
+export const SAID_CHARACTERS_MAX = 4000;
 
 /** What belongs to the attempts of a report. */
 export interface Evidence {

@@ -1,9 +1,17 @@
-import type { PlanRun, Report, ReportKind, ReportVerdict, RunStep, TimelineEntry } from '../../api/index.ts';
+import type {
+  AuditView,
+  PlanRun,
+  Report,
+  ReportKind,
+  ReportVerdict,
+  RunStep,
+  TimelineEntry,
+} from '../../api/index.ts';
 import type { FailoverReport, StepReport } from '../../failover/index.ts';
 import { canonicalJson, type Json } from '../../lib/canonical-json.ts';
 import { sha256 } from '../../report/index.ts';
 import type { EndedAct } from './report-adoptions.ts';
-import { cut } from './report-evidence.ts';
+import { cut, SAID_CHARACTERS_MAX } from './report-evidence.ts';
 
 /** By the kinds of jobs, also of those that not every version has. */
 const KINDS: Readonly<Record<string, ReportKind>> = {
@@ -94,9 +102,11 @@ export function confirmationsOf(
     readonly run: PlanRun | undefined;
     readonly machine: string | undefined;
     readonly isOwnRun: boolean;
+    /** What the audit log says of fencing for this job. */
+    readonly fenced?: readonly AuditView[];
   },
 ): Report['confirmations'] {
-  const { run, machine, isOwnRun } = about;
+  const { run, machine, isOwnRun, fenced = [] } = about;
   const said: Report['confirmations'] = [];
   const down = { what: 'other-side-down' } as const;
   // In a run with both, what was asked of its witness came up without that word.
@@ -106,6 +116,7 @@ export function confirmationsOf(
   else if (args.confirmOtherSideDown === true) said.push({ ...down, by: actor, atMs: createdAtMs });
   if (args.askWitness === true && result !== undefined)
     said.push({ what: 'votes', by: 'two of three sites' });
+  said.push(...fenced.flatMap(fencedWord));
   if (kind === 'failover.cede' && args.powerOff === true)
     said.push({ what: 'power-off', by: actor, atMs: createdAtMs });
   const steps = run?.steps.filter((step) => isOwnRun || step.machine === machine) ?? [];
@@ -125,6 +136,18 @@ function approvalsOf({ machine, approvedBy, approvedAtMs, answers }: RunStep, ru
     ...(question === undefined ? {} : { question }),
   };
   return [before, ...said];
+}
+
+/** That a program has ended well stands in the place of somebody's word, with who has asked for it. */
+function fencedWord({ actor, phase, details }: AuditView): Report['confirmations'] {
+  if (phase !== 'done') return [];
+  const { program, output, beganAtMs } = details as { program: string; output: string; beganAtMs: number };
+  return [
+    {
+      ...{ what: 'fenced', by: actor, atMs: beganAtMs, program },
+      output: output.slice(-SAID_CHARACTERS_MAX),
+    },
+  ];
 }
 
 /** How much is missing at most: of a handover nothing, of all else what was written after the point until the command. */

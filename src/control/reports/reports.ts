@@ -1,5 +1,6 @@
 import { join } from 'node:path';
 import type {
+  AuditView,
   PlanRun,
   Report,
   ReportKind,
@@ -262,7 +263,9 @@ export class Reports implements JobRecorder {
       ...{ reportId: job.jobId, kind, verdict, writtenAtMs: clock.wallMs() },
       ...{ site: this.#site(), request: this.#requestOf(ending, run, kind) },
       ...(kind === 'plan' ? {} : { machine }),
-      confirmations: confirmationsOf(job, { run, machine: name, isOwnRun: kind === 'plan' }),
+      confirmations: confirmationsOf(job, {
+        ...{ run, machine: name, isOwnRun: kind === 'plan', fenced: this.#fencedFor(ending) },
+      }),
       ...(job.failure ? { failure: failureWords(job.failure) } : {}),
       timeline: timelineOf(ending, failover, ownRun),
       ...(rpo ? { rpo } : {}),
@@ -298,6 +301,12 @@ export class Reports implements JobRecorder {
       ...(startedAtMs === undefined ? {} : { startedAtMs }),
       ...(entry?.sequence === intent ? { audit: { sequence: intent, hash: entry.hash } } : {}),
     };
+  }
+
+  #fencedFor({ job, intent }: EndedAct): AuditView[] {
+    if (!job.args.fence) return [];
+    const entries = this.#o.audit.after(intent, 'failover.fence');
+    return entries.filter(({ details }) => details.jobId === job.jobId);
   }
 
   #run(runId: string): PlanRun | undefined {

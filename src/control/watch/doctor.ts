@@ -1,4 +1,4 @@
-import type { DoctorCheck, DoctorReport, PeerView } from '../../api/index.ts';
+import type { DoctorCheck, DoctorReport, FencingRule, PeerView } from '../../api/index.ts';
 import type { Hypervisor } from '../../hypervisor/index.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
 import { spaceAt } from '../../lib/host-files.ts';
@@ -24,6 +24,8 @@ export interface DoctorSubject {
   /** Machines and replicas that could not be opened. */
   readonly broken: readonly { readonly machineId: string; readonly error: unknown }[];
   readonly audit: () => ChainState;
+  /** What fences here, and whether it could. */
+  readonly fencing: () => Promise<FencingRule>;
   /** What the older generations of machines take. */
   readonly formerBytes: () => Promise<number>;
   readonly ports: { readonly peer: number };
@@ -56,6 +58,8 @@ export async function examine(subject: DoctorSubject): Promise<DoctorReport> {
   await look('older generations', () => formerFinding(subject));
   await look('open files', openFilesFinding);
   await look('site port', async () => ok(`listens at port ${subject.ports.peer}`));
+  const { fencing, lack } = await subject.fencing();
+  if (fencing) await look('fencing', async () => fencingFinding(fencing.program, lack));
   await look('audit log', async () => auditFinding(subject.audit()));
   for (const peer of subject.peers) {
     if (peer.revokedAtMs === undefined) await look(`peer ${peer.name}`, async () => peerFinding(peer));
@@ -160,6 +164,13 @@ async function openFilesFinding(): Promise<Finding> {
         `only ${limit} files may be open`,
         `Raise the limit to ${OPEN_FILES_MIN} or more (LimitNOFILE=).`,
       );
+}
+
+function fencingFinding(program: string, lack: string | undefined): Finding {
+  if (lack === undefined) return ok(`${program} is there, and may be run`);
+  const remedy =
+    'Put it there, owned and written to by root or the user of the site alone, and executable; or name another one with `warmsite failover fencing`.';
+  return failed(lack, remedy);
 }
 
 function auditFinding(state: ChainState): Finding {

@@ -135,6 +135,20 @@ describe('what a report is made of', () => {
       confirmationsOf({ ...started, result: {} }, about).map(({ what }) => what),
       ['votes'],
     );
+    // Of a program that was to fence its success counts, and nothing else that is said of it.
+    const fence = {
+      act: 'failover.fence',
+      details: { program: 'off', output: 'x'.repeat(5000), beganAtMs: 7 },
+    };
+    const fenced = (phase: AuditView['phase']) =>
+      confirmationsOf(
+        { ...started, args: { fence: { program: 'off' } } },
+        { ...about, fenced: [entry(5, { ...fence, phase: 'intent' }), entry(6, { ...fence, phase })] },
+      );
+    assert.deepEqual(fenced('failed'), []);
+    assert.deepEqual(fenced('done'), [
+      { what: 'fenced', by: 'operator:default', atMs: 7, program: 'off', output: 'x'.repeat(4000) },
+    ]);
     assert.equal(verdictOf(job, undefined), 'passed');
     assert.equal(verdictOf({ ...job, result: { verdict: 'unproven' } }, undefined), 'unproven');
     assert.equal(verdictOf({ ...job, state: 'cancelled' }, undefined), 'cancelled');

@@ -6,12 +6,14 @@ import type { PlanDocument, RunStep } from '../../../src/api/index.ts';
 import {
   differenceOf,
   estimateOf,
+  fencingOf,
   findingsAt,
   findingsOf,
   forNicsOf,
   needsOf,
   networksAt,
   nextActs,
+  programsOf,
   verdictOf,
   wavesOf,
 } from '../../../src/plan/index.ts';
@@ -168,6 +170,23 @@ describe('a recovery plan', () => {
       machines.map(({ upAtMs }) => upAtMs),
       [1000, null, null, null],
     );
+  });
+
+  it('S0.17 what fences is what a machine names, else the plan; the site has to have both', () => {
+    const own = { program: 'ipmi', limitMs: 5000 };
+    const plan: PlanDocument = {
+      ...SHOP,
+      fencing: { program: 'switch-port' },
+      machines: { ...SHOP.machines, db: { fencing: own } },
+    };
+    assert.deepEqual(fencingOf(plan, 'db'), own);
+    assert.deepEqual(fencingOf(plan, 'web'), { program: 'switch-port' });
+    assert.equal(fencingOf(SHOP, 'db'), undefined, 'the site says');
+    assert.deepEqual(programsOf(plan), [{ program: 'switch-port' }, { machine: 'db', program: 'ipmi' }]);
+    assert.deepEqual(differenceOf(SHOP, plan), [
+      'fencing not said → {"program":"switch-port"}',
+      '~ machine db: fencing not said → {"limitMs":5000,"program":"ipmi"}',
+    ]);
   });
 
   it('F5 what changes from one plan to the next is told line by line', () => {
