@@ -18,6 +18,6 @@ export { fencingOf, hooksOf, type NamedProgram, programsOf } from './hooks.ts';
 export { machinesOf } from './machines.ts';
 export { networksAt, type PlannedNic } from './networks.ts';
 export { type Direction, type Needs, needsOf, wavesOf } from './order.ts';
-export { type NextActs, nextActs, verdictOf } from './progress.ts';
+export { MOST_AT_ONCE, type NextActs, nextActs, verdictOf } from './progress.ts';
 export { changesAt, forNicsOf, gateAnywhere, gatesAt } from './site-changes.ts';
 export { afterHearing, afterPut, type HeldPlan, type PlanVersion, planDigest } from './versions.ts';

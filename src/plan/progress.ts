@@ -5,6 +5,9 @@ import type { Needs } from './order.ts';
 
 export type StepState = RunStep['state'];
 
+/** Machines that are under way at a time: more would only be in each other's way. */
+export const MOST_AT_ONCE = 4;
+
 export interface NextActs {
   /** May begin now. */
   readonly begin: readonly string[];

@@ -2,7 +2,7 @@ import type { BranchView, HookOutcome, JobView, PlanRun, RunStep } from '../../a
 import { type Clock, sleep, throwIfAborted } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
 import type { Log } from '../../lib/log.ts';
-import { needsOf, nextActs, verdictOf } from '../../plan/index.ts';
+import { MOST_AT_ONCE, needsOf, nextActs, verdictOf } from '../../plan/index.ts';
 import type { EventHub } from '../base/event-hub.ts';
 import type { JobContext } from '../base/jobs.ts';
 import { Wakeup } from '../base/wakeup.ts';
@@ -57,8 +57,6 @@ interface RunnerTools extends AbsenceClocks {
   readonly log: Log;
 }
 
-/** Machines that are under way at a time: more would only be in each other's way. */
-const MOST_AT_ONCE = 4;
 /** What cannot be recorded is recorded when it can. */
 const STORE_AGAIN_AFTER_MS = 2_000;
 /** So long jobs have to end that were cancelled with their run. */

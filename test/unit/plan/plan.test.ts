@@ -10,6 +10,7 @@ import {
   findingsAt,
   findingsOf,
   forNicsOf,
+  MOST_AT_ONCE,
   needsOf,
   networksAt,
   nextActs,
@@ -187,6 +188,36 @@ describe('a recovery plan', () => {
       'fencing not said → {"program":"switch-port"}',
       '~ machine db: fencing not said → {"limitMs":5000,"program":"ipmi"}',
     ]);
+  });
+
+  it('F5 no more begin at a time in an estimate than a run begins: of six in a tier two wait for a place', () => {
+    const names = ['a', 'b', 'c', 'd', 'e', 'f'];
+    const plan: PlanDocument = {
+      plan: 'many',
+      machines: { ...Object.fromEntries(names.map((name) => [name, {}])), last: { tier: 2 } },
+    };
+    const took: Readonly<Record<string, number>> = {
+      ...{ a: 4000, b: 1000, c: 3000, d: 2000, e: 5000, f: 500, last: 100 },
+    };
+    const begun = (measuredMs: (machine: string) => number | undefined) => {
+      const { totalMs, machines } = estimateOf(plan, measuredMs);
+      return [totalMs, ...machines.map(({ beginsAtMs }) => beginsAtMs)];
+    };
+    assert.equal(MOST_AT_ONCE, 4);
+    assert.deepEqual(
+      begun((machine) => took[machine]),
+      [6100, 0, 0, 0, 0, 1000, 2000, 6000],
+    );
+    // One that nobody has measured keeps its place, and hides nothing of the others but what waits for it.
+    assert.deepEqual(
+      begun((machine) => (machine === 'b' ? undefined : took[machine])),
+      [null, 0, 0, 0, 0, 2000, 3000, null],
+    );
+    // Where too few places are left, nobody knows when the next one begins.
+    assert.deepEqual(
+      begun((machine) => (['e', 'f', 'last'].includes(machine) ? 10 : undefined)),
+      [null, 0, 0, 0, 0, null, null, null],
+    );
   });
 
   it('F5 what changes from one plan to the next is told line by line', () => {
