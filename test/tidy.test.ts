@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { errorsDocument, readCatalogues } from '../scripts/errors-doc.ts';
 import { failoverDocument } from '../scripts/failover-doc.ts';
+import { planTypes } from '../scripts/plan-types.ts';
 import { buildProgram } from '../src/cli/command-line.ts';
 import type { World } from '../src/cli/index.ts';
 import { checkClockAndChance, checkConsole, checkLengths, checkSilences } from './tidy/bans.ts';
@@ -101,6 +102,11 @@ test('docs/errors.md equals the catalogues (npm run docs writes it)', async () =
 test('docs/failover.md shows the states that the code has (npm run docs writes them)', () => {
   const written = readFileSync(join(ROOT, 'docs', 'failover.md'), 'utf8');
   assert.ok(written === failoverDocument(written), 'docs/failover.md is out of date: run `npm run docs`');
+});
+
+test('types/plan.d.ts says what the package exports (npm run docs writes it)', () => {
+  const written = readFileSync(join(ROOT, 'types', 'plan.d.ts'), 'utf8');
+  assert.ok(written === planTypes(), 'types/plan.d.ts is out of date: run `npm run docs`');
 });
 
 test('each capability is proven by every run of the tests', () => {

@@ -1,11 +1,13 @@
 import { extname, resolve } from 'node:path';
 import { pathToFileURL } from 'node:url';
-import { Value } from 'typebox/value';
 import { parse } from 'yaml';
-import { PlanDocument } from '../api/index.ts';
+import type { PlanDocument } from '../api/index.ts';
 import { messageOf } from '../lib/errors.ts';
 import { type FileSystem, readSmallFile } from '../lib/files.ts';
 import { cliFailure } from './errors.ts';
+
+/** Loaded by those commands alone that read a plan: all others should answer at once. */
+export const loadPlans = () => import('../plan/index.ts');
 
 const BYTES_MAX = 1024 * 1024;
 
@@ -15,10 +17,9 @@ const BYTES_MAX = 1024 * 1024;
  */
 export async function readPlan(files: FileSystem, path: string): Promise<PlanDocument> {
   const value = await valueIn(files, path);
-  for (const error of Value.Errors(PlanDocument, value)) {
-    const field = error.instancePath.slice(1).replaceAll('/', '.') || 'the plan';
-    throw cliFailure('CLI_FILE_INVALID', `${path}: ${field}: ${error.message}`, { context: { path, field } });
-  }
+  const { formFindingsOf } = await loadPlans();
+  const [first] = formFindingsOf(value);
+  if (first) throw cliFailure('CLI_FILE_INVALID', `${path}: ${first.message}`, { context: { path } });
   return value as PlanDocument;
 }
 

@@ -7,6 +7,7 @@ import {
 } from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
+import { defaultProbes, type Probe, type ProbeResult } from '../probe/index.ts';
 import type { Assertion } from '../recovery-point/index.ts';
 import { type BranchRecord, branchChain, type Replica } from '../replica/index.ts';
 import { AgentPort } from './agent-port.ts';
@@ -17,7 +18,6 @@ import { storeState } from './branch-state.ts';
 import { branchTpm } from './branch-tpm.ts';
 import { proveScreen, type Screen, takePicture } from './console.ts';
 import { type BranchNetwork, branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
-import { defaultProbes, type Probe, type ProbeResult } from './probe.ts';
 import { type Probed, runProbes } from './probing.ts';
 import { type Readdressed, type ReaddressReport, whileReaddressed } from './readdressing.ts';
 import type { Stopwatch } from './report.ts';

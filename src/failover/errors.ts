@@ -192,11 +192,6 @@ export const FAILOVER_ERRORS = {
     remedy:
       'Let root, or the user of the site, own the program and its directory, let nobody else write to them, and let it be executable: `chown root`, `chmod 755`.',
   },
-  FAILOVER_PROBE_INVALID: {
-    kind: 'input',
-    retry: 'never',
-    remedy: 'Correct the named field of the probe.',
-  },
   FAILOVER_PROBE_FAILED: {
     kind: 'unavailable',
     retry: 'never',

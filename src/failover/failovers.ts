@@ -1,5 +1,6 @@
 import type { Failure } from '../lib/errors.ts';
 import { isId } from '../lib/random.ts';
+import { checkProbes, type Probe, type ProbeResult } from '../probe/index.ts';
 import {
   type BranchRecord,
   checkBranchName,
@@ -26,7 +27,6 @@ import type {
 } from './options.ts';
 import { Precedence } from './precedence.ts';
 import { checkNotPrepared, type PrepareOptions, prepareBranch, purposeOf } from './prepared.ts';
-import { checkProbes, type Probe, type ProbeResult } from './probe.ts';
 import { probeAgain } from './probe-again.ts';
 import { type FailoverReport, Stopwatch } from './report.ts';
 import {

@@ -3,7 +3,7 @@ import { request as requestSecured } from 'node:https';
 import { fileURLToPath } from 'node:url';
 import { sleep, systemClock } from '../lib/clock.ts';
 import { messageOf } from '../lib/errors.ts';
-import { patternOf } from './pattern.ts';
+import { patternOf } from '../probe/index.ts';
 
 /**
  * A process that asks a web server until it answers as wished: `http-ask-main.ts QUESTION`, which is JSON. It is run inside the network namespace

@@ -42,7 +42,6 @@ export { checkNicsNamed } from './nic-checks.ts';
 export type { StartOptions, TakeOptions, TestOptions } from './options.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
 export { shutsDown } from './power-off.ts';
-export { checkProbes, type Probe, type ProbeResult } from './probe.ts';
 export {
   APPLICATION_PROOF,
   type ApplicationProof,

@@ -1,8 +1,8 @@
+import type { Probe } from '../probe/index.ts';
 import type { Claim } from '../recovery-point/index.ts';
 import type { WantedChanges } from './branch-changes.ts';
 import type { Fencing } from './fencing.ts';
 import type { NicMapping } from './network.ts';
-import type { Probe } from './probe.ts';
 import type { TestLimits } from './test-limits.ts';
 
 export interface TestOptions {

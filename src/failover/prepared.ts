@@ -1,6 +1,7 @@
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { newId } from '../lib/random.ts';
+import type { Probe } from '../probe/index.ts';
 import type { Assertion } from '../recovery-point/index.ts';
 import {
   type BranchRecord,
@@ -14,7 +15,6 @@ import { loadState, storeState } from './branch-state.ts';
 import { failoverFailure } from './errors.ts';
 import type { LiveBranches } from './live-branches.ts';
 import { shutsDown } from './power-off.ts';
-import type { Probe } from './probe.ts';
 import { type AttemptReport, Stopwatch } from './report.ts';
 import { type Attempt, summaryOf } from './run-under-way.ts';
 import type { FailoverTools } from './tools.ts';

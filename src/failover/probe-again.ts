@@ -1,12 +1,12 @@
 import { checkMachineConfiguration } from '../hypervisor/index.ts';
 import { isFailure } from '../lib/errors.ts';
+import { defaultProbes, type Probe, type ProbeResult } from '../probe/index.ts';
 import { findBranch, type Replica } from '../replica/index.ts';
 import { changed, loadChanges } from './branch-changes.ts';
 import { probeReaddressed, runDirectoryOf, toldOf } from './branch-machine.ts';
 import { loadNetworks } from './branch-networks.ts';
 import type { BranchTools } from './branch-recovery.ts';
 import { loadState, storeState } from './branch-state.ts';
-import { defaultProbes, type Probe, type ProbeResult } from './probe.ts';
 
 /** Whoever connects to a machine that runs has not seen its agent's port being opened: it is asked all the same. */
 const MAY_BE_OPEN = { opened: Promise.resolve() };

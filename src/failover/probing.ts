@@ -3,19 +3,19 @@ import { type Clock, sleep } from '../lib/clock.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { runCommand } from '../lib/processes.ts';
 import { unlessAborted } from '../lib/unless-aborted.ts';
-import type { AgentPort } from './agent-port.ts';
-import { failoverFailure } from './errors.ts';
-import { HTTP_PROGRAM, type HttpQuestion } from './http-ask-main.ts';
-import { addressBridge, type NetworkReport } from './network.ts';
-import { patternOf } from './pattern.ts';
 import {
   limitOf,
   type NetworkProbe,
   type Probe,
   type ProbeResult,
+  patternOf,
   probingAddress,
   sqlClientOf,
-} from './probe.ts';
+} from '../probe/index.ts';
+import type { AgentPort } from './agent-port.ts';
+import { failoverFailure } from './errors.ts';
+import { HTTP_PROGRAM, type HttpQuestion } from './http-ask-main.ts';
+import { addressBridge, type NetworkReport } from './network.ts';
 import { serialLineMatching } from './serial-log.ts';
 import type { SitePrograms } from './site-programs.ts';
 import { CONNECT_PROGRAM } from './tcp-connect-main.ts';

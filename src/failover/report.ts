@@ -1,7 +1,7 @@
 import type { Clock } from '../lib/clock.ts';
+import type { ProbeResult } from '../probe/index.ts';
 import type { AssertionReport } from './assertions.ts';
 import type { NetworkReport } from './network.ts';
-import type { ProbeResult } from './probe.ts';
 import type { ReaddressReport } from './readdressing.ts';
 import type { RollForward } from './roll-forward.ts';
 import type { NonceVerdict } from './verdict.ts';

@@ -1,7 +1,7 @@
 import { watch } from 'node:fs';
 import { type FileHandle, open } from 'node:fs/promises';
 import { unlessAborted } from '../lib/unless-aborted.ts';
-import type { Pattern } from './pattern.ts';
+import type { Pattern } from '../probe/index.ts';
 
 /** A guest may write what it likes: no more than this of a line is kept and held against a pattern. */
 const LINE_CHARS_MAX = 1000;

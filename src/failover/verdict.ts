@@ -1,5 +1,5 @@
+import type { ProbeResult } from '../probe/index.ts';
 import { distinctColours, type Picture } from './picture.ts';
-import type { ProbeResult } from './probe.ts';
 
 /** What became of the word that the guest was to draw. `not-drawn`: it has no agent, or cannot write to its console. */
 export type NonceVerdict = 'read' | 'not-read' | 'not-drawn';

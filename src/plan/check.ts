@@ -1,10 +1,12 @@
 import type { PlanDocument, PlanFinding } from '../api/index.ts';
+import { isFailure } from '../lib/errors.ts';
+import { checkProbes } from '../probe/index.ts';
 import { programsOf } from './hooks.ts';
-import { isMachine } from './machines.ts';
+import { isMachine, machinesOf } from './machines.ts';
 import type { PlannedNic } from './networks.ts';
 import { networksAt } from './networks.ts';
 import { cycleIn, needsOf } from './order.ts';
-import { changesAt, gatesAt } from './site-changes.ts';
+import { changesAt, gateAnywhere, gatesAt } from './site-changes.ts';
 
 /** What a site knows of a machine that a plan names. */
 export interface KnownMachine {
@@ -14,7 +16,7 @@ export interface KnownMachine {
   readonly isReady: boolean;
 }
 
-/** What is wrong with a plan by itself; pure. */
+/** What is wrong with a plan by itself, with what its gates ask; pure. */
 export function findingsOf(plan: PlanDocument): PlanFinding[] {
   const findings: PlanFinding[] = [];
   for (const [machine, planned] of Object.entries(plan.machines)) {
@@ -24,7 +26,13 @@ export function findingsOf(plan: PlanDocument): PlanFinding[] {
       );
       continue;
     }
-    const { after = [] } = planned;
+    const { after = [], gates = [] } = planned;
+    try {
+      checkProbes(gates.map(gateAnywhere));
+    } catch (failure) {
+      if (!isFailure(failure, 'FAILOVER_PROBE_INVALID')) throw failure;
+      findings.push(error(`a gate of ${machine}: ${failure.message}`, machine));
+    }
     for (const other of after) {
       if (other === machine) findings.push(error(`${machine} waits for itself`, machine));
       else if (!(other in plan.machines)) {
@@ -55,8 +63,7 @@ export function findingsAt(
     return lack === undefined ? [] : [error(lack, machine)];
   });
   const networks = new Set<string>();
-  for (const [machine, planned] of Object.entries(plan.machines)) {
-    const { gates, networks: own = {} } = planned ?? {};
+  for (const [machine, { gates, networks: own = {} }] of machinesOf(plan)) {
     const found = known(machine);
     if (!found) {
       findings.push(error(`this site has no machine ${machine}`, machine));

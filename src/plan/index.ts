@@ -8,16 +8,18 @@
  *
  * Promised: no machine begins before all that it waits for are up; what does not come up holds back those that wait for it and nobody
  * else; every run ends, because each machine is done, failed or blocked at last; a plan whose machines wait for each other is refused
- * before anything begins. All here is pure, so that the same rules make an estimate, a rehearsal and a recovery: whoever acts is in
- * `control`.
+ * before anything begins. All here is pure, so that the same rules make a check in the repository of the plan's owner (`exported.ts`), an
+ * estimate, a rehearsal and a recovery: whoever acts is in `control`.
  */
 export { findingsAt, findingsOf, type KnownMachine } from './check.ts';
 export { differenceOf } from './difference.ts';
 export { estimateOf } from './estimate.ts';
+export { checkPlan } from './exported.ts';
+export { formFindingsOf } from './form.ts';
 export { fencingOf, hooksOf, type NamedProgram, programsOf } from './hooks.ts';
 export { machinesOf } from './machines.ts';
 export { networksAt, type PlannedNic } from './networks.ts';
 export { type Direction, type Needs, needsOf, wavesOf } from './order.ts';
 export { MOST_AT_ONCE, type NextActs, nextActs, verdictOf } from './progress.ts';
-export { changesAt, forNicsOf, gateAnywhere, gatesAt } from './site-changes.ts';
+export { changesAt, forNicsOf, gatesAt } from './site-changes.ts';
 export { afterHearing, afterPut, type HeldPlan, type PlanVersion, planDigest } from './versions.ts';

@@ -1,4 +1,5 @@
 import type { PlanDocument } from '../api/index.ts';
+import { machinesOf } from './machines.ts';
 
 /** Which machines of a plan come before which; pure. */
 
@@ -14,7 +15,7 @@ function tierOf({ machines }: PlanDocument, machine: string): number {
 
 /** Names that the plan does not have are left out; `checkPlan` tells of them. */
 export function needsOf(plan: PlanDocument, direction: Direction = 'forward'): Needs {
-  const names = Object.keys(plan.machines);
+  const names = machinesOf(plan).map(([machine]) => machine);
   const before = new Map(
     names.map((machine) => {
       const named = (plan.machines[machine]?.after ?? []).filter((other) => names.includes(other));

@@ -1,8 +1,8 @@
 import type { Command } from 'commander';
-import type { PlanMode, PlanRun, RunPlanRequest } from '../../api/index.ts';
+import type { PlanCheck, PlanDocument, PlanMode, PlanRun, RunPlanRequest } from '../../api/index.ts';
 import { EXIT_FOUND_BAD } from '../context.ts';
 import { cliFailure } from '../errors.ts';
-import { readPlan } from '../plan-file.ts';
+import { loadPlans, readPlan } from '../plan-file.ts';
 import { named, parseDuration } from '../values.ts';
 import { printCheck, printEstimate, printPlan, printPlans, printRun, printRuns } from '../views/plan-view.ts';
 import { reportJob } from '../watch.ts';
@@ -26,11 +26,18 @@ function addKeeping(plan: Command, runner: Runner): void {
       '<file>',
       'YAML, JSON, or a module of TypeScript or JavaScript with the plan as its default export',
     )
-    .addHelpText('after', examples('warmsite plan check shop.yaml', 'warmsite plan check shop.plan.ts'))
+    .option('--offline', 'by itself only: no site is asked, and none need be there')
+    .addHelpText(
+      'after',
+      `${examples('warmsite plan check shop.yaml', 'warmsite plan check shop.plan.ts --offline')}
+Something that is wrong makes the exit code 1; a warning does not.`,
+    )
     .action(
-      runner.run(async (context, file: string) => {
+      runner.run(async (context, file: string, { offline }: { readonly offline?: boolean }) => {
         const body = await readPlan(context.world.files, file);
-        const check = await (await context.api()).call('plan.check', { body });
+        const check: PlanCheck = offline
+          ? await checkOffline(body)
+          : await (await context.api()).call('plan.check', { body });
         const isBad = check.findings.some(({ severity }) => severity === 'error');
         return {
           document: check,
@@ -67,6 +74,12 @@ what they have and say so, until somebody puts it once more at either.`,
         return { document: done, print: (page) => page.line(`This site has no plan ${name} any more.`) };
       }),
     );
+}
+
+async function checkOffline(document: PlanDocument): Promise<PlanCheck> {
+  const { checkPlan } = await loadPlans();
+  const { order, findings } = checkPlan(document);
+  return { plan: document.plan, order: order.map((wave) => [...wave]), findings: [...findings] };
 }
 
 function addLooking(plan: Command, runner: Runner): void {

@@ -8,9 +8,10 @@ import type {
   DrillView,
   JobView,
 } from '../../api/index.ts';
-import { type CpuGroups, checkProbes, type Failovers } from '../../failover/index.ts';
+import type { CpuGroups, Failovers } from '../../failover/index.ts';
 import { checkMachineConfiguration } from '../../hypervisor/index.ts';
 import type { Clock } from '../../lib/clock.ts';
+import { checkProbes } from '../../probe/index.ts';
 import { endOfWindows, pointFailure, satisfies, type Zones } from '../../recovery-point/index.ts';
 import type { Replica } from '../../replica/index.ts';
 import type { Audit } from '../base/audit.ts';

@@ -4,14 +4,13 @@ import type {
   PlanCheck,
   PlanDocument,
   PlanEstimate,
-  PlanFinding,
   PlanRun,
   PlanView,
   RunPlanRequest,
   SelectionWish,
   StartedRun,
 } from '../../api/index.ts';
-import { checkProbes, loadBootProof, type SitePrograms } from '../../failover/index.ts';
+import { loadBootProof, type SitePrograms } from '../../failover/index.ts';
 import { checkMachineConfiguration, type MachineConfiguration } from '../../hypervisor/index.ts';
 import type { BootClock } from '../../lib/boot-clock.ts';
 import type { Clock } from '../../lib/clock.ts';
@@ -28,10 +27,8 @@ import {
   findingsAt,
   findingsOf,
   forNicsOf,
-  gateAnywhere,
   gatesAt,
   type KnownMachine,
-  machinesOf,
   needsOf,
   networksAt,
   programsOf,
@@ -97,7 +94,7 @@ export class RecoveryPlans {
     const lacks = new Map<string, string | undefined>();
     for (const { program } of programsOf(document)) lacks.set(program, await programs.lackOf(program));
     const findings = [
-      ...flawsOf(document),
+      ...findingsOf(document),
       ...findingsAt(
         document,
         siteName,
@@ -463,23 +460,9 @@ function chosen({ steps, document, request }: PlanRun, machine: string) {
   return Object.keys(whole).length > 0 ? { wish: whole } : {};
 }
 
-/** What is wrong with a plan by itself, with what its gates ask. */
-function flawsOf(document: PlanDocument): PlanFinding[] {
-  const findings = findingsOf(document);
-  for (const [machine, { gates = [] }] of machinesOf(document)) {
-    try {
-      checkProbes(gates.map(gateAnywhere));
-    } catch (error) {
-      if (!isFailure(error, 'FAILOVER_PROBE_INVALID')) throw error;
-      findings.push({ severity: 'error', machine, message: `a gate of ${machine}: ${error.message}` });
-    }
-  }
-  return findings;
-}
-
 /** Throws PLAN_INVALID. */
 function checkSound(document: PlanDocument): void {
-  const errors = flawsOf(document).filter(({ severity }) => severity === 'error');
+  const errors = findingsOf(document).filter(({ severity }) => severity === 'error');
   if (errors.length === 0) return;
   const said = errors.map(({ message }) => message).join('; ');
   throw controlFailure('PLAN_INVALID', `${document.plan}: ${said}`);

@@ -6,8 +6,6 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import { AgentPort } from '../../../src/failover/agent-port.ts';
 import { isolatedPlan } from '../../../src/failover/network.ts';
-import { patternOf } from '../../../src/failover/pattern.ts';
-import { checkProbes, type Probe, probingAddress } from '../../../src/failover/probe.ts';
 import { type Probed, runProbes } from '../../../src/failover/probing.ts';
 import { LineCollector, serialLineMatching } from '../../../src/failover/serial-log.ts';
 import { CONNECT_PROGRAM } from '../../../src/failover/tcp-connect-main.ts';
@@ -15,6 +13,7 @@ import type { MachineEvent, MachineState } from '../../../src/hypervisor/index.t
 import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
+import { checkProbes, type Probe, patternOf, probingAddress } from '../../../src/probe/index.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { FakeGuestAgent } from '../../support/fake-guest-agent.ts';
 import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';

@@ -2,8 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { recoveryOf } from '../../../src/failover/branch-state.ts';
 import type { Picture } from '../../../src/failover/picture.ts';
-import type { ProbeResult } from '../../../src/failover/probe.ts';
 import { verdictOf } from '../../../src/failover/verdict.ts';
+import type { ProbeResult } from '../../../src/probe/index.ts';
 
 const DARK: Picture = { width: 2, height: 1, rgb: Buffer.alloc(6) };
 const DRAWN: Picture = { width: 2, height: 1, rgb: Buffer.from([0, 0, 0, 255, 255, 255]) };

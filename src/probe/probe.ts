@@ -1,5 +1,4 @@
-import { isIPv4 } from 'node:net';
-import { failoverFailure } from './errors.ts';
+import { probeFailure } from './errors.ts';
 import { patternOf } from './pattern.ts';
 
 /** A question that a guest answers only when it runs as it should. Limits count from the moment its CPUs run. */
@@ -76,6 +75,13 @@ export interface ProbeResult {
 const LIMIT_MS_DEFAULT = 180_000;
 const LIMIT_MS_MAX = 24 * 60 * 60 * 1000;
 
+const OCTET = '(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])';
+const IPV4 = new RegExp(`^${OCTET}(\\.${OCTET}){3}$`);
+
+function isIPv4(text: string): boolean {
+  return IPV4.test(text);
+}
+
 export function limitOf(probe: Probe): number {
   return probe.limitMs ?? LIMIT_MS_DEFAULT;
 }
@@ -150,5 +156,5 @@ export function sqlClientOf({ system, query, database }: Extract<Probe, { kind: 
 }
 
 function invalid(what: string) {
-  return failoverFailure('FAILOVER_PROBE_INVALID', `${what} cannot be used in a probe`);
+  return probeFailure('FAILOVER_PROBE_INVALID', `${what} cannot be used in a probe`);
 }

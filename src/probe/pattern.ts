@@ -1,5 +1,5 @@
 import { RE2JS, RE2JSException } from 're2js';
-import { failoverFailure } from './errors.ts';
+import { probeFailure } from './errors.ts';
 
 /**
  * What a probe wants to be said, held against what a guest says. It is matched in time linear in the text, whatever the guest has chosen
@@ -18,6 +18,6 @@ export function patternOf(pattern: string): Pattern {
   } catch (error) {
     if (!(error instanceof RE2JSException)) throw error;
     const said = `«${pattern}» is no regular expression that can be used in a probe: ${error.message}`;
-    throw failoverFailure('FAILOVER_PROBE_INVALID', said, { cause: error });
+    throw probeFailure('FAILOVER_PROBE_INVALID', said, { cause: error });
   }
 }
