@@ -54,6 +54,13 @@ export type RecoveryPlan = {
       readonly program: string;
     })[];
   };
+  /** What makes sure that a machine is down at the other site, in the place of what the site says. */
+  readonly fencing?: {
+    readonly arguments?: readonly string[];
+    /** It is killed then, and has fenced nothing; two minutes if absent. */
+    readonly limitMs?: number;
+    readonly program: string;
+  };
   readonly plan: string;
   readonly machines: {
     readonly [name: string]: {
@@ -105,6 +112,13 @@ export type RecoveryPlan = {
       };
       /** Further machines that are up before it. */
       readonly after?: readonly string[];
+      /** What makes sure that it is down at the other site, in the place of what the plan says. */
+      readonly fencing?: {
+        readonly arguments?: readonly string[];
+        /** It is killed then, and has fenced nothing; two minutes if absent. */
+        readonly limitMs?: number;
+        readonly program: string;
+      };
       /** Machines of a lower tier are up before; 1 if absent. */
       readonly tier?: number;
       /** Counts as up when its guest has answered all of these; the agent, where there is one, if absent. */

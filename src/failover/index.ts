@@ -41,7 +41,6 @@ export { branchNetworks, type NetworkReport, type NicMapping } from './network.t
 export { checkNicsNamed } from './nic-checks.ts';
 export type { StartOptions, TakeOptions, TestOptions } from './options.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
-export { shutsDown } from './power-off.ts';
 export {
   APPLICATION_PROOF,
   type ApplicationProof,

@@ -6,15 +6,14 @@ import type { FailoverTools } from './tools.ts';
 type Ending = Pick<RunningMachine, 'pressPowerButton' | 'state' | 'gone'>;
 
 /**
- * Asks the guest of a machine to shut down, by its power button unless `ask` knows better, and waits for its end. False: it has
- * not ended in time, or could not be asked. Throws why `signal` was aborted.
+ * Asks the guest of a machine to shut down, by its power button, and waits for its end. False: it has not ended in time, or could
+ * not be asked. Throws why `signal` was aborted.
  */
-export async function shutsDown<M extends Ending>(
+export async function shutsDown(
   { clock }: Pick<FailoverTools, 'clock'>,
-  machine: M,
+  machine: Ending,
   graceMs: number,
   signal?: AbortSignal,
-  ask: (machine: M) => Promise<void> = (pressed) => pressed.pressPowerButton(),
 ): Promise<boolean> {
   if (graceMs === 0) return false;
   const waiting = new AbortController();
@@ -27,7 +26,7 @@ export async function shutsDown<M extends Ending>(
     // A guest that stands still would not hear it.
     const state = await machine.state();
     if (state === 'paused' || state === 'io-error') return false;
-    await ask(machine);
+    await machine.pressPowerButton();
     return await Promise.race([machine.gone.then(() => true), late]);
   } catch (error) {
     // Whoever gives up waiting, or closes the site, wants nobody's power cut.

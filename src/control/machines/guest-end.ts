@@ -1,22 +1,52 @@
-import { shutsDown } from '../../failover/index.ts';
 import { connectGuest, type MachineSockets, type RunningMachine } from '../../hypervisor/index.ts';
-import type { Clock } from '../../lib/clock.ts';
+import { type Clock, sleep } from '../../lib/clock.ts';
 import { isFailure } from '../../lib/errors.ts';
 import type { Log } from '../../lib/log.ts';
+import { type Asking, nextAsk } from './guest-end-plan.ts';
 
 export interface GuestEndTools {
   readonly clock: Clock;
   readonly log: Log;
 }
 
-const AGENT_LIMIT_MS = 3_000;
+type Guest = Pick<RunningMachine, 'sockets' | 'pressPowerButton' | 'gone'>;
 
-/** Asks a guest to shut down: by its agent, or, where none takes the request, by its power button. Whether it does is seen later. */
-export async function askGuestToEnd(
+/**
+ * Asks a guest to shut down, as `nextAsk` says, and waits for its end. False: it has not ended within `graceMs`; it may do so later.
+ * Throws why `signal` was aborted, and what keeps the power button from being pressed.
+ */
+export async function guestEnds(
   tools: GuestEndTools,
-  running: Pick<RunningMachine, 'sockets' | 'pressPowerButton'>,
-): Promise<void> {
-  if (!(await askAgent(tools, running.sockets))) await running.pressPowerButton();
+  guest: Guest,
+  graceMs: number,
+  signal: AbortSignal | undefined,
+): Promise<boolean> {
+  const { clock, log } = tools;
+  const ending = new AbortController();
+  const either = signal ? AbortSignal.any([signal, ending.signal]) : ending.signal;
+  let hasGone = false;
+  const gone = guest.gone.then(() => {
+    hasGone = true;
+  });
+  const beganMs = clock.monotonicMs();
+  let asking: Omit<Asking, 'atMs'> = { graceMs, agent: 'unasked', isButtonPressed: false };
+  try {
+    while (!hasGone) {
+      const next = nextAsk({ ...asking, atMs: clock.monotonicMs() - beganMs });
+      if (next.act === 'give-up') return false;
+      if (next.act === 'wait') await Promise.race([gone, sleep(clock, next.forMs, either)]);
+      else if (next.act === 'ask-agent')
+        asking = { ...asking, agent: await askAgent(tools, guest.sockets, next.limitMs, either) };
+      else {
+        log.info('machine.button-pressed', { agent: asking.agent });
+        asking = { ...asking, isButtonPressed: true };
+        await press(guest);
+      }
+    }
+    return true;
+  } finally {
+    ending.abort();
+  }
 }
 
 /**
@@ -25,25 +55,47 @@ export async function askGuestToEnd(
  */
 export async function endProcess(
   tools: GuestEndTools,
-  running: Pick<RunningMachine, 'sockets' | 'pressPowerButton' | 'state' | 'gone' | 'quit'>,
+  running: Guest & Pick<RunningMachine, 'state' | 'quit'>,
   graceMs: number,
   signal: AbortSignal,
 ): Promise<'shut-down' | 'powered-off'> {
-  const ask = (guest: typeof running) => askGuestToEnd(tools, guest);
-  if (await shutsDown(tools, running, graceMs, signal, ask)) return 'shut-down';
+  try {
+    const state = await running.state();
+    const hears = state !== 'paused' && state !== 'io-error';
+    if (hears && (await guestEnds(tools, running, graceMs, signal))) return 'shut-down';
+  } catch (error) {
+    // Whoever gives up waiting, or closes the site, wants nobody's power cut.
+    if (signal.aborted || !isFailure(error) || error.kind === 'cancelled') throw error;
+    tools.log.warn('machine.not-asked', { reason: error.message });
+  }
   await running.quit();
   return 'powered-off';
 }
 
-async function askAgent({ clock, log }: GuestEndTools, sockets: MachineSockets): Promise<boolean> {
-  if (sockets.agentPath === undefined) return false;
+/** One that has gone meanwhile is told of by its end. */
+async function press(guest: Guest): Promise<void> {
   try {
-    await using guest = await connectGuest(sockets, { clock, timeoutMs: AGENT_LIMIT_MS });
-    await guest.shutdown('powerdown');
-    return true;
+    await guest.pressPowerButton();
   } catch (error) {
-    if (!isFailure(error)) throw error;
+    if (!isFailure(error, 'QMP_DISCONNECTED')) throw error;
+    await guest.gone;
+  }
+}
+
+async function askAgent(
+  { clock, log }: GuestEndTools,
+  sockets: MachineSockets,
+  limitMs: number,
+  signal: AbortSignal,
+): Promise<'silent' | 'has-taken-it'> {
+  if (sockets.agentPath === undefined) return 'silent';
+  try {
+    await using guest = await connectGuest(sockets, { clock, timeoutMs: limitMs, signal });
+    await guest.shutdown('powerdown');
+    return 'has-taken-it';
+  } catch (error) {
+    if (!isFailure(error) || error.kind === 'cancelled') throw error;
     log.info('machine.agent-silent', { reason: error.message });
-    return false;
+    return 'silent';
   }
 }

@@ -10,11 +10,9 @@ import type {
 } from '../../api/index.ts';
 import type { NewHome } from '../../failover/index.ts';
 import { checkMachineConfiguration, type Hypervisor, type RunningMachine } from '../../hypervisor/index.ts';
-import { withTimeout } from '../../lib/clock.ts';
 import { messageOf } from '../../lib/errors.ts';
 import { type Generation, generationsIn } from '../../lib/generations.ts';
 import { newId } from '../../lib/random.ts';
-import { unlessAborted } from '../../lib/unless-aborted.ts';
 import { checkPolicy, DEFAULT_RETENTION } from '../../recovery-point/index.ts';
 import {
   claimElsewhere,
@@ -34,7 +32,7 @@ import {
 import { failureOf } from '../base/alerts.ts';
 import { controlFailure } from '../errors.ts';
 import { firmwareAlert, warnOfFirmware } from './firmware-alert.ts';
-import { askGuestToEnd } from './guest-end.ts';
+import { guestEnds } from './guest-end.ts';
 import { newDisk } from './machine-disks.ts';
 import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
 import { placeIn } from './machine-place.ts';
@@ -355,17 +353,9 @@ export class Machines {
     o: { limitMs?: number; signal?: AbortSignal },
   ): Promise<void> {
     const limitMs = o.limitMs ?? STOP_LIMIT_MS;
-    await askGuestToEnd(this.#tools, running);
-    await withTimeout(
-      this.#tools.clock,
-      limitMs,
-      (signal) => unlessAborted(running.gone, signal),
-      () => {
-        const said = `${machine.record.name} has not shut down within ${limitMs / 1000} s`;
-        return controlFailure('MACHINE_STOP_TIMEOUT', said, { context: { limitMs } });
-      },
-      o.signal,
-    );
+    if (await guestEnds(this.#tools, running, limitMs, o.signal)) return;
+    const said = `${machine.record.name} has not shut down within ${limitMs / 1000} s`;
+    throw controlFailure('MACHINE_STOP_TIMEOUT', said, { context: { limitMs } });
   }
 
   async protect(machine: ProtectedMachine, targetSiteId: string, request: ProtectRequest): Promise<void> {
