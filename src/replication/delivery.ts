@@ -33,6 +33,7 @@ import {
   type TargetPolicy,
   type TargetRecord,
   targetKind,
+  type UnsureCut,
 } from './records.ts';
 import {
   exportedAs,
@@ -44,13 +45,7 @@ import {
 } from './seed-export.ts';
 import { exportAgain, writeSeedOf } from './seed-sender.ts';
 import { type SendProgress, SendSession, type SentDelta, type StatementSigner } from './send-session.ts';
-import {
-  epochOf,
-  planSession,
-  type SessionConflict,
-  type SessionPlan,
-  type UnsureCut,
-} from './session-plan.ts';
+import { epochOf, planSession, type SessionConflict, type SessionPlan } from './session-plan.ts';
 import type { ReplicationTarget } from './target.ts';
 import { targetOf } from './targets.ts';
 
@@ -470,7 +465,7 @@ export class Delivery {
     await this.#store({
       acknowledged: this.#acknowledgedAs(cut, newest),
       session: null,
-      outrun: outrunSince(outrun, borders),
+      outrun: outrunSince(outrun, cut, borders),
     });
     return { kind: 'acknowledged', acknowledgement: newest };
   }

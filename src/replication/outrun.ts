@@ -3,7 +3,7 @@ import type { DiskImages } from '../hypervisor/index.ts';
 import { alignOutward, type Extents, endOf, extentsOf, NO_EXTENTS, unionOf } from '../lib/extents.ts';
 import { chainAt, happened, layersSince, sizeAt } from './chain.ts';
 import { MISSED_MAX, missedOf, unlistedOf } from './missed.ts';
-import type { CutRecord, Outrun, ProtectedDisk, TargetRecord } from './records.ts';
+import type { CutRecord, Outrun, ProtectedDisk, TargetRecord, UnsureCut } from './records.ts';
 
 /**
  * The durable record that takes the place of layers which a target lacks and the others do not: which ranges they held. It is
@@ -12,6 +12,8 @@ import type { CutRecord, Outrun, ProtectedDisk, TargetRecord } from './records.t
 
 /** The record stays small: where the ranges are more, they are told in larger units. */
 const RANGES_MAX = 65_536;
+/** A delta that was on its way so many others ago does not arrive any more. */
+const UNSURE_MAX = 16;
 const WHY_OUTRUN = 'its target was behind the others; its changes are part of the next point';
 
 /**
@@ -44,19 +46,26 @@ export async function outrunBy(
     ...(before?.missed ?? []),
     ...lost.flatMap((cut) => [...cut.missed, missedOf(cut, WHY_OUTRUN)]),
   ];
-  const unsure = begun
-    ? {
-        ...{ pointId: begun.cutId, ordinal: begun.ordinal, cutAtMs: begun.cutAtMs },
-        ...(begun.sizes ? { sizes: begun.sizes } : {}),
-      }
-    : before?.unsure;
+  const known = unsureOf(before);
+  const newest = begun ? unsureAs(begun) : known.at(-1);
+  const older = known.filter(({ pointId }) => pointId !== newest?.pointId);
   return {
     throughOrdinal: last.ordinal,
     ranges,
     missed: missed.slice(-MISSED_MAX),
     unlisted: (before?.unlisted ?? 0) + unlistedOf(lost) + Math.max(0, missed.length - MISSED_MAX),
-    ...(unsure ? { unsure } : {}),
+    ...(newest ? { unsure: newest } : {}),
+    ...(older.length > 0 ? { unsureBefore: older.slice(-UNSURE_MAX) } : {}),
   };
+}
+
+function unsureAs({ cutId, ordinal, cutAtMs, sizes }: CutRecord): UnsureCut {
+  return { pointId: cutId, ordinal, cutAtMs, ...(sizes ? { sizes } : {}) };
+}
+
+/** The cuts that the target may turn out to have, the newest last. */
+export function unsureOf(outrun: Outrun | undefined): readonly UnsureCut[] {
+  return [...(outrun?.unsureBefore ?? []), ...(outrun?.unsure ? [outrun.unsure] : [])];
 }
 
 async function heldSince(
@@ -92,10 +101,10 @@ function rangesOf(outrun: Outrun | undefined, diskId: string): Extents {
   );
 }
 
-/** The record once the target has turned out to have the point of which that was not known; `also` changed as well. */
-export function outrunSince(outrun: Outrun, also: ReadonlyMap<string, Extents>): Outrun {
-  const { unsure, missed, ranges, ...rest } = outrun;
-  const told = missed.findIndex(({ pointId }) => pointId === unsure?.pointId);
+/** The record once the target has turned out to have a point of which that was not known: none of the others any more. `also` changed as well. */
+export function outrunSince(outrun: Outrun, found: UnsureCut, also: ReadonlyMap<string, Extents>): Outrun {
+  const { unsure: _newest, unsureBefore: _older, missed, ranges, ...rest } = outrun;
+  const told = missed.findIndex(({ pointId }) => pointId === found.pointId);
   const added = Object.entries(ranges).map(([diskId, flat]) => {
     const more = (also.get(diskId) ?? NO_EXTENTS).flatMap(({ offset, length }) => [offset, length]);
     return [diskId, [...flat, ...more]] satisfies [string, number[]];

@@ -306,6 +306,15 @@ const SeedSchema = Type.Union([
   Type.Object({ state: Type.Literal('awaited'), signed: SignedStatement }),
 ]);
 
+const UnsureCutSchema = Type.Object({
+  pointId: Type.String(),
+  ordinal: Type.Integer(),
+  cutAtMs: Time,
+  sizes: Type.Optional(DiskSizes),
+});
+/** A cut of which it is not known whether a target has it. */
+export type UnsureCut = Type.Static<typeof UnsureCutSchema>;
+
 const OutrunSchema = Type.Object({
   /** Layers up to this cut, as far as the target has not acknowledged them, may have been merged away. */
   throughOrdinal: Type.Integer({ minimum: 1 }),
@@ -316,14 +325,9 @@ const OutrunSchema = Type.Object({
   /** How many there are besides. */
   unlisted: Type.Integer({ minimum: 0 }),
   /** A delta was on its way, and its point is merged too: the target may turn out to have it. */
-  unsure: Type.Optional(
-    Type.Object({
-      pointId: Type.String(),
-      ordinal: Type.Integer(),
-      cutAtMs: Time,
-      sizes: Type.Optional(DiskSizes),
-    }),
-  ),
+  unsure: Type.Optional(UnsureCutSchema),
+  /** Deltas that were on their way before that one, which may have arrived late; the newest last. */
+  unsureBefore: Type.Optional(Type.Array(UnsureCutSchema)),
 });
 /** What changed since the acknowledged state of a target that the others have outrun, in the place of its layers. */
 export type Outrun = Type.Static<typeof OutrunSchema>;

@@ -1,7 +1,8 @@
 import { compareClaims, type SignedStatement } from '../recovery-point/index.ts';
 import type { Acknowledgement, ReplicaDescription } from '../replica/index.ts';
 import { happened, readable } from './chain.ts';
-import type { CutRecord, Outrun, TargetRecord } from './records.ts';
+import { unsureOf } from './outrun.ts';
+import type { CutRecord, TargetRecord, UnsureCut } from './records.ts';
 
 /** The two histories do not fit; there is no automatic way out. */
 export type SessionConflict =
@@ -47,8 +48,6 @@ export type SessionPlan<C extends Sendable = CutRecord> =
       readonly resume: string | undefined;
     }
   | { readonly kind: 'conflict'; readonly conflict: SessionConflict };
-
-export type UnsureCut = NonNullable<Outrun['unsure']>;
 
 /**
  * What to do next for one target. Pure: from what this site knows and what the target says of itself.
@@ -144,9 +143,9 @@ function reconcile<C extends Sendable>(
   sequenceOf: (cut: Pick<C, 'ordinal'>) => number,
 ): SessionPlan<C> {
   const acknowledged = target.acknowledged;
-  const unsure = target.outrun?.unsure;
+  const unsure = unsureOf(target.outrun).find(({ pointId }) => pointId === newest?.pointId);
   // Also where a chain still reads as that point: with layers merged it would be read, and its statement made, otherwise than it was.
-  if (newest && unsure?.pointId === newest.pointId && newest.sequence === sequenceOf(unsure)) {
+  if (newest && unsure && newest.sequence === sequenceOf(unsure)) {
     return { kind: 'caught', cut: unsure, newest };
   }
   const cut = unacknowledged(cuts, target).find(({ cutId }) => cutId === newest?.pointId);

@@ -205,6 +205,9 @@ describe('S0.10 the next session', () => {
     const lost = planSession(1, merged, { ...acknowledged(2), outrun }, holding(3));
     assert.ok(lost.kind === 'caught' && lost.cut === unsure);
     assert.equal(planSession(1, merged, { ...acknowledged(2), outrun }, holding(2)).kind, 'incremental');
+    const twice = { ...outrun, unsure: { pointId: 'c9', ordinal: 9, cutAtMs: 0 }, unsureBefore: [unsure] };
+    const late = planSession(1, cuts(10).slice(8), { ...acknowledged(2), outrun: twice }, holding(3));
+    assert.ok(late.kind === 'caught' && late.cut === unsure);
   });
   test('S0.29 of points that have numbers already each keeps its own, whatever is missing between', () => {
     const points = [cuts(9)[3]!, cuts(9)[8]!];

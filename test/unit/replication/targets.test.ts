@@ -212,6 +212,41 @@ test('S0.29 a process that is killed anywhere between record and merge loses no 
   }
 });
 
+test('S0.29 a delta that arrives only after its target was outrun twice is found again as well', async (t) => {
+  const { box, near, far } = await twoTargets(t);
+  const { machine } = box;
+  await change(box, 1);
+  const sent: Uint8Array[] = [];
+  let arrive = (): Promise<unknown> => assert.fail('nothing was sent');
+  const late = uploadingBy(far.target, async (machineId, session, stream) => {
+    for await (const chunk of stream) for (const bytes of [chunk].flat()) sent.push(Buffer.from(bytes));
+    arrive = () => far.target.upload(machineId, session, pieces(sent));
+    throw new Error('the line broke');
+  });
+  await assert.rejects(machine.replicate(late), /line broke/);
+  const { cutId } = machine.cuts.at(-1)!;
+  const unheard = {
+    ...uploadingBy(far.target, far.target.upload),
+    offer: () => Promise.reject(new Error('no line')),
+  };
+  for (let round = 2; round <= 2 * COPIES; round++) {
+    await change(box, round % 5);
+    await sendAll(machine, near.target);
+    if (round === COPIES) await assert.rejects(machine.replicate(unheard), /no line/);
+  }
+  assert.notEqual(recordOf(machine, far.target).outrun?.unsure?.pointId, cutId);
+  await arrive();
+  assert.equal(pointsOf(far.replicas, box).at(-1)!.statement.pointId, cutId);
+  assert.ok((await sendAll(await box.reopen(), far.target)) < MIB);
+  await holdsAll(far.replicas, box);
+  const told = pointsOf(far.replicas, box).flatMap(({ statement }) => statement.missed);
+  assert.equal(told.length + pointsOf(far.replicas, box).length, 2 * COPIES + 1);
+});
+
+async function* pieces(sent: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
+  yield* sent;
+}
+
 /** Files on which no merge can be recorded, as long as `isBroken` says so. */
 function unmergeable(isBroken: () => boolean): {
   readonly files: FileSystem;
