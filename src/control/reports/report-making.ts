@@ -175,17 +175,21 @@ export interface MachineReport {
   readonly rpo: Report['rpo'];
 }
 
-/** Of a run that brought machines up: until the last one was up, and the most that one of them lacks. */
+/** Of a run that brought machines up: until the last one was up, and the most that one of them lacks, if that is known of each. */
 export function planFigures(
   { request, steps, startedAtMs }: PlanRun,
   reports: ReadonlyMap<string, MachineReport>,
-): Pick<Report, 'rpo' | 'rtoMs'> {
+): Pick<Report, 'rpo' | 'rtoMs' | 'missing'> {
   const up = steps.filter(({ state }) => state === 'done');
-  if (request.mode === 'cede' || up.length === 0) return {};
+  if (request.mode === 'cede' || up.length === 0) return { missing: [] };
   const lastMs = Math.max(...up.map(({ endedAtMs = startedAtMs }) => endedAtMs));
-  const losses = up.flatMap(({ jobId }) => reports.get(jobId ?? '')?.rpo ?? []);
-  const [most] = losses.toSorted((a, b) => b.ms - a.ms);
-  return { rtoMs: Math.max(0, lastMs - startedAtMs), ...(most ? { rpo: most } : {}) };
+  const rtoMs = Math.max(0, lastMs - startedAtMs);
+  const lossOfStep = ({ jobId }: RunStep) => reports.get(jobId ?? '')?.rpo;
+  const unknown = up.filter((step) => lossOfStep(step) === undefined).map(({ machine }) => machine);
+  if (unknown.length > 0)
+    return { rtoMs, missing: [cut(`how much is lost at most: no report says it of ${unknown.join(', ')}`)] };
+  const [most] = up.flatMap((step) => lossOfStep(step) ?? []).toSorted((a, b) => b.ms - a.ms);
+  return { rtoMs, ...(most ? { rpo: most } : {}), missing: [] };
 }
 
 /** The run of a plan, with what each of its machines has left of its own. */

@@ -279,6 +279,7 @@ export class Reports implements JobRecorder {
       ...(kind === 'adopt' ? { outcome: { isAtHome: found?.home?.record.adopted !== undefined } } : {}),
       missing: [
         ...missing,
+        ...(ofPlan?.missing ?? []),
         ...(kind === 'plan' && !ownRun ? ['the run of the plan, whose record is gone'] : []),
       ],
       versions: { warmsite: WARMSITE_VERSION, ...versions },

@@ -75,9 +75,31 @@ describe('what a report is made of', () => {
         [BRANCH, loss(20)],
       ]),
     );
-    assert.deepEqual(figures, { rtoMs: 4_000, rpo: { ms: 70, basis: 'age' } });
-    assert.deepEqual(planFigures({ ...run, request: { mode: 'cede' } }, new Map()), {});
-    assert.deepEqual(planFigures({ ...run, steps: [] }, new Map()), {});
+    assert.deepEqual(figures, { rtoMs: 4_000, rpo: { ms: 70, basis: 'age' }, missing: [] });
+    assert.deepEqual(planFigures({ ...run, request: { mode: 'cede' } }, new Map()), { missing: [] });
+    assert.deepEqual(planFigures({ ...run, steps: [] }, new Map()), { missing: [] });
+  });
+
+  it('F9 of a plan: no word of what is lost unless it is known of each machine that is up, and of which it is not', () => {
+    const up = (machine: string, jobId?: string) => ({
+      ...{ machine, machineId: machine, state: 'done', endedAtMs: 3_000, ...(jobId ? { jobId } : {}) },
+    });
+    const run = {
+      ...{ runId: ID, actor: 'a', request: { mode: 'unplanned' }, startedAtMs: 1_000 },
+      document: { plan: 'shop', machines: {} },
+      // One was up before the run, one was interrupted and booted again, the report of one is not written yet.
+      steps: [up('db', ID), up('early'), up('again', BRANCH), up('owed', 'owed')],
+    } as unknown as PlanRun;
+    const named = { reportId: ID, sha256: '0' };
+    const { rpo, rtoMs, missing } = planFigures(
+      run,
+      new Map([
+        [ID, { named, rpo: { ms: 70, basis: 'age' as const } }],
+        [BRANCH, { named, rpo: undefined }],
+      ]),
+    );
+    assert.deepEqual([rpo, rtoMs], [undefined, 2_000]);
+    assert.deepEqual(missing, ['how much is lost at most: no report says it of early, again, owed']);
   });
 
   it('F9 of a plan: what people answered, by the questions as they were asked', () => {
