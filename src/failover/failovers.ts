@@ -36,9 +36,11 @@ import {
   checkNotTaken,
   holdBy,
   offeredPoint,
+  type Right,
   rightUpon,
   runsAlready,
   takeRight,
+  warningsOf,
 } from './right.ts';
 import { discardLeft, rollForward } from './roll-forward.ts';
 import { type Attempt, headOf, RunUnderWay } from './run-under-way.ts';
@@ -172,7 +174,7 @@ export class Failovers {
     replica: Replica,
     o: {
       readonly kind: 'unplanned' | 'planned';
-      readonly right: typeof takeRight;
+      readonly right: Right;
       readonly choice: PointChoice;
       readonly options: TakeOptions;
     },
@@ -183,7 +185,7 @@ export class Failovers {
     checkProbes(probes ?? []);
     checkBranchName(replica, name);
     const run = new RunUnderWay(this.#tools);
-    await this.#alone(replica, async (room) => {
+    const heldBy = await this.#alone(replica, async (room) => {
       if (kind === 'planned') await checkNotTaken(this.#tools, replica);
       const proofs = await pointProofs(this.#tools.files, replica);
       const chosen = candidatesOf(replica, choice, proofs);
@@ -195,7 +197,8 @@ export class Failovers {
         given: changes,
       });
       run.warn(warnings);
-      await run.watch.time('fence', () => holdBy(o.right, this.#tools, replica));
+      const by = await run.watch.time('fence', () => holdBy(o.right, this.#tools, replica));
+      run.warn(warningsOf(by));
       await room;
       // Chosen again: a point may have arrived in the meantime; from here on none does.
       for (const candidate of candidatesOf(replica, choice, proofs)) {
@@ -208,8 +211,9 @@ export class Failovers {
         });
         if (run.add(attempt)) break;
       }
+      return by;
     });
-    return run.report(await headOf(this.#tools, replica, kind, choice));
+    return { ...run.report(await headOf(this.#tools, replica, kind, choice)), heldBy };
   }
 
   /**

@@ -63,6 +63,9 @@ export interface AttemptReport {
 }
 
 /** What a failover did; plain JSON for API, command line and archive. */
+/** By what the right to run the machine was got: a person's word, a program that fenced, votes, an offer; or it was held before. */
+export type HeldBy = 'word' | 'fencing' | 'votes' | 'offer' | 'held-before';
+
 export interface FailoverReport {
   readonly kind: 'test' | 'unplanned' | 'planned' | 'prepare';
   readonly machine: { readonly machineId: string; readonly name: string };
@@ -73,6 +76,8 @@ export interface FailoverReport {
   readonly point: PointSummary;
   readonly chosenBy: 'person' | 'selection';
   readonly epoch: number;
+  /** Only where it had to be got; reports of earlier programs do not say it. */
+  readonly heldBy?: HeldBy;
   readonly startedAtMs: number;
   /** From the command to the last probe that passed, all attempts included; null if none succeeded. */
   readonly rtoMs: number | null;

@@ -13,24 +13,35 @@ import { loadState } from './branch-state.ts';
 import { failoverFailure } from './errors.ts';
 import type { Fencing } from './fencing.ts';
 import type { StartOptions, Voting } from './options.ts';
+import type { HeldBy } from './report.ts';
 import type { FailoverTools } from './tools.ts';
 
 /** How a site gets the right to run a machine of which it has a replica: docs/failover.md. Each act is durable on return. */
 
-/** By one of the ways below; whoever has to know of it hears of it before anything starts. */
+export type Right = (replica: Replica, siteId: string) => Promise<HeldBy>;
+
+/** By one of the ways below, and by which; whoever has to know of it hears of it before anything starts. */
 export async function holdBy(
-  right: typeof seizeRight,
+  right: Right,
   { siteId, log, onHeld }: Pick<FailoverTools, 'siteId' | 'log' | 'onHeld'>,
   replica: Replica,
-): Promise<void> {
-  await right(replica, siteId);
+): Promise<HeldBy> {
+  const heldBy = await right(replica, siteId);
   const { machineId, epoch } = replica.record;
-  log.info('failover.held', { machineId, epoch });
+  log.info('failover.held', { machineId, epoch, heldBy });
   await onHeld?.(replica);
+  return heldBy;
+}
+
+/** What a person must know of how the right was got. */
+export function warningsOf(heldBy: HeldBy): readonly string[] {
+  return heldBy === 'held-before'
+    ? ['This site held the right to run the machine already: no vote was needed.']
+    : [];
 }
 
 /** How the right is had without the help of who holds it. Throws FAILOVER_UNCONFIRMED. */
-export function rightUpon({ voting, fencing, confirmedOtherSideDown }: StartOptions): typeof seizeRight {
+export function rightUpon({ voting, fencing, confirmedOtherSideDown }: StartOptions): Right {
   if (voting) return votedRight(voting);
   if (fencing) return fencedRight(fencing);
   if (confirmedOtherSideDown === true) return seizeRight;
@@ -38,8 +49,9 @@ export function rightUpon({ voting, fencing, confirmedOtherSideDown }: StartOpti
 }
 
 /** Without the help of who holds it. A site that holds it already gets a claim above its own: what it ran before has ended. */
-export function seizeRight(replica: Replica, siteId: string): Promise<void> {
-  return replica.update((record) => seized(record, siteId));
+export async function seizeRight(replica: Replica, siteId: string): Promise<HeldBy> {
+  await replica.update((record) => seized(record, siteId));
+  return 'word';
 }
 
 function seized(record: Replica['record'], siteId: string) {
@@ -50,7 +62,7 @@ function seized(record: Replica['record'], siteId: string) {
 }
 
 /** When a program has made sure that the other side is down; until then nothing is taken. */
-export function fencedRight(fencing: Fencing): typeof seizeRight {
+export function fencedRight(fencing: Fencing): Right {
   return async (replica, siteId) => {
     const { machineId, machineName, sourceSiteId } = replica.record;
     const { claim } = tenureOfReplica(replica.record, siteId);
@@ -63,6 +75,7 @@ export function fencedRight(fencing: Fencing): typeof seizeRight {
       if (compareClaims(tenure.claim, claim) !== 0) throw heldElsewhere(record, tenure);
       return seized(record, siteId);
     });
+    return 'fencing';
   };
 }
 
@@ -70,14 +83,14 @@ export function fencedRight(fencing: Fencing): typeof seizeRight {
  * By the votes of two of three sites. One that holds it already needs none: what it ran before has ended. It claims nothing anew then, as
  * it may only believe so: whoever took the machine back meanwhile would be fenced without anybody's vote or word.
  */
-export function votedRight(voting: Voting): typeof seizeRight {
+export function votedRight(voting: Voting): Right {
   return async (replica, siteId) => {
     const before = tenureOfReplica(replica.record, siteId);
     if (before.state === 'holds') {
       await replica.settle();
       await voting.confirm(before.claim);
       checkNotFenced({ siteId }, replica);
-      return;
+      return 'held-before';
     }
     const claim = await voting.seek();
     try {
@@ -93,17 +106,19 @@ export function votedRight(voting: Voting): typeof seizeRight {
       voting.letGo(() => replica.update(({ tenure }) => ({ tenure })));
       throw error;
     }
+    return 'votes';
   };
 }
 
 /** By the offer of who holds it; again after it was taken nothing changes. Throws FAILOVER_NOT_OFFERED. */
-export function takeRight(replica: Replica, siteId: string): Promise<void> {
-  return replica.update((record) => {
+export async function takeRight(replica: Replica, siteId: string): Promise<HeldBy> {
+  await replica.update((record) => {
     const { offer } = record;
     const taken = offer && afterTaking(tenureOfReplica(record, siteId), siteId, offer.claim);
     if (!taken) throw notOffered(replica);
     return { ...withTenure(record, taken), offer };
   });
+  return 'offer';
 }
 
 /** What was brought up here has ended, and what it wrote stays in its branches. Whoever does not hold it has nothing to give up. */

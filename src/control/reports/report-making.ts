@@ -114,7 +114,8 @@ export function confirmationsOf(
   if (run?.request.confirmOtherSideDown && !isVoted)
     said.push({ ...down, by: run.actor, atMs: run.startedAtMs });
   else if (args.confirmOtherSideDown === true) said.push({ ...down, by: actor, atMs: createdAtMs });
-  if (args.askWitness === true && result !== undefined)
+  // A site that held the right before asked nobody.
+  if (args.askWitness === true && (result as Partial<FailoverReport> | undefined)?.heldBy === 'votes')
     said.push({ what: 'votes', by: 'two of three sites' });
   said.push(...fenced.flatMap(fencedWord));
   if (kind === 'failover.cede' && args.powerOff === true)

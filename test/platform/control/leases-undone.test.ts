@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { describe, it } from 'node:test';
+import type { SignedReport } from '../../../src/api/index.ts';
 import type { FailoverReport } from '../../../src/failover/index.ts';
 import { processesOfRun } from '../../../src/hypervisor/index.ts';
 import type { Vote } from '../../../src/recovery-point/index.ts';
@@ -96,6 +97,17 @@ describe('leases and undoing', { timeout: 240_000 }, () => {
     await standsStill(qmpPath);
     const report = (await resultOf(awayApi, second)) as FailoverReport;
     assert.notEqual(report.branchId, first.branchId);
+    assert.equal(report.heldBy, 'votes');
+    // It holds the machine: to bring it up from another point it asks nobody, and its report claims no votes.
+    const stopped = { machine: 'box', branch: report.branchId! };
+    await resultOf(awayApi, await awayApi.call('failover.stop', { params: stopped, body: { graceMs: 0 } }));
+    const third = await awayApi.call('failover.start', ASK_WITNESS);
+    assert.equal(((await resultOf(awayApi, third)) as FailoverReport).heldBy, 'held-before');
+    const said = async ({ jobId }: { jobId: string }) => {
+      const { text } = await awayApi.call('report.show', { params: { report: jobId } });
+      return (JSON.parse(text) as SignedReport).report.confirmations.map(({ what }) => what);
+    };
+    assert.deepEqual([await said(second), await said(third)], [['votes'], []]);
     again = await home.serve();
     await tellAddress(home, 'home', [awayApi, witnessApi]);
     await home.until(async () => ((await heldAt(again)) === 'fenced' ? true : undefined));

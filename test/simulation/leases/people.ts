@@ -130,7 +130,12 @@ export class PeopleAtRecovery {
     });
   }
 
-  #hold(votes: OpenSite['votes'], replica: Replica, by: FailoverBy, signal: AbortSignal): Promise<void> {
+  async #hold(
+    votes: OpenSite['votes'],
+    replica: Replica,
+    by: FailoverBy,
+    signal: AbortSignal,
+  ): Promise<void> {
     const { siteId } = this.#site;
     const voted = votedRight({
       seek: () => votes.seek(MACHINE_ID, signal),
@@ -138,7 +143,7 @@ export class PeopleAtRecovery {
       letGo: (makeSure) => votes.letGo(MACHINE_ID, makeSure),
     });
     const right = by === 'votes' ? (this.#wrap.votedRight?.(voted) ?? voted) : seizeRight;
-    return holdBy(right, { siteId, log: silentLog, onHeld: () => votes.held(MACHINE_ID) }, replica);
+    await holdBy(right, { siteId, log: silentLog, onHeld: () => votes.held(MACHINE_ID) }, replica);
   }
 
   async #tended(

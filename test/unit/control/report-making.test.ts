@@ -153,10 +153,9 @@ describe('what a report is made of', () => {
     const about = { run: undefined, machine: 'db', isOwnRun: false };
     const started = { ...job, kind: 'failover.start' as const, args: { askWitness: true } };
     assert.deepEqual(confirmationsOf(started, about), []);
-    assert.deepEqual(
-      confirmationsOf({ ...started, result: {} }, about).map(({ what }) => what),
-      ['votes'],
-    );
+    const words = (result: object) => confirmationsOf({ ...started, result }, about).map(({ what }) => what);
+    assert.deepEqual(words({ heldBy: 'votes' }), ['votes']);
+    assert.deepEqual(words({ heldBy: 'held-before' }), []);
     // Of a program that was to fence its success counts, and nothing else that is said of it.
     const fence = {
       act: 'failover.fence',
