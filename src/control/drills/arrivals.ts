@@ -16,6 +16,7 @@ export interface ArrivalTools {
   readonly replicaOf: (machineId: string) => Replica | undefined;
   /** Throws BRANCH_NEEDED, FAILOVER_BRANCH_BUSY. */
   readonly removeBranch: (replica: Replica, branchId: string) => Promise<void>;
+  /** Throws SITE_DATABASE_FULL. */
   readonly start: (request: JobRequest) => JobView;
   /** The job when it has ended; undefined if the site closes before. */
   readonly endOf: (jobId: string, signal: AbortSignal) => Promise<JobView | undefined>;
@@ -105,11 +106,19 @@ export class Arrivals {
     if (!rule || !replica || !point) return;
     const { sequence } = point.statement;
     const args = argsOf(rule, pointId, sequence);
-    const { jobId } = this.#o.start({ kind: 'failover.prepare', args, actor: 'site', machineId });
+    const { alerts } = this.#o;
+    let jobId: string;
+    try {
+      ({ jobId } = this.#o.start({ kind: 'failover.prepare', args, actor: 'site', machineId }));
+    } catch (error) {
+      // A disk that is full, perhaps: what arrives later has its turn all the same.
+      if (!isFailure(error)) throw error;
+      alerts.raise(keyOf(machineId), 'warning', arrivalFailure(replica, sequence, error.message), machineId);
+      return;
+    }
     const ended = await this.#o.endOf(jobId, this.#stop.signal);
     if (!ended) return;
     const why = objectionTo(ended);
-    const { alerts } = this.#o;
     if (why === undefined) {
       alerts.clear(keyOf(machineId));
       await this.#removeOlder(replica, pointId);

@@ -4,6 +4,7 @@ import type { ArrivalRule, JobView } from '../../../src/api/index.ts';
 import type { JobRequest } from '../../../src/control/base/jobs.ts';
 import { ArrivalRules } from '../../../src/control/drills/arrival-rules.ts';
 import { Arrivals, type ArrivalTools } from '../../../src/control/drills/arrivals.ts';
+import { controlFailure } from '../../../src/control/errors.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { replicaFailure } from '../../../src/replica/errors.ts';
@@ -99,6 +100,25 @@ test('S0.21 points that arrive are prepared one at a time, and the newest next',
   begun[1]!.end({});
   await turns();
   assert.equal(begun.length, 2);
+});
+
+test('S0.21 a point for whose job there is no room is told, and the next one has its turn', async (t) => {
+  const { begun, publish, raised, tools } = await arrivalsOf(t, ALL);
+  const { start } = tools;
+  Object.assign(tools, {
+    start: () => {
+      throw controlFailure('SITE_DATABASE_FULL', 'there is no room');
+    },
+  });
+  publish(1, 'app');
+  await turns();
+  assert.match(raised.get('arrival:box') ?? '', /ARRIVAL_FAILED: point 1 .*there is no room/);
+  Object.assign(tools, { start });
+  publish(2, 'app');
+  await turns();
+  begun[0]!.end({});
+  await turns();
+  assert.equal(raised.size, 0);
 });
 
 test('S0.21 a point that cannot be prepared is told until a later one is', async (t) => {
