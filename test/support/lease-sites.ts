@@ -132,7 +132,7 @@ async function openSite(t: CleanUp, siteId: string, clock: FakeClock, call: Call
     ...{ ...tools, records },
     standing: () => site.machine?.right.tenure ?? site.replica?.tenure,
     settle: async () => site.machine?.right.settle(),
-    runsByLeases: () => site.machine?.record.lease !== undefined,
+    leaseOf: () => site.machine?.record.lease,
     hear: async (_machineId, claim) => {
       const { machine, replica } = site;
       if (machine) return void (await machine.right.hear(claim));

@@ -36,6 +36,12 @@ export const LEASE_ERRORS = {
     remedy:
       'It is asked for again by itself, and the guest goes on when one of the two sites lends it: see to the links to them (`warmsite site show`). If both are lost for good, `warmsite vm lease VM --off --confirm-other-side-down`.',
   },
+  LEASE_REFUSED: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'Nothing has changed. See to the links to both sites (`warmsite peer list`). One that knows of leases of this machine with other sites is told of their end where those were: `warmsite vm lease VM --off` there, if it still runs by them.',
+  },
   LEASE_AT_RISK: {
     kind: 'unavailable',
     retry: 'later',

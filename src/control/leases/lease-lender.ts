@@ -10,7 +10,7 @@ import {
 } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
-import type { VoteRecord } from './lease-records.ts';
+import { type VoteRecord, withEnd } from './lease-records.ts';
 import { AskBody, ClaimBody, checkedLease, EndBody, LATE_MS_MAX } from './lease-wire.ts';
 import { type HearClaim, leaseUnknown, type VoteBook } from './vote-book.ts';
 
@@ -48,17 +48,20 @@ export class LeaseLender {
 
   get calls(): Readonly<Record<string, CallHandler>> {
     return {
-      'lease.ask': (peer, body) => this.#asked(peer.siteId, checkedLease(AskBody, body)),
+      'lease.ask': (peer, body) => this.#asked(peer.siteId, checkedLease(AskBody, body), 'do'),
+      'lease.would': (peer, body) => this.#asked(peer.siteId, checkedLease(AskBody, body), 'say'),
       'lease.let-go': (peer, body) =>
         this.#told(peer.siteId, checkedLease(ClaimBody, body), async (record, claim) => {
-          await this.#book.records.store({ ...record, vote: afterLettingGo(record.vote, claim) });
+          checkOwn(peer.siteId, record, claim);
+          if (record.ended) await this.forget(record.machineId);
+          else await this.#book.records.store({ ...record, vote: afterLettingGo(record.vote, claim) });
           return {};
         }),
       'lease.end': (peer, body) => {
         const end = checkedLease(EndBody, body);
         return this.#told(peer.siteId, end, (record, claim) => {
           if (end.begunAtMs !== undefined) this.#over.set(end.machineId, end.begunAtMs);
-          return this.#ended(record, claim);
+          return this.#ended(peer.siteId, record, claim);
         });
       },
     };
@@ -69,9 +72,10 @@ export class LeaseLender {
     const { records } = this.#book;
     this.#lentUntilMs.delete(machineId);
     const record = records.get(machineId);
-    if (!record?.seeking) return records.remove(machineId);
+    if (!record?.seeking && !record?.toEnd) return records.remove(machineId);
+    const { toTell: _held, told: _told, ...rest } = record;
     // The witness is still to hear that it was let go: else it would refuse whoever holds the machine for good.
-    await records.store({ ...record, ended: true });
+    await records.store({ ...rest, ended: true });
     this.#o.onToTell();
   }
 
@@ -82,7 +86,8 @@ export class LeaseLender {
     return Math.max(0, untilMs - this.#book.nowMs());
   }
 
-  async #asked(peerId: string, body: AskBody): Promise<Json> {
+  /** `say`: how it would be answered. Nothing is promised or lent by that. */
+  async #asked(peerId: string, body: AskBody, how: 'do' | 'say'): Promise<Json> {
     const { machineId, kind, claim, over, witnessSiteId, begunAtMs } = body;
     const { siteId, records } = this.#book;
     const siteIds = body.siteIds.toSorted();
@@ -96,7 +101,8 @@ export class LeaseLender {
     return this.#book.alone(machineId, async () => {
       const known = records.get(machineId);
       const record = known?.ended ? undefined : known;
-      if (record) checkParties(record, { siteIds, witnessSiteId, peerId, ask });
+      const isChanged = record && !isSameParties(record, body);
+      if (record) checkParties(record, { peerId, ask, isWitness, isChanged: isChanged === true });
       // Nobody knows who runs it: nobody can say that it does not run.
       else if (kind === 'vote' || this.#isOver(machineId, begunAtMs)) throw leaseUnknown(machineId);
       else if (isWitness) this.#checkRoom(peerId);
@@ -105,13 +111,18 @@ export class LeaseLender {
       const waitMs = this.lentForMs(machineId, record);
       const { vote, answer } = afterAsking(record?.vote, ask, waitMs > 0);
       if (!answer.granted) return { ...wired(answer), waitMs: Math.ceil(waitMs) };
+      if (how === 'say') return { granted: true };
       const { machineName, leaseMs } = body;
       const { ended: _over, ...before } = known ?? {};
-      const after = { ...before, machineId, machineName, leaseMs, siteIds, witnessSiteId, vote };
+      // The witness hears it from a site that it knows: of whoever holds the machine now it may never have heard.
+      const owed =
+        isChanged && !isWitness ? { toEnd: withEnd(record.toEnd, record.witnessSiteId, claim) } : {};
+      const after = { ...before, machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, ...owed };
       const isStored = JSON.stringify(after) === JSON.stringify(known) && !records.isUnsure(machineId);
       if (!isStored) await records.store(after);
       if (kind === 'renew') this.#lentUntilMs.set(machineId, this.#book.nowMs() + lenderShareMs(leaseMs));
       else if (!isStored) this.#note(peerId, kind === 'vote' ? 'lease.vote' : 'lease.hold', machineId, claim);
+      if (after.toEnd) this.#o.onToTell();
       return { granted: true };
     });
   }
@@ -160,12 +171,22 @@ export class LeaseLender {
     return refused('superseded', tenure.claim, tenure.state !== 'cedes');
   }
 
-  /** Only who is entitled may say that there are no leases any more, and not while somebody wants the right, or has it by a higher claim. */
-  async #ended({ machineId, vote }: VoteRecord, claim: Claim): Promise<Json> {
+  /**
+   * Only who is entitled may say that there are no leases any more, and not while somebody wants the right, or has it by a higher claim. Or
+   * the other site of the two: when whoever it is that holds the machine now has told it by which claim.
+   */
+  async #ended(peerId: string, record: VoteRecord, claim: Claim): Promise<Json> {
+    const { machineId, vote } = record;
+    const isVouched = claim.siteId !== peerId;
+    if (record.ended || (isVouched && compareClaims(claim, vote.entitled) === 0)) return { ended: true };
     const own = this.#book.standing(machineId)?.claim;
     const isHigher = (known: Claim) => compareClaims(known, claim) > 0;
     // The other site is asked first, and refuses while it wants the machine or holds it: it lets go of what it has a vote for here.
-    if (vote.before && isHigher(vote.entitled) && !isHigher(vote.before)) return { ended: true };
+    if (!isVouched && vote.before && isHigher(vote.entitled) && !isHigher(vote.before)) {
+      // Until it has: what was voted for is not voted for again.
+      await this.#book.records.store({ ...record, vote: afterLettingGo(vote, vote.entitled), ended: true });
+      return { ended: true };
+    }
     const higher = [vote.entitled, ...(own ? [own] : [])].find(isHigher);
     const entitled = higher ?? (this.#book.isSought(machineId) ? vote.entitled : undefined);
     if (entitled) return { ended: false, entitled: { ...entitled } };
@@ -185,7 +206,7 @@ export class LeaseLender {
         if (this.#book.records.isUnsure(machineId)) await this.#book.records.remove(machineId);
         return { ended: true };
       }
-      if (!record.siteIds.includes(peerId) || claim.siteId !== peerId) throw notYours(machineId);
+      if (!record.siteIds.includes(peerId)) throw notYours(machineId);
       return work(record, claim);
     });
   }
@@ -199,24 +220,38 @@ function wired(answer: { readonly granted: false; readonly entitled: Claim; read
   return { ...answer, entitled: { ...answer.entitled }, seen: { ...answer.seen } };
 }
 
+function isSameParties(
+  record: VoteRecord,
+  { siteIds, witnessSiteId }: Pick<AskBody, 'siteIds' | 'witnessSiteId'>,
+): boolean {
+  const isSame = siteIds.toSorted().every((siteId, index) => siteId === record.siteIds[index]);
+  return isSame && record.witnessSiteId === witnessSiteId;
+}
+
+/**
+ * Who runs the machine may have chosen others: those who were before are refused from then on. A witness takes that from one of the sites
+ * that it knows; one that may run the machine itself has looked before who may speak of it. Throws LEASE_NOT_YOURS, LEASE_PARTIES_DIFFER.
+ */
 function checkParties(
   record: VoteRecord,
   o: {
-    readonly siteIds: readonly string[];
-    readonly witnessSiteId: string;
     readonly peerId: string;
     readonly ask: LeaseAsk;
+    readonly isWitness: boolean;
+    readonly isChanged: boolean;
   },
 ): void {
-  const isSame =
-    record.witnessSiteId === o.witnessSiteId &&
-    record.siteIds.every((siteId, index) => siteId === o.siteIds[index]);
-  if (!record.siteIds.includes(o.peerId)) throw notYours(record.machineId);
-  // Who runs the machine may have chosen others: those who were before are refused from then on.
   const mayChange = o.ask.kind === 'renew' && compareClaims(o.ask.claim, record.vote.entitled) >= 0;
-  if (isSame || mayChange) return;
+  const isKnown = record.siteIds.includes(o.peerId);
+  if (!isKnown && (o.isWitness || !mayChange)) throw notYours(record.machineId);
+  if (!o.isChanged || mayChange) return;
   const said = `other sites lend ${record.machineName}, as far as is known here`;
   throw controlFailure('LEASE_PARTIES_DIFFER', said, { context: { machineId: record.machineId } });
+}
+
+/** Throws LEASE_NOT_YOURS. */
+function checkOwn(peerId: string, { machineId }: VoteRecord, claim: Claim): void {
+  if (claim.siteId !== peerId) throw notYours(machineId);
 }
 
 function notYours(machineId: string) {

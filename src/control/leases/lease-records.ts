@@ -7,6 +7,14 @@ import { Claim, Vote } from '../../recovery-point/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import { controlFailure } from '../errors.ts';
 
+const LeaseEnd = Type.Object({
+  siteId: Type.String(),
+  claim: Claim,
+  begunAtMs: Type.Optional(Type.Integer()),
+});
+/** A witness that knows of leases which are no more: by which claim the machine is held, and which leases those were, if that is known. */
+export type LeaseEnd = Readonly<Type.Static<typeof LeaseEnd>>;
+
 const VoteRecordSchema = Type.Object({
   machineId: Type.String(),
   machineName: Type.String(),
@@ -22,12 +30,32 @@ const VoteRecordSchema = Type.Object({
   toTell: Type.Optional(Claim),
   /** The last claim that the witness has been told of in this way. */
   told: Type.Optional(Claim),
-  /** The leases are at an end; only what the witness must still hear keeps the record. */
+  /** Witnesses that have not heard yet that leases of which they know have ended. */
+  toEnd: Type.Optional(Type.Array(LeaseEnd)),
+  /** The leases are at an end; only what a witness must still hear keeps the record. */
   ended: Type.Optional(Type.Literal(true)),
 });
 /** `votes/<machine>.json`: what this site has promised another of the right to run a machine, and asks for itself. */
 export type VoteRecord = Type.Static<typeof VoteRecordSchema>;
-const VOTE_RECORD = recordKind('vote', 2, VoteRecordSchema, (older) => older);
+const VOTE_RECORD = recordKind('vote', 3, VoteRecordSchema, (older) => older);
+
+/** A witness is to hear once that leases have ended, by what is known last. */
+export function withEnd(
+  ends: readonly LeaseEnd[] | undefined,
+  siteId: string,
+  claim: Claim,
+  begunAtMs?: number,
+): LeaseEnd[] {
+  return [
+    ...(withoutEnd(ends, siteId) ?? []),
+    { siteId, claim, ...(begunAtMs === undefined ? {} : { begunAtMs }) },
+  ];
+}
+
+export function withoutEnd(ends: readonly LeaseEnd[] | undefined, siteId: string): LeaseEnd[] | undefined {
+  const others = ends?.filter((end) => end.siteId !== siteId) ?? [];
+  return others.length > 0 ? others : undefined;
+}
 
 /** The votes of a site, on disk. */
 export class VoteRecords {

@@ -1,10 +1,11 @@
 import type { Clock } from '../../lib/clock.ts';
 import type { Log } from '../../lib/log.ts';
 import type { PeerClient } from '../../peer/index.ts';
-import { type Claim, compareClaims } from '../../recovery-point/index.ts';
+import { type Claim, compareClaims, type LeaseTerms } from '../../recovery-point/index.ts';
+import { type AlertSink, failureOf } from '../base/alerts.ts';
 import { Wakeup } from '../base/wakeup.ts';
-import type { VoteRecord } from './lease-records.ts';
-import { askVoter, CALL_LIMIT_MS } from './lease-wire.ts';
+import type { LeaseEnd, VoteRecord } from './lease-records.ts';
+import { askVoter, CALL_LIMIT_MS, checkedLease, EndAnswer } from './lease-wire.ts';
 import type { HearClaim, VoteBook } from './vote-book.ts';
 
 const TELL_AGAIN_AFTER_MS = 5_000;
@@ -17,6 +18,9 @@ export interface LeaseTellerTools {
   /** Makes durable that a machine is held here for good. */
   readonly holdForGood: (record: VoteRecord, claim: Claim) => Promise<void>;
   readonly hear: HearClaim;
+  readonly alerts: AlertSink;
+  /** By which leases a machine runs that is at home here. */
+  readonly leaseOf: (machineId: string) => LeaseTerms | undefined;
 }
 
 /** Tells witnesses what they have to know, again and again until they have heard it: what this site holds, and what it has let go. */
@@ -62,21 +66,15 @@ export class LeaseTeller {
   }
 
   async #keepTelling(): Promise<void> {
-    const { log } = this.#o;
     const { signal } = this.#stop;
     for (;;) {
       const open = this.#untold();
       if (open.length === 0 || signal.aborted) return;
       const heard = await Promise.all(
-        open.map(async (record) => {
-          try {
-            await this.#tellOne(record, signal);
-            return true;
-          } catch (error) {
-            if (!signal.aborted) log.warn('lease.not-told', { machine: record.machineName, error });
-            return false;
-          }
-        }),
+        open.flatMap((record) => [
+          ...(this.#isOpen(record) ? [this.#isDone(record, this.#tellOne(record, signal))] : []),
+          ...this.#endsOf(record).map((end) => this.#isDone(record, this.#tellEnd(record, end, signal))),
+        ]),
       );
       if (heard.every(Boolean)) continue;
       try {
@@ -87,13 +85,29 @@ export class LeaseTeller {
     }
   }
 
+  async #isDone({ machineName }: VoteRecord, telling: Promise<void>): Promise<boolean> {
+    try {
+      await telling;
+      return true;
+    } catch (error) {
+      if (!this.#stop.signal.aborted) this.#o.log.warn('lease.not-told', { machine: machineName, error });
+      return false;
+    }
+  }
+
   #untold(): VoteRecord[] {
-    const { book } = this.#o;
-    return book.records
-      .list()
-      .filter(
-        (record) => this.#toHold(record) !== undefined || (record.seeking && this.#isLetGo(record.machineId)),
-      );
+    const { records } = this.#o.book;
+    return records.list().filter((record) => this.#isOpen(record) || this.#endsOf(record).length > 0);
+  }
+
+  #isOpen(record: VoteRecord): boolean {
+    const isToLetGo = record.seeking !== undefined && this.#isLetGo(record.machineId);
+    return isToLetGo || this.#toHold(record) !== undefined;
+  }
+
+  /** Who is the witness of leases that stand hears nothing of the end of others. */
+  #endsOf({ machineId, toEnd = [] }: VoteRecord): readonly LeaseEnd[] {
+    return toEnd.filter(({ siteId }) => siteId !== this.#o.leaseOf(machineId)?.witnessSiteId);
   }
 
   #isLetGo(machineId: string): boolean {
@@ -105,7 +119,9 @@ export class LeaseTeller {
     return held !== undefined && compareClaims(seeking, held) > 0;
   }
 
+  /** A machine that runs by leases again is held for no longer than those last. */
   #toHold({ machineId, toTell, told }: VoteRecord): Claim | undefined {
+    if (this.#o.leaseOf(machineId)) return undefined;
     return toTell ?? (this.#again.has(machineId) ? told : undefined);
   }
 
@@ -144,7 +160,7 @@ export class LeaseTeller {
       const { toTell: told, seeking: sought, ...others } = now;
       const isTold = told && compareClaims(told, claim) === 0;
       const isLetGo = sought && compareClaims(sought, claim) === 0 && !book.isSought(machineId);
-      if (now.ended && isLetGo) await book.records.remove(machineId);
+      if (now.ended && isLetGo && !now.toEnd) await book.records.remove(machineId);
       else if (isTold || isLetGo)
         await book.records.store({
           ...others,
@@ -152,6 +168,31 @@ export class LeaseTeller {
           ...(isTold ? { told } : {}),
           ...(sought && !isLetGo ? { seeking: sought } : {}),
         });
+    });
+  }
+
+  /** That leases are no more; a witness that knows of a higher claim than who ended them keeps what it knows. */
+  async #tellEnd({ machineId }: VoteRecord, end: LeaseEnd, signal: AbortSignal): Promise<void> {
+    const { book, client, hear, alerts } = this.#o;
+    const { siteId, claim, begunAtMs } = end;
+    const body = { machineId, claim: { ...claim }, ...(begunAtMs === undefined ? {} : { begunAtMs }) };
+    try {
+      const said = await client(siteId).call('lease.end', body, { timeoutMs: CALL_LIMIT_MS, signal });
+      const answer = checkedLease(EndAnswer, said);
+      if (!answer.ended && claim.siteId === book.siteId) await hear(machineId, answer.entitled);
+    } catch (error) {
+      if (!signal.aborted) alerts.raise(`lease-end:${machineId}`, 'warning', failureOf(error), machineId);
+      throw error;
+    }
+    await book.alone(machineId, async () => {
+      const now = book.records.get(machineId);
+      if (!now?.toEnd) return;
+      const { toEnd, ...others } = now;
+      const left = toEnd.filter((one) => JSON.stringify(one) !== JSON.stringify(end));
+      if (left.length > 0) await book.records.store({ ...others, toEnd: left });
+      else if (others.ended && !others.seeking) await book.records.remove(machineId);
+      else await book.records.store(others);
+      if (left.length === 0) alerts.clear(`lease-end:${machineId}`);
     });
   }
 
@@ -165,6 +206,7 @@ export class LeaseTeller {
     const tenure = book.standing(record.machineId);
     // What was held once, and was given up or lost since, is nothing to tell any more.
     if (tenure?.state !== 'holds' || compareClaims(tenure.claim, claim) !== 0) return;
+    if (this.#o.leaseOf(record.machineId)) return;
     const answer = await askVoter(client(record.witnessSiteId), record, { kind: 'hold', claim }, o);
     if (answer.granted || !answer.isHeld || compareClaims(answer.entitled, claim) <= 0) return;
     await hear(record.machineId, answer.entitled);

@@ -1,9 +1,9 @@
 import type { CallHandler } from '../../peer/index.ts';
-import { type Claim, compareClaims } from '../../recovery-point/index.ts';
+import { type Claim, compareClaims, type LeaseTerms } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { Rounds } from '../base/rounds.ts';
 import { LeaseLender } from './lease-lender.ts';
-import type { VoteRecord } from './lease-records.ts';
+import { type VoteRecord, withEnd, withoutEnd } from './lease-records.ts';
 import { LeaseSeeker } from './lease-seeker.ts';
 import { LeaseTeller, type LeaseTellerTools } from './lease-teller.ts';
 import type { LeaseParties } from './lease-wire.ts';
@@ -14,8 +14,6 @@ const TELL_AGAIN_EVERY_MS = 5 * 60_000;
 const NOTE_AGAIN_AFTER_MS = 5_000;
 
 export interface LeaseVotesTools extends VoteBookTools, Omit<LeaseTellerTools, 'book' | 'holdForGood'> {
-  /** Whether a machine is at home here and runs by leases: it says so by asking for them. */
-  readonly runsByLeases: (machineId: string) => boolean;
   readonly audit: Pick<Audit, 'note'>;
 }
 
@@ -57,7 +55,7 @@ export class LeaseVotes {
       round: async () => {
         const machineIds = this.#book.records.list().map(({ machineId }) => machineId);
         for (const machineId of machineIds) await this.held(machineId);
-        this.#teller.tellAgain(machineIds.filter((machineId) => !this.#o.runsByLeases(machineId)));
+        this.#teller.tellAgain(machineIds.filter((machineId) => !this.#o.leaseOf(machineId)));
       },
     });
   }
@@ -72,9 +70,40 @@ export class LeaseVotes {
     return this.#lender.calls;
   }
 
-  /** No leases are known of the machine any more, and it is asked for by no votes. */
-  forget(machineId: string): Promise<void> {
-    return this.#lender.forget(machineId);
+  /**
+   * The leases of a machine that is at home here are to end. Durable on return; their witness is told as soon as the machine runs by none,
+   * again and again until it has heard, and nothing else is known of them here.
+   */
+  async endsSoon(parties: LeaseParties, claim: Claim): Promise<void> {
+    const { machineId, machineName, leaseMs, siteIds, witnessSiteId, begunAtMs } = parties;
+    await this.#book.alone(machineId, async () => {
+      const known = this.#book.records.get(machineId);
+      const vote = known?.vote ?? { entitled: claim, seen: claim, term: 'for-good' as const };
+      await this.#book.records.store({
+        ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, ended: true },
+        ...(known?.seeking ? { seeking: known.seeking } : {}),
+        toEnd: withEnd(known?.toEnd, witnessSiteId, claim, begunAtMs),
+      });
+    });
+  }
+
+  /** The machine runs by leases from now on: of others this site knows nothing but what their witnesses must still hear. */
+  async begun(machineId: string, { witnessSiteId }: LeaseTerms): Promise<void> {
+    await this.#book.alone(machineId, async () => {
+      const { records } = this.#book;
+      const known = records.get(machineId);
+      const toEnd = withoutEnd(known?.toEnd, witnessSiteId);
+      if (known?.toEnd && toEnd?.length !== known.toEnd.length) {
+        const { toEnd: _told, ...others } = known;
+        await records.store({ ...others, ...(toEnd ? { toEnd } : {}) });
+      }
+      await this.#lender.forget(machineId);
+    });
+  }
+
+  /** Something is to be told, or may be. */
+  tell(): void {
+    this.#teller.tell();
   }
 
   /** Whether this site may ask for the right to run a machine by votes. */
@@ -141,7 +170,7 @@ export class LeaseVotes {
 
   async #noteHeld(machineId: string): Promise<void> {
     const { standing, settle } = this.#book;
-    if (!this.#book.isParty(machineId) || this.#o.runsByLeases(machineId)) return;
+    if (!this.#book.isParty(machineId) || this.#o.leaseOf(machineId)) return;
     await settle(machineId);
     const record = this.#book.need(machineId);
     const tenure = standing(machineId);
@@ -159,8 +188,10 @@ export class LeaseVotes {
     const vote = known?.vote ?? { entitled: claim, seen: claim, term: 'for-good' as const };
     // What was asked for by a higher claim, and is not wanted any more, is still to be let go of.
     const isAbove = known?.seeking && compareClaims(known.seeking, claim) > 0;
+    const toEnd = withoutEnd(known?.toEnd, witnessSiteId);
     const after = {
       ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, toTell: claim },
+      ...(toEnd ? { toEnd } : {}),
       ...(isAbove ? { seeking: known.seeking } : {}),
     };
     await this.#book.records.store(after);

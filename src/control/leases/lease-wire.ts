@@ -82,14 +82,15 @@ export function partiesOf(
   return { machineId, machineName: name, leaseMs, witnessSiteId, siteIds, begunAtMs };
 }
 
-/** Asks a voter. Throws what a call to a peer throws. */
+/** Asks a voter; by `lease.would` what it would answer, which changes nothing. Throws what a call to a peer throws. */
 export async function askVoter(
   client: Pick<PeerClient, 'call'>,
   { machineId, machineName, leaseMs, siteIds, witnessSiteId, begunAtMs }: LeaseParties,
   ask: LeaseAsk,
-  o: { readonly timeoutMs: number; readonly signal?: AbortSignal },
+  o: { readonly timeoutMs: number; readonly signal?: AbortSignal; readonly call?: 'lease.would' },
 ): Promise<WireAnswer> {
   const { kind, claim } = ask;
+  const { call = 'lease.ask', ...limits } = o;
   const body = {
     ...{ machineId, machineName, leaseMs, witnessSiteId, kind },
     siteIds: [...siteIds],
@@ -97,7 +98,7 @@ export async function askVoter(
     ...(begunAtMs === undefined ? {} : { begunAtMs }),
     ...(ask.kind === 'vote' ? { over: { ...ask.over } } : {}),
   };
-  return checkedLease(WireAnswer, await client.call('lease.ask', body, o));
+  return checkedLease(WireAnswer, await client.call(call, body, limits));
 }
 
 export function checkedLease<S extends Type.TSchema>(schema: S, body: Json): Type.Static<S> {

@@ -48,7 +48,7 @@ export async function leaseWorks(
   const records = await VoteRecords.open(o, o.dataDirectory);
   const votes = new LeaseVotes({
     ...{ ...o, records, client },
-    runsByLeases: (machineId) => homeOf(machineId)?.record.lease !== undefined,
+    leaseOf: (machineId) => homeOf(machineId)?.record.lease,
     settle: async (machineId) => void (await (homeOf(machineId)?.right ?? replicas.get(machineId))?.settle()),
     standing: (machineId) => {
       // What cannot be read may hold the machine: it is neither lent nor voted for.

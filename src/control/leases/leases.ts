@@ -1,5 +1,5 @@
 import type { LeaseRequest } from '../../api/index.ts';
-import { isFailure, messageOf } from '../../lib/errors.ts';
+import { isFailure } from '../../lib/errors.ts';
 import { KeyedMutex } from '../../lib/keyed-mutex.ts';
 import type { LeaseTerms } from '../../recovery-point/index.ts';
 import type { ProtectedMachine } from '../../replication/index.ts';
@@ -7,10 +7,10 @@ import { controlFailure } from '../errors.ts';
 import type { Machines } from '../machines/machines.ts';
 import { LeaseKeeper, type LeaseKeeperTools, type LeaseStanding, runDirectoryOf } from './lease-keeper.ts';
 import type { LeaseVotes } from './lease-votes.ts';
-import { checkedLease, EndAnswer, partiesOf } from './lease-wire.ts';
+import { askVoter, checkedLease, EndAnswer, partiesOf } from './lease-wire.ts';
 
 export interface LeasesTools extends LeaseKeeperTools {
-  readonly votes: Pick<LeaseVotes, 'forget' | 'holdForGood'>;
+  readonly votes: Pick<LeaseVotes, 'begun' | 'endsSoon' | 'holdForGood' | 'tell'>;
   readonly machines: Pick<Machines, 'list' | 'get'>;
 }
 
@@ -75,17 +75,44 @@ export class Leases {
   }
 
   /**
-   * From now on the machine runs by leases: its guard is there before any other site hears of that. Throws LEASE_IMPOSSIBLE,
-   * MACHINE_LEASE_UNGUARDED; nothing has changed then.
+   * From now on the machine runs by leases: one of its lenders has said that it would lend it, and its guard is there before any other
+   * site hears of that. Throws LEASE_IMPOSSIBLE, LEASE_REFUSED, MACHINE_LEASE_UNGUARDED; nothing has changed then.
    */
   begins(machine: ProtectedMachine, terms: LeaseTerms): Promise<void> {
     return this.#changing.run(machine.record.machineId, async () => {
       this.#check(machine, terms);
+      const begun = { ...terms, begunAtMs: this.#o.clock.wallMs() };
+      await this.#checkWouldLend(machine, begun);
       // A guard that is not told of a lease soon stops its guest: it is told by the keeper, at once.
       const guard = machine.running && (await this.#o.guards.of(runDirectoryOf(machine)));
       guard?.disconnect();
-      await machine.right.runBy({ ...terms, begunAtMs: this.#o.clock.wallMs() });
+      await machine.right.runBy(begun);
       this.#of(machine).ring();
+      await this.#o.votes.begun(machine.record.machineId, begun);
+    });
+  }
+
+  /** Else its guest would be stopped as soon as its guard is out of patience. Throws LEASE_REFUSED. */
+  async #checkWouldLend({ record, right }: ProtectedMachine, terms: LeaseTerms): Promise<void> {
+    await right.settle();
+    const parties = partiesOf(record, terms, this.#o.siteId);
+    const ask = { kind: 'renew', claim: right.tenure.claim } as const;
+    const said = await Promise.all(
+      [terms.recoverySiteId, terms.witnessSiteId].map(async (siteId) => {
+        try {
+          const o = { timeoutMs: CALL_LIMIT_MS, call: 'lease.would' } as const;
+          const answer = await askVoter(this.#o.client(siteId), parties, ask, o);
+          return answer.granted ? undefined : `site ${siteId}: ${answer.why}`;
+        } catch (error) {
+          if (!isFailure(error)) throw error;
+          return `site ${siteId}: ${error.message}`;
+        }
+      }),
+    );
+    if (said.some((refusal) => refusal === undefined)) return;
+    const { machineId, name } = record;
+    throw controlFailure('LEASE_REFUSED', `nobody would lend ${name}: ${said.join('; ')}`, {
+      context: { machineId },
     });
   }
 
@@ -114,7 +141,8 @@ export class Leases {
     const { machineId } = machine.record;
     return this.#changing.run(machineId, async () => {
       const { lease } = machine.record;
-      if (!lease) return;
+      // What was broken off goes on.
+      if (!lease) return this.#dismissGuard(machine).finally(() => this.#o.votes.tell());
       checkDecides(machine);
       this.#ending.add(machineId);
       try {
@@ -122,25 +150,20 @@ export class Leases {
         // What was asked last may have been answered by a site that holds it.
         checkDecides(machine);
         if (isLost) await this.#holdForGood(machine, lease);
-        else await this.#tellEnd(machine, lease, lease.recoverySiteId);
+        else {
+          await this.#tellEnd(machine, lease, lease.recoverySiteId);
+          const parties = partiesOf(machine.record, lease, this.#o.siteId);
+          await this.#o.votes.endsSoon(parties, machine.right.tenure.claim);
+        }
         await machine.right.runBy(undefined);
       } finally {
         this.#ending.delete(machineId);
         if (machine.record.lease) this.#of(machine).ring();
+        // What the witness knows of them keeps nobody from anything: nobody else may ask for votes any more.
+        else this.#o.votes.tell();
       }
       await this.#dismissGuard(machine);
-      if (!isLost) await this.#forget(machine, lease);
     });
-  }
-
-  /** What the witness, and this site itself, know of the leases keeps nobody from anything: nobody else may ask for votes any more. */
-  async #forget(machine: ProtectedMachine, lease: LeaseTerms): Promise<void> {
-    await this.#o.votes.forget(machine.record.machineId);
-    try {
-      await this.#tellEnd(machine, lease, lease.witnessSiteId);
-    } catch (error) {
-      this.#o.log.warn('lease.end-not-told', { machine: machine.record.name, reason: messageOf(error) });
-    }
   }
 
   async #tellEnd(

@@ -98,6 +98,37 @@ describe('leases', { timeout: 240_000 }, () => {
     await assert.rejects(again.call('vm.start', BOX), { code: 'PROTECTION_FENCED' });
   });
 
+  it('S0.17 a witness that was away hears of the end of leases, and what nobody would lend runs on without any', async (context) => {
+    const { home, homeApi, away, witness } = await leasedBox(context);
+    await guestIs(home, homeApi, 'runs');
+    const { machineId } = await homeApi.call('vm.show', BOX);
+    const known = join(witness.dataDirectory, 'votes', `${machineId}.json`);
+    await witness.close();
+    await homeApi.call('vm.lease.end', NOW);
+    await home.until(async () =>
+      (await homeApi.call('alert.list')).some(({ key }) => key === `lease-end:${machineId}`)
+        ? true
+        : undefined,
+    );
+    await readFile(known);
+    await witness.serve();
+    await tellAddress(witness, 'witness', [homeApi]);
+    await home.until(async () =>
+      (await homeApi.call('alert.list')).every(({ key }) => key !== `lease-end:${machineId}`)
+        ? true
+        : undefined,
+    );
+    await assert.rejects(readFile(known), { code: 'ENOENT' });
+    await witness.close();
+    await away.close();
+    await assert.rejects(homeApi.call('vm.lease', { ...BOX, body: { witness: 'witness' } }), {
+      code: 'LEASE_REFUSED',
+    });
+    const { protected: there } = await homeApi.call('vm.show', BOX);
+    assert.deepEqual([there!.lease, there!.presence.state], [undefined, 'running']);
+    assert.equal(there!.presence.standstill, undefined);
+  });
+
   it('S0.17 a guard that is killed is there again before its lease is over', async (context) => {
     const { home, homeApi, qmpPath } = await leasedBox(context);
     await guestIs(home, homeApi, 'runs');

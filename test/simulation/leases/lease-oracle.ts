@@ -223,8 +223,10 @@ export class LeaseOracle {
     const { R: recovery } = this.tenures;
     const found: string[] = [];
     const records = { P: await this.#voteAt('P'), R: await this.#voteAt('R') };
+    const isLeased = this.#sites.P.open?.machine?.record.lease !== undefined;
     for (const [name, record] of Object.entries(records))
-      if (record?.seeking || record?.toTell) found.push(`${name} has something to tell`);
+      if (record?.seeking || record?.toTell || (record?.toEnd && !isLeased))
+        found.push(`${name} has something to tell`);
     if (recovery?.state !== 'holds' || !records.R) return found;
     const vote = (await this.#voteAt('W'))?.vote;
     if (!vote || vote.before || compareClaims(vote.entitled, recovery.claim) !== 0)

@@ -27,3 +27,23 @@ test('S0.17 nobody is asked to lend a machine before it is certain that its leas
   assert.ok(renewals() > 0);
   assert.equal(home.leases.standing(LEASED_MACHINE)?.guest, 'runs');
 });
+
+test('S0.17 that a machine was held for good is not told of one that runs by leases again', async (t) => {
+  const { clock, down, home, recovery, witness, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  down.add(witness.siteId);
+  await home.endLeases(true);
+  await clock.turn(15_000);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  down.delete(witness.siteId);
+  // Its home ends before it has asked the witness itself.
+  home.machine!.running = undefined;
+  await clock.turn(10_000);
+  down.add(home.siteId);
+  assert.equal(witness.record()?.vote.term, 'leased');
+  const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
+  await clock.turn(30_000);
+  assert.equal((await voted).siteId, recovery.siteId);
+});

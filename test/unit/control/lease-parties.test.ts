@@ -24,12 +24,14 @@ const [MACHINE, HOME, RECOVERY, WITNESS, STRANGER] = ['m', 'p', 'r', 'w', 'x'].m
   string,
 ];
 const LEASE_MS = 10_000;
+const TERMS = { recoverySiteId: RECOVERY, witnessSiteId: WITNESS, leaseMs: LEASE_MS };
 const AT_HOME: Tenure = { state: 'holds', claim: { epoch: 1, siteId: HOME } };
 
 /** The two sites of a machine, its witness and a stranger, which call one another unless a link is cut. */
 async function sites(t: CleanUp) {
   const clock = new FakeClock();
   const down = new Set<string>();
+  const leased = new Set([HOME]);
   const tenures = new Map<string, Tenure>([
     [HOME, AT_HOME],
     [RECOVERY, { state: 'follows', claim: AT_HOME.claim }],
@@ -49,7 +51,8 @@ async function sites(t: CleanUp) {
       client: (to) => ({ call: (name, body) => call(siteId, to, name, body) }),
       standing: () => tenures.get(siteId),
       settle: async () => undefined,
-      runsByLeases: () => siteId === HOME,
+      alerts: { raise: () => undefined, clear: () => undefined },
+      leaseOf: () => (leased.has(siteId) ? TERMS : undefined),
       hear: async (_machineId, claim) => {
         const own = tenures.get(siteId);
         if (!own || ![HOME, RECOVERY].includes(claim.siteId))
@@ -67,7 +70,7 @@ async function sites(t: CleanUp) {
     });
   const renew = (to: string, claim: Claim) => ask(claim.siteId, to, { kind: 'renew', claim: { ...claim } });
   return {
-    ...{ clock, down, tenures, ask, renew, call },
+    ...{ clock, down, leased, tenures, ask, renew, call },
     votes: (siteId: string) => all.get(siteId)!.votes,
     record: (siteId: string) => all.get(siteId)!.records.get(MACHINE),
     forget: (siteId: string) => all.get(siteId)!.records.remove(MACHINE),
@@ -121,6 +124,7 @@ test('S0.17 a witness that knows of a higher holder is believed by whoever tells
   await s.renew(RECOVERY, AT_HOME.claim);
   await s.ask(RECOVERY, WITNESS, { kind: 'hold', claim: { ...seized.claim } });
   const parties = { machineId: MACHINE, machineName: 'vm', leaseMs: LEASE_MS, siteIds: [HOME, RECOVERY] };
+  s.leased.delete(HOME);
   await s.votes(HOME).holdForGood({ ...parties, witnessSiteId: WITNESS }, AT_HOME.claim);
   await s.clock.turn(0);
   assert.equal(s.tenures.get(HOME)?.state, 'fenced');

@@ -33,7 +33,8 @@ async function lender(siteId: string, reach: (name: string, body: Json) => Promi
     const votes = new LeaseVotes({
       ...{ siteId, records, clock, bootClock: clock, log: silentLog },
       settle: async () => undefined,
-      runsByLeases: () => false,
+      alerts: { raise: () => undefined, clear: () => undefined },
+      leaseOf: () => undefined,
       hear: async () => undefined,
       audit: { note: () => undefined },
       client: () => ({ call: reach }),

@@ -1,0 +1,157 @@
+/** A machine that moves to another pair of sites runs by leases there, whatever its former sites and their witness know of older ones. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { controlFailure } from '../../../src/control/errors.ts';
+import { LEASED_MACHINE, leaseSites } from '../../support/lease-sites.ts';
+import type { CleanUp } from '../../support/temporary.ts';
+
+type Sites = Awaited<ReturnType<typeof sites>>;
+
+/** A machine that runs at its home by leases of its recovery site and a witness; and a fourth site, where it will be. */
+async function sites(t: CleanUp) {
+  const world = leaseSites(t);
+  const [home, recovery, witness] = [await world.add('p'), await world.add('r'), await world.add('w')];
+  const later = await world.add('x');
+  await home.makeHome(1, [recovery.siteId]);
+  const claim = { epoch: 1, siteId: home.siteId };
+  recovery.replica = { tenure: { state: 'follows', claim }, sourceSiteId: home.siteId };
+  await home.lease({ recoverySiteId: recovery.siteId, witnessSiteId: witness.siteId });
+  await world.clock.turn(5_000);
+  return { ...world, home, recovery, witness, later, claim };
+}
+
+/** It was handed over, and is at home at the fourth site, which replicates it to where it was. */
+async function move({ home, recovery, later }: Sites, other: 'home' | 'recovery') {
+  const target = { home, recovery }[other];
+  await later.makeHome(7, [target.siteId]);
+  const claim = { epoch: 7, siteId: later.siteId };
+  home.machine = undefined;
+  await home.leases.close();
+  target.replica = { tenure: { state: 'follows', claim }, sourceSiteId: later.siteId };
+  return target;
+}
+
+/** It runs there by leases of both. */
+async function isLentThere(s: Sites, other: 'home' | 'recovery') {
+  const { clock, later, witness } = s;
+  const target = await move(s, other);
+  await later.lease({ recoverySiteId: target.siteId, witnessSiteId: witness.siteId });
+  await clock.turn(20_000);
+  const { lentMs, guest } = later.leases.standing(LEASED_MACHINE)!;
+  const lenders = Object.entries(lentMs).filter(([, ms]) => ms > 0);
+  assert.deepEqual(lenders.map(([siteId]) => siteId).sort(), [target.siteId, witness.siteId].sort());
+  assert.equal(guest, 'runs');
+  assert.deepEqual(witness.record()?.siteIds, [later.siteId, target.siteId].sort());
+  assert.deepEqual([...s.home.alerts.keys()], []);
+}
+
+for (const other of ['home', 'recovery'] as const) {
+  test(`S0.17 after leases that ended on somebody’s word it is lent elsewhere, with its former ${other}`, async (t) => {
+    const s = await sites(t);
+    await s.home.endLeases(true);
+    await s.clock.turn(0);
+    assert.equal(s.witness.record()?.vote.term, 'for-good');
+    // What was lent before may run for so long.
+    await s.clock.turn(15_000);
+    await isLentThere(s, other);
+  });
+}
+
+test('S0.17 of the end of leases their witness hears when it is back, and until then who told of it says so', async (t) => {
+  const s = await sites(t);
+  s.down.add(s.witness.siteId);
+  await s.home.endLeases();
+  await s.clock.turn(20_000);
+  assert.deepEqual([...s.home.alerts.keys()], [`lease-end:${LEASED_MACHINE}`]);
+  assert.ok(s.witness.record());
+  s.down.delete(s.witness.siteId);
+  await s.clock.turn(5_000);
+  assert.deepEqual(
+    [s.witness.record(), s.home.record(), s.recovery.record()],
+    [undefined, undefined, undefined],
+  );
+  await isLentThere(s, 'home');
+});
+
+test('S0.17 a machine that has moved on before the witness has heard of the end is lent by it when it has', async (t) => {
+  const s = await sites(t);
+  s.down.add(s.witness.siteId);
+  await s.home.endLeases();
+  const target = await move(s, 'home');
+  await s.later.lease({ recoverySiteId: target.siteId, witnessSiteId: s.witness.siteId });
+  s.down.delete(s.witness.siteId);
+  await s.clock.turn(20_000);
+  assert.ok(s.later.leases.standing(LEASED_MACHINE)!.lentMs[s.witness.siteId]! > 0);
+});
+
+test('S0.17 an end that could not dismiss the guard goes on with the next one', async (t) => {
+  const s = await sites(t);
+  s.home.guards.dismissalFails = controlFailure('LEASE_NOT_LENT', 'its guard was killed on the way');
+  await assert.rejects(s.home.endLeases(), { code: 'LEASE_NOT_LENT' });
+  await s.home.endLeases();
+  await s.clock.turn(0);
+  assert.equal(s.home.guards.untilMs, undefined);
+  assert.equal(s.witness.record(), undefined);
+  await isLentThere(s, 'recovery');
+});
+
+test('S0.17 leases that end beside a vote that nobody uses leave nothing at the witness', async (t) => {
+  const s = await sites(t);
+  // The home is silent for so long that the witness votes; the recovery site gives up, which the witness does not hear.
+  s.down.add(s.home.siteId);
+  const voted = s.recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
+  await s.clock.turn(30_000);
+  await voted;
+  s.down.add(s.witness.siteId);
+  s.recovery.votes.letGo(LEASED_MACHINE);
+  s.down.delete(s.home.siteId);
+  await s.clock.turn(5_000);
+  await s.home.endLeases();
+  s.down.add(s.recovery.siteId);
+  s.down.delete(s.witness.siteId);
+  await s.clock.turn(5_000);
+  assert.deepEqual(s.home.record(), undefined, 'the witness has heard of the end');
+  s.down.delete(s.recovery.siteId);
+  await s.clock.turn(5_000);
+  assert.deepEqual([s.witness.record(), s.recovery.record()], [undefined, undefined]);
+  await isLentThere(s, 'home');
+});
+
+test('S0.17 a machine that nobody would lend runs on without leases, unguarded, and nothing is stored of them', async (t) => {
+  const s = await sites(t);
+  await s.home.endLeases();
+  s.down.add(s.witness.siteId);
+  s.down.add(s.recovery.siteId);
+  const terms = { recoverySiteId: s.recovery.siteId, witnessSiteId: s.witness.siteId };
+  await assert.rejects(s.home.lease(terms), { code: 'LEASE_REFUSED' });
+  assert.equal(s.home.machine!.record.lease, undefined);
+  assert.equal(s.home.guards.untilMs, undefined);
+});
+
+test('S0.17 whoever is asked whether it would lend a machine promises nothing by its answer', async (t) => {
+  const s = await sites(t);
+  await s.home.endLeases();
+  const ask = {
+    ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim: s.claim, leaseMs: 10_000 },
+    ...{ siteIds: [s.home.siteId, s.recovery.siteId], witnessSiteId: s.witness.siteId },
+  };
+  for (const { siteId } of [s.recovery, s.witness])
+    assert.deepEqual(await s.call(s.home.siteId, siteId, 'lease.would', ask), { granted: true });
+  assert.deepEqual([s.recovery.record(), s.witness.record()], [undefined, undefined]);
+});
+
+test('S0.17 a stranger neither has the machine lent by a witness that knows it, nor ends what that knows', async (t) => {
+  const { call, home, recovery, witness, later } = await sites(t);
+  const claim = { epoch: 99, siteId: later.siteId };
+  const ask = {
+    ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim, leaseMs: 10_000 },
+    ...{ siteIds: [home.siteId, later.siteId], witnessSiteId: witness.siteId },
+  };
+  await assert.rejects(call(later.siteId, witness.siteId, 'lease.ask', ask), { code: 'LEASE_NOT_YOURS' });
+  const end = { machineId: LEASED_MACHINE, claim };
+  await assert.rejects(call(later.siteId, witness.siteId, 'lease.end', end), { code: 'LEASE_NOT_YOURS' });
+  const there = { ...ask, siteIds: [later.siteId, recovery.siteId].sort() };
+  await assert.rejects(call(later.siteId, recovery.siteId, 'lease.ask', there), {
+    code: 'REPLICATION_NOT_YOURS',
+  });
+});
