@@ -187,9 +187,9 @@ export class LeaseKeeper {
       if (signal.aborted) return false;
       log.warn('lease.not-asked', { machine: record.name, siteId, reason: error.message });
       // It was told that these have ended, and whoever wanted that was interrupted: from here on they are others, also by a clock that was
-      // set back since.
+      // set back since; and of these ends the lender knows that they were before what ends later.
       if (error.code === 'LEASE_UNKNOWN') {
-        const begunAtMs = Math.max(this.#o.clock.wallMs(), (lease.begunAtMs ?? 0) + LATE_MS_MAX);
+        const begunAtMs = Math.max(this.#o.clock.wallMs(), (lease.begunAtMs ?? 0) + LATE_MS_MAX - 1);
         await right.runBy({ ...lease, begunAtMs });
       }
       return false;

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { LATE_MS_MAX } from '../../../src/control/leases/lease-wire.ts';
 import { LEASED_MACHINE, leaseSites } from '../../support/lease-sites.ts';
 import type { CleanUp } from '../../support/temporary.ts';
 
@@ -46,4 +47,24 @@ test('S0.17 that a machine was held for good is not told of one that runs by lea
   const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
   await clock.turn(30_000);
   assert.equal((await voted).siteId, recovery.siteId);
+});
+
+test('S0.17 leases that begin anew by a clock that was set back end those before them as well', async (t) => {
+  const { clock, call, home, recovery, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  const { begunAtMs } = home.machine!.record.lease!;
+  const claim = { epoch: 1, siteId: home.siteId };
+  // As by a home that was killed while it ended them.
+  const end = { machineId: LEASED_MACHINE, claim, begunAtMs: begunAtMs! };
+  assert.deepEqual(await call(home.siteId, recovery.siteId, 'lease.end', end), { ended: true });
+  await clock.turn(5_000);
+  assert.equal(home.machine!.record.lease!.begunAtMs, begunAtMs! + LATE_MS_MAX - 1);
+  assert.ok(home.leases.standing(LEASED_MACHINE)!.lentMs[recovery.siteId]! > 0);
+  await home.endLeases();
+  const late = {
+    ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim, leaseMs: 10_000 },
+    ...{ siteIds: [home.siteId, recovery.siteId], witnessSiteId: terms.witnessSiteId, begunAtMs: begunAtMs! },
+  };
+  await assert.rejects(call(home.siteId, recovery.siteId, 'lease.ask', late), { code: 'LEASE_UNKNOWN' });
 });
