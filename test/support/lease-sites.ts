@@ -176,18 +176,21 @@ type AtHome = NonNullable<ReturnType<LeasesTools['machines']['get']>>;
 export function leaseSites(t: CleanUp) {
   const clock = new FakeClock();
   const down = new Set<string>();
+  /** Calls by these names are lost. */
+  const lost = new Set<string>();
   const asked: { readonly from: string; readonly to: string; readonly name: string; readonly body: Json }[] =
     [];
   const sites = new Map<string, Awaited<ReturnType<typeof openSite>>>();
   const call: Call = async (from, to, name, body) => {
     asked.push({ from, to, name, body });
-    if (down.has(from) || down.has(to)) throw peerFailure('PEER_UNREACHABLE', 'a cable is cut');
+    if (down.has(from) || down.has(to) || lost.has(name))
+      throw peerFailure('PEER_UNREACHABLE', 'a cable is cut');
     const handler = sites.get(to)!.votes.calls[name]!;
     const { signal } = new AbortController();
     return handler({ siteId: from } as Peer, JSON.parse(JSON.stringify(body)) as Json, signal);
   };
   return {
-    ...{ clock, down, asked, call },
+    ...{ clock, down, lost, asked, call },
     /** One site more, by the last letter of its id. */
     add: async (letter: string) => {
       const site = await openSite(t, siteIdOf(letter), clock, call);

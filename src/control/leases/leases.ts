@@ -17,6 +17,8 @@ export interface LeasesTools extends LeaseKeeperTools {
 const CALL_LIMIT_MS = 10_000;
 /** The part of a lease that an end may wait for its answer: nobody renews meanwhile, and nobody starts a guard again that is killed. */
 const END_WAITS = 0.25;
+/** A guest whose leases begin is stopped after this time if nobody has lent it by then. */
+const FIRST_LEASE_WITHIN_MS = 5_000;
 const DEFAULT_LEASE_MS = 30_000;
 
 /** The machines of this site that run by leases. docs/failover.md, «Leases and a witness». */
@@ -83,13 +85,26 @@ export class Leases {
       this.#check(machine, terms);
       const begun = { ...terms, begunAtMs: this.#o.clock.wallMs() };
       await this.#checkWouldLend(machine, begun);
-      // A guard that is not told of a lease soon stops its guest: it is told by the keeper, at once.
-      const guard = machine.running && (await this.#o.guards.of(runDirectoryOf(machine)));
-      guard?.disconnect();
-      await machine.right.runBy(begun);
-      this.#of(machine).ring();
+      try {
+        await this.#guard(machine);
+        await machine.right.runBy(begun);
+      } finally {
+        // The keeper tells the guard of a lease, at once; or a guard that nobody needs is dismissed.
+        this.look(machine.record.machineId);
+      }
       await this.#o.votes.begun(machine.record.machineId, begun);
     });
+  }
+
+  /** One that an end of leases has left knows of no end of its own time, and would never stop its guest. */
+  async #guard(machine: ProtectedMachine): Promise<void> {
+    const guard = machine.running && (await this.#o.guards.of(runDirectoryOf(machine)));
+    if (!guard) return;
+    try {
+      await guard.lend(this.#o.bootClock.monotonicMs() + FIRST_LEASE_WITHIN_MS);
+    } finally {
+      guard.disconnect();
+    }
   }
 
   /** Else its guest would be stopped as soon as its guard is out of patience. Throws LEASE_REFUSED. */
@@ -158,9 +173,10 @@ export class Leases {
         await machine.right.runBy(undefined);
       } finally {
         this.#ending.delete(machineId);
-        if (machine.record.lease) this.#of(machine).ring();
+        // They go on, or a guard that could not be dismissed is dismissed then.
+        this.look(machineId);
         // What the witness knows of them keeps nobody from anything: nobody else may ask for votes any more.
-        else this.#o.votes.tell();
+        if (!machine.record.lease) this.#o.votes.tell();
       }
       await this.#dismissGuard(machine);
     });

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
+import { controlFailure } from '../../../src/control/errors.ts';
 import { LATE_MS_MAX } from '../../../src/control/leases/lease-wire.ts';
 import { LEASED_MACHINE, leaseSites } from '../../support/lease-sites.ts';
 import type { CleanUp } from '../../support/temporary.ts';
@@ -67,4 +68,20 @@ test('S0.17 leases that begin anew by a clock that was set back end those before
     ...{ siteIds: [home.siteId, recovery.siteId], witnessSiteId: terms.witnessSiteId, begunAtMs: begunAtMs! },
   };
   await assert.rejects(call(home.siteId, recovery.siteId, 'lease.ask', late), { code: 'LEASE_UNKNOWN' });
+});
+
+test('S0.17 a guard that an end of leases could not dismiss goes soon, and stops its guest if leases begin before that', async (t) => {
+  const { clock, lost, home, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  home.guards.dismissalFails = controlFailure('LEASE_NOT_LENT', 'it was killed on the way');
+  await assert.rejects(home.endLeases(), { code: 'LEASE_NOT_LENT' });
+  await clock.turn(0);
+  assert.equal(home.guards.untilMs, undefined);
+  // As an earlier process has left one.
+  home.guards.untilMs = Number.POSITIVE_INFINITY;
+  lost.add('lease.ask');
+  await home.lease(terms);
+  await clock.turn(1_000);
+  assert.equal(home.guards.untilMs, clock.monotonicMs() + 4_000);
 });
