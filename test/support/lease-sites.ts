@@ -12,7 +12,7 @@ import { peerFailure } from '../../src/peer/errors.ts';
 import type { Peer } from '../../src/peer/index.ts';
 import { afterHearing, type Claim, type LeaseTerms, type Tenure } from '../../src/recovery-point/index.ts';
 import { replicationFailure } from '../../src/replication/errors.ts';
-import type { ProtectedMachine } from '../../src/replication/index.ts';
+import type { MachinePresence, ProtectedMachine } from '../../src/replication/index.ts';
 import { MachineRight, type RightGround } from '../../src/replication/machine-right.ts';
 import { MACHINE_RECORD, type MachineRecord } from '../../src/replication/records.ts';
 import { DiskFaults } from '../simulation/faults.ts';
@@ -34,6 +34,8 @@ class ToldGuards implements LeaseGuards {
   readonly #clock: FakeClock;
   /** Until when the guest may run, while there is a guard. */
   untilMs: number | undefined;
+  /** The guest has ended, and its guard with it. */
+  #gone = Promise.withResolvers<void>();
   /** What its next dismissal fails with. */
   dismissalFails: Failure | undefined;
 
@@ -48,7 +50,7 @@ class ToldGuards implements LeaseGuards {
   async of(_runDirectory: string, { goesOn = false } = {}): Promise<LeaseGuard> {
     this.untilMs ??= this.#clock.monotonicMs() + (goesOn ? 0 : PATIENCE_MS);
     return {
-      gone: new Promise(() => undefined),
+      gone: this.#gone.promise,
       lend: async (untilMs) => {
         this.untilMs = untilMs;
         return this.#clock.monotonicMs() < untilMs ? 'runs' : 'stopped';
@@ -56,6 +58,12 @@ class ToldGuards implements LeaseGuards {
       dismiss: () => this.release(),
       disconnect: () => undefined,
     };
+  }
+
+  end(): void {
+    this.untilMs = undefined;
+    this.#gone.resolve();
+    this.#gone = Promise.withResolvers();
   }
 
   /** As the real one: its time is without end before it ends. */
@@ -90,7 +98,7 @@ function machineAt(siteId: string, files: SimFiles, targets: readonly string[], 
   const changing = new Mutex();
   const machine = {
     running: {} as object | undefined,
-    presence: { state: 'running' },
+    presence: { state: 'running' } as MachinePresence,
     targets: targets.map((target) => ({ siteId: target })),
     /** Called by whatever changes its right. */
     onTenure: (): void => undefined,

@@ -119,21 +119,32 @@ export class LeaseKeeper {
   async #keep(): Promise<never> {
     const { signal } = this.#stop;
     for (;;) {
-      const { record, running } = this.#machine;
-      if (!running || !record.lease || this.#machine.right.tenure.state !== 'holds') {
+      const { record } = this.#machine;
+      const mayRun = this.#mayRun;
+      if (!mayRun || !record.lease || this.#machine.right.tenure.state !== 'holds') {
         this.#clearAlerts();
-        if (!running) this.#forgetGuard();
+        if (!mayRun) this.#forgetGuard();
         await this.#bell.wait(Number.POSITIVE_INFINITY, signal);
         continue;
       }
       // The guard first: nobody hears that the machine runs by leases before there is one.
       await this.#lendOn();
-      if (await this.#isSettled()) await this.#renew(() => this.#lendOn());
+      const isThere = this.#machine.running !== undefined || this.#guard !== undefined;
+      if (isThere && (await this.#isSettled())) await this.#renew(() => this.#lendOn());
       this.#tellPeople();
       const untilOverMs = this.#untilMs - this.#nowMs();
       const nextMs = record.lease.leaseMs * RENEW_AFTER;
       await this.#bell.wait(untilOverMs > 0 ? Math.min(nextMs, untilOverMs + 50) : nextMs, signal);
     }
+  }
+
+  /**
+   * It runs as far as its guard knows, which ends with it, or may: this site may have lost its monitor for a while, to one that changes its
+   * files for it.
+   */
+  get #mayRun(): boolean {
+    const { running, presence } = this.#machine;
+    return running !== undefined || this.#guard !== undefined || presence.state !== 'stopped';
   }
 
   /**

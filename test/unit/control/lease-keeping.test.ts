@@ -41,7 +41,7 @@ test('S0.17 that a machine was held for good is not told of one that runs by lea
   await clock.turn(5_000);
   down.delete(witness.siteId);
   // Its home ends before it has asked the witness itself.
-  home.machine!.running = undefined;
+  await home.leases.close();
   await clock.turn(10_000);
   down.add(home.siteId);
   assert.equal(witness.record()?.vote.term, 'leased');
@@ -84,4 +84,27 @@ test('S0.17 a guard that an end of leases could not dismiss goes soon, and stops
   await home.lease(terms);
   await clock.turn(1_000);
   assert.equal(home.guards.untilMs, clock.monotonicMs() + 4_000);
+});
+
+test('S0.17 a machine whose monitor this site has lost is lent as long as its guard is there', async (t) => {
+  const { clock, asked, home, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  const [machine, { guards, leases }] = [home.machine!, home];
+  const toldWhileAway = async (presence: typeof machine.presence) => {
+    machine.presence = presence;
+    leases.look(LEASED_MACHINE);
+    const before = guards.untilMs!;
+    await clock.turn(15_000);
+    return guards.untilMs !== undefined && guards.untilMs > before;
+  };
+  machine.running = undefined;
+  assert.ok(await toldWhileAway({ state: 'stopped' }), 'until it is looked for again');
+  assert.ok(await toldWhileAway({ state: 'unreachable', reason: 'somebody else has its monitor' }));
+  machine.presence = { state: 'stopped' };
+  guards.end();
+  await clock.turn(5_000);
+  const { length } = asked;
+  await clock.turn(30_000);
+  assert.equal(asked.length, length, 'it has ended');
 });
