@@ -48,6 +48,12 @@ export const LEASE_ERRORS = {
     remedy:
       'The machine runs by what the other site lends: see to the one that does not answer before that fails as well.',
   },
+  LEASE_FURTHER_TARGET: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The witness hears nothing of a failover there: do not bring the machine up at that site on your word before you have made sure that the recovery site neither runs it nor asks the witness for it. Or let it get no copies: `warmsite target remove`.',
+  },
   LEASE_PARTIES_DIFFER: {
     kind: 'refused',
     retry: 'later',

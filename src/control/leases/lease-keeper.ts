@@ -266,11 +266,28 @@ export class LeaseKeeper {
       const said = `site ${missing.join()} does not lend ${name}`;
       alerts.raise(risk, 'warning', controlFailure('LEASE_AT_RISK', said), machineId);
     } else alerts.clear(risk);
+    this.#tellOfFurther();
+  }
+
+  /** A site that gets copies and is none of its lenders may bring it up on somebody's word, and neither of them would hear of that. */
+  #tellOfFurther(): void {
+    const { record, targets } = this.#machine;
+    const { machineId, name, lease } = record;
+    const further = targets.filter(({ siteId }) => siteId !== lease?.recoverySiteId);
+    const key = `lease-further:${machineId}`;
+    if (further.length === 0) {
+      this.#o.alerts.clear(key);
+      return;
+    }
+    const sites = further.map(({ siteId }) => siteId).join(' and ');
+    const said = `${name} runs by leases, and site ${sites} gets copies of it as well`;
+    this.#o.alerts.raise(key, 'warning', controlFailure('LEASE_FURTHER_TARGET', said), machineId);
   }
 
   #clearAlerts(): void {
     const { machineId } = this.#machine.record;
-    for (const key of ['lease', 'lease-risk', 'lease-guard']) this.#o.alerts.clear(`${key}:${machineId}`);
+    for (const key of ['lease', 'lease-risk', 'lease-guard', 'lease-further'])
+      this.#o.alerts.clear(`${key}:${machineId}`);
   }
 
   get #lenders(): string[] {

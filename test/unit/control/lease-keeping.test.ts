@@ -108,3 +108,15 @@ test('S0.17 a machine whose monitor this site has lost is lent as long as its gu
   await clock.turn(30_000);
   assert.equal(asked.length, length, 'it has ended');
 });
+
+test('S0.17 people are warned of a site that gets copies and has no part in the leases', async (t) => {
+  const { clock, home, terms } = await sites(t);
+  home.machine!.targets.push({ siteId: 'further' });
+  await home.lease(terms);
+  await clock.turn(5_000);
+  const key = `lease-further:${LEASED_MACHINE}`;
+  assert.equal(home.alerts.get(key)?.code, 'LEASE_FURTHER_TARGET');
+  home.machine!.targets.pop();
+  await clock.turn(5_000);
+  assert.equal(home.alerts.get(key), undefined);
+});
