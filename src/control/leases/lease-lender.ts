@@ -139,7 +139,9 @@ export class LeaseLender {
    */
   async #hear(machineId: string, claim: Claim): Promise<void> {
     const own = this.#book.standing(machineId)?.claim;
-    if (own && this.#book.isParty(machineId) && compareClaims(own, claim) >= 0) return;
+    const isKnown =
+      this.#book.isParty(machineId) && this.#book.need(machineId).siteIds.includes(claim.siteId);
+    if (own && isKnown && compareClaims(own, claim) >= 0) return;
     await this.#o.hear(machineId, claim);
   }
 

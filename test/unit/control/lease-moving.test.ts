@@ -151,7 +151,10 @@ test('S0.17 a stranger neither has the machine lent by a witness that knows it, 
   const end = { machineId: LEASED_MACHINE, claim };
   await assert.rejects(call(later.siteId, witness.siteId, 'lease.end', end), { code: 'LEASE_NOT_YOURS' });
   const there = { ...ask, siteIds: [later.siteId, recovery.siteId].sort() };
-  await assert.rejects(call(later.siteId, recovery.siteId, 'lease.ask', there), {
-    code: 'REPLICATION_NOT_YOURS',
-  });
+  const refused = { code: 'REPLICATION_NOT_YOURS' };
+  await assert.rejects(call(later.siteId, recovery.siteId, 'lease.ask', there), refused);
+  // Nor is it told who holds it.
+  recovery.replica!.tenure = { state: 'follows', claim: { epoch: 5, siteId: home.siteId } };
+  const below = { ...there, claim: { epoch: 3, siteId: later.siteId } };
+  await assert.rejects(call(later.siteId, recovery.siteId, 'lease.ask', below), refused);
 });
