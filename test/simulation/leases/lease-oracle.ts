@@ -223,9 +223,10 @@ export class LeaseOracle {
     const { R: recovery } = this.tenures;
     const found: string[] = [];
     const records = { P: await this.#voteAt('P'), R: await this.#voteAt('R') };
+    // An end of leases that did not come to pass is told of nobody while they last.
     const isLeased = this.#sites.P.open?.machine?.record.lease !== undefined;
     for (const [name, record] of Object.entries(records))
-      if (record?.seeking || record?.toTell || (record?.toEnd && !isLeased))
+      if (record?.seeking || ((record?.toTell || record?.toEnd) && !(name === 'P' && isLeased)))
         found.push(`${name} has something to tell`);
     if (recovery?.state !== 'holds' || !records.R) return found;
     const vote = (await this.#voteAt('W'))?.vote;
