@@ -86,7 +86,7 @@ export class LeaseLender {
     return Math.max(0, untilMs - this.#book.nowMs());
   }
 
-  /** `say`: how it would be answered. Nothing is promised or lent by that. */
+  /** `say`: how it would be answered. Nothing is promised or lent by that. Who comes too early with new leases would come again. */
   async #asked(peerId: string, body: AskBody, how: 'do' | 'say'): Promise<Json> {
     const { machineId, kind, claim, over, witnessSiteId, begunAtMs } = body;
     const { siteId, records } = this.#book;
@@ -104,7 +104,8 @@ export class LeaseLender {
       const isChanged = record && !isSameParties(record, body);
       if (record) checkParties(record, { peerId, ask, isWitness, isChanged: isChanged === true });
       // Nobody knows who runs it: nobody can say that it does not run.
-      else if (kind === 'vote' || this.#isOver(machineId, begunAtMs)) throw leaseUnknown(machineId);
+      else if (kind === 'vote' || (how === 'do' && this.#isOver(machineId, begunAtMs)))
+        throw leaseUnknown(machineId);
       else if (isWitness) this.#checkRoom(peerId);
       const refusal = this.#ownRefusal(machineId, ask, record);
       if (refusal) return refusal;

@@ -68,6 +68,10 @@ test('S0.17 leases that begin anew by a clock that was set back end those before
     ...{ siteIds: [home.siteId, recovery.siteId], witnessSiteId: terms.witnessSiteId, begunAtMs: begunAtMs! },
   };
   await assert.rejects(call(home.siteId, recovery.siteId, 'lease.ask', late), { code: 'LEASE_UNKNOWN' });
+  // Others begin all the same, though the clock is behind the beginning of those.
+  await home.lease(terms);
+  await clock.turn(5_000);
+  assert.ok(home.leases.standing(LEASED_MACHINE)!.lentMs[recovery.siteId]! > 0);
 });
 
 test('S0.17 a guard that an end of leases could not dismiss goes soon, and stops its guest if leases begin before that', async (t) => {
