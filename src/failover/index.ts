@@ -30,6 +30,8 @@ export { applicationProofBytes, isApplicationProofOf, loadApplicationProof } fro
 export type { AssertionReport } from './assertions.ts';
 export { bootProofBytes, isBootProofOf, loadBootProof, provenPoints } from './boot-proof.ts';
 export type { WantedChanges } from './branch-changes.ts';
+export { BRANCH_PHASES } from './branch-phases.ts';
+export { recoveryOf } from './branch-state.ts';
 export type { BranchView } from './branch-view.ts';
 export type { PointChoice } from './candidates.ts';
 export { consoleCommand, consoleScript, readNonce, readNonceOf } from './console-picture.ts';
@@ -41,6 +43,16 @@ export { branchNetworks, type NetworkReport, type NicMapping } from './network.t
 export { checkNicsNamed } from './nic-checks.ts';
 export type { StartOptions, TakeOptions, TestOptions } from './options.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';
+export {
+  ADOPT_STEPS,
+  CEDE_STEPS,
+  type ProcedureStep,
+  TAKE_STEPS,
+  TEST_STEPS,
+  TURN_STEPS,
+  UNDO_STEPS,
+  UNPLANNED_STEPS,
+} from './procedures.ts';
 export {
   APPLICATION_PROOF,
   type ApplicationProof,

@@ -16,6 +16,7 @@
 export * from './bandwidth.ts';
 export * from './copy-schedule.ts';
 export * from './copy-type.ts';
+export { DRILL_OUTCOMES } from './drill-outcomes.ts';
 export * from './drill-plan.ts';
 export * from './drill-policy.ts';
 export { POINT_ERRORS, pointFailure } from './errors.ts';
@@ -30,7 +31,9 @@ export * from './schedule.ts';
 export * from './selection.ts';
 export * from './statement.ts';
 export * from './tenure.ts';
+export { TENURE_STATES } from './tenure-states.ts';
 export * from './tpm-state.ts';
 export type { Transfer } from './variable-interval.ts';
+export { VOTE_STATES, voteStateOf } from './vote-states.ts';
 export { endOfWindows, Window } from './windows.ts';
 export { Zones } from './zones.ts';

@@ -25,30 +25,6 @@ export const Tenure = Type.Union([
 ]);
 export type Tenure = Readonly<Type.Static<typeof Tenure>>;
 
-/** What each state promises of the data, for people; the table in docs/failover.md. */
-export const TENURE_STATES: Readonly<Record<Tenure['state'], { may: string; data: string; out: string }>> = {
-  holds: {
-    may: 'run the machine, replicate it, cede it',
-    data: 'Its disks are the machine. What others acknowledged is part of them.',
-    out: '*cede* after the machine has ended and its last state is verified elsewhere; *give up* after what was brought up here has ended; *hear* of a higher claim',
-  },
-  cedes: {
-    may: 'nothing but repeat or withdraw the offer',
-    data: 'Its disks and the last point at the other site are equal. Neither is written.',
-    out: '*hear* that the offer was taken; *hear* that it was withdrawn in time; *seize*, if somebody confirms that the other site is down',
-  },
-  follows: {
-    may: 'hold points, boot isolated tests, take an offer, ask for what was given up',
-    data: 'Points as they were acknowledged; what was set apart stays as branches.',
-    out: '*take* an offer; *hear* that the site asked has given it up; *seize*, if somebody confirms that the holder is down',
-  },
-  fenced: {
-    may: 'end its machine, ask for what was given up, and nothing else',
-    data: 'Its disks hold writes that the holder does not have. They are kept.',
-    out: '*set apart*: the machine has ended, and what it wrote is a branch; *hear* that the site asked has given it up',
-  },
-};
-
 /** Below zero: `one` gives way to `other`. */
 export function compareClaims(one: Claim, other: Claim): number {
   if (one.epoch !== other.epoch) return one.epoch - other.epoch;

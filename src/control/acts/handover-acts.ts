@@ -6,7 +6,13 @@ import type {
   UndoRequest,
   WithdrawRequest,
 } from '../../api/index.ts';
-import { checkMayUndo, type FailoverReport, type Failovers, type UndoReport } from '../../failover/index.ts';
+import {
+  CEDE_STEPS,
+  checkMayUndo,
+  type FailoverReport,
+  type Failovers,
+  type UndoReport,
+} from '../../failover/index.ts';
 import { type Clock, throwIfAborted, withTimeout } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
 import type { Log } from '../../lib/log.ts';
@@ -155,7 +161,7 @@ export class HandoverActs {
       const { right } = machine;
       const asked = job.args as unknown as CedeArgs;
       if (isHeld(machine, asked)) await this.#cedeHeld(job, asked, machine);
-      job.progress({ step: 'telling the other site' });
+      job.progress({ step: CEDE_STEPS.tell.name });
       // The sender tells it, again and again, also when nobody waits here.
       const isOver = () => right.isTold || right.tenure.state !== 'cedes';
       await untilSo(isOver, (look) => machine.onEvent(look), job.signal);
@@ -190,15 +196,16 @@ export class HandoverActs {
       progress({ step: 'copying the machine for the first time' });
       await this.#copyAll(machine, siteId, signal);
     }
+    progress({ step: CEDE_STEPS.ask.name });
     await this.#checkPeer(machine, siteId, signal);
     if (machine.presence.state === 'running') {
       // What is copied while the guest runs need not be copied while nobody runs it.
-      progress({ step: 'copying what was written so far' });
+      progress({ step: CEDE_STEPS.copy.name });
       await this.#copyAll(machine, siteId, signal);
     }
-    progress({ step: 'shutting the guest down' });
+    progress({ step: CEDE_STEPS.shutDown.name });
     await this.#o.machines.stop(machine, { force: powerOff, limitMs: graceMs, signal });
-    progress({ step: 'copying what was written last' });
+    progress({ step: CEDE_STEPS.copyLast.name });
     for (let tries = 1; ; tries++) {
       try {
         await machine.right.cede(siteId);

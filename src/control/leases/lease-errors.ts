@@ -40,7 +40,7 @@ export const LEASE_ERRORS = {
     kind: 'refused',
     retry: 'later',
     remedy:
-      'Nothing has changed. See to the links to both sites (`warmsite peer list`). One that knows of leases of this machine with other sites is told of their end where those were: `warmsite vm lease VM --off` there, if it still runs by them.',
+      'Nothing has changed. See to the links to both sites (`warmsite site show`). One that knows of leases of this machine with other sites is told of their end where those were: `warmsite vm lease VM --off` there, if it still runs by them.',
   },
   LEASE_AT_RISK: {
     kind: 'unavailable',
@@ -52,7 +52,7 @@ export const LEASE_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'The witness hears nothing of a failover there: do not bring the machine up at that site on your word before you have made sure that the recovery site neither runs it nor asks the witness for it. Or let it get no copies: `warmsite target remove`.',
+      'The witness hears nothing of a failover there: do not bring the machine up at that site on your word before you have made sure that the recovery site neither runs it nor asks the witness for it. Or let it get no copies: `warmsite vm target remove`.',
   },
   LEASE_PARTIES_DIFFER: {
     kind: 'refused',
