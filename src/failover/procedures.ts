@@ -141,7 +141,7 @@ export const CEDE_STEPS = {
     what: 'the guest shuts down, in the time that it is given (`--grace`, two minutes if absent): asked by its agent; by its power button, if the agent has not taken that after three seconds, or has taken it and the guest runs when half of the time has passed. If it runs when all of it has passed, the handover fails (`MACHINE_STOP_TIMEOUT`). If a person said so (`--power-off`), its power is cut at once instead',
     durable: '',
     stopped:
-      'the job goes on when the site starts again, unless somebody has decided otherwise. If it fails, or a person cancels it, a machine of the site’s own that has ended is started again; one that somebody else started stays off, and so does a guest that had been asked and ends later',
+      'the job goes on when the site starts again, unless somebody has decided otherwise. If it fails, or a person cancels it, a machine of the site’s own that has ended is started again; one that somebody else started stays off, and so does a guest that had been asked and ends later. A job that was cancelled does not go on: the site that starts again starts the machine again',
   },
   copyLast: {
     name: 'copying what was written last',
