@@ -14,27 +14,22 @@ export interface ReportedStep extends ProcedureStep {
   readonly name: StepReport['name'];
 }
 
-const LOOKED_AT =
-  'people may be at work in it: the machine runs on, and the branch is what it was; one that had ended by then is booted again with `failover restart`';
-
-const BOOT: readonly ReportedStep[] = [
-  {
-    name: 'branch',
-    what: 'an empty layer for each disk is made upon the point’s',
-    durable: 'the branch; its point can neither change nor go',
-    stopped: 'the branch is removed; nothing was written in it',
-  },
-  {
-    name: 'network',
-    what: 'its NICs are connected: of a test inside a network namespace without a way out',
-    durable: 'before that: that it is being done',
-    stopped: 'the network and the branch are removed',
-  },
-];
+const NEW_BRANCH: ReportedStep = {
+  name: 'branch',
+  what: 'an empty layer for each disk is made upon the point’s',
+  durable: 'the branch; its point can neither change nor go',
+  stopped: 'the branch is removed; nothing was written in it',
+};
 
 /** What `failover test` does with a point. */
 export const TEST_STEPS: readonly ReportedStep[] = [
-  ...BOOT,
+  NEW_BRANCH,
+  {
+    name: 'network',
+    what: 'its NICs are connected inside a network namespace without a way out',
+    durable: 'before that: that it is being done',
+    stopped: 'the network and the branch are removed',
+  },
   {
     name: 'start',
     what: 'its machine is started',
@@ -69,23 +64,29 @@ export const TEST_STEPS: readonly ReportedStep[] = [
 
 const BROUGHT_UP: readonly ReportedStep[] = [
   {
-    ...BOOT[0]!,
-    what: `${BOOT[0]!.what}: the best one’s, then the next one’s if it does not come up`,
+    ...NEW_BRANCH,
+    what: `${NEW_BRANCH.what}: the best one’s, then the next one’s if it does not come up`,
   },
-  BOOT[1]!,
+  {
+    name: 'network',
+    what: 'its NICs are connected as the person has said, or stay unplugged',
+    durable: 'before that: that it is being done, and to what',
+    stopped: 'what was connected and the branch are removed; the right is held as before',
+  },
   {
     name: 'start',
     what: 'its machine is started',
     durable: 'before that: that it is being done',
-    stopped: LOOKED_AT,
+    stopped:
+      'people may be at work in it: the machine runs on, and the branch is what it was; one that had ended by then is booted again with `failover restart`',
   },
   {
     name: 'probes',
     what: 'its guest is asked until it answers, or its time is over',
     durable: '',
-    stopped: LOOKED_AT,
+    stopped: 'as above',
   },
-  { name: 'picture', what: 'the picture of its console is taken', durable: '', stopped: LOOKED_AT },
+  { name: 'picture', what: 'the picture of its console is taken', durable: '', stopped: 'as above' },
   {
     name: 'clean-up',
     what: 'it runs on, if it has come up; else its machine is ended, and what it wrote stays',
@@ -116,8 +117,8 @@ export const TAKE_STEPS: readonly ReportedStep[] = [
     stopped: 'this site holds it, and nothing runs: `failover take` begins again',
   },
   {
-    ...BROUGHT_UP[0]!,
-    what: `${BOOT[0]!.what}: that of the offer, which holds the last state, and no other`,
+    ...NEW_BRANCH,
+    what: `${NEW_BRANCH.what}: that of the offer, which holds the last state, and no other`,
   },
   ...BROUGHT_UP.slice(1),
 ];
