@@ -34,6 +34,7 @@ import { GroupPoints } from './groups/group-points.ts';
 import { Inventory } from './inventory/inventory.ts';
 import { recordOf } from './inventory/views.ts';
 import { toStart } from './replicas/start-checks.ts';
+import { endAdoptions } from './reports/report-adoptions.ts';
 import { ReportKeeper } from './reports/report-keeper.ts';
 import { Reports } from './reports/reports.ts';
 import { type Ground, openGround, type SiteTools } from './site-ground.ts';
@@ -193,6 +194,8 @@ export class Site {
     const works = await openWorks(ground, opening);
     const site = new Site(ground, works, opening.move());
     site.audit.note({ actor: 'site', act: 'site.start', details: { version: WARMSITE_VERSION } });
+    const { replicas } = ground;
+    endAdoptions(site.audit, (machineId, branchId) => replicas.get(machineId)?.record.adopted === branchId);
     await site.reports.open();
     site.#open.defer(() => site.reports.close());
     site.#open.defer(() => site.jobs.close());

@@ -1,4 +1,4 @@
-import { processesOfRun, runPaths } from '../hypervisor/index.ts';
+import { processesOfRun, type RunningMachine, runPaths } from '../hypervisor/index.ts';
 import { isFailure } from '../lib/errors.ts';
 import { type BranchRecord, type Replica, removeBranch } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
@@ -32,18 +32,30 @@ export async function recoverBranch(
     await endAndRemove({ tools, live }, replica, branchId);
     return;
   }
-  if (recovery === 'keep-files') {
-    await live.end(branchId);
-    if (state && state.phase !== 'failed' && state.phase !== 'prepared') {
-      await storeState(tools, replica, branchId, { phase: 'stopped', keep });
-    }
-    return;
+  if (recovery === 'attach') {
+    const machine = await attach({ tools, live }, replica, branch);
+    // Whether a guest that stood still ever since is to run is decided by a person, as if its process had not been begun.
+    if (state?.phase !== 'started' || (await machine.hasBegun())) return;
+    tools.log.warn('branch.not-begun', { branchId });
   }
+  await live.end(branchId);
+  if (state && state.phase !== 'failed' && state.phase !== 'prepared') {
+    await storeState(tools, replica, branchId, { phase: 'stopped', keep });
+  }
+}
+
+/** From now on the machine of the branch is one that this process is connected to. */
+async function attach(
+  { tools, live }: BranchTools,
+  replica: Replica,
+  branch: BranchRecord,
+): Promise<RunningMachine> {
   // Taken before anything can fail: the process reads the layers whether or not we can talk to it.
   const releaseLayers = await replica.holdLayers('open');
-  const { qmpPath, agentPath } = runPaths(runDirectory);
+  const { qmpPath, agentPath } = runPaths(runDirectoryOf(tools, branch.branchId));
   const machine = await tools.hypervisor.attach({ qmpPath, agentPath });
   live.adopt({ replica, branch, machine, releaseLayers });
+  return machine;
 }
 
 /** Ends the machine of a branch and removes everything of it; whether there was such a branch. */

@@ -176,6 +176,8 @@ export interface RunningMachine extends AsyncDisposable {
   /** Settles when the connection has ended: the process has gone or the socket has. */
   readonly gone: Promise<void>;
   state(): Promise<MachineState>;
+  /** Whether its guest has begun to run: one of a paused start has not before it is resumed. */
+  hasBegun(): Promise<boolean>;
   /** Why the guest stands still; undefined: it runs. Changes are told by the events STOP and RESUME. */
   standstill(): Promise<Standstill | undefined>;
   /** Who the process says that it is: its UUID, in small letters, and what its owner calls it. */

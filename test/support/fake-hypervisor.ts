@@ -225,6 +225,10 @@ class FakeConnection implements RunningMachine {
     });
   }
 
+  async hasBegun(): Promise<boolean> {
+    return true;
+  }
+
   async standstill(): Promise<Standstill | undefined> {
     return this.#machine.standstill;
   }

@@ -1,5 +1,5 @@
 import { type ChildProcess, spawn } from 'node:child_process';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { freePorts } from '../../demo/free-ports.ts';
 import { initSite } from '../../src/control/index.ts';
 import { exitOf } from '../../src/lib/processes.ts';
@@ -10,6 +10,7 @@ import { endRunsOf } from './run-ends.ts';
 import { SITE_TOOLS } from './served-sites.ts';
 import { type CleanUp, temporaryDirectory } from './temporary.ts';
 
+const COUNTED_ACTS = join(import.meta.dirname, 'counted-acts.ts');
 const WARMSITE = join(import.meta.dirname, '..', '..', 'bin', 'warmsite.mjs');
 
 /** A site that is served by a process of its own, which may be killed at any instant and begun again. */
@@ -46,20 +47,40 @@ export class KillableSite {
     return site;
   }
 
-  async serve(): Promise<TestApi> {
-    const args = [WARMSITE, '--data', this.dataDirectory, 'site', 'serve', '--log-level', 'error'];
+  /** With `countingIn` its acts are written to that file from `endAfter` on: `counted-acts.ts`. */
+  async serve({ countingIn }: { readonly countingIn?: string } = {}): Promise<TestApi> {
+    const counting = countingIn === undefined ? [] : ['--import', COUNTED_ACTS];
+    const site = [WARMSITE, '--data', this.dataDirectory, 'site', 'serve', '--log-level', 'error'];
+    const args = [...counting, ...site];
     // `ip` becomes the site: what is killed is the site itself.
     const [command, ...rest] = this.#namespace
       ? ['ip', 'netns', 'exec', this.#namespace, process.execPath, ...args]
       : [process.execPath, ...args];
-    const child = spawn(command!, rest, { stdio: ['ignore', 'pipe', 'inherit'] });
+    const child = spawn(command!, rest, {
+      stdio: ['ignore', 'pipe', 'inherit', countingIn === undefined ? 'ignore' : 'ipc'],
+      cwd: dirname(this.dataDirectory),
+      env: { ...process.env, ...(countingIn === undefined ? {} : { COUNTED_ACTS: countingIn }) },
+    });
     this.#child = child;
     await new Promise<void>((resolve, reject) => {
-      child.stdout.once('data', () => resolve());
+      child.stdout!.once('data', () => resolve());
       child.once('exit', (code) => reject(new Error(`the site ended by itself with ${code}`)));
     });
-    child.stdout.resume();
+    child.stdout!.resume();
     return TestApi.of(this.dataDirectory);
+  }
+
+  /** From now on its acts are written down, and it is killed right after the one of that name. */
+  async endAfter(act: string): Promise<void> {
+    const child = this.#child!;
+    const answered = new Promise<void>((resolve) => child.once('message', () => resolve()));
+    child.send({ endsAfter: act });
+    await answered;
+  }
+
+  /** When its process has ended, by whatever. */
+  async ended(): Promise<void> {
+    if (this.#child) await exitOf(this.#child);
   }
 
   async end(signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {

@@ -92,6 +92,12 @@ export class Audit {
       .map(viewOf);
   }
 
+  /** Whether the end of an act is on record. */
+  hasEnd(intent: number): boolean {
+    const end = this.#database.prepare('SELECT 1 FROM audit WHERE sequence > ? AND intent = ? LIMIT 1');
+    return end.get(intent, intent) !== undefined;
+  }
+
   /** An act that is over already. */
   note(act: AuditedAct): void {
     this.#happened({ act, phase: 'done', details: act.details ?? {} });

@@ -350,7 +350,8 @@ export class Jobs {
     const failure = error === undefined ? undefined : failureOf(error).toJSON();
     const state = stateOf(failure);
     const { intent, ended_at_ms: ended } = this.#row(job.jobId);
-    this.#audit.end(Number(intent), actOf(job, job.jobId), error);
+    // An earlier process may have ended right after it had written that.
+    if (!this.#audit.hasEnd(Number(intent))) this.#audit.end(Number(intent), actOf(job, job.jobId), error);
     this.#update(job.jobId, {
       state,
       ended_at_ms: ended === null ? this.#clock.wallMs() : Number(ended),

@@ -26,6 +26,20 @@ export function endedAdoptions(audit: Pick<Audit, 'list'>, when: 'started' | 'ru
   });
 }
 
+/** Says of adoptions that they have been done which an earlier process has carried out, and ended before it could say so. What is so decides. */
+export function endAdoptions(
+  audit: Pick<Audit, 'list' | 'end'>,
+  isAdopted: (machineId: string, branchId: string) => boolean,
+): void {
+  const entries = audit.list({ limit: ENTRIES_MAX });
+  const ended = new Set(entries.map(({ intent }) => intent));
+  for (const { actor, act, phase, sequence, subject = '', details } of entries) {
+    const isOpen = act === 'failover.adopt' && phase === 'intent' && !ended.has(sequence);
+    if (isOpen && isAdopted(subject, String(details.branchId)))
+      audit.end(sequence, { actor, act, subject }, undefined);
+  }
+}
+
 function actOf(entry: AuditView, end: AuditView | undefined, jobId: string): EndedAct {
   const { actor, atMs, subject = '', details, sequence } = entry;
   const failure = end?.phase === 'done' ? undefined : failureOf(end);

@@ -71,6 +71,10 @@ export class QemuMachine implements RunningMachine {
     return this.#base.state();
   }
 
+  async hasBegun(): Promise<boolean> {
+    return (await this.#qmp.execute<{ status: string }>('query-status')).status !== 'prelaunch';
+  }
+
   async standstill(): Promise<Standstill | undefined> {
     const state = await this.#base.state();
     if (state === 'running') return undefined;

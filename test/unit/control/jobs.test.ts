@@ -36,6 +36,19 @@ describe('jobs', () => {
     await close();
   });
 
+  it('have one end on record, also where a process ended right after it had written that', async (t) => {
+    const { open } = await jobsIn(t);
+    const { jobs, audit, close } = open();
+    const { jobId } = jobs.start(TEST);
+    audit.end(1, { actor: TEST.actor, act: TEST.kind }, undefined);
+    await close();
+    const again = open();
+    assert.equal(again.jobs.get(jobId).state, 'failed');
+    const phases = again.audit.list({ limit: 10 }).map(({ phase }) => phase);
+    assert.deepEqual(phases, ['done', 'intent']);
+    await again.close();
+  });
+
   it('F9 of which something is kept have ended only when it is kept, also when the process ends in between', async (t) => {
     const { clock, runs, open } = await jobsIn(t);
     const kept: EndingJob[] = [];

@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { AuditView, JobView, PlanRun } from '../../../src/api/index.ts';
-import { endedAdoptions } from '../../../src/control/reports/report-adoptions.ts';
+import { endAdoptions, endedAdoptions } from '../../../src/control/reports/report-adoptions.ts';
 import {
   confirmationsOf,
   lossOf,
@@ -41,6 +41,20 @@ describe('what a report is made of', () => {
     // From before there were reports, or of something else.
     assert.deepEqual(adoptions([entry(7, { details: { branchId: BRANCH } })], 'started'), []);
     assert.deepEqual(adoptions([entry(7, { act: 'failover.withdraw' })], 'started'), []);
+  });
+
+  it('F9 of an adoption that its process carried out and did not live to tell: that it was done', () => {
+    const begun = entry(7, {});
+    const of = (entries: readonly AuditView[], adopted: string) => {
+      const ends: number[] = [];
+      const audit = { list: () => [...entries], end: (intent: number) => void ends.push(intent) };
+      endAdoptions(audit, (machineId, branchId) => machineId === 'm' && branchId === adopted);
+      return ends;
+    };
+    assert.deepEqual(of([begun], BRANCH), [7]);
+    assert.deepEqual(of([begun], ID), [], 'it was not adopted');
+    assert.deepEqual(of([entry(9, { phase: 'done', intent: 7, details: {} }), begun], BRANCH), []);
+    assert.deepEqual(of([entry(7, { act: 'failover.undo' })], BRANCH), []);
   });
 
   it('F9 of what is lost: the age of the point at the command, nothing of what was handed over, and no word where nothing came up', () => {
