@@ -79,6 +79,7 @@ export type {
   PointView,
   PolicyRequest,
   ProtectRequest,
+  UnprotectRequest,
 } from './machines.ts';
 export {
   type HookOutcome,

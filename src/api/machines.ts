@@ -141,9 +141,12 @@ export const UnprotectRequest = Type.Object(
   {
     /** For a stale base: keep what the owner's files hold now and set our layers aside, uncommitted. */
     keepOrigin: Type.Optional(Type.Boolean()),
+    /** Of a fenced machine: the word of a person that it does not run at the site that holds it; its disks here are the machine again. */
+    confirmOtherSideDown: Type.Optional(Type.Literal(true)),
   },
   { additionalProperties: false },
 );
+export type UnprotectRequest = Type.Static<typeof UnprotectRequest>;
 
 export const PolicyRequest = Type.Object(
   {

@@ -45,10 +45,11 @@ export function inPhase(
   return { ...record, dissolving, ...(o.stoodStill ? { stoodStill: true } : {}) };
 }
 
-/** Ends the protection in the phase that the record says, from wherever it was left. */
+/** Ends the protection in the phase that the record says, from wherever it was left. `overrules`: somebody's word, which ends with his process. */
 export async function dissolve(
   ground: DissolutionGround,
   running: RunningMachine | undefined,
+  overrules: boolean,
 ): Promise<void> {
   const { chain, layout, deliveries } = ground;
   const phase = ground.record().dissolving;
@@ -58,7 +59,7 @@ export async function dissolve(
   await chain.remove(isKept ? layout.setAside(last.cutId) : undefined);
   await deliveries.remove();
   const { dissolving: _ended, suspect: _over, gone: _gone, ...record } = ground.record();
-  await ground.storeDisks(unprotected({ ...record, ...ofOneAge(record) }));
+  await ground.storeDisks(unprotected({ ...record, ...ofOneAge(record) }, overrules));
 }
 
 /** In the end the record says that the owner's files hold everything. */

@@ -71,12 +71,12 @@ export function checkNotOffered(record: Standing, siteId?: string): void {
 }
 
 /**
- * A record whose protection has ended. Whoever ends that of a fenced machine decides for what this site has, above every claim that is
- * known; one that was handed over stays where it is.
+ * A record whose protection has ended. Who `overrules` by that the claim that has fenced a machine decides for what this site has, above
+ * every claim that is known; without it the machine stays fenced, and one that was handed over stays where it is.
  */
-export function unprotected(record: MachineRecord): MachineRecord {
+export function unprotected(record: MachineRecord, overrules: boolean): MachineRecord {
   const { tenure, ...others } = record;
-  if (tenure?.state !== 'fenced') return { ...record, protection: null };
+  if (tenure?.state !== 'fenced' || !overrules) return { ...record, protection: null };
   const { epoch, siteId } = tenure.claim;
   return superseding({ ...others, epoch: epoch + 1, protection: null }, siteId);
 }

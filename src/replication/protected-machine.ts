@@ -276,18 +276,18 @@ export class ProtectedMachine {
 
   /**
    * Ends the protection: the owner's files hold everything again, and the machine, if it runs, writes to them. The replica
-   * stays at its site.
+   * stays at its site. `overrules`: a fenced machine is this site's again; without it it stays fenced.
    */
-  unprotect(): Promise<void> {
+  unprotect({ overrules = false } = {}): Promise<void> {
     return this.#deliveries.stillFor(() =>
       this.#changing.run(async () => {
         await this.#attach();
         checkHealthy(this.record, this.#process.presence);
         // One that was interrupted has been ended by looking at the machine.
-        if (!this.record.protection) return this.#kept.decide(unprotected(this.record));
+        if (!this.record.protection) return this.#kept.decide(unprotected(this.record, overrules));
         checkNotOffered(this.record);
         await this.#kept.store(inPhase(this.record, 'committing'));
-        await this.#dissolve();
+        await this.#dissolve(overrules);
       }),
     );
   }
@@ -296,14 +296,14 @@ export class ProtectedMachine {
    * The way out of a stale base: ends the protection in favour of what the owner's files hold now. Nothing is committed into
    * them; the layers are kept in `set-aside-<cut>/`.
    */
-  unprotectKeepingOrigin(): Promise<void> {
+  unprotectKeepingOrigin({ overrules = false } = {}): Promise<void> {
     return this.#deliveries.stillFor(() =>
       this.#changing.run(async () => {
         await this.#attach();
         checkNotOffered(this.record);
         checkGivenUp(this.record, await this.#mayRunOnLayers());
         await this.#kept.store(inPhase(this.record, 'setting-aside'));
-        await this.#dissolve();
+        await this.#dissolve(overrules);
       }),
     );
   }
@@ -315,8 +315,8 @@ export class ProtectedMachine {
     return { ...ground, deliveries: this.#deliveries, record: () => this.record, store, storeDisks };
   }
 
-  async #dissolve(): Promise<void> {
-    await dissolve(this.#ground, this.#process.running);
+  async #dissolve(overrules = false): Promise<void> {
+    await dissolve(this.#ground, this.#process.running, overrules);
     this.#process.recover();
   }
 

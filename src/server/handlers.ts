@@ -52,8 +52,7 @@ export const HANDLERS: Handlers = {
   'vm.lease.end': ({ site, actor, params, body }) => site.leases.end(actor, params.machine, body),
   'vm.disk.add': ({ site, actor, params, body }) => site.machines.addDisk(actor, params.machine, body),
   'vm.disk.remove': ({ site, actor, params }) => site.machines.removeDisk(actor, params.machine, params.disk),
-  'vm.unprotect': ({ site, actor, params, body }) =>
-    site.machines.unprotect(actor, params.machine, body.keepOrigin ?? false),
+  'vm.unprotect': ({ site, actor, params, body }) => site.machines.unprotect(actor, params.machine, body),
   'vm.policy': ({ site, actor, params, body }) => site.machines.changePolicy(actor, params.machine, body),
   'target.add': ({ site, actor, params, body }) => site.targets.add(actor, params.machine, body),
   'target.change': ({ site, actor, params, body }) =>

@@ -245,13 +245,26 @@ function addProtection(vm: Command, runner: Runner): void {
       '--keep-origin',
       'after a stale base: keep what the files of the machine hold now, set the layers aside',
     )
+    .option(
+      '--confirm-other-side-down',
+      'of a fenced machine: your word that it does not run at the site that holds it',
+    )
     .addHelpText('after', examples('warmsite vm unprotect web'))
     .action(
-      runner.run(async (context, machine: string, { keepOrigin = false }: { keepOrigin?: boolean }) => {
+      runner.run(async (context, machine: string, o: UnprotectOptions) => {
+        const body = {
+          keepOrigin: o.keepOrigin ?? false,
+          ...(o.confirmOtherSideDown ? { confirmOtherSideDown: true as const } : {}),
+        };
         const api = await context.api();
-        return shown(context, await api.call('vm.unprotect', { params: { machine }, body: { keepOrigin } }));
+        return shown(context, await api.call('vm.unprotect', { params: { machine }, body }));
       }),
     );
+}
+
+interface UnprotectOptions {
+  readonly keepOrigin?: boolean;
+  readonly confirmOtherSideDown?: boolean;
 }
 
 async function protect(

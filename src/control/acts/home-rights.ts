@@ -167,7 +167,7 @@ export class HomeRights implements HomeMachines {
     const work = async () => {
       await machine.right.setApart();
       await endingAdoption(replica, machine, async () => {
-        if (machine.record.protection) await machines.unprotect(machine, false);
+        if (machine.record.protection) await machines.unprotect(machine);
         await this.#checkNothingKept(machine);
         await machines.remove(machine);
       });

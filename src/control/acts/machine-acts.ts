@@ -5,7 +5,9 @@ import type {
   MoveRequest,
   PolicyRequest,
   ProtectRequest,
+  UnprotectRequest,
 } from '../../api/index.ts';
+import { checkHeld } from '../../replication/index.ts';
 import type { Alerts } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
@@ -143,15 +145,23 @@ export class MachineActs {
     return this.#audit.acting(act, async () => this.#machines.loopOf(machine).call(name));
   }
 
-  /** Throws MACHINE_IN_GROUP: a group that silently lacks a member is none. */
-  unprotect(actor: string, reference: string, keepOrigin: boolean): Promise<MachineView> {
-    return this.#act(actor, 'vm.unprotect', reference, { keepOrigin }, async (machine) => {
+  /** Throws MACHINE_IN_GROUP: a group that silently lacks a member is none. PROTECTION_FENCED: nobody has given his word. */
+  unprotect(
+    actor: string,
+    reference: string,
+    { keepOrigin = false, confirmOtherSideDown }: UnprotectRequest,
+  ): Promise<MachineView> {
+    const details = { keepOrigin, ...(confirmOtherSideDown ? { confirmOtherSideDown } : {}) };
+    return this.#act(actor, 'vm.unprotect', reference, details, async (machine) => {
       const { machineId, name, tenure } = machine.record;
-      // Ending the protection of a fenced machine makes its disks the machine again, above every claim.
-      if (tenure?.state === 'fenced') checkNotOutdated(this.#inventory.find(machineId));
+      // Ending the protection of a fenced machine makes its disks the machine again, above every claim: another one may run.
+      if (tenure?.state === 'fenced') {
+        if (!confirmOtherSideDown) checkHeld(machine.record);
+        checkNotOutdated(this.#inventory.find(machineId));
+      }
       const group = this.#groups.of(machineId);
       if (group) throw controlFailure('MACHINE_IN_GROUP', `${name} is in the group ${group.name}`);
-      await this.#machines.unprotect(machine, keepOrigin);
+      await this.#machines.unprotect(machine, { keepOrigin, overrules: confirmOtherSideDown === true });
     });
   }
 

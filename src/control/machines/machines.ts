@@ -454,13 +454,15 @@ export class Machines {
     }
   }
 
-  async unprotect(machine: ProtectedMachine, keepOrigin: boolean): Promise<void> {
+  /** `overrules`: by somebody's word, what has fenced the machine. */
+  async unprotect(machine: ProtectedMachine, { keepOrigin = false, overrules = false } = {}): Promise<void> {
     const { machineId } = machine.record;
     this.#refuseWhileExporting(machine);
     // A transfer under way would be waited for; its part at the other side stays and may be thrown away there.
     await this.#unfollow(machineId, { clearAlerts: true });
     try {
-      await (keepOrigin ? machine.unprotectKeepingOrigin() : machine.unprotect());
+      const word = { overrules };
+      await (keepOrigin ? machine.unprotectKeepingOrigin(word) : machine.unprotect(word));
       this.#tools.loop.alerts.clear(firmwareAlert(machineId));
     } finally {
       this.#follow(machineId);

@@ -20,6 +20,8 @@ import {
 } from '../../support/site-of-box.ts';
 
 const CONFIRMED = { ...BOX, body: { confirmOtherSideDown: true } } as const;
+/** Of a fenced machine: what its site has is the machine again. */
+const UNPROTECT = CONFIRMED;
 const MIB = 1024 * 1024;
 const isToldFenced = (event: SiteEvent) =>
   event.event === 'alert' && event.alert.code === 'PROTECTION_FENCED';
@@ -91,7 +93,8 @@ describe('a machine that was brought up at the other site while its own lives', 
     await assert.rejects(again.call('vm.start', BOX), refused, 'that outlives the site process');
     assert.equal((await alertOf(again)).code, 'PROTECTION_FENCED');
 
-    await again.call('vm.unprotect', { ...BOX, body: {} });
+    await assert.rejects(again.call('vm.unprotect', { ...BOX, body: {} }), refused, 'that is a decision');
+    await again.call('vm.unprotect', UNPROTECT);
     await runCommand('qemu-io', ['-f', 'qcow2', '-c', `read -q -P 9 ${8 * MIB} ${MIB}`, disk]);
     await again.call('vm.start', BOX);
     assert.equal((await again.call('vm.show', BOX)).protected!.presence.state, 'running');
@@ -103,7 +106,6 @@ describe('a machine that was brought up at the other site while its own lives', 
 describe('a machine that is taken back without a word from the site that had brought it up', {
   timeout: 240_000,
 }, () => {
-  const UNPROTECT = { ...BOX, body: {} } as const;
   const stateAt = async (api: TestApi) => (await api.call('vm.show', BOX)).protected!.presence.state;
 
   /** Both sites know that the machine is held away, in epoch 2, where its guest runs; home copies nothing there any more. */

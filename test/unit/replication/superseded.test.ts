@@ -34,7 +34,7 @@ async function fenced(t: Parameters<typeof seedSites>[0]) {
 
 test('S0.17 whoever takes a fenced machine back remembers, durably, over whom, until that site has answered', async (t) => {
   const { box, siteId, own } = await fenced(t);
-  await box.machine.unprotect();
+  await box.machine.unprotect({ overrules: true });
   assert.deepEqual(box.machine.right.tenure, { state: 'holds', claim: { epoch: 3, siteId: own } });
   assert.deepEqual([box.machine.right.untold, await versionOf(box.machine)], [[siteId], 11]);
 
@@ -54,18 +54,18 @@ test('S0.17 whoever takes a fenced machine back remembers, durably, over whom, u
 
 test('S0.17 a site that answers with a higher claim is given way to', async (t) => {
   const { box, siteId } = await fenced(t);
-  await box.machine.unprotect();
+  await box.machine.unprotect({ overrules: true });
   const claim = { epoch: 4, siteId };
   const higher = otherSite(siteId, () => ({ claim, state: 'holds' }));
   assert.equal(await box.machine.right.tellSuperseded(higher.target), true);
   assert.deepEqual([box.machine.right.tenure.state, box.machine.right.tenure.claim], ['fenced', claim]);
-  await box.machine.unprotect();
+  await box.machine.unprotect({ overrules: true });
   assert.deepEqual([box.machine.right.tenure.claim.epoch, box.machine.right.untold], [5, [siteId]]);
 });
 
 test('S0.17 one that has nothing of the machine any more runs nothing of it; one that cannot say so is asked again', async (t) => {
   const { box, siteId } = await fenced(t);
-  await box.machine.unprotect();
+  await box.machine.unprotect({ overrules: true });
   const failing = (code: string) =>
     otherSite(siteId, () => {
       throw new Failure(code, { kind: 'missing', retry: 'never', remedy: '' }, code);
@@ -90,9 +90,20 @@ test('S0.17 so does whoever takes back what was handed over, or offered, on the 
 test('F4 the protection of a fenced machine is ended also if it has none: its disks are the machine again', async (t) => {
   const { box, siteId } = await fenced(t);
   const { machine } = box;
-  await machine.unprotect();
+  await machine.unprotect({ overrules: true });
   await machine.right.hear({ epoch: 4, siteId });
   assert.deepEqual([machine.record.protection, machine.right.tenure.state], [null, 'fenced']);
   await machine.unprotect();
+  assert.equal(machine.right.tenure.state, 'fenced', 'that takes a word');
+  await machine.unprotect({ overrules: true });
   assert.deepEqual([machine.right.tenure.state, machine.right.tenure.claim.epoch], ['holds', 5]);
+});
+
+test('S0.17 one that is fenced while its protection is being ended stays fenced: nobody has given his word against that claim', async (t) => {
+  const sites = await seedSites(t);
+  const { machine } = await sites.addMachine({ seed: false });
+  const ended = machine.unprotect();
+  await machine.right.hear({ epoch: 2, siteId: sites.target.siteId });
+  await ended;
+  assert.deepEqual([machine.record.protection, machine.right.tenure.state], [null, 'fenced']);
 });
