@@ -17,29 +17,42 @@ const WARMSITE = join(import.meta.dirname, '..', '..', 'bin', 'warmsite.mjs');
 export class KillableSite {
   readonly dataDirectory: string;
   readonly #namespace: string | undefined;
+  readonly #programs: string | undefined;
   #child: ChildProcess | undefined;
 
-  private constructor(dataDirectory: string, namespace: string | undefined) {
+  private constructor(
+    dataDirectory: string,
+    { namespace, programs }: { readonly namespace?: string; readonly programs?: string },
+  ) {
     this.dataDirectory = dataDirectory;
     this.#namespace = namespace;
+    this.#programs = programs;
   }
 
-  /** `namespace`: the network namespace that it is served in, which a test reaches at `apiHost`. */
+  /**
+   * `namespace`: the network namespace that it is served in, which a test reaches at `apiHost`. `programs`: a directory whose programs come
+   * before those of the host.
+   */
   static async init(
     t: CleanUp,
     directory: string,
     name: string,
     peerPort: number,
-    o: { readonly namespace?: string; readonly apiHost?: string; readonly peerHost?: string } = {},
+    o: {
+      readonly namespace?: string;
+      readonly apiHost?: string;
+      readonly peerHost?: string;
+      readonly programs?: string;
+    } = {},
   ): Promise<KillableSite> {
-    const { namespace, apiHost = '127.0.0.1', peerHost = '127.0.0.1' } = o;
+    const { apiHost = '127.0.0.1', peerHost = '127.0.0.1' } = o;
     const dataDirectory = join(directory, name);
     const settings = {
       ...{ advertisedHost: '127.0.0.1', api: { host: apiHost, port: 0 } },
       peer: { host: peerHost, port: peerPort },
     };
     await initSite(SITE_TOOLS, { dataDirectory, name, settings });
-    const site = new KillableSite(dataDirectory, namespace);
+    const site = new KillableSite(dataDirectory, o);
     t.after(async () => {
       await site.end('SIGKILL');
       await endRunsOf(dataDirectory);
@@ -56,10 +69,11 @@ export class KillableSite {
     const [command, ...rest] = this.#namespace
       ? ['ip', 'netns', 'exec', this.#namespace, process.execPath, ...args]
       : [process.execPath, ...args];
+    const path = [...(this.#programs ? [this.#programs] : []), process.env.PATH].join(':');
     const child = spawn(command!, rest, {
       stdio: ['ignore', 'pipe', 'inherit', countingIn === undefined ? 'ignore' : 'ipc'],
       cwd: dirname(this.dataDirectory),
-      env: { ...process.env, ...(countingIn === undefined ? {} : { COUNTED_ACTS: countingIn }) },
+      env: { ...process.env, PATH: path, ...(countingIn === undefined ? {} : { COUNTED_ACTS: countingIn }) },
     });
     this.#child = child;
     await new Promise<void>((resolve, reject) => {

@@ -1,6 +1,8 @@
+import { join } from 'node:path';
 import { runCommand } from '../../src/lib/processes.ts';
 import { randomBelow, systemRandom } from '../../src/lib/random.ts';
 import type { TestApi } from './api.ts';
+import { HeardQemu } from './heard-qemu.ts';
 import { KillableSite } from './killable-site.ts';
 import { lastFirst } from './last-first.ts';
 import { type CleanUp, temporaryDirectory } from './temporary.ts';
@@ -22,7 +24,7 @@ export class PartitionedSites {
   /** Addresses of this run: others may run beside it. */
   readonly #subnet = `10.${100 + randomBelow(systemRandom, 150)}.${randomBelow(systemRandom, 250)}`;
   readonly #cables = new Map<string, Cable>();
-  readonly #sites = new Map<string, { readonly site: KillableSite; readonly index: number }>();
+  readonly #sites = new Map<string, { readonly site: KillableSite; readonly qemu: HeardQemu }>();
 
   static async make(context: CleanUp, names: readonly string[]): Promise<PartitionedSites> {
     const t = lastFirst(context);
@@ -37,12 +39,14 @@ export class PartitionedSites {
       });
       await runCommand('ip', ['-n', namespace, 'link', 'set', 'lo', 'up']);
       const apiHost = await made.#plugIn(name, index);
+      const qemu = await HeardQemu.make(join(directory, `qemu-${name}`));
       const site = await KillableSite.init(t, directory, name, PEER_PORT, {
         namespace,
+        programs: qemu.directory,
         apiHost,
         peerHost: '0.0.0.0',
       });
-      made.#sites.set(name, { site, index });
+      made.#sites.set(name, { site, qemu });
     }
     for (const [at, one] of names.entries())
       for (const other of names.slice(at + 1)) await made.#connect(one, other);
@@ -55,6 +59,11 @@ export class PartitionedSites {
 
   site(name: string): KillableSite {
     return this.#sites.get(name)!.site;
+  }
+
+  /** What the machines of a site have told. */
+  qemu(name: string): HeardQemu {
+    return this.#sites.get(name)!.qemu;
   }
 
   /** Pairs two sites that are served, each by its address on their cable. */
