@@ -91,6 +91,8 @@ describe('a fencing program in the place of a word', { timeout: 240_000 }, () =>
     await assert.rejects(named(awayApi, { program: 'power-off' }), { code: 'FAILOVER_PROGRAM_UNKNOWN' });
     await program('echo no answer from the power unit >&2; exit 3');
     await named(awayApi, { program: 'power-off', arguments: ['outlet', '7'] });
+    const looked = (await awayApi.call('doctor')).checks.find(({ check }) => check === 'fencing');
+    assert.deepEqual([looked?.verdict, looked?.found], ['ok', 'power-off is there, and may be run']);
 
     const refused = await ended(awayApi, await awayApi.call('failover.start', FENCE));
     assert.equal(refused.failure?.code, 'FAILOVER_NOT_FENCED', JSON.stringify(refused));

@@ -28,6 +28,14 @@ describe('the page of a report', () => {
     assert.deepEqual(attributes, []);
   });
 
+  it('S0.17 tells of the program that has stood in the place of a word, and what it printed', () => {
+    const output = 'outlet <7> is off';
+    const fenced = { what: 'fenced', by: 'operator:a', atMs: 1_950, program: 'power-off', output } as const;
+    const page = pageOf(sampleReport({ change: { kind: 'unplanned', confirmations: [fenced] } }));
+    assert.match(page, /The program power-off made sure that the other site was down\./);
+    assert.match(page, /a program should make sure [^(]*\(power-off printed: outlet &lt;7&gt; is off\)/);
+  });
+
   it('F9 needs nothing but itself, and lets nothing in', () => {
     const page = pageOf(sampleReport());
     const style = /<style>([\s\S]*?)<\/style>/.exec(page)![1]!;
