@@ -1,4 +1,5 @@
-import { LeaseEndRequest, LeaseRequest } from './leases.ts';
+import { Done } from './common.ts';
+import { LeaseEndRequest, LeaseForgetRequest, LeaseRequest } from './leases.ts';
 import { MachineView } from './machines.ts';
 import { ofMachine, type Route } from './route-shape.ts';
 
@@ -17,5 +18,13 @@ export const LEASE_ROUTES = {
     path: '/machines/:machine/lease',
     body: LeaseEndRequest,
     answer: MachineView,
+  },
+  /** At a witness: it knows nothing of the leases of a machine any more, by whose name or id they are meant. */
+  'lease.forget': {
+    ...ofMachine,
+    method: 'DELETE',
+    path: '/leases/:machine',
+    body: LeaseForgetRequest,
+    answer: Done,
   },
 } as const satisfies Readonly<Record<string, Route>>;

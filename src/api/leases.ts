@@ -23,6 +23,14 @@ export const LeaseEndRequest = Type.Object(
 );
 export type LeaseEndRequest = Type.Static<typeof LeaseEndRequest>;
 
+export const LeaseForgetRequest = Type.Object(
+  {
+    /** The word of a person: neither of the two sites that are known here for these leases runs the machine by them. */
+    confirmNotRun: Type.Literal(true),
+  },
+  { additionalProperties: false },
+);
+
 /** By whom a machine is lent, and for how much longer: it runs for as long as one of the two does. */
 export const LeaseView = Type.Object({
   leaseMs: Type.Number(),

@@ -122,7 +122,7 @@ export class Site {
       testRules: ground.testRules,
       ...{ votes: works.votes, fencing: this.fencing },
     });
-    this.leases = new LeaseActs({ leases, inventory, links, audit });
+    this.leases = new LeaseActs({ leases, votes: works.votes, inventory, links, audit });
     this.groupFailovers = new GroupFailovers({ groups: this.groups, failovers: this.failovers, inventory });
     this.handovers = new HandoverActs({
       ...{ machines, inventory, links, events, audit, clock, log, jobs, target },

@@ -49,6 +49,7 @@ export const HANDLERS: Handlers = {
   'vm.stop': ({ site, actor, params, body }) => site.machines.stop(actor, params.machine, body),
   'vm.protect': ({ site, actor, params, body }) => site.machines.protect(actor, params.machine, body),
   'vm.lease': ({ site, actor, params, body }) => site.leases.begin(actor, params.machine, body),
+  'lease.forget': ({ site, actor, params }) => site.leases.forget(actor, params.machine),
   'vm.lease.end': ({ site, actor, params, body }) => site.leases.end(actor, params.machine, body),
   'vm.disk.add': ({ site, actor, params, body }) => site.machines.addDisk(actor, params.machine, body),
   'vm.disk.remove': ({ site, actor, params }) => site.machines.removeDisk(actor, params.machine, params.disk),

@@ -12,6 +12,8 @@ interface LeaseOptions {
   readonly for?: number;
   readonly off?: boolean;
   readonly confirmOtherSideDown?: boolean;
+  readonly forget?: boolean;
+  readonly confirmNotRun?: boolean;
 }
 
 export function addLeaseCommands(vm: Command, runner: Runner): void {
@@ -26,12 +28,18 @@ export function addLeaseCommands(vm: Command, runner: Runner): void {
       '--confirm-other-side-down',
       'with --off: your word that the other site is down for good; it is not asked',
     )
+    .option('--forget', 'at a witness: it knows nothing of the leases of that machine any more')
+    .option(
+      '--confirm-not-run',
+      'with --forget: your word that neither of the sites of which it knows runs the machine by them',
+    )
     .addHelpText(
       'after',
       `${examples(
         'warmsite vm lease web --witness quorum',
         'warmsite vm lease web --witness quorum --recovery east --for 15s',
         'warmsite vm lease web --off',
+        'warmsite vm lease web --forget --confirm-not-run',
       )}
 From then on the guest stands still when neither of the two sites has answered for so long, also when the process of this site has
 ended. The other site can then bring the machine up without anybody's word: warmsite failover start web --ask-witness.`,
@@ -40,11 +48,25 @@ ended. The other site can then bring the machine up without anybody's word: warm
 }
 
 async function lease(context: Context, machine: string, o: LeaseOptions): Promise<Report> {
-  const { witness, recovery, off } = o;
-  if ((witness === undefined) === (off === undefined))
-    throw cliFailure('CLI_USAGE', 'name a --witness, or say --off');
-  const api = await context.api();
+  const { witness, recovery, off, forget } = o;
+  if ([witness, off, forget].filter((one) => one !== undefined).length !== 1)
+    throw cliFailure('CLI_USAGE', 'name a --witness, or say --off, or --forget at a witness');
   const params = { machine };
+  if (forget) {
+    if (!o.confirmNotRun) {
+      await context.confirm({
+        question: `Neither of the sites that this witness knows for ${machine} may run it by its leases.`,
+        word: machine,
+        option: '--confirm-not-run',
+      });
+    }
+    const done = await (await context.api()).call('lease.forget', { params, body: { confirmNotRun: true } });
+    return {
+      document: done,
+      print: (page) => page.line(`Nothing is known of the leases of ${machine} here.`),
+    };
+  }
+  const api = await context.api();
   if (off) {
     const body = o.confirmOtherSideDown ? { confirmOtherSideDown: true as const } : {};
     return shown(context, await api.call('vm.lease.end', { params, body }));

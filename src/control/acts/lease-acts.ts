@@ -3,6 +3,7 @@ import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
 import type { Inventory } from '../inventory/inventory.ts';
 import { peerMeant } from '../inventory/views.ts';
+import type { LeaseVotes } from '../leases/lease-votes.ts';
 import { type Leases, termsOf } from '../leases/leases.ts';
 import type { PeerLinks } from '../peers/peer-links.ts';
 
@@ -10,12 +11,19 @@ import type { PeerLinks } from '../peers/peer-links.ts';
 export class LeaseActs {
   readonly #o: {
     readonly leases: Leases;
+    readonly votes: Pick<LeaseVotes, 'witnessed' | 'forgetWitnessed'>;
     readonly inventory: Inventory;
     readonly links: PeerLinks;
     readonly audit: Audit;
   };
 
-  constructor(o: { leases: Leases; inventory: Inventory; links: PeerLinks; audit: Audit }) {
+  constructor(o: {
+    leases: Leases;
+    votes: Pick<LeaseVotes, 'witnessed' | 'forgetWitnessed'>;
+    inventory: Inventory;
+    links: PeerLinks;
+    audit: Audit;
+  }) {
     this.#o = o;
   }
 
@@ -32,6 +40,16 @@ export class LeaseActs {
     return audit.acting({ actor, act: 'vm.lease', subject: machineId, details: sites }, async () => {
       await leases.begins(machine, termsOf(request, sites));
       return inventory.view(inventory.find(machineId));
+    });
+  }
+
+  /** At a witness, on the word of a person. Throws LEASE_UNKNOWN, LEASE_LENT. */
+  forget(actor: string, reference: string): Promise<{ done: true }> {
+    const { votes, audit } = this.#o;
+    const { machineId } = votes.witnessed(reference);
+    return audit.acting({ actor, act: 'lease.forget', subject: machineId }, async () => {
+      await votes.forgetWitnessed(machineId);
+      return { done: true };
     });
   }
 

@@ -36,6 +36,12 @@ export const LEASE_ERRORS = {
     remedy:
       'It is asked for again by itself, and the guest goes on when one of the two sites lends it: see to the links to them (`warmsite site show`). If both are lost for good, `warmsite vm lease VM --off --confirm-other-side-down`.',
   },
+  LEASE_LENT: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'Whoever runs the machine by these leases is there, and ends them: `warmsite vm lease VM --off` where it is at home.',
+  },
   LEASE_REFUSED: {
     kind: 'refused',
     retry: 'later',
@@ -63,7 +69,8 @@ export const LEASE_ERRORS = {
   LEASE_NOT_YOURS: {
     kind: 'refused',
     retry: 'never',
-    remedy: 'The two sites that may run a machine speak of its leases.',
+    remedy:
+      'The two sites that may run a machine speak of its leases. Of leases that neither of those two can end any more the witness is made to forget there: `warmsite vm lease VM --forget`.',
   },
   LEASE_REQUEST_INVALID: {
     kind: 'protocol',

@@ -2,6 +2,7 @@ import type { CallHandler } from '../../peer/index.ts';
 import { type Claim, compareClaims, type LeaseTerms } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { Rounds } from '../base/rounds.ts';
+import { controlFailure } from '../errors.ts';
 import { LeaseLender } from './lease-lender.ts';
 import { type VoteRecord, withEnd, withoutEnd } from './lease-records.ts';
 import { LeaseSeeker } from './lease-seeker.ts';
@@ -98,6 +99,27 @@ export class LeaseVotes {
         await records.store({ ...others, ...(toEnd ? { toEnd } : {}) });
       }
       await this.#lender.forget(machineId);
+    });
+  }
+
+  /** What this site knows as the witness of a machine, by whose name or id it is meant. Throws LEASE_UNKNOWN. */
+  witnessed(reference: string): VoteRecord {
+    const { records, siteId } = this.#book;
+    const record = records
+      .list()
+      .find((one) => one.witnessSiteId === siteId && [one.machineId, one.machineName].includes(reference));
+    if (record) return record;
+    throw controlFailure('LEASE_UNKNOWN', `this site is the witness of no machine «${reference}»`);
+  }
+
+  /** Durable on return; from then on nobody gets its vote, until somebody has had the machine lent by it. Throws LEASE_LENT. */
+  forgetWitnessed(machineId: string): Promise<void> {
+    return this.#book.alone(machineId, async () => {
+      const record = this.#book.records.get(machineId);
+      const waitMs = this.#lender.lentForMs(machineId, record);
+      if (waitMs === 0) return this.#lender.forget(machineId);
+      const said = `${record!.machineName} is lent by this site for ${Math.ceil(waitMs / 1000)} s more`;
+      throw controlFailure('LEASE_LENT', said, { context: { machineId } });
     });
   }
 

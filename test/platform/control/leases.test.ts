@@ -99,8 +99,12 @@ describe('leases', { timeout: 240_000 }, () => {
   });
 
   it('S0.17 a witness that was away hears of the end of leases, and what nobody would lend runs on without any', async (context) => {
-    const { home, homeApi, away, witness } = await leasedBox(context);
-    await guestIs(home, homeApi, 'runs');
+    const { home, homeApi, away, witness, witnessApi } = await leasedBox(context);
+    await home.until(async () =>
+      (await leaseAt(homeApi))!.lenders.every(({ lentMs }) => lentMs > 0) ? true : undefined,
+    );
+    const forgetting = witnessApi.call('lease.forget', { ...BOX, body: { confirmNotRun: true } });
+    await assert.rejects(forgetting, { code: 'LEASE_LENT' });
     const { machineId } = await homeApi.call('vm.show', BOX);
     const known = join(witness.dataDirectory, 'votes', `${machineId}.json`);
     await witness.close();

@@ -158,3 +158,23 @@ test('S0.17 a stranger neither has the machine lent by a witness that knows it, 
   const below = { ...there, claim: { epoch: 3, siteId: later.siteId } };
   await assert.rejects(call(later.siteId, recovery.siteId, 'lease.ask', below), refused);
 });
+
+test('S0.17 a witness whose former sites are gone is made to forget by a person, and not while it lends the machine', async (t) => {
+  const s = await sites(t);
+  const { clock, down, home, later, witness } = s;
+  const further = await s.add('y');
+  assert.throws(() => witness.votes.witnessed('other'), { code: 'LEASE_UNKNOWN' });
+  const { machineId } = witness.votes.witnessed('web');
+  await assert.rejects(witness.votes.forgetWitnessed(machineId), { code: 'LEASE_LENT' });
+  down.add(home.siteId).add(s.recovery.siteId);
+  await clock.turn(15_000);
+  await later.makeHome(7, [further.siteId]);
+  const claim = { epoch: 7, siteId: later.siteId };
+  further.replica = { tenure: { state: 'follows', claim }, sourceSiteId: later.siteId };
+  await later.lease({ recoverySiteId: further.siteId, witnessSiteId: witness.siteId });
+  await clock.turn(10_000);
+  assert.equal(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId], 0);
+  await witness.votes.forgetWitnessed(machineId);
+  await clock.turn(10_000);
+  assert.ok(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId]! > 0);
+});
