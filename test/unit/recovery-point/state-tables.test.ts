@@ -61,7 +61,7 @@ async function seizedByFailover(tenure: Tenure): Promise<Tenure> {
 
 function withoutProtection(tenure: Tenure): Tenure {
   const record = { name: 'db', epoch: tenure.claim.epoch, tenure } as MachineRecord;
-  return tenureOf(unprotected(record), HERE);
+  return tenureOf(unprotected(record, true), HERE);
 }
 
 test('F4 S0.17 the table of tenures in docs/failover.md is what the functions of the right do, all of it', async () => {
