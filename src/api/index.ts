@@ -105,6 +105,12 @@ export type {
   WindowShape,
 } from './policies.ts';
 export { CopyTypeShape } from './policies.ts';
+export {
+  RehearsalPatience,
+  RehearsalTimes,
+  type RehearsalView,
+  type RehearseRequest,
+} from './rehearsals.ts';
 export type { FloorRequest, FloorView, ForwardReplicaRequest, OriginView } from './replicas.ts';
 export type { ReplicationView, TargetReplicationView } from './replication-view.ts';
 export {

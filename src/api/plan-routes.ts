@@ -9,6 +9,7 @@ import {
   RunPlanRequest,
   StartedRun,
 } from './plans.ts';
+import { RehearsalView, RehearseRequest } from './rehearsals.ts';
 import { plain, type Route } from './route-shape.ts';
 
 const ofPlan = { ...plain, params: Type.Object({ plan: Reference }) };
@@ -43,5 +44,24 @@ export const PLAN_ROUTES = {
     path: '/plan-runs/:run/approvals',
     body: Type.Object({ machine: Reference }, { additionalProperties: false }),
     answer: PlanRun,
+  },
+  'plan.rehearsals': {
+    ...plain,
+    method: 'GET',
+    path: '/plan-rehearsals',
+    answer: Type.Array(RehearsalView),
+  },
+  'plan.rehearse': {
+    ...ofPlan,
+    method: 'POST',
+    path: '/plans/:plan/rehearsal',
+    body: RehearseRequest,
+    answer: Type.Array(RehearsalView),
+  },
+  'plan.rehearseNoMore': {
+    ...ofPlan,
+    method: 'DELETE',
+    path: '/plans/:plan/rehearsal',
+    answer: Type.Array(RehearsalView),
   },
 } as const satisfies Readonly<Record<string, Route>>;

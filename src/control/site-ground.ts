@@ -25,6 +25,7 @@ import { type DrillStore, openDrillStore } from './drills/drill-store.ts';
 import { controlFailure } from './errors.ts';
 import { TriggerTokens } from './machines/trigger-tokens.ts';
 import { PlanStore } from './plans/plan-store.ts';
+import { RehearsalStore } from './plans/rehearsal-store.ts';
 import { endRemovals } from './replicas/generations.ts';
 import { OlderCopies } from './replicas/older-copies.ts';
 import { confirmedKey, Origins } from './replicas/origins.ts';
@@ -62,6 +63,7 @@ export interface Ground {
   readonly triggerTokens: TriggerTokens;
   readonly olderCopies: OlderCopies;
   readonly plans: PlanStore;
+  readonly planRehearsals: RehearsalStore;
   readonly reportPolicy: Stored<ReportPolicy>;
   readonly programs: SitePrograms;
   readonly fencing: Stored<StoredFencing>;
@@ -116,6 +118,7 @@ export async function openGround(
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
   const plans = await PlanStore.open({ ...tools, alerts, events }, dataDirectory);
+  const planRehearsals = await RehearsalStore.open(files, dataDirectory);
   const reportPolicy = await openReportPolicy(files, dataDirectory);
   const fencing = await openFencing(files, dataDirectory);
   const programs = new SitePrograms({
@@ -132,6 +135,7 @@ export async function openGround(
       triggerTokens,
       olderCopies,
       plans,
+      planRehearsals,
       programs,
       fencing,
       reportPolicy,

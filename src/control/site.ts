@@ -18,6 +18,7 @@ import { OriginActs } from './acts/origin-acts.ts';
 import { PeerActs } from './acts/peer-acts.ts';
 import { RecoveryPlans } from './acts/plan-acts.ts';
 import { PointActs } from './acts/point-acts.ts';
+import type { RehearsalActs } from './acts/rehearsal-acts.ts';
 import { ReplicaActs } from './acts/replica-acts.ts';
 import { SeedActs } from './acts/seed-acts.ts';
 import { TargetActs } from './acts/target-acts.ts';
@@ -33,6 +34,8 @@ import type { Drills } from './drills/drills.ts';
 import { GroupPoints } from './groups/group-points.ts';
 import { Inventory } from './inventory/inventory.ts';
 import { recordOf } from './inventory/views.ts';
+import type { PlanRehearsals } from './plans/rehearsals.ts';
+import { rehearsalWorksOf } from './rehearsal-works.ts';
 import { toStart } from './replicas/start-checks.ts';
 import { endAdoptions } from './reports/report-adoptions.ts';
 import { ReportKeeper } from './reports/report-keeper.ts';
@@ -67,6 +70,7 @@ export class Site {
   readonly adoptions: AdoptionActs;
   readonly leases: LeaseActs;
   readonly plans: RecoveryPlans;
+  readonly rehearsals: RehearsalActs;
   readonly arrivals: ArrivalActs;
   readonly drills: DrillActs;
   readonly replicas: ReplicaActs;
@@ -81,6 +85,7 @@ export class Site {
   readonly #works: Works;
   readonly #arrivals: Arrivals;
   readonly #drills: Drills;
+  readonly #rehearsals: PlanRehearsals;
   readonly #open: AsyncDisposableStack;
 
   private constructor(ground: Ground, works: Works, open: AsyncDisposableStack) {
@@ -141,6 +146,7 @@ export class Site {
         siteName: identity.name,
       },
     });
+    ({ loop: this.#rehearsals, acts: this.rehearsals } = rehearsalWorksOf(ground, this.plans, jobs));
     const { arrivalRules: rules, drillStore, floor, replicas } = ground;
     this.replicas = new ReplicaActs({
       ...{ replicas, inventory, keeper, forwards, links, audit, alerts, rules, floor, zones: ground.zones },
@@ -205,11 +211,13 @@ export class Site {
     site.#open.defer(() => site.reportKeeper.close());
     site.reportKeeper.begin();
     site.#open.defer(() => site.#arrivals.close());
-    for (const one of [site.#drills, site.#arrivals])
+    for (const one of [site.#drills, site.#arrivals, site.#rehearsals])
       site.#open.defer(site.events.listen((event) => one.heard(event)));
     site.#arrivals.begin();
     site.#open.defer(() => site.#drills.close());
     site.#drills.begin();
+    site.#open.defer(() => site.#rehearsals.close());
+    site.#rehearsals.begin();
     for (const replica of ground.replicas.list()) works.keeper.tend(replica);
     return site;
   }

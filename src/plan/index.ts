@@ -21,6 +21,14 @@ export { machinesOf } from './machines.ts';
 export { networksAt, type PlannedNic } from './networks.ts';
 export { type Direction, type Needs, needsOf, wavesOf } from './order.ts';
 export { MOST_AT_ONCE, type NextActs, nextActs, verdictOf } from './progress.ts';
+export {
+  afterRuns,
+  checkRehearsalTimes,
+  type KeptRehearsal,
+  type RehearsalStanding,
+  rehearsalsOf,
+  standingOf,
+} from './rehearsal.ts';
 export { changesAt, forNicsOf, gateAnywhere, gatesAt } from './site-changes.ts';
 export { STEP_STATES, type StepAct } from './step-states.ts';
 export { afterHearing, afterPut, type HeldPlan, type PlanVersion, planDigest } from './versions.ts';

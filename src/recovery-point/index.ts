@@ -20,6 +20,7 @@ export { DRILL_OUTCOMES } from './drill-outcomes.ts';
 export * from './drill-plan.ts';
 export * from './drill-policy.ts';
 export { POINT_ERRORS, pointFailure } from './errors.ts';
+export { FixedTimes } from './fixed-times.ts';
 export * from './group-cut.ts';
 export * from './group-points.ts';
 export * from './group-retention.ts';

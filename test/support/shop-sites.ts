@@ -2,6 +2,7 @@ import { mkdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { buildLabGuest, copyLabGuest } from '../../lab/index.ts';
 import { runCommand } from '../../src/lib/processes.ts';
+import type { TestApi } from './api.ts';
 import { pairedSites } from './paired-sites.ts';
 import { BY_HAND, verifiedCopy } from './site-of-box.ts';
 import type { CleanUp } from './temporary.ts';
@@ -24,6 +25,15 @@ export const SHOP_MACHINES = [
 /** Two sites, and machines of the first that are off, whose guests ask each other by TCP; the second one has a point of each. */
 export async function sitesWithShop(context: CleanUp, machines: readonly ShopMachine[] = SHOP_MACHINES) {
   const sites = await pairedSites(context);
+  await addShop(sites, machines);
+  return sites;
+}
+
+/** The machines at the first of two paired sites, and a point of each at the second. */
+export async function addShop(
+  sites: { readonly directory: string; readonly homeApi: TestApi },
+  machines: readonly ShopMachine[],
+): Promise<void> {
   for (const [index, machine] of machines.entries()) {
     const { name, mac } = machine;
     const directory = join(sites.directory, `shop-${name}`);
@@ -53,7 +63,6 @@ export async function sitesWithShop(context: CleanUp, machines: readonly ShopMac
     await sites.homeApi.call('vm.protect', { ...of, body: BY_HAND });
     await verifiedCopy(sites.homeApi, of);
   }
-  return sites;
 }
 
 /** Disks of a lab guest that knows who it is, without a boot. */

@@ -6,6 +6,7 @@ import { loadPlans, readPlan } from '../plan-file.ts';
 import { named, parseDuration } from '../values.ts';
 import { printCheck, printEstimate, printPlan, printPlans, printRun, printRuns } from '../views/plan-view.ts';
 import { reportJob } from '../watch.ts';
+import { addRehearse } from './plan-rehearse.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 
 export function addPlanCommands(program: Command, runner: Runner): void {
@@ -16,6 +17,7 @@ export function addPlanCommands(program: Command, runner: Runner): void {
   addLooking(plan, runner);
   addRun(plan, runner);
   addRuns(plan, runner);
+  addRehearse(plan, runner);
 }
 
 function addKeeping(plan: Command, runner: Runner): void {

@@ -38,13 +38,13 @@ import type { Replica } from '../../replica/index.ts';
 import { claimElsewhere } from '../../replication/index.ts';
 import type { Audit } from '../base/audit.ts';
 import type { EventHub } from '../base/event-hub.ts';
-import type { JobHandler, Jobs } from '../base/jobs.ts';
+import { hasEnded, type JobHandler, type Jobs } from '../base/jobs.ts';
 import { controlFailure } from '../errors.ts';
 import type { Found, Inventory } from '../inventory/inventory.ts';
 import { touchedNow } from '../plans/absence.ts';
 import { type PointOfCut, pointsOfCuts } from '../plans/plan-cuts.ts';
 import { PlanHooks } from '../plans/plan-hooks.ts';
-import { actorOf, type PlanActs, PlanRunner } from '../plans/plan-runner.ts';
+import { actorOf, isOfSchedule, type PlanActs, PlanRunner } from '../plans/plan-runner.ts';
 import type { PlanStore } from '../plans/plan-store.ts';
 import type { FailoverActs } from './failover-acts.ts';
 import { groundInPlan } from './failover-grounds.ts';
@@ -68,6 +68,10 @@ interface PlanTools {
   readonly random: Random;
   readonly jobs: () => Jobs;
 }
+
+/** So long a rehearsal has to make room for a run in earnest. */
+const ROOM_WAIT_MS = 60_000;
+const NEVER = new AbortController().signal;
 
 /** What a person does with recovery plans: keep them, look at them, carry them out. docs/plans.md. */
 export class RecoveryPlans {
@@ -162,30 +166,17 @@ export class RecoveryPlans {
    * PLAN_CUT_LOST, GROUP_UNKNOWN, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
    */
   run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
-    return this.#beginning.run(name, () => this.#run(actor, name, request));
+    // One after the other: a rehearsal that begins by itself must not slip in beside a run in earnest.
+    return this.#beginning.run(name, () => this.#begin(actor, name, request));
   }
 
-  async #run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
+  async #begin(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
     const { store, clock, random, jobs } = this.#o;
     const { document } = store.need(name);
     checkSound(document);
     if (request.mode === 'unplanned') this.#checkGround(name, request);
     for (const run of store.runs) {
-      if (run.document.plan !== name || run.endedAtMs !== undefined) continue;
-      // A process that was killed may have left a run that does not name its job.
-      if (
-        jobs()
-          .underWay(['plan.run'])
-          .some(({ args }) => args.runId === run.runId)
-      ) {
-        throw controlFailure('PLAN_RUNS_ALREADY', `${name} is being carried out: run ${run.runId}`);
-      }
-      // Nobody carries it out: it was begun and never came to its job, or that ended without a word.
-      await store.changeRun(run.runId, (left) => ({
-        ...left,
-        endedAtMs: clock.wallMs(),
-        verdict: 'cancelled',
-      }));
+      if (run.document.plan === name && run.endedAtMs === undefined) await this.#endLeft(run, request);
     }
     const cuts =
       request.mode === 'unplanned' || request.mode === 'test' ? await this.#cuts(document) : new Map();
@@ -210,6 +201,42 @@ export class RecoveryPlans {
       throw controlFailure('PLAN_UNCONFIRMED', `nobody has confirmed that the machines of ${name} are down`);
     }
     groundInPlan(request, false);
+  }
+
+  /**
+   * Of a run that has not ended: one that nobody carries out any more is ended here, and a rehearsal that the site has begun by itself makes
+   * room for a run in earnest. Throws PLAN_RUNS_ALREADY.
+   */
+  async #endLeft(run: PlanRun, { mode }: RunPlanRequest): Promise<void> {
+    const { store, clock, jobs } = this.#o;
+    // A process that was killed may have left a run that does not name its job.
+    const job = jobs()
+      .underWay(['plan.run'])
+      .find(({ args }) => args.runId === run.runId);
+    if (job) {
+      const makesRoom = isOfSchedule(run) && mode !== 'test';
+      if (makesRoom) jobs().cancel(job.jobId);
+      const left = makesRoom ? await jobs().waitFor(job.jobId, ROOM_WAIT_MS, NEVER) : job;
+      if (!hasEnded(left)) {
+        throw controlFailure(
+          'PLAN_RUNS_ALREADY',
+          `${run.document.plan} is being carried out: run ${run.runId}`,
+        );
+      }
+    }
+    // Nobody carries it out: it was begun and never came to its job, or that ended without a word.
+    await store.changeRun(run.runId, (left) =>
+      left.endedAtMs === undefined ? { ...left, endedAtMs: clock.wallMs(), verdict: 'cancelled' } : left,
+    );
+  }
+
+  /** A machine of the plan that was brought up here, or is at home here since, and runs. */
+  async inEarnest(document: PlanDocument): Promise<string | undefined> {
+    for (const machine of Object.keys(document.machines)) {
+      const found = this.#found(machine);
+      if (found && (await this.#runs(found))) return machine;
+    }
+    return undefined;
   }
 
   /** The points of machines that are to come up from one cut. */

@@ -49,6 +49,18 @@ export const PLAN_ERRORS = {
     remedy:
       'Look how far it is with `warmsite plan runs`; end it with `warmsite job cancel` if it is not to go on.',
   },
+  PLAN_REHEARSAL_FAILED: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'Look at the run with `warmsite plan runs RUN` and at its report; mend the machine or the plan, and rehearse it at once: `warmsite plan run PLAN --test`. The alert goes with the next rehearsal that passes.',
+  },
+  PLAN_UNPROVEN: {
+    kind: 'unavailable',
+    retry: 'later',
+    remedy:
+      'See with `warmsite plan rehearse PLAN` what hinders it, rehearse it at once with `warmsite plan run PLAN --test`, or allow more time with `warmsite plan rehearse PLAN --within`.',
+  },
   PLAN_RUN_UNKNOWN: {
     kind: 'missing',
     retry: 'never',

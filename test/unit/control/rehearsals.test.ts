@@ -1,0 +1,202 @@
+/** Rehearsals that a site begins by itself: when they are begun, what hinders them, and what is told of them. */
+import assert from 'node:assert/strict';
+import { describe, it } from 'node:test';
+import type { PlanRun } from '../../../src/api/index.ts';
+import { EventHub } from '../../../src/control/base/event-hub.ts';
+import { controlFailure } from '../../../src/control/errors.ts';
+import { PlanStore } from '../../../src/control/plans/plan-store.ts';
+import { RehearsalStore } from '../../../src/control/plans/rehearsal-store.ts';
+import { PlanRehearsals } from '../../../src/control/plans/rehearsals.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { silentLog } from '../../../src/lib/log.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { newId, systemRandom } from '../../../src/lib/random.ts';
+import { eventually } from '../../support/eventually.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import { lastFirst } from '../../support/last-first.ts';
+import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
+
+const MINUTE_MS = 60_000;
+const DAY_MS = 24 * 60 * MINUTE_MS;
+/** 01:59 of a night. */
+const EVENING_MS = Date.UTC(2026, 2, 3, 1, 59);
+
+/** A site that rehearses two plans every night at two o'clock, as far as these parts of it go. */
+async function site(context: CleanUp) {
+  const t = lastFirst(context);
+  const directory = await temporaryDirectory(t);
+  const clock = new FakeClock(EVENING_MS);
+  const standing = new Map<string, string>();
+  const alerts = {
+    raise: (key: string, _severity: string, failure: { code: string }) =>
+      void standing.set(key, failure.code),
+    clear: (key: string) => void standing.delete(key),
+  };
+  const world = {
+    earnest: undefined as string | undefined,
+    failovers: 0,
+    refusal: undefined as string | undefined,
+  };
+  const opened = async () => {
+    const store = await PlanStore.open(
+      { files: nodeFiles, clock, alerts, events: new EventHub() },
+      directory,
+    );
+    const rehearsals = await RehearsalStore.open(nodeFiles, directory);
+    let looks = 0;
+    const loop = new PlanRehearsals({
+      ...{ store, rehearsals, clock, alerts, log: silentLog },
+      begin: async (plan) => {
+        if (world.refusal) throw controlFailure('PLAN_TOO_LARGE', world.refusal);
+        await store.addRun({
+          ...{ runId: newId(systemClock, systemRandom), actor: 'site', request: { mode: 'test' } },
+          ...{ document: store.need(plan).document, startedAtMs: clock.wallMs(), steps: [] },
+        });
+      },
+      inEarnest: async () => {
+        looks += 1;
+        return world.earnest;
+      },
+      jobs: () => ({ underWay: () => Array.from({ length: world.failovers }) as never }),
+    });
+    /** All that follows from how things are has been done. */
+    const settled = async () => {
+      for (let round = 0; round < 3; round++) {
+        const before = looks;
+        loop.changed();
+        await eventually(async () => (looks > before ? true : undefined));
+      }
+    };
+    loop.begin();
+    return { store, rehearsals, loop, settled };
+  };
+  let now = await opened();
+  t.after(() => now.loop.close());
+  for (const plan of ['shop', 'mail']) {
+    await now.store.put({ plan, machines: { db: {} } });
+  }
+  const times = { kind: 'fixed', cron: '0 2 * * *', zone: 'UTC' } as const;
+  const kept = { plan: 'shop', times, withinMs: 60 * MINUTE_MS, sinceMs: clock.wallMs() };
+  await now.rehearsals.put(kept);
+  return {
+    ...{ clock, standing, world, kept },
+    now: () => now,
+    runs: () => now.store.runs.filter(({ request }) => request.mode === 'test'),
+    end: async (verdict: NonNullable<PlanRun['verdict']>) => {
+      const run = now.store.runs.find(({ endedAtMs }) => endedAtMs === undefined)!;
+      await now.store.changeRun(run.runId, (left) => ({ ...left, verdict, endedAtMs: clock.wallMs() }));
+      await now.settled();
+    },
+    /** So much later. */
+    later: async (ms: number) => {
+      clock.jumpWall(ms);
+      await now.settled();
+    },
+    /** The process ends, and another one begins so much later. */
+    awayFor: async (ms: number) => {
+      await now.loop.close();
+      clock.jumpWall(ms);
+      now = await opened();
+      await now.settled();
+    },
+  };
+}
+
+describe('a site that rehearses plans', { timeout: 60_000 }, () => {
+  it('F5 begins at its time, each night, and makes up once what it missed while it was away', async (t) => {
+    const { runs, later, end, awayFor } = await site(t);
+    await later(30_000);
+    assert.equal(runs().length, 0);
+    await later(MINUTE_MS);
+    assert.equal(runs().length, 1);
+    await later(MINUTE_MS);
+    assert.equal(runs().length, 1);
+    await end('done');
+    await awayFor(4 * DAY_MS);
+    assert.equal(runs().length, 2, 'four nights are one rehearsal');
+    await end('done');
+    await later(60 * MINUTE_MS);
+    assert.equal(runs().length, 2);
+    await later(DAY_MS);
+    assert.equal(runs().length, 3);
+  });
+
+  it('F5 goes on by its timer alone, without anything that happens', async (t) => {
+    const { clock, runs } = await site(t);
+    await eventually(async () => {
+      await clock.turn(MINUTE_MS);
+      return runs().length === 1 ? true : undefined;
+    });
+    assert.ok(clock.wallMs() < EVENING_MS + 60 * MINUTE_MS);
+  });
+
+  it('F5 never begins beside a run, a failover, or machines of the plan that run in earnest', async (t) => {
+    const { now, world, runs, later, standing, clock } = await site(t);
+    const { store, settled, loop } = now();
+    const runId = newId(systemClock, systemRandom);
+    const { document } = store.need('mail');
+    await store.addRun({
+      ...{
+        runId,
+        actor: 'operator:a',
+        request: { mode: 'unplanned' },
+        document,
+        startedAtMs: clock.wallMs(),
+        steps: [],
+      },
+    });
+    await later(2 * MINUTE_MS);
+    assert.equal(runs().length, 0);
+    const [view] = await loop.views();
+    assert.deepEqual([view!.state, view!.reason], ['held', 'mail is being carried out']);
+    world.failovers = 1;
+    await store.changeRun(runId, (run) => ({ ...run, verdict: 'done', endedAtMs: clock.wallMs() }));
+    await settled();
+    assert.equal(runs().length, 0);
+    world.earnest = 'db';
+    world.failovers = 0;
+    await later(2 * DAY_MS);
+    assert.equal(runs().length, 0);
+    assert.equal((await loop.views())[0]!.state, 'in-earnest');
+    assert.equal(standing.size, 0, 'nobody misses it then');
+    world.earnest = undefined;
+    await settled();
+    assert.equal(runs().length, 1);
+  });
+
+  it('F5 tells of a rehearsal that did not pass until one passes, and of one that is missing with what hinders it', async (t) => {
+    const { now, world, standing, later, end, awayFor, runs } = await site(t);
+    const key = 'plan-rehearsal:shop';
+    await later(2 * MINUTE_MS);
+    await end('partly');
+    assert.equal(standing.get(key), 'PLAN_REHEARSAL_FAILED');
+    await awayFor(1000);
+    assert.equal(standing.get(key), 'PLAN_REHEARSAL_FAILED', 'still, for the next process');
+    await later(DAY_MS);
+    await end('done');
+    assert.equal(standing.has(key), false);
+
+    world.refusal = 'it has too many machines';
+    await later(DAY_MS);
+    assert.equal(standing.has(key), false);
+    await later(61 * MINUTE_MS);
+    assert.equal(standing.get(key), 'PLAN_UNPROVEN');
+    assert.match((await now().loop.views())[0]!.reason!, /too many machines/);
+    world.refusal = undefined;
+    await now().settled();
+    assert.equal(runs().length, 3);
+    await end('done');
+    assert.equal(standing.has(key), false);
+  });
+
+  it('F5 a plan that is removed is rehearsed no more', async (t) => {
+    const { now, later, runs, standing, end } = await site(t);
+    await later(2 * MINUTE_MS);
+    await end('failed');
+    assert.equal(standing.size, 1);
+    await now().store.remove('shop');
+    now().loop.changed();
+    await eventually(async () => (now().rehearsals.all.length + standing.size === 0 ? true : undefined));
+    assert.equal(runs().length, 1);
+  });
+});
