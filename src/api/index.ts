@@ -92,6 +92,7 @@ export {
   PlanRun,
   PlanView,
   type RunPlanRequest,
+  type RunPlanWish,
   type RunStep,
   type StartedRun,
 } from './plans.ts';

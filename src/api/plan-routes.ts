@@ -6,7 +6,7 @@ import {
   PlanEstimate,
   PlanRun,
   PlanView,
-  RunPlanRequest,
+  RunPlanWish,
   StartedRun,
 } from './plans.ts';
 import { RehearsalView, RehearseRequest } from './rehearsals.ts';
@@ -33,7 +33,7 @@ export const PLAN_ROUTES = {
     ...ofPlan,
     method: 'POST',
     path: '/plans/:plan/runs',
-    body: RunPlanRequest,
+    body: RunPlanWish,
     answer: StartedRun,
   },
   'plan.runs': { ...plain, method: 'GET', path: '/plan-runs', answer: Type.Array(PlanRun) },

@@ -171,6 +171,13 @@ export const RunPlanRequest = Type.Object(
 );
 export type RunPlanRequest = Type.Static<typeof RunPlanRequest>;
 
+/** As a person asks for it. `planned`: `take` or `cede`, by who holds the machines; an offer is waited for an hour then, if `waitMs` is absent. */
+export const RunPlanWish = Type.Object(
+  { ...RunPlanRequest.properties, mode: Type.Union([PlanMode, Type.Literal('planned')]) },
+  { additionalProperties: false },
+);
+export type RunPlanWish = Type.Static<typeof RunPlanWish>;
+
 /** How a hook ended. */
 const HookOutcome = Type.Object({
   when: Type.Union([Type.Literal('before'), Type.Literal('after')]),

@@ -13,6 +13,7 @@
  */
 export { findingsAt, findingsOf, type KnownMachine } from './check.ts';
 export { differenceOf } from './difference.ts';
+export { directionOf, type HeldWhere } from './direction.ts';
 export { estimateOf } from './estimate.ts';
 export { checkPlan } from './exported.ts';
 export { formFindingsOf } from './form.ts';

@@ -1,5 +1,5 @@
 import type { Command } from 'commander';
-import type { PlanCheck, PlanDocument, PlanMode, PlanRun, RunPlanRequest } from '../../api/index.ts';
+import type { PlanCheck, PlanDocument, PlanRun, RunPlanWish } from '../../api/index.ts';
 import { EXIT_FOUND_BAD } from '../context.ts';
 import { cliFailure } from '../errors.ts';
 import { loadPlans, readPlan } from '../plan-file.ts';
@@ -140,6 +140,7 @@ function addLooking(plan: Command, runner: Runner): void {
 interface RunOptions extends WaitOption {
   readonly test?: boolean;
   readonly unplanned?: boolean;
+  readonly planned?: boolean;
   readonly take?: boolean;
   readonly cede?: boolean;
   readonly confirmOtherSideDown?: boolean;
@@ -149,13 +150,14 @@ interface RunOptions extends WaitOption {
   readonly to?: string;
 }
 
-function modeOf(options: RunOptions): PlanMode {
-  const [mode, second] = (['test', 'unplanned', 'take', 'cede'] as const).filter((one) => options[one]);
+function modeOf(options: RunOptions): RunPlanWish['mode'] {
+  const modes = ['test', 'planned', 'unplanned', 'take', 'cede'] as const;
+  const [mode, second] = modes.filter((one) => options[one]);
   if (mode && !second) return mode;
-  throw cliFailure('CLI_USAGE', 'say what is to be done: one of --test, --unplanned, --take, --cede');
+  throw cliFailure('CLI_USAGE', 'say what is to be done: one of --test, --planned, --unplanned');
 }
 
-function requestOf(options: RunOptions): RunPlanRequest {
+function requestOf(options: RunOptions): RunPlanWish {
   const { within, to, confirmOtherSideDown, askWitness, fence } = options;
   return {
     mode: modeOf(options),
@@ -173,9 +175,10 @@ function addRun(plan: Command, runner: Runner): void {
     .description('carry a plan out')
     .argument('<plan>', 'its name')
     .option('--test', 'all in isolation, where they see each other, and thrown away')
+    .option('--planned', 'move them while both sites are there: at each site what is to be done there')
     .option('--unplanned', 'bring all up here, without the other site')
-    .option('--take', 'planned, at the site that they go to: take each over as it is offered')
-    .option('--cede', 'planned, where they run: hand each over, those that others need last')
+    .option('--take', 'the half of --planned at the site that they go to: take each over as it is offered')
+    .option('--cede', 'its half where they run: hand each over, those that others need last')
     .option(
       '--confirm-other-side-down',
       'with --unplanned: your word that they no longer run at the other site',
@@ -185,8 +188,12 @@ function addRun(plan: Command, runner: Runner): void {
       'with --unplanned: ask the witness of each that has one; your word, or --fence, is for the others',
     )
     .option('--fence', 'with --unplanned: have the fencing program make sure, of each, that it is down')
-    .option('--within <time>', 'with --take: wait so long for each offer', named('--within', parseDuration))
-    .option('--to <site>', 'with --cede: name or id; the first target of each machine if absent')
+    .option(
+      '--within <time>',
+      'at the site that they go to: wait so long for each offer (--planned: an hour if absent, --take: not at all)',
+      named('--within', parseDuration),
+    )
+    .option('--to <site>', 'where they run: name or id; the first target of each machine if absent')
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText(
@@ -194,8 +201,7 @@ function addRun(plan: Command, runner: Runner): void {
       `${examples(
         'warmsite plan run shop --test',
         'warmsite plan run shop --unplanned --confirm-other-side-down',
-        'warmsite plan run shop --take --within 30m      # at the recovery site',
-        'warmsite plan run shop --cede                   # then, where the machines run',
+        'warmsite plan run shop --planned                # at the site that they go to, and where they run',
       )}
 A machine begins when all that it waits for are up. If one does not come up, those that need it stay where they are, and all others go
 on. The run goes on at the site, also after a restart of it.`,
@@ -203,7 +209,8 @@ on. The run goes on at the site, also after a restart of it.`,
     .action(
       runner.run(async (context, name: string, options: RunOptions) => {
         const api = await context.api();
-        const { job } = await api.call('plan.run', { params: { plan: name }, body: requestOf(options) });
+        const { run, job } = await api.call('plan.run', { params: { plan: name }, body: requestOf(options) });
+        if (options.planned) context.world.messages.write(`${otherHalf(run)}\n`);
         return reportJob(context, job, options.wait, (ended) => {
           // The job of a run answers with the run.
           const run = ended.result as PlanRun;
@@ -215,6 +222,14 @@ on. The run goes on at the site, also after a restart of it.`,
         });
       }),
     );
+}
+
+/** What a planned move wants at the other site. */
+function otherHalf({ request, document: { plan } }: PlanRun): string {
+  const command = `warmsite plan run ${plan} --planned`;
+  return request.mode === 'take'
+    ? `This site takes the machines of ${plan} over as they are offered. Where they run now: ${command}`
+    : `This site hands the machines of ${plan} over. At the site that they go to, if it does not wait for them yet: ${command}`;
 }
 
 function addRuns(plan: Command, runner: Runner): void {

@@ -7,14 +7,12 @@ import type {
   PlanRun,
   PlanView,
   RunPlanRequest,
-  SelectionWish,
+  RunPlanWish,
   StartedRun,
 } from '../../api/index.ts';
 import { loadBootProof, type SitePrograms } from '../../failover/index.ts';
-import { checkMachineConfiguration, type MachineConfiguration } from '../../hypervisor/index.ts';
 import type { BootClock } from '../../lib/boot-clock.ts';
 import type { Clock } from '../../lib/clock.ts';
-import { isFailure } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { KeyedMutex } from '../../lib/keyed-mutex.ts';
 import type { Log } from '../../lib/log.ts';
@@ -22,12 +20,14 @@ import { newId, type Random } from '../../lib/random.ts';
 import {
   changesAt,
   differenceOf,
+  directionOf,
   estimateOf,
   fencingOf,
   findingsAt,
   findingsOf,
   forNicsOf,
   gatesAt,
+  type HeldWhere,
   type KnownMachine,
   needsOf,
   networksAt,
@@ -50,6 +50,7 @@ import type { FailoverActs } from './failover-acts.ts';
 import { groundInPlan } from './failover-grounds.ts';
 import type { GroupActs } from './group-acts.ts';
 import type { HandoverActs } from './handover-acts.ts';
+import { chosen, configurationOf, isAdopted, wishOf } from './plan-machines.ts';
 
 interface PlanTools {
   readonly store: PlanStore;
@@ -71,6 +72,8 @@ interface PlanTools {
 
 /** So long a rehearsal has to make room for a run in earnest. */
 const ROOM_WAIT_MS = 60_000;
+/** In a planned move each machine has so long to be offered, if nobody says how long. */
+const OFFER_WAIT_MS = 3_600_000;
 const NEVER = new AbortController().signal;
 
 /** What a person does with recovery plans: keep them, look at them, carry them out. docs/plans.md. */
@@ -162,18 +165,39 @@ export class RecoveryPlans {
   }
 
   /**
-   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, FAILOVER_GROUND_UNCLEAR, PLAN_TOO_LARGE, PLAN_CUT_MISSING,
-   * PLAN_CUT_LOST, GROUP_UNKNOWN, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
+   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, PLAN_HELD_AT_BOTH, FAILOVER_GROUND_UNCLEAR,
+   * PLAN_TOO_LARGE, PLAN_CUT_MISSING, PLAN_CUT_LOST, GROUP_UNKNOWN, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
    */
-  run(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
+  run(actor: string, name: string, wish: RunPlanWish): Promise<StartedRun> {
     // One after the other: a rehearsal that begins by itself must not slip in beside a run in earnest.
-    return this.#beginning.run(name, () => this.#begin(actor, name, request));
+    return this.#beginning.run(name, async () => {
+      const { document } = this.#o.store.need(name);
+      checkSound(document);
+      return this.#begin(actor, document, await this.#requestOf(document, wish));
+    });
   }
 
-  async #begin(actor: string, name: string, request: RunPlanRequest): Promise<StartedRun> {
+  /** Throws PLAN_HELD_AT_BOTH. */
+  async #requestOf(document: PlanDocument, { mode, ...wish }: RunPlanWish): Promise<RunPlanRequest> {
+    if (mode !== 'planned') return { ...wish, mode };
+    const held = new Map<string, HeldWhere>();
+    for (const machine of Object.keys(document.machines)) {
+      const found = this.#found(machine);
+      const isHere =
+        found && ((found.home && !claimElsewhere(found.home.record)) || (await this.#runs(found)));
+      held.set(machine, found ? (isHere ? 'here' : 'elsewhere') : 'unknown');
+    }
+    const runs = this.#o.store.runs.filter((run) => run.document.plan === document.plan);
+    const direction = directionOf(held, runs);
+    if (direction === 'take') return { waitMs: OFFER_WAIT_MS, ...wish, mode: direction };
+    if (direction === 'cede') return { ...wish, mode: direction };
+    const said = `${direction.here.join(', ')} of ${document.plan} are here, and ${direction.elsewhere.join(', ')} are not`;
+    throw controlFailure('PLAN_HELD_AT_BOTH', said, { context: { plan: document.plan } });
+  }
+
+  async #begin(actor: string, document: PlanDocument, request: RunPlanRequest): Promise<StartedRun> {
     const { store, clock, random, jobs } = this.#o;
-    const { document } = store.need(name);
-    checkSound(document);
+    const { plan: name } = document;
     if (request.mode === 'unplanned') this.#checkGround(name, request);
     for (const run of store.runs) {
       if (run.document.plan === name && run.endedAtMs === undefined) await this.#endLeft(run, request);
@@ -453,38 +477,6 @@ export class RecoveryPlans {
     const isReady = found.home !== undefined || found.replica?.awaitsSeed === false;
     return { nics, hasAgent: guestAgent, isReady };
   }
-}
-
-/** It is at home here, after it was brought up here. */
-function isAdopted({ home }: Found): boolean {
-  return home?.record.adopted !== undefined && !claimElsewhere(home.record);
-}
-
-/** Undefined also for a description that this version does not understand: what comes of that is its own machine's matter. */
-function configurationOf({ home, replica }: Found): MachineConfiguration | undefined {
-  const newest = replica?.newest?.statement.configuration;
-  if (newest === undefined) return home?.record.configuration;
-  try {
-    return checkMachineConfiguration(newest);
-  } catch (error) {
-    if (!isFailure(error, 'MACHINE_CONFIGURATION_INVALID')) throw error;
-    return undefined;
-  }
-}
-
-/** Which points of a machine are the best, as the plan says. */
-function wishOf({ machines, points }: PlanDocument, machine: string): SelectionWish {
-  const { atLeast, points: own } = machines[machine]!;
-  return { ...points, ...(atLeast ? { atLeast } : {}), ...own };
-}
-
-/** From which point a run brings a machine up. A rehearsal proves what would be taken next, and asks no proof. */
-function chosen({ steps, document, request }: PlanRun, machine: string) {
-  const point = steps.find((step) => step.machine === machine)?.pointId;
-  if (point !== undefined) return { point };
-  const { provenOnly, ...wish } = wishOf(document, machine);
-  const whole = request.mode === 'test' || provenOnly === undefined ? wish : { ...wish, provenOnly };
-  return Object.keys(whole).length > 0 ? { wish: whole } : {};
 }
 
 /** Throws PLAN_INVALID. */

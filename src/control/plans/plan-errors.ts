@@ -49,6 +49,12 @@ export const PLAN_ERRORS = {
     remedy:
       'Look how far it is with `warmsite plan runs`; end it with `warmsite job cancel` if it is not to go on.',
   },
+  PLAN_HELD_AT_BOTH: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Say what this site is to do: `warmsite plan run PLAN --cede` hands over those that are here, `--take` takes over those that are not.',
+  },
   PLAN_REHEARSAL_FAILED: {
     kind: 'unavailable',
     retry: 'later',

@@ -2,14 +2,16 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import fc from 'fast-check';
-import type { PlanDocument, RunStep } from '../../../src/api/index.ts';
+import type { PlanDocument, PlanRun, RunStep } from '../../../src/api/index.ts';
 import {
   differenceOf,
+  directionOf,
   estimateOf,
   fencingOf,
   findingsAt,
   findingsOf,
   forNicsOf,
+  type HeldWhere,
   MOST_AT_ONCE,
   needsOf,
   networksAt,
@@ -131,6 +133,25 @@ describe('a recovery plan', () => {
       ).filter(({ message }) => /nothing says what is connected/.test(message)).length,
       4,
     );
+  });
+
+  it('F5 a planned move hands over where the machines are held and takes over where none is; one left in the middle goes on', () => {
+    const held = (places: Readonly<Record<string, HeldWhere>>) => new Map(Object.entries(places));
+    const run = (mode: PlanRun['request']['mode'], verdict?: PlanRun['verdict']): PlanRun => ({
+      ...{ runId: 'r', actor: 'operator:a', request: { mode }, document: SHOP, startedAtMs: 0, steps: [] },
+      ...(verdict ? { verdict } : {}),
+    });
+    assert.equal(directionOf(held({ db: 'here', web: 'here', mail: 'unknown' }), []), 'cede');
+    assert.equal(directionOf(held({ db: 'elsewhere', web: 'elsewhere', mail: 'unknown' }), []), 'take');
+    // Where they are counts, and not what was done last.
+    assert.equal(directionOf(held({ db: 'elsewhere' }), [run('cede', 'partly')]), 'take');
+    const both = held({ db: 'here', web: 'elsewhere' });
+    assert.deepEqual(directionOf(both, []), { here: ['db'], elsewhere: ['web'] });
+    assert.equal(directionOf(both, [run('test', 'done'), run('cede', 'partly')]), 'cede');
+    assert.equal(directionOf(both, [run('take', 'cancelled'), run('cede', 'partly')]), 'take');
+    assert.deepEqual(directionOf(both, [run('take', 'done'), run('cede', 'partly')]), {
+      ...{ here: ['db'], elsewhere: ['web'] },
+    });
   });
 
   it('F5 a NIC goes where its machine says, else where the plan says of its network at this site', () => {
