@@ -57,9 +57,12 @@ export function afterRuns(kept: KeptRehearsal, runs: readonly PlanRun[], nowMs: 
   };
 }
 
-/** The rehearsals of a plan among the runs of a site. */
+/** The rehearsals of a plan among the runs of a site; not one whose site ended before it came to its job, which nobody carries out. */
 export function rehearsalsOf(plan: string, runs: readonly PlanRun[]): readonly PlanRun[] {
-  return runs.filter(({ document, request }) => document.plan === plan && request.mode === 'test');
+  return runs.filter(({ document, request, jobId, endedAtMs }) => {
+    const isCarriedOut = jobId !== undefined || endedAtMs !== undefined;
+    return document.plan === plan && request.mode === 'test' && isCarriedOut;
+  });
 }
 
 /** Of what `afterRuns` gave; `runs` are the newest first. */

@@ -161,10 +161,10 @@ export class PlanRehearsals {
   #heldWords(): string | undefined {
     const { store, jobs } = this.#o;
     if (jobs().underWay(['failover.start', 'failover.take']).length > 0) return 'a failover is under way';
-    const run = store.runs.find(({ endedAtMs }) => endedAtMs === undefined);
-    if (!run) return undefined;
-    const { document, request } = run;
-    return `${document.plan} is being ${request.mode === 'test' ? 'rehearsed' : 'carried out'}`;
+    const [job] = jobs().underWay(['plan.run']);
+    if (!job) return undefined;
+    const isTest = store.runs.find(({ runId }) => runId === job.args.runId)?.request.mode === 'test';
+    return `${job.machineId} is being ${isTest ? 'rehearsed' : 'carried out'}`;
   }
 
   #reason({ kept, isDue, machineInEarnest }: Looked): string | undefined {

@@ -50,6 +50,7 @@ async function site(context: CleanUp) {
         if (world.refusal) throw controlFailure('PLAN_TOO_LARGE', world.refusal);
         await store.addRun({
           ...{ runId: newId(systemClock, systemRandom), actor: 'site', request: { mode: 'test' } },
+          jobId: newId(systemClock, systemRandom),
           ...{ document: store.need(plan).document, startedAtMs: clock.wallMs(), steps: [] },
         });
       },
@@ -57,7 +58,14 @@ async function site(context: CleanUp) {
         looks += 1;
         return world.earnest;
       },
-      jobs: () => ({ underWay: () => Array.from({ length: world.failovers }) as never }),
+      jobs: () => ({
+        underWay: (kinds) =>
+          (kinds.includes('plan.run')
+            ? store.runs.flatMap(({ runId, endedAtMs, document }) =>
+                endedAtMs === undefined ? [{ args: { runId }, machineId: document.plan }] : [],
+              )
+            : Array.from({ length: world.failovers })) as never,
+      }),
     });
     /** All that follows from how things are has been done. */
     const settled = async () => {

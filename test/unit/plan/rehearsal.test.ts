@@ -16,6 +16,7 @@ const NIGHTLY: KeptRehearsal = {
 function run(startedAtMs: number, verdict?: PlanRun['verdict'], change: Partial<PlanRun> = {}): PlanRun {
   return {
     ...{ runId: `r${startedAtMs}`, actor: 'site', request: { mode: 'test' }, startedAtMs, steps: [] },
+    jobId: 'j',
     document: { plan: 'shop', machines: { db: {} } },
     ...(verdict ? { verdict, endedAtMs: startedAtMs + 1000 } : {}),
     ...change,
@@ -37,6 +38,9 @@ describe('a plan that is rehearsed by itself', () => {
     // The site was away for three nights.
     const missed = looked(after, [first], at('2026-03-07T09:00'));
     assert.equal(missed.dueAtMs, at('2026-03-04T02:00'));
+    // The site ended before it had begun it: nobody carries it out.
+    const { jobId: _none, ...unbegun } = run(at('2026-03-07T08:59'));
+    assert.equal(looked(after, [unbegun, first], at('2026-03-07T09:00')).dueAtMs, missed.dueAtMs);
     const second = run(at('2026-03-07T09:00'));
     const made = looked(missed.after, [second, first], at('2026-03-07T09:01'));
     assert.equal(made.dueAtMs, at('2026-03-08T02:00'));
