@@ -40,13 +40,20 @@ describe('a plan that brings machines up in another network', { timeout: 200_000
       machines: {
         db: { at: { away: { mac: 'new', uuid: 'new' } } },
         web: {
-          gates: [{ kind: 'http', url: 'http://{lan}/', pattern: '^web$', limitMs: 60_000 }],
+          gates: [
+            { kind: 'http', url: 'http://{lan}/', pattern: '^web$', limitMs: 60_000 },
+            {
+              ...{ kind: 'guest', command: '/bin/sh', pattern: '^2$' },
+              arguments: ['-c', 'grep -c ^processor /proc/cpuinfo'],
+            },
+          ],
           at: {
             away: {
               addresses: {
                 lan: { addresses: ['10.88.0.3/24'], gateway: '10.88.0.254', dns: ['10.88.0.53'] },
               },
               memoryBytes: 192 * 1024 * 1024,
+              cpus: 2,
             },
           },
         },

@@ -15,6 +15,10 @@ import { sitesWithShop } from '../../support/shop-sites.ts';
 import type { CleanUp } from '../../support/temporary.ts';
 
 const SHOP = { params: { plan: 'shop' } };
+const MIB = 1024 * 1024;
+const COUNT_CPUS = 'grep -c ^processor /proc/cpuinfo';
+/** A kernel keeps some of it for itself; the machine has 256 MiB by its point. */
+const OF_192_MIB = '^MemTotal: +1[3-9][0-9]{4} kB$';
 
 /** A bridge of this host, until the test ends. */
 async function bridgeOf(t: CleanUp, letter: string): Promise<string> {
@@ -69,7 +73,11 @@ describe('a plan that is rehearsed', { timeout: 200_000 }, () => {
             { kind: 'tcp', host: '10.77.0.2', port: 80, limitMs: 60_000 },
             { kind: 'sql', system: 'sqlite', database: ':memory:', query: 'select 40 + 2', pattern: '^42$' },
             { kind: 'guest', command: '/bin/cat', arguments: ['/proc/sys/kernel/hostname'], pattern: '^db$' },
+            // What it has in a rehearsal, and not on the day itself.
+            { kind: 'guest', command: '/bin/sh', arguments: ['-c', COUNT_CPUS], pattern: '^2$' },
+            { kind: 'guest', command: '/bin/cat', arguments: ['/proc/meminfo'], pattern: OF_192_MIB },
           ],
+          at: { away: { cpus: 3, memoryBytes: 320 * MIB, inTest: { cpus: 2, memoryBytes: 192 * MIB } } },
           hooks: { before: [{ program: 'tell', on: ['test'] }], after: [{ program: 'tell' }] },
         },
         web: {
