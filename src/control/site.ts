@@ -139,12 +139,8 @@ export class Site {
     this.adoptions = new AdoptionActs({ ...tools, ...ground, ...works, inventory, reports: this.reports });
     this.plans = new RecoveryPlans({
       ...{ ...tools, inventory, audit, events, jobs, store: ground.plans, programs: ground.programs },
-      ...{
-        failovers: this.failovers,
-        handovers: this.handovers,
-        groups: this.groups,
-        siteName: identity.name,
-      },
+      ...{ failovers: this.failovers, handovers: this.handovers, groups: this.groups },
+      siteName: identity.name,
     });
     ({ loop: this.#rehearsals, acts: this.rehearsals } = rehearsalWorksOf(ground, this.plans, jobs));
     const { arrivalRules: rules, drillStore, floor, replicas } = ground;
