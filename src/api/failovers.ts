@@ -222,6 +222,22 @@ export const TestFailoverRequest = Type.Object(
 );
 export type TestFailoverRequest = Type.Static<typeof TestFailoverRequest>;
 
+/** As a test of a point, of a branch that diverged. */
+export const TestBranchRequest = Type.Omit(TestFailoverRequest, ['point', 'wish'], {
+  additionalProperties: false,
+});
+export type TestBranchRequest = Type.Static<typeof TestBranchRequest>;
+
+/** Writes the disks of a branch to files, as its guest would find them. */
+export const ExportBranchRequest = Type.Object(
+  {
+    /** A directory of the site's host; a directory of the branch is made in it. */
+    path: Type.String({ minLength: 1, maxLength: 1024 }),
+  },
+  { additionalProperties: false },
+);
+export type ExportBranchRequest = Type.Static<typeof ExportBranchRequest>;
+
 /** Does ahead what would else have to be done in the guest after a failover of a point. */
 export const PrepareRequest = Type.Object(
   {
@@ -374,14 +390,23 @@ export const BranchView = Type.Object({
   branchId: Id,
   name: Type.Optional(Type.String()),
   machineId: Id,
-  pointId: Id,
+  /** What it is a branch of; absent of one that diverged when no copy of its machine had been acknowledged. */
+  pointId: Type.Optional(Id),
   sequence: Type.Optional(Count),
-  /** `prepared`: tests and failovers of its point start from it. */
+  /** Of a test of a branch that diverged: the id of that. */
+  upon: Type.Optional(Id),
+  /** Of one that diverged: when the point was cut that it begins at, as far as that is known. */
+  divergedAtMs: Type.Optional(WallTime),
+  /**
+   * `prepared`: tests and failovers of its point start from it. `diverged`: what the machine wrote here that the site does not have which
+   * has brought it up.
+   */
   purpose: Type.Union([
     Type.Literal('test'),
     Type.Literal('failover'),
     Type.Literal('proof'),
     Type.Literal('prepared'),
+    Type.Literal('diverged'),
   ]),
   createdAtMs: WallTime,
   /** Where it stands: `created`, `network`, `started`, `probed`, `failed`, `removing` … */

@@ -4,6 +4,7 @@ import { Done } from './common.ts';
 import { DRILL_ROUTES } from './drill-routes.ts';
 import {
   BranchView,
+  ExportBranchRequest,
   FailoverRequest,
   FailoverRules,
   FailoverRulesRequest,
@@ -11,6 +12,7 @@ import {
   PrepareRequest,
   RestartRequest,
   StopBranchRequest,
+  TestBranchRequest,
   TestFailoverRequest,
 } from './failovers.ts';
 import { FENCING_ROUTES } from './fencing.ts';
@@ -419,6 +421,23 @@ export const ROUTES = {
     path: '/machines/:machine/branches/:branch/start',
     params: MachineBranch,
     body: RestartRequest,
+    answer: JobView,
+  },
+  /** Of a branch that diverged. */
+  'failover.testBranch': {
+    ...plain,
+    method: 'POST',
+    path: '/machines/:machine/branches/:branch/tests',
+    params: MachineBranch,
+    body: TestBranchRequest,
+    answer: JobView,
+  },
+  'failover.export': {
+    ...plain,
+    method: 'POST',
+    path: '/machines/:machine/branches/:branch/exports',
+    params: MachineBranch,
+    body: ExportBranchRequest,
     answer: JobView,
   },
   'failover.stop': {

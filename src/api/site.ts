@@ -180,6 +180,7 @@ export const JobView = Type.Object({
     Type.Literal('failover.take'),
     Type.Literal('failover.undo'),
     Type.Literal('failover.cleanup'),
+    Type.Literal('failover.export'),
     Type.Literal('seed.export'),
     Type.Literal('seed.import'),
     Type.Literal('plan.run'),

@@ -36,6 +36,12 @@ export const CONTROL_ERRORS = {
     remedy:
       'Stop the site, move site.db and its -wal and -shm files away, and start it: the index is rebuilt from the directories. History of jobs and audit is in the file that was moved.',
   },
+  BRANCH_EXPORT_PATH: {
+    kind: 'input',
+    retry: 'never',
+    remedy:
+      'Name a directory that is there, at the host of the site, and in which nothing has the name of the branch.',
+  },
   OLDER_COPY_UNKNOWN: {
     kind: 'missing',
     retry: 'never',

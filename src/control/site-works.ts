@@ -14,6 +14,7 @@ import { Machines } from './machines/machines.ts';
 import { PeerLinks } from './peers/peer-links.ts';
 import { pairingOf } from './peers/site-pairing.ts';
 import { PlanTeller } from './plans/plan-teller.ts';
+import { DivergedBranches } from './replicas/diverged-branches.ts';
 import { Forwards } from './replicas/forwards.ts';
 import { Generations } from './replicas/generations.ts';
 import { PointIndex } from './replicas/point-index.ts';
@@ -29,6 +30,7 @@ export interface Works extends LeaseWorks {
   readonly keeper: ReplicaKeeper;
   readonly failovers: Failovers;
   readonly generations: Generations;
+  readonly diverged: DivergedBranches;
   readonly links: PeerLinks;
   readonly machines: Machines;
   readonly fences: ReplicaFences;
@@ -120,8 +122,11 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   const fences = new ReplicaFences({ siteId, clock, failovers, replicas, alerts, audit, log });
   opening.defer(() => fences.close());
   fences.begin();
+  const generations = new Generations({ ...ground, files, machines });
+  const diverged = new DivergedBranches({ ...ground, ...tools, siteId, machines, generations, groups });
+  await failovers.recover(await diverged.list());
   const home = new HomeRights({
-    ...{ ...tools, siteId, machines, replicas, failovers, audit, alerts },
+    ...{ ...tools, siteId, machines, replicas, failovers, audit, alerts, diverged },
     isForwarded: (replica) => forwarded.reports(replica).length > 0,
     onTurnedBack: (replica) => {
       fences.look(replica);
@@ -129,8 +134,7 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
     },
   });
   opening.defer(() => home.close());
-  const generations = new Generations({ ...ground, files, machines });
-  const kept = { keeper, failovers, generations, machines, groups, plans, ...lending };
+  const kept = { keeper, failovers, generations, diverged, machines, groups, plans, ...lending };
   const moving = { ...kept, fences, links, forwards, pairing };
   rights = offeredRights({ ...ground, ...moving, home, siteId });
   const served = await openToPeers(ground, { ...moving, home, rights }, opening);
@@ -157,10 +161,10 @@ function failoversOf(
 /** What is looked at again and again for as long as the site is open. */
 function watchHost(
   { dataDirectory, replicas, alerts, tools: { clock } }: Ground,
-  { failovers, keeper }: Pick<Works, 'failovers' | 'keeper'>,
+  { failovers, keeper, diverged }: Pick<Works, 'failovers' | 'keeper' | 'diverged'>,
   opening: AsyncDisposableStack,
 ): void {
-  const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock });
+  const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock, diverged });
   opening.defer(() => tests.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });
   opening.defer(() => space.close());

@@ -4,6 +4,7 @@ import type { SiteIdentity } from '../peer/index.ts';
 import { PeerTarget } from '../replication/index.ts';
 import { AdoptionActs, settleAdoptions } from './acts/adoptions.ts';
 import { ArrivalActs } from './acts/arrival-acts.ts';
+import { DivergedActs } from './acts/diverged-acts.ts';
 import type { DrillActs } from './acts/drill-acts.ts';
 import { FailoverActs } from './acts/failover-acts.ts';
 import { FencingActs } from './acts/fencing-acts.ts';
@@ -92,7 +93,7 @@ export class Site {
     const { identity, settings, events, alerts, audit, database, tools, origins, zones } = ground;
     const { clock, random, log } = tools;
     const { keeper, fences, links, machines, groups, forwards, pairing, peerServer } = works;
-    const { leases } = works;
+    const { leases, diverged } = works;
     const inventory = new Inventory({
       siteId: identity.siteId,
       ...{ machines, leases, forwards, origins, links, clock, zones, replicas: ground.replicas },
@@ -111,7 +112,7 @@ export class Site {
     const groupPoints = new GroupPoints(ground.replicas);
     const target = (siteId: string) => new PeerTarget({ siteId, client: links.client(siteId), clock });
     const tokens = ground.triggerTokens;
-    this.machines = new MachineActs({ machines, inventory, links, audit, alerts, groups, tokens });
+    this.machines = new MachineActs({ ...works, inventory, audit, alerts, tokens });
     this.triggers = new TriggerActs({ tokens, machines, inventory, audit });
     this.targets = new TargetActs({ machines, inventory, links, audit, groups });
     this.groups = new GroupActs({ groups, inventory, links, audit, keeper, points: groupPoints });
@@ -126,12 +127,13 @@ export class Site {
       ...{ failovers: works.failovers, inventory, points, keeper, jobs, audit, fences },
       testRules: ground.testRules,
       ...{ votes: works.votes, fencing: this.fencing },
+      diverged: new DivergedActs({ ...tools, ...works, inventory, jobs }),
     });
     this.leases = new LeaseActs({ leases, votes: works.votes, inventory, links, audit });
     this.groupFailovers = new GroupFailovers({ groups: this.groups, failovers: this.failovers, inventory });
     this.handovers = new HandoverActs({
       ...{ machines, inventory, links, events, audit, clock, log, jobs, target },
-      ...{ siteId: identity.siteId, failovers: works.failovers, acts: this.failovers },
+      ...{ siteId: identity.siteId, failovers: works.failovers, acts: this.failovers, diverged },
     });
     this.reports = new Reports({ ...tools, ...ground, inventory });
     const kept = { reports: this.reports, policy: ground.reportPolicy };
@@ -150,7 +152,7 @@ export class Site {
       siteMeant: (reference) => this.targets.meant(reference),
       settle: (replica) => settleAdoptions({ ...tools, alerts }, ground.dataDirectory, [replica]),
     });
-    this.generations = new GenerationActs({ generations: works.generations, inventory, audit });
+    this.generations = new GenerationActs({ ...works, inventory, audit });
     this.origins = new OriginActs({ origins, replicas, links, audit });
     this.seeds = new SeedActs({
       ...{ files: tools.files, machines, inventory, replicas, keeper, forwards, jobs },

@@ -3,7 +3,7 @@ import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord, WARMSITE_VERSION } from '../lib/records.ts';
 import { type Signer, verifySignature } from '../peer/index.ts';
-import type { Replica, ReplicaPoint } from '../replica/index.ts';
+import type { Replica, ReplicaPoint, Trunk } from '../replica/index.ts';
 import { APPLICATION_PROOF, type ApplicationProof, type SignedApplicationProof } from './records.ts';
 
 /** The bytes that are signed: a domain string and the canonical JSON. */
@@ -14,7 +14,7 @@ export function applicationProofBytes(proof: ApplicationProof): Buffer {
 /** Stores what the assertions of a point said when it was booted in isolation, in place of an older proof; durable on return. */
 export async function storeApplicationProof(
   { files, signer }: { readonly files: FileSystem; readonly signer: Signer },
-  replica: Pick<Replica, 'layout'>,
+  replica: Pick<Trunk, 'layout'>,
   seen: Omit<ApplicationProof, 'warmsite'>,
 ): Promise<SignedApplicationProof> {
   const proof: ApplicationProof = { ...seen, warmsite: WARMSITE_VERSION };
@@ -67,6 +67,6 @@ export async function demotedPoints(
   return demoted;
 }
 
-function proofPath(replica: Pick<Replica, 'layout'>, pointId: string): string {
+function proofPath(replica: Pick<Trunk, 'layout'>, pointId: string): string {
   return join(replica.layout.proofs(pointId), 'application.json');
 }

@@ -4,7 +4,7 @@ import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import { type FileSystem, publishFile } from '../lib/files.ts';
 import { loadRecord, storeRecord, WARMSITE_VERSION } from '../lib/records.ts';
 import { type Signer, verifySignature } from '../peer/index.ts';
-import type { Replica } from '../replica/index.ts';
+import type { Replica, Trunk } from '../replica/index.ts';
 import { encodePng, type Picture } from './picture.ts';
 import { BOOT_PROOF, type BootProof, type SignedBootProof } from './records.ts';
 
@@ -18,7 +18,7 @@ export function bootProofBytes(proof: BootProof): Buffer {
 /** Stores picture and signed proof of an isolated boot, in place of an older one; durable on return. */
 export async function storeBootProof(
   tools: { readonly files: FileSystem; readonly signer: Signer },
-  replica: Replica,
+  replica: Trunk,
   seen: Omit<BootProof, 'picture'> & { readonly picture: Picture | undefined },
 ): Promise<{ readonly signed: SignedBootProof; readonly picturePath: string | null }> {
   const { files, signer } = tools;
@@ -78,6 +78,6 @@ export async function provenPoints(files: FileSystem, replica: Replica): Promise
   return new Set([...verdicts].filter(([, verdict]) => verdict === 'passed').map(([pointId]) => pointId));
 }
 
-function proofPath(replica: Replica, pointId: string): string {
+function proofPath(replica: Trunk, pointId: string): string {
   return join(replica.layout.proofs(pointId), 'boot.json');
 }

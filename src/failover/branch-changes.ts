@@ -3,7 +3,7 @@ import Type from 'typebox';
 import type { MachineConfiguration } from '../hypervisor/index.ts';
 import { type Random, uuidOf } from '../lib/random.ts';
 import { loadRecord, recordKind, storeRecord } from '../lib/records.ts';
-import type { Replica } from '../replica/index.ts';
+import type { Trunk } from '../replica/index.ts';
 import type { FailoverTools } from './tools.ts';
 
 /** What a NIC is to have in the guest; IPv4. */
@@ -77,7 +77,7 @@ type Files = Pick<FailoverTools, 'files'>;
 /** Durable on return. */
 export function storeChanges(
   { files }: Files,
-  replica: Replica,
+  replica: Trunk,
   branchId: string,
   changes: BranchChanges,
 ): Promise<void> {
@@ -87,12 +87,12 @@ export function storeChanges(
 /** Nothing where the machine is as its point describes it. */
 export async function loadChanges(
   { files }: Files,
-  replica: Replica,
+  replica: Trunk,
   branchId: string,
 ): Promise<BranchChanges> {
   return (await loadRecord(files, changesPath(replica, branchId), BRANCH_CHANGES)) ?? {};
 }
 
-function changesPath(replica: Replica, branchId: string): string {
+function changesPath(replica: Trunk, branchId: string): string {
   return join(replica.layout.branch(branchId), 'changes.json');
 }

@@ -9,7 +9,7 @@ import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import { defaultProbes, type Probe, type ProbeResult } from '../probe/index.ts';
 import type { Assertion } from '../recovery-point/index.ts';
-import { type BranchRecord, branchChain, type Replica } from '../replica/index.ts';
+import { type BranchRecord, branchChain, type Trunk } from '../replica/index.ts';
 import { AgentPort } from './agent-port.ts';
 import { type AssertionReport, runAssertions } from './assertions.ts';
 import { type BranchChanges, changed, loadChanges } from './branch-changes.ts';
@@ -27,7 +27,7 @@ import type { FailoverTools } from './tools.ts';
 import type { NonceVerdict } from './verdict.ts';
 
 export interface BootRequest {
-  readonly replica: Replica;
+  readonly replica: Trunk;
   readonly branch: BranchRecord;
   readonly keep: boolean;
   /** It is booted again: what was written in it before must outlive an end of this process in the middle. */
@@ -151,7 +151,7 @@ async function announce({ log }: FailoverTools, machine: RunningMachine): Promis
 
 /** What programs of the site are told of the machine of a branch. */
 export function toldOf(
-  { record }: Replica,
+  { record }: Trunk,
   { branchId }: BranchRecord,
   { addresses = {} }: BranchChanges,
 ): Readonly<Record<string, string>> {

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import Type from 'typebox';
 import { loadRecord, recordKind, storeRecord } from '../lib/records.ts';
-import type { Replica } from '../replica/index.ts';
+import type { Trunk } from '../replica/index.ts';
 import { NicPlug } from '../replication/index.ts';
 import type { NicMapping } from './network.ts';
 import type { FailoverTools } from './tools.ts';
@@ -18,7 +18,7 @@ type Files = Pick<FailoverTools, 'files'>;
 /** Durable on return. */
 export function storeNetworks(
   { files }: Files,
-  replica: Replica,
+  replica: Trunk,
   branchId: string,
   networks: Readonly<Record<string, NicMapping>>,
 ): Promise<void> {
@@ -29,12 +29,12 @@ export function storeNetworks(
 /** Nothing for a branch that was never connected, or by an earlier version. */
 export async function loadNetworks(
   { files }: Files,
-  replica: Replica,
+  replica: Trunk,
   branchId: string,
 ): Promise<Readonly<Record<string, NicMapping>>> {
   return (await loadRecord(files, networksPath(replica, branchId), BRANCH_NETWORKS))?.networks ?? {};
 }
 
-function networksPath(replica: Replica, branchId: string): string {
+function networksPath(replica: Trunk, branchId: string): string {
   return join(replica.layout.branch(branchId), 'networks.json');
 }

@@ -1,6 +1,6 @@
 import { processesOfRun, type RunningMachine, runPaths } from '../hypervisor/index.ts';
 import { isFailure } from '../lib/errors.ts';
-import { type BranchRecord, type Replica, removeBranch } from '../replica/index.ts';
+import { type BranchRecord, removeBranch, type Trunk } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import { loadState, recoveryOf, storeState } from './branch-state.ts';
 import type { LiveBranches } from './live-branches.ts';
@@ -14,7 +14,7 @@ export interface BranchTools {
 /** Connects to the machine of a branch that runs and is to run, and removes or ends what was half made. */
 export async function recoverBranch(
   { tools, live }: BranchTools,
-  replica: Replica,
+  replica: Trunk,
   branch: BranchRecord,
 ): Promise<void> {
   const { branchId, purpose } = branch;
@@ -47,7 +47,7 @@ export async function recoverBranch(
 /** From now on the machine of the branch is one that this process is connected to. */
 async function attach(
   { tools, live }: BranchTools,
-  replica: Replica,
+  replica: Trunk,
   branch: BranchRecord,
 ): Promise<RunningMachine> {
   // Taken before anything can fail: the process reads the layers whether or not we can talk to it.
@@ -61,7 +61,7 @@ async function attach(
 /** Ends the machine of a branch and removes everything of it; whether there was such a branch. */
 export async function endAndRemove(
   { tools, live }: BranchTools,
-  replica: Replica,
+  replica: Trunk,
   branchId: string,
 ): Promise<boolean> {
   await live.end(branchId);
@@ -71,7 +71,7 @@ export async function endAndRemove(
 }
 
 /** `recoverBranch` for each branch of a replica. One that hinders this hinders no other; it is logged and left. */
-export async function recoverBranches(both: BranchTools, replica: Replica): Promise<void> {
+export async function recoverBranches(both: BranchTools, replica: Trunk): Promise<void> {
   for (const branch of replica.branches) {
     try {
       await recoverBranch(both, replica, branch);

@@ -1,6 +1,6 @@
 import { join } from 'node:path';
 import { loadRecord, storeRecord } from '../lib/records.ts';
-import type { BranchRecord, Replica } from '../replica/index.ts';
+import type { BranchRecord, Trunk } from '../replica/index.ts';
 import { BRANCH_STATE, type BranchPhase, type BranchState } from './records.ts';
 import type { FailoverTools } from './tools.ts';
 
@@ -9,7 +9,7 @@ type StateTools = Pick<FailoverTools, 'files' | 'clock'>;
 /** Durable on return, so that whatever is done next is found by the next process. */
 export function storeState(
   { files, clock }: StateTools,
-  replica: Replica,
+  replica: Trunk,
   branchId: string,
   state: Omit<BranchState, 'changedAtMs'>,
 ): Promise<void> {
@@ -19,13 +19,13 @@ export function storeState(
 
 export function loadState(
   { files }: Pick<StateTools, 'files'>,
-  replica: Replica,
+  replica: Trunk,
   branchId: string,
 ): Promise<BranchState | undefined> {
   return loadRecord(files, statePath(replica, branchId), BRANCH_STATE);
 }
 
-function statePath(replica: Replica, branchId: string): string {
+function statePath(replica: Trunk, branchId: string): string {
   return join(replica.layout.branch(branchId), 'state.json');
 }
 

@@ -1,6 +1,6 @@
 import { type MachineSockets, processesOfRun, runPaths } from '../hypervisor/index.ts';
 import { allocatedBytes } from '../lib/host-files.ts';
-import { type BranchRecord, branchLayer, type Replica } from '../replica/index.ts';
+import { type BranchRecord, branchLayer, type Trunk } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import { loadState } from './branch-state.ts';
 import type { BranchPhase } from './records.ts';
@@ -32,7 +32,7 @@ export interface BranchView {
 
 export async function viewOf(
   tools: Pick<FailoverTools, 'files' | 'runDirectory'>,
-  replica: Replica,
+  replica: Trunk,
   branch: BranchRecord,
   paused: boolean,
 ): Promise<BranchView> {
@@ -54,7 +54,7 @@ export async function viewOf(
   };
 }
 
-async function ownBytes(replica: Replica, branch: BranchRecord): Promise<number> {
+async function ownBytes(replica: Trunk, branch: BranchRecord): Promise<number> {
   let bytes = 0;
   for (const diskId of branch.diskIds)
     bytes += await allocatedBytes(branchLayer(replica.layout, branch.branchId, diskId));

@@ -5,7 +5,7 @@ import type { Log } from '../lib/log.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { newId } from '../lib/random.ts';
 import type { Probe } from '../probe/index.ts';
-import { type BranchRecord, createBranch, type Replica, removeBranch } from '../replica/index.ts';
+import { type BranchRecord, createBranch, removeBranch, type Trunk } from '../replica/index.ts';
 import { type BranchChanges, changesOf, storeChanges, type WantedChanges } from './branch-changes.ts';
 import { type Boot, bootBranch } from './branch-machine.ts';
 import { storeState } from './branch-state.ts';
@@ -22,7 +22,7 @@ import type { FailoverTools } from './tools.ts';
 import { type BootVerdict, verdictOf } from './verdict.ts';
 
 export interface AttemptRequest {
-  readonly replica: Replica;
+  readonly replica: Trunk;
   readonly candidate: Candidate;
   readonly purpose: 'test' | 'failover';
   readonly keep: boolean;

@@ -1,4 +1,4 @@
-import type { BranchRecord, Replica } from '../replica/index.ts';
+import type { BranchRecord, Trunk } from '../replica/index.ts';
 import { checkPlugsThere, type NicMapping } from './network.ts';
 import {
   addressWarnings,
@@ -12,7 +12,7 @@ import {
 
 /** A machine that is to come up from a point, and where its NICs are to go. */
 export interface ConnectedMachine {
-  readonly replica: Replica;
+  readonly replica: Trunk;
   readonly pointId: string;
   readonly networks: Readonly<Record<string, NicMapping>>;
   /** Its NICs will have addresses that nobody has. */
@@ -22,7 +22,7 @@ export interface ConnectedMachine {
 /** Who may have an address already. */
 export interface NetworksHere {
   /** Those that run. */
-  readonly branches: readonly { readonly replica: Replica; readonly branch: BranchRecord }[];
+  readonly branches: readonly { readonly replica: Trunk; readonly branch: BranchRecord }[];
   readonly machines: readonly RunningMachine[];
 }
 

@@ -1,6 +1,12 @@
 import { type ErrorCatalogue, failuresOf } from '../lib/errors.ts';
 
 export const FAILOVER_ERRORS = {
+  FAILOVER_BRANCH_DIVERGED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Boot it in isolation (`warmsite failover test VM --branch NAME`), or write its disks to files (`warmsite failover export`). To have the machine run here as it was: `warmsite failover withdraw`.',
+  },
   FAILOVER_NOT_OFFERED: {
     kind: 'refused',
     retry: 'later',

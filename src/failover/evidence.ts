@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
 import { publishFile } from '../lib/files.ts';
-import type { BranchRecord, Replica } from '../replica/index.ts';
+import type { BranchRecord, Trunk } from '../replica/index.ts';
 import { storeApplicationProof } from './application-proof.ts';
 import { claimVerdictOf } from './assertions.ts';
 import { storeBootProof } from './boot-proof.ts';
@@ -12,7 +12,7 @@ import type { BootVerdict } from './verdict.ts';
 
 /** A boot that has been seen and judged. */
 export interface Seen {
-  readonly replica: Replica;
+  readonly replica: Trunk;
   readonly purpose: 'test' | 'failover';
   readonly branch: BranchRecord;
   readonly boot: Boot;
@@ -36,13 +36,13 @@ export interface KeptPicture {
 export async function keepEvidence(tools: FailoverTools, seen: Seen): Promise<KeptPicture | null> {
   const { replica, purpose, branch, boot, judged, rtoMs, hasRun } = seen;
   const { picture, nonce } = boot.screen;
-  // What was booted from a prepared branch, or from one that has been written to, proves nothing of the point itself.
-  const isOfPoint = branch.base === undefined && !hasRun;
-  if (isOfPoint) await keepClaim(tools, seen);
-  if (isOfPoint && purpose === 'test' && judged.verdict !== 'unproven' && nonce !== 'not-asked') {
-    const { statementDigest } = replica.point(branch.pointId);
+  const { statementDigest } = replica.point(branch.pointId);
+  // What was booted from a prepared branch, or from one that has been written to, proves nothing of the point itself; what was set apart is none.
+  const digest = branch.base === undefined && !hasRun ? statementDigest : undefined;
+  if (digest !== undefined) await keepClaim(tools, seen, digest);
+  if (digest !== undefined && purpose === 'test' && judged.verdict !== 'unproven' && nonce !== 'not-asked') {
     const { signed, picturePath } = await storeBootProof(tools, replica, {
-      ...{ pointId: branch.pointId, statementDigest, verdict: judged.verdict, rtoMs, nonce, picture },
+      ...{ pointId: branch.pointId, statementDigest: digest, verdict: judged.verdict, rtoMs, nonce, picture },
       reasons: [...judged.reasons],
       startedAtMs: Math.min(branch.createdAtMs, tools.clock.wallMs()),
       accelerator: (await tools.hypervisor.acceleration()).accelerator,
@@ -60,11 +60,14 @@ export async function keepEvidence(tools: FailoverTools, seen: Seen): Promise<Ke
 }
 
 /** A claim that has been checked, with either end, is proven to everybody who trusts this site. */
-async function keepClaim(tools: FailoverTools, { replica, branch, boot }: Seen): Promise<void> {
+async function keepClaim(
+  tools: FailoverTools,
+  { replica, branch, boot }: Seen,
+  statementDigest: string,
+): Promise<void> {
   const { pointId, createdAtMs } = branch;
   const verdict = claimVerdictOf(boot.assertions);
   if (verdict === undefined || verdict === 'open') return;
-  const { statementDigest } = replica.point(pointId);
   const about = { pointId, statementDigest, verdict, startedAtMs: createdAtMs };
   await storeApplicationProof(tools, replica, { ...about, assertions: [...boot.assertions] });
 }

@@ -6,7 +6,8 @@ import {
   checkBranchName,
   findBranch,
   freeBranchName,
-  type Replica,
+  Replica,
+  type Trunk,
 } from '../replica/index.ts';
 import { adoptBranch, type NewHome } from './adoption.ts';
 import { loadChanges } from './branch-changes.ts';
@@ -15,6 +16,7 @@ import { type BranchView, viewOf } from './branch-view.ts';
 import { type AttemptRequest, BringUp } from './bring-up.ts';
 import { candidatesOf, type PointChoice, pointProofs } from './candidates.ts';
 import { type ConnectedMachine, checkTogether, type NetworksHere } from './connections.ts';
+import { isolatedTest } from './isolated-test.ts';
 import { LiveBranches } from './live-branches.ts';
 import { namedAmong } from './nic-checks.ts';
 import type {
@@ -48,7 +50,7 @@ import { SharedTests } from './shared-tests.ts';
 import { type AskedAhead, checkAhead, type StartCheck, startable } from './start-check.ts';
 import { type BranchEnd, stopBranch } from './stop-branch.ts';
 import { TestGuard } from './test-guard.ts';
-import { limitsOf, loadLimits } from './test-limits.ts';
+import { loadLimits } from './test-limits.ts';
 import type { FailoverTools } from './tools.ts';
 import { type UndoReport, undoFailover } from './undo.ts';
 
@@ -88,43 +90,27 @@ export class Failovers {
    * by the report.
    */
   test(replica: Replica, choice: PointChoice, options: TestOptions = {}): Promise<FailoverReport> {
-    if (!options.givesWay) return this.#test(replica, choice, options);
-    const work = (signal: AbortSignal) => this.#test(replica, choice, { ...options, signal });
-    return this.#precedence.yielding(work, options.signal);
+    const candidates = async () =>
+      candidatesOf(replica, choice, await pointProofs(this.#tools.files, replica));
+    const work = (signal = options.signal) =>
+      this.#test(replica, { choice, candidates }, signal ? { ...options, signal } : options);
+    return options.givesWay ? this.#precedence.yielding(work, options.signal) : work();
   }
 
-  async #test(replica: Replica, choice: PointChoice, options: TestOptions): Promise<FailoverReport> {
-    const { keep = false, name, probes, changes, asCut = false, signal } = options;
-    checkProbes(probes ?? []);
-    checkBranchName(replica, name);
-    const together = options.together === undefined ? undefined : this.#shared.need(options.together);
-    const limits = await limitsOf(this.#tools, options);
-    const run = new RunUnderWay(this.#tools);
-    const candidates = candidatesOf(replica, choice, await pointProofs(this.#tools.files, replica));
-    // What cannot start here says nothing of the point, and is no proof against it.
-    const given = { ...changes, ...limits };
-    const { passedOver, warnings } = await startable(this.#tools.hypervisor, replica, candidates, given);
-    run.warn(warnings);
-    await this.#guard.admit(async () => {
-      for (const candidate of candidates) {
-        if (passedOver.has(candidate.pointId)) continue;
-        const attempt = await this.#bringUp.onNewBranch({
-          ...{ replica, candidate, purpose: 'test', networks: {}, commandMs: run.startMs },
-          ...{
-            name: name && freeBranchName(replica, name),
-            keep,
-            limits,
-            probes,
-            asCut,
-            together,
-            changes,
-            signal,
-          },
-        });
-        if (run.add(attempt)) break;
-      }
-    });
-    return run.report(await headOf(this.#tools, replica, 'test', choice));
+  /** As `test`, of what a machine wrote here before it was fenced: that is no point, and gets no proof. */
+  testDiverged(trunk: Trunk, branchId: string, options: TestOptions = {}): Promise<FailoverReport> {
+    const candidate = { pointId: branchId, reason: 'what was written here and no other site has' };
+    const candidates = async () => [candidate];
+    return this.#test(trunk, { choice: { pointId: branchId }, candidates }, options);
+  }
+
+  #test(
+    replica: Trunk,
+    chosen: Parameters<typeof isolatedTest>[2],
+    options: TestOptions,
+  ): Promise<FailoverReport> {
+    const o = { tools: this.#tools, bringUp: this.#bringUp, guard: this.#guard, shared: this.#shared };
+    return isolatedTest(o, replica, chosen, options);
   }
 
   /**
@@ -224,7 +210,7 @@ export class Failovers {
    * Throws BRANCH_UNKNOWN, FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID, FAILOVER_WOULD_NOT_START,
    * FAILOVER_BRANCH_BUSY before anything is changed.
    */
-  async restart(replica: Replica, branchId: string, options: RestartOptions = {}): Promise<FailoverReport> {
+  async restart(replica: Trunk, branchId: string, options: RestartOptions = {}): Promise<FailoverReport> {
     const { networks = {}, probes, signal } = options;
     checkProbes(probes ?? []);
     const branch = findBranch(replica, branchId);
@@ -254,7 +240,7 @@ export class Failovers {
    * is asked to shut down first; one that does not in time loses its power. `not-running`: there was nothing to end.
    * Throws BRANCH_UNKNOWN, FAILOVER_BRANCH_BUSY, MACHINE_END_FAILED.
    */
-  async stop(replica: Replica, branchId: string, options: StopOptions): Promise<BranchEnd> {
+  async stop(replica: Trunk, branchId: string, options: StopOptions): Promise<BranchEnd> {
     const branch = findBranch(replica, branchId);
     checkNotAdopted(replica, branch.branchId);
     return this.#live.exclusively(branch.branchId, () => stopBranch(this.#both, replica, branch, options));
@@ -398,11 +384,12 @@ export class Failovers {
   /** Starts a machine within `work` as far as others let it; `except` is the branch that gives way to it. */
   async #admitted<T>(
     purpose: 'test' | 'failover',
-    replica: Replica,
+    replica: Trunk,
     work: () => Promise<T>,
     except?: string,
   ): Promise<T> {
-    if (purpose === 'test') return this.#guard.admit(work, except);
+    // A failover is of a replica alone.
+    if (purpose === 'test' || !(replica instanceof Replica)) return this.#guard.admit(work, except);
     checkNotFenced(this.#tools, replica);
     return this.#alone(replica, (room) => room.then(work), except);
   }
@@ -453,13 +440,13 @@ export class Failovers {
    * half made or half removed by an earlier process is removed too. Returns whether there was such a branch. Throws
    * FAILOVER_BRANCH_BUSY, MACHINE_END_FAILED.
    */
-  async cleanup(replica: Replica, branchId: string): Promise<boolean> {
+  async cleanup(replica: Trunk, branchId: string): Promise<boolean> {
     if (!isId(branchId)) return false;
     checkNotAdopted(replica, branchId);
     return this.#live.exclusively(branchId, () => endAndRemove(this.#both, replica, branchId));
   }
 
-  list(replica: Replica): Promise<readonly BranchView[]> {
+  list(replica: Trunk): Promise<readonly BranchView[]> {
     const isPaused = (branchId: string) => this.#guard.isPaused(branchId);
     return Promise.all(
       replica.branches.map((branch) => viewOf(this.#tools, replica, branch, isPaused(branch.branchId))),
@@ -470,7 +457,7 @@ export class Failovers {
    * To be called again and again: cleans up tests whose time has come, and holds those that run while there is too little space.
    * Returns the failure that people are to be told of as long as tests stand still.
    */
-  async tendTests(replicas: Iterable<Replica>): Promise<Failure | undefined> {
+  async tendTests(replicas: Iterable<Trunk>): Promise<Failure | undefined> {
     await this.#guard.endOverdue(replicas, (replica, branchId) => this.cleanup(replica, branchId));
     return this.#guard.hold();
   }
@@ -479,7 +466,7 @@ export class Failovers {
    * To be called once, before anything else, when the site starts: connects to the branches that run, removes what was
    * half made, ends machines that failed. A branch that hinders this hinders no other; it is logged and left.
    */
-  async recover(replicas: Iterable<Replica>): Promise<void> {
+  async recover(replicas: Iterable<Trunk>): Promise<void> {
     for (const replica of replicas) await recoverBranches(this.#both, replica);
     await this.#shared.recover();
   }

@@ -1,6 +1,6 @@
 import type { RunningMachine } from '../hypervisor/index.ts';
 import { messageOf } from '../lib/errors.ts';
-import type { BranchRecord, Replica } from '../replica/index.ts';
+import type { BranchRecord, Trunk } from '../replica/index.ts';
 import { endBranchMachine } from './branch-machine.ts';
 import { loadState, storeState } from './branch-state.ts';
 import { failoverFailure } from './errors.ts';
@@ -8,7 +8,7 @@ import type { FailoverTools } from './tools.ts';
 
 /** A branch whose machine this process is connected to. */
 export interface LiveBranch {
-  readonly replica: Replica;
+  readonly replica: Trunk;
   readonly branch: BranchRecord;
   readonly machine: RunningMachine;
   readonly releaseLayers: () => void;
@@ -110,7 +110,7 @@ export class LiveBranches {
 }
 
 /** The machine of a branch has ended and its files stay: durable on return. What failed keeps its reason. */
-export async function recordEnd(tools: FailoverTools, replica: Replica, branchId: string): Promise<void> {
+export async function recordEnd(tools: FailoverTools, replica: Trunk, branchId: string): Promise<void> {
   const state = await loadState(tools, replica, branchId);
   if (!state) return;
   const phase = state.phase === 'failed' ? 'failed' : 'stopped';

@@ -9,6 +9,7 @@ import {
   createBranch,
   type Replica,
   removeBranch,
+  type Trunk,
 } from '../replica/index.ts';
 import { type Boot, bootBranch } from './branch-machine.ts';
 import { loadState, storeState } from './branch-state.ts';
@@ -137,7 +138,7 @@ function reportOf(
 /** The branch that tests and failovers of a point start from: the one that was prepared last, if there is any. */
 export async function preparedBranch(
   tools: Pick<FailoverTools, 'files'>,
-  replica: Replica,
+  replica: Trunk,
   pointId: string,
 ): Promise<string | undefined> {
   const prepared = replica.branches.filter(

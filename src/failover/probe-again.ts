@@ -1,7 +1,7 @@
 import { checkMachineConfiguration } from '../hypervisor/index.ts';
 import { isFailure } from '../lib/errors.ts';
 import { defaultProbes, type Probe, type ProbeResult } from '../probe/index.ts';
-import { findBranch, type Replica } from '../replica/index.ts';
+import { findBranch, type Trunk } from '../replica/index.ts';
 import { changed, loadChanges } from './branch-changes.ts';
 import { probeReaddressed, runDirectoryOf, toldOf } from './branch-machine.ts';
 import { loadNetworks } from './branch-networks.ts';
@@ -17,7 +17,7 @@ const MAY_BE_OPEN = { opened: Promise.resolve() };
  */
 export async function probeAgain(
   { tools, live }: BranchTools,
-  replica: Replica,
+  replica: Trunk,
   branchId: string,
   probes: readonly Probe[] | undefined,
   signal: AbortSignal,

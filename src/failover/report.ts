@@ -25,6 +25,8 @@ export interface StepReport {
 }
 
 export interface PointSummary {
+  /** It is no point, but what a machine wrote here after the one of that number: the branch of this name. */
+  readonly branchName?: string;
   readonly pointId: string;
   readonly sequence: number;
   readonly copyType: string;

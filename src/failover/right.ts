@@ -7,7 +7,7 @@ import {
   hasGivenUp,
   type Tenure,
 } from '../recovery-point/index.ts';
-import { type Replica, rightState, tenureOfReplica, withTenure } from '../replica/index.ts';
+import { type Replica, rightState, type Trunk, tenureOfReplica, withTenure } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import { loadState } from './branch-state.ts';
 import { failoverFailure } from './errors.ts';
@@ -195,7 +195,7 @@ function heldElsewhere({ machineName }: Pick<Replica['record'], 'machineName'>, 
 }
 
 /** A replica whose machine is at home here has no more to say of it; with a branch: that one is its disks. Throws FAILOVER_ADOPTED. */
-export function checkNotAdopted({ record }: Pick<Replica, 'record'>, branchId?: string): void {
+export function checkNotAdopted({ record }: Pick<Trunk, 'record'>, branchId?: string): void {
   const { adopted, machineName } = record;
   if (adopted === undefined || (branchId !== undefined && adopted !== branchId)) return;
   const said = `${machineName} is at home at this site: its disks lie upon branch ${adopted}`;
@@ -208,13 +208,13 @@ function notOffered({ record: { machineId, machineName } }: Replica) {
 }
 
 /** No two machines of one replica's failovers run at a time. */
-export function runsAlready({ record: { machineId, machineName } }: Replica, branchId?: string) {
+export function runsAlready({ record: { machineId, machineName } }: Trunk, branchId?: string) {
   const said = `${machineName} has failed over to this site already`;
   return failoverFailure('FAILOVER_RUNS_ALREADY', said, { context: { machineId, branchId } });
 }
 
 /** Throws FAILOVER_RUNS_ALREADY while a machine runs on the files of a branch. */
-export async function checkEnded(tools: FailoverTools, replica: Replica, branchId: string): Promise<void> {
+export async function checkEnded(tools: FailoverTools, replica: Trunk, branchId: string): Promise<void> {
   const [processId] = await processesOfRun(runDirectoryOf(tools, branchId));
   if (processId === undefined) return;
   const said = `branch ${branchId} of ${replica.record.machineName} runs already`;

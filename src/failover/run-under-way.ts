@@ -1,4 +1,4 @@
-import type { Replica, ReplicaPoint } from '../replica/index.ts';
+import type { ReplicaPoint, Trunk, TrunkState } from '../replica/index.ts';
 import { claimVerdictOf } from './assertions.ts';
 import type { PointChoice } from './candidates.ts';
 import { type AttemptReport, type FailoverReport, type PointSummary, Stopwatch } from './report.ts';
@@ -91,7 +91,7 @@ function warningsOf(
 /** What a report says before it comes to the attempts. */
 export async function headOf(
   { hypervisor }: Pick<FailoverTools, 'hypervisor'>,
-  replica: Replica,
+  replica: Trunk,
   kind: FailoverReport['kind'],
   choice: PointChoice,
 ): Promise<Parameters<RunUnderWay['report']>[0]> {
@@ -106,7 +106,7 @@ export async function headOf(
 }
 
 /** What a person must know who expects the disks that the machine had last. */
-function otherDisksAt({ points, newest }: Pick<Replica, 'points' | 'newest'>, pointId: string): string[] {
+function otherDisksAt({ points, newest }: Pick<Trunk, 'points' | 'newest'>, pointId: string): string[] {
   const point = points.find(({ statement }) => statement.pointId === pointId);
   if (!point || !newest || point === newest) return [];
   const without = (there: ReplicaPoint, than: ReplicaPoint) => {
@@ -127,7 +127,11 @@ function otherDisksAt({ points, newest }: Pick<Replica, 'points' | 'newest'>, po
   ];
 }
 
-export function summaryOf({ statement, manifest }: ReplicaPoint): PointSummary {
+export function summaryOf({ statement, manifest, branchName }: TrunkState): PointSummary {
   const { pointId, sequence, copyType, consistency } = statement;
-  return { pointId, sequence, copyType, consistency, cutAtMs: manifest.cutAtHereMs };
+  const cutAtMs = manifest.cutAtHereMs;
+  return {
+    ...{ pointId, sequence, copyType, consistency, cutAtMs },
+    ...(branchName === undefined ? {} : { branchName }),
+  };
 }

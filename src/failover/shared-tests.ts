@@ -3,7 +3,7 @@ import type { NicConfiguration } from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
 import { Mutex } from '../lib/mutex.ts';
 import { isId } from '../lib/random.ts';
-import type { Replica } from '../replica/index.ts';
+import type { Trunk } from '../replica/index.ts';
 import { endAndRemove } from './branch-recovery.ts';
 import { failoverFailure } from './errors.ts';
 import type { LiveBranches } from './live-branches.ts';
@@ -15,11 +15,11 @@ export interface SharedTest {
   /** Plugs a branch in; without the right to make namespaces its cables stay unplugged, as in a test by itself. */
   plug(branchId: string, nics: readonly NicConfiguration[]): Promise<BranchNetwork>;
   /** The machine of a branch that has come up stays until the test has ended; false: it has ended, and nobody sees to the branch. */
-  keep(replica: Replica, branchId: string): boolean;
+  keep(replica: Trunk, branchId: string): boolean;
 }
 
 interface Open extends SharedTest {
-  readonly members: Map<string, Replica>;
+  readonly members: Map<string, Trunk>;
 }
 
 const MARK = 'shared-';
@@ -49,7 +49,7 @@ export class SharedTests {
       if (!isFailure(error, 'PROCESS_FAILED', 'TOOL_MISSING')) throw error;
       hindrance = `no isolated network could be made: ${messageOf(error)}`;
     }
-    const members = new Map<string, Replica>();
+    const members = new Map<string, Trunk>();
     const plugging = new Mutex();
     const bridges = new Map<string, string>();
     this.#open.set(testId, {

@@ -8,7 +8,7 @@ import {
   startFindings,
 } from '../hypervisor/index.ts';
 import { type Failure, isFailure } from '../lib/errors.ts';
-import type { Replica } from '../replica/index.ts';
+import type { Trunk } from '../replica/index.ts';
 import { checkConnections, type NetworksHere } from './connections.ts';
 import { failoverFailure } from './errors.ts';
 import { checkReaddressable } from './nic-checks.ts';
@@ -69,7 +69,7 @@ export interface GivenInstead {
  */
 export async function startable(
   hypervisor: Pick<Hypervisor, 'offer'>,
-  replica: Replica,
+  replica: Trunk,
   points: readonly { readonly pointId: string }[],
   { memoryBytes, cpus, addresses = {} }: GivenInstead = {},
 ): Promise<StartCheck> {

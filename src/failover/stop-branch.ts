@@ -1,5 +1,5 @@
 import { processesOfRun } from '../hypervisor/index.ts';
-import type { BranchRecord, Replica } from '../replica/index.ts';
+import type { BranchRecord, Trunk } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import type { BranchTools } from './branch-recovery.ts';
 import { recordEnd } from './live-branches.ts';
@@ -12,7 +12,7 @@ export type BranchEnd = 'shut-down' | 'powered-off' | 'not-running';
 /** Ends the machine of a branch and keeps its files; nobody else does anything with the branch meanwhile. Throws MACHINE_END_FAILED. */
 export async function stopBranch(
   { tools, live }: BranchTools,
-  replica: Replica,
+  replica: Trunk,
   { branchId }: BranchRecord,
   { graceMs, signal }: StopOptions,
 ): Promise<BranchEnd> {

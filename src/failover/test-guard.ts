@@ -1,5 +1,5 @@
 import { isFailure, messageOf } from '../lib/errors.ts';
-import type { Replica } from '../replica/index.ts';
+import type { Trunk } from '../replica/index.ts';
 import { failoverFailure } from './errors.ts';
 import type { LiveBranch, LiveBranches } from './live-branches.ts';
 import { loadLimits } from './test-limits.ts';
@@ -59,8 +59,8 @@ export class TestGuard {
 
   /** Cleans up tests whose time has come; with which something is being done is looked at the next time, and what cannot be done is logged. */
   async endOverdue(
-    replicas: Iterable<Replica>,
-    cleanUp: (replica: Replica, branchId: string) => Promise<unknown>,
+    replicas: Iterable<Trunk>,
+    cleanUp: (replica: Trunk, branchId: string) => Promise<unknown>,
   ): Promise<void> {
     const { clock, log } = this.#tools;
     for (const replica of replicas) {

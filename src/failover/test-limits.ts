@@ -2,7 +2,7 @@ import { join } from 'node:path';
 import Type from 'typebox';
 import type { MachineConfiguration } from '../hypervisor/index.ts';
 import { loadRecord, recordKind, storeRecord } from '../lib/records.ts';
-import type { Replica } from '../replica/index.ts';
+import type { Trunk } from '../replica/index.ts';
 import type { TestOptions } from './options.ts';
 import type { FailoverTools } from './tools.ts';
 
@@ -40,7 +40,7 @@ export async function limitsOf(
 /** Durable on return. */
 export function storeLimits(
   { files }: Files,
-  replica: Replica,
+  replica: Trunk,
   branchId: string,
   limits: TestLimits,
 ): Promise<void> {
@@ -48,11 +48,11 @@ export function storeLimits(
 }
 
 /** What a branch was limited to when it was made; nothing where nobody said anything. */
-export async function loadLimits({ files }: Files, replica: Replica, branchId: string): Promise<TestLimits> {
+export async function loadLimits({ files }: Files, replica: Trunk, branchId: string): Promise<TestLimits> {
   return (await loadRecord(files, limitsPath(replica, branchId), TEST_LIMITS)) ?? {};
 }
 
-function limitsPath(replica: Replica, branchId: string): string {
+function limitsPath(replica: Trunk, branchId: string): string {
   return join(replica.layout.branch(branchId), 'limits.json');
 }
 

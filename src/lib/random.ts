@@ -21,7 +21,7 @@ const CROCKFORD = '0123456789abcdefghjkmnpqrstvwxyz';
  * (the ULID layout, in lower case because it names files). Sorting is a convenience for people; order is
  * decided by sequence numbers.
  */
-export function newId(clock: Clock, random: Random): string {
+export function newId(clock: Pick<Clock, 'wallMs'>, random: Random): string {
   let time = clock.wallMs();
   let head = '';
   for (let i = 0; i < 10; i++) {

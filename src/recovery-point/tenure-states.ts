@@ -44,7 +44,7 @@ export const TENURE_STATES = {
   },
   follows: {
     may: 'hold points, boot isolated tests, take an offer, ask for what was given up',
-    data: 'Points as they were acknowledged; what was set apart stays as branches.',
+    data: 'Points as they were acknowledged; what was set apart stays, as a branch with a name.',
     next: [
       { by: 'take', to: 'holds', when: 'it is offered the machine, and knows of nothing higher' },
       { by: 'hear', to: 'follows', when: 'a higher claim' },
@@ -58,10 +58,14 @@ export const TENURE_STATES = {
     ],
   },
   fenced: {
-    may: 'end its machine, ask for what was given up, and nothing else',
-    data: 'Its disks hold writes that the holder does not have. They are kept.',
+    may: 'end its machine, boot isolated tests of what it wrote when it has ended, ask for what was given up, and nothing else',
+    data: 'Its disks hold writes that the holder does not have. They are kept, and are a branch with a name.',
     next: [
-      { by: 'set apart', to: 'follows', when: 'the machine has ended, and what it wrote is a branch' },
+      {
+        by: 'set apart',
+        to: 'follows',
+        when: 'the machine has ended, and that branch does not become the machine again',
+      },
       { by: 'hear', to: 'fenced', when: 'a claim that is higher still' },
       { by: 'hear', to: 'holds', when: 'the site asked promises to follow a claim of this one' },
       { by: 'end the protection', to: 'holds', when: 'a person decides for what this site has' },

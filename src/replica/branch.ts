@@ -2,22 +2,23 @@ import { dirname, join } from 'node:path';
 import type { ImageFile } from '../hypervisor/index.ts';
 import type { FileSystem } from '../lib/files.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
-import { createEmptyLayer } from '../qcow2/index.ts';
+import { createEmptyLayer, type LayerBacking } from '../qcow2/index.ts';
 import { checkBranch } from './depth.ts';
 import { replicaFailure } from './errors.ts';
 import { layerName, type ReplicaLayout } from './layout.ts';
 import { BRANCH_RECORD, type BranchRecord, branchKind } from './records.ts';
-import type { Replica } from './replica.ts';
+import type { Trunk, TrunkState } from './trunk.ts';
+
+type Layout = Pick<ReplicaLayout, 'branches' | 'branch'>;
 
 /**
  * Makes a writable child of a point: an empty layer for each disk, whose backing file is the point's own, or that of the
- * prepared branch `base`. The point
- * stays as long as the branch does. The record is written first, so that a half-made branch is found and removed.
+ * prepared branch `base`. The point stays as long as the branch does. The record is written first, so that a half-made branch is found and removed.
  * Throws BRANCH_NAME_TAKEN, BRANCH_UNKNOWN when `base` has gone, REPLICA_TOO_DEEP for other purposes than a failover.
  */
 export async function createBranch(
   files: FileSystem,
-  replica: Replica,
+  replica: Trunk,
   branch: Omit<BranchRecord, 'diskIds'>,
 ): Promise<BranchRecord> {
   const { layout } = replica;
@@ -34,13 +35,9 @@ export async function createBranch(
       await storeRecord(files, recordPath(layout, branch.branchId), branchKind(record), record);
     });
     // From here on the point stays; retention may have taken it just before.
-    replica.point(branch.pointId);
+    const state = replica.point(branch.pointId);
     for (const { diskId, sizeBytes } of disks) {
-      const name =
-        branch.base === undefined
-          ? join('..', '..', 'disks', diskId, layerName(branch.pointId))
-          : join('..', branch.base, `${diskId}.qcow2`);
-      const shape = { sizeBytes, backing: { name, format: 'qcow2' as const } };
+      const shape = { sizeBytes, backing: backingOf(branch, state, diskId) };
       await createEmptyLayer(files, branchLayer(layout, branch.branchId, diskId), shape, { sync: true });
     }
     await files.syncDirectory(directory);
@@ -54,8 +51,23 @@ export async function createBranch(
   }
 }
 
+/** What the layer of a branch lies upon, as its header says it. */
+function backingOf(
+  { base, pointId }: Pick<BranchRecord, 'base' | 'pointId'>,
+  { tips }: TrunkState,
+  diskId: string,
+): LayerBacking {
+  const tip = tips?.[diskId];
+  if (tip) return { name: tip.path, format: tip.format };
+  const name =
+    base === undefined
+      ? join('..', '..', 'disks', diskId, layerName(pointId))
+      : join('..', base, `${diskId}.qcow2`);
+  return { name, format: 'qcow2' };
+}
+
 /** The files of a disk as the branch's machine sees it, its own writable layer last. */
-export function branchChain(replica: Replica, branch: BranchRecord, diskId: string): ImageFile[] {
+export function branchChain(replica: Trunk, branch: BranchRecord, diskId: string): ImageFile[] {
   const own = branch.base === undefined ? [branch.branchId] : [branch.base, branch.branchId];
   return [
     ...replica.chain(branch.pointId, diskId),
@@ -67,7 +79,7 @@ export function branchChain(replica: Replica, branch: BranchRecord, diskId: stri
  * Removes a branch with everything in it; its record goes last, so that a removal that was cut short is repeated. Throws
  * BRANCH_NEEDED for one that others lie on.
  */
-export async function removeBranch(files: FileSystem, replica: Replica, branchId: string): Promise<void> {
+export async function removeBranch(files: FileSystem, replica: Trunk, branchId: string): Promise<void> {
   const { layout } = replica;
   const directory = layout.branch(branchId);
   const remove = async () => {
@@ -93,14 +105,14 @@ export async function removeBranch(files: FileSystem, replica: Replica, branchId
   }
 }
 
-function checkNothingAbove(replica: Replica, branchId: string): void {
+function checkNothingAbove(replica: Trunk, branchId: string): void {
   const above = replica.branches.filter(({ base }) => base === branchId).map((branch) => branch.branchId);
   if (above.length === 0) return;
   const said = `branches of ${replica.record.machineName} lie on ${branchId}: ${above.join(', ')}`;
   throw replicaFailure('BRANCH_NEEDED', said, { context: { branchId, above: above.join(', ') } });
 }
 
-export async function listBranches(files: FileSystem, layout: ReplicaLayout): Promise<BranchRecord[]> {
+export async function listBranches(files: FileSystem, layout: Layout): Promise<BranchRecord[]> {
   const branches: BranchRecord[] = [];
   for (const branchId of (await files.list(layout.branches)) ?? []) {
     const record = await loadRecord(files, recordPath(layout, branchId), BRANCH_RECORD);
@@ -111,7 +123,7 @@ export async function listBranches(files: FileSystem, layout: ReplicaLayout): Pr
 }
 
 /** By id, or by the name that a person gave it. */
-export function findBranch(replica: Replica, reference: string): BranchRecord {
+export function findBranch(replica: Trunk, reference: string): BranchRecord {
   const branch = replica.branches.find(({ branchId, name }) => branchId === reference || name === reference);
   if (branch) return branch;
   throw replicaFailure('BRANCH_UNKNOWN', `${replica.record.machineName} has no branch ${reference}`, {
@@ -120,7 +132,7 @@ export function findBranch(replica: Replica, reference: string): BranchRecord {
 }
 
 /** `name`, or the first of `name-2`, `name-3` … that no branch of the replica has. */
-export function freeBranchName(replica: Replica, name: string): string {
+export function freeBranchName(replica: Trunk, name: string): string {
   const taken = new Set(replica.branches.map((branch) => branch.name));
   for (let number = 1; ; number++) {
     const candidate = number === 1 ? name : `${name}-${number}`;
@@ -129,7 +141,7 @@ export function freeBranchName(replica: Replica, name: string): string {
 }
 
 /** No branch has the name. Throws BRANCH_NAME_TAKEN. */
-export function checkBranchName(replica: Replica, name: string | undefined): void {
+export function checkBranchName(replica: Trunk, name: string | undefined): void {
   const other = replica.branches.find((branch) => branch.name === name);
   if (name === undefined || !other) return;
   const said = `branch ${other.branchId} of ${replica.record.machineName} has the name «${name}»`;
@@ -137,10 +149,10 @@ export function checkBranchName(replica: Replica, name: string | undefined): voi
 }
 
 /** The writable layer of a branch. */
-export function branchLayer(layout: ReplicaLayout, branchId: string, diskId: string): string {
+export function branchLayer(layout: Layout, branchId: string, diskId: string): string {
   return join(layout.branch(branchId), `${diskId}.qcow2`);
 }
 
-function recordPath(layout: ReplicaLayout, branchId: string): string {
+function recordPath(layout: Layout, branchId: string): string {
   return join(layout.branch(branchId), 'branch.json');
 }

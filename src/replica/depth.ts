@@ -7,6 +7,7 @@ import {
 import { replicaFailure } from './errors.ts';
 import type { BranchRecord } from './records.ts';
 import type { Replica } from './replica.ts';
+import type { Trunk } from './trunk.ts';
 
 /** Branches of tests may need so many points more: a rehearsal is the last thing that ought to be refused but a recovery. */
 const TESTED_MAX = 16;
@@ -54,11 +55,11 @@ export function checkHold(
  * it makes of the chain is told by an alert.
  */
 export function checkBranch(
-  replica: Replica,
+  replica: Trunk,
   { pointId, purpose }: Pick<BranchRecord, 'pointId' | 'purpose'>,
 ): void {
-  if (purpose === 'failover') return;
   const { machineName, retention } = replica.record;
+  if (purpose === 'failover' || !replica.retention || !retention) return;
   const depth = depthToBe(
     replica.retention(retention, () => false),
     retention,

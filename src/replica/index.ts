@@ -24,6 +24,7 @@ export {
   createBranch,
   findBranch,
   freeBranchName,
+  listBranches,
   removeBranch,
 } from './branch.ts';
 export { digestsOf, readAhead } from './content.ts';
@@ -69,4 +70,5 @@ export type { SeedProgress } from './seed-import.ts';
 export { awaitingSeed, type SeedImported, type Seeding } from './seeding.ts';
 export type { SeedAnnouncement } from './stand-in.ts';
 export type { ReplicaTools } from './tools.ts';
+export type { Trunk, TrunkState } from './trunk.ts';
 export { type VerifyProgress, verifyPoint } from './verify.ts';

@@ -20,7 +20,7 @@ export const REPLICATION_ERRORS = {
     kind: 'refused',
     retry: 'never',
     remedy:
-      'The machine is at home at the other site now, and what was written here since is kept in its disks. Run it there. To go back to before it was brought up there, without what was written there: `warmsite failover undo` at that site, then `warmsite failover withdraw` here, and the disks of this site are the machine again. If that site is lost for good, and the machine does not run there, `warmsite vm unprotect --confirm-other-side-down` here does so without it.',
+      'The machine is at home at the other site now, and what was written here since is kept as a branch: `warmsite failover list` names it, `warmsite failover test VM --branch NAME` boots it in isolation. Run the machine there. To go back to before it was brought up there, without what was written there: `warmsite failover undo` at that site, then `warmsite failover withdraw` here, and the disks of this site are the machine again. If that site is lost for good, and the machine does not run there, `warmsite vm unprotect --confirm-other-side-down` here does so without it.',
   },
   PROTECTION_CEDED: {
     kind: 'refused',

@@ -24,6 +24,7 @@ export type { CutTogether } from './cut-together.ts';
 export type { TargetProgress } from './deliveries.ts';
 export type { ReplicateOutcome } from './delivery.ts';
 export type { NewDisk } from './disk-changes.ts';
+export { type Diverged, loadDiverged } from './diverged.ts';
 export { REPLICATION_ERRORS } from './errors.ts';
 export type { ForwardPolicy } from './forward-records.ts';
 export { Forwarding, type ForwardTools } from './forwarding.ts';
@@ -36,7 +37,7 @@ export {
 export { ProtectedLayout } from './layout.ts';
 export { newestCutMs, openMachineFiles } from './machine-files.ts';
 export type { MachinePlace } from './machine-move.ts';
-export { type GuestStandstill, type MachinePresence, standstillOf } from './machine-presence.ts';
+export { type GuestStandstill, hasEnded, type MachinePresence, standstillOf } from './machine-presence.ts';
 export { checkHeld, claimElsewhere, notHeldFailure } from './machine-tenure.ts';
 export { OfferedRights, rightsAt } from './offered-rights.ts';
 export type { Origin } from './origin.ts';

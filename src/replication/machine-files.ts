@@ -5,7 +5,7 @@ import type { Log } from '../lib/log.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
-import { CUT_RECORD, MACHINE_RECORD, type MachineRecord, machineKind } from './records.ts';
+import { CUT_RECORD, type CutRecord, MACHINE_RECORD, type MachineRecord, machineKind } from './records.ts';
 
 /** Makes the directory of a machine. Durable on return. */
 export async function createMachineFiles(
@@ -30,16 +30,22 @@ export async function openMachineFiles(files: FileSystem, layout: ProtectedLayou
   return record;
 }
 
-/** When the newest state was cut that a machine has a record of; undefined where there is none. */
-export async function newestCutMs(files: FileSystem, layout: ProtectedLayout): Promise<number | undefined> {
-  let newestMs: number | undefined;
+/** The cuts that a machine has records of, in ascending order. */
+export async function loadCuts(files: FileSystem, layout: ProtectedLayout): Promise<CutRecord[]> {
+  const cuts: CutRecord[] = [];
   for (const name of (await files.list(layout.cuts)) ?? []) {
     const cut = name.endsWith('.json')
       ? await loadRecord(files, join(layout.cuts, name), CUT_RECORD)
       : undefined;
-    if (cut) newestMs = Math.max(newestMs ?? 0, cut.cutAtMs);
+    if (cut) cuts.push(cut);
   }
-  return newestMs;
+  return cuts.sort((a, b) => a.ordinal - b.ordinal);
+}
+
+/** When the newest state was cut that a machine has a record of; undefined where there is none. */
+export async function newestCutMs(files: FileSystem, layout: ProtectedLayout): Promise<number | undefined> {
+  const cuts = await loadCuts(files, layout);
+  return cuts.length === 0 ? undefined : Math.max(...cuts.map(({ cutAtMs }) => cutAtMs));
 }
 
 function storeMachine(files: FileSystem, layout: ProtectedLayout, record: MachineRecord): Promise<void> {

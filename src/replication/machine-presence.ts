@@ -81,3 +81,15 @@ export async function mustBeLookedAt(
   const there = new Set((await running.disks()).map(({ deviceName }) => deviceName));
   return disks.every(({ diskId, deviceName }) => !gone.includes(diskId) || there.has(deviceName));
 }
+
+/** A process that is not there writes nothing, whatever has become of its disks. */
+export function hasEnded({
+  presence,
+  running,
+}: {
+  readonly presence: MachinePresence;
+  readonly running: RunningMachine | undefined;
+}): boolean {
+  const isGone = presence.state === 'stale' && presence.isGone === true;
+  return running === undefined && (presence.state === 'stopped' || isGone);
+}

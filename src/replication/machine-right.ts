@@ -1,3 +1,4 @@
+import type { Clock } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import type { KeptRecord } from '../lib/kept-record.ts';
 import {
@@ -12,6 +13,7 @@ import {
 } from '../recovery-point/index.ts';
 import { happened } from './chain.ts';
 import type { Deliveries } from './deliveries.ts';
+import { diverging } from './diverged.ts';
 import { replicationFailure } from './errors.ts';
 import { checkHealthy, type MachinePresence } from './machine-presence.ts';
 import type { MachineProcess } from './machine-process.ts';
@@ -23,7 +25,7 @@ import type { Cession, ReplicationTarget, RightsTarget } from './target.ts';
 interface Ground {
   readonly chain: Pick<ProtectedChain, 'cuts'>;
   readonly process: Pick<MachineProcess, 'tell'>;
-  readonly deliveries: Pick<Deliveries, 'need'>;
+  readonly deliveries: Pick<Deliveries, 'need' | 'progress'>;
   readonly kept: KeptRecord<MachineRecord>;
 }
 
@@ -35,6 +37,7 @@ export interface RightGround {
   readonly alone: <T>(work: () => Promise<T>) => Promise<T>;
   readonly attach: () => Promise<MachinePresence>;
   readonly hasUncutChanges: () => Promise<boolean>;
+  readonly clock: Pick<Clock, 'wallMs'>;
 }
 
 const OFFER_HINT =
@@ -187,7 +190,8 @@ export class MachineRight {
     return this.#alone(async () => {
       const before = this.#record;
       const after = havingHeard(before, this.#o.siteId, claim);
-      if (after !== before) await this.#store(after);
+      const { progress } = this.#o.ground().deliveries;
+      if (after !== before) await this.#store(diverging(before, after, progress, this.#o.clock));
       return this.tenure;
     });
   }

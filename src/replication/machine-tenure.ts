@@ -20,7 +20,10 @@ export function havingHeard(record: MachineRecord, siteId: string, claim: Claim)
 
 /** The record of a machine whose site stands so. Whoever holds it makes its copies in the epoch of its claim. */
 export function standingAs({ tenure: _before, ...record }: MachineRecord, tenure: Tenure): MachineRecord {
-  return mayRun(tenure) ? { ...record, epoch: tenure.claim.epoch } : { ...record, tenure };
+  if (!mayRun(tenure)) return { ...record, tenure };
+  // What its disks hold is the machine again, and no branch.
+  const { diverged: _branch, ...held } = record;
+  return { ...held, epoch: tenure.claim.epoch };
 }
 
 /** Throws PROTECTION_FENCED, PROTECTION_CEDED unless the machine may run here. */
@@ -75,7 +78,7 @@ export function checkNotOffered(record: Standing, siteId?: string): void {
  * every claim that is known; without it the machine stays fenced, and one that was handed over stays where it is.
  */
 export function unprotected(record: MachineRecord, overrules: boolean): MachineRecord {
-  const { tenure, ...others } = record;
+  const { tenure, diverged: _branch, ...others } = record;
   if (tenure?.state !== 'fenced' || !overrules) return { ...record, protection: null };
   const { epoch, siteId } = tenure.claim;
   return superseding({ ...others, epoch: epoch + 1, protection: null }, siteId);

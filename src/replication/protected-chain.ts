@@ -6,7 +6,7 @@ import { messageOf } from '../lib/errors.ts';
 import { type FileSystem, removeUnwaited } from '../lib/files.ts';
 import type { Log } from '../lib/log.ts';
 import { newId, type Random } from '../lib/random.ts';
-import { loadRecord, storeRecord } from '../lib/records.ts';
+import { storeRecord } from '../lib/records.ts';
 import { createEmptyLayer } from '../qcow2/index.ts';
 import { aimOf, type CopyType } from '../recovery-point/index.ts';
 import {
@@ -23,6 +23,7 @@ import type { CutTogether, SealedCut } from './cut-together.ts';
 import { checkTips } from './disk-changes.ts';
 import { followGrowth, shortTips, sizesNow } from './disk-sizes.ts';
 import type { ProtectedLayout } from './layout.ts';
+import { loadCuts } from './machine-files.ts';
 import { takingIn } from './missed.ts';
 import { OwedHooks } from './owed-hooks.ts';
 import { cutsToMerge, nextToJoin, settledCuts, type TargetPlace } from './places.ts';
@@ -87,13 +88,7 @@ export class ProtectedChain {
     // removal of a layer or a cut that is recorded on its tips, must not become durable before they are.
     for (const directory of [layout.cuts, ...disks.map(({ diskId }) => layout.disk(diskId))])
       await files.syncDirectory(directory);
-    const cuts: CutRecord[] = [];
-    for (const name of (await files.list(layout.cuts)) ?? []) {
-      if (!name.endsWith('.json')) continue;
-      const cut = await loadRecord(files, layout.cut(name.slice(0, -'.json'.length)), CUT_RECORD);
-      if (cut) cuts.push(cut);
-    }
-    cuts.sort((a, b) => a.ordinal - b.ordinal);
+    const cuts = await loadCuts(files, layout);
     const owedHooks = await OwedHooks.open(files, layout.owedHooks, tools.log);
     return new ProtectedChain({ tools, layout, machine, cuts: atTheirPlaces(disks, cuts), owedHooks });
   }

@@ -62,7 +62,7 @@ export class ProtectedMachine {
     this.#chain = chain;
     this.#kept = keptMachine(tools, layout, record);
     this.right = new MachineRight({
-      siteId: tools.siteId,
+      ...{ siteId: tools.siteId, clock: tools.clock },
       alone: (work) => this.#changing.run(work),
       attach: () => this.#attach(),
       hasUncutChanges: () => this.hasUncutChanges(),

@@ -5,6 +5,7 @@ import { recordKind } from '../lib/records.ts';
 import {
   ASSERTIONS_MAX,
   Assertion,
+  Claim,
   COPY_TYPES_MAX,
   CopySchedule,
   CopyType,
@@ -75,6 +76,27 @@ const MachineRecordSchema = Type.Object({
   epoch: Type.Integer({ minimum: 1 }),
   /** Where this site stands with its right to run the machine; absent: it holds it, in that epoch. */
   tenure: Type.Optional(Tenure),
+  /** It was fenced while it was held here: what its disks hold that the other site does not have is a branch. */
+  diverged: Type.Optional(
+    Type.Object({
+      branchId: Type.String(),
+      name: Type.String(),
+      /** By which it was held here. */
+      lost: Claim,
+      /** When this site heard of the higher claim. */
+      fencedAtMs: Time,
+      /** The newest of its points that the site held which made that claim: it has nothing that was written later. Absent: none is known. */
+      from: Type.Optional(
+        Type.Object({
+          siteId: Type.String(),
+          pointId: Type.String(),
+          sequence: Type.Integer(),
+          ordinal: Type.Integer(),
+          cutAtMs: Type.Optional(Time),
+        }),
+      ),
+    }),
+  ),
   /** Sites that held it, or could have, when it was claimed here above them on somebody's word; `told`: they have answered to that. */
   superseded: Type.Optional(
     Type.Array(Type.Object({ siteId: Type.String(), told: Type.Optional(Type.Literal(true)) })),

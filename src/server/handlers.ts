@@ -142,6 +142,10 @@ export const HANDLERS: Handlers = {
   'failover.list': ({ site, params }) => site.failovers.list(params.machine),
   'failover.restart': ({ site, actor, params, body }) =>
     site.failovers.restart(actor, params.machine, params.branch, body),
+  'failover.testBranch': ({ site, actor, params, body }) =>
+    site.failovers.testBranch(actor, params.machine, params.branch, body),
+  'failover.export': ({ site, actor, params, body }) =>
+    site.failovers.export(actor, params.machine, params.branch, body),
   'failover.stop': ({ site, actor, params, body }) =>
     site.failovers.stop(actor, params.machine, params.branch, body),
   'failover.forward': ({ site, actor, params, body }) =>

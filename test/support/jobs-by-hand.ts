@@ -59,6 +59,7 @@ export async function jobsIn(t: CleanUp) {
         'failover.undo': handler('failover.undo', true),
         'failover.take': handler('failover.take', false),
         'failover.cleanup': handler('failover.cleanup', true),
+        'failover.export': handler('failover.export', true),
         'seed.export': handler('seed.export', true),
         'seed.import': handler('seed.import', true),
         'plan.run': handler('plan.run', true),

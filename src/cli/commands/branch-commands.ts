@@ -2,6 +2,8 @@ import type { Command } from 'commander';
 import type { ForwardRequest, RestartRequest } from '../../api/index.ts';
 import type { Context, Report } from '../context.ts';
 import { cliFailure } from '../errors.ts';
+import { formatBytes } from '../format.ts';
+import type { Page } from '../page.ts';
 import { named, parseDuration } from '../values.ts';
 import { printBranches } from '../views/job-view.ts';
 import { reportFailover, reportJob } from '../watch.ts';
@@ -23,9 +25,12 @@ export function addBranchCommands(failover: Command, runner: Runner): void {
   addRestart(failover, runner);
   addStop(failover, runner);
   addForward(failover, runner);
+  addExport(failover, runner);
   failover
     .command('list')
-    .description('list the branches of a machine: tests and failovers')
+    .description(
+      'list the branches of a machine: tests, failovers, and what it wrote here before it was fenced',
+    )
     .argument('<vm>', 'name or id')
     .addHelpText('after', examples('warmsite failover list web'))
     .action(
@@ -39,7 +44,10 @@ export function addBranchCommands(failover: Command, runner: Runner): void {
     .description('end a branch: its machine, its network and everything that was written in it')
     .argument('<vm>', 'name or id')
     .argument('<branch>', BRANCH)
-    .option('--discard-writes', 'also when it is a real failover: its writes are gone for good')
+    .option(
+      '--discard-writes',
+      'also when it is a real failover, or what was written before a fence: its writes are gone for good',
+    )
     .option(...WAIT_FLAGS.wait)
     .option(...WAIT_FLAGS.noWait)
     .addHelpText('after', examples('warmsite failover cleanup web 01jh2v0m8v7d6e5f4g3h2j1k0m'))
@@ -118,6 +126,43 @@ function endOf(result: unknown): string {
   return ended === 'shut-down' ? 'the guest has shut down' : 'its power was cut';
 }
 
+function addExport(failover: Command, runner: Runner): void {
+  failover
+    .command('export')
+    .description('write the disks of a branch that does not run to files, which can be mounted read-only')
+    .argument('<vm>', 'name or id')
+    .argument('<branch>', BRANCH)
+    .argument('<directory>', 'at the host of the site; a directory of the branch is made in it')
+    .option(...WAIT_FLAGS.wait)
+    .option(...WAIT_FLAGS.noWait)
+    .addHelpText(
+      'after',
+      `${examples('warmsite failover export web diverged-1 /srv/compare')}
+The files are raw images, sparse and not to be written to; the branch stays as it is. Mount them with mount -o ro,loop, or give them to
+guestmount --ro.`,
+    )
+    .action(
+      runner.run(async (context, machine: string, branch: string, directory: string, o: WaitOption) => {
+        const api = await context.api();
+        const body = { path: context.path(directory) };
+        const job = await api.call('failover.export', { params: { machine, branch }, body });
+        return reportJob(context, job, o.wait, (ended) => ({
+          document: ended,
+          print: (page) => printExported(page, ended.result),
+        }));
+      }),
+    );
+}
+
+function printExported(page: Page, result: unknown): void {
+  const { directory, disks = [] } = (result ?? {}) as {
+    directory?: string;
+    disks?: readonly { readonly file: string; readonly sizeBytes: number }[];
+  };
+  for (const { file, sizeBytes } of disks)
+    page.line({ text: 'Exported: ', tone: 'good' }, `${directory}/${file} (${formatBytes(sizeBytes)}).`);
+}
+
 interface ForwardOptions extends WaitOption, GraceOptions, ConnectOption, ProbeOption {
   readonly to?: string;
   readonly keep?: boolean;
@@ -187,9 +232,13 @@ async function cleanup(
       hint: `List the branches: warmsite failover list ${machine}`,
     });
   }
-  if (found.purpose === 'failover' && !o.discardWrites) {
+  if ((found.purpose === 'failover' || found.purpose === 'diverged') && !o.discardWrites) {
+    const what =
+      found.purpose === 'failover'
+        ? 'a failover, not a test: everything written in it since'
+        : `what ${machine} wrote here and no other site has: all of it`;
     await context.confirm({
-      question: `${branch} is a failover, not a test: everything written in it since would be gone for good.`,
+      question: `${branch} is ${what} would be gone for good.`,
       word: 'discard',
       option: '--discard-writes',
     });
@@ -197,6 +246,11 @@ async function cleanup(
   const job = await api.call('failover.cleanup', { params: { machine, branch } });
   return reportJob(context, job, o.wait, (ended) => ({
     document: ended,
-    print: (page) => page.line(`Branch ${branch} is gone, with its machine, network and writes.`),
+    print: (page) =>
+      page.line(
+        found.purpose === 'diverged'
+          ? `Branch ${branch} is gone, with what was written in it. Files that the machine had before it was protected are where they were.`
+          : `Branch ${branch} is gone, with its machine, network and writes.`,
+      ),
   }));
 }

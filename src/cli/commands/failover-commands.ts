@@ -61,6 +61,7 @@ interface TestOptions extends WaitOption, ProbeOption, LimitOptions, ChangeOptio
   readonly name?: string;
   readonly point?: string;
   readonly groupPoint?: string;
+  readonly branch?: string;
   readonly keep?: boolean;
 }
 
@@ -71,6 +72,7 @@ function addTest(failover: Command, runner: Runner): void {
     .argument('<vm>', 'name or id')
     .option('--point <point>', 'number, id, latest or latest-application; the best one if absent')
     .option(...GROUP_POINT_OPTION)
+    .option('--branch <name>', 'in its place: what the machine wrote here before it was fenced')
     .option('--keep', 'leave the machine running afterwards, until `warmsite failover cleanup`')
     .option(...PROBE_OPTION)
     .option(...NAME_OPTION);
@@ -82,6 +84,7 @@ function addTest(failover: Command, runner: Runner): void {
       `${examples(
         'warmsite failover test web',
         "warmsite failover test web --point 17 --probe agent --probe 'serial:login:@3m' --keep",
+        'warmsite failover test web --branch diverged-1 --keep',
       )}
 The exit code is 1 when the machine was booted and its probes failed.`,
     )
@@ -95,7 +98,13 @@ The exit code is 1 when the machine was booted and its probes failed.`,
           // Its memory and CPUs are among its limits.
           ...changesOf({ ...o, memory: undefined, cpus: undefined }),
         };
-        const job = await (await context.api()).call('failover.test', { params: { machine }, body });
+        const api = await context.api();
+        if (o.branch !== undefined && 'point' in body)
+          throw cliFailure('CLI_USAGE', 'give either --branch or a point');
+        const job =
+          o.branch === undefined
+            ? await api.call('failover.test', { params: { machine }, body })
+            : await api.call('failover.testBranch', { params: { machine, branch: o.branch }, body });
         return reportFailover(context, job, o.wait);
       }),
     );

@@ -12,6 +12,7 @@ import type { Cell, Page, Tone } from '../page.ts';
 const Verdict = Type.Union([Type.Literal('passed'), Type.Literal('failed'), Type.Literal('unproven')]);
 const Step = Type.Object({ name: Type.String(), durationMs: Type.Number() });
 const Point = Type.Object({
+  branchName: Type.Optional(Type.String()),
   sequence: Type.Integer(),
   copyType: Type.String(),
   consistency: Type.String(),
@@ -181,6 +182,7 @@ function networkOf({ kind, reason, unplugged }: Attempt['network']): Cell {
 }
 
 function describe(point: FailoverReport['point'], nowMs: number): string {
-  const { sequence, consistency, cutAtMs } = point;
+  const { sequence, consistency, cutAtMs, branchName } = point;
+  if (branchName !== undefined) return `none: what was written here after point ${sequence} (${branchName})`;
   return `${sequence}, ${consistency}-consistent, cut ${formatTime(cutAtMs)} (${formatAge(cutAtMs, nowMs)})`;
 }

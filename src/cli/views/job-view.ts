@@ -61,7 +61,7 @@ function tookOf({ startedAtMs, endedAtMs }: JobView, nowMs: number): string | un
 
 export function printBranches(page: Page, branches: readonly BranchView[], nowMs: number): void {
   if (branches.length === 0) {
-    page.line('No branches: nothing runs from this replica.');
+    page.line('No branches: nothing was brought up here, and nothing was set apart.');
     return;
   }
   page.table(
@@ -80,7 +80,7 @@ export function printBranches(page: Page, branches: readonly BranchView[], nowMs
       branch.branchId,
       branch.name ?? '',
       branch.purpose,
-      branch.sequence === undefined ? branch.pointId : String(branch.sequence),
+      branch.sequence === undefined ? (branch.pointId ?? '') : String(branch.sequence),
       branch.adopted ? 'at home here' : branch.state,
       processOf(branch),
       formatBytes(branch.ownBytes),
@@ -88,6 +88,17 @@ export function printBranches(page: Page, branches: readonly BranchView[], nowMs
       branch.endsAtMs === undefined ? '' : formatDuration(Math.max(0, branch.endsAtMs - nowMs)),
     ]),
   );
+  for (const branch of branches) if (branch.purpose === 'diverged') page.line('').line(divergedLine(branch));
+}
+
+/** What a branch that diverged is, since the table cannot tell. */
+function divergedLine({ name, sequence, divergedAtMs, createdAtMs, ownBytes }: BranchView): string {
+  const since = divergedAtMs === undefined ? '' : ` of ${formatTime(divergedAtMs)}`;
+  const from =
+    sequence === undefined
+      ? 'what the machine had here; no copy of it is known to have arrived anywhere'
+      : `what the machine wrote here after point ${sequence}${since}, which is the last that the other site had of it`;
+  return `${name}: ${from}; this site heard on ${formatTime(createdAtMs)} that it runs there. It takes ${formatBytes(ownBytes)}, and stays until you remove it.`;
 }
 
 function processOf({ running, processId, paused }: BranchView): Cell {

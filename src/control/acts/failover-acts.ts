@@ -1,5 +1,6 @@
 import type {
   BranchView,
+  ExportBranchRequest,
   FailoverRequest,
   FailoverRules,
   FailoverRulesRequest,
@@ -12,19 +13,22 @@ import type {
   RestartRequest,
   StartCheckView,
   StopBranchRequest,
+  TestBranchRequest,
   TestFailoverRequest,
 } from '../../api/index.ts';
 import type { Failovers, PointChoice, StartOptions } from '../../failover/index.ts';
 import type { Claim } from '../../recovery-point/index.ts';
-import { findBranch, type Replica } from '../../replica/index.ts';
+import { findBranch, type Replica, type Trunk } from '../../replica/index.ts';
 import type { Audit } from '../base/audit.ts';
 import type { JobArgs, JobContext, JobHandler, Jobs } from '../base/jobs.ts';
 import { GRACE_MS, preparationArgs } from '../drills/preparation-args.ts';
 import type { Inventory } from '../inventory/inventory.ts';
 import type { LeaseVotes } from '../leases/lease-votes.ts';
+import { DivergedBranch } from '../replicas/diverged-branch.ts';
 import type { ReplicaFences } from '../replicas/replica-fences.ts';
 import type { ReplicaKeeper } from '../replicas/replica-keeper.ts';
 import type { StoredTestRules } from '../replicas/test-rules.ts';
+import { type DivergedActs, testView } from './diverged-acts.ts';
 import { groundOf } from './failover-grounds.ts';
 import type { FencingActs } from './fencing-acts.ts';
 import type { PointActs } from './point-acts.ts';
@@ -37,6 +41,7 @@ interface FailoverTools {
   readonly fences: Pick<ReplicaFences, 'look'>;
   readonly audit: Audit;
   readonly testRules: StoredTestRules;
+  readonly diverged: DivergedActs;
   readonly fencing: Pick<FencingActs, 'need' | 'by'>;
   readonly votes: Pick<LeaseVotes, 'need' | 'isParty' | 'seek' | 'confirm' | 'held' | 'letGo'>;
 }
@@ -60,21 +65,34 @@ export class FailoverActs {
       'failover.forward': this.#forwarding,
       'failover.prepare': this.#preparing,
       'failover.cleanup': this.#cleaning,
+      ...this.#o.diverged.handlers,
     } as const satisfies Partial<Record<JobView['kind'], JobHandler>>;
   }
 
   async list(reference: string): Promise<BranchView[]> {
-    const replica = this.#o.inventory.replica(reference);
-    const branches = await this.#o.failovers.list(replica);
-    return branches.map(({ phase, sockets: _here, reason: _why, limits, ...view }) => {
-      const point = replica.points.find(({ statement }) => statement.pointId === view.pointId);
-      const { endsAtMs, ...taken } = limits;
+    const { machineId, replica } = this.#o.inventory.find(reference);
+    const diverged = await this.#o.diverged.list(machineId);
+    if (!replica && diverged.length > 0) return diverged;
+    const { points } = this.#o.inventory.replica(reference);
+    const branches = replica ? await this.#o.failovers.list(replica) : [];
+    const ofReplica = branches.map((branch) => {
+      const point = points.find(({ statement }) => statement.pointId === branch.pointId);
       return {
-        ...{ ...view, state: phase, limits: taken, machineId: replica.record.machineId },
-        ...(endsAtMs === undefined ? {} : { endsAtMs }),
+        ...{ ...testView(branch), machineId },
         ...(point ? { sequence: point.statement.sequence } : {}),
       };
     });
+    return [...ofReplica, ...diverged];
+  }
+
+  /** Of a branch that diverged, as `test` of a point. */
+  testBranch(actor: string, reference: string, branch: string, request: TestBranchRequest): Promise<JobView> {
+    return this.#o.diverged.test(actor, reference, branch, request);
+  }
+
+  /** Writes the disks of a branch that does not run to files. */
+  export(actor: string, reference: string, branch: string, request: ExportBranchRequest): Promise<JobView> {
+    return this.#o.diverged.export(actor, reference, branch, request);
   }
 
   /** `together`: the test of several machines that it is part of, which is open. */
@@ -162,18 +180,21 @@ export class FailoverActs {
     return this.#start('failover.prepare', actor, replica, preparationArgs(pointId, others));
   }
 
-  restart(actor: string, reference: string, branch: string, request: RestartRequest): JobView {
-    const replica = this.#o.inventory.replica(reference);
-    const { branchId } = findBranch(replica, branch);
+  async restart(actor: string, reference: string, branch: string, request: RestartRequest): Promise<JobView> {
+    const { machineId, ...meant } = await this.#o.diverged.withMachine(reference, branch);
     const { probes, networks } = request;
-    const args = { branchId, ...(probes ? { probes } : {}), ...(networks ? { networks } : {}) };
-    return this.#start('failover.restart', actor, replica, args);
+    const args = { ...meant, ...(probes ? { probes } : {}), ...(networks ? { networks } : {}) };
+    return this.#jobs().start({ kind: 'failover.restart', args, actor, machineId });
   }
 
-  stop(actor: string, reference: string, branch: string, request: StopBranchRequest): JobView {
-    const replica = this.#o.inventory.replica(reference);
-    const { branchId } = findBranch(replica, branch);
-    return this.#start('failover.stop', actor, replica, { branchId, graceMs: request.graceMs ?? GRACE_MS });
+  async stop(
+    actor: string,
+    reference: string,
+    branch: string,
+    { graceMs = GRACE_MS }: StopBranchRequest,
+  ): Promise<JobView> {
+    const { machineId, ...meant } = await this.#o.diverged.withMachine(reference, branch);
+    return this.#jobs().start({ kind: 'failover.stop', args: { ...meant, graceMs }, actor, machineId });
   }
 
   async forward(actor: string, reference: string, branch: string, request: ForwardRequest): Promise<JobView> {
@@ -193,10 +214,9 @@ export class FailoverActs {
     return this.#start('failover.forward', actor, replica, args);
   }
 
-  cleanup(actor: string, reference: string, branch: string): JobView {
-    const replica = this.#o.inventory.replica(reference);
-    const { branchId } = findBranch(replica, branch);
-    return this.#start('failover.cleanup', actor, replica, { branchId });
+  async cleanup(actor: string, reference: string, branch: string): Promise<JobView> {
+    const { machineId, ...args } = await this.#o.diverged.meant(reference, branch);
+    return this.#jobs().start({ kind: 'failover.cleanup', args, actor, machineId });
   }
 
   get rules(): FailoverRules {
@@ -224,20 +244,24 @@ export class FailoverActs {
   readonly #testing: JobHandler = {
     // A half-made test is removed when the site starts; nobody waits for another one unasked.
     repeatable: false,
-    run: ({ machineId, args, signal, progress }) =>
-      this.tended(machineId, (replica) => {
-        progress({ step: 'booting in isolation' });
-        return this.#o.failovers.test(replica, choiceOf(args), {
-          ...probesOf(args),
-          ...nameOf(args),
-          ...changesOf(args),
-          ...(args.limits ? { limits: args.limits as NonNullable<TestFailoverRequest['limits']> } : {}),
-          ...(typeof args.lifetimeMs === 'number' ? { lifetimeMs: args.lifetimeMs } : {}),
-          ...(typeof args.together === 'string' ? { together: args.together } : {}),
-          keep: args.keep === true,
-          signal,
-        });
-      }),
+    run: async ({ machineId, args, signal, progress }) => {
+      const options = {
+        ...probesOf(args),
+        ...nameOf(args),
+        ...changesOf(args),
+        ...(args.limits ? { limits: args.limits as NonNullable<TestFailoverRequest['limits']> } : {}),
+        ...(typeof args.lifetimeMs === 'number' ? { lifetimeMs: args.lifetimeMs } : {}),
+        ...(typeof args.together === 'string' ? { together: args.together } : {}),
+        keep: args.keep === true,
+        signal,
+      };
+      progress({ step: 'booting in isolation' });
+      const diverged = await this.#o.diverged.of(machineId, args);
+      if (!diverged)
+        return this.tended(machineId, (replica) => this.#o.failovers.test(replica, choiceOf(args), options));
+      await this.#o.diverged.checkEnded(diverged);
+      return this.#o.failovers.testDiverged(diverged, diverged.branchId, options);
+    },
   };
 
   readonly #starting: JobHandler = {
@@ -294,9 +318,10 @@ export class FailoverActs {
     // As with a failover, a person looks first.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
-      this.tended(machineId, (replica) => {
+      this.#upon(machineId, args, async (trunk) => {
         progress({ step: 'booting again' });
-        return this.#o.failovers.restart(replica, String(args.branchId), {
+        if (trunk instanceof DivergedBranch) await this.#o.diverged.checkEnded(trunk);
+        return this.#o.failovers.restart(trunk, String(args.branchId), {
           ...probesOf(args),
           ...networksOf(args),
           signal,
@@ -323,10 +348,10 @@ export class FailoverActs {
   readonly #stopping: JobHandler = {
     repeatable: true,
     run: ({ machineId, args, signal, progress }) =>
-      this.tended(machineId, async (replica) => {
+      this.#upon(machineId, args, async (trunk) => {
         progress({ step: 'ending the machine' });
         const graceMs = Number(args.graceMs);
-        return { ended: await this.#o.failovers.stop(replica, String(args.branchId), { graceMs, signal }) };
+        return { ended: await this.#o.failovers.stop(trunk, String(args.branchId), { graceMs, signal }) };
       }),
   };
 
@@ -350,12 +375,21 @@ export class FailoverActs {
 
   readonly #cleaning: JobHandler = {
     repeatable: true,
-    run: ({ machineId, args, progress }) =>
-      this.tended(machineId, async (replica) => {
-        progress({ step: 'ending the machine and removing its files' });
-        return { removed: await this.#o.failovers.cleanup(replica, String(args.branchId)) };
-      }),
+    run: async ({ machineId, args, progress }) => {
+      progress({ step: 'ending the machine and removing its files' });
+      const branchId = String(args.branchId);
+      if (args.diverged === branchId) return { removed: await this.#o.diverged.remove(machineId, branchId) };
+      return this.#upon(machineId, args, async (trunk) => ({
+        removed: await this.#o.failovers.cleanup(trunk, branchId),
+      }));
+    },
   };
+
+  /** With what the branch of a job is one of. */
+  async #upon<T>(machineId: string, args: JobArgs, work: (trunk: Trunk) => Promise<T>): Promise<T> {
+    const diverged = await this.#o.diverged.of(machineId, args);
+    return diverged ? work(diverged) : this.tended(machineId, work);
+  }
 
   /** Proofs and branches decide what retention may let go: it is applied after each of these acts. */
   async tended<T>(machineId: string, work: (replica: Replica) => Promise<T>): Promise<T> {

@@ -3,10 +3,12 @@ import { isFailure, messageOf } from '../../lib/errors.ts';
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
 import type { Inventory } from '../inventory/inventory.ts';
+import type { DivergedBranches } from '../replicas/diverged-branches.ts';
 import { type FormerGeneration, type Generations, nameOfGeneration } from '../replicas/generations.ts';
 
 interface GenerationActsTools {
   readonly generations: Generations;
+  readonly diverged: Pick<DivergedBranches, 'checkNothingUpon'>;
   readonly inventory: Pick<Inventory, 'find'>;
   readonly audit: Pick<Audit, 'acting'>;
 }
@@ -59,6 +61,7 @@ export class GenerationActs {
           : `${name} has no older generation ${generation} here`;
         throw controlFailure('GENERATION_UNKNOWN', said, { context: { machineId, generation } });
       }
+      await this.#o.diverged.checkNothingUpon(machineId, only.directory);
       await this.#o.generations.remove(machineId, only);
     });
   }

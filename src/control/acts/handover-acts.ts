@@ -37,6 +37,7 @@ import { peerMeant } from '../inventory/views.ts';
 import type { Machines } from '../machines/machines.ts';
 import { targetProgress } from '../machines/target-progress.ts';
 import type { PeerLinks } from '../peers/peer-links.ts';
+import type { DivergedBranches } from '../replicas/diverged-branches.ts';
 import { changesOf, type FailoverActs, nameOf, networksOf, probesOf } from './failover-acts.ts';
 import { takeBack } from './take-back.ts';
 
@@ -48,6 +49,7 @@ interface HandoverTools {
   readonly target: (siteId: string) => ReplicationTarget;
   readonly failovers: Pick<Failovers, 'take' | 'undo'>;
   readonly acts: Pick<FailoverActs, 'tended'>;
+  readonly diverged: Pick<DivergedBranches, 'checkNothingUpon'>;
   readonly events: EventHub;
   readonly audit: Audit;
   readonly clock: Clock;
@@ -101,6 +103,7 @@ export class HandoverActs {
     return this.#o.audit.acting(
       { actor, act: 'failover.withdraw', subject: machineId, details },
       async () => {
+        await this.#o.diverged.checkNothingUpon(machineId);
         if (confirmOtherSideDown) {
           checkNotOutdated(this.#o.inventory.find(machineId));
           await machine.right.seizeBack();

@@ -10,6 +10,7 @@ import { bringerOf, OlderDisks, type Replica, type Replicas, withTenure } from '
 import {
   type Arrival,
   type HomeMachines,
+  hasEnded,
   type ProtectedMachine,
   REPLICATION_ERRORS,
   type SpeakingMachine,
@@ -18,6 +19,7 @@ import { type AlertSink, failureOf } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import type { Machines } from '../machines/machines.ts';
 import { speakingHome } from '../machines/speaking-home.ts';
+import type { DivergedBranches } from '../replicas/diverged-branches.ts';
 import { endingAdoption } from './adoptions.ts';
 
 const replicationFailure = failuresOf(REPLICATION_ERRORS);
@@ -26,7 +28,8 @@ interface HomeTools {
   readonly siteId: string;
   readonly machines: Pick<Machines, 'get' | 'broken' | 'unprotect' | 'remove'>;
   readonly replicas: Pick<Replicas, 'get'>;
-  readonly failovers: Pick<Failovers, 'list'>;
+  readonly failovers: Pick<Failovers, 'list' | 'cleanup'>;
+  readonly diverged: Pick<DivergedBranches, 'list'>;
   readonly isForwarded: (replica: Replica) => boolean;
   readonly audit: Pick<Audit, 'note'>;
   readonly alerts: AlertSink;
@@ -166,6 +169,7 @@ export class HomeRights implements HomeMachines {
     const { machines, audit, log, onTurnedBack } = this.#o;
     const work = async () => {
       await machine.right.setApart();
+      await this.#endTests(machine);
       await endingAdoption(replica, machine, async () => {
         if (machine.record.protection) await machines.unprotect(machine);
         await this.#checkNothingKept(machine);
@@ -182,6 +186,13 @@ export class HomeRights implements HomeMachines {
       })
       .finally(() => this.#turningBack.delete(machineId));
     this.#turningBack.set(machineId, ended);
+  }
+
+  /** Its disks are written when they are put into the branch that it was: no test lies upon them then. */
+  async #endTests({ record: { machineId }, layout: { directory } }: ProtectedMachine): Promise<void> {
+    const all = await this.#o.diverged.list(machineId);
+    const branch = all.find(({ layout }) => layout.directory === directory);
+    for (const { branchId } of branch?.branches ?? []) await this.#o.failovers.cleanup(branch!, branchId);
   }
 
   /** Layers that a person has set aside are nobody's to throw away. Throws REPLICATION_NOT_ENDED. */
@@ -220,12 +231,6 @@ export class HomeRights implements HomeMachines {
     };
     return new OlderDisks({ files: fileSystem, images, log, onUnfit }, header, files);
   }
-}
-
-/** A process that is not there writes nothing, whatever has become of its disks. */
-function hasEnded({ presence, running }: Pick<ProtectedMachine, 'presence' | 'running'>): boolean {
-  const isGone = presence.state === 'stale' && presence.isGone === true;
-  return running === undefined && (presence.state === 'stopped' || isGone);
 }
 
 function turningBack(machineId: string) {

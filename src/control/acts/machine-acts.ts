@@ -17,6 +17,7 @@ import { peerMeant } from '../inventory/views.ts';
 import type { Machines } from '../machines/machines.ts';
 import type { TriggerTokens } from '../machines/trigger-tokens.ts';
 import type { PeerLinks } from '../peers/peer-links.ts';
+import type { DivergedBranches } from '../replicas/diverged-branches.ts';
 import { endingAdoption } from './adoptions.ts';
 
 /** What a person does with machines. Each act is audited; each answers with the machine as it is afterwards. */
@@ -28,6 +29,7 @@ export class MachineActs {
   readonly #alerts: Alerts;
   readonly #groups: Pick<Groups, 'of' | 'checkRetention'>;
   readonly #tokens: TriggerTokens;
+  readonly #diverged: Pick<DivergedBranches, 'checkNothingUpon'>;
 
   constructor(o: {
     machines: Machines;
@@ -37,6 +39,7 @@ export class MachineActs {
     alerts: Alerts;
     groups: Pick<Groups, 'of' | 'checkRetention'>;
     tokens: TriggerTokens;
+    diverged: Pick<DivergedBranches, 'checkNothingUpon'>;
   }) {
     this.#machines = o.machines;
     this.#inventory = o.inventory;
@@ -45,6 +48,7 @@ export class MachineActs {
     this.#alerts = o.alerts;
     this.#groups = o.groups;
     this.#tokens = o.tokens;
+    this.#diverged = o.diverged;
   }
 
   list(): MachineView[] {
@@ -80,6 +84,7 @@ export class MachineActs {
         throw controlFailure('MACHINE_IN_GROUP', `${machine.record.name} is in the group ${group.name}`);
       if (machine.record.lease && machine.right.tenure.state === 'holds')
         throw controlFailure('MACHINE_LEASED', `${machine.record.name} runs by leases`);
+      await this.#diverged.checkNothingUpon(machineId);
       const { replica } = this.#inventory.find(machineId);
       await endingAdoption(replica, machine, () => this.#machines.remove(machine));
       await this.#tokens.remove((trigger) => trigger.machineId === machineId);
@@ -161,6 +166,7 @@ export class MachineActs {
       }
       const group = this.#groups.of(machineId);
       if (group) throw controlFailure('MACHINE_IN_GROUP', `${name} is in the group ${group.name}`);
+      await this.#diverged.checkNothingUpon(machineId);
       await this.#machines.unprotect(machine, { keepOrigin, overrules: confirmOtherSideDown === true });
     });
   }

@@ -400,7 +400,7 @@ export class RecoveryPlans {
       return reason === undefined ? up : { ...up, state: 'failed', reason };
     },
     objection: (...asked) => this.#objection(...asked),
-    restart: (run, machine, branchId): JobView =>
+    restart: (run, machine, branchId): Promise<JobView> =>
       this.#o.failovers.restart(actorOf(run), machine, branchId, {
         ...this.#gates(run, machine),
         ...this.#connected(run, machine),

@@ -13,6 +13,7 @@ import { checkMachineConfiguration, type Hypervisor, type RunningMachine } from 
 import { messageOf } from '../../lib/errors.ts';
 import { type Generation, generationsIn } from '../../lib/generations.ts';
 import { newId } from '../../lib/random.ts';
+import { decideRemoval, endRemoval } from '../../lib/removal.ts';
 import { checkPolicy, DEFAULT_RETENTION } from '../../recovery-point/index.ts';
 import {
   claimElsewhere,
@@ -296,21 +297,25 @@ export class Machines {
 
   /** Forgets a machine that is not protected; its process and its disks stay as they are. */
   async remove(machine: ProtectedMachine): Promise<void> {
-    const { machineId, name, protection } = machine.record;
+    const { name, protection } = machine.record;
     if (protection) throw controlFailure('MACHINE_STILL_PROTECTED', `${name} is protected`);
     const isStopped = (await machine.attach()).state === 'stopped';
     if (!isStopped && machine.record.adopted) {
       // Its process would be nobody's: the branch that it was knows nothing of it.
       throw controlFailure('MACHINE_STILL_RUNS', `${name} runs, and was a branch of its replica here`);
     }
-    await this.#unfollow(machineId);
+    await this.#forget(machine, isStopped, () => this.#tools.files.removeDirectory(machine.layout.directory));
+  }
+
+  async #forget(machine: ProtectedMachine, isStopped: boolean, remove: () => Promise<void>): Promise<void> {
+    const { machineId, sockets, kind } = machine.record;
+    await this.#unfollow(machineId, { clearAlerts: true });
     await machine.release();
-    const { sockets, kind } = machine.record;
     if (isStopped && kind === 'managed') {
       await unplug(machine.record);
       await this.#tools.files.removeDirectory(dirname(sockets.qmpPath));
     }
-    await this.#tools.files.removeDirectory(machine.layout.directory);
+    await remove();
     // Only now: what hinders its end leaves it to be removed once more.
     this.#open.delete(machineId);
     this.#tools.loop.identities.forget(machineId);
@@ -318,6 +323,15 @@ export class Machines {
     const left = generationsIn((await this.#tools.files.list(directory)) ?? []).get(machineId);
     // What was at home here before it is shown again, and may be removed in its turn.
     if (left) await this.#openOne(machineId, left);
+  }
+
+  /**
+   * Removes a machine that another site holds, with what was written in its layers. It has ended; the decision is durable before anything
+   * goes. Files that its owner had before stay as they are.
+   */
+  async discard(machine: ProtectedMachine): Promise<void> {
+    await decideRemoval(this.#tools.files, machine.layout.directory);
+    await this.#forget(machine, true, () => endRemoval(this.#tools.files, machine.layout.directory));
   }
 
   /** Sockets and logs of a managed machine. */

@@ -34,7 +34,7 @@ export interface PlanActs {
     branchId: string,
     signal: AbortSignal,
   ): Promise<string | undefined>;
-  restart(run: PlanRun, machine: string, branchId: string): JobView;
+  restart(run: PlanRun, machine: string, branchId: string): Promise<JobView>;
   readonly hooks: Pick<PlanHooks, 'run'>;
 }
 
@@ -364,7 +364,7 @@ export class PlanRunner {
     const branch = own.find(({ running }) => running) ?? own.at(-1);
     if (!branch) return { job: await acts.begin(this.run, machine) };
     const { branchId, sequence } = branch;
-    if (!branch.running) return { job: acts.restart(this.run, machine, branchId) };
+    if (!branch.running) return { job: await acts.restart(this.run, machine, branchId) };
     const found = { branchId, ...(sequence === undefined ? {} : { sequence }) };
     const isUp = branch.state === 'probed';
     const reason = isUp ? undefined : await acts.objection(this.run, machine, branchId, this.#signal);

@@ -131,7 +131,7 @@ export class Generations {
   /** When the newest state in it was cut; undefined where nothing tells that. */
   newestMs(machineId: string, { kind, directory }: FormerGeneration): Promise<number | undefined> {
     const { files, dataDirectory } = this.#o;
-    const generation = generationOf(machineId, directory);
+    const { generation } = generationOf(directory);
     if (kind === 'machine')
       return newestCutMs(files, new ProtectedLayout(dataDirectory, machineId, generation));
     const layout = new ReplicaLayout(dataDirectory, machineId, generation);
@@ -203,8 +203,13 @@ function epochOf(generation: Generation): number {
   return generation ?? 1;
 }
 
-function generationOf(machineId: string, directory: string): Generation {
-  return generationsIn([basename(directory)]).get(machineId)![0];
+/** Whose a directory is, and of which generation. */
+export function generationOf(directory: string): {
+  readonly machineId: string;
+  readonly generation: Generation;
+} {
+  const [[machineId, [generation]]] = [...generationsIn([basename(directory)])] as [[string, [Generation]]];
+  return { machineId, generation };
 }
 
 /** To be called before anything is opened. A removal that cannot be ended hinders nothing; it is tried again at the next start. */

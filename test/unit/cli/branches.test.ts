@@ -184,3 +184,31 @@ it('S0.21 what the guest is to do ahead goes to the site word by word', async (t
   });
   assert.equal((await ask('failover', 'prepare', 'web', '--point', '17')).exitCode, 2);
 });
+
+it('S0.17 what a machine wrote before it was fenced is listed, booted and exported by its name, and removed by a word alone', async (t) => {
+  const diverged: BranchView = {
+    ...{ ...BRANCH, name: 'diverged-1', purpose: 'diverged', running: false, state: 'kept' },
+    divergedAtMs: 0,
+  };
+  const { ask } = await asking(t, [diverged]);
+  const listed = await ask('failover', 'list', 'web');
+  assert.match(listed.output, /diverged-1 +diverged +17 +kept +stopped +3 MiB/);
+  assert.match(listed.output, /after point 17 of 1970-01-01.*until you remove it/);
+  const unsaid = await ask('failover', 'cleanup', 'web', 'diverged-1', '--no-wait');
+  assert.equal(unsaid.exitCode, 2, 'nobody has given a word');
+  assert.match(unsaid.messages, /no other site has/);
+
+  const { ask: doing } = await asking(t, JOB);
+  const test = ['failover', 'test', 'web', '--branch', 'diverged-1', '--no-wait'];
+  const tested = await doing(...test, '--keep');
+  assert.deepEqual(
+    [tested.asked, tested.sent],
+    ['POST /v1/machines/web/branches/diverged-1/tests', { keep: true }],
+  );
+  assert.equal((await doing(...test, '--point', '17')).exitCode, 2);
+  const exported = await doing('failover', 'export', 'web', 'diverged-1', '/srv/compare', '--no-wait');
+  assert.deepEqual(
+    [exported.asked, exported.sent],
+    ['POST /v1/machines/web/branches/diverged-1/exports', { path: '/srv/compare' }],
+  );
+});

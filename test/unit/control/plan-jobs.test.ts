@@ -77,7 +77,7 @@ async function leftRun(
           (branch) => ({ branchId: 'own', createdAtMs: beganAtMs, ...branch }) as BranchView,
         ),
       objection: async () => undefined,
-      restart: (_run, _machine, branchId) => begin(`restart ${branchId}`),
+      restart: async (_run, _machine, branchId) => begin(`restart ${branchId}`),
     };
     const tools = { store, acts, events, clock: systemClock, bootClock, log: silentLog };
     const runner = new PlanRunner({ ...tools, jobs: () => next.jobs }, runId);

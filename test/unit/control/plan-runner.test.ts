@@ -87,7 +87,7 @@ async function resumed(
       done.push(`ask ${branchId}`);
       return o.objection;
     },
-    restart: (_run, _machine, branchId) => begin(`restart ${branchId}`),
+    restart: async (_run, _machine, branchId) => begin(`restart ${branchId}`),
   };
   const runner = new PlanRunner(
     {

@@ -1,0 +1,110 @@
+import { dirname, join } from 'node:path';
+import Type from 'typebox';
+import type { DiskImages, ImageFile } from '../../hypervisor/index.ts';
+import { throwIfAborted } from '../../lib/clock.ts';
+import { piecesOf, totalLength } from '../../lib/extents.ts';
+import type { FileSystem } from '../../lib/files.ts';
+import { loadRecord, recordKind, storeRecord } from '../../lib/records.ts';
+import { readAhead } from '../../replica/index.ts';
+import { controlFailure } from '../errors.ts';
+
+const ExportSchema = Type.Object({
+  machineId: Type.String(),
+  branchId: Type.String(),
+  exportedAtMs: Type.Integer({ minimum: 0 }),
+  disks: Type.Array(
+    Type.Object({ diskId: Type.String(), file: Type.String(), sizeBytes: Type.Integer({ minimum: 512 }) }),
+  ),
+});
+/** `export.json` in the directory of an export: what its files are. */
+type ExportRecord = Type.Static<typeof ExportSchema>;
+const EXPORT_RECORD = recordKind('branch-export', 1, ExportSchema);
+
+/** Where the disks of a branch have been written to. */
+export interface BranchExported extends ExportRecord {
+  readonly directory: string;
+}
+
+const PIECE_BYTES = 1024 * 1024;
+
+/**
+ * Writes the disks of a branch to raw files, as its guest would find them, in a directory of their own below `path`: sparse, not to be
+ * written to, and durable on return. The directory gets its name when it is whole; what an export has left that was cut short is
+ * begun anew, and one that has been made is not made again. A cancelled export leaves nothing. Throws BRANCH_EXPORT_PATH.
+ */
+export async function exportBranch(
+  { files, images }: { readonly files: FileSystem; readonly images: DiskImages },
+  branch: {
+    readonly machineId: string;
+    readonly machineName: string;
+    readonly branchId: string;
+    readonly name: string;
+    readonly disks: readonly { readonly diskId: string; readonly chain: readonly ImageFile[] }[];
+  },
+  o: {
+    readonly path: string;
+    readonly exportedAtMs: number;
+    readonly signal: AbortSignal;
+    readonly onProgress: (progress: { readonly bytesDone: number; readonly bytesTotal: number }) => void;
+  },
+): Promise<BranchExported> {
+  const { machineId, branchId } = branch;
+  const directory = join(o.path, `${branch.machineName.replace(/[^A-Za-z0-9._-]/g, '_')}-${branch.name}`);
+  if ((await files.list(o.path)) === undefined) throw pathFailure(`there is no directory ${o.path}`, o.path);
+  if ((await files.list(directory)) !== undefined) {
+    const known = await loadRecord(files, join(directory, 'export.json'), EXPORT_RECORD);
+    if (known?.branchId === branchId) return { ...known, directory };
+    throw pathFailure(`${directory} is there already`, directory);
+  }
+  const aside = `${directory}.partial`;
+  await files.removeDirectory(aside);
+  await files.makeDirectory(aside);
+  try {
+    const disks: ExportRecord['disks'] = [];
+    for (const { diskId, chain } of branch.disks) {
+      const file = `${diskId}.raw`;
+      const sizeBytes = await writeRaw({ files, images }, chain, join(aside, file), o);
+      disks.push({ diskId, file, sizeBytes });
+    }
+    const record = { machineId, branchId, exportedAtMs: o.exportedAtMs, disks };
+    await storeRecord(files, join(aside, 'export.json'), EXPORT_RECORD, record);
+    await files.rename(aside, directory);
+    await files.syncDirectory(dirname(directory));
+    return { ...record, directory };
+  } catch (error) {
+    // What is left of one that failed for want of room would keep the room.
+    await files.removeDirectory(aside);
+    throw error;
+  }
+}
+
+async function writeRaw(
+  { files, images }: { readonly files: FileSystem; readonly images: DiskImages },
+  chain: readonly ImageFile[],
+  path: string,
+  { signal, onProgress }: Pick<Parameters<typeof exportBranch>[2], 'signal' | 'onProgress'>,
+): Promise<number> {
+  await using reader = await images.open(chain);
+  const { data: extents } = await reader.contentExtents();
+  const file = await files.open(path, 'create');
+  try {
+    const bytesTotal = totalLength(extents);
+    let bytesDone = 0;
+    for await (const { piece, data } of readAhead(reader, piecesOf(extents, PIECE_BYTES), { signal })) {
+      throwIfAborted(signal);
+      await file.write(data, piece.offset);
+      bytesDone += data.length;
+      onProgress({ bytesDone, bytesTotal });
+    }
+    await file.truncate(reader.sizeBytes);
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+  await files.setReadOnly(path, true);
+  return reader.sizeBytes;
+}
+
+function pathFailure(said: string, path: string) {
+  return controlFailure('BRANCH_EXPORT_PATH', said, { context: { path } });
+}
