@@ -82,7 +82,9 @@ export async function loadDiverged(
   const cuts = atTheirPlaces(machine.disks, await loadCuts(files, layout));
   const disks = presentOf(machine.disks).map((disk) => {
     const chain = chainOf(disk, cuts);
-    const common = branch.from ? chainUpTo(disk, cuts, branch.from.ordinal).length : 0;
+    // Without cuts all of it has been committed into the files below.
+    const isLayered = branch.from !== undefined && cuts.length > 0;
+    const common = isLayered ? chainUpTo(disk, cuts, branch.from!.ordinal).length : 0;
     return { diskId: disk.diskId, chain, own: chain.slice(common) };
   });
   return { machine, branch, disks };
