@@ -2,7 +2,7 @@ import { CpuGroups, Failovers, type FailoverTools } from '../failover/index.ts';
 import { spaceAt } from '../lib/host-files.ts';
 import { type Pairing, PeerClient, PeerServer } from '../peer/index.ts';
 import { type OfferedRights, PeerTarget, type ReplicationReceiver } from '../replication/index.ts';
-import { settleAdoptions } from './acts/adoptions.ts';
+import { passOnClaims, settleAdoptions } from './acts/adoptions.ts';
 import { HomeRights } from './acts/home-rights.ts';
 import { offeredRights, receiverOf } from './acts/peer-calls.ts';
 import { siteFiles } from './base/site-files.ts';
@@ -72,6 +72,7 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
     ...{ replicas, clock, alerts },
     prepare: async (replica) => {
       await settleAdoptions({ files, log, alerts }, dataDirectory, [replica]);
+      if (machines) await passOnClaims({ siteId, machines, log, alerts }, [replica]);
       await failovers.recover([replica]);
       await forwards?.take(replica);
     },
@@ -112,6 +113,7 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   });
   const opened = machines;
   opening.defer(() => opened.close());
+  await passOnClaims({ siteId, machines, log, alerts }, replicas.list());
   const hear: HearClaim = async (machineId, claim) => void (await rights?.hear(machineId, claim));
   lending = await leaseWorks({ ...ground, ...tools, siteId, links, machines, hear }, opening);
   const groups = await Groups.open({
@@ -134,8 +136,8 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
     },
   });
   opening.defer(() => home.close());
-  const kept = { keeper, failovers, generations, diverged, machines, groups, plans, ...lending };
-  const moving = { ...kept, fences, links, forwards, pairing };
+  const kept = { keeper, failovers, generations, diverged, machines, groups, plans, fences, links, forwards };
+  const moving = { ...kept, ...lending, pairing };
   rights = offeredRights({ ...ground, ...moving, home, siteId });
   const served = await openToPeers(ground, { ...moving, home, rights }, opening);
   lending.votes.begin();

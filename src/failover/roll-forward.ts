@@ -34,13 +34,14 @@ export function rollForward(replica: Replica, branch: BranchRecord, to?: string)
 }
 
 /**
- * Discards what was written in a branch that has been left for a later point: only once that is known to work. What stays against the
- * wish, also because it cannot be removed, is said; the new machine is at work all the same.
+ * Discards what was written in a branch that has been left for a later point, which did not fail: what people worked with only once that
+ * is known to work, and not where nothing was asked of its guest. What stays against the wish, also because it cannot be removed, is said;
+ * the new machine is at work all the same.
  */
 export async function discardLeft(
   files: FileSystem,
   replica: Replica,
-  { branchId }: Pick<BranchRecord, 'branchId'>,
+  { branchId, purpose }: Pick<BranchRecord, 'branchId' | 'purpose'>,
   o: { readonly verdict: Attempt['report']['verdict']; readonly run: Pick<RunUnderWay, 'warn'> },
 ): Promise<'kept' | 'discarded'> {
   const kept = (why: string) => {
@@ -49,7 +50,8 @@ export async function discardLeft(
     ]);
     return 'kept' as const;
   };
-  if (o.verdict !== 'passed') return kept('nothing has shown that the later point works');
+  if (purpose === 'failover' && o.verdict !== 'passed')
+    return kept('nothing has shown that the later point works');
   try {
     await removeBranch(files, replica, branchId);
     return 'discarded';

@@ -127,3 +127,33 @@ export async function endingAdoption(
   await remove();
   await replica.update({ adopted: undefined });
 }
+
+/**
+ * What a replica has heard of the right the machine whose disks lie upon it hears as well: a process that ended in the middle of its
+ * adoption has left them apart, and whoever told the one tells it no more. Only what is higher counts, however often it is said.
+ */
+export async function passOnClaims(
+  o: {
+    readonly siteId: string;
+    readonly machines: {
+      get(machineId: string): { readonly machine: Pick<ProtectedMachine, 'right'> } | undefined;
+    };
+    readonly log: Log;
+    readonly alerts: AlertSink;
+  },
+  replicas: readonly Pick<Replica, 'record'>[],
+): Promise<void> {
+  for (const { record } of replicas) {
+    const machine = record.adopted === undefined ? undefined : o.machines.get(record.machineId)?.machine;
+    if (!machine) continue;
+    const key = `adopted-claim:${record.machineId}`;
+    try {
+      await machine.right.hear(tenureOfReplica(record, o.siteId).claim);
+      o.alerts.clear(key);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      o.log.error('adoption.not-heard', { machine: record.machineName, reason: messageOf(error) });
+      o.alerts.raise(key, 'critical', failureOf(error), record.machineId);
+    }
+  }
+}
