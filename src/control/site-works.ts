@@ -111,8 +111,7 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
       target,
     },
   });
-  const opened = machines;
-  opening.defer(() => opened.close());
+  opening.defer(() => machines?.close());
   await passOnClaims({ siteId, machines, log, alerts }, replicas.list());
   const hear: HearClaim = async (machineId, claim) => void (await rights?.hear(machineId, claim));
   lending = await leaseWorks({ ...ground, ...tools, siteId, links, machines, hear }, opening);
