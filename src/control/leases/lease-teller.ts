@@ -56,6 +56,12 @@ export class LeaseTeller {
     this.tell();
   }
 
+  /** What is known of ended leases of a machine has changed: where nobody is left to hear of an end, nobody is alerted of it. */
+  endsChanged(machineId: string): void {
+    const record = this.#o.book.records.get(machineId);
+    if (!record || this.#endsOf(record).length === 0) this.#o.alerts.clear(`lease-end:${machineId}`);
+  }
+
   /** Something is to be told, or may be. */
   tell(): void {
     // One that waits for a witness to come back looks at what is new.
@@ -181,7 +187,10 @@ export class LeaseTeller {
       const answer = checkedLease(EndAnswer, said);
       if (!answer.ended && claim.siteId === book.siteId) await hear(machineId, answer.entitled);
     } catch (error) {
-      if (!signal.aborted) alerts.raise(`lease-end:${machineId}`, 'warning', failureOf(error), machineId);
+      if (!signal.aborted) {
+        alerts.raise(`lease-end:${machineId}`, 'warning', failureOf(error), machineId);
+        this.endsChanged(machineId);
+      }
       throw error;
     }
     await book.alone(machineId, async () => {
@@ -192,7 +201,7 @@ export class LeaseTeller {
       if (left.length > 0) await book.records.store({ ...others, toEnd: left });
       else if (others.ended && !others.seeking) await book.records.remove(machineId);
       else await book.records.store(others);
-      if (left.length === 0) alerts.clear(`lease-end:${machineId}`);
+      this.endsChanged(machineId);
     });
   }
 

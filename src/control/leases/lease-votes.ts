@@ -99,6 +99,7 @@ export class LeaseVotes {
         await records.store({ ...others, ...(toEnd ? { toEnd } : {}) });
       }
       await this.#lender.forget(machineId);
+      this.#teller.endsChanged(machineId);
     });
   }
 
@@ -218,6 +219,7 @@ export class LeaseVotes {
     };
     await this.#book.records.store(after);
     this.#book.endSeeking(machineId);
+    this.#teller.endsChanged(machineId);
     this.#teller.tell();
   }
 }

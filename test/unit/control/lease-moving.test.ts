@@ -73,6 +73,18 @@ test('S0.17 of the end of leases their witness hears when it is back, and until 
   await isLentThere(s, 'home');
 });
 
+test('S0.17 an end of which nobody has to hear any more, because leases with that witness stand again, is no alert', async (t) => {
+  const s = await sites(t);
+  s.down.add(s.witness.siteId);
+  await s.home.endLeases();
+  await s.clock.turn(20_000);
+  assert.deepEqual([...s.home.alerts.keys()], [`lease-end:${LEASED_MACHINE}`]);
+  await s.home.lease({ recoverySiteId: s.recovery.siteId, witnessSiteId: s.witness.siteId });
+  s.down.delete(s.witness.siteId);
+  await s.clock.turn(20_000);
+  assert.deepEqual([...s.home.alerts.keys()], []);
+});
+
 test('S0.17 a machine that has moved on before the witness has heard of the end is lent by it when it has', async (t) => {
   const s = await sites(t);
   s.down.add(s.witness.siteId);
