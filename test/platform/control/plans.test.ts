@@ -1,48 +1,19 @@
 /** Recovery plans carried out by real sites: in order, past what does not come up, over the end of the site that carries them out. */
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { BranchView, PlanDocument, PlanRun, PlanView, RunPlanRequest } from '../../../src/api/index.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
 import { PlanStore } from '../../../src/control/plans/plan-store.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
-import { runCommand } from '../../../src/lib/processes.ts';
 import type { TestApi } from '../../support/api.ts';
-import {
-  ended,
-  machineThatIsOff,
-  pairedSites,
-  resultOf,
-  someonesMachine,
-} from '../../support/paired-sites.ts';
+import { ended, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
+import { sitesWithMachines } from '../../support/plan-sites.ts';
 import type { TestSite } from '../../support/served-sites.ts';
-import { BY_HAND, verifiedCopy, write } from '../../support/site-of-box.ts';
-import type { CleanUp } from '../../support/temporary.ts';
+import { BY_HAND, verifiedCopy } from '../../support/site-of-box.ts';
 
-const MIB = 1024 * 1024;
 const SHOP = { params: { plan: 'shop' } };
 const UNPLANNED: RunPlanRequest = { mode: 'unplanned', confirmOtherSideDown: true };
-
-/** Two sites, and machines without a guest of which the second one has a point each. */
-async function sitesWithMachines(context: CleanUp, names: readonly string[]) {
-  const sites = await pairedSites(context);
-  for (const [index, name] of names.entries()) {
-    const path = join(sites.directory, `${name}.qcow2`);
-    await runCommand('qemu-img', ['create', '-q', '-f', 'qcow2', path, String(32 * MIB)]);
-    await write(path, 1, 0, MIB);
-    const body = machineThatIsOff({ path, sizeBytes: 32 * MIB, format: 'qcow2' });
-    assert.ok('configuration' in body);
-    const uuid = `6f1f2c3e-0d2a-4b5e-8f7a-0123456789${10 + index}`;
-    await sites.homeApi.call('vm.add', {
-      body: { ...body, configuration: { ...(body.configuration as object), name, uuid } },
-    });
-    const of = { params: { machine: name } };
-    await sites.homeApi.call('vm.protect', { ...of, body: BY_HAND });
-    await verifiedCopy(sites.homeApi, of);
-  }
-  return sites;
-}
 
 /** Carries a plan out to its end. */
 async function carriedOut(api: TestApi, body: RunPlanRequest): Promise<PlanRun> {
