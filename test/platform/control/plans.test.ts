@@ -8,7 +8,7 @@ import { systemClock } from '../../../src/lib/clock.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import type { TestApi } from '../../support/api.ts';
 import { ended, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
-import { sitesWithMachines } from '../../support/plan-sites.ts';
+import { agreeingGate, sitesWithMachines } from '../../support/plan-sites.ts';
 import type { TestSite } from '../../support/served-sites.ts';
 import { BY_HAND, verifiedCopy } from '../../support/site-of-box.ts';
 
@@ -210,6 +210,25 @@ describe('a recovery plan', { timeout: 300_000 }, () => {
       const [branch] = await awayApi.call('failover.list', { params: { machine: name } });
       assert.equal(branch!.pointId, pointId, name);
     }
+  });
+
+  it('F5 comes up from the points that the plan prefers, and one machine from those that are said of it', async (context) => {
+    const { home, homeApi, away, awayApi } = await sitesWithMachines(context, ['db', 'web'], 'office');
+    const gates = [await agreeingGate(away.dataDirectory)];
+    const document: PlanDocument = {
+      plan: 'shop',
+      points: { provenWorthMs: 0 },
+      machines: { db: { gates }, web: { gates, points: { provenOnly: true } } },
+    };
+    await awayApi.call('plan.put', { body: document });
+    const sequences = ({ steps }: PlanRun) => steps.map(({ sequence }) => sequence);
+    // Nothing is proven yet: on the day itself the front end would not come up, and a rehearsal asks no proof.
+    const tested = await carriedOut(awayApi, { mode: 'test' });
+    assert.deepEqual([tested.verdict, ...sequences(tested)], ['done', 1, 1], JSON.stringify(tested.steps));
+    for (const machine of ['db', 'web']) await verifiedCopy(homeApi, { params: { machine } });
+    await home.close();
+    const done = await carriedOut(awayApi, UNPLANNED);
+    assert.deepEqual([done.verdict, ...sequences(done)], ['done', 2, 1], JSON.stringify(done.steps));
   });
 
   it('F5 hands machines over, those that others need last, and takes them over in their order', async (context) => {
