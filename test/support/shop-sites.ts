@@ -15,6 +15,12 @@ export interface ShopMachine {
   /** Address of the one that it asks. */
   readonly behind?: string;
   readonly mac: string;
+  /** Beside its system and its data. */
+  readonly extraDisks?: readonly {
+    readonly diskId: string;
+    readonly path: string;
+    readonly format: 'qcow2' | 'raw';
+  }[];
 }
 
 export const SHOP_MACHINES = [
@@ -39,8 +45,9 @@ export async function addShop(
     const directory = join(sites.directory, `shop-${name}`);
     const { systemDisk, dataDisk } = await labDisksFor(directory, machine);
     const disks = [
-      { diskId: 'system', path: systemDisk },
-      { diskId: 'data', path: dataDisk },
+      { diskId: 'system', path: systemDisk, format: 'qcow2' as const },
+      { diskId: 'data', path: dataDisk, format: 'qcow2' as const },
+      ...(machine.extraDisks ?? []),
     ];
     await sites.homeApi.call('vm.add', {
       body: {
@@ -49,14 +56,14 @@ export async function addShop(
           ...{ architecture: 'x86_64', chipset: 'q35', firmware: 'bios', cpus: 1 },
           ...{ memoryBytes: 256 * 1024 * 1024, guestAgent: true },
           disks: await Promise.all(
-            disks.map(async ({ diskId, path }) => ({
+            disks.map(async ({ diskId, path, format }) => ({
               ...{ diskId, bus: 'virtio-blk' },
-              sizeBytes: await virtualSize(path),
+              sizeBytes: await virtualSize(path, format),
             })),
           ),
           nics: [{ nicId: 'lan', model: 'virtio-net-pci', mac, network: 'office' }],
         },
-        disks: disks.map((disk) => ({ ...disk, format: 'qcow2' as const })),
+        disks,
       },
     });
     const of = { params: { machine: name } };
@@ -84,7 +91,7 @@ async function labDisksFor(directory: string, { name, address, behind }: ShopMac
   return guest;
 }
 
-async function virtualSize(path: string): Promise<number> {
-  const { stdout } = await runCommand('qemu-img', ['info', '-f', 'qcow2', '--output=json', path]);
+async function virtualSize(path: string, format: string): Promise<number> {
+  const { stdout } = await runCommand('qemu-img', ['info', '-f', format, '--output=json', path]);
   return (JSON.parse(stdout) as { 'virtual-size': number })['virtual-size'];
 }
