@@ -45,8 +45,11 @@ describe('a plan that a site rehearses by itself', { timeout: 300_000 }, () => {
       ['waiting', done.startedAtMs + DAY_MS, done.startedAtMs, false, false],
     );
     assert.equal((await second.call('plan.runs')).length, 1);
-    const reports = await second.call('report.list', { query: {} });
-    assert.ok(reports.reports.some(({ kind, about }) => kind === 'plan' && about === 'shop'));
+    // The run has ended before the job that its report is made of.
+    await eventually(async () => {
+      const { reports } = await second.call('report.list', { query: {} });
+      return reports.some(({ kind, about }) => kind === 'plan' && about === 'shop') ? true : undefined;
+    });
 
     // One that does not pass is told of until one passes, whoever has begun them.
     const gates = [{ kind: 'serial', pattern: 'never said', limitMs: 1000 }] as const;
