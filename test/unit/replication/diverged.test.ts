@@ -35,7 +35,7 @@ test('S0.17 a machine that is fenced is a branch with a name from that moment on
   const second = (await found())!.branch;
   assert.deepEqual([second.name, second.lost.epoch], ['diverged-4', 4]);
   assert.notEqual(second.branchId, branch.branchId);
-  await machine.unprotect();
+  await machine.unprotect({ overrules: true });
   assert.equal(await found(), undefined, 'so does who ends the protection of what is fenced');
 });
 
