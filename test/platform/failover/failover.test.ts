@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { test } from 'node:test';
 import type { LedgerCheck, LedgerPort } from '../../../lab/index.ts';
 import { candidatesOf, pointProofs } from '../../../src/failover/candidates.ts';
-import type { StepReport } from '../../../src/failover/report.ts';
+import type { AttemptReport, StepReport } from '../../../src/failover/report.ts';
 import {
   type Hypervisor,
   type ImageFile,
@@ -14,14 +14,18 @@ import {
 import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { runCommand } from '../../../src/lib/processes.ts';
+import type { Probe, ProbeResult } from '../../../src/probe/index.ts';
 import { branchChain, findBranch, verifyPoint } from '../../../src/replica/index.ts';
 import {
   failoverSite,
   failoversOf,
+  inBranch,
   inGuest,
   layerDigests,
   pointThatSwitchesOff,
   pointWithoutBootSector,
+  READ_MARK,
   running,
 } from '../../support/failover-site.ts';
 import { copyAndSend, type LabSites, labSites, ledgerOf } from '../../support/lab-sites.ts';
@@ -63,6 +67,20 @@ async function ledgerIn(
   const check = await ledgerOf(protectedTools.images, chainOf);
   assert.ok(check.contiguous, `the ledger is torn: ${JSON.stringify(check)}`);
   return check;
+}
+
+/** A probe that waits as long as a boot may take that took so long when it went well, and not longer. */
+function agentAfter(bootMs: number): Probe {
+  return { kind: 'agent', limitMs: Math.ceil(3 * bootMs) };
+}
+
+/** The guest of an attempt started, ran for as long as it was given, and nothing else is said against it. */
+function assertFailedByProbe({ reasons, probes: results, steps }: AttemptReport, asked: readonly Probe[]) {
+  const [{ probe, passed, reason, durationMs }] = results as [ProbeResult];
+  assert.deepEqual([[probe], passed], [asked, false]);
+  assert.deepEqual(reasons, [`probe agent: ${reason}`]);
+  assert.ok(durationMs >= probe.limitMs!, `given up after ${durationMs} ms: ${reason}`);
+  assert.ok(steps.some(({ name }) => name === 'start'));
 }
 
 /** A hypervisor that tells what a machine is to be started with before its guest can write. */
@@ -174,6 +192,76 @@ test('S0.18 a point that does not boot is given up for the next one, and both at
     ],
     'the files of the failed attempt are kept, its machine is not',
   );
+});
+
+test('S0.18 an application-consistent point whose guest never answers is given up by its probe, and the next one runs', async (t) => {
+  const site = await failoverSite(t);
+  const { machine, failovers } = site;
+  const inSource = (script: string) => inGuest(machine.record.sockets, script);
+  const sinceMs = systemClock.monotonicMs();
+  await machine.start();
+  await inSource('true');
+  const probes = [agentAfter(systemClock.monotonicMs() - sinceMs)];
+  const good = await site.point('app');
+  await inSource('dd if=/dev/zero of=/dev/vda bs=512 count=1 conv=fsync');
+  const bad = await site.point('app');
+  await machine.running!.quit();
+  const { replica } = site;
+
+  const report = await failovers.start(replica, {}, { ...CONFIRMED, probes });
+  const branchId = running(report);
+  assert.equal(report.chosenBy, 'selection');
+  assert.deepEqual(
+    report.attempts.map(({ point, reason, verdict }) => [point.pointId, point.consistency, reason, verdict]),
+    [
+      [bad, 'application', 'the newest point', 'failed'],
+      [good, 'application', 'the next in rank', 'passed'],
+    ],
+  );
+  const [failed, passed] = report.attempts as [AttemptReport, AttemptReport];
+  assertFailedByProbe(failed, probes);
+  assert.deepEqual(
+    passed.probes.map(({ probe, passed }) => [probe.kind, passed]),
+    [['agent', true]],
+  );
+  assert.deepEqual([passed.branchId, report.point.pointId], [branchId, good]);
+  assert.ok(report.rtoMs! > failed.probes[0]!.durationMs, 'the wait for the point that failed counts');
+  assert.equal(await inBranch(site, branchId, 'echo answers'), 'answers');
+});
+
+test('S0.18 the newest proven point is tried before newer ones, and then the others: all of them are in the report', async (t) => {
+  const site = await failoverSite(t);
+  const { failovers } = site;
+  const [older, proven] = await site.pointsMarked('older', 'proven');
+  const { replica } = site;
+  const tested = await failovers.test(replica, { pointId: proven });
+  assert.equal(tested.verdict, 'passed', JSON.stringify(tested.attempts));
+  const probes = [agentAfter(tested.rtoMs!)];
+  // What a medium does to a point that was proven: its boot sector reads as zeros from now on.
+  const layer = replica.chain(proven, 'system').at(-1)!.path;
+  await runCommand('qemu-io', ['-f', 'qcow2', '-c', 'write -q -P 0 0 512', layer]);
+  const unproven = await pointWithoutBootSector(site);
+
+  const wish = { provenWorthMs: 3_600_000 };
+  const proofs = await pointProofs(nodeFiles, replica);
+  const order = (wish: { provenWorthMs: number }) =>
+    candidatesOf(replica, { wish }, proofs).map(({ pointId }) => pointId);
+  assert.deepEqual(order({ provenWorthMs: 0 }), [unproven, proven, older], 'where proofs are worth nothing');
+  const report = await failovers.start(replica, { wish }, { ...CONFIRMED, probes });
+  const branchId = running(report);
+  const [first, second, third] = report.attempts as [AttemptReport, AttemptReport, AttemptReport];
+  assert.deepEqual(
+    report.attempts.map(({ point, verdict }) => [point.pointId, verdict]),
+    [
+      [proven, 'failed'],
+      [unproven, 'failed'],
+      [older, 'passed'],
+    ],
+  );
+  assert.match(first.reason, /^proven to boot and only \d+\.\d s older than the newest$/);
+  for (const failed of [first, second]) assertFailedByProbe(failed, probes);
+  assert.equal(third.branchId, branchId);
+  assert.equal(await inBranch(site, branchId, READ_MARK), 'older');
 });
 
 test('S0.18 a point that failed to boot in a rehearsal is tried last', async (t) => {
