@@ -43,7 +43,7 @@ export async function pair(api: TestApi, target: TestApi): Promise<void> {
 }
 
 /** The job as soon as it has ended, in whatever way. */
-export async function ended(api: TestApi, { jobId }: JobView): Promise<JobView> {
+export async function ended(api: TestApi, { jobId }: Pick<JobView, 'jobId'>): Promise<JobView> {
   for (;;) {
     const job = await api.call('job.show', { params: { job: jobId }, query: { waitMs: '60000' } });
     if (job.state !== 'running' && job.state !== 'queued') return job;

@@ -1,25 +1,16 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
-import { readdir, readFile } from 'node:fs/promises';
 import { test } from 'node:test';
 import { CpuGroups, Failovers } from '../../../src/failover/index.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { leftOf } from '../../support/branch-traces.ts';
+import { cpuStatOf, throttledOf } from '../../support/cpu-group.ts';
 import { failoverSite, inBranch, running } from '../../support/failover-site.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
 const MIB = 1024 * 1024;
 const CONFIRMED = { confirmedOtherSideDown: true } as const;
-
-/** The numbers that the kernel counts of the CPU group of a branch, whichever version of groups this host has. */
-async function cpuStatOf(branchId: string): Promise<string> {
-  for (const root of ['/sys/fs/cgroup/cpu', '/sys/fs/cgroup']) {
-    const names = await readdir(root);
-    if (names.includes(`ws-${branchId}`)) return readFile(`${root}/ws-${branchId}/cpu.stat`, 'utf8');
-  }
-  return '';
-}
 
 test('S0.23 a test takes no more of its host than it may, and ends when its time has come', async (t) => {
   const site = await failoverSite(t);
@@ -38,14 +29,14 @@ test('S0.23 a test takes no more of its host than it may, and ends when its time
   assert.ok(kibOfMemory < 160 * 1024 && kibOfMemory > 80 * 1024, `${kibOfMemory} KiB of memory`);
   assert.equal(await inBranch(site, branchId, 'grep -c ^processor /proc/cpuinfo'), '2');
 
-  const throttled = /nr_throttled (\d+)/.exec(await cpuStatOf(branchId));
-  assert.ok(Number(throttled?.[1]) > 0, 'a boot wants more than it may have');
+  const throttled = await throttledOf(branchId);
+  assert.ok(throttled! > 0, 'a boot wants more than it may have');
 
   const written = 4 * rateBytes;
   const sinceMs = systemClock.monotonicMs();
   await inBranch(site, branchId, `dd if=/dev/urandom of=/data/much bs=1M count=${written / MIB} && sync`);
   const tookMs = systemClock.monotonicMs() - sinceMs;
-  t.diagnostic(`throttled ${throttled?.[1]} times; ${written / MIB} MiB written in ${Math.round(tookMs)} ms`);
+  t.diagnostic(`throttled ${throttled} times; ${written / MIB} MiB written in ${Math.round(tookMs)} ms`);
   assert.ok(tookMs > (1000 * (written - rateBytes)) / rateBytes, `${tookMs} ms for ${written} bytes`);
 
   await failovers.tendTests([replica]);
