@@ -113,6 +113,26 @@ test('S0.1 disks of every bus, NICs and processor are told, and the machine star
   assert.deepEqual(await configurationOf(twin), told);
 });
 
+test('F4 a guest whose machine was started paused has not begun before it is continued, and has when it is paused again', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const disk = { path: await image(directory, 'disk.qcow2', MIB), format: 'qcow2' as const };
+  const configuration: MachineConfiguration = {
+    ...{ name: 'lab', uuid: UUID, architecture: 'x86_64', chipset: 'q35', firmware: 'bios', cpus: 1 },
+    ...{ memoryBytes: 64 * MIB, guestAgent: false, nics: [] },
+    disks: [{ diskId: 'disk0', bus: 'virtio-blk', sizeBytes: MIB }],
+  };
+  const runDirectory = join(directory, 'run');
+  await mkdir(runDirectory);
+  t.after(() => endRun(runDirectory, clock));
+  const request = { configuration, disks: { disk0: [disk] }, runDirectory, paused: true };
+  await using running = await hypervisor.start(request);
+  assert.deepEqual([await running.state(), await running.hasBegun()], ['paused', false]);
+  await running.resume();
+  assert.equal(await running.hasBegun(), true);
+  await running.pause();
+  assert.deepEqual([await running.state(), await running.hasBegun()], ['paused', true]);
+});
+
 test('CD-ROM, empty and read-only drives are no disks; what cannot be cut is said to be so', async (t) => {
   const directory = await temporaryDirectory(t);
   const disk = await image(directory, 'disk.qcow2', 1024 * 1024);
