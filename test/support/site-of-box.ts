@@ -5,7 +5,8 @@ import { runCommand } from '../../src/lib/processes.ts';
 import { systemRandom } from '../../src/lib/random.ts';
 import { retrying } from '../../src/lib/retry.ts';
 import type { TestApi } from './api.ts';
-import { BOX, machineThatIsOff, pairedSites, resultOf } from './paired-sites.ts';
+import { ledgerPortOf } from './lab-guest.ts';
+import { BOX, machineThatIsOff, pairedSites, resultOf, someonesMachine } from './paired-sites.ts';
 import type { TestSite } from './served-sites.ts';
 import type { CleanUp } from './temporary.ts';
 
@@ -23,6 +24,17 @@ export async function sitesWithMachine(context: CleanUp) {
   const body = machineThatIsOff({ path: disk, sizeBytes: DISK_BYTES, format: 'qcow2' });
   await sites.homeApi.call('vm.add', { body });
   return { ...sites, disk };
+}
+
+/** Two paired sites, and a guest of the first that writes its ledger all the time; the second one has a copy, and gets more on our word. */
+export async function sitesWithGuest(context: CleanUp) {
+  const sites = await pairedSites(context);
+  const { lab, attach } = await someonesMachine(sites.t, sites.directory);
+  const ledger = await ledgerPortOf(sites.t, lab);
+  await sites.homeApi.call('vm.add', { body: { attach } });
+  await sites.homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
+  await verifiedCopy(sites.homeApi);
+  return { ...sites, lab, ledger };
 }
 
 /** Writes as the guest would: to the file that the machine would be started from. */

@@ -9,7 +9,7 @@ import { addBranchCommands } from './branch-commands.ts';
 import { addOnArrival } from './failover-arrival.ts';
 import { addAddressOptions, addChangeOptions, type ChangeOptions, changesOf } from './failover-changes.ts';
 import { addCheck } from './failover-check.ts';
-import { addFencing, checkOneGround, FENCE_OPTION, groundOf } from './failover-fencing.ts';
+import { addFencing, FENCE_OPTION, groundOf, hasGround } from './failover-fencing.ts';
 import { addHandover } from './failover-handover.ts';
 import {
   addLimitOptions,
@@ -185,9 +185,9 @@ function wishOf({ atLeast, preferProven, preferApp }: StartOptions): Pick<Failov
 }
 
 async function start(context: Context, machine: string, o: StartOptions): Promise<Report> {
-  checkOneGround(o);
+  const isSaid = hasGround(o);
   const api = await context.api();
-  if (!o.confirmOtherSideDown && !o.askWitness && !o.fence) {
+  if (!isSaid) {
     const { name } = await api.call('vm.show', { params: { machine } });
     await context.confirm({
       question: `Are you sure that ${name} no longer runs at the other site? Two running copies diverge.`,

@@ -2,7 +2,7 @@ import type { Command } from 'commander';
 import type { FencingProgram } from '../../api/index.ts';
 import { cliFailure } from '../errors.ts';
 import { formatDuration } from '../format.ts';
-import { named, parseDuration } from '../values.ts';
+import { listed, named, parseDuration } from '../values.ts';
 import { examples, type Runner } from './runner.ts';
 
 interface FencingOptions {
@@ -24,10 +24,7 @@ export function addFencing(failover: Command, runner: Runner): void {
     .command('fencing')
     .description('show or change the program of this site that makes sure that the other side is down')
     .option('--program <name>', 'a file in the directory `programs` of the data directory')
-    .option('--argument <text>', 'what it is given; repeatable', (text, before: readonly string[] = []) => [
-      ...before,
-      text,
-    ])
+    .option('--argument <text>', 'what it is given; repeatable', listed('--argument', String))
     .option(
       '--limit <time>',
       'it is killed then, and has fenced nothing; 2m if absent',
@@ -77,14 +74,15 @@ function changeOf({ program, argument, limit, off }: FencingOptions): FencingPro
   };
 }
 
-/** What was said in the place of a question to the person. Throws CLI_USAGE where that is more than one thing. */
-export function checkOneGround(o: {
+/** Whether something was said in the place of a question to the person. Throws CLI_USAGE where that is more than one thing. */
+export function hasGround(o: {
   readonly confirmOtherSideDown?: boolean;
   readonly askWitness?: boolean;
   readonly fence?: boolean;
-}): void {
+}): boolean {
   if (o.fence && (o.confirmOtherSideDown || o.askWitness))
     throw cliFailure('CLI_USAGE', 'give one of --confirm-other-side-down, --ask-witness and --fence');
+  return Boolean(o.confirmOtherSideDown || o.askWitness || o.fence);
 }
 
 /** What is asked for upon it. */

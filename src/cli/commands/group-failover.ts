@@ -4,7 +4,7 @@ import { type Context, EXIT_FOUND_BAD, type Report } from '../context.ts';
 import type { Page } from '../page.ts';
 import { invalid, listed } from '../values.ts';
 import { followJob } from '../watch.ts';
-import { checkOneGround, FENCE_OPTION, groundOf } from './failover-fencing.ts';
+import { FENCE_OPTION, groundOf, hasGround } from './failover-fencing.ts';
 import { askedOf, NAME_OPTION, PROBE_OPTION, type ProbeOption, parseConnection } from './failover-options.ts';
 import { examples, type Runner, WAIT_FLAGS, type WaitOption } from './runner.ts';
 
@@ -79,8 +79,7 @@ async function test(context: Context, group: string, o: GroupBootOptions): Promi
 }
 
 async function failover(context: Context, group: string, o: GroupBootOptions): Promise<Report> {
-  checkOneGround(o);
-  if (!o.confirmOtherSideDown && !o.askWitness && !o.fence) {
+  if (!hasGround(o)) {
     await context.confirm({
       question: `Do all machines of ${group} stand still at the other site? If one runs there, both copies take writes.`,
       word: group,

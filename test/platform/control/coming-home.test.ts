@@ -11,15 +11,15 @@ import { decideRemoval } from '../../../src/lib/removal.ts';
 import { ReplicaLayout } from '../../../src/replica/index.ts';
 import type { TestApi } from '../../support/api.ts';
 import { assertOnlyDifference, type Divergence, writtenTo } from '../../support/changed-blocks.ts';
-import { ledgerPortOf } from '../../support/lab-guest.ts';
 import { assertLedger, inGuest } from '../../support/lab-sites.ts';
-import { BOX, ended, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
+import { BOX, ended, resultOf } from '../../support/paired-sites.ts';
 import type { TestSite } from '../../support/served-sites.ts';
 import {
   BY_HAND,
   heldAt,
   holds,
   servedAgain,
+  sitesWithGuest,
   sitesWithMachine,
   tipAt,
   verifiedCopy,
@@ -87,12 +87,7 @@ function removed(api: TestApi, generation: string): Promise<unknown> {
 
 describe('a machine that comes home', { timeout: 300_000 }, () => {
   it('F4 a guest that writes all the time goes over and comes home, and no record of it is lost', async (context) => {
-    const { t, directory, home, homeApi, away, awayApi } = await pairedSites(context);
-    const { lab, attach } = await someonesMachine(t, directory);
-    const ledger = await ledgerPortOf(t, lab);
-    await homeApi.call('vm.add', { body: { attach } });
-    await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
-    await verifiedCopy(homeApi);
+    const { ledger, home, homeApi, away, awayApi } = await sitesWithGuest(context);
     const promised = (await ledger.next()).seq;
     await resultOf(homeApi, await homeApi.call('failover.cede', NOW));
     const over = (await resultOf(awayApi, await awayApi.call('failover.take', NOW))) as FailoverReport;

@@ -10,14 +10,14 @@ import { runCommand } from '../../../src/lib/processes.ts';
 import type { TestApi } from '../../support/api.ts';
 import { eventually } from '../../support/eventually.ts';
 import { killablePair } from '../../support/killable-site.ts';
-import { ledgerPortOf } from '../../support/lab-guest.ts';
 import { assertLedger, inGuest } from '../../support/lab-sites.ts';
-import { BOX, machineThatIsOff, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
+import { BOX, machineThatIsOff, resultOf } from '../../support/paired-sites.ts';
 import {
   BY_HAND,
   DISK_BYTES,
   heldAt,
   holds,
+  sitesWithGuest,
   tipAt,
   verifiedCopy,
   write,
@@ -181,12 +181,7 @@ describe('what a home wrote after the other site had brought its machine up', { 
   });
 
   it('S0.17 a guest that is booted on it finds what it wrote last, while the machine runs on at the other site', async (context) => {
-    const { t, directory, home, homeApi, away, awayApi } = await pairedSites(context);
-    const { lab, attach } = await someonesMachine(t, directory);
-    const ledger = await ledgerPortOf(t, lab);
-    await homeApi.call('vm.add', { body: { attach } });
-    await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
-    await verifiedCopy(homeApi);
+    const { directory, lab, ledger, home, homeApi, away, awayApi } = await sitesWithGuest(context);
     const begun = await awayApi.call('failover.start', {
       ...BOX,
       body: { confirmOtherSideDown: true, name: 'there' },

@@ -7,11 +7,17 @@ import { systemClock } from '../../../src/lib/clock.ts';
 import { runCommand } from '../../../src/lib/processes.ts';
 import { ReplicaLayout } from '../../../src/replica/index.ts';
 import type { TestApi } from '../../support/api.ts';
-import { ledgerPortOf } from '../../support/lab-guest.ts';
 import { assertLedger } from '../../support/lab-sites.ts';
 import { BOX, ended, pair, pairedSites, resultOf, someonesMachine } from '../../support/paired-sites.ts';
 import { TestSite } from '../../support/served-sites.ts';
-import { BY_HAND, heldAt, sitesWithMachine, verifiedCopy, writeToTip } from '../../support/site-of-box.ts';
+import {
+  BY_HAND,
+  heldAt,
+  sitesWithGuest,
+  sitesWithMachine,
+  verifiedCopy,
+  writeToTip,
+} from '../../support/site-of-box.ts';
 import { chainInHeaders } from '../../support/sound-layers.ts';
 
 const MIB = 1024 * 1024;
@@ -30,12 +36,7 @@ async function cede(api: TestApi): Promise<Ceded> {
 
 describe('a planned failover', { timeout: 240_000 }, () => {
   it('S0.17 a running guest is shut down, and every record that it wrote is at the other site when it starts there', async (context) => {
-    const { t, directory, home, homeApi, away, awayApi } = await pairedSites(context);
-    const { lab, attach } = await someonesMachine(t, directory);
-    const ledger = await ledgerPortOf(t, lab);
-    await homeApi.call('vm.add', { body: { attach } });
-    await homeApi.call('vm.protect', { ...BOX, body: BY_HAND });
-    await verifiedCopy(homeApi);
+    const { ledger, home, homeApi, away, awayApi } = await sitesWithGuest(context);
 
     // Whoever is to take it waits for it, so that nobody runs it for as short as can be.
     const taking = await awayApi.call('failover.take', { ...BOX, body: { waitMs: 120_000 } });
