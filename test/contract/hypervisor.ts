@@ -149,12 +149,16 @@ export function hypervisorContract(name: string, make: (t: CleanUp) => Promise<M
       for (let i = 0; i < 2; i++) await it.running.growDisk(it.one, before + 2 * CLUSTER);
       assert.equal(await sizeNow(), before + 2 * CLUSTER);
       await it.running.growDisk(it.one, before);
+      const cutLater = await prepared(it);
+      await it.running.growDisk(it.one, before + 4 * CLUSTER);
       await it.write(it.one, before + CLUSTER, 4096, 6);
-      // An overlay that is too small takes the end away from the guest, until it grows as well.
+      await it.write(it.one, before + 3 * CLUSTER, 4096, 7);
+      // Its overlay was written for a smaller disk: the guest keeps the end of its disk, and what it wrote there.
+      await cutLater.seal();
+      assert.equal(await sizeNow(), before + 4 * CLUSTER);
+      const sealed = (await chains(it))[0]!;
       await cut(it);
-      assert.equal(await sizeNow(), before);
-      await it.running.growDisk(it.one, before + 2 * CLUSTER);
-      assert.equal(await sizeNow(), before + 2 * CLUSTER);
+      assert.deepEqual(await bytesAt(it, sealed, [before + CLUSTER, before + 3 * CLUSTER]), [6, 7]);
       await it.running.commit(it.one, layer!);
       assert.deepEqual(await bytesAt(it, [origin!], [before + CLUSTER]), [6]);
     });

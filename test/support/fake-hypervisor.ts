@@ -246,6 +246,7 @@ class FakeConnection implements RunningMachine {
       'cut',
       async () => {
         try {
+          await this.#machine.growOverlays(cuts);
           await this.#machine.cut(cuts);
         } catch (error) {
           throw failure('CUT_FAILED', messageOf(error), { cause: error });

@@ -186,6 +186,15 @@ export class FakeMachine {
     await tip.sync();
   }
 
+  /** Overlays that disks are to be cut to are as large as the disks have become. */
+  async growOverlays(cuts: readonly DiskCut[]): Promise<void> {
+    for (const { deviceName, overlay } of cuts) {
+      const { sizeBytes } = this.#disk(deviceName);
+      await using opened = await openWritable(this.#files, overlay);
+      if (opened.sizeBytes < sizeBytes) await opened.grow(sizeBytes);
+    }
+  }
+
   /** All disks at one instant; the old tips are flushed first. */
   async cut(cuts: readonly DiskCut[]): Promise<void> {
     const sizes = new Map<string, number>();

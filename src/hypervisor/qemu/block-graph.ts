@@ -116,6 +116,16 @@ export function fileNodesOf(queryNamedBlockNodes: unknown, path: string): string
     .filter((name) => name !== '');
 }
 
+/** The sizes of disks, as guests see them, by the names of their nodes; by `query-named-block-nodes`. */
+export function nodeSizesOf(queryNamedBlockNodes: unknown): Map<string, number> {
+  return new Map(
+    listOf(queryNamedBlockNodes, 'query-named-block-nodes').flatMap((node): [string, number][] => {
+      const sizeBytes = isRecord(node.image) ? node.image['virtual-size'] : undefined;
+      return typeof sizeBytes === 'number' ? [[textOf(node['node-name']), sizeBytes]] : [];
+    }),
+  );
+}
+
 function listOf(reply: unknown, command: string): Reply[] {
   if (!Array.isArray(reply) || !reply.every(isRecord))
     throw unexpected(`the answer to ${command} is not a list`);

@@ -28,8 +28,15 @@ function boundTo(parentId: number, command: string, args: readonly string[]): st
 const NOT_FOUND = 127;
 
 /** As `runCommand`, for a program that ends with this process. */
-export async function runBound(command: string, args: readonly string[]): Promise<CommandResult> {
-  const result = await runCommand('setpriv', boundTo(process.pid, command, args), { allowExit: [NOT_FOUND] });
+export async function runBound(
+  command: string,
+  args: readonly string[],
+  { input }: { readonly input?: string } = {},
+): Promise<CommandResult> {
+  const result = await runCommand('setpriv', boundTo(process.pid, command, args), {
+    allowExit: [NOT_FOUND],
+    ...(input === undefined ? {} : { input }),
+  });
   if (result.exitCode !== NOT_FOUND) return result;
   throw libFailure('TOOL_MISSING', `${command} is not installed or not on the path`, {
     context: { command },

@@ -3,6 +3,7 @@ import { isFailure } from '../../lib/errors.ts';
 import { runCommand } from '../../lib/processes.ts';
 import { hypervisorFailure } from '../errors.ts';
 import type { HostOffer } from '../startability.ts';
+import { runBound } from './bound-process.ts';
 import { describedFirmware } from './firmware-descriptors.ts';
 
 /** Asked of a QEMU that has no machine and ends at once: some 50 ms (docs/qemu.md, «Checks ahead of a start»). */
@@ -10,7 +11,7 @@ const QUESTIONS = ['qmp_capabilities', 'query-machines', 'query-cpu-definitions'
 
 /** What this host has for machines. Throws TOOL_MISSING, PROCESS_FAILED, QEMU_REPLY_UNEXPECTED. */
 export async function hostOffer(accelerator: 'kvm' | 'tcg'): Promise<Omit<HostOffer, 'media'>> {
-  const { stdout } = await runCommand(
+  const { stdout } = await runBound(
     'qemu-system-x86_64',
     [
       ...['-nodefaults', '-no-user-config', '-display', 'none', '-S'],

@@ -30,7 +30,7 @@ import type {
 import type { ImageFile } from '../images.ts';
 import { pivot, settlePivots } from '../pivot.ts';
 import { AgentPortWatch } from './agent-port.ts';
-import { fileNodesOf, nodeNameOf } from './block-graph.ts';
+import { fileNodesOf, nodeNameOf, nodeSizesOf } from './block-graph.ts';
 import { configurationOf, identityOf } from './captured-configuration.ts';
 import { runInGuest } from './guest-command.ts';
 import { IoErrors } from './io-errors.ts';
@@ -110,7 +110,7 @@ export class QemuMachine implements RunningMachine {
         });
       }
     };
-    const actions = await orAbandoned(async () => {
+    const snapshots = await orAbandoned(async () => {
       const all = [];
       for (const [index, { overlay }] of cuts.entries()) {
         const node = overlayNodeName(overlay);
@@ -122,17 +122,33 @@ export class QemuMachine implements RunningMachine {
           file: { driver: 'file', filename: overlay.path },
         });
         added.push(node);
-        all.push({ type: 'blockdev-snapshot', data: { node: tips[index], overlay: node } });
+        all.push({ node: tips[index]!, overlay: node });
       }
       return all;
     });
     const seal = () =>
       orAbandoned(async () => {
+        await this.#growOverlays(snapshots);
+        const actions = snapshots.map((data) => ({ type: 'blockdev-snapshot', data }));
         const before = this.#clock.monotonicMs();
         await this.#qmp.execute('transaction', { actions }, { timeoutMs: 60_000 });
         return { pauseMs: this.#clock.monotonicMs() - before };
       });
     return { seal };
+  }
+
+  /**
+   * Their owner may have grown disks since their overlays were written. Grown after the cut, an overlay would read as zeros where the
+   * guest has written meanwhile; one that nothing lies below is grown and shows what will be below it.
+   */
+  async #growOverlays(
+    snapshots: readonly { readonly node: string; readonly overlay: string }[],
+  ): Promise<void> {
+    const sizes = nodeSizesOf(await this.#qmp.execute('query-named-block-nodes', { flat: true }));
+    for (const { node, overlay } of snapshots) {
+      const [size = 0, own = 0] = [sizes.get(node), sizes.get(overlay)];
+      if (own < size) await this.#qmp.execute('block_resize', { 'node-name': overlay, size });
+    }
   }
 
   async growDisk(deviceName: string, sizeBytes: number): Promise<void> {
