@@ -29,11 +29,13 @@ export async function outrunBy(
 ): Promise<Outrun | undefined> {
   const begun = happened(cuts).find(({ cutId }) => cutId === target.session?.cutId);
   const { acknowledged, outrun: before } = target;
+  const known = unsureOf(before);
   const last = due.at(-1);
-  // A target that has nothing takes whatever comes; one of which a complete copy was on its way may turn out to have it.
-  const from = acknowledged?.ordinal ?? begun?.ordinal ?? before?.unsure?.ordinal;
-  if (from === undefined || last === undefined || last.ordinal <= (acknowledged?.ordinal ?? 0))
+  // A target that has nothing takes whatever comes; one of which complete copies were on their way may turn out to have any of them.
+  const states = [acknowledged, ...known, begun].flatMap((state) => state?.ordinal ?? []);
+  if (states.length === 0 || last === undefined || last.ordinal <= (acknowledged?.ordinal ?? 0))
     return undefined;
+  const from = Math.min(...states);
   const ranges: Record<string, number[]> = {};
   for (const disk of disks) {
     const found = await heldSince(images, disk, cuts, from, last);
@@ -46,7 +48,6 @@ export async function outrunBy(
     ...(before?.missed ?? []),
     ...lost.flatMap((cut) => [...cut.missed, missedOf(cut, WHY_OUTRUN)]),
   ];
-  const known = unsureOf(before);
   const newest = begun ? unsureAs(begun) : known.at(-1);
   const older = known.filter(({ pointId }) => pointId !== newest?.pointId);
   return {

@@ -216,23 +216,13 @@ test('S0.29 a delta that arrives only after its target was outrun twice is found
   const { box, near, far } = await twoTargets(t);
   const { machine } = box;
   await change(box, 1);
-  const sent: Uint8Array[] = [];
-  let arrive = (): Promise<unknown> => assert.fail('nothing was sent');
-  const late = uploadingBy(far.target, async (machineId, session, stream) => {
-    for await (const chunk of stream) for (const bytes of [chunk].flat()) sent.push(Buffer.from(bytes));
-    arrive = () => far.target.upload(machineId, session, pieces(sent));
-    throw new Error('the line broke');
-  });
+  const { late, arrive } = arrivingLate(far.target);
   await assert.rejects(machine.replicate(late), /line broke/);
   const { cutId } = machine.cuts.at(-1)!;
-  const unheard = {
-    ...uploadingBy(far.target, far.target.upload),
-    offer: () => Promise.reject(new Error('no line')),
-  };
   for (let round = 2; round <= 2 * COPIES; round++) {
     await change(box, round % 5);
     await sendAll(machine, near.target);
-    if (round === COPIES) await assert.rejects(machine.replicate(unheard), /no line/);
+    if (round === COPIES) await assert.rejects(machine.replicate(unoffered(far.target)), /no line/);
   }
   assert.notEqual(recordOf(machine, far.target).outrun?.unsure?.pointId, cutId);
   await arrive();
@@ -243,8 +233,59 @@ test('S0.29 a delta that arrives only after its target was outrun twice is found
   assert.equal(told.length + pointsOf(far.replicas, box).length, 2 * COPIES + 1);
 });
 
+test('S0.29 the same for the first, complete copy, of which the target is asked again only when later ones have been made', async (t) => {
+  const sites = await seedSites(t);
+  const box = await sites.addMachine({ seed: false });
+  const far = await sites.anotherSite();
+  const { machine } = box;
+  await machine.addTarget({ siteId: far.target.siteId, ...EVERYTHING });
+  await machine.cut('crash');
+  const { cutId } = machine.cuts.at(-1)!;
+  const { late, arrive } = arrivingLate(far.target);
+  await assert.rejects(machine.replicate(late), /line broke/);
+  await sendAll(machine, sites.target);
+  for (let round = 1; round <= 2 * COPIES; round++) {
+    // Each copy changes another place: what one of them holds stands in no other.
+    await box.write(round * 65_536);
+    await machine.cut('crash');
+    await sendAll(machine, sites.target);
+    if (round !== COPIES) continue;
+    await assert.rejects(machine.replicate(unoffered(far.target)), /no line/);
+    const { session, outrun } = recordOf(machine, far.target);
+    const begun = machine.cuts.find((cut) => cut.cutId === session?.cutId);
+    assert.ok(outrun && begun && begun.ordinal > outrun.throughOrdinal, 'a cut that came after those');
+  }
+  assert.notEqual(recordOf(machine, far.target).outrun?.unsure?.pointId, cutId);
+  await arrive();
+  assert.equal(pointsOf(far.replicas, box).at(-1)!.statement.pointId, cutId);
+  assert.ok((await sendAll(await box.reopen(), far.target)) < DISK_BYTES / 2, 'no second complete copy');
+  await holdsAll(far.replicas, box);
+  const told = pointsOf(far.replicas, box).flatMap(({ statement }) => statement.missed);
+  assert.equal(told.length + pointsOf(far.replicas, box).length, 2 * COPIES + 1);
+});
+
+/** The line breaks when everything has been sent, and what was sent is taken in when `arrive` is called. */
+function arrivingLate(target: ReplicationTarget) {
+  const sent: Uint8Array[] = [];
+  let arrive = (): Promise<unknown> => assert.fail('nothing was sent');
+  const late = uploadingBy(target, async (machineId, session, stream) => {
+    for await (const chunk of stream) for (const bytes of [chunk].flat()) sent.push(Buffer.from(bytes));
+    arrive = () => target.upload(machineId, session, pieces(sent));
+    throw new Error('the line broke');
+  });
+  return { late, arrive: () => arrive() };
+}
+
 async function* pieces(sent: readonly Uint8Array[]): AsyncGenerator<Uint8Array> {
   yield* sent;
+}
+
+/** The target is asked what it has and hears nothing else. */
+function unoffered(target: ReplicationTarget): ReplicationTarget {
+  return {
+    ...uploadingBy(target, target.upload),
+    offer: () => Promise.reject(new Error('no line')),
+  };
 }
 
 /** Files on which no merge can be recorded, as long as `isBroken` says so. */
