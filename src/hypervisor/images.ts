@@ -37,7 +37,10 @@ export interface DiskImages {
    * backing file has been committed into `backing`. Durable on return; may be repeated.
    */
   reparent(image: ImageFile, backing: ImageFile): Promise<void>;
-  /** Makes the disk that an image holds larger; what is new reads as zeros. Durable on return; may be repeated. */
+  /**
+   * Makes the disk that an image holds larger; what is new reads as zeros. Durable on return; may be repeated. One that is as large
+   * already, or larger, stays as it is.
+   */
   grow(image: ImageFile, sizeBytes: number): Promise<void>;
 }
 

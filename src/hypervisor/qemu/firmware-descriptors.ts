@@ -1,11 +1,11 @@
-import { readdir, readFile, stat } from 'node:fs/promises';
+import { readdir, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import Type, { type Static } from 'typebox';
 import { Value } from 'typebox/value';
 import { systemCodeOf } from '../../lib/errors.ts';
-import { runCommand } from '../../lib/processes.ts';
 import type { Firmware } from '../firmware.ts';
 import type { ImageFile } from '../images.ts';
+import { sizeOf } from './image-size.ts';
 
 /** Where packages and administrators describe firmware; a file of the later directory takes the place of its namesake. */
 const DIRECTORIES = ['/usr/share/qemu/firmware', '/etc/qemu/firmware'] as const;
@@ -80,18 +80,4 @@ async function firmwareIn(path: string): Promise<Firmware | undefined> {
 
 function imageOf({ filename, format }: Static<typeof Image>): ImageFile {
   return { path: filename, format };
-}
-
-/** As a guest sees it; undefined if the file is not there. */
-async function sizeOf({ path, format }: ImageFile): Promise<number | undefined> {
-  try {
-    const { size } = await stat(path);
-    if (format === 'raw') return size;
-  } catch (error) {
-    if (systemCodeOf(error) === 'ENOENT') return undefined;
-    throw error;
-  }
-  const { stdout } = await runCommand('qemu-img', ['info', '-U', '--output=json', '-f', format, path]);
-  const info = JSON.parse(stdout) as { readonly 'virtual-size'?: unknown };
-  return typeof info['virtual-size'] === 'number' ? info['virtual-size'] : undefined;
 }

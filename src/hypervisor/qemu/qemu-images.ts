@@ -9,6 +9,7 @@ import { hypervisorFailure } from '../errors.ts';
 import type { ContentExtents, DiskImages, ImageFile, ImageReader } from '../images.ts';
 import { type BoundServer, runBound, startBound } from './bound-process.ts';
 import { chainFileName } from './chain-options.ts';
+import { sizeOf } from './image-size.ts';
 
 /** Two connections keep a reader busy while the other waits for the disk; more gain nothing on a unix socket. */
 const CONNECTIONS = 2;
@@ -134,8 +135,12 @@ export class QemuImages implements DiskImages {
     await syncFile(image.path);
   }
 
-  async grow({ path, format }: ImageFile, sizeBytes: number): Promise<void> {
-    await runBound('qemu-img', ['resize', '-q', '-f', format, path, String(sizeBytes)]);
+  async grow(image: ImageFile, sizeBytes: number): Promise<void> {
+    const { path, format } = image;
+    // The tool refuses to make an image smaller.
+    if (((await sizeOf(image)) ?? 0) < sizeBytes)
+      await runBound('qemu-img', ['resize', '-q', '-f', format, path, String(sizeBytes)]);
+    // Also of what is as large already: whoever has grown it need not have synced it.
     await syncFile(path);
   }
 }
