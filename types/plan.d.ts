@@ -161,7 +161,7 @@ export type RecoveryPlan = {
       } | {
         readonly limitMs?: number;
         readonly pattern?: string;
-        /** Its name; for SQLite the path of its file. */
+        /** Its name; for SQLite the path of its file, without which nothing is asked. */
         readonly database?: string;
         readonly kind: "sql";
         readonly system: "postgresql" | "mariadb" | "mysql" | "sqlite";

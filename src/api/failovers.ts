@@ -76,7 +76,7 @@ const ProbeRequest = Type.Union([
         Type.Literal('sqlite'),
       ]),
       query: Type.String({ minLength: 1, maxLength: 8192 }),
-      /** Its name; for SQLite the path of its file. */
+      /** Its name; for SQLite the path of its file, without which nothing is asked. */
       database: Type.Optional(Type.String({ minLength: 1, maxLength: 4096 })),
       pattern: Pattern,
       limitMs: Type.Optional(Type.Integer({ minimum: 1 })),

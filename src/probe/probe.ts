@@ -48,7 +48,7 @@ export type Probe =
       readonly kind: 'sql';
       readonly system: SqlSystem;
       readonly query: string;
-      /** Its name; for SQLite the path of its file. */
+      /** Its name; for SQLite the path of its file, without which nothing is asked. */
       readonly database?: string;
       /** Of what it prints, a row a line. Any rows if absent. */
       readonly pattern?: string;
@@ -99,6 +99,7 @@ export function checkProbes(probes: readonly Probe[]): void {
     if (probe.kind === 'serial') patternOf(probe.pattern);
     if (probe.kind === 'tcp') checkTcp(probe);
     if (probe.kind === 'http') checkHttp(probe);
+    if (probe.kind === 'sql') checkSql(probe);
     if ('pattern' in probe && probe.pattern !== undefined) patternOf(probe.pattern);
   }
 }
@@ -121,6 +122,13 @@ function checkHttp(probe: Extract<Probe, { kind: 'http' }>): void {
     throw invalid(`«${probe.name}», as the name of a server,`);
   }
   checkFrom(probe);
+}
+
+/** Without the path of a file, or with an option in its place, `sqlite3` takes the query for one, asks nothing and ends well. */
+function checkSql({ system, database = '-' }: Extract<Probe, { kind: 'sql' }>): void {
+  if (system === 'sqlite' && database.startsWith('-')) {
+    throw invalid('a query of SQLite without the path of its file as `database`');
+  }
 }
 
 function checkFrom(probe: NetworkProbe): void {

@@ -255,7 +255,7 @@ test('F5 a database is asked by its own client in the guest, and a program of th
     [...asWhom, ...client],
     [...asWhom, ...client],
   ]);
-  const empty = { ...query, system: 'sqlite', pattern: '^99$', limitMs: 400 } as const;
+  const empty = { ...query, system: 'sqlite', database: '/shop.db', pattern: '^99$', limitMs: 400 } as const;
   const [wrong] = await runProbes({ ...probed, runningSinceMs: systemClock.monotonicMs() }, [empty]);
   assert.match(wrong!.reason!, /no success within 400 ms; the last time it says: 17/);
 });
@@ -281,6 +281,18 @@ test('probes that cannot be asked are refused before anything starts', () => {
     );
   }
   checkProbes([{ kind: 'tcp', host: '10.0.0.1', port: 80, from: '10.0.0.2/30' }]);
+});
+
+test('F5 a query of SQLite names the file that it is asked of: without one the client asks nothing and ends well', () => {
+  const query = { kind: 'sql', query: 'select count(*) from orders' } as const;
+  for (const wrong of [{}, { database: '-header' }, { pattern: '^[1-9]' }]) {
+    assert.throws(
+      () => checkProbes([{ ...query, system: 'sqlite', ...wrong }]),
+      (error) => isFailure(error, 'FAILOVER_PROBE_INVALID') && error.message.includes('database'),
+    );
+  }
+  checkProbes([{ ...query, system: 'sqlite', database: '/srv/shop.db' }]);
+  for (const system of ['postgresql', 'mariadb', 'mysql'] as const) checkProbes([{ ...query, system }]);
 });
 
 test('the probing side never takes the address of the guest', () => {

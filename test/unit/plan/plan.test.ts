@@ -106,6 +106,9 @@ describe('a recovery plan', () => {
     assert.match(said[1]!, /c waits for itself/);
     assert.match(said[2]!, /each other: (a → b → a|b → a → b)/);
     assert.deepEqual(findingsOf(SHOP), []);
+    const gate = { kind: 'sql', system: 'sqlite', query: 'select count(*) from orders' } as const;
+    const [asked] = findingsOf({ plan: 'shop', machines: { db: { gates: [gate] } } });
+    assert.match(asked!.message, /a gate of db: a query of SQLite without the path of its file/);
 
     const lan = { nicId: 'lan', network: 'office' };
     const known = { nics: [lan], hasAgent: false, isReady: true };
