@@ -172,7 +172,7 @@ export const Report = Type.Object({
   rpo: Type.Optional(
     Type.Object({
       ms: Duration,
-      /** `nothing-lost`: the machine had ended, and this point is all that it wrote. `age`: of the point at the command. */
+      /** `nothing-lost`: the machine had ended, and this point, upon which nothing was brought up before, is all that it wrote. `age`: of the point at the command. */
       basis: Type.Union([Type.Literal('age'), Type.Literal('nothing-lost')]),
       /** The difference of the clocks that was corrected for. */
       skewMs: Type.Optional(Type.Number()),

@@ -42,7 +42,9 @@ import {
   rightUpon,
   runsAlready,
   takeRight,
+  warningsBefore,
   warningsOf,
+  writtenBefore,
 } from './right.ts';
 import { discardLeft, rollForward } from './roll-forward.ts';
 import { type Attempt, headOf, RunUnderWay } from './run-under-way.ts';
@@ -171,8 +173,9 @@ export class Failovers {
     checkProbes(probes ?? []);
     checkBranchName(replica, name);
     const run = new RunUnderWay(this.#tools);
-    const heldBy = await this.#alone(replica, async (room) => {
+    const held = await this.#alone(replica, async (room) => {
       if (kind === 'planned') await checkNotTaken(this.#tools, replica);
+      const earlierBranchIds = kind === 'planned' ? writtenBefore(replica) : undefined;
       const proofs = await pointProofs(this.#tools.files, replica);
       const chosen = candidatesOf(replica, choice, proofs);
       const { passedOver, warnings } = await this.#checkAhead({
@@ -184,7 +187,7 @@ export class Failovers {
       });
       run.warn(warnings);
       const by = await run.watch.time('fence', () => holdBy(o.right, this.#tools, replica));
-      run.warn(warningsOf(by));
+      run.warn([...warningsOf(by), ...warningsBefore(earlierBranchIds)]);
       await room;
       // Chosen again: a point may have arrived in the meantime; from here on none does.
       for (const candidate of candidatesOf(replica, choice, proofs)) {
@@ -197,9 +200,9 @@ export class Failovers {
         });
         if (run.add(attempt)) break;
       }
-      return by;
+      return { heldBy: by, ...(earlierBranchIds ? { earlierBranchIds } : {}) };
     });
-    return { ...run.report(await headOf(this.#tools, replica, kind, choice)), heldBy };
+    return { ...run.report(await headOf(this.#tools, replica, kind, choice)), ...held };
   }
 
   /**

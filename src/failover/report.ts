@@ -80,6 +80,11 @@ export interface FailoverReport {
   readonly epoch: number;
   /** Only where it had to be got; reports of earlier programs do not say it. */
   readonly heldBy?: HeldBy;
+  /**
+   * Of a machine that was taken over: the branches in which it may have been written to before, upon the same point; none, if they have gone.
+   * Absent if nothing was brought up upon it before, and in reports of earlier programs.
+   */
+  readonly earlierBranchIds?: readonly string[];
   readonly startedAtMs: number;
   /** From the command to the last probe that passed, all attempts included; null if none succeeded. */
   readonly rtoMs: number | null;

@@ -40,6 +40,16 @@ export function warningsOf(heldBy: HeldBy): readonly string[] {
     : [];
 }
 
+/** What a person must know of what was brought up upon the same point before. */
+export function warningsBefore(branchIds: readonly string[] | undefined): readonly string[] {
+  if (branchIds === undefined) return [];
+  return branchIds.length > 0
+    ? [
+        `What may have been written before, in ${branchIds.join(', ')} upon the same point, is not in this branch.`,
+      ]
+    : ['The machine was taken over before: what may have been written then is in no branch any more.'];
+}
+
 /** How the right is had without the help of who holds it. Throws FAILOVER_UNCONFIRMED. */
 export function rightUpon({ voting, fencing, confirmedOtherSideDown }: StartOptions): Right {
   if (voting) return votedRight(voting);
@@ -157,20 +167,34 @@ export function offeredPoint(replica: Replica): string {
 }
 
 /**
- * What was taken has a branch that somebody may have worked in; one that did not come up, and never ran before, holds nothing that its
- * point does not. Throws FAILOVER_TAKEN.
+ * What was taken has a branch that somebody may have worked in. One that did not come up, and never ran before, hinders nobody who takes the
+ * machine once more: he is told of it (`writtenBefore`). Throws FAILOVER_TAKEN.
  */
 export async function checkNotTaken(tools: Pick<FailoverTools, 'files'>, replica: Replica): Promise<void> {
   if (rightState(replica.record) !== 'holds') return;
-  const pointId = offeredPoint(replica);
-  for (const branch of replica.branches) {
-    if (branch.purpose !== 'failover' || branch.pointId !== pointId) continue;
-    const { branchId } = branch;
+  for (const branchId of uponOffered(replica)) {
     const state = await loadState(tools, replica, branchId);
     if (state?.phase === 'failed' && !state.hasRun) continue;
     const said = `${replica.record.machineName} was taken over already: branch ${branchId}`;
     throw failoverFailure('FAILOVER_TAKEN', said, { context: { branchId } });
   }
+}
+
+/**
+ * What may have been written upon the offered point before it is taken now: the branches of it that are still here, also of failovers that did
+ * not come up, as their guests may have served somebody until then. None: what there was, if anything, was removed. Undefined: nothing was
+ * brought up upon it.
+ */
+export function writtenBefore(replica: Replica): readonly string[] | undefined {
+  const branchIds = uponOffered(replica);
+  return branchIds.length > 0 || rightState(replica.record) === 'holds' ? branchIds : undefined;
+}
+
+/** The branches of failovers upon the offered point. */
+function uponOffered(replica: Replica): string[] {
+  const pointId = offeredPoint(replica);
+  const those = replica.branches.filter((one) => one.purpose === 'failover' && one.pointId === pointId);
+  return those.map(({ branchId }) => branchId);
 }
 
 /** Whoever is fenced, or has given the machine up, runs nothing of it that was at work. Throws FAILOVER_FENCED, FAILOVER_GIVEN_UP. */

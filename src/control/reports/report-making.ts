@@ -151,23 +151,38 @@ function fencedWord({ actor, phase, details }: AuditView): Report['confirmations
   ];
 }
 
-/** How much is missing at most: of a handover nothing, of all else what was written after the point until the command. */
+/**
+ * How much is missing at most: of a handover nothing, unless the machine may have been at work upon the point before; of all else what was
+ * written after the point until the command.
+ */
 export function lossOf(
   kind: ReportKind,
   verdict: ReportVerdict,
   o: {
     readonly commandAtMs: number;
     readonly point?: { readonly cutAtMs: number; readonly skewMs?: number | undefined } | undefined;
+    readonly earlierBranchIds?: readonly string[] | undefined;
   },
-): Report['rpo'] {
-  if (verdict !== 'passed' && verdict !== 'unproven') return undefined;
-  if (kind === 'cede' || kind === 'take') return { ms: 0, basis: 'nothing-lost' };
-  if (!(kind === 'test' || kind === 'drill' || kind === 'unplanned') || !o.point) return undefined;
+): Pick<Report, 'rpo' | 'missing'> {
+  const missing: string[] = [];
+  if (verdict !== 'passed' && verdict !== 'unproven') return { missing };
+  if (o.earlierBranchIds) return { missing: [cut(unknownLoss(o.earlierBranchIds))] };
+  if (kind === 'cede' || kind === 'take') return { rpo: { ms: 0, basis: 'nothing-lost' }, missing };
+  if (!(kind === 'test' || kind === 'drill' || kind === 'unplanned') || !o.point) return { missing };
   const { cutAtMs, skewMs } = o.point;
-  return {
-    ...{ ms: Math.max(0, o.commandAtMs - cutAtMs), basis: 'age' },
+  const rpo = {
+    ...{ ms: Math.max(0, o.commandAtMs - cutAtMs), basis: 'age' as const },
     ...(skewMs === undefined ? {} : { skewMs }),
   };
+  return { rpo, missing };
+}
+
+function unknownLoss(earlierBranchIds: readonly string[]): string {
+  const where =
+    earlierBranchIds.length > 0
+      ? `in ${earlierBranchIds.join(', ')} upon the same point, is not in this branch`
+      : 'when the machine was taken over, is in no branch any more';
+  return `how much is lost at most: what may have been written before, ${where}`;
 }
 
 /** What is known of the report of one machine of a run. */

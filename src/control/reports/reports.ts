@@ -253,7 +253,12 @@ export class Reports implements JobRecorder {
     const commandAtMs = failover?.startedAtMs ?? job.createdAtMs;
     const ofMachines = ownRun ? await this.#ofMachines(ownRun) : undefined;
     const ofPlan = ownRun && ofMachines ? planFigures(ownRun, ofMachines) : undefined;
-    const rpo = ofPlan ? ofPlan.rpo : lossOf(kind, verdict, { commandAtMs, point: attempts.at(-1)?.point });
+    const known = {
+      commandAtMs,
+      point: attempts.at(-1)?.point,
+      earlierBranchIds: failover?.earlierBranchIds,
+    };
+    const { rpo, missing: unknownLoss } = ofPlan ?? lossOf(kind, verdict, known);
     const rtoMs = ofPlan ? ofPlan.rtoMs : failover?.rtoMs;
     const accelerator = failover?.accelerator;
     const versions = { ...(await hostVersions()), ...(accelerator ? { accelerator } : {}) };
@@ -279,7 +284,7 @@ export class Reports implements JobRecorder {
       ...(kind === 'adopt' ? { outcome: { isAtHome: found?.home?.record.adopted !== undefined } } : {}),
       missing: [
         ...missing,
-        ...(ofPlan?.missing ?? []),
+        ...unknownLoss,
         ...(kind === 'plan' && !ownRun ? ['the run of the plan, whose record is gone'] : []),
       ],
       versions: { warmsite: WARMSITE_VERSION, ...versions },

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { AuditView, JobView, PlanRun } from '../../../src/api/index.ts';
+import type { AuditView, JobView, PlanRun, ReportVerdict } from '../../../src/api/index.ts';
 import { endAdoptions, endedAdoptions } from '../../../src/control/reports/report-adoptions.ts';
 import {
   confirmationsOf,
@@ -58,16 +58,30 @@ describe('what a report is made of', () => {
   });
 
   it('F9 of what is lost: the age of the point at the command, nothing of what was handed over, and no word where nothing came up', () => {
+    const rpoOf = (...of: Parameters<typeof lossOf>) => lossOf(...of).rpo;
     const o = { commandAtMs: 10_000, point: { cutAtMs: 4_000, skewMs: -50 } };
-    assert.deepEqual(lossOf('unplanned', 'passed', o), { ms: 6_000, basis: 'age', skewMs: -50 });
-    assert.deepEqual(lossOf('test', 'unproven', o)!.ms, 6_000);
-    assert.deepEqual(lossOf('take', 'passed', o), { ms: 0, basis: 'nothing-lost' });
-    assert.deepEqual(lossOf('cede', 'passed', { commandAtMs: 0 }), { ms: 0, basis: 'nothing-lost' });
+    assert.deepEqual(rpoOf('unplanned', 'passed', o), { ms: 6_000, basis: 'age', skewMs: -50 });
+    assert.deepEqual(rpoOf('test', 'unproven', o)!.ms, 6_000);
+    assert.deepEqual(rpoOf('take', 'passed', o), { ms: 0, basis: 'nothing-lost' });
+    assert.deepEqual(rpoOf('cede', 'passed', { commandAtMs: 0 }), { ms: 0, basis: 'nothing-lost' });
     for (const verdict of ['failed', 'cancelled', 'interrupted'] as const)
-      assert.equal(lossOf('unplanned', verdict, o), undefined);
-    assert.equal(lossOf('restart', 'passed', o), undefined);
+      assert.equal(rpoOf('unplanned', verdict, o), undefined);
+    assert.equal(rpoOf('restart', 'passed', o), undefined);
     // A clock that was put back makes no point younger than now.
-    assert.equal(lossOf('unplanned', 'passed', { commandAtMs: 1, point: { cutAtMs: 2 } })!.ms, 0);
+    assert.equal(rpoOf('unplanned', 'passed', { commandAtMs: 1, point: { cutAtMs: 2 } })!.ms, 0);
+  });
+
+  it('F4 F9 of a machine that was brought up upon the same point before: no word that nothing is lost, and where that may be', () => {
+    const of = (verdict: ReportVerdict, earlierBranchIds: readonly string[]) =>
+      lossOf('take', verdict, { commandAtMs: 10_000, point: { cutAtMs: 4_000 }, earlierBranchIds });
+    const said = 'how much is lost at most: what may have been written before,';
+    assert.deepEqual(of('passed', [BRANCH]), {
+      missing: [`${said} in ${BRANCH} upon the same point, is not in this branch`],
+    });
+    assert.deepEqual(of('unproven', []), {
+      missing: [`${said} when the machine was taken over, is in no branch any more`],
+    });
+    assert.deepEqual(of('failed', [BRANCH]), { missing: [] });
   });
 
   it('F9 of a plan: until the last machine was up, and what the one lacks that lacks most', () => {
