@@ -198,14 +198,13 @@ export class Site {
     const works = await openWorks(ground, opening);
     const site = new Site(ground, works, opening.move());
     site.audit.note({ actor: 'site', act: 'site.start', details: { version: WARMSITE_VERSION } });
-    const { replicas } = ground;
-    endAdoptions(site.audit, (machineId, branchId) => replicas.get(machineId)?.record.adopted === branchId);
+    endAdoptions(site.audit, (machineId, branchId) => isAdopted(works.machines, machineId, branchId));
     await site.reports.open();
     site.#open.defer(() => site.reports.close());
     site.#open.defer(() => site.jobs.close());
     site.jobs.open();
     void site.reports.makeUp(site.jobs.ended());
-    void site.reports.ofAdoptions('started');
+    void site.reports.ofAdoptions();
     site.#open.defer(() => site.reportKeeper.close());
     site.reportKeeper.begin();
     site.#open.defer(() => site.#arrivals.close());
@@ -284,6 +283,12 @@ export class Site {
   close(): Promise<void> {
     return this.#open.disposeAsync();
   }
+}
+
+/** The machine's record decides; one that cannot be read says neither. */
+function isAdopted(machines: Works['machines'], machineId: string, branchId: string): boolean | undefined {
+  if (machines.broken.some((one) => one.machineId === machineId)) return undefined;
+  return machines.get(machineId)?.machine.record.adopted?.branchId === branchId;
 }
 
 /** What happens by itself when points arrive. */

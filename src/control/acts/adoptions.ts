@@ -59,7 +59,7 @@ export class AdoptionActs {
     return adopting.finally(() => {
       // A claim that was heard meanwhile was left to the machine; without one the branch is ended as any other.
       fences.look(replica);
-      return reports.ofAdoptions('running');
+      return reports.ofAdoptions();
     });
   }
 

@@ -120,18 +120,18 @@ export class Reports implements JobRecorder {
         if (this.wants(kind) && this.#isMissing(jobId)) this.#owed.set(jobId, ending);
       }
       await this.#pay();
-      const adoptions = endedAdoptions(this.#o.audit, 'started');
+      const adoptions = endedAdoptions(this.#o.audit);
       await this.#removals.forgetBut(new Set([...ended, ...adoptions].map(({ job }) => job.jobId)));
     });
   }
 
   /**
-   * Writes the reports of adoptions, which are no jobs: what there is to be told of them stands in the audit log. Those without an end there are
-   * under way, or, when the site has just started, were interrupted.
+   * Writes the reports of adoptions, which are no jobs: what there is to be told of them stands in the audit log. One without an end there is
+   * under way: those that an earlier process has left have got theirs when the site was opened.
    */
-  async ofAdoptions(when: 'started' | 'running'): Promise<void> {
+  async ofAdoptions(): Promise<void> {
     await this.#writing.run(async () => {
-      for (const ending of endedAdoptions(this.#o.audit, when)) {
+      for (const ending of endedAdoptions(this.#o.audit)) {
         const { jobId } = ending.job;
         if (this.#isMissing(jobId)) this.#owed.set(jobId, ending);
       }

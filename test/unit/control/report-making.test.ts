@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { AuditView, JobView, PlanRun, ReportVerdict } from '../../../src/api/index.ts';
+import { Audit } from '../../../src/control/base/audit.ts';
+import { openDatabase } from '../../../src/control/base/database.ts';
 import { endAdoptions, endedAdoptions } from '../../../src/control/reports/report-adoptions.ts';
 import {
   confirmationsOf,
@@ -10,9 +13,13 @@ import {
   timelineOf,
   verdictOf,
 } from '../../../src/control/reports/report-making.ts';
+import type { Failure } from '../../../src/lib/errors.ts';
+import { FakeClock } from '../../support/fake-clock.ts';
+import { temporaryDirectory } from '../../support/temporary.ts';
 
 const ID = '01jh2v0m8v7d6e5f4g3h2j1k0m';
 const BRANCH = '01jh2v0m8v7d6e5f4g3h2j1k0n';
+const ADOPT = { actor: 'operator:default', act: 'failover.adopt', subject: 'm' };
 
 function entry(sequence: number, o: Partial<AuditView>): AuditView {
   return {
@@ -22,8 +29,8 @@ function entry(sequence: number, o: Partial<AuditView>): AuditView {
   };
 }
 
-function adoptions(entries: readonly AuditView[], when: 'started' | 'running') {
-  return endedAdoptions({ list: () => [...entries] }, when).map(({ job, intent }) => [
+function adoptions(entries: readonly AuditView[]) {
+  return endedAdoptions({ list: () => [...entries] }).map(({ job, intent }) => [
     ...[job.jobId, intent, job.state, job.failure?.code, job.createdAtMs, job.endedAtMs],
   ]);
 }
@@ -33,28 +40,64 @@ describe('what a report is made of', () => {
     const done = entry(9, { phase: 'done', intent: 7, details: {} });
     const failed = entry(9, { phase: 'failed', intent: 7, details: { code: 'FAILOVER_FENCED' } });
     const begun = entry(7, {});
-    assert.deepEqual(adoptions([done, begun], 'running'), [[ID, 7, 'done', undefined, 700, 900]]);
-    assert.deepEqual(adoptions([failed, begun], 'running'), [[ID, 7, 'failed', 'ADOPTION_FAILED', 700, 900]]);
-    // While the site runs it is under way; after a start nobody carries it out any more.
-    assert.deepEqual(adoptions([begun], 'running'), []);
-    assert.deepEqual(adoptions([begun], 'started'), [[ID, 7, 'failed', 'JOB_INTERRUPTED', 700, 700]]);
+    assert.deepEqual(adoptions([done, begun]), [[ID, 7, 'done', undefined, 700, 900]]);
+    assert.deepEqual(adoptions([failed, begun]), [[ID, 7, 'failed', 'ADOPTION_FAILED', 700, 900]]);
+    const cutShort = entry(9, { phase: 'failed', intent: 7, details: { code: 'JOB_INTERRUPTED' } });
+    assert.deepEqual(adoptions([cutShort, begun]), [[ID, 7, 'failed', 'JOB_INTERRUPTED', 700, 900]]);
     // From before there were reports, or of something else.
-    assert.deepEqual(adoptions([entry(7, { details: { branchId: BRANCH } })], 'started'), []);
-    assert.deepEqual(adoptions([entry(7, { act: 'failover.withdraw' })], 'started'), []);
+    assert.deepEqual(adoptions([done, entry(7, { details: { branchId: BRANCH } })]), []);
+    assert.deepEqual(adoptions([done, entry(7, { act: 'failover.withdraw' })]), []);
   });
 
-  it('F9 of an adoption that its process carried out and did not live to tell: that it was done', () => {
+  it('F9 of an adoption that its process did not live to tell of: that it was done, if it was, and else that it was interrupted', () => {
     const begun = entry(7, {});
-    const of = (entries: readonly AuditView[], adopted: string) => {
-      const ends: number[] = [];
-      const audit = { list: () => [...entries], end: (intent: number) => void ends.push(intent) };
-      endAdoptions(audit, (machineId, branchId) => machineId === 'm' && branchId === adopted);
+    const of = (entries: readonly AuditView[], adopted: string | undefined) => {
+      const ends: [number, string][] = [];
+      const end = (intent: number, _act: object, error: unknown) =>
+        void ends.push([intent, error === undefined ? 'done' : (error as Failure).code]);
+      const isAdopted = (machineId: string, branchId: string) =>
+        adopted === undefined ? undefined : machineId === 'm' && branchId === adopted;
+      endAdoptions({ list: () => [...entries], end }, isAdopted);
       return ends;
     };
-    assert.deepEqual(of([begun], BRANCH), [7]);
-    assert.deepEqual(of([begun], ID), [], 'it was not adopted');
-    assert.deepEqual(of([entry(9, { phase: 'done', intent: 7, details: {} }), begun], BRANCH), []);
+    const done = entry(9, { phase: 'done', intent: 7, details: {} });
+    assert.deepEqual(of([begun], BRANCH), [[7, 'done']]);
+    assert.deepEqual(of([begun], ID), [[7, 'JOB_INTERRUPTED']], 'it was not adopted');
+    assert.deepEqual(of([begun], undefined), [], 'the machine cannot be read');
+    assert.deepEqual(of([done, begun], BRANCH), []);
     assert.deepEqual(of([entry(7, { act: 'failover.undo' })], BRANCH), []);
+    // Somebody has done it after an earlier process had been interrupted in it; or was killed as well, when it was done.
+    assert.deepEqual(of([done, begun, entry(5, {})], BRANCH), [[5, 'JOB_INTERRUPTED']]);
+    const both = [
+      [7, 'done'],
+      [5, 'JOB_INTERRUPTED'],
+    ];
+    assert.deepEqual(of([begun, entry(5, {})], BRANCH), both);
+    const refused = entry(9, { phase: 'failed', intent: 7, details: { code: 'FAILOVER_ADOPTED' } });
+    assert.deepEqual(of([refused, begun, entry(5, {})], BRANCH), [[5, 'done']]);
+  });
+
+  it('F9 an adoption that is under way while the reports of a site that has just started are written is not reported as interrupted', async (t) => {
+    const database = openDatabase(join(await temporaryDirectory(t), 'site.db'));
+    t.after(() => database.close());
+    const audit = new Audit({ database, clock: new FakeClock() });
+    const begin = (reportId: string) =>
+      audit.begin({ ...ADOPT, actor: `operator:${reportId}`, details: { branchId: BRANCH, reportId } });
+    const reported = () => endedAdoptions(audit).map(({ job }) => [job.jobId, verdictOf(job, undefined)]);
+    begin(ID);
+    endAdoptions(audit, () => false);
+    const again = begin(BRANCH);
+    assert.deepEqual(reported(), [[ID, 'interrupted']]);
+    audit.end(again, ADOPT, undefined);
+    const all = [
+      [BRANCH, 'passed'],
+      [ID, 'interrupted'],
+    ];
+    assert.deepEqual(reported(), all);
+    // The next process finds nothing that it would have to say of either.
+    endAdoptions(audit, () => true);
+    assert.deepEqual(reported(), all);
+    assert.equal(audit.list({ limit: 10 }).length, 4);
   });
 
   it('F9 of what is lost: the age of the point at the command, nothing of what was handed over, and no word where nothing came up', () => {
