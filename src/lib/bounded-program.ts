@@ -1,5 +1,5 @@
 import { spawn } from 'node:child_process';
-import type { Clock } from './clock.ts';
+import { type Clock, throwIfAborted } from './clock.ts';
 import { spawnFailure } from './processes.ts';
 
 /** How a program ended that was given a time to end in. */
@@ -28,14 +28,14 @@ const PIPES_LIMIT_MS = 1_000;
 /**
  * Runs a program of somebody's without a shell and without input. It is over when it has ended and nobody holds its output any more; when its
  * time is up, or `signal` is aborted, it is killed with all that it has started and that has not left its process group. Throws
- * TOOL_MISSING, PROCESS_FAILED if it cannot be started, and the signal's reason.
+ * TOOL_MISSING, PROCESS_FAILED if it cannot be started, and what an aborted `signal` stands for: CANCELLED, if it says nothing else.
  */
 export async function runBounded(
   command: string,
   args: readonly string[],
   { clock, environment, limitMs, outputBytesMax, keeps, signal }: BoundedOptions,
 ): Promise<BoundedEnd> {
-  signal?.throwIfAborted();
+  throwIfAborted(signal);
   const child = spawn(command, args, {
     cwd: '/',
     env: { ...environment },
@@ -70,7 +70,7 @@ export async function runBounded(
       child.once('error', (error) => reject(spawnFailure(command, error)));
       child.once('close', (code) => resolve(code ?? 128));
     });
-    signal?.throwIfAborted();
+    throwIfAborted(signal);
     return { outcome: isOutOfTime ? 'out-of-time' : 'ended', exitCode, output: kept.text };
   } finally {
     cancelTimer();

@@ -4,7 +4,7 @@ import { chmod, mkdir, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import { SitePrograms } from '../../../src/failover/index.ts';
-import { systemClock } from '../../../src/lib/clock.ts';
+import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
 
@@ -52,6 +52,17 @@ describe('programs of a site', () => {
     const cancelled = site.run('hang', { environment: {}, limitMs: 60_000, signal: cancel.signal });
     cancel.abort(new Error('never mind'));
     await assert.rejects(cancelled, /never mind/);
+  });
+
+  it('S0.17 F5 whoever cancels one hears that it was cancelled, before it begins and while it runs', async (t) => {
+    const { site } = await programs(t, { hang: 'sleep 1000' });
+    const run = (signal: AbortSignal) => site.run('hang', { environment: {}, limitMs: 60_000, signal });
+    await assert.rejects(run(AbortSignal.abort()), { code: 'CANCELLED' });
+    const cancel = new AbortController();
+    const cancelled = run(cancel.signal);
+    await sleep(systemClock, 100);
+    cancel.abort();
+    await assert.rejects(cancelled, { code: 'CANCELLED' });
   });
 
   it('F5 are files of the operator alone', async (t) => {
