@@ -43,6 +43,8 @@ export interface BootRequest {
   readonly watch: Stopwatch;
   /** Told of the machine as soon as there is one: whoever is told sees to its end. */
   readonly onStarted: (machine: RunningMachine) => void;
+  /** Asked right before its guest runs: throws why it must not. */
+  readonly checkHeld?: (() => void) | undefined;
   readonly signal?: AbortSignal | undefined;
 }
 
@@ -99,6 +101,7 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
   const agentPort = new AgentPort(machine);
   try {
     await hold(tools, branchId, machine, limits);
+    request.checkHeld?.();
     await machine.resume();
     const runningSinceMs = tools.clock.monotonicMs();
     const isConnected = network.report.kind === 'connected';

@@ -44,6 +44,8 @@ export interface AttemptRequest {
   readonly together?: SharedTest | undefined;
   readonly commandMs: number;
   readonly signal?: AbortSignal | undefined;
+  /** Of a failover: throws as soon as another site holds the machine by a higher claim. */
+  readonly checkHeld?: (() => void) | undefined;
 }
 
 /** Brings branches up, one attempt at a time: made, booted, judged, and left as the verdict demands. */
@@ -106,6 +108,7 @@ export class BringUp {
     let judged: BootVerdict;
     try {
       boot = await this.#boot(request, branch, watch);
+      request.checkHeld?.();
       const { picture, nonce } = boot.screen;
       judged = verdictOf({
         ...{ probes: boot.probes, notReaddressed: boot.addresses?.failure },
@@ -165,12 +168,13 @@ export class BringUp {
   }
 
   async #boot(request: AttemptRequest, branch: BranchRecord, watch: Stopwatch): Promise<Boot> {
-    const { replica, purpose, keep, hasRun = false, probes, networks, together, signal } = request;
+    const { replica, purpose, keep, hasRun = false, probes, networks, together } = request;
+    const { checkHeld, signal } = request;
     const releaseLayers = await replica.holdLayers();
     let started = false;
     try {
       return await bootBranch(this.#tools, {
-        ...{ replica, branch, keep, hasRun, probes, together, watch, signal },
+        ...{ replica, branch, keep, hasRun, probes, together, watch, checkHeld, signal },
         network: purpose === 'test' ? 'isolated' : networks,
         onStarted: (machine) => {
           started = true;

@@ -50,6 +50,7 @@ import { discardLeft, rollForward } from './roll-forward.ts';
 import { type Attempt, headOf, RunUnderWay } from './run-under-way.ts';
 import { SharedTests } from './shared-tests.ts';
 import { type AskedAhead, checkAhead, type StartCheck, startable } from './start-check.ts';
+import { type Start, Starts } from './starts.ts';
 import { type BranchEnd, stopBranch } from './stop-branch.ts';
 import { TestGuard } from './test-guard.ts';
 import { loadLimits } from './test-limits.ts';
@@ -66,8 +67,7 @@ export class Failovers {
   /** Tests of several machines that see each other. */
   readonly together: Pick<SharedTests, 'open' | 'close'>;
   readonly #shared: SharedTests;
-  /** Machines that are being failed over. */
-  readonly #startingMachines = new Set<string>();
+  readonly #starts: Starts;
 
   constructor(tools: FailoverTools) {
     this.#tools = tools;
@@ -77,6 +77,7 @@ export class Failovers {
     this.#precedence = new Precedence(tools.clock);
     this.#shared = new SharedTests(tools, this.#live);
     this.together = this.#shared;
+    this.#starts = new Starts(tools);
   }
 
   /** A failover is under way, and what gives way to it does not begin. */
@@ -140,7 +141,8 @@ export class Failovers {
    * probe can be wrong and its disk may hold what people wrote meanwhile. If all fail, the report says so and none runs.
    *
    * Throws FAILOVER_UNCONFIRMED, FAILOVER_RUNS_ALREADY, FAILOVER_NO_POINT, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID,
-   * FAILOVER_WOULD_NOT_START before anything is changed, and what `fencing` does before anything is taken.
+   * FAILOVER_WOULD_NOT_START before anything is changed, and what `fencing` does before anything is taken. Throws FAILOVER_FENCED as soon
+   * as this site hears of a higher claim: nothing of it runs then.
    */
   async start(replica: Replica, choice: PointChoice, options: StartOptions): Promise<FailoverReport> {
     return this.#bringHere(replica, { kind: 'unplanned', right: rightUpon(options), choice, options });
@@ -173,7 +175,7 @@ export class Failovers {
     checkProbes(probes ?? []);
     checkBranchName(replica, name);
     const run = new RunUnderWay(this.#tools);
-    const held = await this.#alone(replica, async (room) => {
+    const held = await this.#alone(replica, async (start, room) => {
       if (kind === 'planned') await checkNotTaken(this.#tools, replica);
       const earlierBranchIds = kind === 'planned' ? writtenBefore(replica) : undefined;
       const proofs = await pointProofs(this.#tools.files, replica);
@@ -188,19 +190,23 @@ export class Failovers {
       run.warn(warnings);
       const by = await run.watch.time('fence', () => holdBy(o.right, this.#tools, replica));
       run.warn([...warningsOf(by), ...warningsBefore(earlierBranchIds)]);
+      start.check();
+      const { epoch } = replica.record;
       await room;
       // Chosen again: a point may have arrived in the meantime; from here on none does.
       for (const candidate of candidatesOf(replica, choice, proofs)) {
         if (passedOver.has(candidate.pointId)) continue;
+        start.check();
         const reason = kind === 'planned' ? 'the last state of the machine' : candidate.reason;
         const attempt = await this.#bringUp.onNewBranch({
           ...{ replica, purpose: 'failover', keep: true, commandMs: run.startMs },
           candidate: { ...candidate, reason },
-          ...{ name: name && freeBranchName(replica, name), networks, probes, changes, signal },
+          ...{ name: name && freeBranchName(replica, name), networks, probes, changes },
+          ...start.heeded(signal),
         });
         if (run.add(attempt)) break;
       }
-      return { heldBy: by, ...(earlierBranchIds ? { earlierBranchIds } : {}) };
+      return { heldBy: by, epoch, ...(earlierBranchIds ? { earlierBranchIds } : {}) };
     });
     return { ...run.report(await headOf(this.#tools, replica, kind, choice)), ...held };
   }
@@ -224,28 +230,30 @@ export class Failovers {
     const given = await loadChanges(this.#tools, replica, branch.branchId);
     const asked = { replica, networks, points: [{ pointId }], hasNewMacs: given.macs !== undefined, given };
     run.warn((await this.#checkAhead(asked)).warnings);
-    await this.#admitted(purpose, replica, async () => {
+    const head = await headOf(this.#tools, replica, purpose === 'test' ? 'test' : 'unplanned', { pointId });
+    await this.#admitted(purpose, replica, async (start) => {
       const attempt = await this.#live.exclusively(branch.branchId, async () => {
         await checkEnded(this.#tools, replica, branch.branchId);
         await this.#live.end(branch.branchId);
         const reason = 'restarted by a person';
-        return this.#bootAgain(branch, { replica, reason, networks, probes, signal, run });
+        start?.check();
+        const heeded = start?.heeded(signal) ?? { signal };
+        return this.#bootAgain(branch, { replica, reason, networks, probes, run, ...heeded });
       });
       run.add(attempt);
     });
-    return run.report(
-      await headOf(this.#tools, replica, purpose === 'test' ? 'test' : 'unplanned', { pointId }),
-    );
+    return run.report(head);
   }
 
   /**
    * Ends the machine of a branch and keeps everything that was written in it: `restart` boots it on its files again. The guest
-   * is asked to shut down first; one that does not in time loses its power. `not-running`: there was nothing to end.
-   * Throws BRANCH_UNKNOWN, FAILOVER_BRANCH_BUSY, MACHINE_END_FAILED.
+   * is asked to shut down first; one that does not in time loses its power. `not-running`: there was nothing to end. What is only
+   * being brought up, and may not run here any more, is broken off at once. Throws BRANCH_UNKNOWN, FAILOVER_BRANCH_BUSY, MACHINE_END_FAILED.
    */
   async stop(replica: Trunk, branchId: string, options: StopOptions): Promise<BranchEnd> {
     const branch = findBranch(replica, branchId);
     checkNotAdopted(replica, branch.branchId);
+    this.#starts.look(replica);
     return this.#live.exclusively(branch.branchId, () => stopBranch(this.#both, replica, branch, options));
   }
 
@@ -255,7 +263,7 @@ export class Failovers {
    * FAILOVER_NOT_DIRECT, FAILOVER_RUNS_ALREADY, FAILOVER_BRANCH_BUSY, MACHINE_END_FAILED; the right is held as before then.
    */
   undo(replica: Replica, options: StopOptions): Promise<UndoReport> {
-    return this.#starting(replica, () =>
+    return this.#starts.alone(replica, () =>
       undoFailover(this.#tools, replica, ({ branchId }) => this.stop(replica, branchId, options)),
     );
   }
@@ -290,28 +298,31 @@ export class Failovers {
     const limits = purpose === 'test' ? await loadLimits(this.#tools, replica, branch.branchId) : undefined;
     const run = new RunUnderWay(this.#tools);
     run.warn(warnings);
+    const kind = purpose === 'test' ? 'test' : 'unplanned';
+    const head = await headOf(this.#tools, replica, kind, to === undefined ? {} : { pointId });
     let back: Attempt | undefined;
     const remaining = await this.#live.exclusively(branch.branchId, () =>
       this.#admitted(
         purpose,
         replica,
-        async () => {
+        async (start) => {
           const ended = await stopBranch(this.#both, replica, branch, {
             graceMs,
             ...(signal ? { signal } : {}),
           });
           let verdict: Attempt['report']['verdict'] = 'failed';
           try {
+            start?.check();
             const attempt = await this.#bringUp.onNewBranch({
               ...{ replica, candidate, purpose, keep: true, commandMs: run.startMs },
-              ...{ name, networks, probes, signal, limits, formerChanges },
+              ...{ name, networks, probes, limits, formerChanges, ...(start?.heeded(signal) ?? { signal }) },
             });
             run.add(attempt);
             ({ verdict } = attempt.report);
           } finally {
             // People work with it: neither a later point that does not come up nor a change of mind may cost them that.
             const isMissed = verdict === 'failed' && purpose === 'failover' && ended !== 'not-running';
-            if (isMissed) back = await this.#bringBack(branch, { replica, networks, run });
+            if (isMissed) back = await this.#bringBack(branch, { replica, networks, run, start });
           }
           if (back?.runs) return 'runs-again' as const;
           if (verdict === 'failed' || oldBranch === 'keep') return 'kept' as const;
@@ -320,8 +331,6 @@ export class Failovers {
         branch.branchId,
       ),
     );
-    const kind = purpose === 'test' ? 'test' : 'unplanned';
-    const head = await headOf(this.#tools, replica, kind, to === undefined ? {} : { pointId });
     return {
       ...run.report(head, back),
       ...(back?.runs ? { branchId: branch.branchId } : {}),
@@ -336,7 +345,7 @@ export class Failovers {
       reason,
       run,
       ...how
-    }: Pick<AttemptRequest, 'replica' | 'networks' | 'probes' | 'signal'> & {
+    }: Pick<AttemptRequest, 'replica' | 'networks' | 'probes' | 'signal' | 'checkHeld'> & {
       readonly reason: string;
       readonly run: RunUnderWay;
     },
@@ -355,11 +364,18 @@ export class Failovers {
    */
   #bringBack(
     branch: BranchRecord,
-    o: Pick<AttemptRequest, 'replica' | 'networks'> & { readonly run: RunUnderWay },
+    {
+      start,
+      ...o
+    }: Pick<AttemptRequest, 'replica' | 'networks'> & {
+      readonly run: RunUnderWay;
+      readonly start: Start | undefined;
+    },
   ): Promise<Attempt> {
+    start?.check();
     const networks = namedAmong(o.networks, o.replica.point(branch.pointId).statement.configuration);
     const reason = 'the later point did not come up';
-    return this.#bootAgain(branch, { ...o, networks, reason, probes: [] });
+    return this.#bootAgain(branch, { ...o, networks, reason, probes: [], ...start?.heeded() });
   }
 
   /**
@@ -388,34 +404,25 @@ export class Failovers {
   async #admitted<T>(
     purpose: 'test' | 'failover',
     replica: Trunk,
-    work: () => Promise<T>,
+    work: (start?: Start) => Promise<T>,
     except?: string,
   ): Promise<T> {
     // A failover is of a replica alone.
-    if (purpose === 'test' || !(replica instanceof Replica)) return this.#guard.admit(work, except);
+    if (purpose === 'test' || !(replica instanceof Replica)) return this.#guard.admit(() => work(), except);
     checkNotFenced(this.#tools, replica);
-    return this.#alone(replica, (room) => room.then(work), except);
+    return this.#alone(replica, (start, room) => room.then(() => work(start)), except);
   }
 
   /** No two machines of one replica's failovers run at a time; drills give way, until `room`. Throws FAILOVER_RUNS_ALREADY. */
-  async #alone<T>(replica: Replica, work: (room: Promise<void>) => Promise<T>, except?: string): Promise<T> {
-    return this.#starting(replica, async () => {
+  async #alone<T>(
+    replica: Replica,
+    work: (start: Start, room: Promise<void>) => Promise<T>,
+    except?: string,
+  ): Promise<T> {
+    return this.#starts.alone(replica, async (start) => {
       await this.#checkNoneRuns(replica, except);
-      return this.#precedence.urgently(work);
+      return this.#precedence.urgently((room) => work(start, room));
     });
-  }
-
-  /** One after the other of what starts a machine, or must not be met by a start. Throws FAILOVER_RUNS_ALREADY. */
-  async #starting<T>(replica: Replica, work: () => Promise<T>): Promise<T> {
-    const { machineId } = replica.record;
-    checkNotAdopted(replica);
-    if (this.#startingMachines.has(machineId)) throw runsAlready(replica);
-    this.#startingMachines.add(machineId);
-    try {
-      return await work();
-    } finally {
-      this.#startingMachines.delete(machineId);
-    }
   }
 
   /** Whether machines could come up together; see `checkTogether`. What one of them lacks hinders no other. */

@@ -1,4 +1,5 @@
 import { processesOfRun } from '../hypervisor/index.ts';
+import type { Failure } from '../lib/errors.ts';
 import {
   afterGivingUp,
   afterSeizing,
@@ -198,19 +199,25 @@ function uponOffered(replica: Replica): string[] {
 }
 
 /** Whoever is fenced, or has given the machine up, runs nothing of it that was at work. Throws FAILOVER_FENCED, FAILOVER_GIVEN_UP. */
-export function checkNotFenced(
+export function checkNotFenced(here: Pick<FailoverTools, 'siteId'>, replica: Pick<Replica, 'record'>): void {
+  const lack = lackOfRight(here, replica);
+  if (lack) throw lack;
+}
+
+/** Why nothing that was at work may run here; undefined: it may, as far as is known. */
+export function lackOfRight(
   { siteId }: Pick<FailoverTools, 'siteId'>,
   { record }: Pick<Replica, 'record'>,
-): void {
+): Failure | undefined {
   const tenure = tenureOfReplica(record, siteId);
   if (hasGivenUp(tenure, siteId)) {
     const { machineId, machineName, sourceSiteId } = record;
     const said = `${machineName} was given up here, in epoch ${tenure.claim.epoch}: it is for site ${sourceSiteId} to take it back`;
-    throw failoverFailure('FAILOVER_GIVEN_UP', said, { context: { machineId, siteId: sourceSiteId } });
+    return failoverFailure('FAILOVER_GIVEN_UP', said, { context: { machineId, siteId: sourceSiteId } });
   }
   const isElsewhere =
     tenure.state === 'fenced' || (tenure.state === 'follows' && record.tenure !== undefined);
-  if (isElsewhere) throw heldElsewhere(record, tenure);
+  return isElsewhere ? heldElsewhere(record, tenure) : undefined;
 }
 
 function heldElsewhere({ machineName }: Pick<Replica['record'], 'machineName'>, { claim }: Tenure) {

@@ -1,5 +1,4 @@
-import { spawn } from 'node:child_process';
-import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { mkdir, readdir, readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import { loadState } from '../../src/failover/branch-state.ts';
 import { BringUp } from '../../src/failover/bring-up.ts';
@@ -8,20 +7,18 @@ import { CpuGroups, type FailoverTools } from '../../src/failover/index.ts';
 import { LiveBranches } from '../../src/failover/live-branches.ts';
 import type { BranchPhase } from '../../src/failover/records.ts';
 import { Stopwatch } from '../../src/failover/report.ts';
-import { processesOfRun, type RunningMachine, runPaths } from '../../src/hypervisor/index.ts';
-import { monitorOption } from '../../src/hypervisor/qemu/command-line.ts';
+import { processesOfRun } from '../../src/hypervisor/index.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { type FileSystem, fileFailure } from '../../src/lib/files.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
 import type { BranchRecord, Replica } from '../../src/replica/index.ts';
+import { machineProcess } from './machine-process.ts';
 import { type CleanUp, temporaryDirectory } from './temporary.ts';
 
 export const PASSES = [{ kind: 'serial', pattern: '^up' }] as const;
 export const FAILS = [{ kind: 'serial', pattern: '^never', limitMs: 200 }] as const;
-/** One pixel is black and the other one white. */
-const PICTURE = Buffer.concat([Buffer.from('P6\n2 1\n255\n'), Buffer.from([0, 0, 0, 255, 255, 255])]);
 
 const CONFIGURATION = {
   ...{ name: 'db', uuid: '6a1c5a5e-0000-4000-8000-00000000000b', architecture: 'x86_64', chipset: 'q35' },
@@ -53,25 +50,10 @@ export async function branchSite(t: CleanUp, purpose: 'test' | 'failover', full:
   const hypervisor = { isBroken: false };
   const start = async ({ runDirectory }: { runDirectory: string }) => {
     if (hypervisor.isBroken) throw failoverFailure('FAILOVER_NOT_AT_WORK', 'this hypervisor starts nothing');
-    // Found by its command line, as a hypervisor is.
-    const process_ = spawn(process.execPath, [
-      '-e',
-      'setInterval(() => 0, 1000)',
-      monitorOption(runDirectory),
-    ]);
-    const gone = new Promise<void>((resolve) => process_.once('exit', () => resolve()));
-    t.after(() => void process_.kill('SIGKILL'));
-    await writeFile(runPaths(runDirectory).serialPath, 'up\n');
-    const consolePicture = async (path: string) => {
-      await writeFile(path, PICTURE);
+    const picture = async () => {
       disk.isFull = true;
     };
-    const nothing = async () => undefined;
-    return {
-      ...{ gone, consolePicture, resume: nothing, announce: nothing, disconnect: nothing },
-      pressPowerButton: async () => void process_.kill('SIGTERM'),
-      ...{ state: async () => 'running', onEvent: () => () => undefined, sockets: { qmpPath: '' } },
-    } as unknown as RunningMachine;
+    return machineProcess(t, runDirectory, { picture });
   };
   const tools = {
     ...{ files, clock: systemClock, random: systemRandom, log: silentLog, siteId: 'here' },
