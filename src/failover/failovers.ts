@@ -40,6 +40,7 @@ import {
   offeredPoint,
   type Right,
   rightUpon,
+  runningBranch,
   runsAlready,
   takeRight,
   warningsBefore,
@@ -272,6 +273,7 @@ export class Failovers {
    * Lets a branch go forward to a later point of its replica, without a byte over the wire: its machine is ended, and a new child
    * of the later point is booted. What was written in the branch does not go along. It is kept as another future or
    * discarded; that only once the new machine is known to work, so that a later point that does not boot costs nothing.
+   * Where the new machine can neither come up nor be ended (MACHINE_END_FAILED), the old one stays off.
    *
    * Throws BRANCH_UNKNOWN, BRANCH_NAME_TAKEN, FAILOVER_NOT_FORWARD, FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN,
    * FAILOVER_PROBE_INVALID, FAILOVER_BRANCH_BUSY, FAILOVER_WOULD_NOT_START before anything is changed.
@@ -322,7 +324,9 @@ export class Failovers {
           } finally {
             // People work with it: neither a later point that does not come up nor a change of mind may cost them that.
             const isMissed = verdict === 'failed' && purpose === 'failover' && ended !== 'not-running';
-            if (isMissed) back = await this.#bringBack(branch, { replica, networks, run, start });
+            // Beside a machine that could not be ended it would be the second one on their network.
+            if (isMissed && (await runningBranch(this.#tools, replica)) === undefined)
+              back = await this.#bringBack(branch, { replica, networks, run, start });
           }
           if (back?.runs) return 'runs-again' as const;
           if (verdict === 'failed' || oldBranch === 'keep') return 'kept' as const;
@@ -439,10 +443,8 @@ export class Failovers {
   }
 
   async #checkNoneRuns(replica: Replica, except?: string): Promise<void> {
-    const running = (await this.list(replica)).find(
-      (view) => view.purpose === 'failover' && view.running && view.branchId !== except,
-    );
-    if (running) throw runsAlready(replica, running.branchId);
+    const running = await runningBranch(this.#tools, replica, except);
+    if (running !== undefined) throw runsAlready(replica, running);
   }
 
   /**

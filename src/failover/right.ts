@@ -244,6 +244,19 @@ export function runsAlready({ record: { machineId, machineName } }: Trunk, branc
   return failoverFailure('FAILOVER_RUNS_ALREADY', said, { context: { machineId, branchId } });
 }
 
+/** The branch that a failover has brought up and whose machine runs, if there is one; `except` is not looked at. */
+export async function runningBranch(
+  tools: Pick<FailoverTools, 'runDirectory'>,
+  replica: Trunk,
+  except?: string,
+): Promise<string | undefined> {
+  for (const { branchId, purpose } of replica.branches) {
+    if (purpose !== 'failover' || branchId === except) continue;
+    if ((await processesOfRun(runDirectoryOf(tools, branchId))).length > 0) return branchId;
+  }
+  return undefined;
+}
+
 /** Throws FAILOVER_RUNS_ALREADY while a machine runs on the files of a branch. */
 export async function checkEnded(tools: FailoverTools, replica: Trunk, branchId: string): Promise<void> {
   const [processId] = await processesOfRun(runDirectoryOf(tools, branchId));

@@ -1,117 +1,18 @@
 /** Another site takes a machine while a failover of it is under way here: nothing of it runs from then on. */
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
 import { describe, it } from 'node:test';
-import { ReplicaFences } from '../../../src/control/replicas/replica-fences.ts';
-import { CpuGroups, Failovers, type FailoverTools } from '../../../src/failover/index.ts';
-import { HYPERVISOR_ERRORS, processesOfRun, type StartRequest } from '../../../src/hypervisor/index.ts';
-import { type Clock, systemClock } from '../../../src/lib/clock.ts';
-import { failuresOf, isFailure } from '../../../src/lib/errors.ts';
-import type { FileSystem } from '../../../src/lib/files.ts';
-import { silentLog } from '../../../src/lib/log.ts';
-import { nodeFiles } from '../../../src/lib/node-files.ts';
-import { systemRandom } from '../../../src/lib/random.ts';
-import { afterHearing } from '../../../src/recovery-point/index.ts';
-import { tenureOfReplica, withTenure } from '../../../src/replica/index.ts';
+import { isFailure } from '../../../src/lib/errors.ts';
 import { FAILS, PASSES } from '../../support/branch-site.ts';
-import { machineProcess } from '../../support/machine-process.ts';
-import { copy } from '../../support/seed-acts.ts';
-import { seedSites } from '../../support/seed-sites.ts';
-import type { CleanUp } from '../../support/temporary.ts';
+import { threePoints } from '../../support/three-points.ts';
 
-/** Of each of its seconds the test takes one twentieth. */
-const PACE = 20;
-const CLOCK: Clock = {
-  wallMs: systemClock.wallMs,
-  monotonicMs: () => systemClock.monotonicMs() * PACE,
-  after: (delayMs, fn) => systemClock.after(delayMs / PACE, fn),
-};
 const ASKED_FOR_LONG = [{ kind: 'serial', pattern: '^never', limitMs: 1_000_000 }] as const;
 const WORD = { confirmedOtherSideDown: true } as const;
-const hypervisorFailure = failuresOf(HYPERVISOR_ERRORS);
-
-type At = 'start' | 'run' | 'picture' | 'recorded';
-
-/** A site with a replica of three points. What is to happen while its machines come up happens `at` that step, once. */
-async function recoverySite(t: CleanUp) {
-  const sites = await seedSites(t);
-  const box = await sites.addMachine({ seed: false });
-  for (const offset of [0, 4096, 8192]) {
-    await box.write(offset);
-    await copy(sites, box);
-  }
-  const replica = sites.replicas.list()[0]!;
-  const { siteId } = sites.target;
-  const happens = new Map<At, () => Promise<void>>();
-  const does = async (at: At) => {
-    const work = happens.get(at);
-    happens.delete(at);
-    await work?.();
-  };
-  /** Numbers of the points whose guests have run, in the order in which they did. */
-  const ran: number[] = [];
-  const start = async ({ runDirectory, disks }: StartRequest) => {
-    const chain = Object.values(disks)[0]!;
-    await does('start');
-    const resume = async () => {
-      const [point] = replica.points.filter(({ statement }) =>
-        chain.at(-2)!.path.includes(statement.pointId),
-      );
-      ran.push(point!.statement.sequence);
-      await does('run');
-    };
-    return machineProcess(t, runDirectory, { resume, picture: () => does('picture') });
-  };
-  const files: FileSystem = {
-    ...nodeFiles,
-    open: async (path, how) => {
-      if (path.includes('console.png') && how !== 'read') await does('recorded');
-      return nodeFiles.open(path, how);
-    },
-  };
-  const tools = {
-    ...{ files, clock: CLOCK, random: systemRandom, log: silentLog, siteId },
-    hypervisor: {
-      start,
-      offer: () => Promise.reject(hypervisorFailure('MACHINE_NOT_RUNNING', 'nobody says what it offers')),
-      acceleration: async () => ({ accelerator: 'tcg' }),
-    },
-    signer: { keyId: 'ed25519:test', sign: () => Buffer.alloc(64) },
-    ...{ cpuGroups: new CpuGroups(systemClock), machinesHere: () => [] },
-    runDirectory: join(sites.directory, 'b'),
-  } as unknown as FailoverTools;
-  const failovers = new Failovers(tools);
-  const fences = new ReplicaFences({
-    ...{ siteId, clock: CLOCK, failovers, log: silentLog, replicas: { list: () => [replica] } },
-    alerts: { raise: () => undefined, clear: () => undefined },
-    audit: { note: () => undefined },
-  });
-  t.after(() => fences.close());
-  /** The home of the machine takes it back; `look`: and what runs of it here is ended, as it is by a site that hears of that. */
-  const hear = async (o: { look: boolean }) => {
-    await replica.update((record) => {
-      const claim = { epoch: record.epoch + 1, siteId: sites.origin.siteId };
-      return withTenure(record, afterHearing(tenureOfReplica(record, siteId), siteId, claim));
-    });
-    if (o.look) fences.look(replica);
-  };
-  return {
-    ...{ replica, failovers, ran, hear },
-    at: (at: At, work: () => Promise<void>) => void happens.set(at, work),
-    processes: async () => {
-      const all = replica.branches.map(({ branchId }) => processesOfRun(join(tools.runDirectory, branchId)));
-      return (await Promise.all(all)).flat();
-    },
-    tenure: () => tenureOfReplica(replica.record, siteId).state,
-  };
-}
-
 /** The failure says which claim it was. */
 const fenced = (error: unknown) => isFailure(error, 'FAILOVER_FENCED') && error.context.epoch === 3;
 
 describe('a machine that another site takes while it is brought up here', () => {
   it('S0.17 of several points none is tried any more', async (t) => {
-    const { failovers, replica, ran, hear, at, processes, tenure } = await recoverySite(t);
+    const { failovers, replica, ran, hear, at, processes, tenure } = await threePoints(t);
     at('run', () => hear({ look: false }));
     const options = { ...WORD, probes: FAILS };
     await assert.rejects(failovers.start(replica, {}, options), fenced);
@@ -120,7 +21,7 @@ describe('a machine that another site takes while it is brought up here', () => 
 
   it('S0.17 its guest does not begin, and one that is asked, or has just answered, is ended at once', async (t) => {
     for (const step of ['start', 'run', 'picture'] as const) {
-      const { failovers, replica, ran, hear, at, processes } = await recoverySite(t);
+      const { failovers, replica, ran, hear, at, processes } = await threePoints(t);
       at(step, () => hear({ look: step === 'run' }));
       const options = { ...WORD, probes: step === 'run' ? ASKED_FOR_LONG : PASSES };
       await assert.rejects(failovers.start(replica, {}, options), fenced, step);
@@ -132,7 +33,7 @@ describe('a machine that another site takes while it is brought up here', () => 
 
   it('S0.17 what had run here before does not begin again: neither by itself nor because a later point has not come up', async (t) => {
     for (const act of ['restart', 'forward'] as const) {
-      const { failovers, replica, ran, hear, at, processes } = await recoverySite(t);
+      const { failovers, replica, ran, hear, at, processes } = await threePoints(t);
       const { pointId } = replica.points[0]!.statement;
       const { branchId } = await failovers.start(replica, { pointId }, { ...WORD, probes: PASSES });
       if (act === 'restart') await failovers.stop(replica, branchId!, { graceMs: 10_000 });
@@ -146,7 +47,7 @@ describe('a machine that another site takes while it is brought up here', () => 
   });
 
   it('S0.17 a report names the epoch by which the machine came up, also if another site has taken it since', async (t) => {
-    const { failovers, replica, hear, at } = await recoverySite(t);
+    const { failovers, replica, hear, at } = await threePoints(t);
     at('recorded', () => hear({ look: false }));
     const { verdict, epoch } = await failovers.start(replica, {}, { ...WORD, probes: PASSES });
     assert.deepEqual([verdict, epoch, replica.record.epoch], ['passed', 2, 3]);

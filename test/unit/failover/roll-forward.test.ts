@@ -7,8 +7,10 @@ import { type FileSystem, fileFailure } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../../src/lib/random.ts';
 import { createBranch } from '../../../src/replica/index.ts';
+import { FAILS, PASSES } from '../../support/branch-site.ts';
 import { copy } from '../../support/seed-acts.ts';
 import { seedSites } from '../../support/seed-sites.ts';
+import { threePoints } from '../../support/three-points.ts';
 
 /** Nothing can be removed. */
 const READ_ONLY: FileSystem = {
@@ -48,5 +50,27 @@ test('S0.24 what was written is discarded only where the later point is known to
   assert.equal(
     await discardLeft(nodeFiles, replica, await make('test'), { verdict: 'unproven', run }),
     'discarded',
+  );
+});
+
+test('S0.24 what was left is not brought back beside a machine of the later point that could not be ended', async (t) => {
+  const { failovers, replica, ran, at, processes } = await threePoints(t);
+  const { pointId } = replica.points[0]!.statement;
+  const word = { confirmedOtherSideDown: true, probes: PASSES } as const;
+  const { branchId } = await failovers.start(replica, { pointId }, word);
+  at('run', async () => {
+    // As one that waits for storage, which no signal ends.
+    t.mock.method(process, 'kill', () => true);
+  });
+  const options = { oldBranch: 'keep', graceMs: 10_000, probes: FAILS } as const;
+  await assert.rejects(failovers.forward(replica, branchId!, options), { code: 'MACHINE_END_FAILED' });
+  assert.deepEqual([ran, (await processes()).length], [[1, 2], 1]);
+  const views = await failovers.list(replica);
+  assert.deepEqual(
+    views.map(({ phase, running }) => [phase, running]),
+    [
+      ['stopped', false],
+      ['failed', true],
+    ],
   );
 });
