@@ -124,8 +124,8 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   opening.defer(() => fences.close());
   fences.begin();
   const generations = new Generations({ ...ground, files, machines });
-  const diverged = new DivergedBranches({ ...ground, ...tools, siteId, machines, generations, groups });
-  await failovers.recover(await diverged.list());
+  const fenced = { siteId, machines, generations, groups, failovers };
+  const diverged = await DivergedBranches.open({ ...ground, ...tools, ...fenced });
   const home = new HomeRights({
     ...{ ...tools, siteId, machines, replicas, failovers, audit, alerts, diverged },
     isForwarded: (replica) => forwarded.reports(replica).length > 0,

@@ -53,7 +53,12 @@ export class DivergedActs {
     return views;
   }
 
-  /** By name or id. Throws BRANCH_UNKNOWN, and MACHINE_NO_REPLICA where nothing could have a branch. */
+  /** Throws what hinders reading the records in which there may be branches that `list` does not show. */
+  checkRead(machineId: string): void {
+    this.#o.diverged.checkRead(machineId);
+  }
+
+  /** By name or id. Throws BRANCH_UNKNOWN, MACHINE_NO_REPLICA where nothing could have a branch, and as `checkRead`. */
   async meant(reference: string, branch: string): Promise<Meant> {
     const { machineId, replica } = this.#o.inventory.find(reference);
     const isMeant = (one: { readonly branchId: string; readonly name?: string | undefined }) =>
@@ -64,6 +69,7 @@ export class DivergedActs {
       const found = isMeant(one) ? one : one.branches.find(isMeant);
       if (found) return { machineId, branchId: found.branchId, diverged: one.branchId };
     }
+    this.checkRead(machineId);
     return { machineId, branchId: findBranch(this.#o.inventory.replica(reference), branch).branchId };
   }
 
@@ -106,6 +112,7 @@ export class DivergedActs {
   async remove(machineId: string, branchId: string): Promise<boolean> {
     const branch = (await this.#o.diverged.list(machineId)).find((one) => one.branchId === branchId);
     if (branch) await this.#o.diverged.remove(branch);
+    else this.checkRead(machineId);
     return branch !== undefined;
   }
 

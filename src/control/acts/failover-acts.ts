@@ -73,6 +73,7 @@ export class FailoverActs {
     const { machineId, replica } = this.#o.inventory.find(reference);
     const diverged = await this.#o.diverged.list(machineId);
     if (!replica && diverged.length > 0) return diverged;
+    if (!replica) this.#o.diverged.checkRead(machineId);
     const { points } = this.#o.inventory.replica(reference);
     const branches = replica ? await this.#o.failovers.list(replica) : [];
     const ofReplica = branches.map((branch) => {

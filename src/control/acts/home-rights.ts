@@ -29,7 +29,7 @@ interface HomeTools {
   readonly machines: Pick<Machines, 'get' | 'broken' | 'unprotect' | 'remove'>;
   readonly replicas: Pick<Replicas, 'get'>;
   readonly failovers: Pick<Failovers, 'list' | 'cleanup'>;
-  readonly diverged: Pick<DivergedBranches, 'list'>;
+  readonly diverged: Pick<DivergedBranches, 'at'>;
   readonly isForwarded: (replica: Replica) => boolean;
   readonly audit: Pick<Audit, 'note'>;
   readonly alerts: AlertSink;
@@ -189,9 +189,8 @@ export class HomeRights implements HomeMachines {
   }
 
   /** Its disks are written when they are put into the branch that it was: no test lies upon them then. */
-  async #endTests({ record: { machineId }, layout: { directory } }: ProtectedMachine): Promise<void> {
-    const all = await this.#o.diverged.list(machineId);
-    const branch = all.find(({ layout }) => layout.directory === directory);
+  async #endTests({ layout: { directory } }: ProtectedMachine): Promise<void> {
+    const branch = await this.#o.diverged.at(directory);
     for (const { branchId } of branch?.branches ?? []) await this.#o.failovers.cleanup(branch!, branchId);
   }
 

@@ -1,10 +1,12 @@
 import { sep } from 'node:path';
+import type { Failovers } from '../../failover/index.ts';
 import type { DiskImages } from '../../hypervisor/index.ts';
-import { failuresOf } from '../../lib/errors.ts';
+import { type Failure, failuresOf, isFailure } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { Mutex } from '../../lib/mutex.ts';
 import { REPLICA_ERRORS, type Replicas } from '../../replica/index.ts';
 import { hasEnded, loadDiverged, ProtectedLayout, REPLICATION_ERRORS } from '../../replication/index.ts';
+import type { AlertSink } from '../base/alerts.ts';
 import { controlFailure } from '../errors.ts';
 import type { Groups } from '../groups/groups.ts';
 import type { Machines } from '../machines/machines.ts';
@@ -23,6 +25,15 @@ interface DivergedTools {
   readonly replicas: Pick<Replicas, 'get'>;
   readonly groups: Pick<Groups, 'of'>;
   readonly generations: Pick<Generations, 'former' | 'needsOf' | 'remove'>;
+  readonly alerts: AlertSink;
+  readonly failovers: Pick<Failovers, 'recover'>;
+}
+
+/** A directory of a machine whose records cannot be read: whether there is a branch in it is not known. */
+interface Unread {
+  readonly machineId: string;
+  readonly directory: string;
+  readonly failure: Failure;
 }
 
 /**
@@ -33,51 +44,113 @@ export class DivergedBranches {
   readonly #o: DivergedTools;
   readonly #opening = new Mutex();
   readonly #known = new Map<string, DivergedBranch>();
+  /** As it was when it was last looked. */
+  #unread: readonly Unread[] = [];
 
-  constructor(o: DivergedTools) {
+  private constructor(o: DivergedTools) {
     this.#o = o;
   }
 
-  /** Of one machine, or of all; the oldest first. What cannot be opened has none. */
+  /** With the tests that an earlier process has left upon them. */
+  static async open(o: DivergedTools): Promise<DivergedBranches> {
+    const branches = new DivergedBranches(o);
+    await branches.list();
+    return branches;
+  }
+
+  /**
+   * Of one machine, or of all; the oldest first. What cannot be read has none, hinders no other, and is an alert until it can be: nobody should
+   * have to do without a failover, or start a site again, for what was written before the last one.
+   */
   list(machineId?: string): Promise<readonly DivergedBranch[]> {
     return this.#opening.run(async () => {
-      const { machines, generations, dataDirectory } = this.#o;
-      const former = (await generations.former()).filter(({ kind }) => kind === 'machine');
-      const layouts = [
-        ...former.map(({ directory }) => layoutAt(dataDirectory, directory)),
-        ...machines.list().map(({ machine }) => machine.layout),
-      ];
+      const isMeant = (one: { readonly machineId: string }) => (machineId ?? one.machineId) === one.machineId;
       const found: DivergedBranch[] = [];
-      for (const layout of layouts) {
-        const branch = await this.#openAt(layout);
-        if (branch && (machineId ?? branch.record.machineId) === branch.record.machineId) found.push(branch);
+      const unread: Unread[] = [];
+      const read = new Set<string>();
+      for (const directory of await this.#directories()) {
+        const of = generationOf(directory);
+        if (!isMeant(of)) continue;
+        read.add(of.machineId);
+        try {
+          const branch = await this.#openAt(directory);
+          if (branch) found.push(branch);
+        } catch (failure) {
+          if (!isFailure(failure)) throw failure;
+          unread.push({ machineId: of.machineId, directory, failure });
+        }
       }
-      const present = new Set(found.map(({ branchId }) => branchId));
-      for (const { branchId, record } of this.#known.values()) {
-        if ((machineId ?? record.machineId) === record.machineId && !present.has(branchId))
-          this.#known.delete(branchId);
-      }
+      this.#forget(found, (one) => isMeant(one.record) && !isIn(unread, one.layout.directory));
+      const before = this.#unread.filter(isMeant);
+      this.#unread = [...this.#unread.filter((one) => !isMeant(one)), ...unread];
+      this.#tell(new Set([...read, ...before.map((one) => one.machineId)]));
       return found.toSorted((a, b) => a.about.branch.fencedAtMs - b.about.branch.fencedAtMs);
     });
   }
 
-  async #openAt(layout: ProtectedLayout): Promise<DivergedBranch | undefined> {
-    const { files, siteId } = this.#o;
+  /** Where machines were or are at home: of what cannot be opened nothing. */
+  async #directories(): Promise<string[]> {
+    const { machines, generations } = this.#o;
+    const former = (await generations.former()).filter(({ kind }) => kind === 'machine');
+    return [
+      ...former.map(({ directory }) => directory),
+      ...machines.list().map(({ machine }) => machine.layout.directory),
+    ];
+  }
+
+  /** Branches that are there no more; one that cannot be read for a while stays who it is, with those who read it. */
+  #forget(found: readonly DivergedBranch[], mayGo: (branch: DivergedBranch) => boolean): void {
+    for (const branch of this.#known.values())
+      if (!found.includes(branch) && mayGo(branch)) this.#known.delete(branch.branchId);
+  }
+
+  #tell(machineIds: Iterable<string>): void {
+    for (const machineId of machineIds) {
+      const unread = this.#unread.find((one) => one.machineId === machineId);
+      const key = `diverged:${machineId}`;
+      if (unread) this.#o.alerts.raise(key, 'critical', unread.failure, machineId);
+      else this.#o.alerts.clear(key);
+    }
+  }
+
+  async #openAt(directory: string): Promise<DivergedBranch | undefined> {
+    const { files, siteId, dataDirectory, failovers } = this.#o;
+    const { machineId, generation } = generationOf(directory);
+    const layout = new ProtectedLayout(dataDirectory, machineId, generation);
+    // What a replica has in a directory of its own is no machine.
+    if (layout.directory !== directory) return undefined;
     const diverged = await loadDiverged(files, layout, siteId);
     if (!diverged) return undefined;
     const { branchId } = diverged.branch;
-    let branch = this.#known.get(branchId);
-    if (branch) branch.about = diverged;
-    else branch = await DivergedBranch.open(this.#o, layout.directory, diverged);
+    const known = this.#known.get(branchId);
+    if (known) {
+      known.about = diverged;
+      return known;
+    }
+    const branch = await DivergedBranch.open(this.#o, directory, diverged);
+    // Before anybody does anything with them, also where the records could not be read when the site started.
+    if (branch.branches.length > 0) await failovers.recover([branch]);
     this.#known.set(branchId, branch);
     return branch;
   }
 
-  /** By id, or by its name. Throws BRANCH_UNKNOWN. */
+  /** The branch in one directory, if there is one. Throws what hinders reading its records: who writes or removes its disks must know. */
+  at(directory: string): Promise<DivergedBranch | undefined> {
+    return this.#opening.run(() => this.#openAt(directory));
+  }
+
+  /** Throws what hindered reading records of the machine when it was last looked: what is not found may be there. */
+  checkRead(machineId: string): void {
+    const unread = this.#unread.find((one) => one.machineId === machineId);
+    if (unread) throw unread.failure;
+  }
+
+  /** By id, or by its name. Throws BRANCH_UNKNOWN, and as `checkRead`. */
   async need(machineId: string, reference: string): Promise<DivergedBranch> {
     const all = await this.list(machineId);
     const found = all.find(({ branchId, name }) => branchId === reference || name === reference);
     if (found) return found;
+    this.checkRead(machineId);
     const said = `nothing called ${reference} was set apart here`;
     throw replicaFailure('BRANCH_UNKNOWN', said, { context: { branch: reference } });
   }
@@ -102,11 +175,11 @@ export class DivergedBranches {
     return machine?.layout.directory === branch.layout.directory ? machine : undefined;
   }
 
-  /** To be asked before the disks of a machine are written or go. Throws BRANCH_NEEDED. */
+  /** To be asked before the disks of a machine are written or go. Throws BRANCH_NEEDED, and as `at`. */
   async checkNothingUpon(machineId: string, directory?: string): Promise<void> {
-    const at = directory ?? this.#o.machines.get(machineId)?.machine.layout.directory;
-    const branch = (await this.list(machineId)).find(({ layout }) => layout.directory === at);
-    if (branch) checkUnread(branch);
+    const meant = directory ?? this.#o.machines.get(machineId)?.machine.layout.directory;
+    const branch = meant === undefined ? undefined : await this.at(meant);
+    if (branch) checkUnneeded(branch);
   }
 
   /**
@@ -118,7 +191,7 @@ export class DivergedBranches {
     const { machines, generations, replicas, groups } = this.#o;
     const { machineId, machineName } = branch.record;
     const { directory } = branch.layout;
-    checkUnread(branch);
+    checkUnneeded(branch);
     const machine = this.#machineOf(branch);
     if (!machine) {
       const former = (await generations.former(machineId)).find((one) => one.directory === directory);
@@ -147,7 +220,7 @@ export class DivergedBranches {
   }
 }
 
-function checkUnread(branch: DivergedBranch): void {
+function checkUnneeded(branch: DivergedBranch): void {
   const { branches, isRead, name, branchId } = branch;
   if (branches.length === 0 && !isRead) return;
   const tests = branches.map((test) => test.branchId).join(', ');
@@ -155,7 +228,6 @@ function checkUnread(branch: DivergedBranch): void {
   throw replicaFailure('BRANCH_NEEDED', said, { context: { branchId, above: tests } });
 }
 
-function layoutAt(dataDirectory: string, directory: string): ProtectedLayout {
-  const { machineId, generation } = generationOf(directory);
-  return new ProtectedLayout(dataDirectory, machineId, generation);
+function isIn(unread: readonly Unread[], directory: string): boolean {
+  return unread.some((one) => one.directory === directory);
 }
