@@ -40,7 +40,7 @@ export const CONTROL_ERRORS = {
     kind: 'input',
     retry: 'never',
     remedy:
-      'Name a directory that is there, at the host of the site, and in which nothing has the name of the branch.',
+      'Name a directory that is there, at the host of the site, and in which nothing has the name of the branch: an earlier export of it stays as it is.',
   },
   OLDER_COPY_UNKNOWN: {
     kind: 'missing',

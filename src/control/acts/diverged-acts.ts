@@ -122,7 +122,7 @@ export class DivergedActs {
 
   readonly #exporting: JobHandler = {
     repeatable: true,
-    run: async ({ machineId, args, signal, progress }) => {
+    run: async ({ jobId, machineId, args, signal, progress }) => {
       const { files, images, clock } = this.#o;
       const diverged = await this.of(machineId, args);
       const branchId = String(args.branchId);
@@ -132,7 +132,7 @@ export class DivergedActs {
       try {
         const about = await this.#exported(trunk, branchId, diverged);
         return await exportBranch({ files, images }, about, {
-          path: String(args.path),
+          ...{ jobId, path: String(args.path) },
           exportedAtMs: clock.wallMs(),
           signal,
           onProgress: ({ bytesDone, bytesTotal }) =>

@@ -1,4 +1,4 @@
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import Type from 'typebox';
 import type { DiskImages, ImageFile } from '../../hypervisor/index.ts';
 import { throwIfAborted } from '../../lib/clock.ts';
@@ -9,6 +9,8 @@ import { readAhead } from '../../replica/index.ts';
 import { controlFailure } from '../errors.ts';
 
 const ExportSchema = Type.Object({
+  /** Which wrote it; absent in one of an earlier program. */
+  jobId: Type.Optional(Type.String()),
   machineId: Type.String(),
   branchId: Type.String(),
   exportedAtMs: Type.Integer({ minimum: 0 }),
@@ -30,7 +32,8 @@ const PIECE_BYTES = 1024 * 1024;
 /**
  * Writes the disks of a branch to raw files, as its guest would find them, in a directory of their own below `path`: sparse, not to be
  * written to, and durable on return. The directory gets its name when it is whole; what an export has left that was cut short is
- * begun anew, and one that has been made is not made again. A cancelled export leaves nothing. Throws BRANCH_EXPORT_PATH.
+ * begun anew, and what the same job has made is not made again. Whatever else has the name stays: a branch that was booted since is not what
+ * was exported of it before. A cancelled export leaves nothing. Throws BRANCH_EXPORT_PATH.
  */
 export async function exportBranch(
   { files, images }: { readonly files: FileSystem; readonly images: DiskImages },
@@ -42,6 +45,7 @@ export async function exportBranch(
     readonly disks: readonly { readonly diskId: string; readonly chain: readonly ImageFile[] }[];
   },
   o: {
+    readonly jobId: string;
     readonly path: string;
     readonly exportedAtMs: number;
     readonly signal: AbortSignal;
@@ -49,14 +53,18 @@ export async function exportBranch(
   },
 ): Promise<BranchExported> {
   const { machineId, branchId } = branch;
+  const { jobId, exportedAtMs } = o;
   const directory = join(o.path, `${branch.machineName.replace(/[^A-Za-z0-9._-]/g, '_')}-${branch.name}`);
   if ((await files.list(o.path)) === undefined) throw pathFailure(`there is no directory ${o.path}`, o.path);
   if ((await files.list(directory)) !== undefined) {
     const known = await loadRecord(files, join(directory, 'export.json'), EXPORT_RECORD);
-    if (known?.branchId === branchId) return { ...known, directory };
-    throw pathFailure(`${directory} is there already`, directory);
+    if (known?.jobId !== jobId) throw pathFailure(`${directory} is there already`, directory);
+    // The process that gave it its name may have ended before that was durable.
+    await files.syncDirectory(o.path);
+    return { ...known, directory };
   }
-  const aside = `${directory}.partial`;
+  // Of this job alone: what another one writes at the same time stays its own.
+  const aside = join(o.path, `export-${jobId}.partial`);
   await files.removeDirectory(aside);
   await files.makeDirectory(aside);
   try {
@@ -66,10 +74,10 @@ export async function exportBranch(
       const sizeBytes = await writeRaw({ files, images }, chain, join(aside, file), o);
       disks.push({ diskId, file, sizeBytes });
     }
-    const record = { machineId, branchId, exportedAtMs: o.exportedAtMs, disks };
+    const record = { jobId, machineId, branchId, exportedAtMs, disks };
     await storeRecord(files, join(aside, 'export.json'), EXPORT_RECORD, record);
     await files.rename(aside, directory);
-    await files.syncDirectory(dirname(directory));
+    await files.syncDirectory(o.path);
     return { ...record, directory };
   } catch (error) {
     // What is left of one that failed for want of room would keep the room.
