@@ -15,7 +15,6 @@ import {
 } from '../recovery-point/index.ts';
 import type { Acknowledgement, ReplicaDescription } from '../replica/index.ts';
 import { AcknowledgedDigests } from './acknowledged-digests.ts';
-import { readable } from './chain.ts';
 import { describedTo } from './claim-telling.ts';
 import { conflictFailure } from './conflict.ts';
 import { deltaHeader, deltaRequest, type SendPlan } from './delta-request.ts';
@@ -43,7 +42,7 @@ import {
   type SeedExportOptions,
   seedPath,
 } from './seed-export.ts';
-import { exportAgain, writeSeedOf } from './seed-sender.ts';
+import { dropSeed, exportAgain, firstOf, writeSeedOf } from './seed-sender.ts';
 import { type SendProgress, SendSession, type SentDelta, type StatementSigner } from './send-session.ts';
 import { epochOf, planSession, type SessionConflict, type SessionPlan } from './session-plan.ts';
 import type { ReplicationTarget } from './target.ts';
@@ -263,11 +262,14 @@ export class Delivery {
       : this.#exportFirst(path, o);
   }
 
+  /** Removes what a cancelled export of a seed to this path has left. May be repeated. */
+  dropSeed(path: string): Promise<void> {
+    return this.sending.run(() => dropSeed(this.#tools, this.#machine(), this.#record, path));
+  }
+
   async #exportFirst(path: string, o: SeedExportOptions): Promise<SeedExported> {
     const cut = await this.#alone(async () => {
-      const { cuts } = this.#machine();
-      const exported = cuts.find(({ cutId }) => cutId === this.#exportedCutId);
-      const first = exported ?? readable(cuts)[0];
+      const first = firstOf(this.#machine(), this.#record);
       assert(first !== undefined, 'a machine that is seeded has a cut');
       this.#readingCutId = first.cutId;
       return first;
@@ -277,11 +279,6 @@ export class Delivery {
     } finally {
       this.#readingCutId = undefined;
     }
-  }
-
-  get #exportedCutId(): string | undefined {
-    const { seed } = this.#record;
-    return seed?.state === 'exported' ? seed.cutId : undefined;
   }
 
   async #exportCut(cut: CutRecord, path: string, o: SeedExportOptions): Promise<SeedExported> {

@@ -411,10 +411,7 @@ export class ProtectedMachine {
     });
   }
 
-  /**
-   * Writes the base for a courier, see `Delivery`: for the first target if none is named. Nothing is sent there meanwhile; a
-   * complete copy on its way is broken off.
-   */
+  /** Writes the base for a courier, see `Delivery`: for the first target if none is named. Nothing is sent there meanwhile. */
   async exportSeed(
     target: (siteId: string) => ReplicationTarget,
     path: string,
@@ -424,6 +421,11 @@ export class ProtectedMachine {
     await this.#deliveries.need(siteId).preferSeed();
     if (happened(this.cuts).length === 0) await this.cut('crash');
     return this.#sendingTo(siteId, signal, (delivery) => delivery.exportSeed(() => target(siteId), path, o));
+  }
+
+  /** Removes what a cancelled export has left. */
+  dropSeed(path: string, siteId = this.#needProtection().targetSiteId): Promise<void> {
+    return this.#deliveries.need(siteId).dropSeed(path);
   }
 
   #settle(): Promise<void> {

@@ -22,6 +22,7 @@ export interface SeedExported {
   readonly bytes: number;
 }
 
+/** Which state of a machine a seed is of. */
 interface SeedName {
   readonly machineName: string;
   readonly sequence: number;
@@ -43,17 +44,26 @@ export async function seedPath(
       context: { path },
     });
   }
+  const file = await fileOf(files, path, o);
+  if ((await files.sizeOf(file)) === undefined) return { file, known: undefined };
+  const known = await manifestOf(files, file);
+  if (known?.signed.statement.pointId === o.pointId) return { file, known };
+  throw replicationFailure('REPLICATION_SEED_PATH', `${file} is there already`, { context: { path: file } });
+}
+
+async function fileOf(files: FileSystem, path: string, o: SeedName): Promise<string> {
   const isDirectory = await files.list(path).then(
     (names) => names !== undefined,
     // What cannot be listed because it is a file is one.
     () => false,
   );
   const name = `${o.machineName.replace(/[^A-Za-z0-9._-]/g, '_')}-${o.sequence}-${o.pointId}${SEED_SUFFIX}`;
-  const file = isDirectory ? join(path, name) : path;
-  if ((await files.sizeOf(file)) === undefined) return { file, known: undefined };
-  const known = await manifestOf(files, file);
-  if (known?.signed.statement.pointId === o.pointId) return { file, known };
-  throw replicationFailure('REPLICATION_SEED_PATH', `${file} is there already`, { context: { path: file } });
+  return isDirectory ? join(path, name) : path;
+}
+
+/** What an export to this path has left that will not be ended; a seed that is whole stays. May be repeated. */
+export async function removePartialSeed(files: FileSystem, path: string, o: SeedName): Promise<void> {
+  await files.remove(partialOf(await fileOf(files, path, o)));
 }
 
 /** A seed that is there already, as if it had just been written. */
@@ -81,7 +91,7 @@ async function manifestOf(files: FileSystem, path: string): Promise<SeedManifest
 /**
  * Writes a seed file aside and names it when it is whole and durable. What an interrupted export of the same point has left
  * is used: a medium that is slow to write is read, and written only where the bytes differ. A cancelled export leaves
- * nothing; one whose process was killed leaves `<file>.partial`.
+ * nothing; one whose process was killed leaves `<file>.partial`, which the next process goes on with, or removes (`removePartialSeed`).
  */
 export async function writeSeed(
   files: FileSystem,

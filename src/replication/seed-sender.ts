@@ -2,10 +2,17 @@ import { NOTHING_RECEIVED } from '../delta/index.ts';
 import { observed } from '../lib/streams.ts';
 import type { SignedStatement } from '../recovery-point/index.ts';
 import { seedHeader } from '../replica/index.ts';
-import { chainUpTo, isThereAt } from './chain.ts';
+import { chainUpTo, isThereAt, readable } from './chain.ts';
 import type { Delivered, DeliveryTools } from './delivery.ts';
-import type { TargetRecord } from './records.ts';
-import { exportedAs, type SeedExported, type SeedExportOptions, seedPath, writeSeed } from './seed-export.ts';
+import type { CutRecord, TargetRecord } from './records.ts';
+import {
+  exportedAs,
+  removePartialSeed,
+  type SeedExported,
+  type SeedExportOptions,
+  seedPath,
+  writeSeed,
+} from './seed-export.ts';
 import { HEADER_DEFAULTS, SendSession, type SentDelta } from './send-session.ts';
 import type { ReplicationTarget } from './target.ts';
 
@@ -35,6 +42,27 @@ export async function exportAgain(
   });
   const { bytes } = await writeSeedOf(tools, sending, file, o);
   return { path: file, pointId, sequence, bytes };
+}
+
+/** The cut that the first seed of a machine is of. */
+export function firstOf({ cuts }: Delivered, { seed }: TargetRecord): CutRecord | undefined {
+  const exported = seed?.state === 'exported' ? seed.cutId : undefined;
+  return cuts.find(({ cutId }) => cutId === exported) ?? readable(cuts)[0];
+}
+
+/** Removes what an export to this path has left of the seed that would be written now. */
+export async function dropSeed(
+  { files }: Pick<DeliveryTools, 'files'>,
+  delivered: Delivered,
+  target: TargetRecord,
+  path: string,
+): Promise<void> {
+  const first = firstOf(delivered, target);
+  if (target.seed?.state === 'awaited') await removePartialSeed(files, path, target.seed.signed.statement);
+  else if (first)
+    await removePartialSeed(files, path, {
+      ...{ machineName: delivered.record.name, sequence: 1, pointId: first.cutId },
+    });
 }
 
 /** The stream of an opened cut as a seed file; what it was found to be is what was signed. */

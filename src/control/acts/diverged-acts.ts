@@ -1,13 +1,13 @@
 import type { BranchView, ExportBranchRequest, JobView, TestBranchRequest } from '../../api/index.ts';
 import { FAILOVER_ERRORS, type Failovers } from '../../failover/index.ts';
 import type { DiskImages } from '../../hypervisor/index.ts';
-import type { Clock } from '../../lib/clock.ts';
+import { type Clock, throwIfAborted } from '../../lib/clock.ts';
 import { failuresOf } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { branchChain, findBranch, type Trunk } from '../../replica/index.ts';
-import type { JobArgs, JobHandler, Jobs } from '../base/jobs.ts';
+import type { JobArgs, JobContext, JobHandler, Jobs } from '../base/jobs.ts';
 import type { Inventory } from '../inventory/inventory.ts';
-import { exportBranch } from '../replicas/branch-export.ts';
+import { exportBranch, removePartialExport } from '../replicas/branch-export.ts';
 import type { DivergedBranch } from '../replicas/diverged-branch.ts';
 import type { DivergedBranches } from '../replicas/diverged-branches.ts';
 
@@ -122,27 +122,41 @@ export class DivergedActs {
 
   readonly #exporting: JobHandler = {
     repeatable: true,
-    run: async ({ jobId, machineId, args, signal, progress }) => {
-      const { files, images, clock } = this.#o;
-      const diverged = await this.of(machineId, args);
-      const branchId = String(args.branchId);
-      if (diverged?.branchId === branchId) await this.#o.diverged.checkEnded(diverged);
-      const trunk = diverged ?? this.#o.inventory.replica(machineId);
-      const release = await trunk.holdLayers();
+    // What it has written is removed.
+    unwinds: true,
+    run: async (job) => {
       try {
-        const about = await this.#exported(trunk, branchId, diverged);
-        return await exportBranch({ files, images }, about, {
-          ...{ jobId, path: String(args.path) },
-          exportedAtMs: clock.wallMs(),
-          signal,
-          onProgress: ({ bytesDone, bytesTotal }) =>
-            progress({ step: 'writing the disks', bytesDone, bytesTotal }),
-        });
-      } finally {
-        release();
+        throwIfAborted(job.signal);
+        return await this.#export(job);
+      } catch (error) {
+        // Of one that failed for want of room it would keep the room.
+        const place = { jobId: job.jobId, path: String(job.args.path) };
+        await removePartialExport(this.#o.files, place);
+        throw error;
       }
     },
   };
+
+  async #export({ jobId, machineId, args, signal, progress }: JobContext) {
+    const { files, images, clock } = this.#o;
+    const diverged = await this.of(machineId, args);
+    const branchId = String(args.branchId);
+    if (diverged?.branchId === branchId) await this.#o.diverged.checkEnded(diverged);
+    const trunk = diverged ?? this.#o.inventory.replica(machineId);
+    const release = await trunk.holdLayers();
+    try {
+      const about = await this.#exported(trunk, branchId, diverged);
+      return await exportBranch({ files, images }, about, {
+        ...{ jobId, path: String(args.path) },
+        exportedAtMs: clock.wallMs(),
+        signal,
+        onProgress: ({ bytesDone, bytesTotal }) =>
+          progress({ step: 'writing the disks', bytesDone, bytesTotal }),
+      });
+    } finally {
+      release();
+    }
+  }
 
   /** Throws FAILOVER_RUNS_ALREADY for a branch whose machine runs: its disks change. */
   async #exported(

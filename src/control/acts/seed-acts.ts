@@ -1,5 +1,6 @@
 import type { JobView, Progress } from '../../api/index.ts';
-import { failuresOf } from '../../lib/errors.ts';
+import { throwIfAborted } from '../../lib/clock.ts';
+import { failuresOf, isFailure } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { findSeed, REPLICA_ERRORS, type Replica, type Replicas, SeedFile } from '../../replica/index.ts';
 import type { JobHandler, Jobs } from '../base/jobs.ts';
@@ -65,14 +66,26 @@ export class SeedActs {
   readonly exporting: JobHandler = {
     // What is on the medium already is not written again.
     repeatable: true,
+    // A medium may be needed for something else.
+    unwinds: true,
     run: async ({ machineId, args, signal, progress }) => {
       const { machines, inventory } = this.#o;
-      return machines.exportSeed(inventory.home(machineId), String(args.path), {
-        signal,
-        siteId: args.siteId === undefined ? undefined : String(args.siteId),
-        onProgress: ({ bytesDone, bytesTotal }) =>
-          progress({ step: 'writing the seed', bytesDone, bytesTotal }),
-      });
+      const machine = inventory.home(machineId);
+      const path = String(args.path);
+      const siteId = args.siteId === undefined ? undefined : String(args.siteId);
+      try {
+        throwIfAborted(signal);
+        return await machines.exportSeed(machine, path, {
+          ...{ signal, siteId },
+          onProgress: ({ bytesDone, bytesTotal }) =>
+            progress({ step: 'writing the seed', bytesDone, bytesTotal }),
+        });
+      } catch (error) {
+        // What the next process of the site goes on with stays.
+        const isCancelled = signal.aborted && !isFailure(signal.reason, 'JOB_INTERRUPTED');
+        if (isCancelled) await machine.dropSeed(path, siteId);
+        throw error;
+      }
     },
   };
 

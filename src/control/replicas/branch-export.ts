@@ -29,11 +29,26 @@ export interface BranchExported extends ExportRecord {
 
 const PIECE_BYTES = 1024 * 1024;
 
+/** Where the export of one job is written until it is whole: what another job writes at the same time stays its own. */
+function partialOf({ path, jobId }: ExportPlace): string {
+  return join(path, `export-${jobId}.partial`);
+}
+
+interface ExportPlace {
+  readonly jobId: string;
+  readonly path: string;
+}
+
+/** What the export of a job has left that will not be ended. May be repeated. */
+export function removePartialExport(files: FileSystem, place: ExportPlace): Promise<void> {
+  return files.removeDirectory(partialOf(place));
+}
+
 /**
  * Writes the disks of a branch to raw files, as its guest would find them, in a directory of their own below `path`: sparse, not to be
  * written to, and durable on return. The directory gets its name when it is whole; what an export has left that was cut short is
  * begun anew, and what the same job has made is not made again. Whatever else has the name stays: a branch that was booted since is not what
- * was exported of it before. A cancelled export leaves nothing. Throws BRANCH_EXPORT_PATH.
+ * was exported of it before. What is left of one that fails is for the caller to remove. Throws BRANCH_EXPORT_PATH.
  */
 export async function exportBranch(
   { files, images }: { readonly files: FileSystem; readonly images: DiskImages },
@@ -44,9 +59,7 @@ export async function exportBranch(
     readonly name: string;
     readonly disks: readonly { readonly diskId: string; readonly chain: readonly ImageFile[] }[];
   },
-  o: {
-    readonly jobId: string;
-    readonly path: string;
+  o: ExportPlace & {
     readonly exportedAtMs: number;
     readonly signal: AbortSignal;
     readonly onProgress: (progress: { readonly bytesDone: number; readonly bytesTotal: number }) => void;
@@ -63,27 +76,20 @@ export async function exportBranch(
     await files.syncDirectory(o.path);
     return { ...known, directory };
   }
-  // Of this job alone: what another one writes at the same time stays its own.
-  const aside = join(o.path, `export-${jobId}.partial`);
+  const aside = partialOf(o);
   await files.removeDirectory(aside);
   await files.makeDirectory(aside);
-  try {
-    const disks: ExportRecord['disks'] = [];
-    for (const { diskId, chain } of branch.disks) {
-      const file = `${diskId}.raw`;
-      const sizeBytes = await writeRaw({ files, images }, chain, join(aside, file), o);
-      disks.push({ diskId, file, sizeBytes });
-    }
-    const record = { jobId, machineId, branchId, exportedAtMs, disks };
-    await storeRecord(files, join(aside, 'export.json'), EXPORT_RECORD, record);
-    await files.rename(aside, directory);
-    await files.syncDirectory(o.path);
-    return { ...record, directory };
-  } catch (error) {
-    // What is left of one that failed for want of room would keep the room.
-    await files.removeDirectory(aside);
-    throw error;
+  const disks: ExportRecord['disks'] = [];
+  for (const { diskId, chain } of branch.disks) {
+    const file = `${diskId}.raw`;
+    const sizeBytes = await writeRaw({ files, images }, chain, join(aside, file), o);
+    disks.push({ diskId, file, sizeBytes });
   }
+  const record = { jobId, machineId, branchId, exportedAtMs, disks };
+  await storeRecord(files, join(aside, 'export.json'), EXPORT_RECORD, record);
+  await files.rename(aside, directory);
+  await files.syncDirectory(o.path);
+  return { ...record, directory };
 }
 
 async function writeRaw(

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
-import { readdir, readFile, writeFile } from 'node:fs/promises';
-import { join } from 'node:path';
+import { mkdir, readdir, readFile, writeFile } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { type TestContext, test } from 'node:test';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import type { Window } from '../../../src/recovery-point/index.ts';
@@ -215,6 +215,28 @@ test('S0.27 a cancelled export leaves nothing on the medium, a repeated one writ
     { code: 'REPLICATION_SEED_PATH' },
   );
   assert.equal(await readFile(taken, 'utf8'), 'a thesis');
+});
+
+test('S0.27 what a cancelled export of another seed has left is removed as of the first one; a seed that is whole stays', async (t) => {
+  const sites = await exported(t);
+  const { machine } = sites.box;
+  await copy(sites, sites.box);
+  assert.equal(machine.target?.seed?.state, 'awaited');
+  const other = join(sites.directory, 'other');
+  await mkdir(other);
+  const killed = new AbortController();
+  const { signal } = killed;
+  const onProgress = () => killed.abort(new Error('killed'));
+  await assert.rejects(
+    machine.exportSeed(() => sites.target, other, { signal, onProgress }),
+    /killed/,
+  );
+  assert.match((await readdir(other)).join(), /^[^,]+\.wsseed\.partial$/);
+  await machine.dropSeed(other);
+  assert.deepEqual(await readdir(other), []);
+  const { path } = await machine.exportSeed(() => sites.target, other);
+  await machine.dropSeed(other);
+  assert.deepEqual(await readdir(other), [basename(path)]);
 });
 
 test('S0.27 a lost seed is replaced by one of the point acknowledged last; the points below it go', async (t) => {
