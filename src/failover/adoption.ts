@@ -10,7 +10,7 @@ import {
 import { type BranchChanges, changed, loadChanges } from './branch-changes.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import { loadNetworks } from './branch-networks.ts';
-import { type BranchTools, recoverBranch } from './branch-recovery.ts';
+import { type BranchTools, recoverOrLeave } from './branch-recovery.ts';
 import { loadState } from './branch-state.ts';
 import { branchTpmDirectory } from './branch-tpm.ts';
 import { failoverFailure } from './errors.ts';
@@ -77,18 +77,28 @@ export async function adoptBranch<T>(
     return { adopted: branchId };
   });
   if (replica.record.adopted !== branchId) throw notAtWork(replica, branchId);
-  // Held until it is certain that nothing of the branch is to be read any more, or that it goes on.
-  const release = await replica.holdLayers('open');
+  const release = await holdMarked(replica);
   try {
     await live.letGo(branchId);
     // A merge may have ended since: these are the files that stay.
     return await home.create(about());
   } catch (error) {
-    await replica.update({ adopted: undefined });
-    await recoverBranch({ tools, live }, replica, branch);
+    // Also if neither can be recorded: fencing, and everybody who comes to the branch, must find it as what it is.
+    await replica.disown();
+    await recoverOrLeave({ tools, live }, replica, branch);
     throw error;
   } finally {
     release();
+  }
+}
+
+/** Until it is certain that nothing of the branch is to be read any more, or that it goes on. */
+async function holdMarked(replica: Replica): Promise<() => void> {
+  try {
+    return await replica.holdLayers('open');
+  } catch (error) {
+    await replica.disown();
+    throw error;
   }
 }
 

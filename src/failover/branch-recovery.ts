@@ -70,15 +70,18 @@ export async function endAndRemove(
   return true;
 }
 
-/** `recoverBranch` for each branch of a replica. One that hinders this hinders no other; it is logged and left. */
+/** `recoverBranch` for each branch of a replica; one that hinders this hinders no other. */
 export async function recoverBranches(both: BranchTools, replica: Trunk): Promise<void> {
-  for (const branch of replica.branches) {
-    try {
-      await recoverBranch(both, replica, branch);
-    } catch (error) {
-      if (!isFailure(error)) throw error;
-      const { branchId } = branch;
-      both.tools.log.error('branch.not-recovered', { branchId, reason: error.message });
-    }
+  for (const branch of replica.branches) await recoverOrLeave(both, replica, branch);
+}
+
+/** `recoverBranch`; what hinders it is logged, and the branch left. */
+export async function recoverOrLeave(both: BranchTools, replica: Trunk, branch: BranchRecord): Promise<void> {
+  try {
+    await recoverBranch(both, replica, branch);
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+    const { branchId } = branch;
+    both.tools.log.error('branch.not-recovered', { branchId, reason: error.message });
   }
 }

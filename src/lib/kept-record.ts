@@ -1,4 +1,4 @@
-import { messageOf } from './errors.ts';
+import { isFailure, messageOf } from './errors.ts';
 import type { Log } from './log.ts';
 
 /** Where a record lies. */
@@ -52,6 +52,17 @@ export class KeptRecord<T extends object> {
         this.#isUnsettled = true;
       }
       throw error;
+    }
+  }
+
+  /** For what is so, whatever the file says: it counts from now on, and is stored now or with the next change. */
+  async correct(record: T): Promise<void> {
+    try {
+      await this.store(record);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      this.#now = record;
+      this.#place.log.warn('record.not-corrected', { reason: messageOf(error) });
     }
   }
 

@@ -1,3 +1,4 @@
+import { join } from 'node:path';
 import type { FileSystem } from '../lib/files.ts';
 import { KeptRecord } from '../lib/kept-record.ts';
 import { loadRecord, storeRecord } from '../lib/records.ts';
@@ -7,8 +8,21 @@ import { REPLICA_RECORD, type ReplicaRecord, replicaKind } from './records.ts';
 import { isDecided } from './replica-tenure.ts';
 import type { ReplicaTools } from './tools.ts';
 
+/** Makes the directory of a replica without points; durable on return. */
+export async function createReplicaFiles(
+  files: FileSystem,
+  layout: ReplicaLayout,
+  record: ReplicaRecord,
+): Promise<void> {
+  for (const directory of [layout.disks, layout.points, layout.incoming, layout.intents, layout.branches]) {
+    await files.makeDirectory(directory);
+  }
+  await storeReplica(files, layout, record);
+  await files.syncDirectory(join(layout.directory, '..'));
+}
+
 /** Stores `replica.json`, in the oldest version that says all of it; durable on return. */
-export function storeReplica(files: FileSystem, layout: ReplicaLayout, record: ReplicaRecord): Promise<void> {
+function storeReplica(files: FileSystem, layout: ReplicaLayout, record: ReplicaRecord): Promise<void> {
   return storeRecord(files, layout.record, replicaKind(record), record);
 }
 
@@ -30,4 +44,12 @@ export async function openReplicaRecord(
 export async function keepReplica(kept: KeptRecord<ReplicaRecord>, record: ReplicaRecord): Promise<void> {
   if (record === kept.now) return;
   await (isDecided(kept.now, record) ? kept.decide(record) : kept.store(record));
+}
+
+/**
+ * No machine lies upon a branch of the replica. A mark that stays in the file means nothing: whether there is such a machine its own record
+ * says, and when the replica is opened the mark is made to agree with that.
+ */
+export function withoutHome({ adopted: _branch, ...record }: ReplicaRecord): ReplicaRecord {
+  return record;
 }

@@ -1,4 +1,3 @@
-import { join } from 'node:path';
 import type { DigestTree } from '../delta/index.ts';
 import type { ImageFile } from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
@@ -42,7 +41,7 @@ import {
   type ReplicaUpdate,
   updated,
 } from './records.ts';
-import { keepReplica, openReplicaRecord, storeReplica } from './replica-record-file.ts';
+import { createReplicaFiles, keepReplica, openReplicaRecord, withoutHome } from './replica-record-file.ts';
 import { type Others, type Proven, verdictsOf } from './retention-facts.ts';
 import { areAwaitingSeed, awaitingSeed, Seeding } from './seeding.ts';
 import type { SeedAnnouncement } from './stand-in.ts';
@@ -96,12 +95,7 @@ export class Replica {
 
   /** Makes the directory of a machine that is replicated here for the first time. */
   static async create(tools: ReplicaTools, layout: ReplicaLayout, record: ReplicaRecord): Promise<Replica> {
-    const { files } = tools;
-    for (const directory of [layout.disks, layout.points, layout.incoming, layout.intents, layout.branches]) {
-      await files.makeDirectory(directory);
-    }
-    await storeReplica(files, layout, record);
-    await files.syncDirectory(join(layout.directory, '..'));
+    await createReplicaFiles(tools.files, layout, record);
     return Replica.open(tools, layout);
   }
 
@@ -479,6 +473,11 @@ export class Replica {
       if (record.adopted !== undefined && this.#points.isLosing) throw mergeUnfinished();
       await keepReplica(this.#kept, record);
     });
+  }
+
+  /** No machine lies upon a branch of it. That counts at once, also if it cannot be stored: see `withoutHome`. */
+  disown(): Promise<void> {
+    return this.#writing.run(() => this.#kept.correct(withoutHome(this.record)));
   }
 
   /** What counts although it could not be stored is durable on return: nothing is done upon it, and nobody told of it, before. */

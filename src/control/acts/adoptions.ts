@@ -125,7 +125,7 @@ export async function endingAdoption(
   const { tenure } = machine.right;
   await replica.update((record) => withTenure(record, tenure));
   await remove();
-  await replica.update({ adopted: undefined });
+  await replica.disown();
 }
 
 /**

@@ -38,7 +38,13 @@ import { newDisk } from './machine-disks.ts';
 import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
 import { placeIn } from './machine-place.ts';
 import { plugIn, unplug } from './machine-plugs.ts';
-import { adoptedRecord, attachedRecord, managedRecord, newestMachine } from './new-machine.ts';
+import {
+  adoptedRecord,
+  attachedRecord,
+  managedRecord,
+  newestMachine,
+  withdrawMachine,
+} from './new-machine.ts';
 import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
 import { schedulesIn, schedulesOf } from './schedule-requests.ts';
 import { targetChangeIn, targetIn } from './target-requests.ts';
@@ -213,10 +219,10 @@ export class Machines {
     try {
       machine = await ProtectedMachine.create(this.#tools, layout, record);
     } catch (error) {
-      // The record decides whether there is such a machine: it goes first, durably.
-      await files.remove(layout.record);
-      await files.syncDirectory(layout.directory);
-      await files.removeDirectory(layout.directory);
+      // What is left then decides when the site starts again; why there is no machine now is what is told.
+      await withdrawMachine(files, layout).catch((failure: unknown) =>
+        this.#tools.log.error('machine.not-removed', { machineId, reason: messageOf(failure) }),
+      );
       throw error;
     }
     const before = this.#open.get(machineId)?.machine;

@@ -119,3 +119,10 @@ export async function newestMachine(
   }
   return undefined;
 }
+
+/** Removes what a creation that has failed left; the record goes first, durably, because that decides whether there is such a machine. */
+export async function withdrawMachine(files: FileSystem, layout: ProtectedLayout): Promise<void> {
+  await files.remove(layout.record);
+  await files.syncDirectory(layout.directory);
+  await files.removeDirectory(layout.directory);
+}

@@ -173,3 +173,21 @@ test('S0.17 a replica whose site has seized the machine, or given it up, goes by
     'it is certain that it failed',
   );
 });
+
+for (const fault of ['rename', 'sync', 'read'] as const) {
+  test(`F4 S0.17 no machine lies upon a replica whose mark cannot be taken away (${fault}), and it is stored so with the next change`, async (t) => {
+    const { files, sites, box } = await copied(t);
+    files.fault = undefined;
+    const faulty = faultyFiles('replica.json');
+    const replica = await sites.openReplica(box.machine.record.machineId, faulty);
+    await replica.update({ adopted: 'branch' });
+    faulty.fault = fault;
+    await replica.disown();
+    assert.equal(replica.record.adopted, undefined);
+    (await replica.holdLayers('open'))();
+    faulty.fault = undefined;
+    await replica.update({ machineName: 'crate' });
+    const { adopted, machineName } = (await sites.openReplica(replica.record.machineId)).record;
+    assert.deepEqual([adopted, machineName], [undefined, 'crate']);
+  });
+}
