@@ -2,7 +2,7 @@ import { CpuGroups, Failovers, type FailoverTools } from '../failover/index.ts';
 import { spaceAt } from '../lib/host-files.ts';
 import { type Pairing, PeerClient, PeerServer } from '../peer/index.ts';
 import { type OfferedRights, PeerTarget, type ReplicationReceiver } from '../replication/index.ts';
-import { passOnClaims, settleAdoptions } from './acts/adoptions.ts';
+import { passOnClaim, passOnClaims, settleAdoptions } from './acts/adoptions.ts';
 import { HomeRights } from './acts/home-rights.ts';
 import { offeredRights, receiverOf } from './acts/peer-calls.ts';
 import { siteFiles } from './base/site-files.ts';
@@ -68,17 +68,6 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   opening.defer(() => failovers.close());
   await settleAdoptions({ files, log, alerts }, dataDirectory, replicas.list());
   await failovers.recover(replicas.list());
-  const broken = new BrokenReplicas({
-    ...{ replicas, clock, alerts },
-    prepare: async (replica) => {
-      await settleAdoptions({ files, log, alerts }, dataDirectory, [replica]);
-      if (machines) await passOnClaims({ siteId, machines, log, alerts }, [replica]);
-      await failovers.recover([replica]);
-      await forwards?.take(replica);
-    },
-    onOpened: (replica) => keeper.tend(replica),
-  });
-  opening.defer(() => broken.close());
   const links = new PeerLinks({
     ...{ peers, clock, log, alerts },
     connect: (peer) => new PeerClient({ identity, peer, clock, random }),
@@ -112,7 +101,8 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
     },
   });
   opening.defer(() => machines?.close());
-  await passOnClaims({ siteId, machines, log, alerts }, replicas.list());
+  const passing = { siteId, machines, log, alerts };
+  await passOnClaims(passing, replicas.list());
   const hear: HearClaim = async (machineId, claim) => void (await rights?.hear(machineId, claim));
   lending = await leaseWorks({ ...ground, ...tools, siteId, links, machines, hear }, opening);
   const groups = await Groups.open({
@@ -120,7 +110,10 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   });
   opening.defer(() => groups.close());
   const pairing = pairingOf({ identity, peers, files, dataDirectory, clock, random, alerts, audit });
-  const fences = new ReplicaFences({ siteId, clock, failovers, replicas, alerts, audit, log });
+  const fences = new ReplicaFences({
+    ...{ siteId, clock, failovers, replicas, alerts, audit, log },
+    passOn: (replica) => passOnClaim(passing, replica),
+  });
   opening.defer(() => fences.close());
   fences.begin();
   const generations = new Generations({ ...ground, files, machines });
@@ -161,10 +154,24 @@ function failoversOf(
 
 /** What is looked at again and again for as long as the site is open. */
 function watchHost(
-  { dataDirectory, replicas, alerts, tools: { clock } }: Ground,
-  { failovers, keeper, diverged }: Pick<Works, 'failovers' | 'keeper' | 'diverged'>,
+  { dataDirectory, replicas, alerts, tools: { files, clock, log } }: Ground,
+  o: Pick<Works, 'failovers' | 'keeper' | 'diverged' | 'fences' | 'forwards'>,
   opening: AsyncDisposableStack,
 ): void {
+  const { failovers, keeper, diverged, fences, forwards } = o;
+  const broken = new BrokenReplicas({
+    ...{ replicas, clock, alerts },
+    prepare: async (replica) => {
+      await settleAdoptions({ files, log, alerts }, dataDirectory, [replica]);
+      await failovers.recover([replica]);
+      await forwards.take(replica);
+    },
+    onOpened: (replica) => {
+      fences.look(replica);
+      keeper.tend(replica);
+    },
+  });
+  opening.defer(() => broken.close());
   const tests = new TestKeeper({ failovers, replicas, keeper, alerts, clock, diverged });
   opening.defer(() => tests.close());
   const space = new SpaceWatch({ dataDirectory, clock, alerts });

@@ -1,6 +1,6 @@
 import type { Generation } from '../lib/generations.ts';
 import type { Claim, Tenure } from '../recovery-point/index.ts';
-import type { ReplicaDescription } from '../replica/index.ts';
+import type { Replica, ReplicaDescription } from '../replica/index.ts';
 
 /**
  * A machine that is at home at this site, and of which no replica here follows another site: what other sites ask or tell of the
@@ -12,6 +12,8 @@ export interface HomeMachine {
   settled(): Promise<void>;
   /** Durable on return. */
   hear(claim: Claim): Promise<Tenure>;
+  /** Its disks lie upon a branch of this replica, which speaks again when the machine has been removed: it hears all that the machine hears. */
+  readonly upon?: Replica | undefined;
   /** Whether a site may speak of it: one that gets its copies, that holds it now, from which it came here, or over which it was
    * claimed here. */
   concerns(siteId: string): boolean;

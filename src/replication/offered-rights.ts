@@ -69,14 +69,26 @@ export class OfferedRights {
    */
   async hear(machineId: string, claim: Claim): Promise<Tenure> {
     const home = await this.#homeOf(claim.siteId, machineId);
-    if (home) return home.hear(claim);
+    if (home) {
+      const tenure = await home.hear(claim);
+      await home.upon?.update(this.#hearing(claim));
+      // The machine has been removed meanwhile.
+      if (home.upon && home.upon.record.adopted === undefined) this.#o.onChanged(home.upon);
+      return tenure;
+    }
     const replica = this.#needOf(claim.siteId, machineId);
-    await this.#changing(replica, (record) => {
+    await this.#changing(replica, this.#hearing(claim));
+    // It may have been adopted meanwhile, by the claim before.
+    const adopted = await this.#homeOf(claim.siteId, machineId);
+    return adopted ? adopted.hear(claim) : tenureOfReplica(replica.record, this.#o.siteId);
+  }
+
+  #hearing(claim: Claim): ReplicaDecision {
+    return (record) => {
       const before = tenureOfReplica(record, this.#o.siteId);
       const after = afterHearing(before, this.#o.siteId, claim);
       return after === before ? undefined : withTenure(record, after);
-    });
-    return tenureOfReplica(replica.record, this.#o.siteId);
+    };
   }
 
   async #offered(

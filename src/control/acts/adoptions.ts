@@ -8,6 +8,7 @@ import { generationsIn } from '../../lib/generations.ts';
 import type { Log } from '../../lib/log.ts';
 import { newId, type Random } from '../../lib/random.ts';
 import type { SiteIdentity } from '../../peer/index.ts';
+import { compareClaims } from '../../recovery-point/index.ts';
 import { findBranch, type Replica, tenureOfReplica, withTenure } from '../../replica/index.ts';
 import { openMachineFiles, type ProtectedMachine } from '../../replication/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
@@ -22,13 +23,15 @@ import type { Reports } from '../reports/reports.ts';
 interface AdoptionTools {
   readonly identity: Pick<SiteIdentity, 'siteId'>;
   readonly failovers: Pick<Failovers, 'adopt' | 'list'>;
-  readonly machines: Pick<Machines, 'adopting'>;
+  readonly machines: Pick<Machines, 'adopting' | 'get'>;
   readonly inventory: Pick<Inventory, 'replica' | 'view' | 'find'>;
   readonly audit: Pick<Audit, 'acting'>;
   readonly reports: Pick<Reports, 'ofAdoptions'>;
   readonly fences: Pick<ReplicaFences, 'look'>;
   readonly clock: Clock;
   readonly random: Random;
+  readonly log: Log;
+  readonly alerts: AlertSink;
 }
 
 /** What a failover has brought up becomes a machine of this site, for good. */
@@ -45,15 +48,16 @@ export class AdoptionActs {
    */
   async adopt(actor: string, reference: string, { branch, networks }: AdoptRequest): Promise<MachineView> {
     const { failovers, machines, inventory, audit, identity, clock, random, reports, fences } = this.#o;
+    const { log, alerts } = this.#o;
     const replica = inventory.replica(reference);
     const branchId = branch === undefined ? await this.#only(replica) : findBranch(replica, branch).branchId;
     const { machineId: subject } = replica.record;
     // It is no job: the audit log has what its report is made from.
     const details = { branchId, reportId: newId(clock, random) };
     const adopting = audit.acting({ actor, act: 'failover.adopt', subject, details }, async () => {
-      const machine = await failovers.adopt(replica, branchId, { ...machines.adopting, networks });
-      // What the replica has heard in the meantime the machine has to hear as well: from now on it speaks for itself.
-      await machine.right.hear(tenureOfReplica(replica.record, identity.siteId).claim);
+      await failovers.adopt(replica, branchId, { ...machines.adopting, networks });
+      // From now on the machine speaks for itself. It is adopted, whatever comes of this.
+      await passOnClaims({ siteId: identity.siteId, machines, log, alerts }, [replica]);
       return inventory.view(inventory.find(subject));
     });
     return adopting.finally(() => {
@@ -122,38 +126,53 @@ export async function endingAdoption(
 ): Promise<void> {
   const { adopted } = machine.record;
   if (!replica || adopted === undefined || replica.record.adopted !== adopted.branchId) return remove();
-  const { tenure } = machine.right;
-  await replica.update((record) => withTenure(record, tenure));
+  // By the higher claim: one that the replica has heard of the machine may not have heard yet.
+  await replica.update((record) => {
+    const { tenure } = machine.right;
+    const isAbove = record.tenure !== undefined && compareClaims(record.tenure.claim, tenure.claim) > 0;
+    return isAbove ? undefined : withTenure(record, tenure);
+  });
   await remove();
   await replica.disown();
 }
 
+interface PassingOn {
+  readonly siteId: string;
+  readonly machines: {
+    get(machineId: string): { readonly machine: Pick<ProtectedMachine, 'right'> } | undefined;
+  };
+  readonly log: Log;
+  readonly alerts: AlertSink;
+}
+
 /**
- * What a replica has heard of the right the machine whose disks lie upon it hears as well: a process that ended in the middle of its
- * adoption has left them apart, and whoever told the one tells it no more. Only what is higher counts, however often it is said.
+ * What a replica has heard of the right the machine whose disks lie upon it hears as well: an adoption may have been under way, and whoever
+ * told the one tells it no more. Only what is higher counts, however often it is said. What hinders it is an alert, and thrown.
  */
+export async function passOnClaim(o: PassingOn, { record }: Pick<Replica, 'record'>): Promise<void> {
+  const machine = record.adopted === undefined ? undefined : o.machines.get(record.machineId)?.machine;
+  if (!machine) return;
+  const key = `adopted-claim:${record.machineId}`;
+  try {
+    await machine.right.hear(tenureOfReplica(record, o.siteId).claim);
+    o.alerts.clear(key);
+  } catch (error) {
+    o.alerts.raise(key, 'critical', failureOf(error), record.machineId);
+    throw error;
+  }
+}
+
+/** `passOnClaim` for each; one that hinders this hinders no other, and is tried again by `ReplicaFences`. */
 export async function passOnClaims(
-  o: {
-    readonly siteId: string;
-    readonly machines: {
-      get(machineId: string): { readonly machine: Pick<ProtectedMachine, 'right'> } | undefined;
-    };
-    readonly log: Log;
-    readonly alerts: AlertSink;
-  },
+  o: PassingOn,
   replicas: readonly Pick<Replica, 'record'>[],
 ): Promise<void> {
-  for (const { record } of replicas) {
-    const machine = record.adopted === undefined ? undefined : o.machines.get(record.machineId)?.machine;
-    if (!machine) continue;
-    const key = `adopted-claim:${record.machineId}`;
+  for (const replica of replicas) {
     try {
-      await machine.right.hear(tenureOfReplica(record, o.siteId).claim);
-      o.alerts.clear(key);
+      await passOnClaim(o, replica);
     } catch (error) {
       if (!isFailure(error)) throw error;
-      o.log.error('adoption.not-heard', { machine: record.machineName, reason: messageOf(error) });
-      o.alerts.raise(key, 'critical', failureOf(error), record.machineId);
+      o.log.error('adoption.not-heard', { machine: replica.record.machineName, reason: messageOf(error) });
     }
   }
 }

@@ -68,6 +68,7 @@ export class HomeRights implements HomeMachines {
       tenure: right.tenure,
       settled: () => right.settle(),
       hear: (claim) => right.hear(claim),
+      upon: replica?.record.adopted === undefined ? undefined : replica,
       concerns: (siteId) =>
         right.tenure.claim.siteId === siteId ||
         // Over which it was claimed here: it may run the machine, or be told by its people to run it again.

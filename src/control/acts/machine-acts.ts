@@ -18,6 +18,7 @@ import type { Machines } from '../machines/machines.ts';
 import type { TriggerTokens } from '../machines/trigger-tokens.ts';
 import type { PeerLinks } from '../peers/peer-links.ts';
 import type { DivergedBranches } from '../replicas/diverged-branches.ts';
+import type { ReplicaFences } from '../replicas/replica-fences.ts';
 import { endingAdoption } from './adoptions.ts';
 
 /** What a person does with machines. Each act is audited; each answers with the machine as it is afterwards. */
@@ -30,6 +31,7 @@ export class MachineActs {
   readonly #groups: Pick<Groups, 'of' | 'checkRetention'>;
   readonly #tokens: TriggerTokens;
   readonly #diverged: Pick<DivergedBranches, 'checkNothingUpon'>;
+  readonly #fences: Pick<ReplicaFences, 'look'>;
 
   constructor(o: {
     machines: Machines;
@@ -40,6 +42,7 @@ export class MachineActs {
     groups: Pick<Groups, 'of' | 'checkRetention'>;
     tokens: TriggerTokens;
     diverged: Pick<DivergedBranches, 'checkNothingUpon'>;
+    fences: Pick<ReplicaFences, 'look'>;
   }) {
     this.#machines = o.machines;
     this.#inventory = o.inventory;
@@ -49,6 +52,7 @@ export class MachineActs {
     this.#groups = o.groups;
     this.#tokens = o.tokens;
     this.#diverged = o.diverged;
+    this.#fences = o.fences;
   }
 
   list(): MachineView[] {
@@ -89,6 +93,8 @@ export class MachineActs {
       await endingAdoption(replica, machine, () => this.#machines.remove(machine));
       await this.#tokens.remove((trigger) => trigger.machineId === machineId);
       this.#alerts.clearMachine(machineId);
+      // What it has heard of the right is the replica's from now on.
+      if (replica) this.#fences.look(replica);
     });
   }
 

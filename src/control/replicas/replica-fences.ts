@@ -17,6 +17,8 @@ export interface ReplicaFenceTools {
   readonly alerts: AlertSink;
   readonly audit: Pick<Audit, 'note'>;
   readonly log: Log;
+  /** What a replica has heard the machine at home upon it hears as well, if there is one. Rejects if it could not. */
+  readonly passOn: (replica: Replica) => Promise<void>;
 }
 
 const replicationFailure = failuresOf(REPLICATION_ERRORS);
@@ -91,6 +93,7 @@ export class ReplicaFences {
     // At home here: its process is another watch's, and so is its right.
     if (adopted !== undefined || (state !== 'fenced' && (state !== 'follows' || kept.length === 0))) {
       alerts.clear(key);
+      if (adopted !== undefined) await this.#o.passOn(replica);
       return;
     }
     const branches = kept.map(({ branchId }) => branchId).join(', ') || 'no branch';

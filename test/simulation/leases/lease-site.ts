@@ -220,6 +220,7 @@ export class LeaseSite {
     const branches = new SimBranches({ guests: this.guests, files: plain, process, random, siteId });
     const fences = new ReplicaFences({
       ...{ siteId, clock, replicas, alerts: sink, audit, log, failovers: branches.asFailovers },
+      passOn: async () => undefined,
     });
     opening.defer(() => fences.close());
     fences.begin();

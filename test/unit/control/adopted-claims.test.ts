@@ -1,11 +1,12 @@
 /** A machine that was adopted, and the replica that it lies upon, know the same claims. */
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { passOnClaims } from '../../../src/control/acts/adoptions.ts';
+import { endingAdoption, passOnClaim, passOnClaims } from '../../../src/control/acts/adoptions.ts';
 import { libFailure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
-import type { Claim } from '../../../src/recovery-point/index.ts';
-import type { Replica } from '../../../src/replica/index.ts';
+import type { Claim, Tenure } from '../../../src/recovery-point/index.ts';
+import type { Replica, ReplicaRecord } from '../../../src/replica/index.ts';
+import type { ProtectedMachine } from '../../../src/replication/index.ts';
 
 const HIGHER = { epoch: 3, siteId: 'home' };
 
@@ -40,4 +41,47 @@ test('F4 S0.17 what the replica heard while its machine was being adopted the ma
   isFull = true;
   await passOnClaims(tools, [replica('db', 'branch')]);
   assert.deepEqual([...alerts], ['adopted-claim:db']);
+  await assert.rejects(passOnClaim(tools, replica('db', 'branch')), { code: 'DISK_FULL' });
+  isFull = false;
+  await passOnClaim(tools, replica('db', 'branch'));
+  assert.deepEqual([...alerts], []);
+});
+
+/** A replica whose machine is at home upon it, and that machine. */
+function atHome(o: { readonly replica: Tenure; readonly machine: Tenure }) {
+  let record = { ...{ machineId: 'm', adopted: 'branch', epoch: 2 }, tenure: o.replica } as ReplicaRecord;
+  const change = (by: Partial<ReplicaRecord> | undefined) => {
+    record = { ...record, ...by };
+  };
+  const upon = {
+    get record() {
+      return record;
+    },
+    update: async (decide: (before: ReplicaRecord) => Partial<ReplicaRecord> | undefined) =>
+      change(decide(record)),
+    disown: async () => change({ adopted: undefined }),
+  };
+  const machine = {
+    record: { adopted: { branchId: 'branch' } },
+    right: { tenure: o.machine },
+  } as unknown as ProtectedMachine;
+  return { upon, replica: upon as unknown as Replica, machine };
+}
+
+test('F4 S0.17 a replica whose machine is removed stands where the machine stood, unless it has heard of a higher claim', async () => {
+  const held: Tenure = { state: 'holds', claim: { epoch: 2, siteId: 'away' } };
+  const fenced: Tenure = { state: 'fenced', claim: HIGHER, lost: held.claim };
+  for (const [said, stood] of [
+    [held, fenced],
+    [fenced, held],
+    [fenced, fenced],
+  ] as const) {
+    const { replica: ended, machine } = atHome({ replica: said, machine: stood });
+    await endingAdoption(ended, machine, async () => undefined);
+    assert.deepEqual([ended.record.tenure, ended.record.adopted], [fenced, undefined]);
+  }
+  // What comes while its files go, the replica has heard beside it.
+  const { upon, replica: ended, machine } = atHome({ replica: held, machine: held });
+  await endingAdoption(ended, machine, () => upon.update(() => ({ tenure: fenced, epoch: 3 })));
+  assert.deepEqual([ended.record.tenure, ended.record.adopted], [fenced, undefined]);
 });

@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { AdoptionActs } from '../../../src/control/acts/adoptions.ts';
+import { FENCE_AGAIN_AFTER_MS } from '../../../src/control/machines/fence-watch.ts';
 import { ReplicaFences } from '../../../src/control/replicas/replica-fences.ts';
 import type { Failovers } from '../../../src/failover/index.ts';
 import { failuresOf } from '../../../src/lib/errors.ts';
@@ -37,6 +38,8 @@ function broughtUp(tenure: Tenure = HELD) {
     },
   } as unknown as Failovers;
   const asReplica = replica as unknown as Replica;
+  const passedOn: number[] = [];
+  let isFull = false;
   const fences = new ReplicaFences({
     ...{ siteId: HERE!, clock, failovers, log: silentLog },
     replicas: { list: () => [asReplica] },
@@ -45,13 +48,30 @@ function broughtUp(tenure: Tenure = HELD) {
       clear: (key) => void alerts.delete(key),
     },
     audit: { note: () => undefined },
+    passOn: async ({ record }) => {
+      if (isFull) throw replicaFailure('REPLICA_IN_USE', 'the machine cannot store it');
+      passedOn.push(record.epoch);
+    },
   });
   const hear = async (epoch: number) => {
     const after = afterHearing(replica.record.tenure, HERE!, { epoch, siteId: HOME! });
     await replica.update({ tenure: after, epoch });
     fences.look(asReplica);
   };
-  return { clock, replica, asReplica, failovers, fences, alerts: () => [...alerts.values()], stopped, hear };
+  return {
+    clock,
+    replica,
+    asReplica,
+    failovers,
+    fences,
+    alerts: () => [...alerts.values()],
+    stopped,
+    hear,
+    passedOn,
+    fill: (full: boolean) => {
+      isFull = full;
+    },
+  };
 }
 
 test('S0.17 what was brought up here ends as soon as its site hears of a higher claim; before, it is left alone', async () => {
@@ -71,7 +91,8 @@ test('S0.17 what was brought up here ends as soon as its site hears of a higher 
 test('S0.17 so it does if that was heard while it was being adopted, and the adoption comes to nothing', async () => {
   const { clock, asReplica, replica, failovers, fences, stopped, hear } = broughtUp();
   const acts = new AdoptionActs({
-    ...{ clock, random: systemRandom, fences, identity: { siteId: HERE! } },
+    ...{ clock, random: systemRandom, fences, identity: { siteId: HERE! }, log: silentLog },
+    alerts: { raise: () => undefined, clear: () => undefined },
     failovers: {
       list: failovers.list,
       adopt: async () => {
@@ -82,7 +103,10 @@ test('S0.17 so it does if that was heard while it was being adopted, and the ado
         throw replicaFailure('REPLICA_IN_USE', 'no machine can be made of it');
       },
     },
-    machines: { adopting: { check: () => undefined, create: () => assert.fail('it is adopted above') } },
+    machines: {
+      adopting: { check: () => undefined, create: () => assert.fail('it is adopted above') },
+      get: () => undefined,
+    },
     inventory: {
       replica: () => asReplica,
       view: () => assert.fail('nothing is to be shown'),
@@ -105,5 +129,18 @@ test('F4 what runs of a machine that was given up here is ended: another site ma
   await clock.turn(0);
   assert.deepEqual([stopped, alerts()], [['b1'], ['REPLICATION_GIVEN_UP']]);
   assert.deepEqual(replica.record.tenure, { state: 'follows', claim: HELD.claim });
+  await fences.close();
+});
+
+test('F4 S0.17 what was heard of a machine that is at home upon its replica is passed on to it, until it has heard', async () => {
+  const { clock, fences, alerts, stopped, replica, passedOn, hear, fill } = broughtUp();
+  await replica.update({ adopted: 'b1' });
+  fill(true);
+  await hear(3);
+  await clock.turn(0);
+  assert.deepEqual(passedOn, []);
+  fill(false);
+  await clock.turn(FENCE_AGAIN_AFTER_MS);
+  assert.deepEqual([passedOn, stopped, alerts()], [[3], [], []], 'its process is another watch’s');
   await fences.close();
 });

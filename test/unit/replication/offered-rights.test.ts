@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { Json } from '../../../src/lib/canonical-json.ts';
 import type { Peer } from '../../../src/peer/index.ts';
-import type { Claim } from '../../../src/recovery-point/index.ts';
+import { afterHearing, type Claim, type Tenure } from '../../../src/recovery-point/index.ts';
 import {
   followingSource,
   type Replica,
@@ -11,7 +11,7 @@ import {
   tenureOfReplica,
   withTenure,
 } from '../../../src/replica/index.ts';
-import { NOTHING_AT_HOME, OfferedRights } from '../../../src/replication/index.ts';
+import { type HomeMachines, NOTHING_AT_HOME, OfferedRights } from '../../../src/replication/index.ts';
 
 const MACHINE = '01hzzzzzzzzzzzzzzzzzzzzzzz';
 const POINT = '01hppppppppppppppppppppppp';
@@ -20,7 +20,7 @@ const [SOURCE, HERE, OTHER] = ['source', 'here', 'other'];
 const claim = (epoch: number, siteId = SOURCE): Claim => ({ epoch, siteId: siteId! });
 
 /** A replica of one point, and what its site answers to its peers. */
-function site(fields: Partial<ReplicaRecord> = {}) {
+function site(fields: Partial<ReplicaRecord> = {}, home: HomeMachines = NOTHING_AT_HOME) {
   let changes = 0;
   const replica = {
     record: {
@@ -35,7 +35,7 @@ function site(fields: Partial<ReplicaRecord> = {}) {
     },
   };
   const rights = new OfferedRights({
-    home: NOTHING_AT_HOME,
+    home,
     siteId: HERE!,
     replicas: { need: () => replica as unknown as Replica } as unknown as Replicas,
     onChanged: () => {
@@ -147,6 +147,63 @@ describe('a claim of the site that makes the points', () => {
     const { hear, replica } = site();
     await assert.rejects(hear(3, OTHER), { code: 'REPLICATION_NOT_YOURS' });
     assert.equal(replica.record.epoch, 1);
+  });
+});
+
+/** The machine that a replica here has become, and what it has heard itself. */
+function machineAt(o: { readonly upon?: () => Replica; readonly onHeard?: () => Promise<void> } = {}) {
+  const at = { isThere: true, tenure: { state: 'holds', claim: claim(2, HERE) } as Tenure };
+  const home: HomeMachines = {
+    ...NOTHING_AT_HOME,
+    of: () =>
+      at.isThere
+        ? {
+            ...{ tenure: at.tenure, settled: async () => undefined, concerns: () => true },
+            hear: async (heard) => {
+              at.tenure = afterHearing(at.tenure, HERE!, heard);
+              await o.onHeard?.();
+              return at.tenure;
+            },
+            upon: o.upon?.(),
+            described: () => assert.fail('nobody asks'),
+          }
+        : undefined,
+  };
+  return { at, home };
+}
+
+describe('a claim that comes while a replica becomes a machine, or a machine its replica again', () => {
+  const HOLDS = { epoch: 2, tenure: { state: 'holds', claim: claim(2, HERE) } } as const;
+
+  it('F4 S0.17 is heard by the machine as well that is there when the replica has stored it', async () => {
+    const { at, home } = machineAt();
+    at.isThere = false;
+    const { replica, hear } = site(HOLDS, home);
+    const update = replica.update;
+    replica.update = async (change) => {
+      await update(change);
+      // Made of what the replica had said before, by an adoption that looks at it no more.
+      at.isThere = true;
+    };
+    assert.deepEqual(await hear(3), claim(3));
+    assert.deepEqual([at.tenure.state, replica.record.tenure?.state], ['fenced', 'fenced']);
+  });
+
+  it('F4 S0.17 is heard by the replica as well before it is answered, and told of if the machine has gone by then', async () => {
+    for (const isRemoved of [false, true]) {
+      const { at, home } = machineAt({
+        upon: () => replica as unknown as Replica,
+        onHeard: async () => {
+          if (!isRemoved) return;
+          at.isThere = false;
+          await replica.update(() => ({ adopted: undefined }));
+        },
+      });
+      const { replica, hear, changes } = site({ ...HOLDS, adopted: 'branch' }, home);
+      assert.deepEqual(await hear(3), claim(3));
+      assert.deepEqual([at.tenure.state, replica.record.tenure?.state], ['fenced', 'fenced']);
+      assert.equal(changes(), isRemoved ? 1 : 0);
+    }
   });
 });
 
