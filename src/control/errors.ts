@@ -160,6 +160,12 @@ export const CONTROL_ERRORS = {
     remedy:
       'The machine runs at the other site: have it replicated back (`warmsite failover adopt` and `vm protect` there) and handed over. To go back to before it was brought up there, without what was written there: `warmsite failover undo` there, then `warmsite failover withdraw` here.',
   },
+  MACHINE_FORGOTTEN: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'The other site has no replica of the machine any more, and cannot promise to let go of it. Make sure there that nothing of the machine runs. Then take it back on your word of that: `warmsite failover withdraw VM --confirm-other-side-down`, or, if it is fenced, `warmsite vm unprotect VM --confirm-other-side-down`.',
+  },
   ...PLAN_ERRORS,
   MACHINE_BRANCH_UNCLEAR: {
     kind: 'input',

@@ -148,7 +148,7 @@ export class Site {
     const { arrivalRules: rules, drillStore, floor, replicas } = ground;
     this.replicas = new ReplicaActs({
       ...{ replicas, inventory, keeper, forwards, links, audit, alerts, rules, floor, zones: ground.zones },
-      drills: drillStore,
+      ...{ drills: drillStore, fences: works.fences },
       siteMeant: (reference) => this.targets.meant(reference),
       settle: (replica) => settleAdoptions({ ...tools, alerts }, ground.dataDirectory, [replica]),
     });

@@ -12,6 +12,7 @@ import { peerMeant } from '../inventory/views.ts';
 import { forwardIn } from '../machines/target-requests.ts';
 import type { PeerLinks } from '../peers/peer-links.ts';
 import type { Forwards } from '../replicas/forwards.ts';
+import type { ReplicaFences } from '../replicas/replica-fences.ts';
 import type { ReplicaKeeper } from '../replicas/replica-keeper.ts';
 import type { RetentionFloor } from '../replicas/retention-floor.ts';
 
@@ -27,6 +28,7 @@ interface ReplicaActsTools {
   readonly drills: Pick<DrillStore, 'forget'>;
   readonly floor: RetentionFloor;
   readonly zones: Zones;
+  readonly fences: Pick<ReplicaFences, 'look'>;
   readonly siteMeant: (reference: string) => string;
   readonly settle: (replica: Replica) => Promise<void>;
 }
@@ -54,9 +56,13 @@ export class ReplicaActs {
         throw controlFailure('REPLICA_FORWARDED', said, { context: { machineId: subject } });
       }
       await replicas.remove(subject);
+      for (const about of ['adoption', 'fenced-replica']) alerts.clear(`${about}:${subject}`);
       // An older one that is there again may be marked as that of a machine which has gone.
       const older = replicas.get(subject);
-      if (older) await this.#o.settle(older);
+      if (older) {
+        await this.#o.settle(older);
+        this.#o.fences.look(older);
+      }
       keeper.forget(subject);
       await rules.change(subject, undefined);
       await drills.forget(subject);

@@ -20,7 +20,7 @@ const TRIES_MAX = 3;
 /**
  * Takes back what this site has offered, or what another one has brought up and given up: that site promises, durably, to follow the claim
  * that this one makes for it; only then is the machine held here. Once more nothing changes. Throws PROTECTION_NOT_CEDED, MACHINE_TAKEN,
- * MACHINE_UNSETTLED, MACHINE_STILL_RUNS, MACHINE_OUTDATED, and what keeps the other site from answering.
+ * MACHINE_UNSETTLED, MACHINE_STILL_RUNS, MACHINE_OUTDATED, MACHINE_FORGOTTEN, and what keeps the other site from answering.
  */
 export async function takeBack(machine: TakenBack, tools: TakeBackTools): Promise<void> {
   const { right } = machine;
@@ -35,7 +35,10 @@ export async function takeBack(machine: TakenBack, tools: TakeBackTools): Promis
       tools.checkNotOutdated();
       checkHasEnded(machine);
     }
-    const answer = await tools.ask(siteId, (rights) => rights.withdraw(machineId, withdrawal));
+    const asking = tools.ask(siteId, (rights) => rights.withdraw(machineId, withdrawal));
+    const answer = await asking.catch((error: unknown) => {
+      throw isFailure(error, 'REPLICA_UNKNOWN') ? forgotten(machine, siteId) : error;
+    });
     const { state } = await right.hear(answer.claim);
     if (state === 'holds') return;
     const hasGivenUp = answer.state === 'follows' && answer.claim.siteId === siteId;
@@ -59,6 +62,8 @@ async function hearOfOthers({ record, right, targets }: TakenBack, { ask }: Take
   const silent: unknown[] = [];
   for (const answer of await Promise.allSettled(asked)) {
     if (answer.status === 'fulfilled') await right.hear(answer.value.claim);
+    // It has nothing that could have been brought up.
+    else if (isFailure(answer.reason, 'REPLICA_UNKNOWN')) continue;
     else if (isFailure(answer.reason)) silent.push(answer.reason);
     else throw answer.reason;
   }
@@ -72,4 +77,13 @@ function checkHasEnded({ running, record: { name } }: TakenBack): void {
     'MACHINE_STILL_RUNS',
     `${name} is being ended here, because another site had brought it up`,
   );
+}
+
+/**
+ * That a site knows nothing of a machine is no promise of it: its replica was removed there, or its files may only be missing while guests
+ * run. A person has to look.
+ */
+function forgotten({ record: { machineId, name } }: TakenBack, siteId: string) {
+  const said = `site ${siteId} has nothing of ${name} any more`;
+  return controlFailure('MACHINE_FORGOTTEN', said, { context: { machineId, siteId } });
 }

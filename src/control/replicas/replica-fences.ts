@@ -77,9 +77,11 @@ export class ReplicaFences {
   }
 
   async #settleOnce(replica: Replica): Promise<void> {
-    const { siteId, alerts } = this.#o;
+    const { siteId, alerts, replicas } = this.#o;
     const { machineId, machineName: name, adopted, sourceSiteId } = replica.record;
     const key = `fenced-replica:${machineId}`;
+    // It was removed, or begun anew: nothing that it says holds any more.
+    if (!replicas.list().includes(replica)) return alerts.clear(key);
     const tenure = tenureOfReplica(replica.record, siteId);
     const { state, claim } = tenure;
     if (adopted === undefined && hasGivenUp(tenure, siteId)) {

@@ -38,11 +38,12 @@ function broughtUp(tenure: Tenure = HELD) {
     },
   } as unknown as Failovers;
   const asReplica = replica as unknown as Replica;
+  const there = [asReplica];
   const passedOn: number[] = [];
   let isFull = false;
   const fences = new ReplicaFences({
     ...{ siteId: HERE!, clock, failovers, log: silentLog },
-    replicas: { list: () => [asReplica] },
+    replicas: { list: () => there },
     alerts: {
       raise: (key, _severity, failure) => void alerts.set(key, failure.code),
       clear: (key) => void alerts.delete(key),
@@ -68,6 +69,7 @@ function broughtUp(tenure: Tenure = HELD) {
     stopped,
     hear,
     passedOn,
+    remove: () => void there.pop(),
     fill: (full: boolean) => {
       isFull = full;
     },
@@ -142,5 +144,19 @@ test('F4 S0.17 what was heard of a machine that is at home upon its replica is p
   fill(false);
   await clock.turn(FENCE_AGAIN_AFTER_MS);
   assert.deepEqual([passedOn, stopped, alerts()], [[3], [], []], 'its process is another watch’s');
+  await fences.close();
+});
+
+test('F4 nothing is said any more of a replica that has been removed, nor tried again', async () => {
+  const { clock, fences, alerts, replica, remove } = broughtUp({ state: 'follows', claim: HELD.claim });
+  replica.update = async () => {
+    throw replicaFailure('REPLICA_REMOVED', 'it has been removed');
+  };
+  fences.begin();
+  await clock.turn(0);
+  assert.deepEqual(alerts(), ['REPLICATION_GIVEN_UP']);
+  remove();
+  await clock.turn(FENCE_AGAIN_AFTER_MS);
+  assert.deepEqual([alerts(), clock.pending], [[], 0]);
   await fences.close();
 });

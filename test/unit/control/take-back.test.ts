@@ -2,7 +2,7 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { takeBack } from '../../../src/control/acts/take-back.ts';
 import { controlFailure } from '../../../src/control/errors.ts';
-import { isFailure } from '../../../src/lib/errors.ts';
+import { failuresOf, isFailure } from '../../../src/lib/errors.ts';
 import {
   afterHearing,
   afterWithdrawal,
@@ -10,13 +10,16 @@ import {
   type Tenure,
   withdrawalOf,
 } from '../../../src/recovery-point/index.ts';
+import { REPLICA_ERRORS } from '../../../src/replica/index.ts';
 import type { MachineRecord, RightAnswer, RightsTarget } from '../../../src/replication/index.ts';
+
+const replicaFailure = failuresOf(REPLICA_ERRORS);
 
 const HOME = 'home';
 const OWN: Claim = { epoch: 1, siteId: HOME };
 
 /** A machine at home here, with targets that stand where they are said to stand; one without a tenure is silent. */
-function protectedTo(sites: Readonly<Record<string, Tenure | undefined>>) {
+function protectedTo(sites: Readonly<Record<string, Tenure | 'removed' | undefined>>) {
   let tenure: Tenure = { state: 'holds', claim: OWN };
   const standing = new Map(Object.entries(sites));
   const asked: string[] = [];
@@ -44,6 +47,7 @@ function protectedTo(sites: Readonly<Record<string, Tenure | undefined>>) {
     const answered = (change: (before: Tenure) => Tenure): RightAnswer => {
       const before = standing.get(siteId);
       if (!before) throw controlFailure('SITE_PEER_UNKNOWN', `${siteId} is silent`);
+      if (before === 'removed') throw replicaFailure('REPLICA_UNKNOWN', `${siteId} has no replica of it`);
       const after = change(before);
       standing.set(siteId, after);
       return { claim: after.claim, state: after.state };
@@ -91,4 +95,23 @@ test('F4 of two targets that have brought it up the one with the higher claim is
   const { machine, tools, tenure } = protectedTo({ first: lower, second: higher });
   await assert.rejects(takeBack(machine, tools), { code: 'MACHINE_TAKEN' });
   assert.deepEqual(tenure(), { state: 'fenced', claim: higher.claim, lost: OWN });
+});
+
+test('F4 that the other site has removed what it had of the machine is no promise of it, and says what is to be done', async () => {
+  const { machine, tools, tenure } = protectedTo({ first: FOLLOWS, second: 'removed' });
+  await machine.right.hear(GIVEN_UP.claim);
+  const fenced = tenure();
+  await assert.rejects(
+    takeBack(machine, tools),
+    (error) => isFailure(error, 'MACHINE_FORGOTTEN') && error.hint.includes('vm unprotect VM --confirm'),
+  );
+  assert.deepEqual(tenure(), fenced);
+});
+
+test('F4 a target that has nothing of the machine has brought nothing up, and hinders no other', async () => {
+  const { machine, tools, tenure } = protectedTo({ first: 'removed', second: GIVEN_UP });
+  await takeBack(machine, tools);
+  assert.deepEqual(tenure(), { state: 'holds', claim: { epoch: 3, siteId: HOME } });
+  const alone = protectedTo({ first: 'removed' });
+  await assert.rejects(takeBack(alone.machine, alone.tools), { message: 'it is held here' });
 });
