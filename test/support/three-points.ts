@@ -79,6 +79,7 @@ export async function threePoints(t: CleanUp) {
     ...{ siteId, clock: CLOCK, failovers, log: silentLog, replicas: { list: () => [replica] } },
     alerts: { raise: () => undefined, clear: () => undefined },
     audit: { note: () => undefined },
+    passOn: async () => undefined,
   });
   t.after(() => fences.close());
   /** The home of the machine takes it back; `look`: and what runs of it here is ended, as it is by a site that hears of that. */
