@@ -100,8 +100,11 @@ export class PlanRehearsals {
       const looked = await this.#look();
       for (const one of looked) this.#tell(one);
       const held = this.#heldWords();
-      const due = looked.find(({ isDue, machineInEarnest }) => isDue && machineInEarnest === undefined);
-      if (due && held === undefined && !signal.aborted) await this.#begin(due.kept.plan);
+      const due = looked.filter(({ isDue, machineInEarnest }) => isDue && machineInEarnest === undefined);
+      for (const { kept } of held === undefined ? due : []) {
+        // One that cannot begin hinders no other.
+        if (signal.aborted || (await this.#begin(kept.plan))) break;
+      }
       const nextMs = Math.min(
         ...looked.flatMap(({ isDue, standing: { dueAtMs } }) => (isDue ? [] : (dueAtMs ?? []))),
       );
@@ -113,13 +116,16 @@ export class PlanRehearsals {
     }
   }
 
-  async #begin(plan: string): Promise<void> {
+  /** Whether it has begun. */
+  async #begin(plan: string): Promise<boolean> {
     try {
       await this.#o.begin(plan);
       this.#hindrances.delete(plan);
+      return true;
     } catch (error) {
       if (!isFailure(error)) throw error;
       this.#hindrances.set(plan, messageOf(error));
+      return false;
     }
   }
 

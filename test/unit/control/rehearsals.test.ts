@@ -36,6 +36,8 @@ async function site(context: CleanUp) {
     earnest: undefined as string | undefined,
     failovers: 0,
     refusal: undefined as string | undefined,
+    /** The plan that is refused; all of them if undefined. */
+    refused: undefined as string | undefined,
   };
   const opened = async () => {
     const store = await PlanStore.open(
@@ -47,7 +49,8 @@ async function site(context: CleanUp) {
     const loop = new PlanRehearsals({
       ...{ store, rehearsals, clock, alerts, log: silentLog },
       begin: async (plan) => {
-        if (world.refusal) throw controlFailure('PLAN_TOO_LARGE', world.refusal);
+        if (world.refusal && (world.refused ?? plan) === plan)
+          throw controlFailure('PLAN_TOO_LARGE', world.refusal);
         await store.addRun({
           ...{ runId: newId(systemClock, systemRandom), actor: 'site', request: { mode: 'test' } },
           jobId: newId(systemClock, systemRandom),
@@ -195,6 +198,27 @@ describe('a site that rehearses plans', { timeout: 60_000 }, () => {
     assert.equal(runs().length, 3);
     await end('done');
     assert.equal(standing.has(key), false);
+  });
+
+  it('F5 a plan that cannot begin hinders no other one, and why it cannot is told', async (t) => {
+    const { now, world, kept, runs, later, end, standing } = await site(t);
+    await now().rehearsals.put({ ...kept, plan: 'mail' });
+    world.refusal = 'it has too many machines';
+    world.refused = 'shop';
+    await later(2 * MINUTE_MS);
+    assert.deepEqual(
+      runs().map(({ document }) => document.plan),
+      ['mail'],
+    );
+    await end('done');
+    await later(90 * MINUTE_MS);
+    assert.deepEqual([...standing], [['plan-rehearsal:shop', 'PLAN_UNPROVEN']]);
+    const [shop, mail] = await now().loop.views();
+    assert.deepEqual([shop!.state, shop!.reason], ['held', 'it has too many machines']);
+    assert.equal(mail!.state, 'waiting');
+    world.refusal = undefined;
+    await now().settled();
+    assert.equal(runs().length, 2);
   });
 
   it('F5 a plan that is removed is rehearsed no more', async (t) => {
