@@ -15,7 +15,7 @@ export function rehearsalWorksOf(
   const loop = new PlanRehearsals({
     ...{ ...tools, alerts, store, rehearsals, jobs },
     begin: (plan) => plans.run(REHEARSING_ACTOR, plan, { mode: 'test' }),
-    inEarnest: (document) => plans.inEarnest(document),
+    inEarnest: (document) => plans.standing.inEarnest(document),
   });
   return { loop, acts: new RehearsalActs({ ...tools, store, rehearsals, loop, zones, audit }) };
 }

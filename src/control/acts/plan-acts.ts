@@ -1,5 +1,4 @@
 import type {
-  BranchView,
   JobView,
   PlanCheck,
   PlanDocument,
@@ -50,7 +49,8 @@ import type { FailoverActs } from './failover-acts.ts';
 import { groundInPlan } from './failover-grounds.ts';
 import type { GroupActs } from './group-acts.ts';
 import type { HandoverActs } from './handover-acts.ts';
-import { chosen, configurationOf, isAdopted, wishOf } from './plan-machines.ts';
+import { chosen, configurationOf, wishOf } from './plan-machines.ts';
+import { PlanStanding } from './plan-standing.ts';
 
 interface PlanTools {
   readonly store: PlanStore;
@@ -78,6 +78,7 @@ const NEVER = new AbortController().signal;
 
 /** What a person does with recovery plans: keep them, look at them, carry them out. docs/plans.md. */
 export class RecoveryPlans {
+  readonly standing: PlanStanding;
   readonly #o: PlanTools;
   readonly #runners = new Map<string, PlanRunner>();
   /** By plan: of two people who ask at once one hears that it is being carried out. */
@@ -85,6 +86,7 @@ export class RecoveryPlans {
 
   constructor(o: PlanTools) {
     this.#o = o;
+    this.standing = new PlanStanding(o);
   }
 
   list(): readonly PlanView[] {
@@ -184,7 +186,7 @@ export class RecoveryPlans {
     for (const machine of Object.keys(document.machines)) {
       const found = this.#found(machine);
       const isHere =
-        found && ((found.home && !claimElsewhere(found.home.record)) || (await this.#runs(found)));
+        found && ((found.home && !claimElsewhere(found.home.record)) || (await this.standing.runs(found)));
       held.set(machine, found ? (isHere ? 'here' : 'elsewhere') : 'unknown');
     }
     const runs = this.#o.store.runs.filter((run) => run.document.plan === document.plan);
@@ -254,15 +256,6 @@ export class RecoveryPlans {
     );
   }
 
-  /** A machine of the plan that was brought up here, or is at home here since, and runs. */
-  async inEarnest(document: PlanDocument): Promise<string | undefined> {
-    for (const machine of Object.keys(document.machines)) {
-      const found = this.#found(machine);
-      if (found && (await this.#runs(found))) return machine;
-    }
-    return undefined;
-  }
-
   /** The points of machines that are to come up from one cut. */
   #cuts(document: PlanDocument): Promise<ReadonlyMap<string, PointOfCut>> {
     const { groups, files } = this.#o;
@@ -272,7 +265,7 @@ export class RecoveryPlans {
       atLeast: (machine) => wishOf(document, machine).atLeast ?? 'crash',
       upFrom: async (machine) => {
         const found = this.#found(machine);
-        return found && (await this.#branchThatRuns(found))?.pointId;
+        return found && (await this.standing.branchThatRuns(found))?.pointId;
       },
       hasFailed: async (machineId, pointId) => {
         const replica = this.#found(machineId)?.replica;
@@ -296,8 +289,8 @@ export class RecoveryPlans {
     for (const machine of Object.keys(document.machines)) {
       const found = this.#found(machine);
       const pointId = cuts.get(machine)?.pointId ?? found?.replica?.newest?.statement.pointId;
-      // What runs already is where it is.
-      if (!found?.replica || pointId === undefined || (await this.#runs(found))) continue;
+      // What runs already is where it is; where that cannot be read, its own step says so.
+      if (!found?.replica || pointId === undefined || !(await this.standing.isStill(found))) continue;
       const networks = this.#networks(document, machine);
       const hasNewMacs = changesAt(document, machine, this.#o.siteName, false)?.mac === 'new';
       members.push({ replica: found.replica, pointId, networks, hasNewMacs });
@@ -390,8 +383,8 @@ export class RecoveryPlans {
       const { mode, to } = run.request;
       const isElsewhere = found?.home && claimElsewhere(found.home.record) !== undefined;
       if (mode === 'cede') return isElsewhere && to === undefined ? {} : undefined;
-      if (mode === 'test' || !found || !(await this.#runs(found))) return undefined;
-      const branch = await this.#branchThatRuns(found);
+      if (mode === 'test' || !found || !(await this.standing.runs(found))) return undefined;
+      const branch = await this.standing.branchThatRuns(found);
       if (!branch) return {};
       const { branchId, sequence, state } = branch;
       const up = { branchId, ...(sequence === undefined ? {} : { sequence }) };
@@ -406,21 +399,6 @@ export class RecoveryPlans {
         ...this.#connected(run, machine),
       }),
   };
-
-  /** A machine that was brought up here before, or is at home here, and runs. */
-  async #runs(found: Found): Promise<boolean> {
-    if (isAdopted(found)) return found.home?.presence.state === 'running';
-    return (await this.#branchThatRuns(found)) !== undefined;
-  }
-
-  /** The branch of a machine that was brought up here before, and runs; not one that has failed, and is being ended. */
-  async #branchThatRuns(found: Found): Promise<BranchView | undefined> {
-    if (isAdopted(found) || !found.replica) return undefined;
-    const branches = await this.#o.failovers.list(found.machineId);
-    return branches.find(
-      ({ purpose, running, state }) => purpose === 'failover' && running && state !== 'failed',
-    );
-  }
 
   /** Why the guest of a branch that runs does not answer its gates; undefined if it does. */
   async #objection(
@@ -466,7 +444,7 @@ export class RecoveryPlans {
   }
 
   #found(machine: string): Found | undefined {
-    return this.#o.inventory.all().find(({ name, machineId }) => name === machine || machineId === machine);
+    return this.standing.found(machine);
   }
 
   #known(machine: string): KnownMachine | undefined {

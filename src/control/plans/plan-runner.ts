@@ -223,7 +223,13 @@ export class PlanRunner {
     const job = await this.#o.jobs().endOf(known.jobId, this.#signal);
     throwIfAborted(this.#signal);
     if (job?.failure?.code !== 'JOB_INTERRUPTED') return false;
-    return !(await this.#madeBy(machine)).some(({ running }) => running);
+    try {
+      return !(await this.#madeBy(machine)).some(({ running }) => running);
+    } catch (error) {
+      // Its own step says what hinders it, if that still does when a person has said yes.
+      if (!isFailure(error)) throw error;
+      return true;
+    }
   }
 
   /** The branches that the step of a machine has made. */

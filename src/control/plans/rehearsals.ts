@@ -19,6 +19,7 @@ import type { RehearsalStore } from './rehearsal-store.ts';
 
 /** The clock may have been set, and something may have gone that hindered. */
 const LOOK_AGAIN_MS = 60_000;
+const KEY = 'rehearsals';
 
 export interface RehearsalsTools {
   readonly rehearsals: RehearsalStore;
@@ -28,16 +29,23 @@ export interface RehearsalsTools {
   readonly log: Log;
   /** Begins a rehearsal, in the name of the site. Throws what stands in the way. */
   readonly begin: (plan: string) => Promise<unknown>;
-  /** A machine of the plan that runs here in earnest. */
-  readonly inEarnest: (document: PlanDocument) => Promise<string | undefined>;
+  readonly inEarnest: (document: PlanDocument) => Promise<EarnestLook>;
   readonly jobs: () => Pick<Jobs, 'underWay'>;
+}
+
+/** What there is in earnest here of a plan. */
+export interface EarnestLook {
+  /** A machine that runs. */
+  readonly machine?: string;
+  /** Of which machine that cannot be read, where none is known to run. */
+  readonly unread?: string;
 }
 
 /** One rehearsal as it is looked at. */
 interface Looked {
   readonly kept: KeptRehearsal;
   readonly standing: RehearsalStanding;
-  readonly machineInEarnest: string | undefined;
+  readonly earnest: EarnestLook;
   /** Its time has come. */
   readonly isDue: boolean;
   readonly newest: PlanRun | undefined;
@@ -94,13 +102,14 @@ export class PlanRehearsals {
 
   /** Begins at most one rehearsal. Returns after which time the next look is due. */
   async #round(signal: AbortSignal): Promise<number> {
-    const { rehearsals, store, log, clock } = this.#o;
+    const { rehearsals, store, log, clock, alerts } = this.#o;
     try {
       for (const { plan } of rehearsals.all) if (!store.find(plan)) await this.#forget(plan);
       const looked = await this.#look();
       for (const one of looked) this.#tell(one);
+      alerts.clear(KEY);
       const held = this.#heldWords();
-      const due = looked.filter(({ isDue, machineInEarnest }) => isDue && machineInEarnest === undefined);
+      const due = looked.filter(({ isDue, earnest }) => isDue && !earnest.machine && !earnest.unread);
       for (const { kept } of held === undefined ? due : []) {
         // One that cannot begin hinders no other.
         if (signal.aborted || (await this.#begin(kept.plan))) break;
@@ -112,6 +121,7 @@ export class PlanRehearsals {
     } catch (error) {
       if (!isFailure(error)) throw error;
       log.warn('rehearsals.hindered', { code: error.code, error });
+      alerts.raise(KEY, 'warning', error);
       return LOOK_AGAIN_MS;
     }
   }
@@ -142,7 +152,7 @@ export class PlanRehearsals {
       const isDue = standing.dueAtMs !== undefined && standing.dueAtMs <= nowMs;
       if (!isDue) this.#hindrances.delete(kept.plan);
       const [newest] = rehearsalsOf(kept.plan, store.runs);
-      looked.push({ kept, standing, isDue, newest, machineInEarnest: await inEarnest(plan.document) });
+      looked.push({ kept, standing, isDue, newest, earnest: await inEarnest(plan.document) });
     }
     return looked;
   }
@@ -173,15 +183,15 @@ export class PlanRehearsals {
     return `${job.machineId} is being ${isTest ? 'rehearsed' : 'carried out'}`;
   }
 
-  #reason({ kept, isDue, machineInEarnest }: Looked): string | undefined {
-    if (machineInEarnest !== undefined) return `${machineInEarnest} runs here in earnest`;
-    return isDue ? (this.#heldWords() ?? this.#hindrances.get(kept.plan)) : undefined;
+  #reason({ kept, isDue, earnest }: Looked): string | undefined {
+    if (earnest.machine !== undefined) return `${earnest.machine} runs here in earnest`;
+    return isDue ? (earnest.unread ?? this.#heldWords() ?? this.#hindrances.get(kept.plan)) : undefined;
   }
 
   #tell(one: Looked): void {
-    const { kept, standing, machineInEarnest } = one;
+    const { kept, standing, earnest } = one;
     const { plan } = kept;
-    if (machineInEarnest !== undefined) this.#say(plan, undefined);
+    if (earnest.machine !== undefined) this.#say(plan, undefined);
     else if (standing.failing) this.#say(plan, 'failed', failureWords(standing.failing));
     else if (standing.isOverdue) {
       const since = kept.lastPassedAtMs;
@@ -222,9 +232,9 @@ function keyOf(plan: string): string {
   return `plan-rehearsal:${plan}`;
 }
 
-function stateOf({ newest, isDue, machineInEarnest }: Looked): RehearsalView['state'] {
+function stateOf({ newest, isDue, earnest }: Looked): RehearsalView['state'] {
   if (newest && newest.endedAtMs === undefined) return 'running';
-  if (machineInEarnest !== undefined) return 'in-earnest';
+  if (earnest.machine !== undefined) return 'in-earnest';
   return isDue ? 'held' : 'waiting';
 }
 

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
 import type { BranchView, JobView, PlanRun } from '../../../src/api/index.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
+import { controlFailure } from '../../../src/control/errors.ts';
 import { touchedNow } from '../../../src/control/plans/absence.ts';
 import { type PlanActs, PlanRunner } from '../../../src/control/plans/plan-runner.ts';
 import { PlanStore } from '../../../src/control/plans/plan-store.ts';
@@ -36,6 +37,8 @@ async function resumed(
   o: {
     readonly mode?: PlanRun['request']['mode'];
     readonly branches?: readonly Partial<BranchView>[];
+    /** The machine of the branches cannot be opened. */
+    readonly isUnread?: boolean;
     readonly objection?: string;
     readonly run?: Partial<PlanRun>;
     readonly step?: Partial<PlanRun['steps'][number]>;
@@ -79,10 +82,12 @@ async function resumed(
     idOf: () => 'm',
     isSo: async () => undefined,
     begin: async () => begin('begin'),
-    branches: async () =>
-      (o.branches ?? []).map(
+    branches: async () => {
+      if (o.isUnread) throw controlFailure('MACHINE_UNKNOWN', 'this site has no machine db');
+      return (o.branches ?? []).map(
         (branch) => ({ createdAtMs: beganAtMs + 1, branchId: 'own', ...branch }) as BranchView,
-      ),
+      );
+    },
     objection: async (_run, _machine, branchId) => {
       done.push(`ask ${branchId}`);
       return o.objection;
@@ -221,6 +226,16 @@ describe('a run of a plan whose site was away', () => {
     assert.deepEqual(ended.done, ['restart own']);
     const planned = await resumed(t, { mode: 'take', run: { steps, touchedAtMs } });
     assert.equal((await planned.carriedOut).verdict, 'done', 'the offer is word enough');
+  });
+
+  it('F5 asks a person for a machine that cannot be opened after an absence, and ends its step alone if it still cannot', async (t) => {
+    const touchedAtMs = systemClock.wallMs() - 3_600_000;
+    const { runner, carriedOut, done } = await resumed(t, { isUnread: true, run: { touchedAtMs } });
+    while (!(await Promise.race([carriedOut, runner.approve('db', 'operator:b')])))
+      await new Promise(setImmediate);
+    const { verdict, steps } = await carriedOut;
+    assert.deepEqual([verdict, steps[0]!.state, done], ['failed', 'failed', []]);
+    assert.equal(steps[0]!.reason, 'this site has no machine db');
   });
 
   it('F5 takes the answer that the other site is down for none to what the plan asks', async (t) => {

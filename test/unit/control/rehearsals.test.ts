@@ -34,6 +34,8 @@ async function site(context: CleanUp) {
   };
   const world = {
     earnest: undefined as string | undefined,
+    /** Why it cannot be read whether a machine of the plan `shop` runs. */
+    unread: undefined as string | undefined,
     failovers: 0,
     refusal: undefined as string | undefined,
     /** The plan that is refused; all of them if undefined. */
@@ -57,9 +59,10 @@ async function site(context: CleanUp) {
           ...{ document: store.need(plan).document, startedAtMs: clock.wallMs(), steps: [] },
         });
       },
-      inEarnest: async () => {
+      inEarnest: async ({ plan }) => {
         looks += 1;
-        return world.earnest;
+        if (world.earnest) return { machine: world.earnest };
+        return world.unread && plan === 'shop' ? { unread: world.unread } : {};
       },
       jobs: () => ({
         underWay: (kinds) =>
@@ -219,6 +222,22 @@ describe('a site that rehearses plans', { timeout: 60_000 }, () => {
     world.refusal = undefined;
     await now().settled();
     assert.equal(runs().length, 2);
+  });
+
+  it('F5 a machine of which it cannot be read whether it runs holds its own plan alone, which says so', async (t) => {
+    const { now, world, kept, runs, later, end, standing } = await site(t);
+    await now().rehearsals.put({ ...kept, plan: 'mail' });
+    world.unread = 'whether db runs here cannot be read: its record is damaged';
+    await later(2 * MINUTE_MS);
+    assert.deepEqual(
+      runs().map(({ document }) => document.plan),
+      ['mail'],
+    );
+    await end('done');
+    await later(90 * MINUTE_MS);
+    assert.deepEqual([...standing], [['plan-rehearsal:shop', 'PLAN_UNPROVEN']]);
+    const [shop] = await now().loop.views();
+    assert.deepEqual([shop!.state, shop!.reason], ['held', world.unread]);
   });
 
   it('F5 a plan that is removed is rehearsed no more', async (t) => {

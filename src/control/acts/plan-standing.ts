@@ -1,0 +1,64 @@
+import type { BranchView, PlanDocument } from '../../api/index.ts';
+import { isFailure, messageOf } from '../../lib/errors.ts';
+import type { Found, Inventory } from '../inventory/inventory.ts';
+import type { EarnestLook } from '../plans/rehearsals.ts';
+import type { FailoverActs } from './failover-acts.ts';
+import { isAdopted } from './plan-machines.ts';
+
+interface StandingTools {
+  readonly inventory: Pick<Inventory, 'all'>;
+  readonly failovers: Pick<FailoverActs, 'list'>;
+}
+
+/** How the machines of plans stand at this site. Of one machine that may be unreadable, which is thrown: it is that machine's matter. */
+export class PlanStanding {
+  readonly #o: StandingTools;
+
+  constructor(o: StandingTools) {
+    this.#o = o;
+  }
+
+  found(machine: string): Found | undefined {
+    return this.#o.inventory.all().find(({ name, machineId }) => name === machine || machineId === machine);
+  }
+
+  /** A machine that was brought up here before, or is at home here, and runs. */
+  async runs(found: Found): Promise<boolean> {
+    if (isAdopted(found)) return found.home?.presence.state === 'running';
+    return (await this.branchThatRuns(found)) !== undefined;
+  }
+
+  /** The branch of a machine that was brought up here before, and runs; not one that has failed, and is being ended. */
+  async branchThatRuns(found: Found): Promise<BranchView | undefined> {
+    if (isAdopted(found) || !found.replica) return undefined;
+    const branches = await this.#o.failovers.list(found.machineId);
+    return branches.find(
+      ({ purpose, running, state }) => purpose === 'failover' && running && state !== 'failed',
+    );
+  }
+
+  /** Whether one of the plan's machines was brought up here, or is at home here since, and runs. */
+  async inEarnest({ machines }: PlanDocument): Promise<EarnestLook> {
+    let unread: string | undefined;
+    for (const machine of Object.keys(machines)) {
+      const found = this.found(machine);
+      try {
+        if (found && (await this.runs(found))) return { machine };
+      } catch (error) {
+        if (!isFailure(error)) throw error;
+        unread ??= `whether ${machine} runs here cannot be read: ${messageOf(error)}`;
+      }
+    }
+    return unread === undefined ? {} : { unread };
+  }
+
+  /** Of machines that are to come up together those of which it is certain that they do not run here yet. */
+  async isStill(found: Found): Promise<boolean> {
+    try {
+      return !(await this.runs(found));
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      return false;
+    }
+  }
+}
