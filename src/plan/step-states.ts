@@ -18,7 +18,11 @@ export const STEP_STATES = {
     next: [
       { by: 'ask', to: 'asking', when: 'all that it waits for are up, and a person has to say yes' },
       { by: 'begin', to: 'starting', when: 'all that it waits for are up' },
-      { by: 'block', to: 'blocked', when: 'one that it waits for has failed, or a hook before the run' },
+      {
+        by: 'block',
+        to: 'blocked',
+        when: 'one that it waits for has failed, or a hook before the run, or the run itself',
+      },
       AGAIN,
     ],
   },
@@ -26,7 +30,7 @@ export const STEP_STATES = {
     data: 'The run has done nothing with the machine.',
     next: [
       { by: 'approve', to: 'waiting', when: 'a person says yes, which is on record' },
-      { by: 'block', to: 'blocked', when: 'a hook before the run has failed' },
+      { by: 'block', to: 'blocked', when: 'a hook before the run has failed, or the run itself' },
       AGAIN,
     ],
   },
@@ -41,9 +45,13 @@ export const STEP_STATES = {
       {
         by: 'end',
         to: 'failed',
-        when: 'its job has failed, or its guest does not pass its gates, or a hook of it',
+        when: 'its job has failed, or its guest does not pass its gates, or a hook of it, or the run itself has failed',
       },
-      { by: 'block', to: 'blocked', when: 'a hook before the run has failed, and its job was not begun' },
+      {
+        by: 'block',
+        to: 'blocked',
+        when: 'a hook before the run has failed, or the run itself, and its job was not begun',
+      },
       ANEW,
       AGAIN,
     ],

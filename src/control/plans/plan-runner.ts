@@ -98,13 +98,25 @@ export class PlanRunner {
     return this.#o.store.needRun(this.#runId);
   }
 
-  async carryOut({ signal, progress }: JobContext): Promise<PlanRun> {
+  async carryOut(job: JobContext): Promise<PlanRun> {
+    const { signal } = job;
     // What was cancelled, or had ended, before this process was is not begun once more.
     if (this.run.endedAtMs !== undefined) {
       if (this.run.verdict === 'cancelled') throwIfAborted(signal);
       return this.run;
     }
     this.#signal = signal;
+    try {
+      return await this.#carryOut(job);
+    } catch (error) {
+      // Nobody goes on with it, unless the site closes.
+      if (this.run.endedAtMs === undefined)
+        await (signal.aborted ? this.#leave() : this.#endBroken(messageOf(error)));
+      throw error;
+    }
+  }
+
+  async #carryOut({ signal, progress }: JobContext): Promise<PlanRun> {
     const { request, document } = this.run;
     const needs = needsOf(document, request.mode === 'cede' ? 'backward' : 'forward');
     let isMissed = false;
@@ -161,6 +173,16 @@ export class PlanRunner {
       if (isUnbegun) await this.#step(machine, { state: 'blocked', reason });
     }
     return this.#end(verdictOf(this.run.steps));
+  }
+
+  /** What could not be done concerns no single machine, such as the network of a test. */
+  async #endBroken(reason: string): Promise<void> {
+    for (const { machine, state, jobId } of this.run.steps) {
+      if (state === 'done' || state === 'failed' || state === 'blocked') continue;
+      await this.#step(machine, { state: jobId === undefined ? 'blocked' : 'failed', reason });
+    }
+    const verdict = verdictOf(this.run.steps);
+    await this.#end(verdict === 'done' ? 'failed' : verdict);
   }
 
   /** Of a test whose site ended nothing is left: its machines went when the site started again, and all of it is done anew. */

@@ -241,10 +241,11 @@ function stateOf({ newest, isDue, earnest }: Looked): RehearsalView['state'] {
 function failureWords({ document: { plan }, runId, steps, hooks = [] }: PlanRun): string {
   const step = steps.find(({ state }) => state === 'failed');
   const hook = hooks.find(({ outcome }) => outcome !== 'passed');
+  const blocked = steps.find(({ state }) => state === 'blocked');
   const why = step
     ? `${step.machine}: ${step.reason ?? 'it did not come up'}`
     : hook
       ? `the hook ${hook.program} has failed`
-      : 'nothing came up';
+      : (blocked?.reason ?? 'it did not come to its end');
   return `the rehearsal ${runId} of ${plan} has not passed: ${why}`;
 }

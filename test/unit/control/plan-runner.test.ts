@@ -9,6 +9,7 @@ import { type PlanActs, PlanRunner } from '../../../src/control/plans/plan-runne
 import { PlanStore } from '../../../src/control/plans/plan-store.ts';
 import { bootClock } from '../../../src/lib/boot-clock.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
+import { libFailure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../../src/lib/random.ts';
@@ -39,6 +40,8 @@ async function resumed(
     readonly branches?: readonly Partial<BranchView>[];
     /** The machine of the branches cannot be opened. */
     readonly isUnread?: boolean;
+    /** What of the whole test fails. */
+    readonly fails?: 'open' | 'close';
     readonly objection?: string;
     readonly run?: Partial<PlanRun>;
     readonly step?: Partial<PlanRun['steps'][number]>;
@@ -76,8 +79,14 @@ async function resumed(
     return job;
   };
   const acts: PlanActs = {
-    openTest: async () => void done.push('open'),
-    closeTest: async () => void done.push('close'),
+    openTest: async () => {
+      done.push('open');
+      if (o.fails === 'open') throw libFailure('DISK_FULL', 'no space for the network');
+    },
+    closeTest: async () => {
+      done.push('close');
+      if (o.fails === 'close') throw libFailure('DISK_FULL', 'it cannot be removed');
+    },
     hooks: { run: async () => undefined },
     idOf: () => 'm',
     isSo: async () => undefined,
@@ -320,6 +329,19 @@ describe('a run of a plan whose site was away', () => {
     const unknown = await asks({ touchedInBoot: undefined as never });
     assert.deepEqual(unknown, ofBoth('this site does not know how long it was away'));
     assert.deepEqual(await asks({ touchedAtMs: touchedAtMs - 300_000 }), ['', '']);
+  });
+
+  it('F5 a run that breaks has an end on record, with what broke it', async (t) => {
+    const steps: PlanRun['steps'] = [{ machine: 'db', machineId: 'm', state: 'waiting' }];
+    const ends = async (fails: 'open' | 'close') => {
+      const { carriedOut, store, runId } = await resumed(t, { mode: 'test', fails, run: { steps } });
+      await assert.rejects(carriedOut, { code: 'DISK_FULL' });
+      const { verdict, endedAtMs, steps: ended } = store.needRun(runId);
+      assert.ok(endedAtMs !== undefined);
+      return [verdict, ended[0]!.state, ended[0]!.reason];
+    };
+    assert.deepEqual(await ends('open'), ['failed', 'blocked', 'no space for the network']);
+    assert.deepEqual(await ends('close'), ['failed', 'done', undefined]);
   });
 
   it('F5 a run that has ended is not begun once more', async (t) => {
