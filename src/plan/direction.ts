@@ -1,29 +1,35 @@
 import type { PlanRun } from '../api/index.ts';
 
-/** Where a machine of a plan is held, as a site knows it. */
-export type HeldWhere = 'here' | 'elsewhere' | 'unknown';
+/**
+ * Where a machine of a plan is held, as a site knows it; `offered`: here, by a hand-over that is under way; `unread`: it is, or may be, one of those
+ * that cannot be read here; `unknown`: this site has never heard of it.
+ */
+export type HeldWhere = 'here' | 'offered' | 'elsewhere' | 'unread' | 'unknown';
 
 export interface HeldAtBoth {
   readonly here: readonly string[];
   readonly elsewhere: readonly string[];
+  readonly unread: readonly string[];
 }
 
 /**
  * What a site has to do for a planned move of a plan: `cede` where its machines are held, `take` where none is. A move that was left in the middle has
- * machines at both: it goes on as it was begun, by the newest run of the plan that moved machines and was not done. Pure.
+ * machines at both: it goes on as it was begun, by the newest run of the plan that moved machines and was not done. So it does where it cannot be read
+ * where some are. Pure.
  */
 export function directionOf(
   held: ReadonlyMap<string, HeldWhere>,
   runs: readonly PlanRun[],
 ): 'take' | 'cede' | HeldAtBoth {
   const at = (where: HeldWhere) => [...held].flatMap(([machine, is]) => (is === where ? [machine] : []));
-  const [here, elsewhere] = [at('here'), at('elsewhere')];
-  if (here.length === 0) return 'take';
-  if (elsewhere.length === 0) return 'cede';
-  for (const { request, verdict } of runs) {
-    if (request.mode !== 'take' && request.mode !== 'cede') continue;
-    if (verdict !== 'done') return request.mode;
-    break;
+  const [here, elsewhere, unread] = [at('here'), at('elsewhere'), at('unread')];
+  // What is offered is not taken by the site that offers it.
+  const whereNoneIsHere = at('offered').length > 0 ? 'cede' : 'take';
+  if (unread.length === 0) {
+    if (here.length === 0) return whereNoneIsHere;
+    if (elsewhere.length === 0) return 'cede';
   }
-  return { here, elsewhere };
+  const moved = runs.find(({ request: { mode } }) => mode === 'take' || mode === 'cede');
+  if (moved && moved.verdict !== 'done') return moved.request.mode as 'take' | 'cede';
+  return here.length === 0 ? whereNoneIsHere : { here, elsewhere, unread };
 }

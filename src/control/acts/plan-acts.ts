@@ -26,7 +26,6 @@ import {
   findingsOf,
   forNicsOf,
   gatesAt,
-  type HeldWhere,
   type KnownMachine,
   needsOf,
   networksAt,
@@ -34,7 +33,6 @@ import {
   wavesOf,
 } from '../../plan/index.ts';
 import type { Replica } from '../../replica/index.ts';
-import { claimElsewhere } from '../../replication/index.ts';
 import type { Audit } from '../base/audit.ts';
 import type { EventHub } from '../base/event-hub.ts';
 import { hasEnded, type JobHandler, type Jobs } from '../base/jobs.ts';
@@ -49,7 +47,7 @@ import type { FailoverActs } from './failover-acts.ts';
 import { groundInPlan } from './failover-grounds.ts';
 import type { GroupActs } from './group-acts.ts';
 import type { HandoverActs } from './handover-acts.ts';
-import { chosen, configurationOf, wishOf } from './plan-machines.ts';
+import { chosen, configurationOf, isHandedOver, offeredTo, wishOf } from './plan-machines.ts';
 import { PlanStanding } from './plan-standing.ts';
 
 interface PlanTools {
@@ -182,18 +180,17 @@ export class RecoveryPlans {
   /** Throws PLAN_HELD_AT_BOTH. */
   async #requestOf(document: PlanDocument, { mode, ...wish }: RunPlanWish): Promise<RunPlanRequest> {
     if (mode !== 'planned') return { ...wish, mode };
-    const held = new Map<string, HeldWhere>();
-    for (const machine of Object.keys(document.machines)) {
-      const found = this.#found(machine);
-      const isHere =
-        found && ((found.home && !claimElsewhere(found.home.record)) || (await this.standing.runs(found)));
-      held.set(machine, found ? (isHere ? 'here' : 'elsewhere') : 'unknown');
-    }
+    const held = await this.standing.held(document);
     const runs = this.#o.store.runs.filter((run) => run.document.plan === document.plan);
     const direction = directionOf(held, runs);
     if (direction === 'take') return { waitMs: OFFER_WAIT_MS, ...wish, mode: direction };
     if (direction === 'cede') return { ...wish, mode: direction };
-    const said = `${direction.here.join(', ')} of ${document.plan} are here, and ${direction.elsewhere.join(', ')} are not`;
+    const { here, elsewhere, unread } = direction;
+    const others = [
+      ...(elsewhere.length > 0 ? [`${elsewhere.join(', ')} are not`] : []),
+      ...(unread.length > 0 ? [`where ${unread.join(', ')} are cannot be read`] : []),
+    ];
+    const said = `${here.join(', ')} of ${document.plan} are here, and ${others.join(', and ')}`;
     throw controlFailure('PLAN_HELD_AT_BOTH', said, { context: { plan: document.plan } });
   }
 
@@ -344,9 +341,11 @@ export class RecoveryPlans {
     closeTest: ({ runId }) => this.#o.failovers.together.close(runId),
     begin: async (run, machine) => {
       const { failovers, handovers, inventory } = this.#o;
-      const { machineId } = inventory.find(machine);
+      const found = inventory.find(machine);
+      const { machineId } = found;
       const actor = actorOf(run);
-      const { mode, waitMs, to } = run.request;
+      // An offer that was made before is told once more.
+      const { mode, waitMs, to = offeredTo(found) } = run.request;
       const { graceMs } = run.document.machines[machine]!;
       const choice = chosen(run, machine);
       switch (mode) {
@@ -381,8 +380,7 @@ export class RecoveryPlans {
     isSo: async (run, machine, signal) => {
       const found = this.#found(machine);
       const { mode, to } = run.request;
-      const isElsewhere = found?.home && claimElsewhere(found.home.record) !== undefined;
-      if (mode === 'cede') return isElsewhere && to === undefined ? {} : undefined;
+      if (mode === 'cede') return found && to === undefined && isHandedOver(found) ? {} : undefined;
       if (mode === 'test' || !found || !(await this.standing.runs(found))) return undefined;
       const branch = await this.standing.branchThatRuns(found);
       if (!branch) return {};

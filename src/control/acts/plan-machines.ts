@@ -11,6 +11,18 @@ export function isAdopted({ home }: Found): boolean {
   return home?.record.adopted !== undefined && !claimElsewhere(home.record);
 }
 
+/** Another site has it: it was handed over, or brought up there. */
+export function isHandedOver(found: Found): boolean {
+  const { home } = found;
+  return home !== undefined && claimElsewhere(home.record) !== undefined && offeredTo(found) === undefined;
+}
+
+/** The site to which this one offers it, until that one has taken it. */
+export function offeredTo({ home }: Found): string | undefined {
+  const tenure = home?.record.tenure;
+  return tenure?.state === 'cedes' ? tenure.offer.siteId : undefined;
+}
+
 /** Undefined also for a description that this version does not understand: what comes of that is its own machine's matter. */
 export function configurationOf({ home, replica }: Found): MachineConfiguration | undefined {
   const newest = replica?.newest?.statement.configuration;

@@ -1,12 +1,14 @@
 import type { BranchView, PlanDocument } from '../../api/index.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
+import type { HeldWhere } from '../../plan/index.ts';
+import { claimElsewhere } from '../../replication/index.ts';
 import type { Found, Inventory } from '../inventory/inventory.ts';
 import type { EarnestLook } from '../plans/rehearsals.ts';
 import type { FailoverActs } from './failover-acts.ts';
-import { isAdopted } from './plan-machines.ts';
+import { isAdopted, offeredTo } from './plan-machines.ts';
 
 interface StandingTools {
-  readonly inventory: Pick<Inventory, 'all'>;
+  readonly inventory: Pick<Inventory, 'all' | 'broken'>;
   readonly failovers: Pick<FailoverActs, 'list'>;
 }
 
@@ -60,5 +62,27 @@ export class PlanStanding {
       if (!isFailure(error)) throw error;
       return false;
     }
+  }
+
+  /** Where the machines of a plan are held. */
+  async held({ machines }: PlanDocument): Promise<ReadonlyMap<string, HeldWhere>> {
+    const held = new Map<string, HeldWhere>();
+    for (const machine of Object.keys(machines)) held.set(machine, await this.#heldWhere(machine));
+    return held;
+  }
+
+  async #heldWhere(machine: string): Promise<HeldWhere> {
+    const found = this.found(machine);
+    const { broken } = this.#o.inventory;
+    if (!found) return broken.length > 0 ? 'unread' : 'unknown';
+    if (broken.some(({ machineId }) => machineId === found.machineId)) return 'unread';
+    if (found.home && !claimElsewhere(found.home.record)) return 'here';
+    try {
+      if (await this.runs(found)) return 'here';
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      return 'unread';
+    }
+    return offeredTo(found) === undefined ? 'elsewhere' : 'offered';
   }
 }

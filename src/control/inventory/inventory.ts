@@ -62,9 +62,7 @@ export class Inventory {
       throw controlFailure('MACHINE_AMBIGUOUS', said, { context: { reference } });
     }
     if (found[0]) return found[0];
-    const broken = [...this.#machines.broken, ...this.#replicas.broken].find(
-      ({ machineId }) => machineId === reference,
-    );
+    const broken = this.broken.find(({ machineId }) => machineId === reference);
     if (broken) throw broken.error;
     throw controlFailure('MACHINE_UNKNOWN', `this site has no machine ${reference}`, {
       context: { reference },
@@ -112,6 +110,11 @@ export class Inventory {
       ...homeView(home, { nameOf, limitNow, standing }),
       ...(replica?.replica ? { replica: replica.replica } : {}),
     };
+  }
+
+  /** Those that cannot be opened; what they are called is not known. */
+  get broken(): readonly { readonly machineId: string; readonly error: Error }[] {
+    return [...this.#machines.broken, ...this.#replicas.broken];
   }
 
   /** Those that can be opened, by name. */

@@ -1,6 +1,7 @@
 /** One machine of a plan of which it cannot be read how it stands hinders no other one. */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import type { PlanRun } from '../../../src/api/index.ts';
 import { RecoveryPlans } from '../../../src/control/acts/plan-acts.ts';
 import { PlanStanding } from '../../../src/control/acts/plan-standing.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
@@ -11,13 +12,27 @@ import { libFailure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
+import type { Tenure } from '../../../src/recovery-point/index.ts';
+import { eventually } from '../../support/eventually.ts';
 import { jobsIn } from '../../support/jobs-by-hand.ts';
 import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
 
+const HELD: Tenure = { state: 'holds', claim: { epoch: 1, siteId: 'north' } };
+const OFFERED: Tenure = { ...HELD, state: 'cedes', offer: { epoch: 2, siteId: 'south' } };
+const GIVEN: Tenure = { state: 'follows', claim: { epoch: 2, siteId: 'south' } };
 const SHOP = { plan: 'shop', machines: { db: {}, web: {} } };
 
 /** A site with replicas of both machines of a plan. Of `db` the state of a branch cannot be read; `up` runs. */
-async function site(t: CleanUp, o: { readonly up?: string } = {}) {
+async function site(
+  t: CleanUp,
+  o: {
+    readonly up?: string;
+    /** How the site stands with its right to run a machine that is at home here. */
+    readonly tenures?: Readonly<Record<string, Tenure>>;
+    /** There is one that cannot be opened, of which no name is known. */
+    readonly isBroken?: boolean;
+  } = {},
+) {
   const events = new EventHub();
   const alerts = { raise: () => undefined, clear: () => undefined };
   const store = await PlanStore.open(
@@ -25,17 +40,26 @@ async function site(t: CleanUp, o: { readonly up?: string } = {}) {
     await temporaryDirectory(t),
   );
   await store.put(SHOP);
-  const { open } = await jobsIn(t);
+  const { open, runs } = await jobsIn(t);
   const { jobs, close } = open();
   t.after(close);
   const checked: string[] = [];
-  const machines = Object.keys(SHOP.machines).map((name) => ({
-    ...{ machineId: name, name, home: undefined },
-    replica: { newest: { statement: { pointId: name } } },
+  const { tenures } = o;
+  const machines = Object.keys(tenures ?? SHOP.machines).map((name) => ({
+    ...{ machineId: name, name },
+    home: tenures && { record: { tenure: tenures[name] } },
+    replica: tenures ? undefined : { newest: { statement: { pointId: name } } },
   }));
+  const inventory = {
+    all: () => machines,
+    find: (wanted: string) => machines.find(({ name }) => name === wanted),
+    broken: o.isBroken ? [{ machineId: 'x', error: new Error('it is damaged') }] : [],
+  };
+  const cede = (actor: string, machineId: string, { to }: { readonly to?: string }) =>
+    jobs.start({ kind: 'failover.cede', args: { to }, actor, machineId });
   const tools = {
     ...{ store, events, files: nodeFiles, log: silentLog, siteName: 'north', clock: systemClock, bootClock },
-    ...{ random: systemRandom, jobs: () => jobs, inventory: { all: () => machines } },
+    ...{ random: systemRandom, jobs: () => jobs, inventory, handovers: { cede } },
     failovers: {
       list: async (machine: string) => {
         if (machine === 'db') throw libFailure('RECORD_CORRUPT', 'state.json is damaged');
@@ -45,7 +69,7 @@ async function site(t: CleanUp, o: { readonly up?: string } = {}) {
         void checked.push(...members.map(({ pointId }) => pointId)),
     },
   } as unknown as ConstructorParameters<typeof RecoveryPlans>[0];
-  return { plans: new RecoveryPlans(tools), standing: new PlanStanding(tools), checked, store };
+  return { plans: new RecoveryPlans(tools), standing: new PlanStanding(tools), checked, store, runs };
 }
 
 it('F5 a plan is carried out without the other site also where one of its machines cannot be read', async (t) => {
@@ -61,4 +85,27 @@ it('F5 what runs in earnest is found beside a machine that cannot be read; else 
   const { standing: silent } = await site(t);
   const unread = 'whether db runs here cannot be read: state.json is damaged';
   assert.deepEqual(await silent.inEarnest(SHOP), { unread });
+});
+
+it('F5 where machines are held is known of what is offered, and not said of what cannot be read', async (t) => {
+  const held = async (o: Parameters<typeof site>[1]) =>
+    Object.fromEntries(await (await site(t, o)).standing.held(SHOP));
+  assert.deepEqual(await held({ tenures: { db: HELD, web: OFFERED } }), { db: 'here', web: 'offered' });
+  assert.deepEqual(await held({ tenures: { db: GIVEN } }), { db: 'elsewhere', web: 'unknown' });
+  assert.deepEqual(await held({ tenures: { web: HELD }, isBroken: true }), { db: 'unread', web: 'here' });
+  assert.deepEqual(await held({ up: 'web' }), { db: 'unread', web: 'here' });
+});
+
+it('F5 a hand-over that was left before the other site had heard of it goes on, with --planned as well', async (t) => {
+  const { plans, runs } = await site(t, { tenures: { db: OFFERED, web: GIVEN } });
+  const { run, job } = await plans.run('operator:a', 'shop', { mode: 'planned' });
+  assert.equal(run.request.mode, 'cede');
+  const { signal } = new AbortController();
+  const about = { jobId: job.jobId, machineId: 'shop', args: { runId: run.runId } };
+  const carriedOut = plans.handlers['plan.run'].run({ ...about, signal, progress: () => undefined });
+  const told = await eventually(async () => runs.find(({ kind }) => kind === 'failover.cede'));
+  assert.deepEqual([told.context.machineId, told.context.args.to], ['db', 'south']);
+  told.finish({});
+  const { verdict, steps } = (await carriedOut) as PlanRun;
+  assert.deepEqual([verdict, steps[1]!.reason], ['done', 'it was so before the run came to it']);
 });

@@ -149,12 +149,22 @@ describe('a recovery plan', () => {
     // Where they are counts, and not what was done last.
     assert.equal(directionOf(held({ db: 'elsewhere' }), [run('cede', 'partly')]), 'take');
     const both = held({ db: 'here', web: 'elsewhere' });
-    assert.deepEqual(directionOf(both, []), { here: ['db'], elsewhere: ['web'] });
+    assert.deepEqual(directionOf(both, []), { here: ['db'], elsewhere: ['web'], unread: [] });
     assert.equal(directionOf(both, [run('test', 'done'), run('cede', 'partly')]), 'cede');
     assert.equal(directionOf(both, [run('take', 'cancelled'), run('cede', 'partly')]), 'take');
     assert.deepEqual(directionOf(both, [run('take', 'done'), run('cede', 'partly')]), {
-      ...{ here: ['db'], elsewhere: ['web'] },
+      ...{ here: ['db'], elsewhere: ['web'], unread: [] },
     });
+    // What is offered, and not taken yet, goes on as it was begun, whatever has come of the runs.
+    assert.equal(directionOf(held({ db: 'offered', web: 'elsewhere' }), []), 'cede');
+    assert.equal(directionOf(held({ db: 'offered' }), [run('cede', 'done')]), 'cede');
+    assert.equal(directionOf(held({ db: 'here', web: 'offered' }), []), 'cede');
+    // One that cannot be read may be at either.
+    const broken = held({ db: 'unread', web: 'here' });
+    assert.equal(directionOf(broken, [run('take', 'partly')]), 'take');
+    assert.equal(directionOf(broken, [run('cede', 'cancelled')]), 'cede');
+    assert.deepEqual(directionOf(broken, []), { here: ['web'], elsewhere: [], unread: ['db'] });
+    assert.equal(directionOf(held({ db: 'unread', web: 'elsewhere' }), []), 'take');
   });
 
   it('F5 a NIC goes where its machine says, else where the plan says of its network at this site', () => {
