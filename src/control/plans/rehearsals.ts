@@ -72,7 +72,9 @@ export class PlanRehearsals {
   }
 
   begin(): void {
-    const { log, alerts } = this.#o;
+    const { log, alerts, store } = this.#o;
+    // An earlier process may have ended between forgetting a rehearsal and clearing its alert.
+    for (const { plan } of store.held) if (!this.#isKept(plan)) alerts.clear(keyOf(plan));
     const { signal } = this.#stop;
     const name = { alert: 'worker:rehearsals', event: 'rehearsals.broke', fields: () => ({}) };
     this.#work = runWorker({ log, alerts }, name, () => this.#go(signal), signal);
@@ -106,13 +108,14 @@ export class PlanRehearsals {
     try {
       for (const { plan } of rehearsals.all) if (!store.find(plan)) await this.#forget(plan);
       const looked = await this.#look();
-      for (const one of looked) this.#tell(one);
+      // A person may have ended one meanwhile.
+      for (const one of looked) if (this.#isKept(one.kept.plan)) this.#tell(one);
       alerts.clear(KEY);
       const held = this.#heldWords();
       const due = looked.filter(({ isDue, earnest }) => isDue && !earnest.machine && !earnest.unread);
       for (const { kept } of held === undefined ? due : []) {
         // One that cannot begin hinders no other.
-        if (signal.aborted || (await this.#begin(kept.plan))) break;
+        if (signal.aborted || (this.#isKept(kept.plan) && (await this.#begin(kept.plan)))) break;
       }
       const nextMs = Math.min(
         ...looked.flatMap(({ isDue, standing: { dueAtMs } }) => (isDue ? [] : (dueAtMs ?? []))),
@@ -124,6 +127,10 @@ export class PlanRehearsals {
       alerts.raise(KEY, 'warning', error);
       return LOOK_AGAIN_MS;
     }
+  }
+
+  #isKept(name: string): boolean {
+    return this.#o.rehearsals.all.some(({ plan }) => plan === name);
   }
 
   /** Whether it has begun. */

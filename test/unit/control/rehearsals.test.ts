@@ -37,6 +37,8 @@ async function site(context: CleanUp) {
     /** Why it cannot be read whether a machine of the plan `shop` runs. */
     unread: undefined as string | undefined,
     failovers: 0,
+    /** What happens while the site looks. */
+    duringLook: undefined as (() => Promise<void>) | undefined,
     refusal: undefined as string | undefined,
     /** The plan that is refused; all of them if undefined. */
     refused: undefined as string | undefined,
@@ -61,6 +63,7 @@ async function site(context: CleanUp) {
       },
       inEarnest: async ({ plan }) => {
         looks += 1;
+        await world.duringLook?.();
         if (world.earnest) return { machine: world.earnest };
         return world.unread && plan === 'shop' ? { unread: world.unread } : {};
       },
@@ -238,6 +241,29 @@ describe('a site that rehearses plans', { timeout: 60_000 }, () => {
     assert.deepEqual([...standing], [['plan-rehearsal:shop', 'PLAN_UNPROVEN']]);
     const [shop] = await now().loop.views();
     assert.deepEqual([shop!.state, shop!.reason], ['held', world.unread]);
+  });
+
+  it('F5 nothing is said any more of a rehearsal that nobody wants, whenever its process is killed or looks', async (t) => {
+    const { now, later, end, standing, awayFor, world, runs, kept } = await site(t);
+    const yearly = { kind: 'fixed', cron: '0 3 1 1 *', zone: 'UTC' } as const;
+    await now().rehearsals.put({ ...kept, plan: 'mail', times: yearly });
+    await later(2 * MINUTE_MS);
+    await end('failed');
+    assert.equal(standing.size, 1);
+    // Killed before the alert was cleared.
+    await now().rehearsals.remove('shop');
+    await awayFor(1000);
+    assert.equal(standing.size, 0);
+    await now().rehearsals.put(kept);
+    await now().settled();
+    assert.equal(standing.size, 1);
+    world.duringLook = async () => {
+      world.duringLook = undefined;
+      await now().rehearsals.remove('shop');
+      now().loop.left('shop');
+    };
+    await later(DAY_MS);
+    assert.deepEqual([standing.size, runs().length], [0, 1]);
   });
 
   it('F5 a plan that is removed is rehearsed no more', async (t) => {
