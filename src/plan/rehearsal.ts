@@ -57,10 +57,10 @@ export function afterRuns(kept: KeptRehearsal, runs: readonly PlanRun[], nowMs: 
   };
 }
 
-/** The rehearsals of a plan among the runs of a site; not one whose site ended before it came to its job, which nobody carries out. */
+/** The rehearsals of a plan among the runs of a site; not one that never came to its job, and so to nothing, also if it was ended since. */
 export function rehearsalsOf(plan: string, runs: readonly PlanRun[]): readonly PlanRun[] {
-  return runs.filter(({ document, request, jobId, endedAtMs }) => {
-    const isCarriedOut = jobId !== undefined || endedAtMs !== undefined;
+  return runs.filter(({ document, request, jobId, steps }) => {
+    const isCarriedOut = jobId !== undefined || steps.some(({ state }) => state !== 'waiting');
     return document.plan === plan && request.mode === 'test' && isCarriedOut;
   });
 }

@@ -12,6 +12,7 @@ import type {
 import { loadBootProof, type SitePrograms } from '../../failover/index.ts';
 import type { BootClock } from '../../lib/boot-clock.ts';
 import type { Clock } from '../../lib/clock.ts';
+import { isFailure } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { KeyedMutex } from '../../lib/keyed-mutex.ts';
 import type { Log } from '../../lib/log.ts';
@@ -35,7 +36,7 @@ import {
 import type { Replica } from '../../replica/index.ts';
 import type { Audit } from '../base/audit.ts';
 import type { EventHub } from '../base/event-hub.ts';
-import { hasEnded, type JobHandler, type Jobs } from '../base/jobs.ts';
+import { hasEnded, type JobHandler, type JobRequest, type Jobs } from '../base/jobs.ts';
 import { controlFailure } from '../errors.ts';
 import type { Found, Inventory } from '../inventory/inventory.ts';
 import { touchedNow } from '../plans/absence.ts';
@@ -195,7 +196,7 @@ export class RecoveryPlans {
   }
 
   async #begin(actor: string, document: PlanDocument, request: RunPlanRequest): Promise<StartedRun> {
-    const { store, clock, random, jobs } = this.#o;
+    const { store, clock, random } = this.#o;
     const { plan: name } = document;
     if (request.mode === 'unplanned') this.#checkGround(name, request);
     for (const run of store.runs) {
@@ -214,8 +215,19 @@ export class RecoveryPlans {
       }),
     };
     await store.addRun(run);
-    const job = jobs().start({ kind: 'plan.run', args: { runId }, actor, machineId: name });
+    const job = await this.#started({ kind: 'plan.run', args: { runId }, actor, machineId: name }, runId);
     return { run: await store.changeRun(runId, (begun) => ({ ...begun, jobId: job.jobId })), job };
+  }
+
+  /** Of a run for whose job there is no room nothing stays: it would be one more with each try. Throws SITE_DATABASE_FULL. */
+  async #started(request: JobRequest, runId: string): Promise<JobView> {
+    const { store, jobs } = this.#o;
+    try {
+      return jobs().start(request);
+    } catch (error) {
+      if (isFailure(error, 'SITE_DATABASE_FULL')) await store.dropRun(runId);
+      throw error;
+    }
   }
 
   #checkGround(name: string, request: RunPlanRequest): void {

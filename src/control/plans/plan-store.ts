@@ -197,6 +197,16 @@ export class PlanStore {
     return this.#changing.run(() => this.#storeRun(run));
   }
 
+  /** A run that nobody carries out, and nobody will. */
+  dropRun(runId: string): Promise<void> {
+    return this.#changing.run(() => this.#removeRun(runId));
+  }
+
+  async #removeRun(runId: string): Promise<void> {
+    await this.#tools.files.remove(join(this.#directory, `${runId}.json`));
+    this.#runs.delete(runId);
+  }
+
   /** One change after the other; durable on return. Throws PLAN_RUN_UNKNOWN. */
   changeRun(runId: string, change: (run: PlanRun) => PlanRun): Promise<PlanRun> {
     return this.#changing.run(async () => {
@@ -211,9 +221,7 @@ export class PlanStore {
     this.#runs.set(run.runId, run);
     if (this.#runs.size <= RUNS_MAX) return;
     const oldest = [...this.#runs.values()].find(({ endedAtMs }) => endedAtMs !== undefined);
-    if (!oldest) return;
-    await this.#tools.files.remove(join(this.#directory, `${oldest.runId}.json`));
-    this.#runs.delete(oldest.runId);
+    if (oldest) await this.#removeRun(oldest.runId);
   }
 }
 

@@ -8,6 +8,7 @@ import { systemClock } from '../../../src/lib/clock.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
+import { fillDatabase, makeRoomIn } from '../../support/full-database.ts';
 import { jobsIn } from '../../support/jobs-by-hand.ts';
 import { temporaryDirectory } from '../../support/temporary.ts';
 
@@ -18,9 +19,9 @@ it('F5 a plan is carried out once at a time, however many ask for it at once', a
     { files: nodeFiles, clock: systemClock, alerts, events },
     await temporaryDirectory(t),
   );
-  for (const plan of ['shop', 'mail']) await store.put({ plan, machines: { db: {} } });
+  for (const plan of ['shop', 'mail', 'tank']) await store.put({ plan, machines: { db: {} } });
   const { open, runs } = await jobsIn(t);
-  const { jobs, close } = open();
+  const { jobs, close, database } = open();
   t.after(close);
   const plans = new RecoveryPlans({
     ...{ store, events, files: nodeFiles, log: silentLog, siteName: 'north', clock: systemClock, bootClock },
@@ -44,4 +45,13 @@ it('F5 a plan is carried out once at a time, however many ask for it at once', a
   await jobs.endOf(runs[0]!.context.jobId, new AbortController().signal);
   await run('shop');
   assert.equal(store.needRun(first!.runId).verdict, 'cancelled');
+  // Of one for whose job there is no room nothing stays, however often it is tried.
+  const before = store.runs.length;
+  fillDatabase(database);
+  runs[1]!.finish('long'.repeat(10_000));
+  await jobs.endOf(runs[1]!.context.jobId, new AbortController().signal);
+  for (let tries = 0; tries < 2; tries++) await assert.rejects(run('tank'), { code: 'SITE_DATABASE_FULL' });
+  assert.equal(store.runs.length, before);
+  makeRoomIn(database);
+  await run('tank');
 });

@@ -41,6 +41,12 @@ describe('a plan that is rehearsed by itself', () => {
     // The site ended before it had begun it: nobody carries it out.
     const { jobId: _none, ...unbegun } = run(at('2026-03-07T08:59'));
     assert.equal(looked(after, [unbegun, first], at('2026-03-07T09:00')).dueAtMs, missed.dueAtMs);
+    const steps: PlanRun['steps'] = [{ machine: 'db', machineId: 'm', state: 'waiting' }];
+    const ended: PlanRun = { ...unbegun, steps, endedAtMs: unbegun.startedAtMs + 1000, verdict: 'cancelled' };
+    assert.equal(looked(after, [ended, first], at('2026-03-07T09:00')).dueAtMs, missed.dueAtMs);
+    // The site ended before the run could say which job carries it out.
+    const begun: PlanRun = { ...unbegun, steps: [{ ...steps[0]!, state: 'starting' }] };
+    assert.equal(looked(after, [begun, first], at('2026-03-07T09:00')).dueAtMs, at('2026-03-08T02:00'));
     const second = run(at('2026-03-07T09:00'));
     const made = looked(missed.after, [second, first], at('2026-03-07T09:01'));
     assert.equal(made.dueAtMs, at('2026-03-08T02:00'));
