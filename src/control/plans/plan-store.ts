@@ -36,7 +36,7 @@ type Plans = Type.Static<typeof Plans>;
 /** All plans of a site lie in one record. */
 const PLANS_BYTES_MAX = 4 * 1024 * 1024;
 
-/** More runs are not kept: the oldest that has ended goes. */
+/** Of rehearsals, and of runs in earnest, more are not kept: the oldest that has ended goes. What was done in earnest outlives any number of nights. */
 const RUNS_MAX = 200;
 
 interface PlanStoreTools {
@@ -219,10 +219,15 @@ export class PlanStore {
   async #storeRun(run: PlanRun): Promise<void> {
     await storeRecord(this.#tools.files, join(this.#directory, `${run.runId}.json`), PLAN_RUN, run);
     this.#runs.set(run.runId, run);
-    if (this.#runs.size <= RUNS_MAX) return;
-    const oldest = [...this.#runs.values()].find(({ endedAtMs }) => endedAtMs !== undefined);
+    const alike = [...this.#runs.values()].filter((one) => isRehearsal(one) === isRehearsal(run));
+    if (alike.length <= RUNS_MAX) return;
+    const oldest = alike.find(({ endedAtMs }) => endedAtMs !== undefined);
     if (oldest) await this.#removeRun(oldest.runId);
   }
+}
+
+function isRehearsal({ request }: PlanRun): boolean {
+  return request.mode === 'test';
 }
 
 function isSame(own: HeldPlan, held: HeldPlan): boolean {

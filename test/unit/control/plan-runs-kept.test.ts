@@ -1,0 +1,34 @@
+import assert from 'node:assert/strict';
+import { it } from 'node:test';
+import type { PlanMode } from '../../../src/api/index.ts';
+import { EventHub } from '../../../src/control/base/event-hub.ts';
+import { PlanStore } from '../../../src/control/plans/plan-store.ts';
+import { systemClock } from '../../../src/lib/clock.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { newId, systemRandom } from '../../../src/lib/random.ts';
+import { temporaryDirectory } from '../../support/temporary.ts';
+
+it('F5 what was done in earnest is on record however many nights a plan was rehearsed since, and of those the last', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const alerts = { raise: () => undefined, clear: () => undefined };
+  const tools = { files: nodeFiles, clock: systemClock, alerts, events: new EventHub() };
+  const store = await PlanStore.open(tools, directory);
+  const add = async (mode: PlanMode): Promise<string> => {
+    const runId = newId(systemClock, systemRandom);
+    await store.addRun({
+      ...{ runId, actor: 'site', request: { mode }, startedAtMs: 1, endedAtMs: 2, verdict: 'done' },
+      ...{ document: { plan: 'shop', machines: { db: {} } }, steps: [] },
+    });
+    return runId;
+  };
+  const ceded = await add('cede');
+  const nights: string[] = [];
+  for (let night = 0; night < 203; night++) nights.push(await add('test'));
+  const kept = [ceded, ...nights.slice(3)].toReversed();
+  assert.deepEqual(
+    store.runs.map(({ runId }) => runId),
+    kept,
+  );
+  const { runs } = await PlanStore.open(tools, directory);
+  assert.deepEqual(runs.map(({ runId }) => runId).sort(), kept.sort());
+});
