@@ -130,7 +130,9 @@ export class Jobs {
     // What a person should look at first is not begun by itself either, perhaps days after it was asked for.
     for (const job of this.#inState('queued')) {
       if (this.#handlers[job.kind].repeatable) continue;
-      this.#end(job, controlFailure('JOB_INTERRUPTED', 'the site process ended before the job began'));
+      // It may have begun nonetheless: while there is no room, that is not stored.
+      const said = 'the site process ended before it was on record that the job had begun';
+      this.#end(job, controlFailure('JOB_INTERRUPTED', said));
     }
     this.#startNext();
   }

@@ -270,6 +270,24 @@ describe('jobs', () => {
     }
   });
 
+  it('that began while the disk was full are not said never to have begun', async (t) => {
+    const { clock, runs, open } = await jobsIn(t);
+    const killed = open();
+    const [first] = [VERIFY, VERIFY, VERIFY, VERIFY].map((request) => killed.jobs.start(request).jobId);
+    const { jobId } = killed.jobs.start(TEST);
+    fillDatabase(killed.database);
+    runs[0]!.finish(LONG);
+    await killed.jobs.endOf(first!, new AbortController().signal);
+    await clock.turn(0);
+    assert.equal(runs[4]!.context.jobId, jobId);
+    const next = open();
+    const { code, message } = next.jobs.get(jobId).failure!;
+    assert.equal(code, 'JOB_INTERRUPTED');
+    assert.equal(message, 'the site process ended before it was on record that the job had begun');
+    await next.close();
+    await killed.close();
+  });
+
   it('of which not even the beginning can be stored are begun once', async (t) => {
     const { clock, runs, open } = await jobsIn(t);
     const { jobs, database, close } = open();
