@@ -1,4 +1,5 @@
 import type { GroupPointView, PlanDocument } from '../../api/index.ts';
+import { isFailure, messageOf } from '../../lib/errors.ts';
 import { type Consistency, satisfies } from '../../recovery-point/index.ts';
 import { controlFailure } from '../errors.ts';
 
@@ -57,7 +58,7 @@ async function cutAtWork(
 ): Promise<GroupPointView | undefined> {
   let at: GroupPointView | undefined;
   for (const machine of members) {
-    const pointId = await upFrom(machine);
+    const pointId = await readUpFrom(group, machine, upFrom);
     if (pointId === undefined) continue;
     const own = cuts.find((cut) => pointIn(cut, idOf(machine)) === pointId);
     if (own && (!at || at === own)) at = own;
@@ -68,6 +69,21 @@ async function cutAtWork(
     }
   }
   return at;
+}
+
+/** Whether the others may come up from the newest cut is not known without it; a person can leave the group out. */
+async function readUpFrom(
+  group: string,
+  machine: string,
+  upFrom: KnownOfCuts['upFrom'],
+): Promise<string | undefined> {
+  try {
+    return await upFrom(machine);
+  } catch (error) {
+    if (!isFailure(error)) throw error;
+    const said = `whether ${machine} of ${group} is up, and from which cut, cannot be read: ${messageOf(error)}`;
+    throw controlFailure('PLAN_CUT_LOST', said, { context: { group, machine }, cause: error });
+  }
 }
 
 async function bestCut(

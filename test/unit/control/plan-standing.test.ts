@@ -1,10 +1,11 @@
 /** One machine of a plan of which it cannot be read how it stands hinders no other one. */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import type { PlanRun } from '../../../src/api/index.ts';
+import type { GroupPointView, PlanRun } from '../../../src/api/index.ts';
 import { RecoveryPlans } from '../../../src/control/acts/plan-acts.ts';
 import { PlanStanding } from '../../../src/control/acts/plan-standing.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
+import { pointsOfCuts } from '../../../src/control/plans/plan-cuts.ts';
 import { PlanStore } from '../../../src/control/plans/plan-store.ts';
 import { bootClock } from '../../../src/lib/boot-clock.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
@@ -77,6 +78,21 @@ it('F5 a plan is carried out without the other site also where one of its machin
   const { run } = await plans.run('operator:a', 'shop', { mode: 'unplanned', confirmOtherSideDown: true });
   assert.equal(store.needRun(run.runId).endedAtMs, undefined);
   assert.deepEqual(checked, ['web']);
+});
+
+it('F5 machines of one cut do not come up where it cannot be read from which one of them is up; the refusal says so', async () => {
+  const cut = { cutId: 'c', consistency: 'crash', members: [{ machineId: 'db', pointId: 'p' }] };
+  const chosen = pointsOfCuts(
+    { ...SHOP, oneCut: ['pair'] },
+    {
+      points: async () => [cut as unknown as GroupPointView],
+      idOf: (machine) => machine,
+      upFrom: () => Promise.reject(libFailure('RECORD_CORRUPT', 'state.json is damaged')),
+      hasFailed: async () => false,
+      atLeast: () => 'crash',
+    },
+  );
+  await assert.rejects(chosen, { code: 'PLAN_CUT_LOST', message: /db of pair .* state\.json is damaged/ });
 });
 
 it('F5 what runs in earnest is found beside a machine that cannot be read; else the site says which one that is', async (t) => {
