@@ -8,6 +8,7 @@ import { PlanStore } from '../../../src/control/plans/plan-store.ts';
 import { RehearsalStore } from '../../../src/control/plans/rehearsal-store.ts';
 import { PlanRehearsals } from '../../../src/control/plans/rehearsals.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
+import { libFailure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../../src/lib/random.ts';
@@ -264,6 +265,16 @@ describe('a site that rehearses plans', { timeout: 60_000 }, () => {
     };
     await later(DAY_MS);
     assert.deepEqual([standing.size, runs().length], [0, 1]);
+  });
+
+  it('F5 a site that cannot look at its rehearsals says so until it can', async (t) => {
+    const { now, standing, world } = await site(t);
+    world.duringLook = () => Promise.reject(libFailure('DISK_FULL', 'no space'));
+    await now().settled();
+    await eventually(async () => (standing.get('rehearsals') === 'DISK_FULL' ? true : undefined));
+    world.duringLook = undefined;
+    await now().settled();
+    await eventually(async () => (standing.size === 0 ? true : undefined));
   });
 
   it('F5 a plan that is removed is rehearsed no more', async (t) => {
