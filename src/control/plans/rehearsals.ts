@@ -111,11 +111,11 @@ export class PlanRehearsals {
       // A person may have ended one meanwhile.
       for (const one of looked) if (this.#isKept(one.kept.plan)) this.#tell(one);
       alerts.clear(KEY);
-      const held = this.#heldWords();
       const due = looked.filter(({ isDue, earnest }) => isDue && !earnest.machine && !earnest.unread);
-      for (const { kept } of held === undefined ? due : []) {
-        // One that cannot begin hinders no other.
-        if (signal.aborted || (this.#isKept(kept.plan) && (await this.#begin(kept.plan)))) break;
+      for (const { kept } of due) {
+        // One that cannot begin hinders no other; a run may have begun meanwhile.
+        if (signal.aborted || this.#heldWords() !== undefined) break;
+        if (this.#isKept(kept.plan) && (await this.#begin(kept.plan))) break;
       }
       const nextMs = Math.min(
         ...looked.flatMap(({ isDue, standing: { dueAtMs } }) => (isDue ? [] : (dueAtMs ?? []))),
