@@ -108,6 +108,11 @@ export function afterLettingGo(vote: Vote, claim: Claim): Vote {
   return { ...vote, seen };
 }
 
+/** The leases are at an end, and the machine is held by `claim`, which is no lower one than is known: none below it is granted any more. */
+export function afterEnding({ seen }: Vote, claim: Claim): Vote {
+  return { entitled: claim, seen: compareClaims(claim, seen) > 0 ? claim : seen, term: 'for-good' };
+}
+
 /** Two clocks may differ by this part of a lease. */
 const DRIFT = 0.01;
 /** A guard needs a moment to stop its guest. */

@@ -78,7 +78,11 @@ class ToldGuards implements LeaseGuards {
 }
 
 /** A machine that runs, with its real record and right; of everything else there is nothing. */
-function machineAt(siteId: string, files: SimFiles, targets: readonly string[], claim: Claim) {
+function machineAt(
+  { siteId, files, clock }: { siteId: string; files: SimFiles; clock: FakeClock },
+  targets: readonly string[],
+  claim: Claim,
+) {
   const path = '/machine.json';
   const place = {
     store: (record: MachineRecord) => storeRecord(files, path, MACHINE_RECORD, record),
@@ -103,9 +107,9 @@ function machineAt(siteId: string, files: SimFiles, targets: readonly string[], 
     /** Called by whatever changes its right. */
     onTenure: (): void => undefined,
     right: new MachineRight({
-      siteId,
+      ...{ siteId, clock },
       alone: <T>(work: () => Promise<T>) => changing.run(work),
-      ground: () => ({ kept, process: { tell: () => machine.onTenure() } }),
+      ground: () => ({ kept, deliveries: { progress: [] }, process: { tell: () => machine.onTenure() } }),
     } as unknown as RightGround),
     get record() {
       return kept.now;
@@ -166,7 +170,7 @@ async function openSite(t: CleanUp, siteId: string, clock: FakeClock, call: Call
     leases,
     /** The machine is at home here from now on, by a claim of that epoch, and replicated to those. */
     makeHome: async (epoch: number, targets: readonly string[]) => {
-      site.machine = machineAt(siteId, files, targets, { epoch, siteId });
+      site.machine = machineAt({ siteId, files, clock }, targets, { epoch, siteId });
       site.machine.onTenure = () => leases.look(LEASED_MACHINE);
       site.replica = undefined;
       await site.machine.right.runBy(undefined);

@@ -2,11 +2,13 @@ import type { Json } from '../../lib/canonical-json.ts';
 import type { CallHandler } from '../../peer/index.ts';
 import {
   afterAsking,
+  afterEnding,
   afterLettingGo,
   type Claim,
   compareClaims,
   type LeaseAsk,
   lenderShareMs,
+  type Vote,
 } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
@@ -53,8 +55,7 @@ export class LeaseLender {
       'lease.let-go': (peer, body) =>
         this.#told(peer.siteId, checkedLease(ClaimBody, body), async (record, claim) => {
           checkOwn(peer.siteId, record, claim);
-          if (record.ended) await this.forget(record.machineId);
-          else await this.#book.records.store({ ...record, vote: afterLettingGo(record.vote, claim) });
+          await this.#book.records.store({ ...record, vote: afterLettingGo(record.vote, claim) });
           return {};
         }),
       'lease.end': (peer, body) => {
@@ -67,16 +68,20 @@ export class LeaseLender {
     };
   }
 
-  /** No leases are known of the machine any more, and it is asked for by no votes. */
-  async forget(machineId: string): Promise<void> {
-    const { records } = this.#book;
+  /**
+   * No leases are known of the machine any more, and it is asked for by no votes. `claim`: by which it is held, no lower one than was known.
+   */
+  async forget(machineId: string, claim?: Claim): Promise<void> {
+    const { book, onToTell } = this.#o;
     this.#lentUntilMs.delete(machineId);
-    const record = records.get(machineId);
-    if (!record?.seeking && !record?.toEnd) return records.remove(machineId);
+    const record = book.records.get(machineId);
+    // What could not be stored may be there all the same, and would be found by the next process.
+    if (!record) return book.records.remove(machineId);
     const { toTell: _held, told: _told, ...rest } = record;
+    const vote = claim ? afterEnding(record.vote, claim) : record.vote;
     // The witness is still to hear that it was let go: else it would refuse whoever holds the machine for good.
-    await records.store({ ...rest, ended: true });
-    this.#o.onToTell();
+    await book.keep({ ...rest, vote, ended: true });
+    onToTell();
   }
 
   /** How long something that was lent of a machine may still run. */
@@ -101,12 +106,15 @@ export class LeaseLender {
     return this.#book.alone(machineId, async () => {
       const known = records.get(machineId);
       const record = known?.ended ? undefined : known;
+      // Who held the machine before leases that have ended may never have heard of them.
+      if (isWitness && known?.ended && compareClaims(claim, known.vote.entitled) < 0)
+        return refused('superseded', known.vote, known.vote.before === undefined);
       const isChanged = record && !isSameParties(record, body);
       if (record) checkParties(record, { peerId, ask, isWitness, isChanged: isChanged === true });
       // Nobody knows who runs it: nobody can say that it does not run.
       else if (kind === 'vote' || (how === 'do' && this.#isOver(machineId, begunAtMs)))
         throw leaseUnknown(machineId);
-      else if (isWitness) this.#checkRoom(peerId);
+      else if (isWitness && !known) this.#checkRoom(peerId);
       const refusal = this.#ownRefusal(machineId, ask, record);
       if (refusal) return refusal;
       const waitMs = this.lentForMs(machineId, record);
@@ -161,17 +169,14 @@ export class LeaseLender {
     { kind, claim }: LeaseAsk,
     record: VoteRecord | undefined,
   ): Json | undefined {
-    const refused = (why: 'sought' | 'superseded', entitled: Claim, isHeld: boolean): Json => {
-      const seen = record?.vote.seen ?? entitled;
-      return { granted: false, why, entitled: { ...entitled }, seen: { ...seen }, isHeld, waitMs: 0 };
-    };
-    if (this.#book.isSought(machineId)) return refused('sought', claim, false);
+    const known = (entitled: Claim) => ({ entitled, seen: record?.vote.seen ?? entitled });
+    if (this.#book.isSought(machineId)) return refused('sought', known(claim), false);
     const tenure = this.#book.standing(machineId);
     if (!tenure) return undefined;
     // A witness that came to have the machine itself votes for nobody.
     const isOwn = kind === 'vote' && tenure.state === 'holds';
     if (!isOwn && compareClaims(tenure.claim, claim) <= 0) return undefined;
-    return refused('superseded', tenure.claim, tenure.state !== 'cedes');
+    return refused('superseded', known(tenure.claim), tenure.state !== 'cedes');
   }
 
   /**
@@ -186,14 +191,13 @@ export class LeaseLender {
     const isHigher = (known: Claim) => compareClaims(known, claim) > 0;
     // The other site is asked first, and refuses while it wants the machine or holds it: it lets go of what it has a vote for here.
     if (!isVouched && vote.before && isHigher(vote.entitled) && !isHigher(vote.before)) {
-      // Until it has: what was voted for is not voted for again.
-      await this.#book.records.store({ ...record, vote: afterLettingGo(vote, vote.entitled), ended: true });
+      await this.forget(machineId, claim);
       return { ended: true };
     }
     const higher = [vote.entitled, ...(own ? [own] : [])].find(isHigher);
     const entitled = higher ?? (this.#book.isSought(machineId) ? vote.entitled : undefined);
     if (entitled) return { ended: false, entitled: { ...entitled } };
-    await this.forget(machineId);
+    await this.forget(machineId, claim);
     return { ended: true };
   }
 
@@ -209,7 +213,10 @@ export class LeaseLender {
         if (this.#book.records.isUnsure(machineId)) await this.#book.records.remove(machineId);
         return { ended: true };
       }
-      if (!record.siteIds.includes(peerId)) throw notYours(machineId);
+      const isParty = record.siteIds.includes(peerId);
+      // Nothing of what it speaks of is left.
+      if (record.ended && !isParty) return { ended: true };
+      if (!isParty) throw notYours(machineId);
       return work(record, claim);
     });
   }
@@ -217,6 +224,14 @@ export class LeaseLender {
   #note(peerId: string, act: string, machineId: string, { epoch }: Claim): void {
     this.#o.audit.note({ actor: `peer:${peerId}`, act, subject: machineId, details: { epoch } });
   }
+}
+
+function refused(
+  why: 'sought' | 'superseded',
+  { entitled, seen }: Pick<Vote, 'entitled' | 'seen'>,
+  isHeld: boolean,
+): Json {
+  return { granted: false, why, entitled: { ...entitled }, seen: { ...seen }, isHeld, waitMs: 0 };
 }
 
 function wired(answer: { readonly granted: false; readonly entitled: Claim; readonly seen: Claim }) {

@@ -166,14 +166,13 @@ export class LeaseTeller {
       const { toTell: told, seeking: sought, ...others } = now;
       const isTold = told && compareClaims(told, claim) === 0;
       const isLetGo = sought && compareClaims(sought, claim) === 0 && !book.isSought(machineId);
-      if (now.ended && isLetGo && !now.toEnd) await book.records.remove(machineId);
-      else if (isTold || isLetGo)
-        await book.records.store({
-          ...others,
-          ...(told && !isTold ? { toTell: told } : {}),
-          ...(isTold ? { told } : {}),
-          ...(sought && !isLetGo ? { seeking: sought } : {}),
-        });
+      if (!isTold && !isLetGo) return;
+      await book.keep({
+        ...others,
+        ...(told && !isTold ? { toTell: told } : {}),
+        ...(isTold ? { told } : {}),
+        ...(sought && !isLetGo ? { seeking: sought } : {}),
+      });
     });
   }
 
@@ -198,9 +197,7 @@ export class LeaseTeller {
       if (!now?.toEnd) return;
       const { toEnd, ...others } = now;
       const left = toEnd.filter((one) => JSON.stringify(one) !== JSON.stringify(end));
-      if (left.length > 0) await book.records.store({ ...others, toEnd: left });
-      else if (others.ended && !others.seeking) await book.records.remove(machineId);
-      else await book.records.store(others);
+      await book.keep({ ...others, ...(left.length > 0 ? { toEnd: left } : {}) });
       this.endsChanged(machineId);
     });
   }

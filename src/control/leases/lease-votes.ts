@@ -108,12 +108,16 @@ export class LeaseVotes {
     const { records, siteId } = this.#book;
     const record = records
       .list()
-      .find((one) => one.witnessSiteId === siteId && [one.machineId, one.machineName].includes(reference));
+      .filter(({ witnessSiteId, ended }) => witnessSiteId === siteId && !ended)
+      .find(({ machineId, machineName }) => [machineId, machineName].includes(reference));
     if (record) return record;
     throw controlFailure('LEASE_UNKNOWN', `this site is the witness of no machine «${reference}»`);
   }
 
-  /** Durable on return; from then on nobody gets its vote, until somebody has had the machine lent by it. Throws LEASE_LENT. */
+  /**
+   * Durable on return; from then on nobody gets its vote, until somebody has had the machine lent by it, and that is nobody by a claim below
+   * the one that was known. Throws LEASE_LENT.
+   */
   forgetWitnessed(machineId: string): Promise<void> {
     return this.#book.alone(machineId, async () => {
       const record = this.#book.records.get(machineId);

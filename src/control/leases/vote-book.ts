@@ -61,6 +61,16 @@ export class VoteBook {
     this.#sought.delete(machineId);
   }
 
+  /**
+   * Durable on return; nothing is left of leases that are at an end when nobody is to hear of that. But their witness knows by which claim
+   * they have ended: nobody who comes by a lower one may have the machine lent.
+   */
+  keep(record: VoteRecord): Promise<unknown> {
+    const { machineId, ended, seeking, toEnd, witnessSiteId } = record;
+    const isDone = ended && !seeking && !toEnd && witnessSiteId !== this.siteId;
+    return isDone ? this.records.remove(machineId) : this.records.store(record);
+  }
+
   /** Whether this site may ask for the right to run a machine by votes. */
   isParty(machineId: string): boolean {
     const record = this.records.get(machineId);

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { controlFailure } from '../../../src/control/errors.ts';
+import type { Claim } from '../../../src/recovery-point/index.ts';
 import { LEASED_MACHINE, leaseSites } from '../../support/lease-sites.ts';
 import type { CleanUp } from '../../support/temporary.ts';
 
@@ -18,6 +19,20 @@ async function sites(t: CleanUp) {
   await home.lease({ recoverySiteId: recovery.siteId, witnessSiteId: witness.siteId });
   await world.clock.turn(5_000);
   return { ...world, home, recovery, witness, later, claim };
+}
+
+/** Where it was replicated to it has come up by votes while its home was gone, and is at home there by now, replicated to the fourth site. */
+async function takeOver({ clock, down, home, recovery, later }: Sites): Promise<Claim> {
+  down.add(home.siteId);
+  const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
+  await clock.turn(30_000);
+  const claim = await voted;
+  recovery.replica = { tenure: { state: 'holds', claim }, sourceSiteId: home.siteId };
+  await recovery.votes.held(LEASED_MACHINE);
+  await clock.turn(0);
+  await recovery.makeHome(claim.epoch, [later.siteId]);
+  later.replica = { tenure: { state: 'follows', claim }, sourceSiteId: recovery.siteId };
+  return claim;
 }
 
 /** It was handed over, and is at home at the fourth site, which replicates it to where it was. */
@@ -67,8 +82,8 @@ test('S0.17 of the end of leases their witness hears when it is back, and until 
   s.down.delete(s.witness.siteId);
   await s.clock.turn(5_000);
   assert.deepEqual(
-    [s.witness.record(), s.home.record(), s.recovery.record()],
-    [undefined, undefined, undefined],
+    [s.witness.record()?.ended, s.home.record(), s.recovery.record()],
+    [true, undefined, undefined],
   );
   await isLentThere(s, 'home');
 });
@@ -103,11 +118,11 @@ test('S0.17 an end that could not dismiss the guard goes on with the next one', 
   await s.home.endLeases();
   await s.clock.turn(0);
   assert.equal(s.home.guards.untilMs, undefined);
-  assert.equal(s.witness.record(), undefined);
+  assert.ok(s.witness.record()?.ended);
   await isLentThere(s, 'recovery');
 });
 
-test('S0.17 leases that end beside a vote that nobody uses leave nothing at the witness', async (t) => {
+test('S0.17 of leases that end beside a vote that nobody uses the witness knows by which claim they have', async (t) => {
   const s = await sites(t);
   // The home is silent for so long that the witness votes; the recovery site gives up, which the witness does not hear.
   s.down.add(s.home.siteId);
@@ -125,8 +140,52 @@ test('S0.17 leases that end beside a vote that nobody uses leave nothing at the 
   assert.deepEqual(s.home.record(), undefined, 'the witness has heard of the end');
   s.down.delete(s.recovery.siteId);
   await s.clock.turn(5_000);
-  assert.deepEqual([s.witness.record(), s.recovery.record()], [undefined, undefined]);
+  const { ended, vote } = s.witness.record()!;
+  assert.deepEqual([ended, vote.entitled, s.recovery.record()], [true, s.claim, undefined]);
   await isLentThere(s, 'home');
+});
+
+test('S0.17 after leases that have ended their witness lends nothing to a former home that comes back', async (t) => {
+  const s = await sites(t);
+  const { clock, down, home, recovery, witness, later } = s;
+  const claim = await takeOver(s);
+  await recovery.lease({ recoverySiteId: later.siteId, witnessSiteId: witness.siteId });
+  await clock.turn(5_000);
+  await recovery.endLeases();
+  await clock.turn(5_000);
+  assert.equal(recovery.record(), undefined, 'the witness has heard of the end');
+  // It comes back, and reaches the witness alone.
+  down.delete(home.siteId);
+  down.add(recovery.siteId);
+  const ask = {
+    ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim: s.claim, leaseMs: 10_000 },
+    ...{ siteIds: [home.siteId, recovery.siteId], witnessSiteId: witness.siteId },
+  };
+  assert.deepEqual(await s.call(home.siteId, witness.siteId, 'lease.would', ask), {
+    ...{ granted: false, why: 'superseded', entitled: claim, seen: claim, isHeld: true, waitMs: 0 },
+  });
+  await clock.turn(20_000);
+  const { tenure } = home.machine!.right;
+  assert.deepEqual(tenure, { state: 'fenced', claim, lost: s.claim });
+  assert.equal(home.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId], 0);
+});
+
+test('S0.17 nor is anything lent to a former home after an end that one of its two sites has told for another', async (t) => {
+  const s = await sites(t);
+  const { clock, home, recovery, witness } = s;
+  await move(s, 'recovery');
+  const { claim } = recovery.replica!.tenure;
+  const end = { machineId: LEASED_MACHINE, claim };
+  assert.deepEqual(await s.call(recovery.siteId, witness.siteId, 'lease.end', end), { ended: true });
+  // As from a backup of its data directory, say.
+  await home.makeHome(1, [recovery.siteId]);
+  await clock.turn(20_000);
+  const renewal = {
+    ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim: s.claim, leaseMs: 10_000 },
+    ...{ siteIds: [home.siteId, recovery.siteId], witnessSiteId: witness.siteId },
+  };
+  const answer = (await s.call(home.siteId, witness.siteId, 'lease.ask', renewal)) as { why: string };
+  assert.equal(answer.why, 'superseded');
 });
 
 test('S0.17 a machine that nobody would lend runs on without leases, unguarded, and nothing is stored of them', async (t) => {
@@ -143,13 +202,15 @@ test('S0.17 a machine that nobody would lend runs on without leases, unguarded, 
 test('S0.17 whoever is asked whether it would lend a machine promises nothing by its answer', async (t) => {
   const s = await sites(t);
   await s.home.endLeases();
+  await s.clock.turn(0);
+  const ended = s.witness.record();
   const ask = {
     ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim: s.claim, leaseMs: 10_000 },
     ...{ siteIds: [s.home.siteId, s.recovery.siteId], witnessSiteId: s.witness.siteId },
   };
   for (const { siteId } of [s.recovery, s.witness])
     assert.deepEqual(await s.call(s.home.siteId, siteId, 'lease.would', ask), { granted: true });
-  assert.deepEqual([s.recovery.record(), s.witness.record()], [undefined, undefined]);
+  assert.deepEqual([s.recovery.record(), s.witness.record()], [undefined, ended]);
 });
 
 test('S0.17 a stranger neither has the machine lent by a witness that knows it, nor ends what that knows', async (t) => {
@@ -187,6 +248,7 @@ test('S0.17 a witness whose former sites are gone is made to forget by a person,
   await clock.turn(10_000);
   assert.equal(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId], 0);
   await witness.votes.forgetWitnessed(machineId);
+  assert.throws(() => witness.votes.witnessed('web'), { code: 'LEASE_UNKNOWN' });
   await clock.turn(10_000);
   assert.ok(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId]! > 0);
 });
