@@ -12,7 +12,7 @@ import {
 } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
-import { type VoteRecord, withEnd } from './lease-records.ts';
+import { isSameParties, owedBy, type Parties, type VoteRecord, withEnd } from './lease-records.ts';
 import { AskBody, ClaimBody, checkedLease, EndBody, LATE_MS_MAX } from './lease-wire.ts';
 import { type HearClaim, leaseUnknown, type VoteBook } from './vote-book.ts';
 
@@ -70,14 +70,20 @@ export class LeaseLender {
 
   /**
    * No leases are known of the machine any more, and it is asked for by no votes. `claim`: by which it is held, no lower one than was known.
+   * `begun`: of whose leases nobody hears any more what was to be told of others, because they have begun.
    */
-  async forget(machineId: string, claim?: Claim): Promise<void> {
+  async forget(
+    machineId: string,
+    { claim, begun }: { readonly claim?: Claim; readonly begun?: Parties } = {},
+  ): Promise<void> {
     const { book, onToTell } = this.#o;
     this.#lentUntilMs.delete(machineId);
     const record = book.records.get(machineId);
     // What could not be stored may be there all the same, and would be found by the next process.
     if (!record) return book.records.remove(machineId);
-    const { toTell: _held, told: _told, ...rest } = record;
+    const { toTell: _held, told: _told, ...known } = record;
+    const { toEnd: _ends, toHold: _holds, ...bare } = known;
+    const rest = begun ? { ...bare, ...owedBy(record, begun) } : known;
     const vote = claim ? afterEnding(record.vote, claim) : record.vote;
     // The witness is still to hear that it was let go: else it would refuse whoever holds the machine for good.
     await book.keep({ ...rest, vote, ended: true });
@@ -191,13 +197,13 @@ export class LeaseLender {
     const isHigher = (known: Claim) => compareClaims(known, claim) > 0;
     // The other site is asked first, and refuses while it wants the machine or holds it: it lets go of what it has a vote for here.
     if (!isVouched && vote.before && isHigher(vote.entitled) && !isHigher(vote.before)) {
-      await this.forget(machineId, claim);
+      await this.forget(machineId, { claim });
       return { ended: true };
     }
     const higher = [vote.entitled, ...(own ? [own] : [])].find(isHigher);
     const entitled = higher ?? (this.#book.isSought(machineId) ? vote.entitled : undefined);
     if (entitled) return { ended: false, entitled: { ...entitled } };
-    await this.forget(machineId, claim);
+    await this.forget(machineId, { claim });
     return { ended: true };
   }
 
@@ -236,14 +242,6 @@ function refused(
 
 function wired(answer: { readonly granted: false; readonly entitled: Claim; readonly seen: Claim }) {
   return { ...answer, entitled: { ...answer.entitled }, seen: { ...answer.seen } };
-}
-
-function isSameParties(
-  record: VoteRecord,
-  { siteIds, witnessSiteId }: Pick<AskBody, 'siteIds' | 'witnessSiteId'>,
-): boolean {
-  const isSame = siteIds.toSorted().every((siteId, index) => siteId === record.siteIds[index]);
-  return isSame && record.witnessSiteId === witnessSiteId;
 }
 
 /**

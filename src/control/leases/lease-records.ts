@@ -15,6 +15,14 @@ const LeaseEnd = Type.Object({
 /** A witness that knows of leases which are no more: by which claim the machine is held, and which leases those were, if that is known. */
 export type LeaseEnd = Readonly<Type.Static<typeof LeaseEnd>>;
 
+const LeaseHold = Type.Object({
+  witnessSiteId: Type.String(),
+  /** Between which sites those leases were. */
+  siteIds: Type.Array(Type.String(), { minItems: 2, maxItems: 2 }),
+});
+/** A witness that knows of leases which are no more, as may the other of their two sites: the machine is held here. */
+export type LeaseHold = Readonly<Type.Static<typeof LeaseHold>>;
+
 const VoteRecordSchema = Type.Object({
   machineId: Type.String(),
   machineName: Type.String(),
@@ -32,12 +40,14 @@ const VoteRecordSchema = Type.Object({
   told: Type.Optional(Claim),
   /** Witnesses that have not heard yet that leases of which they know have ended. */
   toEnd: Type.Optional(Type.Array(LeaseEnd)),
+  /** Witnesses of earlier leases that have not heard yet that this site holds the machine, whatever they have lent. */
+  toHold: Type.Optional(Type.Array(LeaseHold)),
   /** The leases are at an end; only what a witness must still hear keeps the record. */
   ended: Type.Optional(Type.Literal(true)),
 });
 /** `votes/<machine>.json`: what this site has promised another of the right to run a machine, and asks for itself. */
 export type VoteRecord = Type.Static<typeof VoteRecordSchema>;
-const VOTE_RECORD = recordKind('vote', 3, VoteRecordSchema, (older) => older);
+const VOTE_RECORD = recordKind('vote', 4, VoteRecordSchema, (older) => older);
 
 /** A witness is to hear once that leases have ended, by what is known last. */
 export function withEnd(
@@ -52,8 +62,37 @@ export function withEnd(
   ];
 }
 
-export function withoutEnd(ends: readonly LeaseEnd[] | undefined, siteId: string): LeaseEnd[] | undefined {
+function withoutEnd(ends: readonly LeaseEnd[] | undefined, siteId: string): LeaseEnd[] | undefined {
   const others = ends?.filter((end) => end.siteId !== siteId) ?? [];
+  return others.length > 0 ? others : undefined;
+}
+
+export type Parties = Pick<VoteRecord, 'witnessSiteId' | 'siteIds'>;
+
+export function isSameParties(one: Parties, other: Parties): boolean {
+  const siteIds = other.siteIds.toSorted();
+  const isSame = one.siteIds.toSorted().every((siteId, index) => siteId === siteIds[index]);
+  return isSame && one.witnessSiteId === other.witnessSiteId;
+}
+
+/** What witnesses must hear of other leases than those of `parties`, whatever becomes of the record. */
+export function owedBy(
+  record: VoteRecord | undefined,
+  parties: Parties,
+): Pick<VoteRecord, 'toEnd' | 'toHold'> {
+  if (!record) return {};
+  const { toTell, witnessSiteId, siteIds } = record;
+  const toEnd = withoutEnd(record.toEnd, parties.witnessSiteId);
+  const held = toTell ? [{ witnessSiteId, siteIds }] : [];
+  const toHold = withoutHold([...(record.toHold ?? []), ...held], parties);
+  return { ...(toEnd ? { toEnd } : {}), ...(toHold ? { toHold } : {}) };
+}
+
+export function withoutHold(
+  holds: readonly LeaseHold[] | undefined,
+  parties: Parties,
+): LeaseHold[] | undefined {
+  const others = holds?.filter((hold) => !isSameParties(hold, parties)) ?? [];
   return others.length > 0 ? others : undefined;
 }
 

@@ -1,11 +1,19 @@
 import type { Clock } from '../../lib/clock.ts';
+import { isFailure } from '../../lib/errors.ts';
 import type { Log } from '../../lib/log.ts';
 import type { PeerClient } from '../../peer/index.ts';
 import { type Claim, compareClaims, type LeaseTerms } from '../../recovery-point/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import { Wakeup } from '../base/wakeup.ts';
-import type { LeaseEnd, VoteRecord } from './lease-records.ts';
-import { askVoter, CALL_LIMIT_MS, checkedLease, EndAnswer } from './lease-wire.ts';
+import {
+  isSameParties,
+  type LeaseEnd,
+  type LeaseHold,
+  type Parties,
+  type VoteRecord,
+  withoutHold,
+} from './lease-records.ts';
+import { askVoter, CALL_LIMIT_MS, checkedLease, EndAnswer, type LeaseParties } from './lease-wire.ts';
 import type { HearClaim, VoteBook } from './vote-book.ts';
 
 const TELL_AGAIN_AFTER_MS = 5_000;
@@ -80,6 +88,7 @@ export class LeaseTeller {
         open.flatMap((record) => [
           ...(this.#isOpen(record) ? [this.#isDone(record, this.#tellOne(record, signal))] : []),
           ...this.#endsOf(record).map((end) => this.#isDone(record, this.#tellEnd(record, end, signal))),
+          ...this.#holdsOf(record).map((hold) => this.#isDone(record, this.#tellHold(record, hold, signal))),
         ]),
       );
       if (heard.every(Boolean)) continue;
@@ -103,7 +112,12 @@ export class LeaseTeller {
 
   #untold(): VoteRecord[] {
     const { records } = this.#o.book;
-    return records.list().filter((record) => this.#isOpen(record) || this.#endsOf(record).length > 0);
+    return records
+      .list()
+      .filter(
+        (record) =>
+          this.#isOpen(record) || this.#endsOf(record).length > 0 || this.#holdsOf(record).length > 0,
+      );
   }
 
   #isOpen(record: VoteRecord): boolean {
@@ -116,6 +130,18 @@ export class LeaseTeller {
     return toEnd.filter(({ siteId }) => siteId !== this.#o.leaseOf(machineId)?.witnessSiteId);
   }
 
+  /** A machine that runs by leases again is held for no longer than those last, as far as their witness and their other site know. */
+  #isLeased(machineId: string, parties: Parties): boolean {
+    const lease = this.#o.leaseOf(machineId);
+    if (!lease) return false;
+    const { witnessSiteId, recoverySiteId } = lease;
+    return isSameParties({ witnessSiteId, siteIds: [this.#o.book.siteId, recoverySiteId] }, parties);
+  }
+
+  #holdsOf({ machineId, toHold = [] }: VoteRecord): readonly LeaseHold[] {
+    return toHold.filter((hold) => !this.#isLeased(machineId, hold));
+  }
+
   #isLetGo(machineId: string): boolean {
     return !this.#o.book.isSought(machineId) || this.#toMakeSure.has(machineId);
   }
@@ -125,9 +151,9 @@ export class LeaseTeller {
     return held !== undefined && compareClaims(seeking, held) > 0;
   }
 
-  /** A machine that runs by leases again is held for no longer than those last. */
-  #toHold({ machineId, toTell, told }: VoteRecord): Claim | undefined {
-    if (this.#o.leaseOf(machineId)) return undefined;
+  #toHold(record: VoteRecord): Claim | undefined {
+    const { machineId, toTell, told } = record;
+    if (this.#isLeased(machineId, record)) return undefined;
     return toTell ?? (this.#again.has(machineId) ? told : undefined);
   }
 
@@ -208,13 +234,42 @@ export class LeaseTeller {
     claim: Claim,
     o: { readonly timeoutMs: number; readonly signal: AbortSignal },
   ): Promise<void> {
-    const { book, client, hear } = this.#o;
-    const tenure = book.standing(record.machineId);
+    const tenure = this.#o.book.standing(record.machineId);
     // What was held once, and was given up or lost since, is nothing to tell any more.
     if (tenure?.state !== 'holds' || compareClaims(tenure.claim, claim) !== 0) return;
-    if (this.#o.leaseOf(record.machineId)) return;
-    const answer = await askVoter(client(record.witnessSiteId), record, { kind: 'hold', claim }, o);
-    if (answer.granted || !answer.isHeld || compareClaims(answer.entitled, claim) <= 0) return;
-    await hear(record.machineId, answer.entitled);
+    if (!this.#isLeased(record.machineId, record)) await this.#sayHeld(record, claim, o);
+  }
+
+  async #sayHeld(
+    parties: LeaseParties,
+    claim: Claim,
+    o: { readonly timeoutMs: number; readonly signal: AbortSignal },
+  ): Promise<void> {
+    const { client, hear } = this.#o;
+    try {
+      const answer = await askVoter(client(parties.witnessSiteId), parties, { kind: 'hold', claim }, o);
+      if (answer.granted || !answer.isHeld || compareClaims(answer.entitled, claim) <= 0) return;
+      await hear(parties.machineId, answer.entitled);
+    } catch (error) {
+      // It knows of other sites by now, and votes for none of these.
+      if (!isFailure(error, 'LEASE_NOT_YOURS', 'LEASE_PARTIES_DIFFER')) throw error;
+    }
+  }
+
+  /** As `#tellHeld`, to the witness of earlier leases. */
+  async #tellHold(record: VoteRecord, hold: LeaseHold, signal: AbortSignal): Promise<void> {
+    const { book } = this.#o;
+    const { machineId } = record;
+    await book.settle(machineId);
+    const tenure = book.standing(machineId);
+    if (tenure?.state === 'holds' || tenure?.state === 'cedes')
+      await this.#sayHeld({ ...record, ...hold }, tenure.claim, { timeoutMs: CALL_LIMIT_MS, signal });
+    await book.alone(machineId, async () => {
+      const now = book.records.get(machineId);
+      if (!now) return;
+      const { toHold, ...others } = now;
+      const left = withoutHold(toHold, hold);
+      await book.keep({ ...others, ...(left ? { toHold: left } : {}) });
+    });
   }
 }

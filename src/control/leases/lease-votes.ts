@@ -1,10 +1,10 @@
 import type { CallHandler } from '../../peer/index.ts';
-import { type Claim, compareClaims, type LeaseTerms } from '../../recovery-point/index.ts';
+import { type Claim, compareClaims } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { Rounds } from '../base/rounds.ts';
 import { controlFailure } from '../errors.ts';
 import { LeaseLender } from './lease-lender.ts';
-import { type VoteRecord, withEnd, withoutEnd } from './lease-records.ts';
+import { owedBy, type VoteRecord, withEnd } from './lease-records.ts';
 import { LeaseSeeker } from './lease-seeker.ts';
 import { LeaseTeller, type LeaseTellerTools } from './lease-teller.ts';
 import type { LeaseParties } from './lease-wire.ts';
@@ -45,7 +45,7 @@ export class LeaseVotes {
       lentForMs: (...about) => lender.lentForMs(...about),
       letGo: (machineId) => this.letGo(machineId),
     });
-    this.#teller = new LeaseTeller({ ...o, book, holdForGood: (...about) => this.holdForGood(...about) });
+    this.#teller = new LeaseTeller({ ...o, book, holdForGood: (...about) => this.#holdForGood(...about) });
   }
 
   /** What earlier processes have left unsaid is said, and what is held for good is said again and again. */
@@ -83,22 +83,17 @@ export class LeaseVotes {
       await this.#book.records.store({
         ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, ended: true },
         ...(known?.seeking ? { seeking: known.seeking } : {}),
+        ...owedBy(known, parties),
         toEnd: withEnd(known?.toEnd, witnessSiteId, claim, begunAtMs),
       });
     });
   }
 
-  /** The machine runs by leases from now on: of others this site knows nothing but what their witnesses must still hear. */
-  async begun(machineId: string, { witnessSiteId }: LeaseTerms): Promise<void> {
+  /** The machine runs by these leases from now on: of others this site knows nothing but what their witnesses must still hear. */
+  async begun(parties: LeaseParties): Promise<void> {
+    const { machineId } = parties;
     await this.#book.alone(machineId, async () => {
-      const { records } = this.#book;
-      const known = records.get(machineId);
-      const toEnd = withoutEnd(known?.toEnd, witnessSiteId);
-      if (known?.toEnd && toEnd?.length !== known.toEnd.length) {
-        const { toEnd: _told, ...others } = known;
-        await records.store({ ...others, ...(toEnd ? { toEnd } : {}) });
-      }
-      await this.#lender.forget(machineId);
+      await this.#lender.forget(machineId, { begun: parties });
       this.#teller.endsChanged(machineId);
     });
   }
@@ -205,20 +200,23 @@ export class LeaseVotes {
     const isKnown = [record.told, record.toTell].some(
       (claim) => claim && compareClaims(claim, tenure.claim) === 0,
     );
-    if (!isKnown) await this.holdForGood(record, tenure.claim);
+    if (!isKnown) await this.#holdForGood(record, tenure.claim);
   }
 
   /** Durable on return, and told from then on: by `claim` the machine is held here, whatever was lent. */
-  async holdForGood(parties: LeaseParties, claim: Claim): Promise<void> {
+  holdForGood(parties: LeaseParties, claim: Claim): Promise<void> {
+    return this.#book.alone(parties.machineId, () => this.#holdForGood(parties, claim));
+  }
+
+  async #holdForGood(parties: LeaseParties, claim: Claim): Promise<void> {
     const { machineId, machineName, leaseMs, siteIds, witnessSiteId } = parties;
     const known = this.#book.records.get(machineId);
     const vote = known?.vote ?? { entitled: claim, seen: claim, term: 'for-good' as const };
     // What was asked for by a higher claim, and is not wanted any more, is still to be let go of.
     const isAbove = known?.seeking && compareClaims(known.seeking, claim) > 0;
-    const toEnd = withoutEnd(known?.toEnd, witnessSiteId);
     const after = {
       ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, toTell: claim },
-      ...(toEnd ? { toEnd } : {}),
+      ...owedBy(known, parties),
       ...(isAbove ? { seeking: known.seeking } : {}),
     };
     await this.#book.records.store(after);

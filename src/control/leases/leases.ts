@@ -92,7 +92,7 @@ export class Leases {
         // The keeper tells the guard of a lease, at once; or a guard that nobody needs is dismissed.
         this.look(machine.record.machineId);
       }
-      await this.#o.votes.begun(machine.record.machineId, begun);
+      await this.#o.votes.begun(partiesOf(machine.record, begun, this.#o.siteId));
     });
   }
 

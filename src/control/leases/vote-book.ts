@@ -66,8 +66,9 @@ export class VoteBook {
    * they have ended: nobody who comes by a lower one may have the machine lent.
    */
   keep(record: VoteRecord): Promise<unknown> {
-    const { machineId, ended, seeking, toEnd, witnessSiteId } = record;
-    const isDone = ended && !seeking && !toEnd && witnessSiteId !== this.siteId;
+    const { machineId, ended, seeking, toTell, toEnd, toHold, witnessSiteId } = record;
+    const isOwed = [seeking, toTell, toEnd, toHold].some(Boolean);
+    const isDone = ended && !isOwed && witnessSiteId !== this.siteId;
     return isDone ? this.records.remove(machineId) : this.records.store(record);
   }
 

@@ -188,6 +188,88 @@ test('S0.17 nor is anything lent to a former home after an end that one of its t
   assert.equal(answer.why, 'superseded');
 });
 
+/** Whether its former recovery site, which has not heard that the leases have ended, gets the machine by votes. */
+async function isVotedFor({ clock, recovery }: Sites): Promise<boolean> {
+  const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal).then(
+    () => true,
+    () => false,
+  );
+  await clock.turn(40_000);
+  return voted;
+}
+
+test('S0.17 a witness hears that a machine is held for good also when its home has made leases with another one meanwhile', async (t) => {
+  const s = await sites(t);
+  const { clock, down, home, recovery, witness, later } = s;
+  const second = await s.add('y');
+  down.add(recovery.siteId).add(witness.siteId);
+  await home.endLeases(true);
+  home.machine!.targets.push({ siteId: later.siteId });
+  later.replica = { tenure: { state: 'follows', claim: s.claim }, sourceSiteId: home.siteId };
+  const terms = { recoverySiteId: later.siteId, witnessSiteId: second.siteId };
+  await home.lease(terms);
+  await clock.turn(10_000);
+  // Nor does it get lost by what becomes of those.
+  await home.endLeases();
+  await home.lease(terms);
+  await home.endLeases(true);
+  await home.lease(terms);
+  await clock.turn(10_000);
+  down.delete(recovery.siteId);
+  down.delete(witness.siteId);
+  await clock.turn(10_000);
+  const { entitled, term } = witness.record()!.vote;
+  assert.deepEqual([entitled, term, home.record()], [s.claim, 'for-good', undefined]);
+  assert.equal(await isVotedFor(s), false);
+  assert.equal(home.leases.standing(LEASED_MACHINE)?.guest, 'runs');
+});
+
+test('S0.17 and when it has made them with the same one and another recovery site', async (t) => {
+  const s = await sites(t);
+  const { clock, down, home, recovery, witness, later } = s;
+  down.add(recovery.siteId).add(witness.siteId);
+  await home.endLeases(true);
+  home.machine!.targets.push({ siteId: later.siteId });
+  later.replica = { tenure: { state: 'follows', claim: s.claim }, sourceSiteId: home.siteId };
+  await home.lease({ recoverySiteId: later.siteId, witnessSiteId: witness.siteId });
+  await clock.turn(10_000);
+  await home.endLeases(true);
+  down.delete(recovery.siteId);
+  down.delete(witness.siteId);
+  await clock.turn(10_000);
+  assert.deepEqual([witness.record()?.vote.term, home.record()?.toHold], ['for-good', undefined]);
+  assert.deepEqual([home.record()?.toTell, home.record()?.told], [undefined, s.claim]);
+  assert.equal(await isVotedFor(s), false);
+});
+
+test('S0.17 what is stored while another debt is being paid is not overwritten by that', async (t) => {
+  const s = await sites(t);
+  const { clock, down, home, recovery, witness } = s;
+  const second = await s.add('y');
+  down.add(witness.siteId);
+  await home.endLeases();
+  await home.lease({ recoverySiteId: recovery.siteId, witnessSiteId: second.siteId });
+  await clock.turn(5_000);
+  const { records } = home;
+  const stored = Promise.withResolvers<void>();
+  const removed = records.remove.bind(records);
+  records.remove = async (machineId) => {
+    records.remove = removed;
+    await stored.promise;
+    return removed(machineId);
+  };
+  down.delete(witness.siteId);
+  down.add(second.siteId).add(recovery.siteId);
+  await clock.turn(5_000);
+  assert.equal(records.remove, removed, 'the end has been heard, and that is being stored');
+  const ended = home.endLeases(true);
+  await clock.turn(1_000);
+  stored.resolve();
+  await ended;
+  await clock.turn(0);
+  assert.deepEqual(home.record()?.toTell, s.claim);
+});
+
 test('S0.17 a machine that nobody would lend runs on without leases, unguarded, and nothing is stored of them', async (t) => {
   const s = await sites(t);
   await s.home.endLeases();
