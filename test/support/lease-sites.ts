@@ -1,3 +1,4 @@
+import { controlFailure } from '../../src/control/errors.ts';
 import { VoteRecords } from '../../src/control/leases/lease-records.ts';
 import { LeaseVotes } from '../../src/control/leases/lease-votes.ts';
 import { Leases, type LeasesTools } from '../../src/control/leases/leases.ts';
@@ -192,9 +193,12 @@ export function leaseSites(t: CleanUp) {
   const lost = new Set<string>();
   const asked: { readonly from: string; readonly to: string; readonly name: string; readonly body: Json }[] =
     [];
+  /** Nobody is paired with these any more. */
+  const revoked = new Set<string>();
   const sites = new Map<string, Awaited<ReturnType<typeof openSite>>>();
   const call: Call = async (from, to, name, body) => {
     asked.push({ from, to, name, body });
+    if (revoked.has(to)) throw controlFailure('SITE_PEER_UNKNOWN', `site ${to} is not paired with this one`);
     if (down.has(from) || down.has(to) || lost.has(name))
       throw peerFailure('PEER_UNREACHABLE', 'a cable is cut');
     const handler = sites.get(to)!.votes.calls[name]!;
@@ -202,7 +206,7 @@ export function leaseSites(t: CleanUp) {
     return handler({ siteId: from } as Peer, JSON.parse(JSON.stringify(body)) as Json, signal);
   };
   return {
-    ...{ clock, down, lost, asked, call },
+    ...{ clock, down, lost, revoked, asked, call },
     /** One site more, by the last letter of its id. */
     add: async (letter: string) => {
       const site = await openSite(t, siteIdOf(letter), clock, call);

@@ -70,7 +70,7 @@ export class LeaseLender {
 
   /**
    * No leases are known of the machine any more, and it is asked for by no votes. `claim`: by which it is held, no lower one than was known.
-   * `begun`: of whose leases nobody hears any more what was to be told of others, because they have begun.
+   * `begun`: leases with these parties have begun, and what was to be told of earlier ones of the same parties is told no more.
    */
   async forget(
     machineId: string,

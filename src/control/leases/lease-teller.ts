@@ -64,10 +64,12 @@ export class LeaseTeller {
     this.tell();
   }
 
-  /** What is known of ended leases of a machine has changed: where nobody is left to hear of an end, nobody is alerted of it. */
-  endsChanged(machineId: string): void {
-    const record = this.#o.book.records.get(machineId);
-    if (!record || this.#endsOf(record).length === 0) this.#o.alerts.clear(`lease-end:${machineId}`);
+  /**
+   * Of ended leases of a machine these ends are still to be told: where nobody is left to hear of one, nobody is alerted of it. Called before
+   * that is stored: a process that is killed then tells it again, and one that had stored it would leave the alert to nobody.
+   */
+  endsLeft(machineId: string, toEnd: readonly LeaseEnd[] | undefined): void {
+    if (this.#endsOf({ machineId, toEnd }).length === 0) this.#o.alerts.clear(`lease-end:${machineId}`);
   }
 
   /** Something is to be told, or may be. */
@@ -126,7 +128,13 @@ export class LeaseTeller {
   }
 
   /** Who is the witness of leases that stand hears nothing of the end of others. */
-  #endsOf({ machineId, toEnd = [] }: VoteRecord): readonly LeaseEnd[] {
+  #endsOf({
+    machineId,
+    toEnd = [],
+  }: {
+    readonly machineId: string;
+    readonly toEnd?: readonly LeaseEnd[] | undefined;
+  }): readonly LeaseEnd[] {
     return toEnd.filter(({ siteId }) => siteId !== this.#o.leaseOf(machineId)?.witnessSiteId);
   }
 
@@ -164,7 +172,7 @@ export class LeaseTeller {
   }
 
   async #tellOne(record: VoteRecord, signal: AbortSignal): Promise<void> {
-    const { book, client, holdForGood } = this.#o;
+    const { book, holdForGood } = this.#o;
     const { machineId, seeking } = record;
     const makeSure = this.#toMakeSure.get(machineId);
     if (makeSure) {
@@ -173,7 +181,6 @@ export class LeaseTeller {
       book.endSeeking(machineId);
     }
     const o = { timeoutMs: CALL_LIMIT_MS, signal };
-    const witness = client(record.witnessSiteId);
     // A vote by a higher claim would have the witness refuse what is held: that is let go of first.
     const isFirst = seeking && this.#isLetGo(machineId) && this.#isAbove(seeking, record);
     const held = isFirst ? undefined : this.#toHold(record);
@@ -184,7 +191,7 @@ export class LeaseTeller {
     }
     const claim = held ?? seeking!;
     if (held) await this.#tellHeld(record, claim, o);
-    else await witness.call('lease.let-go', { machineId, claim: { ...claim } }, o);
+    else await this.#tellLetGo(record, claim, o);
     this.#again.delete(machineId);
     await book.alone(machineId, async () => {
       const now = book.records.get(machineId);
@@ -202,6 +209,20 @@ export class LeaseTeller {
     });
   }
 
+  /** A witness that counts other sites by now has no vote of these; while leases stand their witness may be paired anew. */
+  async #tellLetGo(
+    { machineId, witnessSiteId, ended }: VoteRecord,
+    claim: Claim,
+    o: { readonly timeoutMs: number; readonly signal: AbortSignal },
+  ): Promise<void> {
+    try {
+      const witness = this.#o.client(witnessSiteId);
+      await witness.call('lease.let-go', { machineId, claim: { ...claim } }, o);
+    } catch (error) {
+      if (!isFailure(error, 'LEASE_NOT_YOURS') && !(ended && isNobodyLeft(error))) throw error;
+    }
+  }
+
   /** That leases are no more; a witness that knows of a higher claim than who ended them keeps what it knows. */
   async #tellEnd({ machineId }: VoteRecord, end: LeaseEnd, signal: AbortSignal): Promise<void> {
     const { book, client, hear, alerts } = this.#o;
@@ -212,19 +233,19 @@ export class LeaseTeller {
       const answer = checkedLease(EndAnswer, said);
       if (!answer.ended && claim.siteId === book.siteId) await hear(machineId, answer.entitled);
     } catch (error) {
-      if (!signal.aborted) {
+      if (!isNobodyLeft(error) && !signal.aborted) {
         alerts.raise(`lease-end:${machineId}`, 'warning', failureOf(error), machineId);
-        this.endsChanged(machineId);
+        this.endsLeft(machineId, book.records.get(machineId)?.toEnd);
       }
-      throw error;
+      if (!isNobodyLeft(error)) throw error;
     }
     await book.alone(machineId, async () => {
       const now = book.records.get(machineId);
       if (!now?.toEnd) return;
       const { toEnd, ...others } = now;
       const left = toEnd.filter((one) => JSON.stringify(one) !== JSON.stringify(end));
+      this.endsLeft(machineId, left);
       await book.keep({ ...others, ...(left.length > 0 ? { toEnd: left } : {}) });
-      this.endsChanged(machineId);
     });
   }
 
@@ -272,4 +293,9 @@ export class LeaseTeller {
       await book.keep({ ...others, ...(left ? { toHold: left } : {}) });
     });
   }
+}
+
+/** Nobody who would hear of an end: the witness counts other sites by now, whose leases those are no more, or it is paired no more. */
+function isNobodyLeft(error: unknown): boolean {
+  return isFailure(error, 'LEASE_NOT_YOURS', 'SITE_PEER_UNKNOWN');
 }

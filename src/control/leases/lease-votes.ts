@@ -93,8 +93,8 @@ export class LeaseVotes {
   async begun(parties: LeaseParties): Promise<void> {
     const { machineId } = parties;
     await this.#book.alone(machineId, async () => {
+      this.#teller.endsLeft(machineId, owedBy(this.#book.records.get(machineId), parties).toEnd);
       await this.#lender.forget(machineId, { begun: parties });
-      this.#teller.endsChanged(machineId);
     });
   }
 
@@ -219,9 +219,9 @@ export class LeaseVotes {
       ...owedBy(known, parties),
       ...(isAbove ? { seeking: known.seeking } : {}),
     };
+    this.#teller.endsLeft(machineId, after.toEnd);
     await this.#book.records.store(after);
     this.#book.endSeeking(machineId);
-    this.#teller.endsChanged(machineId);
     this.#teller.tell();
   }
 }

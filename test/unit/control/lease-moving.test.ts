@@ -111,6 +111,71 @@ test('S0.17 a machine that has moved on before the witness has heard of the end 
   assert.ok(s.later.leases.standing(LEASED_MACHINE)!.lentMs[s.witness.siteId]! > 0);
 });
 
+test('S0.17 an end is told no more, and no alert, where its witness lends the machine to others, or is paired no more', async (t) => {
+  for (const why of ['others', 'revoked']) {
+    const s = await sites(t);
+    const { clock, down, home, recovery, witness, later } = s;
+    down.add(witness.siteId);
+    await home.endLeases();
+    await clock.turn(20_000);
+    assert.deepEqual([...home.alerts.keys()], [`lease-end:${LEASED_MACHINE}`]);
+    if (why === 'revoked') s.revoked.add(witness.siteId);
+    else {
+      down.delete(witness.siteId);
+      down.add(home.siteId);
+      await recovery.makeHome(7, [later.siteId]);
+      const claim = { epoch: 7, siteId: recovery.siteId };
+      later.replica = { tenure: { state: 'follows', claim }, sourceSiteId: recovery.siteId };
+      await recovery.lease({ recoverySiteId: later.siteId, witnessSiteId: witness.siteId });
+      await clock.turn(5_000);
+      down.delete(home.siteId);
+    }
+    await clock.turn(10_000);
+    assert.deepEqual([home.record(), [...home.alerts.keys()]], [undefined, []], why);
+  }
+});
+
+test('S0.17 a vote that was let go of is told no more to a witness that lends the machine to others', async (t) => {
+  const s = await sites(t);
+  const { clock, down, home, recovery, witness, later } = s;
+  down.add(home.siteId);
+  const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
+  await clock.turn(30_000);
+  await voted;
+  down.add(recovery.siteId);
+  down.delete(home.siteId);
+  recovery.votes.letGo(LEASED_MACHINE);
+  await home.makeHome(7, [later.siteId]);
+  const claim = { epoch: 7, siteId: home.siteId };
+  later.replica = { tenure: { state: 'follows', claim }, sourceSiteId: home.siteId };
+  await home.lease({ recoverySiteId: later.siteId, witnessSiteId: witness.siteId });
+  await clock.turn(5_000);
+  down.delete(recovery.siteId);
+  await clock.turn(10_000);
+  assert.equal(recovery.record()?.seeking, undefined);
+});
+
+test('S0.17 a site that is killed when its witness has heard of an end leaves no alert of that', async (t) => {
+  const s = await sites(t);
+  const { clock, down, home, witness } = s;
+  down.add(witness.siteId);
+  await home.endLeases();
+  await clock.turn(20_000);
+  assert.deepEqual([...home.alerts.keys()], [`lease-end:${LEASED_MACHINE}`]);
+  const { records } = home;
+  const remove = records.remove.bind(records);
+  const killed = Promise.withResolvers<void>();
+  records.remove = async (machineId) => {
+    await remove(machineId);
+    await killed.promise;
+  };
+  down.delete(witness.siteId);
+  await clock.turn(5_000);
+  const left = [home.record(), [...home.alerts.keys()]];
+  killed.resolve();
+  assert.deepEqual(left, [undefined, []]);
+});
+
 test('S0.17 an end that could not dismiss the guard goes on with the next one', async (t) => {
   const s = await sites(t);
   s.home.guards.dismissalFails = controlFailure('LEASE_NOT_LENT', 'its guard was killed on the way');
