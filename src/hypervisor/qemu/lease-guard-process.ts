@@ -156,10 +156,14 @@ export class LeaseGuardProcess {
 
   /** Whether it runs: one that has crashed, say, does not. */
   async #continue(): Promise<boolean> {
+    // Behind a `stop` that is still writing it would wait, and set the guest running when nobody looks for that any more.
+    await this.#qmp.execute('query-status', undefined, { timeoutMs: STOP_LIMIT_MS });
     try {
       await this.#qmp.execute('cont', undefined, { timeoutMs: STOP_LIMIT_MS });
     } catch (error) {
       if (isFailure(error, 'QMP_COMMAND_FAILED')) return false;
+      // It may still be carried out: the end of the lease stops the guest, or finds that it stands still.
+      this.#isRunning = true;
       throw error;
     }
     rmSync(this.#o.markPath, { force: true });
