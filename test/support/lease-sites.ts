@@ -37,6 +37,10 @@ class ToldGuards implements LeaseGuards {
   untilMs: number | undefined;
   /** The guest has ended, and its guard with it. */
   #gone = Promise.withResolvers<void>();
+  /** No guard can be started. */
+  startFails: Failure | undefined;
+  /** How often one was looked for. */
+  lookedFor = 0;
   /** What its next dismissal fails with. */
   dismissalFails: Failure | undefined;
 
@@ -49,6 +53,8 @@ class ToldGuards implements LeaseGuards {
   }
 
   async of(_runDirectory: string, { goesOn = false } = {}): Promise<LeaseGuard> {
+    this.lookedFor += 1;
+    if (this.untilMs === undefined && this.startFails) throw this.startFails;
     this.untilMs ??= this.#clock.monotonicMs() + (goesOn ? 0 : PATIENCE_MS);
     return {
       gone: this.#gone.promise,

@@ -32,6 +32,9 @@ const RENEW_AFTER = 0.25;
 /** After this time a guard that could not be started, or a keeper that broke, is begun again. */
 const AGAIN_AFTER_MS = 1_000;
 
+/** A guard is looked for this often where nothing else answers of a machine that may run, if nothing changes before. */
+const LOOK_AGAIN_AFTER_MS = 60_000;
+
 /** How a machine that runs by leases is doing. */
 export interface LeaseStanding {
   /** By site: how much longer it lends the machine; 0: not at all. */
@@ -129,8 +132,13 @@ export class LeaseKeeper {
       }
       // The guard first: nobody hears that the machine runs by leases before there is one.
       await this.#lendOn();
-      const isThere = this.#machine.running !== undefined || this.#guard !== undefined;
-      if (isThere && (await this.#isSettled())) await this.#renew(() => this.#lendOn());
+      if (!this.#isThere) {
+        // Nobody has been asked to lend what is only looked for: that nobody lends it is no alert. What changes rings.
+        this.#clearAlerts();
+        await this.#bell.wait(LOOK_AGAIN_AFTER_MS, signal);
+        continue;
+      }
+      if (await this.#isSettled()) await this.#renew(() => this.#lendOn());
       this.#tellPeople();
       const untilOverMs = this.#untilMs - this.#nowMs();
       const nextMs = record.lease.leaseMs * RENEW_AFTER;
@@ -143,8 +151,11 @@ export class LeaseKeeper {
    * files for it.
    */
   get #mayRun(): boolean {
-    const { running, presence } = this.#machine;
-    return running !== undefined || this.#guard !== undefined || presence.state !== 'stopped';
+    return this.#isThere || this.#machine.presence.state !== 'stopped';
+  }
+
+  get #isThere(): boolean {
+    return this.#machine.running !== undefined || this.#guard !== undefined;
   }
 
   /**

@@ -124,3 +124,28 @@ test('S0.17 people are warned of a site that gets copies and has no part in the 
   await clock.turn(5_000);
   assert.equal(home.alerts.get(key), undefined);
 });
+
+test('S0.17 of a machine that is off, and whose files somebody else has, nobody says that it is not lent, and its guard is not looked for again and again', async (t) => {
+  const { clock, home, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  const [machine, { guards, leases, alerts }] = [home.machine!, home];
+  machine.running = undefined;
+  machine.presence = { state: 'stopped' };
+  guards.startFails = controlFailure('LEASE_NOT_LENT', 'there is no machine to guard');
+  guards.end();
+  leases.look(LEASED_MACHINE);
+  await clock.turn(60_000);
+  machine.presence = { state: 'unreachable', reason: 'a backup reads its disk' };
+  leases.look(LEASED_MACHINE);
+  const before = guards.lookedFor;
+  await clock.turn(30_000);
+  assert.deepEqual([[...alerts.keys()], guards.lookedFor - before], [[], 1]);
+  // It comes back, with its guard.
+  guards.startFails = undefined;
+  machine.running = {};
+  machine.presence = { state: 'running', processId: undefined };
+  leases.look(LEASED_MACHINE);
+  await clock.turn(5_000);
+  assert.equal(leases.standing(LEASED_MACHINE)?.guest, 'runs');
+});
