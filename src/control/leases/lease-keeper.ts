@@ -55,6 +55,7 @@ export class LeaseKeeper {
   /** Until when a site lends it, and to which claim. */
   readonly #lent = new Map<string, { readonly untilMs: number; readonly claim: Claim }>();
   #guard: LeaseGuard | undefined;
+  #connecting: Promise<LeaseGuard> | undefined;
   #guest: LeaseStanding['guest'];
   #ended: Promise<void> = Promise.resolve();
 
@@ -252,8 +253,16 @@ export class LeaseKeeper {
     this.#o.onChanged(machineId);
   }
 
+  /** Both lenders may answer at once when a guard has just gone: one is started in its place. */
+  #connected(): Promise<LeaseGuard> {
+    this.#connecting ??= this.#connect().finally(() => {
+      this.#connecting = undefined;
+    });
+    return this.#connecting;
+  }
+
   /** The guard, and an eye on it: from its end on nobody would stop the guest. */
-  async #connected(): Promise<LeaseGuard> {
+  async #connect(): Promise<LeaseGuard> {
     const guard = await this.#o.guards.of(runDirectoryOf(this.#machine), { goesOn: true });
     void guard.gone.then(() => {
       if (this.#guard !== guard) return;

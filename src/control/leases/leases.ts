@@ -19,6 +19,7 @@ const CALL_LIMIT_MS = 10_000;
 const END_WAITS = 0.25;
 /** A guest whose leases begin is stopped after this time if nobody has lent it by then. */
 const FIRST_LEASE_WITHIN_MS = 5_000;
+const NOTE_AGAIN_AFTER_MS = 5_000;
 const DEFAULT_LEASE_MS = 30_000;
 
 /** The machines of this site that run by leases. docs/failover.md, «Leases and a witness». */
@@ -29,6 +30,8 @@ export class Leases {
   /** Machines whose leases are being ended: nobody is asked for one, which would be the beginning of another. */
   readonly #ending = new Set<string>();
 
+  #isClosed = false;
+
   constructor(o: LeasesTools) {
     this.#o = o;
   }
@@ -38,6 +41,7 @@ export class Leases {
   }
 
   async close(): Promise<void> {
+    this.#isClosed = true;
     await Promise.all([...this.#keepers.keys()].map((machineId) => this.#end(machineId)));
   }
 
@@ -92,8 +96,25 @@ export class Leases {
         // The keeper tells the guard of a lease, at once; or a guard that nobody needs is dismissed.
         this.look(machine.record.machineId);
       }
-      await this.#o.votes.begun(partiesOf(machine.record, begun, this.#o.siteId));
+      await this.#noteBegun(machine);
     });
+  }
+
+  /**
+   * What is known here of earlier leases is no more. They have begun already, whatever becomes of that: it is tried again, and until then
+   * nobody is told what those who lend the machine now may not hear. Never rejects.
+   */
+  async #noteBegun(machine: ProtectedMachine): Promise<void> {
+    const { lease, machineId, name } = machine.record;
+    if (!lease || this.#isClosed) return;
+    try {
+      await this.#o.votes.begun(partiesOf(machine.record, lease, this.#o.siteId));
+    } catch (error) {
+      this.#o.log.error('lease.begin-not-noted', { machine: name, error });
+      this.#o.clock.after(NOTE_AGAIN_AFTER_MS, () => {
+        void this.#changing.run(machineId, () => this.#noteBegun(machine));
+      });
+    }
   }
 
   /** One that an end of leases has left knows of no end of its own time, and would never stop its guest. */

@@ -149,3 +149,40 @@ test('S0.17 of a machine that is off, and whose files somebody else has, nobody 
   await clock.turn(5_000);
   assert.equal(leases.standing(LEASED_MACHINE)?.guest, 'runs');
 });
+
+test('S0.17 leases that have begun are no failure because what was known of earlier ones could not be removed at once', async (t) => {
+  const { clock, down, home, recovery, witness, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  down.add(witness.siteId);
+  await home.endLeases();
+  await clock.turn(10_000);
+  assert.deepEqual([...home.alerts.keys()], [`lease-end:${LEASED_MACHINE}`]);
+  const { records } = home;
+  const remove = records.remove.bind(records);
+  records.remove = () => Promise.reject(controlFailure('SITE_DATABASE_FULL', 'there is no room'));
+  await home.lease(terms);
+  await clock.turn(5_000);
+  assert.ok(home.leases.standing(LEASED_MACHINE)!.lentMs[recovery.siteId]! > 0);
+  assert.ok(home.record());
+  records.remove = remove;
+  await clock.turn(5_000);
+  assert.equal(home.record(), undefined);
+});
+
+test('S0.17 one guard is started in the place of one that has gone, however many lend the machine at once', async (t) => {
+  const { clock, lost, home, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  const { guards, leases } = home;
+  // It goes while both are being asked.
+  let before: number | undefined;
+  lost.has = () => {
+    if (before === undefined) guards.end();
+    before ??= guards.lookedFor;
+    return false;
+  };
+  await clock.turn(2_500);
+  assert.equal(guards.lookedFor - before!, 1);
+  assert.equal(leases.standing(LEASED_MACHINE)?.guest, 'runs');
+});
