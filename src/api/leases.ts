@@ -25,7 +25,7 @@ export type LeaseEndRequest = Type.Static<typeof LeaseEndRequest>;
 
 export const LeaseForgetRequest = Type.Object(
   {
-    /** The word of a person: neither of the two sites that are known here for these leases runs the machine by them. */
+    /** The word of a person: neither of the two sites that are known here for these leases runs the machine. */
     confirmNotRun: Type.Literal(true),
   },
   { additionalProperties: false },

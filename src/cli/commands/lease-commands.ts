@@ -31,7 +31,7 @@ export function addLeaseCommands(vm: Command, runner: Runner): void {
     .option('--forget', 'at a witness: it knows nothing of the leases of that machine any more')
     .option(
       '--confirm-not-run',
-      'with --forget: your word that neither of the sites of which it knows runs the machine by them',
+      'with --forget: your word that neither of the sites of which it knows runs the machine',
     )
     .addHelpText(
       'after',
@@ -55,7 +55,7 @@ async function lease(context: Context, machine: string, o: LeaseOptions): Promis
   if (forget) {
     if (!o.confirmNotRun) {
       await context.confirm({
-        question: `Neither of the sites that this witness knows for ${machine} may run it by its leases.`,
+        question: `Neither of the sites that this witness knows for ${machine} may run it: not by leases, by a vote or for good.`,
         word: machine,
         option: '--confirm-not-run',
       });

@@ -43,7 +43,7 @@ export class LeaseActs {
     });
   }
 
-  /** At a witness, on the word of a person. Throws LEASE_UNKNOWN, LEASE_LENT. */
+  /** At a witness, on the word of a person. Throws LEASE_UNKNOWN, LEASE_AMBIGUOUS, LEASE_LENT. */
   forget(actor: string, reference: string): Promise<{ done: true }> {
     const { votes, audit } = this.#o;
     const { machineId } = votes.witnessed(reference);

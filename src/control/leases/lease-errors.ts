@@ -66,6 +66,11 @@ export const LEASE_ERRORS = {
     remedy:
       'Who holds the machine tells the other sites of its lenders with its next lease: try again in a minute.',
   },
+  LEASE_AMBIGUOUS: {
+    kind: 'input',
+    retry: 'never',
+    remedy: 'Several machines have this name: say the id of the one that you mean, which the message tells.',
+  },
   LEASE_NOT_YOURS: {
     kind: 'refused',
     retry: 'never',

@@ -98,15 +98,18 @@ export class LeaseVotes {
     });
   }
 
-  /** What this site knows as the witness of a machine, by whose name or id it is meant. Throws LEASE_UNKNOWN. */
+  /** What this site knows as the witness of a machine, by whose name or id it is meant. Throws LEASE_UNKNOWN, LEASE_AMBIGUOUS. */
   witnessed(reference: string): VoteRecord {
     const { records, siteId } = this.#book;
-    const record = records
+    const [record, ...others] = records
       .list()
       .filter(({ witnessSiteId, ended }) => witnessSiteId === siteId && !ended)
-      .find(({ machineId, machineName }) => [machineId, machineName].includes(reference));
-    if (record) return record;
-    throw controlFailure('LEASE_UNKNOWN', `this site is the witness of no machine «${reference}»`);
+      .filter(({ machineId, machineName }) => [machineId, machineName].includes(reference));
+    if (!record)
+      throw controlFailure('LEASE_UNKNOWN', `this site is the witness of no machine «${reference}»`);
+    if (others.length === 0) return record;
+    const all = [record, ...others].map(standingText).join('; ');
+    throw controlFailure('LEASE_AMBIGUOUS', `${others.length + 1} machines are called ${reference}: ${all}`);
   }
 
   /**
@@ -224,4 +227,10 @@ export class LeaseVotes {
     this.#book.endSeeking(machineId);
     this.#teller.tell();
   }
+}
+
+function standingText({ machineId, siteIds, vote: { entitled, term, before } }: VoteRecord): string {
+  const how = term === 'leased' ? 'by leases' : before ? 'by a vote' : 'for good';
+  const { epoch, siteId } = entitled;
+  return `${machineId} of the sites ${siteIds.join(' and ')}, held by ${siteId} ${how} in epoch ${epoch}`;
 }

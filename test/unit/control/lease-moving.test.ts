@@ -399,3 +399,24 @@ test('S0.17 a witness whose former sites are gone is made to forget by a person,
   await clock.turn(10_000);
   assert.ok(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId]! > 0);
 });
+
+test('S0.17 of two machines of one name a witness is made to forget the one whose id is said', async (t) => {
+  const { call, home, recovery, witness, later } = await sites(t);
+  const machineId = `${'0'.repeat(25)}n`;
+  const claim = { epoch: 3, siteId: later.siteId };
+  const ask = {
+    ...{ machineId, machineName: 'web', kind: 'hold', claim, leaseMs: 10_000 },
+    ...{ siteIds: [home.siteId, later.siteId], witnessSiteId: witness.siteId },
+  };
+  await call(later.siteId, witness.siteId, 'lease.ask', ask);
+  assert.throws(() => witness.votes.witnessed('web'), {
+    code: 'LEASE_AMBIGUOUS',
+    message: [
+      '2 machines are called web:',
+      `${LEASED_MACHINE} of the sites ${home.siteId} and ${recovery.siteId}, held by ${home.siteId} by leases in epoch 1;`,
+      `${machineId} of the sites ${home.siteId} and ${later.siteId}, held by ${later.siteId} for good in epoch 3`,
+    ].join(' '),
+  });
+  await witness.votes.forgetWitnessed(witness.votes.witnessed(machineId).machineId);
+  assert.equal(witness.votes.witnessed('web').machineId, LEASED_MACHINE);
+});
