@@ -74,6 +74,14 @@ export class MachineRight {
     });
   }
 
+  /** Does something beside no other change of the machine and of this right; the machine has been looked at. */
+  unchanged<T>(work: () => Promise<T>): Promise<T> {
+    return this.#alone(async () => {
+      await this.#o.attach();
+      return work();
+    });
+  }
+
   get tenure(): Tenure {
     return tenureOf(this.#record, this.#o.siteId);
   }

@@ -7,7 +7,7 @@ import type { FileSystem } from '../../lib/files.ts';
 import { branchChain, findBranch, type Trunk } from '../../replica/index.ts';
 import type { JobArgs, JobContext, JobHandler, Jobs } from '../base/jobs.ts';
 import type { Inventory } from '../inventory/inventory.ts';
-import { exportBranch, removePartialExport } from '../replicas/branch-export.ts';
+import { type BranchExported, exportBranch, removePartialExport } from '../replicas/branch-export.ts';
 import type { DivergedBranch } from '../replicas/diverged-branch.ts';
 import type { DivergedBranches } from '../replicas/diverged-branches.ts';
 
@@ -103,17 +103,14 @@ export class DivergedActs {
     return typeof args.diverged === 'string' ? this.#o.diverged.need(machineId, args.diverged) : undefined;
   }
 
-  /** Nobody writes it, and it can be read. Throws REPLICATION_NOT_ENDED. */
-  checkEnded(branch: DivergedBranch): Promise<void> {
-    return this.#o.diverged.checkEnded(branch);
+  /** As `DivergedBranches.reading`. */
+  reading<T>(machineId: string, branchId: string, work: (branch: DivergedBranch) => Promise<T>): Promise<T> {
+    return this.#o.diverged.reading(machineId, branchId, work);
   }
 
-  /** As `DivergedBranches.remove`; whether there was such a branch. */
-  async remove(machineId: string, branchId: string): Promise<boolean> {
-    const branch = (await this.#o.diverged.list(machineId)).find((one) => one.branchId === branchId);
-    if (branch) await this.#o.diverged.remove(branch);
-    else this.checkRead(machineId);
-    return branch !== undefined;
+  /** As `DivergedBranches.remove`. */
+  remove(machineId: string, branchId: string, signal: AbortSignal): Promise<boolean> {
+    return this.#o.diverged.remove(machineId, branchId, signal);
   }
 
   get handlers(): { readonly 'failover.export': JobHandler } {
@@ -137,25 +134,35 @@ export class DivergedActs {
     },
   };
 
-  async #export({ jobId, machineId, args, signal, progress }: JobContext) {
-    const { files, images, clock } = this.#o;
-    const diverged = await this.of(machineId, args);
-    const branchId = String(args.branchId);
-    if (diverged?.branchId === branchId) await this.#o.diverged.checkEnded(diverged);
-    const trunk = diverged ?? this.#o.inventory.replica(machineId);
-    const release = await trunk.holdLayers();
+  async #export(job: JobContext): Promise<BranchExported> {
+    const { machineId, args } = job;
+    if (typeof args.diverged === 'string')
+      return this.#o.diverged.reading(machineId, args.diverged, (diverged) =>
+        this.#write(job, diverged, diverged),
+      );
+    const replica = this.#o.inventory.replica(machineId);
+    const release = await replica.holdLayers();
     try {
-      const about = await this.#exported(trunk, branchId, diverged);
-      return await exportBranch({ files, images }, about, {
-        ...{ jobId, path: String(args.path) },
-        exportedAtMs: clock.wallMs(),
-        signal,
-        onProgress: ({ bytesDone, bytesTotal }) =>
-          progress({ step: 'writing the disks', bytesDone, bytesTotal }),
-      });
+      return await this.#write(job, replica);
     } finally {
       release();
     }
+  }
+
+  async #write(
+    { jobId, args, signal, progress }: JobContext,
+    trunk: Trunk,
+    diverged?: DivergedBranch,
+  ): Promise<BranchExported> {
+    const { files, images, clock } = this.#o;
+    const about = await this.#exported(trunk, String(args.branchId), diverged);
+    return exportBranch({ files, images }, about, {
+      ...{ jobId, path: String(args.path) },
+      exportedAtMs: clock.wallMs(),
+      signal,
+      onProgress: ({ bytesDone, bytesTotal }) =>
+        progress({ step: 'writing the disks', bytesDone, bytesTotal }),
+    });
   }
 
   /** Throws FAILOVER_RUNS_ALREADY for a branch whose machine runs: its disks change. */

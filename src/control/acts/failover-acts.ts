@@ -24,7 +24,6 @@ import type { JobArgs, JobContext, JobHandler, Jobs } from '../base/jobs.ts';
 import { GRACE_MS, preparationArgs } from '../drills/preparation-args.ts';
 import type { Inventory } from '../inventory/inventory.ts';
 import type { LeaseVotes } from '../leases/lease-votes.ts';
-import { DivergedBranch } from '../replicas/diverged-branch.ts';
 import type { ReplicaFences } from '../replicas/replica-fences.ts';
 import type { ReplicaKeeper } from '../replicas/replica-keeper.ts';
 import type { StoredTestRules } from '../replicas/test-rules.ts';
@@ -257,11 +256,12 @@ export class FailoverActs {
         signal,
       };
       progress({ step: 'booting in isolation' });
-      const diverged = await this.#o.diverged.of(machineId, args);
-      if (!diverged)
+      const { diverged } = args;
+      if (typeof diverged !== 'string')
         return this.tended(machineId, (replica) => this.#o.failovers.test(replica, choiceOf(args), options));
-      await this.#o.diverged.checkEnded(diverged);
-      return this.#o.failovers.testDiverged(diverged, diverged.branchId, options);
+      return this.#o.diverged.reading(machineId, diverged, (branch) =>
+        this.#o.failovers.testDiverged(branch, branch.branchId, options),
+      );
     },
   };
 
@@ -318,16 +318,20 @@ export class FailoverActs {
   readonly #restarting: JobHandler = {
     // As with a failover, a person looks first.
     repeatable: false,
-    run: ({ machineId, args, signal, progress }) =>
-      this.#upon(machineId, args, async (trunk) => {
+    run: ({ machineId, args, signal, progress }) => {
+      const restart = (trunk: Trunk) => {
         progress({ step: 'booting again' });
-        if (trunk instanceof DivergedBranch) await this.#o.diverged.checkEnded(trunk);
         return this.#o.failovers.restart(trunk, String(args.branchId), {
           ...probesOf(args),
           ...networksOf(args),
           signal,
         });
-      }),
+      };
+      const { diverged } = args;
+      return typeof diverged === 'string'
+        ? this.#o.diverged.reading(machineId, diverged, restart)
+        : this.tended(machineId, restart);
+    },
   };
 
   readonly #preparing: JobHandler = {
@@ -376,10 +380,11 @@ export class FailoverActs {
 
   readonly #cleaning: JobHandler = {
     repeatable: true,
-    run: async ({ machineId, args, progress }) => {
+    run: async ({ machineId, args, signal, progress }) => {
       progress({ step: 'ending the machine and removing its files' });
       const branchId = String(args.branchId);
-      if (args.diverged === branchId) return { removed: await this.#o.diverged.remove(machineId, branchId) };
+      if (args.diverged === branchId)
+        return { removed: await this.#o.diverged.remove(machineId, branchId, signal) };
       return this.#upon(machineId, args, async (trunk) => ({
         removed: await this.#o.failovers.cleanup(trunk, branchId),
       }));

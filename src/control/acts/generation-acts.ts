@@ -8,7 +8,7 @@ import { type FormerGeneration, type Generations, nameOfGeneration } from '../re
 
 interface GenerationActsTools {
   readonly generations: Generations;
-  readonly diverged: Pick<DivergedBranches, 'checkNothingUpon'>;
+  readonly diverged: Pick<DivergedBranches, 'aloneAt' | 'checkNothingUpon'>;
   readonly inventory: Pick<Inventory, 'find'>;
   readonly audit: Pick<Audit, 'acting'>;
 }
@@ -61,8 +61,10 @@ export class GenerationActs {
           : `${name} has no older generation ${generation} here`;
         throw controlFailure('GENERATION_UNKNOWN', said, { context: { machineId, generation } });
       }
-      await this.#o.diverged.checkNothingUpon(machineId, only.directory);
-      await this.#o.generations.remove(machineId, only);
+      await this.#o.diverged.aloneAt(only.directory, async () => {
+        await this.#o.diverged.checkNothingUpon(machineId, only.directory);
+        await this.#o.generations.remove(machineId, only);
+      });
     });
   }
 }

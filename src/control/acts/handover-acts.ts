@@ -49,7 +49,7 @@ interface HandoverTools {
   readonly target: (siteId: string) => ReplicationTarget;
   readonly failovers: Pick<Failovers, 'take' | 'undo'>;
   readonly acts: Pick<FailoverActs, 'tended'>;
-  readonly diverged: Pick<DivergedBranches, 'checkNothingUpon'>;
+  readonly diverged: Pick<DivergedBranches, 'alone' | 'checkNothingUpon'>;
   readonly events: EventHub;
   readonly audit: Audit;
   readonly clock: Clock;
@@ -100,21 +100,22 @@ export class HandoverActs {
     const machine = this.#o.inventory.home(reference);
     const { machineId } = machine.record;
     const details = { confirmOtherSideDown: confirmOtherSideDown ?? false };
-    return this.#o.audit.acting(
-      { actor, act: 'failover.withdraw', subject: machineId, details },
-      async () => {
-        await this.#o.diverged.checkNothingUpon(machineId);
-        if (confirmOtherSideDown) {
-          checkNotOutdated(this.#o.inventory.find(machineId));
-          await machine.right.seizeBack();
-        } else {
-          await takeBack(machine, {
-            ask: (siteId, ask) => this.#ask(siteId, ask),
-            checkNotOutdated: () => checkNotOutdated(this.#o.inventory.find(machineId)),
-          });
-        }
-        return this.#o.inventory.view(this.#o.inventory.find(machineId));
-      },
+    const work = async () => {
+      await this.#o.diverged.checkNothingUpon(machineId);
+      if (confirmOtherSideDown) {
+        checkNotOutdated(this.#o.inventory.find(machineId));
+        await machine.right.seizeBack();
+      } else {
+        await takeBack(machine, {
+          ask: (siteId, ask) => this.#ask(siteId, ask),
+          checkNotOutdated: () => checkNotOutdated(this.#o.inventory.find(machineId)),
+        });
+      }
+      return this.#o.inventory.view(this.#o.inventory.find(machineId));
+    };
+    return this.#o.audit.acting({ actor, act: 'failover.withdraw', subject: machineId, details }, () =>
+      // Also while the other site is asked: what it answers is the machine here.
+      this.#o.diverged.alone(machine, work),
     );
   }
 

@@ -29,7 +29,7 @@ interface HomeTools {
   readonly machines: Pick<Machines, 'get' | 'broken' | 'unprotect' | 'remove'>;
   readonly replicas: Pick<Replicas, 'get'>;
   readonly failovers: Pick<Failovers, 'list' | 'cleanup'>;
-  readonly diverged: Pick<DivergedBranches, 'at'>;
+  readonly diverged: Pick<DivergedBranches, 'at' | 'alone' | 'checkNothingUpon'>;
   readonly isForwarded: (replica: Replica) => boolean;
   readonly audit: Pick<Audit, 'note'>;
   readonly alerts: AlertSink;
@@ -171,6 +171,7 @@ export class HomeRights implements HomeMachines {
     const work = async () => {
       await machine.right.setApart();
       await this.#endTests(machine);
+      await this.#o.diverged.checkNothingUpon(machineId);
       await endingAdoption(replica, machine, async () => {
         if (machine.record.protection) await machines.unprotect(machine);
         await this.#checkNothingKept(machine);
@@ -180,7 +181,8 @@ export class HomeRights implements HomeMachines {
       this.#o.alerts.clear(`turn:${machineId}`);
       onTurnedBack(replica);
     };
-    const ended = work()
+    const ended = this.#o.diverged
+      .alone(machine, work)
       .catch((error: unknown) => {
         log.error('machine.not-set-apart', { machine: name, reason: messageOf(error) });
         this.#o.alerts.raise(`turn:${machineId}`, 'critical', failureOf(error), machineId);

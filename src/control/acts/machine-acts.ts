@@ -7,7 +7,7 @@ import type {
   ProtectRequest,
   UnprotectRequest,
 } from '../../api/index.ts';
-import { checkHeld } from '../../replication/index.ts';
+import { checkHeld, type ProtectedMachine } from '../../replication/index.ts';
 import type { Alerts } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
@@ -30,7 +30,7 @@ export class MachineActs {
   readonly #alerts: Alerts;
   readonly #groups: Pick<Groups, 'of' | 'checkRetention'>;
   readonly #tokens: TriggerTokens;
-  readonly #diverged: Pick<DivergedBranches, 'checkNothingUpon'>;
+  readonly #diverged: Pick<DivergedBranches, 'alone' | 'checkNothingUpon'>;
   readonly #fences: Pick<ReplicaFences, 'look'>;
 
   constructor(o: {
@@ -41,7 +41,7 @@ export class MachineActs {
     alerts: Alerts;
     groups: Pick<Groups, 'of' | 'checkRetention'>;
     tokens: TriggerTokens;
-    diverged: Pick<DivergedBranches, 'checkNothingUpon'>;
+    diverged: Pick<DivergedBranches, 'alone' | 'checkNothingUpon'>;
     fences: Pick<ReplicaFences, 'look'>;
   }) {
     this.#machines = o.machines;
@@ -82,7 +82,7 @@ export class MachineActs {
   remove(actor: string, reference: string): Promise<void> {
     const machine = this.#inventory.home(reference);
     const { machineId } = machine.record;
-    return this.#audit.acting({ actor, act: 'vm.remove', subject: machineId }, async () => {
+    const work = async () => {
       const group = this.#groups.of(machineId);
       if (group)
         throw controlFailure('MACHINE_IN_GROUP', `${machine.record.name} is in the group ${group.name}`);
@@ -95,7 +95,10 @@ export class MachineActs {
       this.#alerts.clearMachine(machineId);
       // What it has heard of the right is the replica's from now on.
       if (replica) this.#fences.look(replica);
-    });
+    };
+    return this.#audit.acting({ actor, act: 'vm.remove', subject: machineId }, () =>
+      this.#diverged.alone(machine, work),
+    );
   }
 
   rename(actor: string, reference: string, name: string): Promise<MachineView> {
@@ -163,7 +166,7 @@ export class MachineActs {
     { keepOrigin = false, confirmOtherSideDown }: UnprotectRequest,
   ): Promise<MachineView> {
     const details = { keepOrigin, ...(confirmOtherSideDown ? { confirmOtherSideDown } : {}) };
-    return this.#act(actor, 'vm.unprotect', reference, details, async (machine) => {
+    const ending = async (machine: ProtectedMachine) => {
       const { machineId, name, tenure } = machine.record;
       // Ending the protection of a fenced machine makes its disks the machine again, above every claim: another one may run.
       if (tenure?.state === 'fenced') {
@@ -174,7 +177,10 @@ export class MachineActs {
       if (group) throw controlFailure('MACHINE_IN_GROUP', `${name} is in the group ${group.name}`);
       await this.#diverged.checkNothingUpon(machineId);
       await this.#machines.unprotect(machine, { keepOrigin, overrules: confirmOtherSideDown === true });
-    });
+    };
+    return this.#act(actor, 'vm.unprotect', reference, details, (machine) =>
+      this.#diverged.alone(machine, () => ending(machine)),
+    );
   }
 
   #act(
@@ -182,7 +188,7 @@ export class MachineActs {
     act: string,
     reference: string,
     details: Readonly<Record<string, unknown>>,
-    work: (machine: ReturnType<Inventory['home']>) => Promise<void>,
+    work: (machine: ProtectedMachine) => Promise<void>,
   ): Promise<MachineView> {
     const machine = this.#inventory.home(reference);
     const subject = machine.record.machineId;

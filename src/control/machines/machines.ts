@@ -333,10 +333,13 @@ export class Machines {
 
   /**
    * Removes a machine that another site holds, with what was written in its layers. It has ended; the decision is durable before anything
-   * goes. Files that its owner had before stay as they are.
+   * goes. Files that its owner had before stay as they are. `check` throws unless it is still to go, whatever was heard in the meantime.
    */
-  async discard(machine: ProtectedMachine): Promise<void> {
-    await decideRemoval(this.#tools.files, machine.layout.directory);
+  async discard(machine: ProtectedMachine, check: () => void): Promise<void> {
+    await machine.right.unchanged(async () => {
+      check();
+      await decideRemoval(this.#tools.files, machine.layout.directory);
+    });
     await this.#forget(machine, true, () => endRemoval(this.#tools.files, machine.layout.directory));
   }
 

@@ -32,7 +32,6 @@ export class DivergedBranch implements Trunk {
   #branches: readonly BranchRecord[] = [];
   /** By disk, as it was when it was last looked at. */
   #sizes: ReadonlyMap<string, number> = new Map();
-  #readers = 0;
 
   private constructor(
     tools: { readonly files: FileSystem; readonly images: DiskImages },
@@ -92,11 +91,6 @@ export class DivergedBranch implements Trunk {
     return this.#branches;
   }
 
-  /** Something reads its disks. */
-  get isRead(): boolean {
-    return this.#readers > 0;
-  }
-
   /** How large its disks are; to be called before a test of it is made. Throws what hinders reading them: somebody may write them. */
   async measure(): Promise<void> {
     const sizes = new Map<string, number>();
@@ -153,12 +147,8 @@ export class DivergedBranch implements Trunk {
   }
 
   async holdLayers(): Promise<() => void> {
-    this.#readers += 1;
-    let held = true;
-    return () => {
-      if (held) this.#readers -= 1;
-      held = false;
-    };
+    // Nothing merges them, and a test upon them is known by its record: what else reads them is held by `DivergedBranches.reading`.
+    return () => undefined;
   }
 
   refreshBranches(change?: () => Promise<void>): Promise<void> {

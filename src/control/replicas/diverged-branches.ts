@@ -1,15 +1,23 @@
 import { sep } from 'node:path';
 import type { Failovers } from '../../failover/index.ts';
 import type { DiskImages } from '../../hypervisor/index.ts';
+import { throwIfAborted } from '../../lib/clock.ts';
 import { type Failure, failuresOf, isFailure } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { Mutex } from '../../lib/mutex.ts';
 import { REPLICA_ERRORS, type Replicas } from '../../replica/index.ts';
-import { hasEnded, loadDiverged, ProtectedLayout, REPLICATION_ERRORS } from '../../replication/index.ts';
+import {
+  hasEnded,
+  loadDiverged,
+  ProtectedLayout,
+  type ProtectedMachine,
+  REPLICATION_ERRORS,
+} from '../../replication/index.ts';
 import type { AlertSink } from '../base/alerts.ts';
 import { controlFailure } from '../errors.ts';
 import type { Groups } from '../groups/groups.ts';
 import type { Machines } from '../machines/machines.ts';
+import { DiskTurns } from './disk-turns.ts';
 import { DivergedBranch } from './diverged-branch.ts';
 import { type Generations, generationOf } from './generations.ts';
 
@@ -43,6 +51,7 @@ interface Unread {
 export class DivergedBranches {
   readonly #o: DivergedTools;
   readonly #opening = new Mutex();
+  readonly #turns = new DiskTurns();
   readonly #known = new Map<string, DivergedBranch>();
   /** As it was when it was last looked. */
   #unread: readonly Unread[] = [];
@@ -155,16 +164,33 @@ export class DivergedBranches {
     throw replicaFailure('BRANCH_UNKNOWN', said, { context: { branch: reference } });
   }
 
+  /**
+   * Reads the disks of a branch, or makes tests upon them: nobody writes them, and no act begins that would. Throws BRANCH_UNKNOWN,
+   * MACHINE_CHANGING, REPLICATION_NOT_ENDED, and what hinders reading them.
+   */
+  async reading<T>(
+    machineId: string,
+    reference: string,
+    work: (branch: DivergedBranch) => Promise<T>,
+  ): Promise<T> {
+    const { branchId, layout } = await this.need(machineId, reference);
+    const release = this.#turns.read(layout.directory);
+    try {
+      // What came to its end in between may have made it the machine again, or removed it.
+      const branch = await this.need(machineId, branchId);
+      await this.#checkEnded(branch);
+      return await work(branch);
+    } finally {
+      release();
+    }
+  }
+
   /** Nobody writes its disks: the machine has ended. Throws REPLICATION_NOT_ENDED, and what hinders reading them. */
-  async checkEnded(branch: DivergedBranch): Promise<void> {
-    const { machineId, machineName } = branch.record;
+  async #checkEnded(branch: DivergedBranch): Promise<void> {
     const machine = this.#machineOf(branch);
     if (machine) {
       await machine.attach();
-      if (!hasEnded(machine))
-        throw replicationFailure('REPLICATION_NOT_ENDED', `${machineName} has not ended here`, {
-          context: { machineId },
-        });
+      checkEnded(machine);
     }
     await branch.measure();
   }
@@ -175,23 +201,70 @@ export class DivergedBranches {
     return machine?.layout.directory === branch.layout.directory ? machine : undefined;
   }
 
-  /** To be asked before the disks of a machine are written or go. Throws BRANCH_NEEDED, and as `at`. */
+  /**
+   * To be done with the disks of a machine alone: one such act comes after the other, and nobody begins to read them or to make a test
+   * upon them meanwhile. Throws MACHINE_CHANGING if what came before has left nothing of the machine.
+   */
+  alone<T>(machine: Pick<ProtectedMachine, 'record' | 'layout'>, act: () => Promise<T>): Promise<T> {
+    const { machineId, name } = machine.record;
+    return this.aloneAt(machine.layout.directory, () => {
+      if (this.#o.machines.get(machineId)?.machine === machine) return act();
+      const said = `${name} is not what it was at this site when that was asked for`;
+      throw controlFailure('MACHINE_CHANGING', said, { context: { machineId } });
+    });
+  }
+
+  /** As `alone`, with the directory of a machine of whatever generation. */
+  aloneAt<T>(directory: string, act: () => Promise<T>): Promise<T> {
+    return this.#turns.alone(directory, act);
+  }
+
+  /** To be asked, alone, before the disks of a machine are written, go, or are the machine again. Throws BRANCH_NEEDED, and as `at`. */
   async checkNothingUpon(machineId: string, directory?: string): Promise<void> {
     const meant = directory ?? this.#o.machines.get(machineId)?.machine.layout.directory;
     const branch = meant === undefined ? undefined : await this.at(meant);
-    if (branch) checkUnneeded(branch);
+    if (branch) await this.#checkUnread(branch);
+  }
+
+  async #checkUnread(branch: DivergedBranch): Promise<void> {
+    const { name, branchId, layout } = branch;
+    const isRead = this.#turns.isRead(layout.directory);
+    // Of what nobody reads no test is being made, and its directory tells of all.
+    if (!isRead) await branch.refreshBranches();
+    const tests = branch.branches.map((test) => test.branchId).join(', ');
+    if (tests === '' && !isRead) return;
+    const said = tests === '' ? `${name} is being read` : `tests lie upon ${name}: ${tests}`;
+    throw replicaFailure('BRANCH_NEEDED', said, { context: { branchId, above: tests } });
   }
 
   /**
    * Removes a branch with what it alone holds: the directory of the machine that it was. Files that its owner had before stay. Durable when
-   * it has been decided, and ended by the next process if need be. Throws BRANCH_NEEDED, GENERATION_NEEDED, REPLICATION_NOT_ENDED,
-   * MACHINE_IN_GROUP.
+   * it has been decided, and ended by the next process if need be. Whether there was such a branch. Throws BRANCH_NEEDED,
+   * GENERATION_NEEDED, REPLICATION_NOT_ENDED, MACHINE_IN_GROUP, and as `checkRead`.
    */
-  async remove(branch: DivergedBranch): Promise<void> {
+  async remove(machineId: string, branchId: string, signal: AbortSignal): Promise<boolean> {
+    const found = async () => {
+      const all = await this.list(machineId);
+      const branch = all.find((one) => one.branchId === branchId);
+      if (!branch) this.checkRead(machineId);
+      return branch;
+    };
+    const asked = await found();
+    if (!asked) return false;
+    return this.aloneAt(asked.layout.directory, async () => {
+      throwIfAborted(signal);
+      // It may be the machine again, or gone, since.
+      const branch = await found();
+      if (branch) await this.#remove(branch, signal);
+      return branch !== undefined;
+    });
+  }
+
+  async #remove(branch: DivergedBranch, signal: AbortSignal): Promise<void> {
     const { machines, generations, replicas, groups } = this.#o;
     const { machineId, machineName } = branch.record;
     const { directory } = branch.layout;
-    checkUnneeded(branch);
+    await this.#checkUnread(branch);
     const machine = this.#machineOf(branch);
     if (!machine) {
       const former = (await generations.former(machineId)).find((one) => one.directory === directory);
@@ -200,32 +273,39 @@ export class DivergedBranches {
     }
     const group = groups.of(machineId);
     if (group) throw controlFailure('MACHINE_IN_GROUP', `${machineName} is in the group ${group.name}`);
-    await this.checkEnded(branch);
+    await this.#checkEnded(branch);
     const { adopted } = machine.record;
     if (adopted && replicas.get(machineId)?.record.adopted === adopted.branchId) {
       const said = `${machineName} lies upon branch ${adopted.branchId} of its replica here, which its copies go on from`;
       throw controlFailure('GENERATION_NEEDED', said, { context: { machineId } });
     }
-    const needs = await generations.needsOf(machineId, {
-      kind: 'machine',
-      epoch: branch.record.epoch,
-      directory,
-    });
+    const former = { kind: 'machine', epoch: branch.record.epoch, directory } as const;
+    const needs = await generations.needsOf(machineId, former, signal);
     const [other] = needs.filter(({ path }) => !path.startsWith(directory + sep));
     if (other) {
       const said = `${other.path} lies upon it`;
       throw controlFailure('GENERATION_NEEDED', said, { context: { machineId, directory } });
     }
-    await machines.discard(machine);
+    throwIfAborted(signal);
+    await machines.discard(machine, () => checkIsBranch(machine, branch));
   }
 }
 
-function checkUnneeded(branch: DivergedBranch): void {
-  const { branches, isRead, name, branchId } = branch;
-  if (branches.length === 0 && !isRead) return;
-  const tests = branches.map((test) => test.branchId).join(', ');
-  const said = branches.length > 0 ? `tests lie upon ${name}: ${tests}` : `${name} is being read`;
-  throw replicaFailure('BRANCH_NEEDED', said, { context: { branchId, above: tests } });
+/** Throws REPLICATION_NOT_ENDED. */
+function checkEnded(machine: Pick<ProtectedMachine, 'record' | 'presence' | 'running'>): void {
+  const { machineId, name } = machine.record;
+  if (hasEnded(machine)) return;
+  throw replicationFailure('REPLICATION_NOT_ENDED', `${name} has not ended here`, { context: { machineId } });
+}
+
+/** Whatever this site has heard in the meantime. Throws BRANCH_UNKNOWN for what is the machine again, REPLICATION_NOT_ENDED. */
+function checkIsBranch(
+  machine: Pick<ProtectedMachine, 'record' | 'presence' | 'running' | 'right'>,
+  { branchId, name }: DivergedBranch,
+): void {
+  checkEnded(machine);
+  if (machine.right.tenure.state !== 'holds' && machine.record.diverged?.branchId === branchId) return;
+  throw replicaFailure('BRANCH_UNKNOWN', `${name} is the machine again`, { context: { branch: branchId } });
 }
 
 function isIn(unread: readonly Unread[], directory: string): boolean {

@@ -1,4 +1,5 @@
 import { basename, join, sep } from 'node:path';
+import { throwIfAborted } from '../../lib/clock.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { type Generation, generationName, generationsIn } from '../../lib/generations.ts';
 import { allocatedBytes, filesBelow } from '../../lib/host-files.ts';
@@ -75,11 +76,12 @@ export class Generations {
   }
 
   /** What needs files of an older generation of a machine. Throws what hinders reading the header of an image that counts. */
-  async needsOf(machineId: string, { directory }: FormerGeneration): Promise<Need[]> {
+  async needsOf(machineId: string, { directory }: FormerGeneration, signal?: AbortSignal): Promise<Need[]> {
     const { files, dataDirectory } = this.#o;
     const isOurs = (path: string) => path.startsWith(dataDirectory + sep);
     const needs: Need[] = [];
     for (const { path, by, isQcow2 } of await this.#images(machineId, directory)) {
+      throwIfAborted(signal);
       // One that a merge or a person has taken away meanwhile needs nothing.
       if ((await files.sizeOf(path)) === undefined) continue;
       const chain = isQcow2 ? await filesInHeaders(files, path, isOurs) : [path];

@@ -109,12 +109,11 @@ test('S0.17 a branch whose record cannot be read for a while is still read by th
   const { present, open } = await fencedSite(t);
   const { machineId } = present.record;
   const branches = await open();
-  const branch = await branches.need(machineId, 'diverged-1');
-  const release = await branch.holdLayers();
-  const mend = await damage(present);
-  assert.deepEqual(await idsOf(branches, machineId), []);
-  await mend();
-  await assert.rejects(branches.checkNothingUpon(machineId), { code: 'BRANCH_NEEDED' });
-  release();
+  await branches.reading(machineId, 'diverged-1', async () => {
+    const mend = await damage(present);
+    assert.deepEqual(await idsOf(branches, machineId), []);
+    await mend();
+    await assert.rejects(branches.checkNothingUpon(machineId), { code: 'BRANCH_NEEDED' });
+  });
   await branches.checkNothingUpon(machineId);
 });

@@ -1,0 +1,177 @@
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { HandoverActs } from '../../../src/control/acts/handover-acts.ts';
+import { HomeRights } from '../../../src/control/acts/home-rights.ts';
+import { MachineActs } from '../../../src/control/acts/machine-acts.ts';
+import type { DivergedBranch } from '../../../src/control/replicas/diverged-branch.ts';
+import { silentLog } from '../../../src/lib/log.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { removeBranch } from '../../../src/replica/index.ts';
+import type { RightsTarget } from '../../../src/replication/index.ts';
+import { type FencedSite, fencedSite } from '../../support/fenced-site.ts';
+
+const { signal } = new AbortController();
+const isThere = async (path: string) => (await nodeFiles.list(path)) !== undefined;
+
+/** The acts of a person; the other site answers a withdrawal when it is let. */
+function actsOf({ machines, diverged, machineId }: FencedSite) {
+  const [asked, answer] = [Promise.withResolvers<void>(), Promise.withResolvers<void>()];
+  const inventory = {
+    home: () => machines.get(machineId)!.machine,
+    find: () => ({ machineId }),
+    view: () => ({}),
+  };
+  const audit = { acting: (_act: unknown, work: () => Promise<unknown>) => work() };
+  const rights: Partial<RightsTarget> = {
+    withdraw: async (_machineId, claim) => {
+      asked.resolve();
+      await answer.promise;
+      return { claim, state: 'follows' };
+    },
+  };
+  const tools = { machines, inventory, audit, diverged, groups: { of: () => undefined }, alerts: {} };
+  const machineActs = new MachineActs(tools as unknown as ConstructorParameters<typeof MachineActs>[0]);
+  const handovers = new HandoverActs({
+    ...{ ...tools, target: () => ({ rights }) },
+  } as unknown as ConstructorParameters<typeof HandoverActs>[0]);
+  return {
+    ...{ asked: asked.promise, answer: answer.resolve },
+    withdraw: () => handovers.withdraw('me', 'box', {}),
+    unprotect: () => machineActs.unprotect('me', 'box', { confirmOtherSideDown: true }),
+  };
+}
+
+test('S0.17 while the other site is asked to give a machine back what it wrote here is not removed, and once it is the machine again it stays', async (t) => {
+  const site = await fencedSite(t);
+  const { diverged, machine, machineId } = site;
+  await machine.right.setApart();
+  const { branchId } = await site.branch();
+  const { withdraw, asked, answer } = actsOf(site);
+  const withdrawn = withdraw();
+  await asked;
+  const removed = diverged.remove(machineId, branchId, signal);
+  await assert.rejects(
+    diverged.reading(machineId, branchId, async () => assert.fail('nothing is read')),
+    { code: 'MACHINE_CHANGING' },
+  );
+  answer();
+  await withdrawn;
+  assert.equal(machine.right.tenure.state, 'holds');
+  assert.equal(await removed, false);
+  assert.ok(await isThere(machine.layout.directory));
+  assert.equal(site.machines.get(machineId)!.machine, machine);
+});
+
+test('S0.17 a machine that this site has heard to hold meanwhile is not discarded', async (t) => {
+  const site = await fencedSite(t);
+  const { diverged, machine, machineId, ownSiteId, generations } = site;
+  const { branchId } = await site.branch();
+  const { needsOf } = generations;
+  generations.needsOf = async (...asked) => {
+    const needs = await needsOf.apply(generations, asked);
+    await machine.right.hear({ epoch: 3, siteId: ownSiteId });
+    return needs;
+  };
+  await assert.rejects(diverged.remove(machineId, branchId, signal), { code: 'BRANCH_UNKNOWN' });
+  assert.ok(await isThere(machine.layout.directory));
+  assert.equal(await isThere(`${machine.layout.directory}.removed`), false);
+});
+
+test('S0.17 while a test of what diverged is being made nothing takes its disks: neither before its record is there nor after', async (t) => {
+  const site = await fencedSite(t);
+  const { diverged, machine, machineId } = site;
+  const { branchId } = await site.branch();
+  const { withdraw, unprotect } = actsOf(site);
+  const needed = { code: 'BRANCH_NEEDED' };
+  const refused = async () => {
+    await assert.rejects(unprotect(), needed);
+    await assert.rejects(withdraw(), needed);
+    await assert.rejects(diverged.remove(machineId, branchId, signal), needed);
+  };
+  const made = await diverged.reading(machineId, branchId, async (branch) => {
+    await refused();
+    return site.makeTest(branch);
+  });
+  await refused();
+  assert.deepEqual(
+    (await site.branch()).branches.map((one) => one.branchId),
+    [made],
+  );
+  await removeBranch(nodeFiles, await site.branch(), made);
+  await unprotect();
+  assert.equal(machine.right.tenure.state, 'holds');
+  await assert.rejects(
+    diverged.reading(machineId, branchId, async () => undefined),
+    { code: 'BRANCH_UNKNOWN' },
+  );
+});
+
+test('S0.17 acts with one machine come one after the other, and what the first has left nothing of is not changed by the second', async (t) => {
+  const site = await fencedSite(t);
+  const { diverged, machine, machineId, generations } = site;
+  const { branchId } = await site.branch();
+  const begun = Promise.withResolvers<void>();
+  const { needsOf } = generations;
+  generations.needsOf = (...asked) => {
+    begun.resolve();
+    return needsOf.apply(generations, asked);
+  };
+  const removed = diverged.remove(machineId, branchId, signal);
+  await begun.promise;
+  const second = diverged.alone(machine, async () => assert.fail('there is nothing left'));
+  await assert.rejects(second, { code: 'MACHINE_CHANGING' });
+  assert.equal(await removed, true);
+  assert.equal(await isThere(machine.layout.directory), false);
+});
+
+test('S0.17 a removal of what diverged that is cancelled leaves all of it', async (t) => {
+  const site = await fencedSite(t);
+  const { branchId } = await site.branch();
+  const controller = new AbortController();
+  const { generations, diverged, machineId, machine } = site;
+  const { former } = generations;
+  generations.former = async (id) => {
+    if (id !== undefined) controller.abort();
+    return former.call(generations, id);
+  };
+  await assert.rejects(diverged.remove(machineId, branchId, controller.signal));
+  assert.ok(await isThere(machine.layout.directory));
+  assert.equal((await site.branch()).branchId, branchId);
+});
+
+test('S0.17 what diverged is not put into its branch while it is being read; its tests are ended for that', async (t) => {
+  const site = await fencedSite(t);
+  const { diverged, machine, machines, machineId, claimSiteId } = site;
+  const { branchId } = await site.branch();
+  const replica = {
+    record: { machineId, sourceSiteId: claimSiteId, adopted: 'the branch that it was' },
+    points: [{ statement: { pointId: 'known' } }],
+  };
+  const alerts = new Map<string, string>();
+  const home = new HomeRights({
+    ...{ siteId: site.ownSiteId, machines, diverged, files: nodeFiles, log: silentLog },
+    replicas: { get: () => replica },
+    failovers: {
+      cleanup: async (trunk: DivergedBranch, testId: string) => removeBranch(nodeFiles, trunk, testId),
+    },
+    alerts: {
+      raise: (key: string, _severity: string, { code }: { code: string }) => void alerts.set(key, code),
+      clear: (key: string) => void alerts.delete(key),
+    },
+    ...{ audit: { note: () => undefined }, onTurnedBack: () => undefined },
+  } as unknown as ConstructorParameters<typeof HomeRights>[0]);
+  const turnBack = async () => {
+    const arrival = { machineId, epoch: 2, parent: { pointId: 'known' }, sourceSiteId: claimSiteId };
+    await assert.rejects(home.admit(arrival), { code: 'REPLICATION_NOT_ENDED' });
+    await home.close();
+  };
+  await diverged.reading(machineId, branchId, async (branch) => {
+    await turnBack();
+    assert.equal(alerts.get(`turn:${machineId}`), 'BRANCH_NEEDED');
+    assert.ok(await isThere(machine.layout.directory));
+    await site.makeTest(branch);
+  });
+  await turnBack();
+  assert.deepEqual([...alerts], []);
+  assert.equal(await isThere(machine.layout.directory), false);
+});
