@@ -58,8 +58,10 @@ export async function dissolve(
   const isKept = phase === 'setting-aside' && last !== undefined;
   await chain.remove(isKept ? layout.setAside(last.cutId) : undefined);
   await deliveries.remove();
-  const { dissolving: _ended, suspect: _over, gone: _gone, ...record } = ground.record();
-  await ground.storeDisks(unprotected({ ...record, ...ofOneAge(record) }, overrules));
+  const { dissolving: _ended, suspect: _over, gone: _gone, diverged, ...record } = ground.record();
+  // What was set aside is no branch: nothing that is left here leads to it.
+  const branch = diverged && phase !== 'setting-aside' ? { diverged } : {};
+  await ground.storeDisks(unprotected({ ...record, ...ofOneAge(record), ...branch }, overrules));
 }
 
 /** In the end the record says that the owner's files hold everything. */

@@ -79,6 +79,8 @@ export async function loadDiverged(
   const machine = await loadRecord(files, layout.record, MACHINE_RECORD);
   const branch = machine?.diverged;
   if (!machine || !branch || tenureOf(machine, siteId).state === 'holds') return undefined;
+  // By somebody's word its layers are being given up.
+  if (machine.dissolving === 'setting-aside') return undefined;
   const cuts = atTheirPlaces(machine.disks, await loadCuts(files, layout));
   const disks = presentOf(machine.disks).map((disk) => {
     const chain = chainOf(disk, cuts);

@@ -22,6 +22,12 @@ export const REPLICATION_ERRORS = {
     remedy:
       'The machine is at home at the other site now, and what was written here since is kept as a branch: `warmsite failover list` names it, `warmsite failover test VM --branch NAME` boots it in isolation. Run the machine there. To go back to before it was brought up there, without what was written there: `warmsite failover undo` at that site, then `warmsite failover withdraw` here, and the disks of this site are the machine again. If that site is lost for good, and the machine does not run there, `warmsite vm unprotect --confirm-other-side-down` here does so without it.',
   },
+  PROTECTION_DIVERGED: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'Giving up the layers would leave of that branch what was there before. Write it to files first if it is wanted (`warmsite failover export`). `warmsite failover cleanup` removes it with the machine at this site, and your own files stay as they are; `warmsite vm unprotect` without `--keep-origin` puts what it holds into them.',
+  },
   PROTECTION_CEDED: {
     kind: 'refused',
     retry: 'never',

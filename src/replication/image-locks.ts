@@ -4,6 +4,7 @@ import { presentOf } from './chain.ts';
 import { goneFailure } from './disk-changes.ts';
 import { replicationFailure } from './errors.ts';
 import type { ProtectedLayout } from './layout.ts';
+import type { MachinePresence } from './machine-presence.ts';
 import type { ChainTools, ProtectedChain } from './protected-chain.ts';
 import type { MachineRecord, ProtectedDisk } from './records.ts';
 
@@ -88,9 +89,20 @@ export async function isLocked(images: DiskImages, chain: readonly ImageFile[]):
   }
 }
 
-/** Throws PROTECTION_EXISTS: layers that a process may write to are not set aside. */
-export function checkGivenUp({ name }: Pick<MachineRecord, 'name'>, mayBeWritten: boolean): void {
-  if (!mayBeWritten) return;
+/**
+ * Throws PROTECTION_EXISTS: layers that a process may write to are not set aside; PROTECTION_DIVERGED: nor are those of a branch, unless
+ * somebody `overrules` the claim that has made it one, or what they lie upon has been written, which leaves no other way out.
+ */
+export function checkGivenUp(
+  { name, diverged, tenure }: Pick<MachineRecord, 'name' | 'diverged' | 'tenure'>,
+  o: { readonly mayBeWritten: boolean; readonly overrules: boolean; readonly presence: MachinePresence },
+): void {
+  const isMeant = (o.overrules && tenure?.state === 'fenced') || o.presence.state === 'stale';
+  if (diverged && !isMeant) {
+    const said = `what ${name} wrote here is kept as ${diverged.name}, and lies in its layers`;
+    throw replicationFailure('PROTECTION_DIVERGED', said, { context: { branchId: diverged.branchId } });
+  }
+  if (!o.mayBeWritten) return;
   throw replicationFailure('PROTECTION_EXISTS', `a process runs on the layers of ${name}, or may do so`, {
     hint: 'Stop it first, or unprotect the machine without giving its layers up.',
   });

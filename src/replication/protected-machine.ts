@@ -125,9 +125,8 @@ export class ProtectedMachine {
   }
 
   /**
-   * Events of the hypervisor, and four of our own: WARMSITE_GONE, the process has ended or let go of us; WARMSITE_THAWED, the
-   * guest was found left frozen and has been thawed; WARMSITE_LEFT_FROZEN, that could not be done, for `data.error`;
-   * WARMSITE_TENURE, whether the machine may run here has changed.
+   * Events of the hypervisor, and four of our own: WARMSITE_GONE, the process has ended or let go of us; WARMSITE_THAWED, the guest was found
+   * left frozen and has been thawed; WARMSITE_LEFT_FROZEN, that could not be done, for `data.error`; WARMSITE_TENURE, its tenure has changed.
    */
   onEvent(listener: (event: MachineEvent) => void): () => void {
     return this.#process.onEvent(listener);
@@ -301,7 +300,8 @@ export class ProtectedMachine {
       this.#changing.run(async () => {
         await this.#attach();
         checkNotOffered(this.record);
-        checkGivenUp(this.record, await this.#mayRunOnLayers());
+        const mayBeWritten = await this.#mayRunOnLayers();
+        checkGivenUp(this.record, { mayBeWritten, overrules, presence: this.#process.presence });
         await this.#kept.store(inPhase(this.record, 'setting-aside'));
         await this.#dissolve(overrules);
       }),

@@ -20,6 +20,7 @@ import type { Audit } from '../base/audit.ts';
 import type { Machines } from '../machines/machines.ts';
 import { speakingHome } from '../machines/speaking-home.ts';
 import type { DivergedBranches } from '../replicas/diverged-branches.ts';
+import { keptLayers } from '../replicas/kept-layers.ts';
 import { endingAdoption } from './adoptions.ts';
 
 const replicationFailure = failuresOf(REPLICATION_ERRORS);
@@ -199,9 +200,7 @@ export class HomeRights implements HomeMachines {
 
   /** Layers that a person has set aside are nobody's to throw away. Throws REPLICATION_NOT_ENDED. */
   async #checkNothingKept({ layout: { directory }, record: { name } }: ProtectedMachine): Promise<void> {
-    const kept = ((await this.#o.files.list(directory)) ?? []).filter((file) =>
-      file.startsWith('set-aside-'),
-    );
+    const kept = await keptLayers(this.#o.files, directory);
     if (kept.length === 0) return;
     const said = `what ${name} has written is kept in ${directory} (${kept.join(', ')}): move it away, and its copies go on`;
     throw replicationFailure('REPLICATION_NOT_ENDED', said);

@@ -20,6 +20,7 @@ import type { Machines } from '../machines/machines.ts';
 import { DiskTurns } from './disk-turns.ts';
 import { DivergedBranch } from './diverged-branch.ts';
 import { type Generations, generationOf } from './generations.ts';
+import { keptLayers } from './kept-layers.ts';
 
 const replicaFailure = failuresOf(REPLICA_ERRORS);
 const replicationFailure = failuresOf(REPLICATION_ERRORS);
@@ -260,11 +261,21 @@ export class DivergedBranches {
     });
   }
 
+  /** What a person has set aside there is no part of the branch, and would go with it. Throws GENERATION_NEEDED. */
+  async #checkNothingKept({ layout: { directory }, record, name }: DivergedBranch): Promise<void> {
+    const kept = await keptLayers(this.#o.files, directory);
+    if (kept.length === 0) return;
+    const said = `layers that were set aside lie in ${directory}: ${kept.join(', ')}`;
+    const hint = `Move them away if they are wanted, else remove them; then remove ${name} again.`;
+    throw controlFailure('GENERATION_NEEDED', said, { context: { machineId: record.machineId }, hint });
+  }
+
   async #remove(branch: DivergedBranch, signal: AbortSignal): Promise<void> {
     const { machines, generations, replicas, groups } = this.#o;
     const { machineId, machineName } = branch.record;
     const { directory } = branch.layout;
     await this.#checkUnread(branch);
+    await this.#checkNothingKept(branch);
     const machine = this.#machineOf(branch);
     if (!machine) {
       const former = (await generations.former(machineId)).find((one) => one.directory === directory);

@@ -175,3 +175,15 @@ test('S0.17 what diverged is not put into its branch while it is being read; its
   assert.deepEqual([...alerts], []);
   assert.equal(await isThere(machine.layout.directory), false);
 });
+
+test('S0.17 what a person has set aside beside a branch is not removed with it', async (t) => {
+  const site = await fencedSite(t);
+  const { diverged, machine, machineId } = site;
+  const { branchId } = await site.branch();
+  const aside = machine.layout.setAside('01hzzzzzzzzzzzzzzzzzzzzzzz');
+  await nodeFiles.makeDirectory(aside);
+  await assert.rejects(diverged.remove(machineId, branchId, signal), { code: 'GENERATION_NEEDED' });
+  assert.ok(await isThere(aside));
+  await nodeFiles.removeDirectory(aside);
+  assert.equal(await diverged.remove(machineId, branchId, signal), true);
+});

@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
-import { loadDiverged, type ReplicationTarget } from '../../../src/replication/index.ts';
-import { type SeedMachine, seedSites } from '../../support/seed-sites.ts';
+import { checkGivenUp } from '../../../src/replication/image-locks.ts';
+import {
+  loadDiverged,
+  type MachinePresence,
+  type ReplicationTarget,
+} from '../../../src/replication/index.ts';
+import { dyingFiles, type SeedMachine, seedSites } from '../../support/seed-sites.ts';
 
 async function sites(t: Parameters<typeof seedSites>[0]) {
   const { addMachine, target, origin } = await seedSites(t);
@@ -77,4 +82,68 @@ test('S0.17 of a machine of which no copy has arrived all is the branch', async 
   const { branch, disks } = (await found())!;
   assert.equal(branch.from, undefined);
   assert.deepEqual(disks[0]!.own, disks[0]!.chain);
+});
+
+test('S0.17 the layers of a branch are not given up for what the owner’s files hold, unless a fenced machine becomes that on somebody’s word', async (t) => {
+  const { box, found, there, target } = await sites(t);
+  await copied(box, target);
+  await box.write(0);
+  const written = await box.content();
+  await box.machine.right.hear({ epoch: 2, siteId: there });
+  const refused = { code: 'PROTECTION_DIVERGED' };
+  await assert.rejects(box.machine.unprotectKeepingOrigin(), refused);
+  await box.machine.right.setApart();
+  await assert.rejects(box.machine.unprotectKeepingOrigin(), refused);
+  await assert.rejects(box.machine.unprotectKeepingOrigin({ overrules: true }), refused, 'it is not fenced');
+  assert.deepEqual((await found())!.disks[0]!.chain, box.machine.chain('system'));
+  assert.ok((await box.content()).equals(written));
+});
+
+test('S0.17 a site that is killed while such layers are given up shows no branch of what is left, at whatever step', async (t) => {
+  for (let left = 0; ; left++) {
+    const { box, found, there, target } = await sites(t);
+    await copied(box, target);
+    await box.write(0);
+    await box.machine.right.hear({ epoch: 2, siteId: there });
+    const before = (await found())!.disks.map(({ chain }) => chain);
+    const wholeOrNone = async () => {
+      const branch = await found();
+      if (!branch) return;
+      const now = branch.disks.map(({ chain }) => chain);
+      assert.deepEqual(now, before, `killed before change ${left}`);
+    };
+    const { files, hasDied } = dyingFiles(left);
+    const word = { overrules: true };
+    const ended = box.reopen(files).then((dying) => dying.unprotectKeepingOrigin(word));
+    await ended.catch((error) => assert.ok(hasDied(), error));
+    await wholeOrNone();
+    const machine = await box.reopen();
+    await machine.attach();
+    await wholeOrNone();
+    await machine.unprotectKeepingOrigin(word);
+    assert.equal(machine.right.tenure.state, 'holds');
+    assert.equal(await found(), undefined);
+    if (!hasDied()) return;
+  }
+});
+
+test('S0.17 where what a branch lies upon has been written its layers may be set aside, and by no word where it follows another site', () => {
+  const claim = { epoch: 2, siteId: 'there' };
+  const lost = { epoch: 1, siteId: 'here' };
+  const diverged = { branchId: 'b', name: 'diverged-1', lost, fencedAtMs: 1 };
+  const asked = (state: 'follows' | 'fenced', overrules: boolean, presence: MachinePresence) => () =>
+    checkGivenUp(
+      { name: 'box', diverged, tenure: { state, claim, lost } },
+      { mayBeWritten: false, overrules, presence },
+    );
+  const [stopped, stale] = [
+    { state: 'stopped' },
+    { state: 'stale', reason: 'it ran on its own files' },
+  ] as const;
+  for (const overrules of [false, true]) {
+    assert.throws(asked('follows', overrules, stopped), { code: 'PROTECTION_DIVERGED' });
+    asked('follows', overrules, stale)();
+  }
+  assert.throws(asked('fenced', false, stopped), { code: 'PROTECTION_DIVERGED' });
+  asked('fenced', true, stopped)();
 });
