@@ -1,4 +1,4 @@
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
 import type {
   AddDiskRequest,
   AddMachineRequest,
@@ -13,7 +13,7 @@ import { checkMachineConfiguration, type Hypervisor, type RunningMachine } from 
 import { messageOf } from '../../lib/errors.ts';
 import { type Generation, generationsIn } from '../../lib/generations.ts';
 import { newId } from '../../lib/random.ts';
-import { decideRemoval, endRemoval } from '../../lib/removal.ts';
+import { endRemoval } from '../../lib/removal.ts';
 import { checkPolicy, DEFAULT_RETENTION } from '../../recovery-point/index.ts';
 import {
   claimElsewhere,
@@ -38,6 +38,7 @@ import { newDisk } from './machine-disks.ts';
 import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
 import { placeIn } from './machine-place.ts';
 import { plugIn, unplug } from './machine-plugs.ts';
+import { decideGoing, letGoOf } from './machine-removal.ts';
 import {
   adoptedRecord,
   attachedRecord,
@@ -306,23 +307,22 @@ export class Machines {
     const { name, protection } = machine.record;
     if (protection) throw controlFailure('MACHINE_STILL_PROTECTED', `${name} is protected`);
     const isStopped = (await machine.attach()).state === 'stopped';
-    if (!isStopped && machine.record.adopted) {
-      // Its process would be nobody's: the branch that it was knows nothing of it.
+    // Its process would be nobody's: the branch that it was knows nothing of it.
+    if (!isStopped && machine.record.adopted)
       throw controlFailure('MACHINE_STILL_RUNS', `${name} runs, and was a branch of its replica here`);
-    }
     await this.#forget(machine, isStopped, () => this.#tools.files.removeDirectory(machine.layout.directory));
   }
 
   async #forget(machine: ProtectedMachine, isStopped: boolean, remove: () => Promise<void>): Promise<void> {
-    const { machineId, sockets, kind } = machine.record;
+    const { machineId } = machine.record;
     await this.#unfollow(machineId, { clearAlerts: true });
-    await machine.release();
-    if (isStopped && kind === 'managed') {
-      await unplug(machine.record);
-      await this.#tools.files.removeDirectory(dirname(sockets.qmpPath));
-    }
+    await letGoOf(this.#tools.files, machine, isStopped);
     await remove();
     // Only now: what hinders its end leaves it to be removed once more.
+    await this.#strike(machineId);
+  }
+
+  async #strike(machineId: string): Promise<void> {
     this.#open.delete(machineId);
     this.#tools.loop.identities.forget(machineId);
     const directory = join(this.#tools.dataDirectory, 'protected');
@@ -332,15 +332,20 @@ export class Machines {
   }
 
   /**
-   * Removes a machine that another site holds, with what was written in its layers. It has ended; the decision is durable before anything
-   * goes. Files that its owner had before stay as they are. `check` throws unless it is still to go, whatever was heard in the meantime.
+   * Removes a machine that another site holds, with what was written in its layers; files that its owner had before stay. Once that has
+   * been decided it is none of this site's, whatever keeps its files from going: the next process ends that then.
    */
   async discard(machine: ProtectedMachine, check: () => void): Promise<void> {
-    await machine.right.unchanged(async () => {
-      check();
-      await decideRemoval(this.#tools.files, machine.layout.directory);
-    });
-    await this.#forget(machine, true, () => endRemoval(this.#tools.files, machine.layout.directory));
+    const { machineId } = machine.record;
+    await this.#unfollow(machineId, { clearAlerts: true });
+    try {
+      await decideGoing(this.#tools.files, machine, check);
+    } catch (error) {
+      this.#follow(machineId);
+      throw error;
+    }
+    await this.#strike(machineId);
+    await endRemoval(this.#tools.files, machine.layout.directory);
   }
 
   /** Sockets and logs of a managed machine. */

@@ -1,0 +1,36 @@
+import { dirname } from 'node:path';
+import type { FileSystem } from '../../lib/files.ts';
+import { decideRemoval, isBeingRemoved } from '../../lib/removal.ts';
+import type { ProtectedMachine } from '../../replication/index.ts';
+import { unplug } from './machine-plugs.ts';
+
+/** What a machine has beside its files goes, if it is stopped: its taps, sockets and logs. May be repeated. */
+export async function letGoOf(
+  files: FileSystem,
+  machine: ProtectedMachine,
+  isStopped: boolean,
+): Promise<void> {
+  const { sockets, kind } = machine.record;
+  await machine.release();
+  if (!isStopped || kind !== 'managed') return;
+  await unplug(machine.record);
+  await files.removeDirectory(dirname(sockets.qmpPath));
+}
+
+/**
+ * Decides that a machine which has ended goes with all its files, beside no other change of it, once nothing else is left of it; if it
+ * throws, it is what it was. `check` throws unless it is still to go.
+ */
+export function decideGoing(files: FileSystem, machine: ProtectedMachine, check: () => void): Promise<void> {
+  const { directory } = machine.layout;
+  return machine.right.unchanged(async () => {
+    check();
+    await letGoOf(files, machine, true);
+    try {
+      await decideRemoval(files, directory);
+    } catch (error) {
+      // One that may be there counts: the next process would go by it. The removal makes it durable before anything goes.
+      if (!(await isBeingRemoved(files, directory))) throw error;
+    }
+  });
+}

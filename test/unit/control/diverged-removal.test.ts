@@ -1,0 +1,65 @@
+/** A branch that diverged is removed with the machine that it was: wholly, or not at all. */
+import assert from 'node:assert/strict';
+import { dirname } from 'node:path';
+import { test } from 'node:test';
+import { endRemovals } from '../../../src/control/replicas/generations.ts';
+import type { FileSystem } from '../../../src/lib/files.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { isBeingRemoved } from '../../../src/lib/removal.ts';
+import { fencedSite } from '../../support/fenced-site.ts';
+
+const { signal } = new AbortController();
+
+/** Files of which one directory cannot be removed, or what is in it not made durable, as long as it is named. */
+function brittleFiles() {
+  const broken: { removing?: string; syncing?: string } = {};
+  const unless = async (isBroken: boolean, act: () => Promise<void>) => {
+    if (isBroken) throw new Error('the disk is broken');
+    await act();
+  };
+  const files: FileSystem = {
+    ...nodeFiles,
+    removeDirectory: (path) => unless(path === broken.removing, () => nodeFiles.removeDirectory(path)),
+    syncDirectory: (path) => unless(path === broken.syncing, () => nodeFiles.syncDirectory(path)),
+  };
+  return { files, broken };
+}
+
+test('S0.17 a branch of which something else cannot be removed first is what it was, and may be removed again', async (t) => {
+  const { files, broken } = brittleFiles();
+  const { diverged, machine, machineId, machines, branch } = await fencedSite(t, files);
+  const { branchId } = await branch();
+  const { directory } = machine.layout;
+  broken.removing = dirname(machine.record.sockets.qmpPath);
+  await assert.rejects(diverged.remove(machineId, branchId, signal), /broken/);
+  assert.equal(await isBeingRemoved(files, directory), false, 'the next process removes nothing');
+  assert.equal(machines.get(machineId)!.machine, machine);
+  assert.ok(machines.get(machineId)!.loop, 'it is looked after as before');
+  await machine.right.setApart();
+  await machine.right.seizeBack();
+  assert.equal(machine.right.tenure.state, 'holds');
+  await machine.right.hear({ epoch: 9, siteId: machine.record.superseded![0]!.siteId });
+  delete broken.removing;
+  const again = await branch();
+  assert.equal(await diverged.remove(machineId, again.branchId, signal), true);
+  assert.equal(await files.list(directory), undefined);
+});
+
+for (const how of ['removing', 'syncing'] as const) {
+  test(`S0.17 a branch whose removal has been decided is no machine of the site any more, and goes with the next start (${how} fails)`, async (t) => {
+    const { files, broken } = brittleFiles();
+    const { diverged, machine, machineId, machines, branch } = await fencedSite(t, files);
+    const { branchId } = await branch();
+    const { directory } = machine.layout;
+    broken[how] = how === 'removing' ? directory : dirname(directory);
+    await assert.rejects(diverged.remove(machineId, branchId, signal), /broken/);
+    assert.equal(await isBeingRemoved(files, directory), true);
+    assert.equal(machines.get(machineId), undefined);
+    assert.deepEqual(await diverged.list(machineId), []);
+    await endRemovals({ files: nodeFiles }, dirname(dirname(directory)), (_directory, error) => {
+      throw error;
+    });
+    assert.equal(await files.list(directory), undefined);
+    assert.equal(await isBeingRemoved(files, directory), false);
+  });
+}
