@@ -84,7 +84,7 @@ export async function isLocked(images: DiskImages, chain: readonly ImageFile[]):
     await using _reader = await images.open(chain);
     return false;
   } catch (error) {
-    if (isFailure(error, 'IMAGE_UNREADABLE') && /lock/i.test(error.message)) return true;
+    if (isFailure(error, 'IMAGE_UNREADABLE') && /Failed to (get .* )?lock/.test(error.message)) return true;
     throw error;
   }
 }

@@ -34,6 +34,7 @@ export {
   type HomeMachines,
   NOTHING_AT_HOME,
 } from './home-machines.ts';
+export { isLocked } from './image-locks.ts';
 export { ProtectedLayout } from './layout.ts';
 export { newestCutMs, openMachineFiles } from './machine-files.ts';
 export type { MachinePlace } from './machine-move.ts';

@@ -74,12 +74,9 @@ export class MachineRight {
     });
   }
 
-  /** Does something beside no other change of the machine and of this right; the machine has been looked at. */
+  /** Does something beside no other change of the machine and of this right. */
   unchanged<T>(work: () => Promise<T>): Promise<T> {
-    return this.#alone(async () => {
-      await this.#o.attach();
-      return work();
-    });
+    return this.#alone(work);
   }
 
   get tenure(): Tenure {

@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { checkMachineConfiguration, type DiskImages, type ImageFile } from '../../hypervisor/index.ts';
 import { assert } from '../../lib/assert.ts';
-import { failuresOf } from '../../lib/errors.ts';
+import { failuresOf, isFailure } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { allocatedBytes } from '../../lib/host-files.ts';
 import { Mutex } from '../../lib/mutex.ts';
@@ -13,9 +13,10 @@ import {
   type Trunk,
   type TrunkState,
 } from '../../replica/index.ts';
-import type { Diverged } from '../../replication/index.ts';
+import { type Diverged, isLocked, REPLICATION_ERRORS } from '../../replication/index.ts';
 
 const replicaFailure = failuresOf(REPLICA_ERRORS);
+const replicationFailure = failuresOf(REPLICATION_ERRORS);
 
 /**
  * What a machine wrote here that the site does not have which has brought it up. It lies in the disks that the machine had, which nobody
@@ -99,6 +100,25 @@ export class DivergedBranch implements Trunk {
       sizes.set(diskId, reader.sizeBytes);
     }
     this.#sizes = sizes;
+  }
+
+  /** Throws REPLICATION_NOT_ENDED while somebody writes one of its files. What is not there, or cannot be read, nobody writes. */
+  async checkNotWritten(): Promise<void> {
+    const { machineId, machineName } = this.record;
+    for (const file of this.#diverged.disks.flatMap(({ chain }) => chain)) {
+      if ((await this.#files.sizeOf(file.path)) === undefined || !(await this.#isWritten(file))) continue;
+      const said = `${file.path}, a file of ${machineName}, is being written`;
+      throw replicationFailure('REPLICATION_NOT_ENDED', said, { context: { machineId } });
+    }
+  }
+
+  async #isWritten(file: ImageFile): Promise<boolean> {
+    try {
+      return await isLocked(this.#images, [file]);
+    } catch (error) {
+      if (isFailure(error, 'IMAGE_UNREADABLE')) return false;
+      throw error;
+    }
   }
 
   /** What was written after the point that it begins at takes so much room: whole clusters, and their tables. */

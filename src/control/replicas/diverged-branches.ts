@@ -1,4 +1,3 @@
-import { sep } from 'node:path';
 import type { Failovers } from '../../failover/index.ts';
 import type { DiskImages } from '../../hypervisor/index.ts';
 import { throwIfAborted } from '../../lib/clock.ts';
@@ -284,15 +283,19 @@ export class DivergedBranches {
     }
     const group = groups.of(machineId);
     if (group) throw controlFailure('MACHINE_IN_GROUP', `${machineName} is in the group ${group.name}`);
-    await this.#checkEnded(branch);
+    // Whether its disks can be read does not matter any more; who writes them says so by his locks.
+    await machine.attach().catch((error: unknown) => {
+      if (!isFailure(error, 'IMAGE_UNREADABLE')) throw error;
+    });
+    checkEnded(machine);
+    await branch.checkNotWritten();
     const { adopted } = machine.record;
     if (adopted && replicas.get(machineId)?.record.adopted === adopted.branchId) {
       const said = `${machineName} lies upon branch ${adopted.branchId} of its replica here, which its copies go on from`;
       throw controlFailure('GENERATION_NEEDED', said, { context: { machineId } });
     }
     const former = { kind: 'machine', epoch: branch.record.epoch, directory } as const;
-    const needs = await generations.needsOf(machineId, former, signal);
-    const [other] = needs.filter(({ path }) => !path.startsWith(directory + sep));
+    const [other] = await generations.needsOf(machineId, former, signal);
     if (other) {
       const said = `${other.path} lies upon it`;
       throw controlFailure('GENERATION_NEEDED', said, { context: { machineId, directory } });

@@ -75,13 +75,14 @@ export class Generations {
       : replicas.get(machineId)?.layout.directory;
   }
 
-  /** What needs files of an older generation of a machine. Throws what hinders reading the header of an image that counts. */
+  /** What needs files of an older generation of a machine, or of the present one. Throws what hinders reading the header of an image that counts. */
   async needsOf(machineId: string, { directory }: FormerGeneration, signal?: AbortSignal): Promise<Need[]> {
     const { files, dataDirectory } = this.#o;
     const isOurs = (path: string) => path.startsWith(dataDirectory + sep);
     const needs: Need[] = [];
     for (const { path, by, isQcow2 } of await this.#images(machineId, directory)) {
       throwIfAborted(signal);
+      if (path.startsWith(directory + sep)) continue;
       // One that a merge or a person has taken away meanwhile needs nothing.
       if ((await files.sizeOf(path)) === undefined) continue;
       const chain = isQcow2 ? await filesInHeaders(files, path, isOurs) : [path];
@@ -90,12 +91,12 @@ export class Generations {
     return needs;
   }
 
-  /** Every image of the site that may lie upon files of this directory, but those in it. */
+  /** Every image of the site that may lie upon files of this directory, but those below its own layers. */
   async #images(machineId: string, except: string) {
     const { machines, replicas, olderCopies } = this.#o;
     const images: (Need & { readonly isQcow2: boolean })[] = [];
     const add = (by: Need['by'], path: string, isQcow2 = true) => images.push({ by, path, isQcow2 });
-    for (const { machine } of machines.list())
+    for (const { machine } of machines.list().filter((one) => one.machine.layout.directory !== except))
       for (const { chain } of machine.record.disks)
         for (const { path, format } of chain) add('machine', path, format === 'qcow2');
     for (const { disks } of olderCopies.list())

@@ -1,11 +1,13 @@
 /** A branch that diverged is removed with the machine that it was: wholly, or not at all. */
 import assert from 'node:assert/strict';
+import { rm, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { test } from 'node:test';
 import { endRemovals } from '../../../src/control/replicas/generations.ts';
 import type { FileSystem } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { isBeingRemoved } from '../../../src/lib/removal.ts';
+import { eventually } from '../../support/eventually.ts';
 import { fencedSite } from '../../support/fenced-site.ts';
 
 const { signal } = new AbortController();
@@ -63,3 +65,34 @@ for (const how of ['removing', 'syncing'] as const) {
     assert.equal(await isBeingRemoved(files, directory), false);
   });
 }
+
+test('S0.17 a branch whose files are gone or damaged is removed all the same, but not while somebody writes one of them', async (t) => {
+  const { diverged, machine, machineId, branch, locks } = await fencedSite(t);
+  const { branchId, about } = await branch();
+  const [first, second] = about.disks.map(({ chain }) => chain);
+  // The site looks at its machine now and then.
+  const release = await eventually(async () => {
+    try {
+      return locks.take({}, second!.at(-1)!.path, true);
+    } catch {
+      return undefined;
+    }
+  });
+  await rm(first!.at(-1)!.path);
+  await rm(first![0]!.path);
+  await assert.rejects(diverged.remove(machineId, branchId, signal), { code: 'REPLICATION_NOT_ENDED' });
+  release();
+  await truncate(second!.at(-1)!.path, 3);
+  assert.equal(await diverged.remove(machineId, branchId, signal), true);
+  assert.equal(await nodeFiles.list(machine.layout.directory), undefined);
+});
+
+test('S0.17 a branch goes also where the file that its owner had before is damaged', async (t) => {
+  const { diverged, machine, machineId, branch } = await fencedSite(t);
+  const { branchId } = await branch();
+  const [disk] = machine.record.disks;
+  const owner = { ...disk!.chain[0]!, format: 'qcow2' as const };
+  Object.assign(disk!, { chain: [owner] });
+  assert.equal(await diverged.remove(machineId, branchId, signal), true);
+  assert.ok((await nodeFiles.sizeOf(owner.path))! > 0, 'and that file stays');
+});
