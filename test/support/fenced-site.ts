@@ -3,6 +3,7 @@ import { join } from 'node:path';
 import type { AlertSink } from '../../src/control/base/alerts.ts';
 import { EventHub } from '../../src/control/base/event-hub.ts';
 import { Machines } from '../../src/control/machines/machines.ts';
+import type { StoredTrigger } from '../../src/control/machines/trigger-tokens.ts';
 import type { DivergedBranch } from '../../src/control/replicas/diverged-branch.ts';
 import { DivergedBranches } from '../../src/control/replicas/diverged-branches.ts';
 import { Generations } from '../../src/control/replicas/generations.ts';
@@ -12,7 +13,7 @@ import type { FileSystem } from '../../src/lib/files.ts';
 import { silentLog } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
-import { createBranch } from '../../src/replica/index.ts';
+import { createBranch, type Replicas } from '../../src/replica/index.ts';
 import type { ProtectedMachine, ReplicationTarget } from '../../src/replication/index.ts';
 import { FakeImages, ImageLocks } from './fake-images.ts';
 import { type SeedMachine, seedSites } from './seed-sites.ts';
@@ -33,12 +34,17 @@ export interface FencedSite {
   readonly claimSiteId: string;
   /** Alerts that stand, by key. */
   readonly alerts: Map<string, string>;
+  readonly tokens: StoredTrigger[];
   branch(): Promise<DivergedBranch>;
   /** A test of the branch as a job makes it: its record, and its layers. */
   makeTest(branch: DivergedBranch): Promise<string>;
 }
 
-export async function fencedSite(t: CleanUp, files: FileSystem = nodeFiles): Promise<FencedSite> {
+export async function fencedSite(
+  t: CleanUp,
+  files: FileSystem = nodeFiles,
+  replicas: Pick<Replicas, 'get' | 'broken'> = { get: () => undefined, broken: [] },
+): Promise<FencedSite> {
   const { directory, addMachine, target, origin, zones } = await seedSites(t);
   const box = await addMachine({ seed: false });
   await box.machine.cut('crash');
@@ -48,6 +54,7 @@ export async function fencedSite(t: CleanUp, files: FileSystem = nodeFiles): Pro
   const { siteId } = origin;
   const { machineId } = box.machine.record;
   const [locks, alerts] = [new ImageLocks(), new Map<string, string>()];
+  const tokens: StoredTrigger[] = [];
   const tools = { files, clock: systemClock, random: systemRandom, log: silentLog, zones };
   const images = new FakeImages({ files, locks });
   const dataDirectory = join(directory, 'p');
@@ -68,16 +75,25 @@ export async function fencedSite(t: CleanUp, files: FileSystem = nodeFiles): Pro
     },
   });
   t.after(() => machines.close());
-  const replicas = { get: () => undefined, broken: [] };
   const olderCopies = { list: () => [] };
   const generations = new Generations({ files, dataDirectory, machines, replicas, olderCopies });
   const groups = { of: () => undefined };
   const ground = { files, images, siteId, dataDirectory, machines, replicas, groups, generations };
   const failovers = { recover: async () => undefined };
-  const diverged = await DivergedBranches.open({ ...ground, alerts: alertSink, failovers });
+  const clearMachine = (id: string) => {
+    for (const key of alerts.keys()) if (key.includes(id)) alerts.delete(key);
+  };
+  const diverged = await DivergedBranches.open({
+    ...{ ...ground, failovers, alerts: { ...alertSink, clearMachine } },
+    triggerTokens: {
+      remove: async (isMeant) => {
+        for (const token of tokens.filter(isMeant)) tokens.splice(tokens.indexOf(token), 1);
+      },
+    },
+  });
   const { machine } = machines.get(machineId)!;
   return {
-    ...{ machines, diverged, generations, locks, machine, machineId, box, alerts },
+    ...{ machines, diverged, generations, locks, machine, machineId, box, alerts, tokens },
     ...{ ownSiteId: siteId, claimSiteId: target.siteId },
     branch: async () => {
       const [only, second] = await diverged.list(machineId);

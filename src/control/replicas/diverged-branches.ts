@@ -12,10 +12,12 @@ import {
   type ProtectedMachine,
   REPLICATION_ERRORS,
 } from '../../replication/index.ts';
-import type { AlertSink } from '../base/alerts.ts';
+import type { AlertSink, Alerts } from '../base/alerts.ts';
 import { controlFailure } from '../errors.ts';
 import type { Groups } from '../groups/groups.ts';
+import { clearHomeAlerts } from '../machines/home-alerts.ts';
 import type { Machines } from '../machines/machines.ts';
+import type { TriggerTokens } from '../machines/trigger-tokens.ts';
 import { DiskTurns } from './disk-turns.ts';
 import { DivergedBranch } from './diverged-branch.ts';
 import { type Generations, generationOf } from './generations.ts';
@@ -33,7 +35,8 @@ interface DivergedTools {
   readonly replicas: Pick<Replicas, 'get'>;
   readonly groups: Pick<Groups, 'of'>;
   readonly generations: Pick<Generations, 'former' | 'needsOf' | 'remove'>;
-  readonly alerts: AlertSink;
+  readonly alerts: AlertSink & Pick<Alerts, 'clearMachine'>;
+  readonly triggerTokens: Pick<TriggerTokens, 'remove'>;
   readonly failovers: Pick<Failovers, 'recover'>;
 }
 
@@ -301,7 +304,21 @@ export class DivergedBranches {
       throw controlFailure('GENERATION_NEEDED', said, { context: { machineId, directory } });
     }
     throwIfAborted(signal);
-    await machines.discard(machine, () => checkIsBranch(machine, branch));
+    try {
+      await machines.discard(machine, () => checkIsBranch(machine, branch));
+    } finally {
+      // Decided it is also where its files could not go yet.
+      if (machines.get(machineId)?.machine !== machine) await this.#forgetHome(machineId);
+    }
+  }
+
+  /** What was kept of a machine that is at home here no more. Who replicates it to this site may bring it home again. */
+  async #forgetHome(machineId: string): Promise<void> {
+    const { machines, replicas, alerts, triggerTokens } = this.#o;
+    clearHomeAlerts(alerts, machineId);
+    if (replicas.get(machineId) || machines.get(machineId)) return;
+    alerts.clearMachine(machineId);
+    await triggerTokens.remove((trigger) => trigger.machineId === machineId);
   }
 }
 

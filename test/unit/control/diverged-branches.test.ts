@@ -44,7 +44,9 @@ async function fencedSite(t: CleanUp) {
       alerts: {
         raise: (key, _severity, failure) => void alerts.set(key, failure),
         clear: (key) => void alerts.delete(key),
+        clearMachine: assert.fail,
       },
+      triggerTokens: { remove: async () => assert.fail('nothing is removed') },
     });
   return { present, former, open, alerts, recovered };
 }

@@ -7,6 +7,7 @@ import { endRemovals } from '../../../src/control/replicas/generations.ts';
 import type { FileSystem } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { isBeingRemoved } from '../../../src/lib/removal.ts';
+import type { Replica } from '../../../src/replica/index.ts';
 import { eventually } from '../../support/eventually.ts';
 import { fencedSite } from '../../support/fenced-site.ts';
 
@@ -95,4 +96,25 @@ test('S0.17 a branch goes also where the file that its owner had before is damag
   Object.assign(disk!, { chain: [owner] });
   assert.equal(await diverged.remove(machineId, branchId, signal), true);
   assert.ok((await nodeFiles.sizeOf(owner.path))! > 0, 'and that file stays');
+});
+
+test('S0.17 with a branch that was all that the site had of a machine its alerts and trigger tokens go; where copies of it come in, its own alerts', async (t) => {
+  const replica = { record: {} } as unknown as Replica;
+  for (const kept of [undefined, replica]) {
+    const site = await fencedSite(t, nodeFiles, { get: () => kept, broken: [] });
+    const { diverged, machineId, branch, alerts, tokens } = site;
+    const { branchId } = await branch();
+    const [about, others] = [['presence', 'firmware', 'frozen', 'copy', 'turn'], ['retention']];
+    for (const one of [...about, ...others]) alerts.set(`${one}:${machineId}`, 'SOMETHING_IS_WRONG');
+    alerts.set('firmware:another', 'SOMETHING_IS_WRONG');
+    for (const one of [machineId, 'another'])
+      tokens.push({ triggerId: one, machineId: one, copyType: 'crash', createdAtMs: 1, tokenDigest: '' });
+    assert.equal(await diverged.remove(machineId, branchId, signal), true);
+    const left = kept ? others.map((one) => `${one}:${machineId}`) : [];
+    assert.deepEqual([...alerts.keys()], [...left, 'firmware:another']);
+    assert.deepEqual(
+      tokens.map((token) => token.machineId),
+      [...(kept ? [machineId] : []), 'another'],
+    );
+  }
 });
