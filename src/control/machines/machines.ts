@@ -14,7 +14,7 @@ import { messageOf } from '../../lib/errors.ts';
 import { type Generation, generationsIn } from '../../lib/generations.ts';
 import { newId } from '../../lib/random.ts';
 import { endRemoval } from '../../lib/removal.ts';
-import { checkPolicy, DEFAULT_RETENTION } from '../../recovery-point/index.ts';
+import { checkPolicy } from '../../recovery-point/index.ts';
 import {
   claimElsewhere,
   type MachineRecord,
@@ -46,8 +46,9 @@ import {
   newestMachine,
   withdrawMachine,
 } from './new-machine.ts';
+import { protectionIn } from './new-protection.ts';
 import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
-import { schedulesIn, schedulesOf } from './schedule-requests.ts';
+import { schedulesIn } from './schedule-requests.ts';
 import { targetChangeIn, targetIn } from './target-requests.ts';
 
 export interface MachinesTools extends ProtectedTools {
@@ -70,8 +71,6 @@ export interface BrokenMachine {
   readonly error: Error;
 }
 
-const FREEZE_LIMIT_MS = 5_000;
-const DEFAULT_EVERY = { crash: 60_000 } as const;
 const STOP_LIMIT_MS = 90_000;
 
 /** The machines that are at home at this site. One act of a person at a time changes a machine; the acts themselves see to it. */
@@ -387,19 +386,7 @@ export class Machines {
   }
 
   async protect(machine: ProtectedMachine, targetSiteId: string, request: ProtectRequest): Promise<void> {
-    const { copyTypes, blackouts, limitWindows, bytesPerSecond, spacingMs } = request;
-    const protection: Protection = {
-      targetSiteId,
-      schedules: schedulesIn(request) ?? schedulesOf(DEFAULT_EVERY),
-      ...(copyTypes ? { copyTypes } : {}),
-      ...(blackouts ? { blackouts } : {}),
-      retention: request.retention ?? DEFAULT_RETENTION,
-      freezeLimitMs: request.freezeLimitMs ?? FREEZE_LIMIT_MS,
-      ...(bytesPerSecond === undefined ? {} : { bytesPerSecond }),
-      ...(limitWindows ? { limitWindows } : {}),
-      compression: request.compression ?? true,
-      ...(spacingMs === undefined ? {} : { spacingMs }),
-    };
+    const protection = protectionIn(targetSiteId, request);
     this.#check(protection);
     await machine.protect(protection, { seed: request.seed ?? false });
     warnOfFirmware(this.#tools.loop.alerts, machine.record);
