@@ -202,6 +202,7 @@ export class Site {
     await site.reports.open();
     site.#open.defer(() => site.reports.close());
     site.#open.defer(() => site.jobs.close());
+    await site.plans.dropUnbegun();
     site.jobs.open();
     void site.reports.makeUp(site.jobs.ended());
     void site.reports.ofAdoptions();

@@ -12,7 +12,7 @@ import type {
 import { loadBootProof, type SitePrograms } from '../../failover/index.ts';
 import type { BootClock } from '../../lib/boot-clock.ts';
 import type { Clock } from '../../lib/clock.ts';
-import { isFailure } from '../../lib/errors.ts';
+import { isFailure, messageOf } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { KeyedMutex } from '../../lib/keyed-mutex.ts';
 import type { Log } from '../../lib/log.ts';
@@ -217,6 +217,29 @@ export class RecoveryPlans {
     await store.addRun(run);
     const job = await this.#started({ kind: 'plan.run', args: { runId }, actor, machineId: name }, runId);
     return { run: await store.changeRun(runId, (begun) => ({ ...begun, jobId: job.jobId })), job };
+  }
+
+  /**
+   * Drops runs that an earlier process recorded and was killed before their jobs were: nobody was told of them, and nobody would carry them
+   * out. To be called when the site starts.
+   */
+  async dropUnbegun(): Promise<void> {
+    const { store, jobs, log } = this.#o;
+    const underWay = new Set(
+      jobs()
+        .underWay(['plan.run'])
+        .map(({ args }) => args.runId),
+    );
+    for (const { runId, jobId, endedAtMs, steps } of store.runs) {
+      const hasBegun = jobId !== undefined || steps.some(({ state }) => state !== 'waiting');
+      if (endedAtMs !== undefined || hasBegun || underWay.has(runId)) continue;
+      try {
+        await store.dropRun(runId);
+      } catch (error) {
+        // The next start drops it, or the next run of the plan ends it.
+        log.warn('plan.run-left', { runId, reason: messageOf(error) });
+      }
+    }
   }
 
   /** Of a run for whose job there is no room nothing stays: it would be one more with each try. Throws SITE_DATABASE_FULL. */

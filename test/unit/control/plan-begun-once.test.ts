@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
+import type { PlanRun } from '../../../src/api/index.ts';
 import { RecoveryPlans } from '../../../src/control/acts/plan-acts.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
 import { PlanStore } from '../../../src/control/plans/plan-store.ts';
@@ -54,4 +55,12 @@ it('F5 a plan is carried out once at a time, however many ask for it at once', a
   assert.equal(store.runs.length, before);
   makeRoomIn(database);
   await run('tank');
+  // Of a run that was recorded, and whose process was killed before its job was, nothing stays either.
+  const { run: kept } = await run('mail');
+  await store.addRun({ ...kept, runId: 'killed', jobId: undefined } as unknown as PlanRun);
+  await plans.dropUnbegun();
+  assert.deepEqual(
+    [store.runs.some(({ runId }) => runId === 'killed'), store.needRun(kept.runId).runId],
+    [false, kept.runId],
+  );
 });
