@@ -197,6 +197,8 @@ export function leaseSites(t: CleanUp) {
   const down = new Set<string>();
   /** Calls by these names are lost. */
   const lost = new Set<string>();
+  /** Calls by these names arrive when that comes to pass. */
+  const slow = new Map<string, Promise<void>>();
   const asked: { readonly from: string; readonly to: string; readonly name: string; readonly body: Json }[] =
     [];
   /** Nobody is paired with these any more. */
@@ -205,6 +207,7 @@ export function leaseSites(t: CleanUp) {
   const call: Call = async (from, to, name, body) => {
     asked.push({ from, to, name, body });
     if (revoked.has(to)) throw controlFailure('SITE_PEER_UNKNOWN', `site ${to} is not paired with this one`);
+    await slow.get(name);
     if (down.has(from) || down.has(to) || lost.has(name))
       throw peerFailure('PEER_UNREACHABLE', 'a cable is cut');
     const handler = sites.get(to)!.votes.calls[name]!;
@@ -212,7 +215,7 @@ export function leaseSites(t: CleanUp) {
     return handler({ siteId: from } as Peer, JSON.parse(JSON.stringify(body)) as Json, signal);
   };
   return {
-    ...{ clock, down, lost, revoked, asked, call },
+    ...{ clock, down, lost, slow, revoked, asked, call },
     /** One site more, by the last letter of its id. */
     add: async (letter: string) => {
       const site = await openSite(t, siteIdOf(letter), clock, call);

@@ -51,6 +51,9 @@ export class LeaseKeeper {
   readonly #machine: ProtectedMachine;
   readonly #o: LeaseKeeperTools;
   readonly #stop = new AbortController();
+  readonly #asking = new AbortController();
+  /** What was asked last. */
+  #round: Promise<void> = Promise.resolve();
   readonly #bell: Wakeup;
   /** Until when a site lends it, and to which claim. */
   readonly #lent = new Map<string, { readonly untilMs: number; readonly claim: Claim }>();
@@ -89,8 +92,18 @@ export class LeaseKeeper {
     }
   }
 
+  /**
+   * From here on nobody is asked for a lease, and what was asked has been answered or given up on return. The guest stays under its guard, or
+   * under another one if that ends.
+   */
+  async rest(): Promise<void> {
+    this.#asking.abort();
+    await Promise.allSettled([this.#round]);
+  }
+
   /** The guard goes on with what it was lent last. */
   async close(): Promise<void> {
+    this.#asking.abort();
     this.#stop.abort();
     await this.#ended;
     this.#guard?.disconnect();
@@ -139,7 +152,10 @@ export class LeaseKeeper {
         await this.#bell.wait(LOOK_AGAIN_AFTER_MS, signal);
         continue;
       }
-      if (await this.#isSettled()) await this.#renew(() => this.#lendOn());
+      if (await this.#isSettled()) {
+        this.#round = this.#renew(() => this.#lendOn());
+        await this.#round;
+      }
       this.#tellPeople();
       const untilOverMs = this.#untilMs - this.#nowMs();
       const nextMs = record.lease.leaseMs * RENEW_AFTER;
@@ -197,8 +213,8 @@ export class LeaseKeeper {
     const { bootClock, log } = this.#o;
     const { lease } = record;
     const { state, claim } = right.tenure;
-    if (!lease || state !== 'holds') return false;
-    const { signal } = this.#stop;
+    const { signal } = this.#asking;
+    if (!lease || state !== 'holds' || signal.aborted) return false;
     const o = { timeoutMs: Math.min(lease.leaseMs * RENEW_AFTER, CALL_LIMIT_MS), signal };
     const sentMs = bootClock.monotonicMs();
     let answer: WireAnswer;
@@ -229,6 +245,7 @@ export class LeaseKeeper {
     const { audit, log } = this.#o;
     const { machineId, name, dissolving } = this.#machine.record;
     const before = this.#guest;
+    const wasThere = this.#guard !== undefined;
     try {
       this.#guard ??= await this.#connected();
       // What an earlier process was lent stands with the guard; a guest that stands still to change its files goes on when that is done.
@@ -238,6 +255,8 @@ export class LeaseKeeper {
       if (!isFailure(error)) throw error;
       this.#forgetGuard();
       if (!this.#machine.running) return;
+      // It has ended: another one takes its place at once.
+      if (wasThere) return this.#lendOn();
       log.error('lease.unguarded', { machine: name, reason: error.message });
       this.#o.alerts.raise(`lease-guard:${machineId}`, 'critical', error, machineId);
       // Soon again: until then nobody would stop it.

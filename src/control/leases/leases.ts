@@ -15,7 +15,7 @@ export interface LeasesTools extends LeaseKeeperTools {
 }
 
 const CALL_LIMIT_MS = 10_000;
-/** The part of a lease that an end may wait for its answer: nobody renews meanwhile, and nobody starts a guard again that is killed. */
+/** The part of a lease that an end may wait for its answer: nobody renews meanwhile. */
 const END_WAITS = 0.25;
 /** A guest whose leases begin is stopped after this time if nobody has lent it by then. */
 const FIRST_LEASE_WITHIN_MS = 5_000;
@@ -182,7 +182,7 @@ export class Leases {
       checkDecides(machine);
       this.#ending.add(machineId);
       try {
-        await this.#end(machineId);
+        await this.#keepers.get(machineId)?.keeper.rest();
         // What was asked last may have been answered by a site that holds it.
         checkDecides(machine);
         if (isLost) await this.#holdForGood(machine, lease);
@@ -193,6 +193,7 @@ export class Leases {
         }
         await machine.right.runBy(undefined);
       } finally {
+        await this.#end(machineId);
         this.#ending.delete(machineId);
         // They go on, or a guard that could not be dismissed is dismissed then.
         this.look(machineId);

@@ -186,3 +186,21 @@ test('S0.17 one guard is started in the place of one that has gone, however many
   assert.equal(guards.lookedFor - before!, 1);
   assert.equal(leases.standing(LEASED_MACHINE)?.guest, 'runs');
 });
+
+test('S0.17 a guest whose guard ends while its leases are ended is under another one before anybody has answered', async (t) => {
+  const { clock, slow, home, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  const { promise, resolve } = Promise.withResolvers<void>();
+  slow.set('lease.end', promise);
+  const ending = home.endLeases();
+  await clock.turn(0);
+  const { untilMs } = home.guards;
+  home.guards.end();
+  assert.equal(home.guards.untilMs, undefined);
+  await clock.turn(0);
+  assert.equal(home.guards.untilMs, untilMs, 'with what was lent, and no more');
+  resolve();
+  await ending;
+  assert.equal(home.guards.untilMs, undefined, 'and goes with the leases');
+});
