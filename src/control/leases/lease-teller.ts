@@ -83,11 +83,15 @@ export class LeaseTeller {
 
   async #keepTelling(): Promise<void> {
     const { signal } = this.#stop;
+    const { book } = this.#o;
     for (;;) {
       const open = this.#untold();
       if (open.length === 0 || signal.aborted) return;
       const heard = await Promise.all(
         open.flatMap((record) => [
+          ...(book.records.isUnsure(record.machineId)
+            ? [this.#isDone(record, this.#storeAgain(record))]
+            : []),
           ...(this.#isOpen(record) ? [this.#isDone(record, this.#tellOne(record, signal))] : []),
           ...this.#endsOf(record).map((end) => this.#isDone(record, this.#tellEnd(record, end, signal))),
           ...this.#holdsOf(record).map((hold) => this.#isDone(record, this.#tellHold(record, hold, signal))),
@@ -118,8 +122,20 @@ export class LeaseTeller {
       .list()
       .filter(
         (record) =>
-          this.#isOpen(record) || this.#endsOf(record).length > 0 || this.#holdsOf(record).length > 0,
+          records.isUnsure(record.machineId) ||
+          this.#isOpen(record) ||
+          this.#endsOf(record).length > 0 ||
+          this.#holdsOf(record).length > 0,
       );
+  }
+
+  /** What could not be stored may be on disk: a question, say, that the next process would take for one that was asked. */
+  #storeAgain({ machineId }: VoteRecord): Promise<void> {
+    const { book } = this.#o;
+    return book.alone(machineId, async () => {
+      const known = book.records.get(machineId);
+      if (known && book.records.isUnsure(machineId)) await book.records.store(known);
+    });
   }
 
   #isOpen(record: VoteRecord): boolean {
