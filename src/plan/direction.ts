@@ -14,8 +14,8 @@ export interface HeldAtBoth {
 
 /**
  * What a site has to do for a planned move of a plan: `cede` where its machines are held, `take` where none is. A move that was left in the middle has
- * machines at both: it goes on as it was begun, by the newest run of the plan that moved machines and was not done. So it does where it cannot be read
- * where some are. Pure.
+ * machines at both: it goes on as it was begun, by the newest run of the plan that moved machines and was not done. Where it cannot be read where some are,
+ * nothing else tells: such a run may be over for long, and have been found wanting for another reason. Pure.
  */
 export function directionOf(
   held: ReadonlyMap<string, HeldWhere>,
@@ -23,13 +23,13 @@ export function directionOf(
 ): 'take' | 'cede' | HeldAtBoth {
   const at = (where: HeldWhere) => [...held].flatMap(([machine, is]) => (is === where ? [machine] : []));
   const [here, elsewhere, unread] = [at('here'), at('elsewhere'), at('unread')];
-  // What is offered is not taken by the site that offers it.
-  const whereNoneIsHere = at('offered').length > 0 ? 'cede' : 'take';
-  if (unread.length === 0) {
-    if (here.length === 0) return whereNoneIsHere;
-    if (elsewhere.length === 0) return 'cede';
+  if (here.length > 0 && elsewhere.length > 0) {
+    const moved = runs.find(({ request: { mode } }) => mode === 'take' || mode === 'cede');
+    if (moved && moved.verdict !== 'done') return moved.request.mode as 'take' | 'cede';
+    return { here, elsewhere, unread };
   }
-  const moved = runs.find(({ request: { mode } }) => mode === 'take' || mode === 'cede');
-  if (moved && moved.verdict !== 'done') return moved.request.mode as 'take' | 'cede';
-  return here.length === 0 ? whereNoneIsHere : { here, elsewhere, unread };
+  // What is offered is not taken by the site that offers it.
+  if (here.length === 0 && at('offered').length > 0) return 'cede';
+  if (unread.length > 0) return { here, elsewhere, unread };
+  return here.length > 0 ? 'cede' : 'take';
 }

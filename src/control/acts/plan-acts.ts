@@ -187,11 +187,12 @@ export class RecoveryPlans {
     if (direction === 'take') return { waitMs: OFFER_WAIT_MS, ...wish, mode: direction };
     if (direction === 'cede') return { ...wish, mode: direction };
     const { here, elsewhere, unread } = direction;
-    const others = [
-      ...(elsewhere.length > 0 ? [`${elsewhere.join(', ')} are not`] : []),
-      ...(unread.length > 0 ? [`where ${unread.join(', ')} are cannot be read`] : []),
+    const known = [
+      ...(here.length > 0 ? [`${here.join(', ')} here`] : []),
+      ...(elsewhere.length > 0 ? [`${elsewhere.join(', ')} elsewhere`] : []),
+      ...(unread.length > 0 ? [`${unread.join(', ')} where cannot be read`] : []),
     ];
-    const said = `${here.join(', ')} of ${document.plan} are here, and ${others.join(', and ')}`;
+    const said = `the machines of ${document.plan} are held at both sites, as far as is known: ${known.join('; ')}`;
     throw controlFailure('PLAN_HELD_AT_BOTH', said, { context: { plan: document.plan } });
   }
 

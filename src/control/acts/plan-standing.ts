@@ -75,8 +75,8 @@ export class PlanStanding {
     const found = this.found(machine);
     const { broken } = this.#o.inventory;
     if (!found) return broken.length > 0 ? 'unread' : 'unknown';
-    if (broken.some(({ machineId }) => machineId === found.machineId)) return 'unread';
     if (found.home && !claimElsewhere(found.home.record)) return 'here';
+    if (broken.some(({ machineId }) => machineId === found.machineId)) return 'unread';
     try {
       if (await this.runs(found)) return 'here';
     } catch (error) {
