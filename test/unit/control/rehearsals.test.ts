@@ -120,6 +120,18 @@ async function site(context: CleanUp) {
   };
 }
 
+/** Of two plans that are due the one that can be is rehearsed, and of the other it is said that it is not proven. */
+async function onlyMailIsRehearsed({ later, runs, end, standing }: Awaited<ReturnType<typeof site>>) {
+  await later(2 * MINUTE_MS);
+  assert.deepEqual(
+    runs().map(({ document }) => document.plan),
+    ['mail'],
+  );
+  await end('done');
+  await later(90 * MINUTE_MS);
+  assert.deepEqual([...standing], [['plan-rehearsal:shop', 'PLAN_UNPROVEN']]);
+}
+
 describe('a site that rehearses plans', { timeout: 60_000 }, () => {
   it('F5 begins at its time, each night, and makes up once what it missed while it was away', async (t) => {
     const { runs, later, end, awayFor } = await site(t);
@@ -208,18 +220,12 @@ describe('a site that rehearses plans', { timeout: 60_000 }, () => {
   });
 
   it('F5 a plan that cannot begin hinders no other one, and why it cannot is told', async (t) => {
-    const { now, world, kept, runs, later, end, standing } = await site(t);
+    const at = await site(t);
+    const { now, world, kept, runs } = at;
     await now().rehearsals.put({ ...kept, plan: 'mail' });
     world.refusal = 'it has too many machines';
     world.refused = 'shop';
-    await later(2 * MINUTE_MS);
-    assert.deepEqual(
-      runs().map(({ document }) => document.plan),
-      ['mail'],
-    );
-    await end('done');
-    await later(90 * MINUTE_MS);
-    assert.deepEqual([...standing], [['plan-rehearsal:shop', 'PLAN_UNPROVEN']]);
+    await onlyMailIsRehearsed(at);
     const [shop, mail] = await now().loop.views();
     assert.deepEqual([shop!.state, shop!.reason], ['held', 'it has too many machines']);
     assert.equal(mail!.state, 'waiting');
@@ -229,17 +235,11 @@ describe('a site that rehearses plans', { timeout: 60_000 }, () => {
   });
 
   it('F5 a machine of which it cannot be read whether it runs holds its own plan alone, which says so', async (t) => {
-    const { now, world, kept, runs, later, end, standing } = await site(t);
+    const at = await site(t);
+    const { now, world, kept } = at;
     await now().rehearsals.put({ ...kept, plan: 'mail' });
     world.unread = 'whether db runs here cannot be read: its record is damaged';
-    await later(2 * MINUTE_MS);
-    assert.deepEqual(
-      runs().map(({ document }) => document.plan),
-      ['mail'],
-    );
-    await end('done');
-    await later(90 * MINUTE_MS);
-    assert.deepEqual([...standing], [['plan-rehearsal:shop', 'PLAN_UNPROVEN']]);
+    await onlyMailIsRehearsed(at);
     const [shop] = await now().loop.views();
     assert.deepEqual([shop!.state, shop!.reason], ['held', world.unread]);
   });
