@@ -5,6 +5,7 @@ import type { PeerClient } from '../../peer/index.ts';
 import { type Claim, compareClaims, type LeaseTerms } from '../../recovery-point/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import { Wakeup } from '../base/wakeup.ts';
+import { controlFailure } from '../errors.ts';
 import {
   isSameParties,
   type LeaseEnd,
@@ -277,16 +278,27 @@ export class LeaseTeller {
     if (!this.#isLeased(record.machineId, record)) await this.#sayHeld(record, claim, o);
   }
 
+  /**
+   * Throws LEASE_SOUGHT where somebody may hold the machine by a vote that the witness has not heard of again: when that is let go, it
+   * knows what it knew before, and not that the machine is held.
+   */
   async #sayHeld(
     parties: LeaseParties,
     claim: Claim,
     o: { readonly timeoutMs: number; readonly signal: AbortSignal },
   ): Promise<void> {
     const { client, hear } = this.#o;
+    const { machineId, machineName, witnessSiteId } = parties;
     try {
-      const answer = await askVoter(client(parties.witnessSiteId), parties, { kind: 'hold', claim }, o);
-      if (answer.granted || !answer.isHeld || compareClaims(answer.entitled, claim) <= 0) return;
-      await hear(parties.machineId, answer.entitled);
+      const answer = await askVoter(client(witnessSiteId), parties, { kind: 'hold', claim }, o);
+      if (answer.granted) return;
+      if (answer.isHeld) {
+        if (compareClaims(answer.entitled, claim) > 0) await hear(machineId, answer.entitled);
+        return;
+      }
+      const { siteId } = answer.entitled;
+      const said = `site ${witnessSiteId} does not count that ${machineName} is held here: site ${siteId} has asked for it`;
+      throw controlFailure('LEASE_SOUGHT', said, { context: { machineId, siteId } });
     } catch (error) {
       // It knows of other sites by now, and votes for none of these.
       if (!isFailure(error, 'LEASE_NOT_YOURS', 'LEASE_PARTIES_DIFFER')) throw error;

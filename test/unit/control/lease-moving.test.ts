@@ -307,6 +307,38 @@ test('S0.17 and when it has made them with the same one and another recovery sit
   assert.equal(await isVotedFor(s), false);
 });
 
+for (const order of ['cannot hear that', 'hears that'] as const) {
+  test(`S0.17 nor does a vote that nobody used bring it up twice, when it is let go of, if their witness ${order} before others begin`, async (t) => {
+    const s = await sites(t);
+    const { clock, down, home, recovery, witness, later } = s;
+    const second = await s.add('y');
+    // It was voted for, and its host failed before it had made use of that.
+    down.add(home.siteId);
+    const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
+    await clock.turn(30_000);
+    await voted;
+    down.add(recovery.siteId);
+    down.delete(home.siteId);
+    if (order === 'cannot hear that') down.add(witness.siteId);
+    await home.endLeases(true);
+    await clock.turn(10_000);
+    home.machine!.targets.push({ siteId: later.siteId });
+    later.replica = { tenure: { state: 'follows', claim: s.claim }, sourceSiteId: home.siteId };
+    await home.lease({ recoverySiteId: later.siteId, witnessSiteId: second.siteId });
+    down.delete(witness.siteId);
+    await clock.turn(20_000);
+    assert.ok(home.record()?.toHold, 'the witness does not count that');
+    // It comes back, parted from that home, and lets go of what it has not used.
+    down.delete(recovery.siteId);
+    recovery.votes.letGo(LEASED_MACHINE);
+    await clock.turn(10_000);
+    const { entitled, term } = witness.record()!.vote;
+    assert.deepEqual([entitled, term, home.record()], [s.claim, 'for-good', undefined]);
+    assert.equal(await isVotedFor(s), false);
+    assert.equal(home.leases.standing(LEASED_MACHINE)?.guest, 'runs');
+  });
+}
+
 test('S0.17 what is stored while another debt is being paid is not overwritten by that', async (t) => {
   const s = await sites(t);
   const { clock, down, home, recovery, witness } = s;
