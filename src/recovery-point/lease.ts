@@ -108,6 +108,11 @@ export function afterLettingGo(vote: Vote, claim: Claim): Vote {
   return { ...vote, seen };
 }
 
+/** By which claim the machine is held, as far as a voter has heard: nobody has said yet that a vote has been used. */
+export function heldBy({ entitled, before }: Vote): Claim {
+  return before ?? entitled;
+}
+
 /** The leases are at an end, and the machine is held by `claim`, which is no lower one than is known: none below it is granted any more. */
 export function afterEnding({ seen }: Vote, claim: Claim): Vote {
   return { entitled: claim, seen: compareClaims(claim, seen) > 0 ? claim : seen, term: 'for-good' };

@@ -31,7 +31,7 @@ export function addLeaseCommands(vm: Command, runner: Runner): void {
     .option('--forget', 'at a witness: it knows nothing of the leases of that machine any more')
     .option(
       '--confirm-not-run',
-      'with --forget: your word that neither of the sites of which it knows runs the machine',
+      'with --forget: your word that neither of the sites of which it knows runs the machine by those leases or by its vote',
     )
     .addHelpText(
       'after',

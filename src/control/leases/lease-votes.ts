@@ -1,5 +1,5 @@
 import type { CallHandler } from '../../peer/index.ts';
-import { type Claim, compareClaims } from '../../recovery-point/index.ts';
+import { type Claim, compareClaims, heldBy } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { Rounds } from '../base/rounds.ts';
 import { controlFailure } from '../errors.ts';
@@ -103,7 +103,7 @@ export class LeaseVotes {
     const { records, siteId } = this.#book;
     const [record, ...others] = records
       .list()
-      .filter(({ witnessSiteId, ended }) => witnessSiteId === siteId && !ended)
+      .filter(({ witnessSiteId, ended, vote }) => witnessSiteId === siteId && (!ended || vote.before))
       .filter(({ machineId, machineName }) => [machineId, machineName].includes(reference));
     if (!record)
       throw controlFailure('LEASE_UNKNOWN', `this site is the witness of no machine «${reference}»`);
@@ -114,14 +114,15 @@ export class LeaseVotes {
 
   /**
    * Durable on return; from then on nobody gets its vote, until somebody has had the machine lent by it, and that is nobody by a claim below
-   * the one that was known. Throws LEASE_LENT.
+   * the one that was known to be held: of a vote that was not used that is the one before it. Throws LEASE_LENT.
    */
   forgetWitnessed(machineId: string): Promise<void> {
     return this.#book.alone(machineId, async () => {
       const record = this.#book.records.get(machineId);
       const waitMs = this.#lender.lentForMs(machineId, record);
-      if (waitMs === 0) return this.#lender.forget(machineId);
-      const said = `${record!.machineName} is lent by this site for ${Math.ceil(waitMs / 1000)} s more`;
+      if (!record || waitMs === 0)
+        return this.#lender.forget(machineId, record && { claim: heldBy(record.vote) });
+      const said = `${record.machineName} is lent by this site for ${Math.ceil(waitMs / 1000)} s more`;
       throw controlFailure('LEASE_LENT', said, { context: { machineId } });
     });
   }

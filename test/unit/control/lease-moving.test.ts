@@ -253,6 +253,16 @@ test('S0.17 nor is anything lent to a former home after an end that one of its t
   assert.equal(answer.why, 'superseded');
 });
 
+/** The recovery site was voted for, and its host failed before it had made use of that; the home is back. */
+async function loseVoted({ clock, down, home, recovery }: Sites): Promise<void> {
+  down.add(home.siteId);
+  const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
+  await clock.turn(30_000);
+  await voted;
+  down.add(recovery.siteId);
+  down.delete(home.siteId);
+}
+
 /** Whether its former recovery site, which has not heard that the leases have ended, gets the machine by votes. */
 async function isVotedFor({ clock, recovery }: Sites): Promise<boolean> {
   const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal).then(
@@ -312,13 +322,7 @@ for (const order of ['cannot hear that', 'hears that'] as const) {
     const s = await sites(t);
     const { clock, down, home, recovery, witness, later } = s;
     const second = await s.add('y');
-    // It was voted for, and its host failed before it had made use of that.
-    down.add(home.siteId);
-    const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
-    await clock.turn(30_000);
-    await voted;
-    down.add(recovery.siteId);
-    down.delete(home.siteId);
+    await loseVoted(s);
     if (order === 'cannot hear that') down.add(witness.siteId);
     await home.endLeases(true);
     await clock.turn(10_000);
@@ -431,6 +435,26 @@ test('S0.17 a witness whose former sites are gone is made to forget by a person,
   await clock.turn(10_000);
   assert.ok(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId]! > 0);
 });
+
+for (const how of ['stands there', 'an older version has forgotten'] as const) {
+  test(`S0.17 a witness that is made to forget a vote that ${how}, and that nobody can use any more, lends the machine to who holds it`, async (t) => {
+    const s = await sites(t);
+    const { clock, home, witness, later } = s;
+    await loseVoted(s);
+    await home.endLeases(true);
+    home.machine!.targets.push({ siteId: later.siteId });
+    later.replica = { tenure: { state: 'follows', claim: s.claim }, sourceSiteId: home.siteId };
+    await home.lease({ recoverySiteId: later.siteId, witnessSiteId: witness.siteId });
+    await clock.turn(10_000);
+    assert.equal(home.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId], 0);
+    const { seen } = witness.record()!.vote;
+    if (how !== 'stands there') await witness.records.store({ ...witness.record()!, ended: true });
+    await witness.votes.forgetWitnessed(witness.votes.witnessed('web').machineId);
+    assert.deepEqual(witness.record()?.vote, { entitled: s.claim, seen, term: 'for-good' });
+    await clock.turn(10_000);
+    assert.ok(home.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId]! > 0);
+  });
+}
 
 test('S0.17 of two machines of one name a witness is made to forget the one whose id is said', async (t) => {
   const { call, home, recovery, witness, later } = await sites(t);
