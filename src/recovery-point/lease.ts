@@ -118,6 +118,14 @@ export function afterEnding({ seen }: Vote, claim: Claim): Vote {
   return { entitled: claim, seen: compareClaims(claim, seen) > 0 ? claim : seen, term: 'for-good' };
 }
 
+/**
+ * The same, told by a site that was none of those two of which is known, of leases that are at an end already: none below is granted any
+ * more, but nobody hears by its word alone that the machine is held.
+ */
+export function afterForeignEnding(vote: Vote, claim: Claim): Vote {
+  return { ...afterEnding(vote, claim), before: heldBy(vote) };
+}
+
 /** Two clocks may differ by this part of a lease. */
 const DRIFT = 0.01;
 /** A guard needs a moment to stop its guest. */

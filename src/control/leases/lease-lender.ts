@@ -3,9 +3,11 @@ import type { CallHandler } from '../../peer/index.ts';
 import {
   afterAsking,
   afterEnding,
+  afterForeignEnding,
   afterLettingGo,
   type Claim,
   compareClaims,
+  heldBy,
   type LeaseAsk,
   lenderShareMs,
   type Vote,
@@ -53,14 +55,18 @@ export class LeaseLender {
       'lease.ask': (peer, body) => this.#asked(peer.siteId, checkedLease(AskBody, body), 'do'),
       'lease.would': (peer, body) => this.#asked(peer.siteId, checkedLease(AskBody, body), 'say'),
       'lease.let-go': (peer, body) =>
-        this.#told(peer.siteId, checkedLease(ClaimBody, body), async (record, claim) => {
-          checkOwn(peer.siteId, record, claim);
+        this.#told(checkedLease(ClaimBody, body), async (record, claim) => {
+          const isParty = record.siteIds.includes(peer.siteId);
+          // Nothing of what it speaks of is left.
+          if (record.ended && !isParty) return { ended: true };
+          if (!isParty || claim.siteId !== peer.siteId) throw notYours(record.machineId);
           await this.#book.records.store({ ...record, vote: afterLettingGo(record.vote, claim) });
           return {};
         }),
       'lease.end': (peer, body) => {
         const end = checkedLease(EndBody, body);
-        return this.#told(peer.siteId, end, (record, claim) => {
+        return this.#told(end, (record, claim) => {
+          if (!record.siteIds.includes(peer.siteId)) return this.#endedForeign(peer.siteId, record, claim);
           if (end.begunAtMs !== undefined) this.#over.set(end.machineId, end.begunAtMs);
           return this.#ended(peer.siteId, record, claim);
         });
@@ -192,7 +198,13 @@ export class LeaseLender {
   async #ended(peerId: string, record: VoteRecord, claim: Claim): Promise<Json> {
     const { machineId, vote } = record;
     const isVouched = claim.siteId !== peerId;
-    if (record.ended || (isVouched && compareClaims(claim, vote.entitled) === 0)) return { ended: true };
+    const order = compareClaims(claim, vote.entitled);
+    if (record.ended) {
+      // What it knew of is at an end, and the machine may have been held elsewhere since.
+      if (order > 0) await this.#book.records.store({ ...record, vote: afterEnding(vote, claim) });
+      return { ended: true };
+    }
+    if (isVouched && order === 0) return { ended: true };
     const own = this.#book.standing(machineId)?.claim;
     const isHigher = (known: Claim) => compareClaims(known, claim) > 0;
     // The other site is asked first, and refuses while it wants the machine or holds it: it lets go of what it has a vote for here.
@@ -208,7 +220,6 @@ export class LeaseLender {
   }
 
   #told(
-    peerId: string,
     { machineId, claim }: ClaimBody,
     work: (record: VoteRecord, claim: Claim) => Promise<Json>,
   ): Promise<Json> {
@@ -219,12 +230,20 @@ export class LeaseLender {
         if (this.#book.records.isUnsure(machineId)) await this.#book.records.remove(machineId);
         return { ended: true };
       }
-      const isParty = record.siteIds.includes(peerId);
-      // Nothing of what it speaks of is left.
-      if (record.ended && !isParty) return { ended: true };
-      if (!isParty) throw notYours(machineId);
       return work(record, claim);
     });
+  }
+
+  /**
+   * By one who is none of the two sites that are known. Of leases that are older than these there is nothing to end; by older ones than it
+   * speaks of the two could still run the machine. Throws LEASE_NOT_YOURS, LEASE_PARTIES_DIFFER.
+   */
+  async #endedForeign(peerId: string, record: VoteRecord, claim: Claim): Promise<Json> {
+    const { vote, ended } = record;
+    if (!ended) throw compareClaims(claim, heldBy(vote)) > 0 ? notYours(record.machineId) : others(record);
+    const isNews = ended && claim.siteId === peerId && compareClaims(claim, vote.entitled) > 0;
+    if (isNews) await this.#book.records.store({ ...record, vote: afterForeignEnding(vote, claim) });
+    return { ended: true };
   }
 
   #note(peerId: string, act: string, machineId: string, { epoch }: Claim): void {
@@ -260,14 +279,12 @@ function checkParties(
   const mayChange = o.ask.kind === 'renew' && compareClaims(o.ask.claim, record.vote.entitled) >= 0;
   const isKnown = record.siteIds.includes(o.peerId);
   if (!isKnown && (o.isWitness || !mayChange)) throw notYours(record.machineId);
-  if (!o.isChanged || mayChange) return;
-  const said = `other sites lend ${record.machineName}, as far as is known here`;
-  throw controlFailure('LEASE_PARTIES_DIFFER', said, { context: { machineId: record.machineId } });
+  if (o.isChanged && !mayChange) throw others(record);
 }
 
-/** Throws LEASE_NOT_YOURS. */
-function checkOwn(peerId: string, { machineId }: VoteRecord, claim: Claim): void {
-  if (claim.siteId !== peerId) throw notYours(machineId);
+function others({ machineId, machineName }: VoteRecord) {
+  const said = `other sites lend ${machineName}, as far as is known here`;
+  return controlFailure('LEASE_PARTIES_DIFFER', said, { context: { machineId } });
 }
 
 function notYours(machineId: string) {

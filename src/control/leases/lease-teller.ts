@@ -236,7 +236,8 @@ export class LeaseTeller {
       const witness = this.#o.client(witnessSiteId);
       await witness.call('lease.let-go', { machineId, claim: { ...claim } }, o);
     } catch (error) {
-      if (!isFailure(error, 'LEASE_NOT_YOURS') && !(ended && isNobodyLeft(error))) throw error;
+      const isOver = isFailure(error, 'LEASE_NOT_YOURS') || (ended && isFailure(error, 'SITE_PEER_UNKNOWN'));
+      if (!isOver) throw error;
     }
   }
 
@@ -323,7 +324,10 @@ export class LeaseTeller {
   }
 }
 
-/** Nobody who would hear of an end: the witness counts other sites by now, whose leases those are no more, or it is paired no more. */
+/**
+ * Nobody who would hear of an end: the witness counts other sites by now, whose leases those are no more, or it is paired no more. One that
+ * still counts those of earlier leases (LEASE_NOT_YOURS) has to hear of it when a person has made it forget them.
+ */
 function isNobodyLeft(error: unknown): boolean {
-  return isFailure(error, 'LEASE_NOT_YOURS', 'SITE_PEER_UNKNOWN');
+  return isFailure(error, 'LEASE_PARTIES_DIFFER', 'SITE_PEER_UNKNOWN');
 }

@@ -436,6 +436,80 @@ test('S0.17 a witness whose former sites are gone is made to forget by a person,
   assert.ok(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId]! > 0);
 });
 
+/** The machine was brought up elsewhere on somebody's word, by leases of which the witness takes nothing: it knows the former two, who are gone. */
+async function isElsewhere(s: Sites): Promise<Claim> {
+  const { clock, down, home, recovery, witness, later } = s;
+  const further = await s.add('y');
+  down.add(home.siteId).add(recovery.siteId);
+  await clock.turn(30_000);
+  await later.makeHome(7, [further.siteId]);
+  const claim = { epoch: 7, siteId: later.siteId };
+  further.replica = { tenure: { state: 'follows', claim }, sourceSiteId: later.siteId };
+  await later.lease({ recoverySiteId: further.siteId, witnessSiteId: witness.siteId });
+  await clock.turn(10_000);
+  assert.equal(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId], 0);
+  return claim;
+}
+
+/** Its former home is back, and reaches the witness alone, which lends it nothing; and by the word of a stranger alone it is not fenced. */
+async function isLentNothing({ clock, down, home, later, witness, claim }: Sites): Promise<void> {
+  down.delete(home.siteId);
+  down.add(later.siteId);
+  await clock.turn(20_000);
+  assert.equal(home.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId], 0);
+  assert.deepEqual(home.machine!.right.tenure, { state: 'holds', claim });
+}
+
+test('S0.17 a witness that has forgotten earlier leases hears of the end of later ones, and lends to no former home below that', async (t) => {
+  const s = await sites(t);
+  const { clock, down, later, witness } = s;
+  const claim = await isElsewhere(s);
+  down.add(witness.siteId);
+  await later.endLeases();
+  await witness.votes.forgetWitnessed(LEASED_MACHINE);
+  down.delete(witness.siteId);
+  await clock.turn(10_000);
+  const before = s.claim;
+  assert.deepEqual(witness.record()?.vote, { entitled: claim, seen: claim, term: 'for-good', before });
+  assert.equal(later.record(), undefined);
+  await isLentNothing(s);
+  // A person can take that away as well.
+  await witness.votes.forgetWitnessed(witness.votes.witnessed('web').machineId);
+  assert.deepEqual(witness.record()?.vote.entitled, before);
+});
+
+test('S0.17 a witness that knows of earlier leases alone has not heard of the end of later ones: an alert says so until it has forgotten those', async (t) => {
+  const s = await sites(t);
+  const { clock, later, witness } = s;
+  const claim = await isElsewhere(s);
+  await later.endLeases();
+  await clock.turn(10_000);
+  const key = `lease-end:${LEASED_MACHINE}`;
+  assert.equal(later.alerts.get(key)?.code, 'LEASE_NOT_YOURS');
+  await witness.votes.forgetWitnessed(LEASED_MACHINE);
+  await clock.turn(5_000);
+  assert.deepEqual([later.alerts.get(key), later.record()], [undefined, undefined]);
+  assert.deepEqual(witness.record()?.vote.entitled, claim);
+  await isLentNothing(s);
+});
+
+test('S0.17 of an end by a claim above what it knows a witness of ended leases keeps that claim', async (t) => {
+  const s = await sites(t);
+  const { call, home, recovery, witness, later } = s;
+  await home.endLeases();
+  await s.clock.turn(0);
+  const told = (by: { readonly siteId: string }, claim: Claim) =>
+    call(by.siteId, witness.siteId, 'lease.end', { machineId: LEASED_MACHINE, claim: { ...claim } });
+  const vote = () => witness.record()?.vote;
+  const second = { epoch: 2, siteId: recovery.siteId };
+  assert.deepEqual(await told(recovery, second), { ended: true });
+  assert.deepEqual(vote(), { entitled: second, seen: second, term: 'for-good' });
+  await told(home, s.claim);
+  // A stranger says nothing of other sites.
+  await told(later, { epoch: 99, siteId: recovery.siteId });
+  assert.deepEqual(vote()?.entitled, second);
+});
+
 for (const how of ['stands there', 'an older version has forgotten'] as const) {
   test(`S0.17 a witness that is made to forget a vote that ${how}, and that nobody can use any more, lends the machine to who holds it`, async (t) => {
     const s = await sites(t);
