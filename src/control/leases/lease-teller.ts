@@ -312,8 +312,13 @@ export class LeaseTeller {
     const { machineId } = record;
     await book.settle(machineId);
     const tenure = book.standing(machineId);
-    if (tenure?.state === 'holds' || tenure?.state === 'cedes')
-      await this.#sayHeld({ ...record, ...hold }, tenure.claim, { timeoutMs: CALL_LIMIT_MS, signal });
+    try {
+      if (tenure?.state === 'holds' || tenure?.state === 'cedes')
+        await this.#sayHeld({ ...record, ...hold }, tenure.claim, { timeoutMs: CALL_LIMIT_MS, signal });
+    } catch (error) {
+      // Those leases are no more: this is told to nobody but a witness that is still paired.
+      if (!isFailure(error, 'SITE_PEER_UNKNOWN')) throw error;
+    }
     await book.alone(machineId, async () => {
       const now = book.records.get(machineId);
       if (!now) return;

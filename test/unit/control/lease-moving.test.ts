@@ -343,6 +343,22 @@ for (const order of ['cannot hear that', 'hears that'] as const) {
   });
 }
 
+test('S0.17 a witness of earlier leases that is paired no more is told nothing of who holds the machine', async (t) => {
+  const s = await sites(t);
+  const { clock, down, revoked, home, recovery, witness, later } = s;
+  const second = await s.add('y');
+  down.add(recovery.siteId).add(witness.siteId);
+  await home.endLeases(true);
+  home.machine!.targets.push({ siteId: later.siteId });
+  later.replica = { tenure: { state: 'follows', claim: s.claim }, sourceSiteId: home.siteId };
+  await home.lease({ recoverySiteId: later.siteId, witnessSiteId: second.siteId });
+  await clock.turn(10_000);
+  assert.ok(home.record()?.toHold);
+  revoked.add(witness.siteId);
+  await clock.turn(5_000);
+  assert.equal(home.record(), undefined);
+});
+
 test('S0.17 what is stored while another debt is being paid is not overwritten by that', async (t) => {
   const s = await sites(t);
   const { clock, down, home, recovery, witness } = s;
