@@ -83,7 +83,6 @@ export class LeaseLender {
     { claim, begun }: { readonly claim?: Claim; readonly begun?: Parties } = {},
   ): Promise<void> {
     const { book, onToTell } = this.#o;
-    this.#lentUntilMs.delete(machineId);
     const record = book.records.get(machineId);
     // What could not be stored may be there all the same, and would be found by the next process.
     if (!record) return book.records.remove(machineId);
@@ -93,6 +92,8 @@ export class LeaseLender {
     const vote = claim ? afterEnding(record.vote, claim) : record.vote;
     // The witness is still to hear that it was let go: else it would refuse whoever holds the machine for good.
     await book.keep({ ...rest, vote, ended: true });
+    // Not before: where that could not be stored, what was lent counts.
+    this.#lentUntilMs.delete(machineId);
     onToTell();
   }
 

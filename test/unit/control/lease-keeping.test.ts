@@ -170,6 +170,30 @@ test('S0.17 leases that have begun are no failure because what was known of earl
   assert.equal(home.record(), undefined);
 });
 
+test('S0.17 what a site has lent counts while it could not store that the leases have ended', async (t) => {
+  const { clock, down, home, recovery, witness, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(1_000);
+  // The witness has lent nothing for long.
+  down.add(witness.siteId);
+  await clock.turn(30_000);
+  recovery.faults.arm({ act: 'remove', system: 'EIO', after: 1, forever: false });
+  await assert.rejects(home.endLeases());
+  down.add(home.siteId);
+  down.delete(witness.siteId);
+  const startedMs = clock.monotonicMs();
+  const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
+  const endedMs = home.guards.untilMs!;
+  let votedMs = 0;
+  void voted.then(() => {
+    votedMs = clock.monotonicMs();
+  });
+  await clock.turn(30_000);
+  await voted;
+  assert.ok(endedMs > startedMs, 'it runs at home by what it was lent');
+  assert.ok(votedMs > endedMs, `${votedMs - endedMs} ms after that`);
+});
+
 test('S0.17 one guard is started in the place of one that has gone, however many lend the machine at once', async (t) => {
   const { clock, lost, home, terms } = await sites(t);
   await home.lease(terms);
