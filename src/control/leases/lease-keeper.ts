@@ -32,7 +32,7 @@ const RENEW_AFTER = 0.25;
 /** After this time a guard that could not be started, or a keeper that broke, is begun again. */
 const AGAIN_AFTER_MS = 1_000;
 
-/** A guard is looked for this often where nothing else answers of a machine that may run, if nothing changes before. */
+/** A guard is looked for this often where nothing else answers of a machine that was seen to be off, if nothing changes before. */
 const LOOK_AGAIN_AFTER_MS = 60_000;
 
 /** How a machine that runs by leases is doing. */
@@ -135,9 +135,12 @@ export class LeaseKeeper {
 
   async #keep(): Promise<never> {
     const { signal } = this.#stop;
+    // As far as was seen last. Else it may run with nobody to stop it: its guard was killed, and another one could not be started.
+    let isOff = false;
     for (;;) {
       const { record } = this.#machine;
       const mayRun = this.#mayRun;
+      if (!mayRun) isOff = true;
       if (!mayRun || !record.lease || this.#machine.right.tenure.state !== 'holds') {
         this.#clearAlerts();
         if (!mayRun) this.#forgetGuard();
@@ -146,10 +149,11 @@ export class LeaseKeeper {
       }
       // The guard first: nobody hears that the machine runs by leases before there is one.
       await this.#lendOn();
+      isOff &&= !this.#isThere;
       if (!this.#isThere) {
         // Nobody has been asked to lend what is only looked for: that nobody lends it is no alert. What changes rings.
         this.#clearAlerts();
-        await this.#bell.wait(LOOK_AGAIN_AFTER_MS, signal);
+        await this.#bell.wait(isOff ? LOOK_AGAIN_AFTER_MS : record.lease.leaseMs * RENEW_AFTER, signal);
         continue;
       }
       if (await this.#isSettled()) {

@@ -150,6 +150,25 @@ test('S0.17 of a machine that is off, and whose files somebody else has, nobody 
   assert.equal(leases.standing(LEASED_MACHINE)?.guest, 'runs');
 });
 
+test('S0.17 the guard of a machine whose monitor this site has lost is started anew before its lease is over, also if that fails at first', async (t) => {
+  const { clock, home, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  const [machine, { guards, leases }] = [home.machine!, home];
+  machine.running = undefined;
+  machine.presence = { state: 'unreachable', reason: 'somebody else has its monitor' };
+  leases.look(LEASED_MACHINE);
+  await clock.turn(5_000);
+  guards.startFails = controlFailure('LEASE_NOT_LENT', 'it was not ready in time');
+  guards.end();
+  await clock.turn(1_000);
+  assert.equal(guards.untilMs, undefined);
+  guards.startFails = undefined;
+  await clock.turn(5_000);
+  assert.ok(guards.untilMs! > clock.monotonicMs());
+  assert.equal(leases.standing(LEASED_MACHINE)?.guest, 'runs');
+});
+
 test('S0.17 leases that have begun are no failure because what was known of earlier ones could not be removed at once', async (t) => {
   const { clock, down, home, recovery, witness, terms } = await sites(t);
   await home.lease(terms);
