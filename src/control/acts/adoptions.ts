@@ -17,6 +17,7 @@ import { controlFailure } from '../errors.ts';
 import type { Inventory } from '../inventory/inventory.ts';
 import type { Machines } from '../machines/machines.ts';
 import { newestMachine } from '../machines/new-machine.ts';
+import { liesUpon } from '../machines/speaking-home.ts';
 import type { ReplicaFences } from '../replicas/replica-fences.ts';
 import type { Reports } from '../reports/reports.ts';
 
@@ -124,8 +125,7 @@ export async function endingAdoption(
   machine: ProtectedMachine,
   remove: () => Promise<void>,
 ): Promise<void> {
-  const { adopted } = machine.record;
-  if (!replica || adopted === undefined || replica.record.adopted !== adopted.branchId) return remove();
+  if (!replica || !liesUpon(machine, replica)) return remove();
   // By the higher claim: one that the replica has heard of the machine may not have heard yet.
   await replica.update((record) => {
     const { tenure } = machine.right;
@@ -139,7 +139,7 @@ export async function endingAdoption(
 interface PassingOn {
   readonly siteId: string;
   readonly machines: {
-    get(machineId: string): { readonly machine: Pick<ProtectedMachine, 'right'> } | undefined;
+    get(machineId: string): { readonly machine: Pick<ProtectedMachine, 'record' | 'right'> } | undefined;
   };
   readonly log: Log;
   readonly alerts: AlertSink;
@@ -149,9 +149,10 @@ interface PassingOn {
  * What a replica has heard of the right the machine whose disks lie upon it hears as well: an adoption may have been under way, and whoever
  * told the one tells it no more. Only what is higher counts, however often it is said. What hinders it is an alert, and thrown.
  */
-export async function passOnClaim(o: PassingOn, { record }: Pick<Replica, 'record'>): Promise<void> {
-  const machine = record.adopted === undefined ? undefined : o.machines.get(record.machineId)?.machine;
-  if (!machine) return;
+export async function passOnClaim(o: PassingOn, replica: Pick<Replica, 'record'>): Promise<void> {
+  const { record } = replica;
+  const machine = o.machines.get(record.machineId)?.machine;
+  if (!machine || !liesUpon(machine, replica)) return;
   const key = `adopted-claim:${record.machineId}`;
   try {
     await machine.right.hear(tenureOfReplica(record, o.siteId).claim);

@@ -18,7 +18,7 @@ import {
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import type { Machines } from '../machines/machines.ts';
-import { speakingHome } from '../machines/speaking-home.ts';
+import { liesUpon, speakingHome } from '../machines/speaking-home.ts';
 import type { DivergedBranches } from '../replicas/diverged-branches.ts';
 import { keptLayers } from '../replicas/kept-layers.ts';
 import { endingAdoption } from './adoptions.ts';
@@ -69,7 +69,7 @@ export class HomeRights implements HomeMachines {
       tenure: right.tenure,
       settled: () => right.settle(),
       hear: (claim) => right.hear(claim),
-      upon: replica?.record.adopted === undefined ? undefined : replica,
+      upon: liesUpon(machine, replica) ? replica : undefined,
       concerns: (siteId) =>
         right.tenure.claim.siteId === siteId ||
         // Over which it was claimed here: it may run the machine, or be told by its people to run it again.

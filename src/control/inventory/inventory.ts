@@ -6,6 +6,7 @@ import { claimElsewhere, type ProtectedMachine } from '../../replication/index.t
 import { controlFailure } from '../errors.ts';
 import type { Leases } from '../leases/leases.ts';
 import type { Machines } from '../machines/machines.ts';
+import { liesUpon } from '../machines/speaking-home.ts';
 import type { PeerLinks } from '../peers/peer-links.ts';
 import type { Forwards } from '../replicas/forwards.ts';
 import type { Origins } from '../replicas/origins.ts';
@@ -124,7 +125,7 @@ export class Inventory {
       const { machineId, name: ownName } = machine.record;
       const replica = this.#replicas.get(machineId);
       // Of one that has gone elsewhere and comes back as a replica, the name is what it is called there.
-      const isThere = replica !== undefined && replica.record.adopted === undefined;
+      const isThere = replica !== undefined && !liesUpon(machine, replica);
       const name = isThere && claimElsewhere(machine.record) ? replica.record.machineName : ownName;
       all.set(machineId, { machineId, name, home: machine, replica });
     }
@@ -142,7 +143,7 @@ export class Inventory {
  */
 export function checkNotOutdated({ machineId, name, home, replica }: Found): void {
   if (!home || !claimElsewhere(home.record) || !replica?.newest) return;
-  if (replica.record.adopted !== undefined) return;
+  if (liesUpon(home, replica)) return;
   const said = `this site has newer points of ${name} than the disks that it had here`;
   throw controlFailure('MACHINE_OUTDATED', said, { context: { machineId } });
 }

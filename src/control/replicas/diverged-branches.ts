@@ -17,6 +17,7 @@ import { controlFailure } from '../errors.ts';
 import type { Groups } from '../groups/groups.ts';
 import { clearHomeAlerts } from '../machines/home-alerts.ts';
 import type { Machines } from '../machines/machines.ts';
+import { liesUpon } from '../machines/speaking-home.ts';
 import type { TriggerTokens } from '../machines/trigger-tokens.ts';
 import { DiskTurns } from './disk-turns.ts';
 import { DivergedBranch } from './diverged-branch.ts';
@@ -293,7 +294,7 @@ export class DivergedBranches {
     checkEnded(machine);
     await branch.checkNotWritten();
     const { adopted } = machine.record;
-    if (adopted && replicas.get(machineId)?.record.adopted === adopted.branchId) {
+    if (adopted && liesUpon(machine, replicas.get(machineId))) {
       const said = `${machineName} lies upon branch ${adopted.branchId} of its replica here, which its copies go on from`;
       throw controlFailure('GENERATION_NEEDED', said, { context: { machineId } });
     }

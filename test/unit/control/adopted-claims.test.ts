@@ -7,6 +7,7 @@ import { silentLog } from '../../../src/lib/log.ts';
 import type { Claim, Tenure } from '../../../src/recovery-point/index.ts';
 import type { Replica, ReplicaRecord } from '../../../src/replica/index.ts';
 import type { ProtectedMachine } from '../../../src/replication/index.ts';
+import { fencedSite } from '../../support/fenced-site.ts';
 
 const HIGHER = { epoch: 3, siteId: 'home' };
 
@@ -23,6 +24,7 @@ test('F4 S0.17 what the replica heard while its machine was being adopted the ma
   const machines = {
     get: (machineId: string) => ({
       machine: {
+        record: { adopted: { branchId: 'branch' } },
         right: {
           hear: async (claim: Claim) => {
             if (isFull) throw libFailure('DISK_FULL', 'the disk is full');
@@ -84,4 +86,19 @@ test('F4 S0.17 a replica whose machine is removed stands where the machine stood
   const { upon, replica: ended, machine } = atHome({ replica: held, machine: held });
   await endingAdoption(ended, machine, () => upon.update(() => ({ tenure: fenced, epoch: 3 })));
   assert.deepEqual([ended.record.tenure, ended.record.adopted], [fenced, undefined]);
+});
+
+test('F4 S0.17 while its replica is being adopted, or becomes one again, what was at home here before hears nothing of that claim, and its branch stays', async (t) => {
+  const { machine, machineId, machines, ownSiteId, diverged, branch } = await fencedSite(t);
+  const { branchId } = await branch();
+  const claim = { epoch: 9, siteId: ownSiteId };
+  const record = { machineId, adopted: 'a branch of the replica', tenure: { state: 'holds', claim } };
+  const upon = { record } as unknown as Pick<Replica, 'record'>;
+  const alerts = { raise: () => assert.fail('nothing is wrong'), clear: () => undefined };
+  await passOnClaim({ siteId: ownSiteId, machines, log: silentLog, alerts }, upon);
+  assert.equal(machine.right.tenure.state, 'fenced');
+  assert.deepEqual(
+    (await diverged.list(machineId)).map((one) => one.branchId),
+    [branchId],
+  );
 });

@@ -143,9 +143,12 @@ test('S0.17 what diverged is not put into its branch while it is being read; its
   const site = await fencedSite(t);
   const { diverged, machine, machines, machineId, claimSiteId } = site;
   const { branchId } = await site.branch();
+  const adopted = { branchId: 'the branch that it was', pointId: 'known' };
+  Object.assign(machine.record, { adopted });
   const replica = {
-    record: { machineId, sourceSiteId: claimSiteId, adopted: 'the branch that it was' },
+    record: { machineId, sourceSiteId: claimSiteId, adopted: adopted.branchId },
     points: [{ statement: { pointId: 'known' } }],
+    ...{ update: async () => undefined, disown: async () => undefined },
   };
   const alerts = new Map<string, string>();
   const home = new HomeRights({

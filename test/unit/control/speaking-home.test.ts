@@ -7,8 +7,8 @@ import type { ProtectedMachine } from '../../../src/replication/index.ts';
 
 const [HERE, THERE] = ['here', 'there'];
 
-function machineThat(tenure: Tenure): ProtectedMachine {
-  return { right: { tenure } } as ProtectedMachine;
+function machineThat(tenure: Tenure, branchId?: string): ProtectedMachine {
+  return { right: { tenure }, record: branchId ? { adopted: { branchId } } : {} } as ProtectedMachine;
 }
 
 function replicaOf(o: { readonly epoch: number; readonly adopted?: string }): Replica {
@@ -24,7 +24,15 @@ test('F4 of a machine that was at home here and has gone elsewhere its replica s
   assert.equal(speakingHome(fenced, replica, HERE), undefined);
   assert.equal(speakingHome(below, replica, HERE), undefined);
   assert.equal(speakingHome(above, replica, HERE), above);
-  assert.equal(speakingHome(fenced, replicaOf({ epoch: 2, adopted: 'branch' }), HERE), fenced);
   assert.equal(speakingHome(fenced, undefined, HERE), fenced);
   assert.equal(speakingHome(undefined, replica, HERE), undefined);
+});
+
+test('F4 S0.17 a replica that is being adopted speaks until the machine upon it is there, not the one that was at home here before', () => {
+  const follows: Tenure = { state: 'follows', claim: { epoch: 2, siteId: THERE } };
+  const replica = replicaOf({ epoch: 3, adopted: 'branch' });
+  const adopted = machineThat(follows, 'branch');
+  assert.equal(speakingHome(adopted, replica, HERE), adopted);
+  for (const before of [machineThat(follows), machineThat(follows, 'an older branch')])
+    assert.equal(speakingHome(before, replica, HERE), undefined);
 });
