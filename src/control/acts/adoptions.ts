@@ -18,6 +18,7 @@ import type { Inventory } from '../inventory/inventory.ts';
 import type { Machines } from '../machines/machines.ts';
 import { newestMachine } from '../machines/new-machine.ts';
 import { liesUpon } from '../machines/speaking-home.ts';
+import type { DivergedBranches } from '../replicas/diverged-branches.ts';
 import type { ReplicaFences } from '../replicas/replica-fences.ts';
 import type { Reports } from '../reports/reports.ts';
 
@@ -29,6 +30,7 @@ interface AdoptionTools {
   readonly audit: Pick<Audit, 'acting'>;
   readonly reports: Pick<Reports, 'ofAdoptions'>;
   readonly fences: Pick<ReplicaFences, 'look'>;
+  readonly diverged: Pick<DivergedBranches, 'aloneAt'>;
   readonly clock: Clock;
   readonly random: Random;
   readonly log: Log;
@@ -56,7 +58,8 @@ export class AdoptionActs {
     // It is no job: the audit log has what its report is made from.
     const details = { branchId, reportId: newId(clock, random) };
     const adopting = audit.acting({ actor, act: 'failover.adopt', subject, details }, async () => {
-      await failovers.adopt(replica, branchId, { ...machines.adopting, networks });
+      const home = { ...machines.adopting, networks };
+      await this.#inTurn(subject, () => failovers.adopt(replica, branchId, home));
       // From now on the machine speaks for itself. It is adopted, whatever comes of this.
       await passOnClaims({ siteId: identity.siteId, machines, log, alerts }, [replica]);
       return inventory.view(inventory.find(subject));
@@ -66,6 +69,20 @@ export class AdoptionActs {
       fences.look(replica);
       return reports.ofAdoptions();
     });
+  }
+
+  /** Beside no act with what the machine was here before: that may remove it, and what is older than it comes to the front then. */
+  async #inTurn(machineId: string, act: () => Promise<unknown>): Promise<void> {
+    const { machines, diverged } = this.#o;
+    for (;;) {
+      const before = machines.get(machineId)?.machine;
+      const isStillThere = async () => {
+        if (machines.get(machineId)?.machine !== before) return false;
+        await act();
+        return true;
+      };
+      if (await (before ? diverged.aloneAt(before.layout.directory, isStillThere) : isStillThere())) return;
+    }
   }
 
   /** The one that runs, else the only one there is. */

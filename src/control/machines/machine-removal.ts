@@ -2,7 +2,14 @@ import { dirname } from 'node:path';
 import type { FileSystem } from '../../lib/files.ts';
 import { decideRemoval, isBeingRemoved } from '../../lib/removal.ts';
 import type { ProtectedMachine } from '../../replication/index.ts';
+import { controlFailure } from '../errors.ts';
 import { unplug } from './machine-plugs.ts';
+
+/** That what the site has of a machine is another one by now, or nothing. */
+export function changedMeanwhile({ record: { machineId, name } }: Pick<ProtectedMachine, 'record'>) {
+  const said = `${name} is not what it was at this site when that was asked for`;
+  return controlFailure('MACHINE_CHANGING', said, { context: { machineId } });
+}
 
 /** What a machine has beside its files goes, if it is stopped: its taps, sockets and logs. May be repeated. */
 export async function letGoOf(

@@ -38,7 +38,7 @@ import { newDisk } from './machine-disks.ts';
 import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
 import { placeIn } from './machine-place.ts';
 import { plugIn, unplug } from './machine-plugs.ts';
-import { decideGoing, letGoOf } from './machine-removal.ts';
+import { changedMeanwhile, decideGoing, letGoOf } from './machine-removal.ts';
 import {
   adoptedRecord,
   attachedRecord,
@@ -112,19 +112,21 @@ export class Machines {
 
   #adopt(machine: ProtectedMachine): void {
     this.#open.set(machine.record.machineId, { machine, loop: undefined });
-    this.#follow(machine.record.machineId);
+    this.#follow(machine);
   }
 
   /** Starts the loop of a machine that has none. A machine without protection is looked for as well, but not copied. */
-  #follow(machineId: string): void {
-    const entry = this.#open.get(machineId)!;
-    if (entry.loop) return;
-    entry.loop = new ReplicationLoop(entry.machine, this.#tools.loop);
+  #follow(machine: ProtectedMachine): void {
+    const entry = this.#open.get(machine.record.machineId);
+    if (entry?.machine !== machine || entry.loop) return;
+    entry.loop = new ReplicationLoop(machine, this.#tools.loop);
     entry.loop.start();
   }
 
-  async #unfollow(machineId: string, o: { clearAlerts?: boolean } = {}): Promise<void> {
-    const entry = this.#open.get(machineId)!;
+  /** Throws MACHINE_CHANGING of one that the site has no more: the loop of what it has instead goes on. */
+  async #unfollow(machine: ProtectedMachine, o: { clearAlerts?: boolean } = {}): Promise<void> {
+    const entry = this.#open.get(machine.record.machineId);
+    if (entry?.machine !== machine) throw changedMeanwhile(machine);
     const { loop } = entry;
     entry.loop = undefined;
     await loop?.stop(o);
@@ -159,8 +161,8 @@ export class Machines {
 
   /** Lets go of all machines; they run on. */
   async close(): Promise<void> {
-    await Promise.all([...this.#open.keys()].map((machineId) => this.#unfollow(machineId)));
-    await Promise.all([...this.#open.values()].map(({ machine }) => machine.release()));
+    await Promise.all(this.list().map(({ machine }) => this.#unfollow(machine)));
+    await Promise.all(this.list().map(({ machine }) => machine.release()));
   }
 
   async add(request: AddMachineRequest): Promise<ProtectedMachine> {
@@ -229,7 +231,7 @@ export class Machines {
     if (before) {
       // It has ended, and is the machine no more: what goes wrong with letting go of it hinders nothing.
       const letGo = async () => {
-        await this.#unfollow(machineId, { clearAlerts: true });
+        await this.#unfollow(before, { clearAlerts: true });
         await before.release();
         await unplug(before.record);
       };
@@ -257,15 +259,14 @@ export class Machines {
 
   /** From now on the machine is found elsewhere, with the same disks; a transfer under way is broken off and gone on with. */
   async move(machine: ProtectedMachine, request: MoveRequest): Promise<void> {
-    const { machineId } = machine.record;
     const { place, disks } = placeIn(machine.record, request);
     refuseSharedFiles(disks, this.#records);
     this.#refuseWhileExporting(machine);
-    await this.#unfollow(machineId);
+    await this.#unfollow(machine);
     try {
       await machine.move(place);
     } finally {
-      this.#follow(machineId);
+      this.#follow(machine);
     }
   }
 
@@ -313,15 +314,16 @@ export class Machines {
   }
 
   async #forget(machine: ProtectedMachine, isStopped: boolean, remove: () => Promise<void>): Promise<void> {
-    const { machineId } = machine.record;
-    await this.#unfollow(machineId, { clearAlerts: true });
+    await this.#unfollow(machine, { clearAlerts: true });
     await letGoOf(this.#tools.files, machine, isStopped);
     await remove();
     // Only now: what hinders its end leaves it to be removed once more.
-    await this.#strike(machineId);
+    await this.#strike(machine);
   }
 
-  async #strike(machineId: string): Promise<void> {
+  async #strike(machine: ProtectedMachine): Promise<void> {
+    const { machineId } = machine.record;
+    if (this.#open.get(machineId)?.machine !== machine) return;
     this.#open.delete(machineId);
     this.#tools.loop.identities.forget(machineId);
     const directory = join(this.#tools.dataDirectory, 'protected');
@@ -335,15 +337,14 @@ export class Machines {
    * been decided it is none of this site's, whatever keeps its files from going: the next process ends that then.
    */
   async discard(machine: ProtectedMachine, check: () => void): Promise<void> {
-    const { machineId } = machine.record;
-    await this.#unfollow(machineId, { clearAlerts: true });
+    await this.#unfollow(machine, { clearAlerts: true });
     try {
       await decideGoing(this.#tools.files, machine, check);
     } catch (error) {
-      this.#follow(machineId);
+      this.#follow(machine);
       throw error;
     }
-    await this.#strike(machineId);
+    await this.#strike(machine);
     await endRemoval(this.#tools.files, machine.layout.directory);
   }
 
@@ -474,13 +475,13 @@ export class Machines {
     const { machineId } = machine.record;
     this.#refuseWhileExporting(machine);
     // A transfer under way would be waited for; its part at the other side stays and may be thrown away there.
-    await this.#unfollow(machineId, { clearAlerts: true });
+    await this.#unfollow(machine, { clearAlerts: true });
     try {
       const word = { overrules };
       await (keepOrigin ? machine.unprotectKeepingOrigin(word) : machine.unprotect(word));
       this.#tools.loop.alerts.clear(firmwareAlert(machineId));
     } finally {
-      this.#follow(machineId);
+      this.#follow(machine);
     }
   }
 

@@ -16,6 +16,7 @@ import type { AlertSink, Alerts } from '../base/alerts.ts';
 import { controlFailure } from '../errors.ts';
 import type { Groups } from '../groups/groups.ts';
 import { clearHomeAlerts } from '../machines/home-alerts.ts';
+import { changedMeanwhile } from '../machines/machine-removal.ts';
 import type { Machines } from '../machines/machines.ts';
 import { liesUpon } from '../machines/speaking-home.ts';
 import type { TriggerTokens } from '../machines/trigger-tokens.ts';
@@ -210,11 +211,9 @@ export class DivergedBranches {
    * upon them meanwhile. Throws MACHINE_CHANGING if what came before has left nothing of the machine.
    */
   alone<T>(machine: Pick<ProtectedMachine, 'record' | 'layout'>, act: () => Promise<T>): Promise<T> {
-    const { machineId, name } = machine.record;
     return this.aloneAt(machine.layout.directory, () => {
-      if (this.#o.machines.get(machineId)?.machine === machine) return act();
-      const said = `${name} is not what it was at this site when that was asked for`;
-      throw controlFailure('MACHINE_CHANGING', said, { context: { machineId } });
+      if (this.#o.machines.get(machine.record.machineId)?.machine === machine) return act();
+      throw changedMeanwhile(machine);
     });
   }
 

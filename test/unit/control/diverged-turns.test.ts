@@ -1,13 +1,17 @@
 import assert from 'node:assert/strict';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
+import { AdoptionActs } from '../../../src/control/acts/adoptions.ts';
 import { HandoverActs } from '../../../src/control/acts/handover-acts.ts';
 import { HomeRights } from '../../../src/control/acts/home-rights.ts';
 import { MachineActs } from '../../../src/control/acts/machine-acts.ts';
 import type { DivergedBranch } from '../../../src/control/replicas/diverged-branch.ts';
+import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { systemRandom } from '../../../src/lib/random.ts';
 import { removeBranch } from '../../../src/replica/index.ts';
-import type { RightsTarget } from '../../../src/replication/index.ts';
+import type { ProtectedMachine, RightsTarget } from '../../../src/replication/index.ts';
 import { type FencedSite, fencedSite } from '../../support/fenced-site.ts';
 
 const { signal } = new AbortController();
@@ -189,4 +193,72 @@ test('S0.17 what a person has set aside beside a branch is not removed with it',
   assert.ok(await isThere(aside));
   await nodeFiles.removeDirectory(aside);
   assert.equal(await diverged.remove(machineId, branchId, signal), true);
+});
+
+/** The branch of a failover that becomes the machine here again, beside what it was before; to be called by the adoption. */
+function adoptedAgain({ machine, machineId, machines }: FencedSite): Promise<ProtectedMachine> {
+  const { configuration, disks, sockets } = machine.record;
+  return machines.adopting.create({
+    ...{ machineId, configuration, networks: {}, branchId: 'b'.repeat(26), pointId: 'p'.repeat(26) },
+    claim: { epoch: 5, siteId: 'here' },
+    runDirectory: join(dirname(sockets.qmpPath), 'adopted'),
+    disks: disks.map(({ diskId, sizeBytes }) => ({
+      ...{ diskId, sizeBytes },
+      chain: [{ path: join(dirname(machine.layout.directory), `${diskId}.raw`), format: 'raw' as const }],
+    })),
+  });
+}
+
+test('S0.17 a machine that is adopted while what it was here before is being removed is looked after, with one object for its directory', async (t) => {
+  const site = await fencedSite(t);
+  const { diverged, machine, machineId, machines, generations, ownSiteId } = site;
+  const { branchId } = await site.branch();
+  let adopted: ProtectedMachine | undefined;
+  const acts = new AdoptionActs({
+    ...{ identity: { siteId: ownSiteId }, machines, diverged, log: silentLog, clock: systemClock },
+    random: systemRandom,
+    failovers: {
+      adopt: async () => {
+        adopted = await adoptedAgain(site);
+      },
+    },
+    inventory: {
+      replica: () => ({ record: { machineId }, branches: [{ branchId: 'b' }] }),
+      ...{ find: () => ({ machineId }), view: () => ({}) },
+    },
+    audit: { acting: (_act: unknown, work: () => Promise<unknown>) => work() },
+    ...{ reports: { ofAdoptions: async () => undefined }, fences: { look: () => undefined } },
+    alerts: { raise: () => undefined, clear: () => undefined },
+  } as unknown as ConstructorParameters<typeof AdoptionActs>[0]);
+  const { needsOf } = generations;
+  let adopting: Promise<unknown> | undefined;
+  generations.needsOf = async (...asked) => {
+    adopting ??= acts.adopt('me', 'box', { branch: 'b' });
+    await Promise.race([adopting, sleep(systemClock, 100)]);
+    return needsOf.apply(generations, asked);
+  };
+  assert.equal(await diverged.remove(machineId, branchId, signal), true);
+  await adopting;
+  assert.ok(adopted);
+  assert.equal(machines.get(machineId)!.machine, adopted);
+  assert.ok(machines.get(machineId)!.loop);
+  assert.equal(await isThere(machine.layout.directory), false);
+});
+
+test('S0.17 what the site has of a machine no more cannot be discarded, removed or changed in the name of what it has instead', async (t) => {
+  const site = await fencedSite(t);
+  const { machine, machineId, machines } = site;
+  const adopted = await adoptedAgain(site);
+  const { loop } = machines.get(machineId)!;
+  const changing = { code: 'MACHINE_CHANGING' };
+  await assert.rejects(
+    machines.discard(machine, () => assert.fail('it is not asked for')),
+    changing,
+  );
+  await assert.rejects(machines.unprotect(machine, { overrules: true }), changing);
+  Object.assign(machine.record, { protection: null });
+  await assert.rejects(machines.remove(machine), changing);
+  assert.equal(machines.get(machineId)!.machine, adopted);
+  assert.equal(machines.get(machineId)!.loop, loop);
+  assert.ok(await isThere(machine.layout.directory));
 });

@@ -116,6 +116,7 @@ test('S0.17 so it does if that was heard while it was being adopted, and the ado
     },
     audit: { acting: async (_act, work) => work() },
     reports: { ofAdoptions: async () => undefined },
+    diverged: { aloneAt: () => assert.fail('nothing was at home here before') },
   });
   const adopting = assert.rejects(acts.adopt('somebody', 'box', {}), { code: 'REPLICA_IN_USE' });
   await clock.turn(0);
