@@ -130,6 +130,12 @@ export const CONTROL_ERRORS = {
     retry: 'later',
     remedy: 'Stop it first: `warmsite vm stop`.',
   },
+  MACHINE_LAYERS_KEPT: {
+    kind: 'refused',
+    retry: 'never',
+    remedy:
+      'They hold what the machine had written when its protection was ended with `--keep-origin`, and it may be nowhere else. Move the named directories out of there as a whole if that is wanted, remove them if it is not, and give the command again.',
+  },
   MACHINE_OUTDATED: {
     kind: 'refused',
     retry: 'never',

@@ -23,7 +23,9 @@ export function addGenerationCommands(program: Command, runner: Runner): void {
     );
   generation
     .command('remove')
-    .description('remove an older generation of a machine, with all that was written in it')
+    .description(
+      'remove an older generation of a machine, with all that was written in it or set aside there',
+    )
     .argument('<vm>', 'name or id')
     .argument('<epoch>', 'its epoch, or its name, as `warmsite generation list` shows them')
     .option('--discard-writes', 'your word that what was written in it is not needed: it is gone for good')
@@ -37,7 +39,7 @@ another older generation. The headers of the images are read for that.`,
       runner.run(async (context, machine: string, epoch: string, o: { discardWrites?: true }) => {
         if (!o.discardWrites) {
           await context.confirm({
-            question: `What was written in generation ${epoch} of ${machine} at this site would be gone for good.`,
+            question: `What was written in generation ${epoch} of ${machine} at this site, or set aside there, would be gone for good.`,
             word: machine,
             option: '--discard-writes',
           });

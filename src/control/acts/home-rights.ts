@@ -17,10 +17,10 @@ import {
 } from '../../replication/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
+import { keptLayers } from '../machines/kept-layers.ts';
 import type { Machines } from '../machines/machines.ts';
 import { liesUpon, speakingHome } from '../machines/speaking-home.ts';
 import type { DivergedBranches } from '../replicas/diverged-branches.ts';
-import { keptLayers } from '../replicas/kept-layers.ts';
 import { endingAdoption } from './adoptions.ts';
 
 const replicationFailure = failuresOf(REPLICATION_ERRORS);

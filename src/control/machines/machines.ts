@@ -34,6 +34,7 @@ import { failureOf } from '../base/alerts.ts';
 import { controlFailure } from '../errors.ts';
 import { firmwareAlert, warnOfFirmware } from './firmware-alert.ts';
 import { guestEnds } from './guest-end.ts';
+import { checkNothingKept } from './kept-layers.ts';
 import { newDisk } from './machine-disks.ts';
 import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
 import { placeIn } from './machine-place.ts';
@@ -302,7 +303,7 @@ export class Machines {
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
-  /** Forgets a machine that is not protected; its process and its disks stay as they are. */
+  /** Forgets a machine that is not protected; its process and its disks stay as they are. Throws MACHINE_LAYERS_KEPT. */
   async remove(machine: ProtectedMachine): Promise<void> {
     const { name, protection } = machine.record;
     if (protection) throw controlFailure('MACHINE_STILL_PROTECTED', `${name} is protected`);
@@ -310,6 +311,7 @@ export class Machines {
     // Its process would be nobody's: the branch that it was knows nothing of it.
     if (!isStopped && machine.record.adopted)
       throw controlFailure('MACHINE_STILL_RUNS', `${name} runs, and was a branch of its replica here`);
+    await checkNothingKept(this.#tools.files, machine);
     await this.#forget(machine, isStopped, () => this.#tools.files.removeDirectory(machine.layout.directory));
   }
 

@@ -16,6 +16,7 @@ import type { AlertSink, Alerts } from '../base/alerts.ts';
 import { controlFailure } from '../errors.ts';
 import type { Groups } from '../groups/groups.ts';
 import { clearHomeAlerts } from '../machines/home-alerts.ts';
+import { checkNothingKept } from '../machines/kept-layers.ts';
 import { changedMeanwhile } from '../machines/machine-removal.ts';
 import type { Machines } from '../machines/machines.ts';
 import { liesUpon } from '../machines/speaking-home.ts';
@@ -23,7 +24,6 @@ import type { TriggerTokens } from '../machines/trigger-tokens.ts';
 import { DiskTurns } from './disk-turns.ts';
 import { DivergedBranch } from './diverged-branch.ts';
 import { type Generations, generationOf } from './generations.ts';
-import { keptLayers } from './kept-layers.ts';
 
 const replicaFailure = failuresOf(REPLICA_ERRORS);
 const replicationFailure = failuresOf(REPLICATION_ERRORS);
@@ -243,7 +243,7 @@ export class DivergedBranches {
   /**
    * Removes a branch with what it alone holds: the directory of the machine that it was. Files that its owner had before stay. Durable when
    * it has been decided, and ended by the next process if need be. Whether there was such a branch. Throws BRANCH_NEEDED,
-   * GENERATION_NEEDED, REPLICATION_NOT_ENDED, MACHINE_IN_GROUP, and as `checkRead`.
+   * GENERATION_NEEDED, MACHINE_LAYERS_KEPT, REPLICATION_NOT_ENDED, MACHINE_IN_GROUP, and as `checkRead`.
    */
   async remove(machineId: string, branchId: string, signal: AbortSignal): Promise<boolean> {
     const found = async () => {
@@ -263,21 +263,12 @@ export class DivergedBranches {
     });
   }
 
-  /** What a person has set aside there is no part of the branch, and would go with it. Throws GENERATION_NEEDED. */
-  async #checkNothingKept({ layout: { directory }, record, name }: DivergedBranch): Promise<void> {
-    const kept = await keptLayers(this.#o.files, directory);
-    if (kept.length === 0) return;
-    const said = `layers that were set aside lie in ${directory}: ${kept.join(', ')}`;
-    const hint = `Move them away if they are wanted, else remove them; then remove ${name} again.`;
-    throw controlFailure('GENERATION_NEEDED', said, { context: { machineId: record.machineId }, hint });
-  }
-
   async #remove(branch: DivergedBranch, signal: AbortSignal): Promise<void> {
     const { machines, generations, replicas, groups } = this.#o;
     const { machineId, machineName } = branch.record;
     const { directory } = branch.layout;
     await this.#checkUnread(branch);
-    await this.#checkNothingKept(branch);
+    await checkNothingKept(this.#o.files, branch);
     const machine = this.#machineOf(branch);
     if (!machine) {
       const former = (await generations.former(machineId)).find((one) => one.directory === directory);

@@ -189,7 +189,7 @@ test('S0.17 what a person has set aside beside a branch is not removed with it',
   const { branchId } = await site.branch();
   const aside = machine.layout.setAside('01hzzzzzzzzzzzzzzzzzzzzzzz');
   await nodeFiles.makeDirectory(aside);
-  await assert.rejects(diverged.remove(machineId, branchId, signal), { code: 'GENERATION_NEEDED' });
+  await assert.rejects(diverged.remove(machineId, branchId, signal), { code: 'MACHINE_LAYERS_KEPT' });
   assert.ok(await isThere(aside));
   await nodeFiles.removeDirectory(aside);
   assert.equal(await diverged.remove(machineId, branchId, signal), true);
@@ -261,4 +261,17 @@ test('S0.17 what the site has of a machine no more cannot be discarded, removed 
   assert.equal(machines.get(machineId)!.machine, adopted);
   assert.equal(machines.get(machineId)!.loop, loop);
   assert.ok(await isThere(machine.layout.directory));
+});
+
+test('S0.17 what a person has set aside is not removed with its machine, which goes when that has been moved away', async (t) => {
+  const { machine, machineId, machines } = await fencedSite(t);
+  Object.assign(machine.record, { protection: null });
+  const aside = machine.layout.setAside('01hzzzzzzzzzzzzzzzzzzzzzzz');
+  await nodeFiles.makeDirectory(aside);
+  await assert.rejects(machines.remove(machine), { code: 'MACHINE_LAYERS_KEPT' });
+  assert.ok(await isThere(aside));
+  assert.ok(machines.get(machineId)!.loop, 'it is looked after as before');
+  await nodeFiles.rename(aside, join(dirname(dirname(machine.layout.directory)), 'kept'));
+  await machines.remove(machine);
+  assert.equal(await isThere(machine.layout.directory), false);
 });
