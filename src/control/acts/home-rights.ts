@@ -101,7 +101,11 @@ export class HomeRights implements HomeMachines {
     const key = `turn:${machineId}`;
     if (this.#turningBack.has(machineId)) throw turningBack(machineId);
     const speaking = this.of(machineId);
-    if (!speaking) return undefined;
+    if (!speaking) {
+      // Whatever hindered a turn, nothing is at home here any more that it could hinder.
+      alerts.clear(key);
+      return undefined;
+    }
     if (!speaking.concerns(arrival.sourceSiteId)) throw notYours(machineId);
     try {
       const generation = await this.#admitted(machines.get(machineId)!.machine, arrival);
@@ -186,6 +190,8 @@ export class HomeRights implements HomeMachines {
       .alone(machine, work)
       .catch((error: unknown) => {
         log.error('machine.not-set-apart', { machine: name, reason: messageOf(error) });
+        // A person has removed it meanwhile: its replica goes on without it, as it would have.
+        if (machines.get(machineId)?.machine !== machine) return;
         this.#o.alerts.raise(`turn:${machineId}`, 'critical', failureOf(error), machineId);
       })
       .finally(() => this.#turningBack.delete(machineId));

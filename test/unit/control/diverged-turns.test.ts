@@ -181,6 +181,10 @@ test('S0.17 what diverged is not put into its branch while it is being read; its
   await turnBack();
   assert.deepEqual([...alerts], []);
   assert.equal(await isThere(machine.layout.directory), false);
+  alerts.set(`turn:${machineId}`, 'MACHINE_CHANGING');
+  const arrival = { machineId, epoch: 2, parent: { pointId: 'known' }, sourceSiteId: claimSiteId };
+  assert.equal(await home.admit(arrival as unknown as Parameters<typeof home.admit>[0]), undefined);
+  assert.deepEqual([...alerts], [], 'an alert of it ends with what is there no more');
 });
 
 test('S0.17 what a person has set aside beside a branch is not removed with it', async (t) => {
