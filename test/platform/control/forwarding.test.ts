@@ -1,9 +1,10 @@
 /** A machine of one site, its replica at a second one, forwarded to a third: three served sites on one host; over the API. */
 import assert from 'node:assert/strict';
-import { readdir, stat, truncate, writeFile } from 'node:fs/promises';
+import { readdir, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { systemClock } from '../../../src/lib/clock.ts';
+import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { BOX, copy, machineThatIsOff, pair, pairedSites, resultOf } from '../../support/paired-sites.ts';
 import { TestSite } from '../../support/served-sites.ts';
@@ -73,7 +74,8 @@ it('S0.29 a replica is forwarded to a third site, which proves the points by the
   for (let arrived = 0; arrived < 3 * MIB; ) {
     const names = await readdir(arriving, { recursive: true });
     const layer = names.find((name) => name.endsWith('disk0.layer'));
-    arrived = layer ? (await stat(join(arriving, layer))).size : 0;
+    // Between the two looks it may have been begun anew.
+    arrived = layer ? ((await nodeFiles.sizeOf(join(arriving, layer))) ?? 0) : 0;
     await awayApi.call('vm.show', BOX);
   }
   await east.close();
