@@ -25,6 +25,7 @@ export { MOST_AT_ONCE, type NextActs, nextActs, verdictOf } from './progress.ts'
 export {
   afterRuns,
   checkRehearsalTimes,
+  isCarriedOut,
   type KeptRehearsal,
   type RehearsalStanding,
   rehearsalsOf,

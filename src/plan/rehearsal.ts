@@ -59,10 +59,12 @@ export function afterRuns(kept: KeptRehearsal, runs: readonly PlanRun[], nowMs: 
 
 /** The rehearsals of a plan among the runs of a site; not one that never came to its job, and so to nothing, also if it was ended since. */
 export function rehearsalsOf(plan: string, runs: readonly PlanRun[]): readonly PlanRun[] {
-  return runs.filter(({ document, request, jobId, steps }) => {
-    const isCarriedOut = jobId !== undefined || steps.some(({ state }) => state !== 'waiting');
-    return document.plan === plan && request.mode === 'test' && isCarriedOut;
-  });
+  return runs.filter((run) => run.document.plan === plan && run.request.mode === 'test' && isCarriedOut(run));
+}
+
+/** Whether a run has come to its job, and so to anything. */
+export function isCarriedOut({ jobId, steps }: Pick<PlanRun, 'jobId' | 'steps'>): boolean {
+  return jobId !== undefined || steps.some(({ state }) => state !== 'waiting');
 }
 
 /** Of what `afterRuns` gave; `runs` are the newest first. */

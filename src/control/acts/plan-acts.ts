@@ -27,6 +27,7 @@ import {
   findingsOf,
   forNicsOf,
   gatesAt,
+  isCarriedOut,
   type KnownMachine,
   needsOf,
   networksAt,
@@ -38,7 +39,7 @@ import type { Audit } from '../base/audit.ts';
 import type { EventHub } from '../base/event-hub.ts';
 import { hasEnded, type JobHandler, type JobRequest, type Jobs } from '../base/jobs.ts';
 import { controlFailure } from '../errors.ts';
-import type { Found, Inventory } from '../inventory/inventory.ts';
+import type { Inventory } from '../inventory/inventory.ts';
 import { touchedNow } from '../plans/absence.ts';
 import { type PointOfCut, pointsOfCuts } from '../plans/plan-cuts.ts';
 import { PlanHooks } from '../plans/plan-hooks.ts';
@@ -142,7 +143,7 @@ export class RecoveryPlans {
     const { document } = this.#o.store.need(name);
     const measured = new Map<string, number>();
     for (const machine of Object.keys(document.machines)) {
-      const replica = this.#found(machine)?.replica;
+      const replica = this.standing.found(machine)?.replica;
       const took = replica && (await this.#measuredMs(replica));
       if (took !== undefined) measured.set(machine, took);
     }
@@ -211,7 +212,7 @@ export class RecoveryPlans {
     const run: PlanRun = {
       ...{ runId, actor, request, document, startedAtMs: clock.wallMs(), ...touchedNow(this.#o) },
       steps: Object.keys(document.machines).map((machine) => {
-        const machineId = this.#found(machine)?.machineId ?? '';
+        const machineId = this.standing.found(machine)?.machineId ?? '';
         return { machine, machineId, state: 'waiting', ...cuts.get(machine) };
       }),
     };
@@ -231,9 +232,9 @@ export class RecoveryPlans {
         .underWay(['plan.run'])
         .map(({ args }) => args.runId),
     );
-    for (const { runId, jobId, endedAtMs, steps } of store.runs) {
-      const hasBegun = jobId !== undefined || steps.some(({ state }) => state !== 'waiting');
-      if (endedAtMs !== undefined || hasBegun || underWay.has(runId)) continue;
+    for (const run of store.runs) {
+      const { runId, endedAtMs } = run;
+      if (endedAtMs !== undefined || isCarriedOut(run) || underWay.has(runId)) continue;
       try {
         await store.dropRun(runId);
       } catch (error) {
@@ -294,14 +295,14 @@ export class RecoveryPlans {
     const { groups, files } = this.#o;
     return pointsOfCuts(document, {
       points: (group) => groups.points(group),
-      idOf: (machine) => this.#found(machine)?.machineId,
+      idOf: (machine) => this.standing.found(machine)?.machineId,
       atLeast: (machine) => wishOf(document, machine).atLeast ?? 'crash',
       upFrom: async (machine) => {
-        const found = this.#found(machine);
+        const found = this.standing.found(machine);
         return found && (await this.standing.branchThatRuns(found))?.pointId;
       },
       hasFailed: async (machineId, pointId) => {
-        const replica = this.#found(machineId)?.replica;
+        const replica = this.standing.found(machineId)?.replica;
         return (replica && (await loadBootProof(files, replica, pointId)))?.proof.verdict === 'failed';
       },
     });
@@ -320,7 +321,7 @@ export class RecoveryPlans {
   async #checkTogether(document: PlanDocument, cuts: ReadonlyMap<string, PointOfCut>): Promise<void> {
     const members: Parameters<FailoverActs['checkTogether']>[0][number][] = [];
     for (const machine of Object.keys(document.machines)) {
-      const found = this.#found(machine);
+      const found = this.standing.found(machine);
       const pointId = cuts.get(machine)?.pointId ?? found?.replica?.newest?.statement.pointId;
       // What runs already is where it is; where that cannot be read, its own step says so.
       if (!found?.replica || pointId === undefined || !(await this.standing.isStill(found))) continue;
@@ -412,9 +413,9 @@ export class RecoveryPlans {
     },
     branches: async (machine) =>
       (await this.#o.failovers.list(machine)).filter(({ purpose }) => purpose === 'failover'),
-    idOf: (machine) => this.#found(machine)?.machineId,
+    idOf: (machine) => this.standing.found(machine)?.machineId,
     isSo: async (run, machine, signal) => {
-      const found = this.#found(machine);
+      const found = this.standing.found(machine);
       const { mode, to } = run.request;
       if (mode === 'cede') return found && to === undefined && isHandedOver(found) ? {} : undefined;
       if (mode === 'test' || !found || !(await this.standing.runs(found))) return undefined;
@@ -477,12 +478,8 @@ export class RecoveryPlans {
     return networksAt(document, machine, this.#known(machine)?.nics ?? [], this.#o.siteName);
   }
 
-  #found(machine: string): Found | undefined {
-    return this.standing.found(machine);
-  }
-
   #known(machine: string): KnownMachine | undefined {
-    const found = this.#found(machine);
+    const found = this.standing.found(machine);
     const configuration = found && configurationOf(found);
     if (!configuration) return found && { nics: [], hasAgent: false, isReady: false };
     const { nics, guestAgent } = configuration;

@@ -1,11 +1,5 @@
-import { Mutex } from '../../lib/mutex.ts';
+import { KeyedMutex } from '../../lib/keyed-mutex.ts';
 import { controlFailure } from '../errors.ts';
-
-interface Turn {
-  readonly mutex: Mutex;
-  /** Acts that are under way, or wait for their turn. */
-  acts: number;
-}
 
 /**
  * Whose turn it is with the disks of a machine that has ended here, by its directory. Many may read them at once, tests among them that are
@@ -14,26 +8,22 @@ interface Turn {
  */
 export class DiskTurns {
   readonly #readers = new Map<string, number>();
-  readonly #turns = new Map<string, Turn>();
+  /** Acts that are under way, or wait for their turn. */
+  readonly #acts = new Map<string, number>();
+  readonly #turns = new KeyedMutex();
 
   /** Until the returned function is called something reads them. Throws MACHINE_CHANGING. */
   read(directory: string): () => void {
-    if (this.#turns.has(directory)) {
+    if (this.#acts.has(directory)) {
       const said = 'something is being done with the disks that the machine has here';
       throw controlFailure('MACHINE_CHANGING', said, { context: { directory } });
     }
-    this.#count(directory, 1);
+    count(this.#readers, directory, 1);
     let held = true;
     return () => {
-      if (held) this.#count(directory, -1);
+      if (held) count(this.#readers, directory, -1);
       held = false;
     };
-  }
-
-  #count(directory: string, by: 1 | -1): void {
-    const readers = (this.#readers.get(directory) ?? 0) + by;
-    if (readers > 0) this.#readers.set(directory, readers);
-    else this.#readers.delete(directory);
   }
 
   isRead(directory: string): boolean {
@@ -42,14 +32,17 @@ export class DiskTurns {
 
   /** One act after the other, and nobody begins to read them meanwhile; for what reads them already the act looks itself. */
   async alone<T>(directory: string, act: () => Promise<T>): Promise<T> {
-    const turn = this.#turns.get(directory) ?? { mutex: new Mutex(), acts: 0 };
-    this.#turns.set(directory, turn);
-    turn.acts += 1;
+    count(this.#acts, directory, 1);
     try {
-      return await turn.mutex.run(act);
+      return await this.#turns.run(directory, act);
     } finally {
-      turn.acts -= 1;
-      if (turn.acts === 0) this.#turns.delete(directory);
+      count(this.#acts, directory, -1);
     }
   }
+}
+
+function count(counts: Map<string, number>, directory: string, by: 1 | -1): void {
+  const after = (counts.get(directory) ?? 0) + by;
+  if (after > 0) counts.set(directory, after);
+  else counts.delete(directory);
 }

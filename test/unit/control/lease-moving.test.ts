@@ -35,6 +35,12 @@ async function takeOver({ clock, down, home, recovery, later }: Sites): Promise<
   return claim;
 }
 
+/** The fourth site gets copies of it as well, and may be its recovery site. */
+function replicateToLater({ home, later, claim }: Sites): void {
+  home.machine!.targets.push({ siteId: later.siteId });
+  later.replica = { tenure: { state: 'follows', claim }, sourceSiteId: home.siteId };
+}
+
 /** It was handed over, and is at home at the fourth site, which replicates it to where it was. */
 async function move({ home, recovery, later }: Sites, other: 'home' | 'recovery') {
   const target = { home, recovery }[other];
@@ -279,8 +285,7 @@ test('S0.17 a witness hears that a machine is held for good also when its home h
   const second = await s.add('y');
   down.add(recovery.siteId).add(witness.siteId);
   await home.endLeases(true);
-  home.machine!.targets.push({ siteId: later.siteId });
-  later.replica = { tenure: { state: 'follows', claim: s.claim }, sourceSiteId: home.siteId };
+  replicateToLater(s);
   const terms = { recoverySiteId: later.siteId, witnessSiteId: second.siteId };
   await home.lease(terms);
   await clock.turn(10_000);
@@ -304,8 +309,7 @@ test('S0.17 and when it has made them with the same one and another recovery sit
   const { clock, down, home, recovery, witness, later } = s;
   down.add(recovery.siteId).add(witness.siteId);
   await home.endLeases(true);
-  home.machine!.targets.push({ siteId: later.siteId });
-  later.replica = { tenure: { state: 'follows', claim: s.claim }, sourceSiteId: home.siteId };
+  replicateToLater(s);
   await home.lease({ recoverySiteId: later.siteId, witnessSiteId: witness.siteId });
   await clock.turn(10_000);
   await home.endLeases(true);
@@ -326,8 +330,7 @@ for (const order of ['cannot hear that', 'hears that'] as const) {
     if (order === 'cannot hear that') down.add(witness.siteId);
     await home.endLeases(true);
     await clock.turn(10_000);
-    home.machine!.targets.push({ siteId: later.siteId });
-    later.replica = { tenure: { state: 'follows', claim: s.claim }, sourceSiteId: home.siteId };
+    replicateToLater(s);
     await home.lease({ recoverySiteId: later.siteId, witnessSiteId: second.siteId });
     down.delete(witness.siteId);
     await clock.turn(20_000);
@@ -349,8 +352,7 @@ test('S0.17 a witness of earlier leases that is paired no more is told nothing o
   const second = await s.add('y');
   down.add(recovery.siteId).add(witness.siteId);
   await home.endLeases(true);
-  home.machine!.targets.push({ siteId: later.siteId });
-  later.replica = { tenure: { state: 'follows', claim: s.claim }, sourceSiteId: home.siteId };
+  replicateToLater(s);
   await home.lease({ recoverySiteId: later.siteId, witnessSiteId: second.siteId });
   await clock.turn(10_000);
   assert.ok(home.record()?.toHold);
@@ -431,27 +433,6 @@ test('S0.17 a stranger neither has the machine lent by a witness that knows it, 
   await assert.rejects(call(later.siteId, recovery.siteId, 'lease.ask', below), refused);
 });
 
-test('S0.17 a witness whose former sites are gone is made to forget by a person, and not while it lends the machine', async (t) => {
-  const s = await sites(t);
-  const { clock, down, home, later, witness } = s;
-  const further = await s.add('y');
-  assert.throws(() => witness.votes.witnessed('other'), { code: 'LEASE_UNKNOWN' });
-  const { machineId } = witness.votes.witnessed('web');
-  await assert.rejects(witness.votes.forgetWitnessed(machineId), { code: 'LEASE_LENT' });
-  down.add(home.siteId).add(s.recovery.siteId);
-  await clock.turn(15_000);
-  await later.makeHome(7, [further.siteId]);
-  const claim = { epoch: 7, siteId: later.siteId };
-  further.replica = { tenure: { state: 'follows', claim }, sourceSiteId: later.siteId };
-  await later.lease({ recoverySiteId: further.siteId, witnessSiteId: witness.siteId });
-  await clock.turn(10_000);
-  assert.equal(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId], 0);
-  await witness.votes.forgetWitnessed(machineId);
-  assert.throws(() => witness.votes.witnessed('web'), { code: 'LEASE_UNKNOWN' });
-  await clock.turn(10_000);
-  assert.ok(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId]! > 0);
-});
-
 /** The machine was brought up elsewhere on somebody's word, by leases of which the witness takes nothing: it knows the former two, who are gone. */
 async function isElsewhere(s: Sites): Promise<Claim> {
   const { clock, down, home, recovery, witness, later } = s;
@@ -466,6 +447,19 @@ async function isElsewhere(s: Sites): Promise<Claim> {
   assert.equal(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId], 0);
   return claim;
 }
+
+test('S0.17 a witness whose former sites are gone is made to forget by a person, and not while it lends the machine', async (t) => {
+  const s = await sites(t);
+  const { clock, later, witness } = s;
+  assert.throws(() => witness.votes.witnessed('other'), { code: 'LEASE_UNKNOWN' });
+  const { machineId } = witness.votes.witnessed('web');
+  await assert.rejects(witness.votes.forgetWitnessed(machineId), { code: 'LEASE_LENT' });
+  await isElsewhere(s);
+  await witness.votes.forgetWitnessed(machineId);
+  assert.throws(() => witness.votes.witnessed('web'), { code: 'LEASE_UNKNOWN' });
+  await clock.turn(10_000);
+  assert.ok(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId]! > 0);
+});
 
 /** Its former home is back, and reaches the witness alone, which lends it nothing; and by the word of a stranger alone it is not fenced. */
 async function isLentNothing({ clock, down, home, later, witness, claim }: Sites): Promise<void> {
@@ -532,8 +526,7 @@ for (const how of ['stands there', 'an older version has forgotten'] as const) {
     const { clock, home, witness, later } = s;
     await loseVoted(s);
     await home.endLeases(true);
-    home.machine!.targets.push({ siteId: later.siteId });
-    later.replica = { tenure: { state: 'follows', claim: s.claim }, sourceSiteId: home.siteId };
+    replicateToLater(s);
     await home.lease({ recoverySiteId: later.siteId, witnessSiteId: witness.siteId });
     await clock.turn(10_000);
     assert.equal(home.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId], 0);
