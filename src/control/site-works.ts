@@ -1,4 +1,4 @@
-import { CpuGroups, Failovers, type FailoverTools } from '../failover/index.ts';
+import { branchNetworks, CpuGroups, Failovers, type FailoverTools } from '../failover/index.ts';
 import { spaceAt } from '../lib/host-files.ts';
 import { type Pairing, PeerClient, PeerServer } from '../peer/index.ts';
 import { type OfferedRights, PeerTarget, type ReplicationReceiver } from '../replication/index.ts';
@@ -92,7 +92,7 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
   opening.defer(() => forwarded.close());
   machines = await Machines.open({
     ...tools,
-    ...{ dataDirectory, signer, siteId, zones },
+    ...{ dataDirectory, signer, siteId, zones, networks: branchNetworks },
     beforeStart: async (machine) => lending?.leases.beforeStart(machine),
     loop: {
       ...{ clock, random, log, files, alerts, audit, events, zones, spaceAt },
@@ -149,6 +149,7 @@ function failoversOf(
     testRules: () => testRules.rules,
     freeBytes: async () => (await spaceAt(dataDirectory)).freeBytes,
     cpuGroups: new CpuGroups(clock),
+    networks: branchNetworks,
   });
 }
 

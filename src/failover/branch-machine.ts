@@ -1,10 +1,5 @@
 import { join } from 'node:path';
-import {
-  checkMachineConfiguration,
-  endRun,
-  processesOfRun,
-  type RunningMachine,
-} from '../hypervisor/index.ts';
+import { checkMachineConfiguration, type RunningMachine } from '../hypervisor/index.ts';
 import { throwIfAborted } from '../lib/clock.ts';
 import { isFailure } from '../lib/errors.ts';
 import { defaultProbes, type Probe, type ProbeResult } from '../probe/index.ts';
@@ -17,7 +12,7 @@ import { storeNetworks } from './branch-networks.ts';
 import { storeState } from './branch-state.ts';
 import { branchTpm } from './branch-tpm.ts';
 import { proveScreen, type Screen, takePicture } from './console.ts';
-import { type BranchNetwork, branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
+import type { BranchNetwork, BranchNetworks, NetworkReport, NicMapping } from './network.ts';
 import { type Probed, runProbes } from './probing.ts';
 import { type Readdressed, type ReaddressReport, whileReaddressed } from './readdressing.ts';
 import type { Stopwatch } from './report.ts';
@@ -79,7 +74,7 @@ export async function bootBranch(tools: FailoverTools, request: BootRequest): Pr
   const configuration = limited(changed(asItWas, changes), limits);
   await storeState(tools, replica, branchId, { phase: 'network', keep, hasRun });
   if (request.network !== 'isolated') await storeNetworks(tools, replica, branchId, request.network);
-  const network = await watch.time('network', () => makeNetwork(request, configuration.nics));
+  const network = await watch.time('network', () => makeNetwork(tools.networks, request, configuration.nics));
   throwIfAborted(signal);
   await storeState(tools, replica, branchId, { phase: 'started', keep, hasRun });
   const runDirectory = runDirectoryOf(tools, branchId);
@@ -193,7 +188,10 @@ async function hold(
   const { cpuPercent, cpuWeight, diskBytesPerSecond, diskOperationsPerSecond } = limits;
   if (cpuPercent !== undefined || cpuWeight !== undefined) {
     await tools.cpuGroups.make(branchId, limits);
-    await tools.cpuGroups.enter(branchId, await processesOfRun(runDirectoryOf(tools, branchId)));
+    await tools.cpuGroups.enter(
+      branchId,
+      await tools.hypervisor.processesOf(runDirectoryOf(tools, branchId)),
+    );
   }
   if (diskBytesPerSecond !== undefined || diskOperationsPerSecond !== undefined) {
     await machine.limitDisks({
@@ -204,11 +202,12 @@ async function hold(
 }
 
 function makeNetwork(
+  networks: BranchNetworks,
   { branch: { branchId }, network, together }: BootRequest,
-  nics: Parameters<typeof branchNetworks.isolate>[1],
+  nics: Parameters<BranchNetworks['isolate']>[1],
 ): Promise<BranchNetwork> {
-  if (network !== 'isolated') return branchNetworks.connect(branchId, nics, network);
-  return together ? together.plug(branchId, nics) : branchNetworks.isolate(branchId, nics);
+  if (network !== 'isolated') return networks.connect(branchId, nics, network);
+  return together ? together.plug(branchId, nics) : networks.isolate(branchId, nics);
 }
 
 /** Only in isolation is anything drawn: what a machine shows after a real failover is its own. */
@@ -232,8 +231,8 @@ async function look(
 /** Ends the machine of a branch and removes its sockets and its network; its files stay. May be repeated. */
 export async function endBranchMachine(tools: FailoverTools, branchId: string): Promise<void> {
   const runDirectory = runDirectoryOf(tools, branchId);
-  await endRun(runDirectory, tools.clock);
-  await branchNetworks.remove(branchId);
+  await tools.hypervisor.end(runDirectory);
+  await tools.networks.remove(branchId);
   await tools.cpuGroups.remove(branchId);
   await tools.files.removeDirectory(runDirectory);
 }

@@ -1,4 +1,4 @@
-import { processesOfRun, type RunningMachine, runPaths } from '../hypervisor/index.ts';
+import { type RunningMachine, runPaths } from '../hypervisor/index.ts';
 import { isFailure } from '../lib/errors.ts';
 import { type BranchRecord, removeBranch, type Trunk } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
@@ -22,7 +22,7 @@ export async function recoverBranch(
   if (replica.record.adopted === branchId) return;
   const state = await loadState(tools, replica, branchId);
   const runDirectory = runDirectoryOf(tools, branchId);
-  const running = (await processesOfRun(runDirectory)).length > 0;
+  const running = (await tools.hypervisor.processesOf(runDirectory)).length > 0;
   const keep = state?.keep ?? false;
   const recovery = recoveryOf({
     ...{ purpose, phase: state?.phase, keep, running, hasRun: state?.hasRun ?? false },

@@ -1,4 +1,4 @@
-import { type MachineSockets, processesOfRun, runPaths } from '../hypervisor/index.ts';
+import { type MachineSockets, runPaths } from '../hypervisor/index.ts';
 import { allocatedBytes } from '../lib/host-files.ts';
 import { type BranchRecord, branchLayer, type Trunk } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
@@ -31,7 +31,7 @@ export interface BranchView {
 }
 
 export async function viewOf(
-  tools: Pick<FailoverTools, 'files' | 'runDirectory'>,
+  tools: Pick<FailoverTools, 'files' | 'hypervisor' | 'runDirectory'>,
   replica: Trunk,
   branch: BranchRecord,
   paused: boolean,
@@ -39,7 +39,7 @@ export async function viewOf(
   const { branchId, name, pointId, purpose, createdAtMs } = branch;
   const state = await loadState(tools, replica, branchId);
   const runDirectory = runDirectoryOf(tools, branchId);
-  const [processId] = await processesOfRun(runDirectory);
+  const [processId] = await tools.hypervisor.processesOf(runDirectory);
   const { qmpPath, agentPath } = runPaths(runDirectory);
   return {
     ...{ branchId, pointId, purpose, createdAtMs, phase: state?.phase ?? 'created' },

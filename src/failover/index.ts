@@ -39,7 +39,7 @@ export { CpuGroups } from './cpu-groups.ts';
 export { FAILOVER_ERRORS } from './errors.ts';
 export { Failovers } from './failovers.ts';
 export { type FencedSide, type Fencing, type FencingProgram, fenceBy, lackOfFence } from './fencing.ts';
-export { branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
+export { type BranchNetworks, branchNetworks, type NetworkReport, type NicMapping } from './network.ts';
 export { checkNicsNamed } from './nic-checks.ts';
 export type { StartOptions, TakeOptions, TestOptions } from './options.ts';
 export { cropPicture, decodePpm, distinctColours, encodePng, type Picture } from './picture.ts';

@@ -26,13 +26,27 @@ export interface BranchNetwork {
   readonly attachments: Readonly<Record<string, NetworkAttachment>>;
 }
 
+/** Networks of branches: each found by the id of its branch, without any record of it. Every method may be repeated. */
+export interface BranchNetworks {
+  /** A network of its own without any way out; where none can be made the cables stay unplugged, with the reason. */
+  isolate(branchId: string, nics: readonly NicConfiguration[]): Promise<BranchNetwork>;
+  /** Plugs NICs in where `mappings` says. Throws PROCESS_FAILED when that is missing: a failover must not start half connected. */
+  connect(
+    branchId: string,
+    nics: readonly NicConfiguration[],
+    mappings: Readonly<Record<string, NicMapping>>,
+  ): Promise<BranchNetwork>;
+  /** Removes whatever was made for the branch; nothing to remove is fine. */
+  remove(branchId: string): Promise<void>;
+}
+
 /**
  * Networks of branches, made with `ip` (iproute2). Names follow from the branch's id, so that what a killed process
- * has made is found and removed without any record of it. Every method may be repeated.
+ * has made is found and removed without any record of it.
  */
-export const branchNetworks = {
-  /** Without the right to make namespaces (CAP_NET_ADMIN, CAP_SYS_ADMIN) the cables stay unplugged, with the reason. */
-  async isolate(branchId: string, nics: readonly NicConfiguration[]): Promise<BranchNetwork> {
+export const branchNetworks: BranchNetworks = {
+  /** Namespaces need CAP_NET_ADMIN and CAP_SYS_ADMIN. */
+  async isolate(branchId, nics) {
     if (nics.length === 0) return unplugged('the machine has no NIC');
     const namespace = namespaceOf(branchId);
     try {
@@ -50,12 +64,7 @@ export const branchNetworks = {
     }
   },
 
-  /** Throws PROCESS_FAILED when a bridge or the right to use it is missing: a failover must not start half connected. */
-  async connect(
-    branchId: string,
-    nics: readonly NicConfiguration[],
-    mappings: Readonly<Record<string, NicMapping>>,
-  ): Promise<BranchNetwork> {
+  async connect(branchId, nics, mappings) {
     const attachments: Record<string, NetworkAttachment> = {};
     const left: string[] = [];
     for (const [index, { nicId }] of nics.entries()) {
@@ -79,8 +88,7 @@ export const branchNetworks = {
     return { report: { kind: 'connected', unplugged: left }, attachments };
   },
 
-  /** Removes whatever was made for the branch, namespaces and taps; nothing to remove is fine. */
-  async remove(branchId: string): Promise<void> {
+  async remove(branchId) {
     await removeNamespace(namespaceOf(branchId));
     await removeTaps(tapPrefixOf(branchId));
   },

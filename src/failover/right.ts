@@ -1,4 +1,3 @@
-import { processesOfRun } from '../hypervisor/index.ts';
 import type { Failure } from '../lib/errors.ts';
 import {
   afterGivingUp,
@@ -246,20 +245,20 @@ export function runsAlready({ record: { machineId, machineName } }: Trunk, branc
 
 /** The branch that a failover has brought up and whose machine runs, if there is one; `except` is not looked at. */
 export async function runningBranch(
-  tools: Pick<FailoverTools, 'runDirectory'>,
+  tools: Pick<FailoverTools, 'hypervisor' | 'runDirectory'>,
   replica: Trunk,
   except?: string,
 ): Promise<string | undefined> {
   for (const { branchId, purpose } of replica.branches) {
     if (purpose !== 'failover' || branchId === except) continue;
-    if ((await processesOfRun(runDirectoryOf(tools, branchId))).length > 0) return branchId;
+    if ((await tools.hypervisor.processesOf(runDirectoryOf(tools, branchId))).length > 0) return branchId;
   }
   return undefined;
 }
 
 /** Throws FAILOVER_RUNS_ALREADY while a machine runs on the files of a branch. */
 export async function checkEnded(tools: FailoverTools, replica: Trunk, branchId: string): Promise<void> {
-  const [processId] = await processesOfRun(runDirectoryOf(tools, branchId));
+  const [processId] = await tools.hypervisor.processesOf(runDirectoryOf(tools, branchId));
   if (processId === undefined) return;
   const said = `branch ${branchId} of ${replica.record.machineName} runs already`;
   throw failoverFailure('FAILOVER_RUNS_ALREADY', said, { context: { branchId, processId } });

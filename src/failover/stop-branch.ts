@@ -1,4 +1,3 @@
-import { processesOfRun } from '../hypervisor/index.ts';
 import type { BranchRecord, Trunk } from '../replica/index.ts';
 import { runDirectoryOf } from './branch-machine.ts';
 import type { BranchTools } from './branch-recovery.ts';
@@ -16,7 +15,8 @@ export async function stopBranch(
   { branchId }: BranchRecord,
   { graceMs, signal }: StopOptions,
 ): Promise<BranchEnd> {
-  if ((await processesOfRun(runDirectoryOf(tools, branchId))).length === 0) return 'not-running';
+  if ((await tools.hypervisor.processesOf(runDirectoryOf(tools, branchId))).length === 0)
+    return 'not-running';
   const found = live.get(branchId);
   const hasShutDown = found !== undefined && (await shutsDown(tools, found.machine, graceMs, signal));
   await live.end(branchId);

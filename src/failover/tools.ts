@@ -6,6 +6,7 @@ import type { Random } from '../lib/random.ts';
 import type { Signer } from '../peer/index.ts';
 import type { Replica } from '../replica/index.ts';
 import type { CpuGroups } from './cpu-groups.ts';
+import type { BranchNetworks } from './network.ts';
 import type { RunningMachine } from './nic-checks.ts';
 import type { SitePrograms } from './site-programs.ts';
 import type { TestRules } from './test-guard.ts';
@@ -24,7 +25,8 @@ export interface FailoverTools {
   readonly testRules: () => TestRules;
   /** Space that is left where branches lie. */
   readonly freeBytes: () => Promise<number>;
-  readonly cpuGroups: CpuGroups;
+  readonly cpuGroups: Pick<CpuGroups, 'check' | 'make' | 'enter' | 'remove'>;
+  readonly networks: BranchNetworks;
   /** What the operator lets this host run around machines. */
   readonly programs: Pick<SitePrograms, 'run'>;
   /** What runs here and is no branch, with the addresses of its NICs. */

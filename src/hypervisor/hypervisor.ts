@@ -280,6 +280,13 @@ export interface Hypervisor {
   start(request: StartRequest): Promise<RunningMachine>;
   /** Connects to a machine by its sockets. Throws QMP_NO_GREETING, MACHINE_NOT_RUNNING. */
   attach(sockets: MachineSockets): Promise<RunningMachine>;
+  /** The process ids of the machine that was started with a run directory, whoever started it; none if there is no such machine. */
+  processesOf(runDirectory: string): Promise<readonly number[]>;
+  /**
+   * Ends the machine that was started with a run directory, and what was started for it, whoever did: in order if it heeds that, else
+   * by force. Nothing of it is left on return; that there was nothing is fine. Throws MACHINE_END_FAILED.
+   */
+  end(runDirectory: string): Promise<void>;
   /**
    * Runs `work` while all of the machines stand still: every one is stopped before `work` begins, and continued when it has
    * ended, failed, or `limitMs` have passed since the first stop, also if this process is killed or stopped meanwhile. If

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { dirname, join } from 'node:path';
 import { describe, test } from 'node:test';
 import type {
   DiskImages,
@@ -260,6 +261,19 @@ export function hypervisorContract(name: string, make: (t: CleanUp) => Promise<M
     test('nothing is thawed that nobody froze, and nobody is kept waiting for it', async (t) => {
       const it = await make(t);
       assert.notEqual(await it.running.thawAbandoned(100), 'thawed');
+    });
+
+    test('a machine is found by its run directory, and ended by it, whoever started it', async (t) => {
+      const it = await make(t);
+      const runDirectory = dirname(it.running.sockets.qmpPath);
+      assert.equal((await it.hypervisor.processesOf(runDirectory)).length, 1);
+      assert.deepEqual(await it.hypervisor.processesOf(join(runDirectory, 'other')), []);
+      await it.hypervisor.end(join(runDirectory, 'other'));
+      assert.equal((await it.hypervisor.processesOf(runDirectory)).length, 1, 'it is none of that one');
+      await it.hypervisor.end(runDirectory);
+      assert.deepEqual(await it.hypervisor.processesOf(runDirectory), []);
+      await it.running.gone;
+      await it.hypervisor.end(runDirectory);
     });
 
     test('a machine that has ended is gone for everybody', async (t) => {

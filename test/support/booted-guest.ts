@@ -18,6 +18,7 @@ import { systemClock, withTimeout } from '../../src/lib/clock.ts';
 import { runCommand } from '../../src/lib/processes.ts';
 import { QmpClient } from '../../src/qmp/index.ts';
 import { inGuest } from './failover-site.ts';
+import { startingBy } from './starting-by.ts';
 
 /** Guests run by translation where there is no KVM. */
 const BOOT_LIMIT_MS = 120_000;
@@ -109,20 +110,14 @@ const LAB_MACHINE: MachineKind = {
 /** A hypervisor whose first machine goes on from where a booted guest is; machines that are started later boot from their disks. */
 export function resumingFirst(hypervisor: Hypervisor, guest: BootedGuest): Hypervisor {
   let isFirst = true;
-  return {
-    acceleration: () => hypervisor.acceleration(),
-    offer: (media) => hypervisor.offer(media),
-    attach: (sockets) => hypervisor.attach(sockets),
-    whilePaused: (machines, limitMs, work) => hypervisor.whilePaused(machines, limitMs, work),
-    start: async (request) => {
-      if (!isFirst) return hypervisor.start(request);
-      isFirst = false;
-      const extraArguments = [...(request.extraArguments ?? []), ...resumingFrom(guest)];
-      const machine = await hypervisor.start({ ...request, extraArguments });
-      await runs(machine);
-      return machine;
-    },
-  };
+  return startingBy(hypervisor, async (request) => {
+    if (!isFirst) return hypervisor.start(request);
+    isFirst = false;
+    const extraArguments = [...(request.extraArguments ?? []), ...resumingFrom(guest)];
+    const machine = await hypervisor.start({ ...request, extraArguments });
+    await runs(machine);
+    return machine;
+  });
 }
 
 async function saveBooted(machine: StartedMachine, statePath: string): Promise<void> {

@@ -3,11 +3,11 @@ import { basename, dirname, join } from 'node:path';
 import { loadState } from '../../src/failover/branch-state.ts';
 import { BringUp } from '../../src/failover/bring-up.ts';
 import { failoverFailure } from '../../src/failover/errors.ts';
-import { CpuGroups, type FailoverTools } from '../../src/failover/index.ts';
+import { branchNetworks, CpuGroups, type FailoverTools } from '../../src/failover/index.ts';
 import { LiveBranches } from '../../src/failover/live-branches.ts';
 import type { BranchPhase } from '../../src/failover/records.ts';
 import { Stopwatch } from '../../src/failover/report.ts';
-import { processesOfRun } from '../../src/hypervisor/index.ts';
+import { endRun, processesOfRun } from '../../src/hypervisor/index.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import { type FileSystem, fileFailure } from '../../src/lib/files.ts';
 import { silentLog } from '../../src/lib/log.ts';
@@ -57,9 +57,14 @@ export async function branchSite(t: CleanUp, purpose: 'test' | 'failover', full:
   };
   const tools = {
     ...{ files, clock: systemClock, random: systemRandom, log: silentLog, siteId: 'here' },
-    hypervisor: { start, acceleration: async () => ({ accelerator: 'tcg' }) },
+    hypervisor: {
+      start,
+      acceleration: async () => ({ accelerator: 'tcg' }),
+      processesOf: processesOfRun,
+      end: (run: string) => endRun(run, systemClock),
+    },
     signer: { keyId: 'ed25519:test', sign: () => Buffer.alloc(64) },
-    cpuGroups: new CpuGroups(systemClock),
+    ...{ cpuGroups: new CpuGroups(systemClock), networks: branchNetworks },
     runDirectory: join(directory, 'b'),
   } as unknown as FailoverTools;
   const id = () => newId(systemClock, systemRandom);

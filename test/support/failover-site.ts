@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { buildLabGuest, copyLabGuest } from '../../lab/index.ts';
 import { endBranchMachine } from '../../src/failover/branch-machine.ts';
 import {
+  branchNetworks,
   CpuGroups,
   type FailoverReport,
   Failovers,
@@ -114,6 +115,7 @@ export async function failoversOf(
     testRules: () => ({ mostRunning: 8, freeFloorBytes: 0 }),
     freeBytes: async () => 2 ** 40,
     cpuGroups: new CpuGroups(systemClock),
+    networks: branchNetworks,
     programs: programsAt(join(sites.directory, 'programs')),
     machinesHere: () => [],
     runDirectory: join(sites.directory, 'b'),

@@ -30,6 +30,9 @@ import { QMP_ERRORS } from '../../src/qmp/index.ts';
 import { type Actor, AT_ONCE } from './actor.ts';
 import type { FakeDisk, FakeMachine } from './fake-machine.ts';
 
+/** What a machine that is no process is called by. */
+const FAKE_PROCESS_ID = 1;
+
 /** What goes wrong with one command: refused without effect, or done and its answer lost with the connection. */
 export type Mishap = 'refused' | 'answer-lost';
 export type MachineCommand = 'attach' | 'start' | 'cut' | 'commit' | 'disks' | 'freeze' | 'pause' | 'grow';
@@ -138,6 +141,19 @@ export class FakeHypervisor implements Hypervisor {
       throw new Failure('QMP_NO_GREETING', QMP_ERRORS.QMP_NO_GREETING, 'nobody greets');
     if (!machine?.isAlive) throw failure('MACHINE_NOT_RUNNING', 'there is no such machine');
     return this.#connected(machine, sockets);
+  }
+
+  processesOf(runDirectory: string): Promise<readonly number[]> {
+    return this.#actor.turn('processes', () => (this.#aliveIn(runDirectory) ? [FAKE_PROCESS_ID] : []));
+  }
+
+  async end(runDirectory: string): Promise<void> {
+    await this.#actor.turn('end machine', () => this.#aliveIn(runDirectory)?.kill());
+  }
+
+  #aliveIn(runDirectory: string): FakeMachine | undefined {
+    const machine = this.#host.machines.get(`${runDirectory}/qmp`);
+    return machine?.isAlive ? machine : undefined;
   }
 
   whilePaused(

@@ -7,6 +7,7 @@ import type { StoredTrigger } from '../../src/control/machines/trigger-tokens.ts
 import type { DivergedBranch } from '../../src/control/replicas/diverged-branch.ts';
 import { DivergedBranches } from '../../src/control/replicas/diverged-branches.ts';
 import { Generations } from '../../src/control/replicas/generations.ts';
+import { branchNetworks } from '../../src/failover/index.ts';
 import { QemuHypervisor } from '../../src/hypervisor/index.ts';
 import { systemClock } from '../../src/lib/clock.ts';
 import type { FileSystem } from '../../src/lib/files.ts';
@@ -63,7 +64,14 @@ export async function fencedSite(
     clear: (key) => void alerts.delete(key),
   };
   const machines = await Machines.open({
-    ...{ ...tools, images, siteId, dataDirectory, beforeStart: async () => undefined },
+    ...{
+      ...tools,
+      images,
+      siteId,
+      dataDirectory,
+      networks: branchNetworks,
+      beforeStart: async () => undefined,
+    },
     hypervisor: new QemuHypervisor({ clock: systemClock }),
     signer: { keyId: 'test', sign: () => Buffer.alloc(64) },
     loop: {

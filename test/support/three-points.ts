@@ -1,7 +1,7 @@
 import { join } from 'node:path';
 import { ReplicaFences } from '../../src/control/replicas/replica-fences.ts';
-import { CpuGroups, Failovers, type FailoverTools } from '../../src/failover/index.ts';
-import { HYPERVISOR_ERRORS, processesOfRun, type StartRequest } from '../../src/hypervisor/index.ts';
+import { branchNetworks, CpuGroups, Failovers, type FailoverTools } from '../../src/failover/index.ts';
+import { endRun, HYPERVISOR_ERRORS, processesOfRun, type StartRequest } from '../../src/hypervisor/index.ts';
 import { type Clock, systemClock } from '../../src/lib/clock.ts';
 import { failuresOf } from '../../src/lib/errors.ts';
 import type { FileSystem } from '../../src/lib/files.ts';
@@ -67,11 +67,13 @@ export async function threePoints(t: CleanUp) {
     ...{ files, clock: CLOCK, random: systemRandom, log: silentLog, siteId },
     hypervisor: {
       start,
+      processesOf: processesOfRun,
+      end: (run: string) => endRun(run, systemClock),
       offer: () => Promise.reject(hypervisorFailure('MACHINE_NOT_RUNNING', 'nobody says what it offers')),
       acceleration: async () => ({ accelerator: 'tcg' }),
     },
     signer: { keyId: 'ed25519:test', sign: () => Buffer.alloc(64) },
-    ...{ cpuGroups: new CpuGroups(systemClock), machinesHere: () => [] },
+    ...{ cpuGroups: new CpuGroups(systemClock), networks: branchNetworks, machinesHere: () => [] },
     runDirectory: join(sites.directory, 'b'),
   } as unknown as FailoverTools;
   const failovers = new Failovers(tools);

@@ -1,9 +1,15 @@
 import { dirname } from 'node:path';
+import type { BranchNetworks } from '../../failover/index.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { decideRemoval, isBeingRemoved } from '../../lib/removal.ts';
 import type { ProtectedMachine } from '../../replication/index.ts';
 import { controlFailure } from '../errors.ts';
 import { unplug } from './machine-plugs.ts';
+
+interface RemovalTools {
+  readonly files: FileSystem;
+  readonly networks: BranchNetworks;
+}
 
 /** That what the site has of a machine is another one by now, or nothing. */
 export function changedMeanwhile({ record: { machineId, name } }: Pick<ProtectedMachine, 'record'>) {
@@ -13,14 +19,14 @@ export function changedMeanwhile({ record: { machineId, name } }: Pick<Protected
 
 /** What a machine has beside its files goes, if it is stopped: its taps, sockets and logs. May be repeated. */
 export async function letGoOf(
-  files: FileSystem,
+  { files, networks }: RemovalTools,
   machine: ProtectedMachine,
   isStopped: boolean,
 ): Promise<void> {
   const { sockets, kind } = machine.record;
   await machine.release();
   if (!isStopped || kind !== 'managed') return;
-  await unplug(machine.record);
+  await unplug(networks, machine.record);
   await files.removeDirectory(dirname(sockets.qmpPath));
 }
 
@@ -28,11 +34,16 @@ export async function letGoOf(
  * Decides that a machine which has ended goes with all its files, beside no other change of it, once nothing else is left of it; if it
  * throws, it is what it was. `check` throws unless it is still to go.
  */
-export function decideGoing(files: FileSystem, machine: ProtectedMachine, check: () => void): Promise<void> {
+export function decideGoing(
+  tools: RemovalTools,
+  machine: ProtectedMachine,
+  check: () => void,
+): Promise<void> {
+  const { files } = tools;
   const { directory } = machine.layout;
   return machine.right.unchanged(async () => {
     check();
-    await letGoOf(files, machine, true);
+    await letGoOf(tools, machine, true);
     try {
       await decideRemoval(files, directory);
     } catch (error) {

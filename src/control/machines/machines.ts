@@ -8,7 +8,7 @@ import type {
   PolicyRequest,
   ProtectRequest,
 } from '../../api/index.ts';
-import type { NewHome } from '../../failover/index.ts';
+import type { BranchNetworks, NewHome } from '../../failover/index.ts';
 import { checkMachineConfiguration, type Hypervisor, type RunningMachine } from '../../hypervisor/index.ts';
 import { messageOf } from '../../lib/errors.ts';
 import { type Generation, generationsIn } from '../../lib/generations.ts';
@@ -55,6 +55,7 @@ import { targetChangeIn, targetIn } from './target-requests.ts';
 export interface MachinesTools extends ProtectedTools {
   readonly hypervisor: Hypervisor;
   readonly loop: LoopTools;
+  readonly networks: BranchNetworks;
   readonly dataDirectory: string;
   /** Before a machine is started. Throws LEASE_NOT_LENT. */
   readonly beforeStart: (machine: ProtectedMachine) => Promise<void>;
@@ -234,7 +235,7 @@ export class Machines {
       const letGo = async () => {
         await this.#unfollow(before, { clearAlerts: true });
         await before.release();
-        await unplug(before.record);
+        await unplug(this.#tools.networks, before.record);
       };
       const left = letGo();
       await left.catch((error: unknown) =>
@@ -317,7 +318,7 @@ export class Machines {
 
   async #forget(machine: ProtectedMachine, isStopped: boolean, remove: () => Promise<void>): Promise<void> {
     await this.#unfollow(machine, { clearAlerts: true });
-    await letGoOf(this.#tools.files, machine, isStopped);
+    await letGoOf(this.#tools, machine, isStopped);
     await remove();
     // Only now: what hinders its end leaves it to be removed once more.
     await this.#strike(machine);
@@ -341,7 +342,7 @@ export class Machines {
   async discard(machine: ProtectedMachine, check: () => void): Promise<void> {
     await this.#unfollow(machine, { clearAlerts: true });
     try {
-      await decideGoing(this.#tools.files, machine, check);
+      await decideGoing(this.#tools, machine, check);
     } catch (error) {
       this.#follow(machine);
       throw error;
@@ -360,7 +361,7 @@ export class Machines {
       throw controlFailure('MACHINE_NOT_MANAGED', `${machine.record.name} is not started by this site`);
     }
     if ((await machine.attach()).state === 'stopped') await this.#tools.beforeStart(machine);
-    await machine.start(() => plugIn(machine.record));
+    await machine.start(() => plugIn(this.#tools.networks, machine.record));
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
@@ -374,7 +375,7 @@ export class Machines {
     if (!running) return;
     if (o.force) await running.quit();
     else await this.#askToEnd(machine, running, o);
-    await unplug(machine.record);
+    await unplug(this.#tools.networks, machine.record);
   }
 
   async #askToEnd(

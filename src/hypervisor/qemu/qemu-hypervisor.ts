@@ -15,7 +15,7 @@ import { describedFirmware } from './firmware-descriptors.ts';
 import { hostOffer } from './host-offer.ts';
 import { MediaHere } from './media.ts';
 import { QemuMachine } from './qemu-machine.ts';
-import { endTpm } from './run-processes.ts';
+import { endRun, endTpm, processesOfRun } from './run-processes.ts';
 import { startTpm } from './tpm.ts';
 
 /** Machines run by `qemu-system-x86_64` of this host. */
@@ -74,6 +74,14 @@ export class QemuHypervisor implements Hypervisor {
 
   attach(sockets: MachineSockets): Promise<RunningMachine> {
     return this.#connect(sockets, undefined);
+  }
+
+  processesOf(runDirectory: string): Promise<readonly number[]> {
+    return processesOfRun(runDirectory);
+  }
+
+  end(runDirectory: string): Promise<void> {
+    return endRun(runDirectory, this.#clock);
   }
 
   whilePaused(

@@ -30,6 +30,7 @@ import {
 } from '../../support/failover-site.ts';
 import { copyAndSend, type LabSites, labSites, ledgerOf } from '../../support/lab-sites.ts';
 import { sized } from '../../support/size.ts';
+import { startingBy } from '../../support/starting-by.ts';
 import type { TwoSites } from '../../support/two-sites.ts';
 
 /** Long for a boot, also by translation on a host that is busy. */
@@ -89,16 +90,10 @@ function assertFailedByProbe({ reasons, probes: results, steps }: AttemptReport,
 /** A hypervisor that tells what a machine is to be started with before its guest can write. */
 function toldBeforeStart(tell: (request: StartRequest) => Promise<void>): Hypervisor {
   const hypervisor = new QemuHypervisor({ clock: systemClock });
-  return {
-    acceleration: () => hypervisor.acceleration(),
-    offer: (media) => hypervisor.offer(media),
-    attach: (sockets) => hypervisor.attach(sockets),
-    whilePaused: (machines, limitMs, work) => hypervisor.whilePaused(machines, limitMs, work),
-    start: async (request) => {
-      await tell(request);
-      return hypervisor.start(request);
-    },
-  };
+  return startingBy(hypervisor, async (request) => {
+    await tell(request);
+    return hypervisor.start(request);
+  });
 }
 
 test('S0.17 S0.19 S0.22 a point in the middle runs from its own last record on, stays as it was, and is exchanged for a later one in seconds', async (t) => {
