@@ -16,10 +16,10 @@ const OLDER_TIMEOUT_MS = 10_000;
 /** Another site as a target, over its peer connection. */
 export class PeerTarget implements ReplicationTarget {
   readonly siteId: string;
-  readonly #client: PeerClient;
+  readonly #client: Pick<PeerClient, 'call' | 'upload'>;
   readonly #clock: Clock;
 
-  constructor(o: { siteId: string; client: PeerClient; clock: Clock }) {
+  constructor(o: { siteId: string; client: Pick<PeerClient, 'call' | 'upload'>; clock: Clock }) {
     this.siteId = o.siteId;
     this.#client = o.client;
     this.#clock = o.clock;

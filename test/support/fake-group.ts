@@ -75,7 +75,7 @@ export async function fakeGroup(
       const chain = [{ path, format: 'qcow2' as const }];
       disks.push({ diskId, deviceName: `drive-${diskId}`, chain, sizeBytes: DISK_BYTES });
     }
-    await host.start(sockets, disks);
+    await host.start(sockets, disks, { paused: false });
     const self = { mishaps: {} } as FakeMember;
     const mishap = (command: MachineCommand) => self.mishaps[command];
     const tools = {
@@ -101,7 +101,7 @@ export async function fakeGroup(
       const { gone } = machine.running!;
       fake().kill();
       await gone;
-      await host.start(sockets, disks);
+      await host.start(sockets, disks, { paused: false });
     };
     return Object.assign(self, { machine, fake, runOnOrigins });
   };

@@ -42,7 +42,11 @@ export interface FakeHost {
   readonly machines: Map<string, FakeMachine>;
   /** Where nobody looks after them, the guards do nothing when their parents die. */
   readonly guards?: FakeGuards;
-  readonly start: (sockets: MachineSockets, disks: readonly FakeDisk[]) => Promise<FakeMachine>;
+  readonly start: (
+    sockets: MachineSockets,
+    disks: readonly FakeDisk[],
+    o: { readonly paused: boolean },
+  ) => Promise<FakeMachine>;
 }
 
 type Settle = (guard: Actor, files: FileSystem) => Promise<void>;
@@ -72,12 +76,13 @@ export class FakeGuards {
   }
 }
 
-/** `Hypervisor` for one process of a site. Device names are `drive-<disk id>`. */
+/** `Hypervisor` for one process of a site. Device names are `drive-<disk id>`, unless told otherwise. */
 export class FakeHypervisor implements Hypervisor {
   readonly #host: FakeHost;
   readonly #actor: Actor;
   readonly #mishap: (command: MachineCommand) => Mishap | undefined;
   readonly #files: FileSystem | undefined;
+  readonly #deviceName: (diskId: string) => string;
 
   /** `files` is what this process has of the disks that its machines lie on; by default it is as quick as theirs. */
   constructor(o: {
@@ -85,11 +90,13 @@ export class FakeHypervisor implements Hypervisor {
     actor: Actor;
     mishap?: (command: MachineCommand) => Mishap | undefined;
     files?: FileSystem;
+    deviceName?: (diskId: string) => string;
   }) {
     this.#host = o.host;
     this.#actor = o.actor;
     this.#mishap = o.mishap ?? (() => undefined);
     this.#files = o.files;
+    this.#deviceName = o.deviceName ?? ((diskId) => `drive-${diskId}`);
   }
 
   #connected(machine: FakeMachine, sockets: MachineSockets): FakeConnection {
@@ -121,13 +128,13 @@ export class FakeHypervisor implements Hypervisor {
     await this.#actor.turn('start machine', () => undefined);
     if (this.#host.machines.get(sockets.qmpPath)?.isAlive) throw startFailed('it runs already');
     const disks = request.configuration.disks.map(({ diskId, sizeBytes }) => ({
-      deviceName: `drive-${diskId}`,
+      deviceName: this.#deviceName(diskId),
       sizeBytes,
       chain: request.disks[diskId]!,
     }));
     let machine: FakeMachine;
     try {
-      machine = await this.#host.start(sockets, disks);
+      machine = await this.#host.start(sockets, disks, { paused: request.paused === true });
     } catch (error) {
       throw startFailed(messageOf(error));
     }
@@ -242,7 +249,7 @@ class FakeConnection implements RunningMachine {
   }
 
   async hasBegun(): Promise<boolean> {
-    return true;
+    return this.#machine.hasBegun;
   }
 
   async standstill(): Promise<Standstill | undefined> {

@@ -41,6 +41,7 @@ export class FakeMachine {
   /** Commits of the tip that are under way, by device. */
   readonly #commits = new Map<string, TipCommit>();
   #isAlive = true;
+  #hasBegun = true;
   #standstill: Standstill | undefined;
 
   private constructor(o: {
@@ -64,8 +65,14 @@ export class FakeMachine {
     process: Actor;
     disks: readonly FakeDisk[];
     observer?: MachineObserver;
+    /** Its guest does not run before it is told to. */
+    paused?: boolean;
   }): Promise<FakeMachine> {
     const machine = new FakeMachine(o);
+    if (o.paused) {
+      machine.pause();
+      machine.#hasBegun = false;
+    }
     try {
       for (const disk of o.disks) {
         const { chain } = disk;
@@ -104,6 +111,12 @@ export class FakeMachine {
 
   resume(): void {
     this.#standstill = undefined;
+    this.#hasBegun = true;
+  }
+
+  /** The guest has run at least once. */
+  get hasBegun(): boolean {
+    return this.#hasBegun;
   }
 
   get isAlive(): boolean {

@@ -5,7 +5,7 @@ import { type LeaseWorks, leaseWorks } from '../../../src/control/leases/lease-w
 import { ReplicationLoop } from '../../../src/control/machines/replication-loop.ts';
 import { ReplicaFences } from '../../../src/control/replicas/replica-fences.ts';
 import type { seizeRight } from '../../../src/failover/right.ts';
-import type { LeaseGuards, StartRequest } from '../../../src/hypervisor/index.ts';
+import type { LeaseGuards } from '../../../src/hypervisor/index.ts';
 import type { Clock } from '../../../src/lib/clock.ts';
 import { Failure } from '../../../src/lib/errors.ts';
 import type { FileSystem } from '../../../src/lib/files.ts';
@@ -267,31 +267,23 @@ export class LeaseSite {
   }
 
   #hypervisor(process: SimProcess, files: FileSystem): FakeHypervisor {
-    let startsPaused = false;
     const host: FakeHost = {
       machines: this.#machines,
-      start: (sockets, disks) => this.#startMachine(sockets.qmpPath, disks, startsPaused),
+      start: ({ qmpPath }, disks, { paused }) => this.#startMachine(qmpPath, disks, paused),
     };
-    const hypervisor = new FakeHypervisor({ host, actor: process, files });
-    const start = hypervisor.start.bind(hypervisor);
-    hypervisor.start = (request: StartRequest) => {
-      startsPaused = request.paused === true;
-      return start(request);
-    };
-    return hypervisor;
+    return new FakeHypervisor({ host, actor: process, files });
   }
 
   async #startMachine(
     path: string,
     disks: Parameters<FakeHost['start']>[1],
-    startsPaused: boolean,
+    paused: boolean,
   ): Promise<FakeMachine> {
     const { host } = this;
     const process = host.process('Q');
     const guest = await FakeMachine.start({
-      ...{ files: new SimFiles(host.disk), locks: host.locks, process, disks },
+      ...{ files: new SimFiles(host.disk), locks: host.locks, process, disks, paused },
     });
-    if (startsPaused) guest.pause();
     const forget = host.carries(guest);
     guest.onGone(() => {
       forget();

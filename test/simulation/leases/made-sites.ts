@@ -26,7 +26,7 @@ export type SiteName = keyof typeof SITE_IDS;
 export const SITE_NAMES = ['P', 'R', 'W'] as const;
 export const RUN_DIRECTORY = '/run/machine';
 export const DATA = '/data';
-const DISK = { diskId: 'system', sizeBytes: 65_536 } as const;
+export const DISK = { diskId: 'system', sizeBytes: 65_536 } as const;
 const RETENTION = { types: { crash: 1 } };
 
 /** What a site of the simulation works with besides its files and clocks. */
@@ -36,6 +36,12 @@ export function imagesOn(files: FileSystem, locks = new ImageLocks(), owner?: ob
 
 export function machineLayout(): ProtectedLayout {
   return new ProtectedLayout(DATA, MACHINE_ID);
+}
+
+interface MadeMachine {
+  readonly siteId: string;
+  readonly targetSiteId: string;
+  readonly deviceName?: string;
 }
 
 /** Nothing of a made site differs from one run to the next. */
@@ -53,7 +59,10 @@ export async function madeSites(): Promise<Readonly<Record<SiteName, SimDisk>>> 
 async function makeSites(): Promise<Readonly<Record<SiteName, SimDisk>>> {
   const disks = { P: new SimDisk(), R: new SimDisk(), W: new SimDisk() };
   for (const name of SITE_NAMES) await new SimFiles(disks[name]).makeDirectory(DATA);
-  const machine = await makeMachine(new SimFiles(disks.P));
+  const machine = await makeMachine(new SimFiles(disks.P), {
+    siteId: SITE_IDS.P,
+    targetSiteId: SITE_IDS.R,
+  });
   const files = new SimFiles(disks.R);
   const replicas = await Replicas.open(
     {
@@ -68,7 +77,11 @@ async function makeSites(): Promise<Readonly<Record<SiteName, SimDisk>>> {
   return disks;
 }
 
-async function makeMachine(files: SimFiles): Promise<ProtectedMachine> {
+/** A machine that is off, with an empty disk, protected to another site. Nothing goes wrong meanwhile. */
+export async function makeMachine(
+  files: SimFiles,
+  { siteId, targetSiteId, deviceName = `drive-${DISK.diskId}` }: MadeMachine,
+): Promise<ProtectedMachine> {
   for (const directory of ['/owner', RUN_DIRECTORY]) await files.makeDirectory(directory);
   const path = '/owner/system.raw';
   const file = await files.open(path, 'create');
@@ -80,18 +93,18 @@ async function makeMachine(files: SimFiles): Promise<ProtectedMachine> {
     machines: new Map(),
     start: () => Promise.reject(new Error('nothing runs yet')),
   };
-  const disks = [{ ...DISK, deviceName: `drive-${DISK.diskId}`, chain: [{ path, format: 'raw' as const }] }];
+  const disks = [{ ...DISK, deviceName, chain: [{ path, format: 'raw' as const }] }];
   const machine = await ProtectedMachine.create(
     {
       ...{ files, images: imagesOn(files), clock, random: new SimRandom(1, 1), log: silentLog },
-      ...{ signer: simSigner, zones: new Zones(), siteId: SITE_IDS.P },
+      ...{ signer: simSigner, zones: new Zones(), siteId },
       hypervisor: new FakeHypervisor({ host, actor: AT_ONCE }),
     },
     machineLayout(),
     machineRecord(disks),
   );
   const gets = { retention: RETENTION, compression: false };
-  await machine.protect({ targetSiteId: SITE_IDS.R, schedules: [], freezeLimitMs: 1000, ...gets });
+  await machine.protect({ targetSiteId, schedules: [], freezeLimitMs: 1000, ...gets });
   await machine.attach();
   return machine;
 }

@@ -1,7 +1,14 @@
 import type { Json } from '../../../src/lib/canonical-json.ts';
 import { type Clock, cancelled, withTimeout } from '../../../src/lib/clock.ts';
 import { Failure, messageOf } from '../../../src/lib/errors.ts';
-import { type CallHandler, PEER_ERRORS, type Peer, type PeerClient } from '../../../src/peer/index.ts';
+import {
+  type CallHandler,
+  PEER_ERRORS,
+  type Peer,
+  type PeerClient,
+  type UploadChunk,
+  type UploadHandler,
+} from '../../../src/peer/index.ts';
 import type { Claim } from '../../../src/recovery-point/index.ts';
 import type { SimRandom } from '../sim-random.ts';
 import { SimProcess, type Turns } from '../turns.ts';
@@ -10,6 +17,7 @@ import { SimProcess, type Turns } from '../turns.ts';
 export interface CallServer {
   readonly process: SimProcess;
   readonly calls: Readonly<Record<string, CallHandler>>;
+  readonly upload?: UploadHandler;
 }
 
 /** A call of one site at another. */
@@ -40,7 +48,10 @@ export const GOOD_CALLS: CallWeather = { lost: 0, doubled: 0, late: 0 };
 const CALL_TIMEOUT_MS = 30_000;
 const LATE_MS_MAX = 9_000;
 
-/** The calls between sites, and what a network does to them: a small sibling of `SimNet`, without streams and for any number of sites. */
+/**
+ * The calls between sites, and what a network does to them: a small sibling of `SimNet`, for any number of sites. Uploads arrive when
+ * they have been sent, as a whole or in part: what happens while one is under way is for `SimNet`.
+ */
 export class SimCalls {
   readonly #random: SimRandom;
   /** Messages on their way are nobody's: they arrive although their sender has ended. */
@@ -84,8 +95,17 @@ export class SimCalls {
   }
 
   /** What a process of a site calls the others by. */
-  clientOf(from: string, process: SimProcess, clock: Clock): (to: string) => Pick<PeerClient, 'call'> {
+  clientOf(
+    from: string,
+    process: SimProcess,
+    clock: Clock,
+  ): (to: string) => Pick<PeerClient, 'call' | 'upload'> {
     return (to) => ({
+      upload: (session, chunks, o = {}) => {
+        const late = () => failed('PEER_STALLED', `${to} took nothing`);
+        const work = () => this.#upload({ from, to, process, session }, chunks);
+        return withTimeout(clock, CALL_TIMEOUT_MS, (signal) => settledOr(work(), signal), late, o.signal);
+      },
       call: (name, body, o = {}) => {
         const timeoutMs = o.timeoutMs ?? CALL_TIMEOUT_MS;
         const late = () => failed('PEER_TIMEOUT', `${to} did not answer`);
@@ -124,6 +144,30 @@ export class SimCalls {
     });
   }
 
+  async #upload(
+    { from, to, process, session }: Sent,
+    chunks: AsyncIterable<UploadChunk>,
+  ): Promise<Json> {
+    await process.turn(`uploads to ${to.at(-1)}`, () => undefined);
+    if (this.isCut(from, to)) throw failed('PEER_UNREACHABLE', 'no route');
+    const sent: Buffer[] = [];
+    for await (const chunk of chunks) {
+      sent.push(chunk instanceof Uint8Array ? Buffer.from(chunk) : Buffer.concat([...chunk]));
+      await process.turn('upload goes on', () => undefined);
+    }
+    const server = this.#servers.get(to);
+    const isBroken = await this.#isLostOnItsWay(from, to);
+    const arrived = isBroken ? sent.slice(0, this.#random.below(sent.length)) : sent;
+    const work = async ({ process: there, upload }: CallServer) => {
+      await there.turn(`hears an upload of ${from.at(-1)}`, () => undefined);
+      const peer = { siteId: from, name: from } as Peer;
+      return upload!(peer, session, received(arrived, isBroken), new AbortController().signal);
+    };
+    const answer = await alive(server, work);
+    if (isBroken || (await this.#isLostOnItsWay(from, to))) throw failed('PEER_CONNECTION_LOST', 'it broke off');
+    return process.turn(`upload answered by ${to.at(-1)}`, () => copyOf(answer));
+  }
+
   async #isLostOnItsWay(from: string, to: string): Promise<boolean> {
     const { late, lost } = this.weather;
     const isLate = this.#random.chance(late);
@@ -133,24 +177,40 @@ export class SimCalls {
     return isLost;
   }
 
-  /** A connection outlives no process: what comes late comes to the one that it was sent to, or to none. */
-  async #answered(server: CallServer | undefined, { from, to, name, body }: AskedCall): Promise<Json> {
-    if (!server?.process.isAlive) throw failed('PEER_UNREACHABLE', 'nobody listens');
-    const ended = Promise.withResolvers<never>();
-    const forget = server.process.onEnd(() => ended.reject(failed('PEER_CONNECTION_LOST', 'it has ended')));
-    const work = async () => {
+  #answered(server: CallServer | undefined, { from, to, name, body }: AskedCall): Promise<Json> {
+    return alive(server, async (server) => {
       await server.process.turn(`hears ${spoken(name, body)} of ${from.at(-1)}`, () => undefined);
       const peer = { siteId: from, name: from } as Peer;
       const answer = await server.calls[name]!(peer, copyOf(body), new AbortController().signal);
       await this.#onAnswer({ from, to, name, body, answer });
       return answer;
-    };
-    try {
-      return await Promise.race([work(), ended.promise]);
-    } finally {
-      forget();
-    }
+    });
   }
+}
+
+/** What is on its way from a process of a site to another site. */
+interface Sent {
+  readonly from: string;
+  readonly to: string;
+  readonly process: SimProcess;
+  readonly session: string;
+}
+
+/** A connection outlives no process: what comes late comes to the one that it was sent to, or to none. */
+async function alive<T>(server: CallServer | undefined, work: (server: CallServer) => Promise<T>): Promise<T> {
+  if (!server?.process.isAlive) throw failed('PEER_UNREACHABLE', 'nobody listens');
+  const ended = Promise.withResolvers<never>();
+  const forget = server.process.onEnd(() => ended.reject(failed('PEER_CONNECTION_LOST', 'it has ended')));
+  try {
+    return await Promise.race([work(server), ended.promise]);
+  } finally {
+    forget();
+  }
+}
+
+async function* received(sent: readonly Buffer[], isBroken: boolean): AsyncGenerator<Buffer> {
+  yield* sent;
+  if (isBroken) throw failed('PEER_CONNECTION_LOST', 'it broke off');
 }
 
 /** What is asked, for whoever reads the trace. */
@@ -179,7 +239,9 @@ function silence(): Promise<never> {
   return new Promise(() => undefined);
 }
 
-function failed(code: 'PEER_UNREACHABLE' | 'PEER_CONNECTION_LOST' | 'PEER_TIMEOUT', said: string): Failure {
+type Lost = 'PEER_UNREACHABLE' | 'PEER_CONNECTION_LOST' | 'PEER_TIMEOUT' | 'PEER_STALLED';
+
+function failed(code: Lost, said: string): Failure {
   return new Failure(code, PEER_ERRORS[code], said);
 }
 
