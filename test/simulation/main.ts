@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util';
+import { HomeWorld } from './homes/home-world.ts';
 import { LeaseWorld } from './leases/lease-world.ts';
 import type { Swarm } from './swarm.ts';
 import { World } from './world.ts';
@@ -16,6 +17,7 @@ const { values } = parseArgs({
     tail: { type: 'string', default: '120' },
     verbose: { type: 'boolean', default: false },
     leases: { type: 'boolean', default: false },
+    homes: { type: 'boolean', default: false },
     cessions: { type: 'string' },
     targets: { type: 'string' },
   },
@@ -40,6 +42,11 @@ async function lived(seed: number) {
     const { turns, lastedMs, trace, events, acts, ...report } = await new LeaseWorld(seed).run(steps);
     const votes = acts['failover start --ask-witness'] ?? 0;
     const said = `${turns} steps, ${Math.round(lastedMs / 1000)} s, ${votes} failovers by votes, trace ${trace}`;
+    return { ...report, said, details: { events, acts } };
+  }
+  if (values.homes) {
+    const { turns, lastedMs, trace, events, acts, ...report } = await new HomeWorld(seed).run(steps);
+    const said = `${turns} steps, ${Math.round(lastedMs / 1000)} s, ${acts.adopt ?? 0} times adopted, trace ${trace}`;
     return { ...report, said, details: { events, acts } };
   }
   const { trace, points, pointsChecked, outrun, cessions, ...report } = await new World(

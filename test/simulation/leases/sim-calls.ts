@@ -144,10 +144,7 @@ export class SimCalls {
     });
   }
 
-  async #upload(
-    { from, to, process, session }: Sent,
-    chunks: AsyncIterable<UploadChunk>,
-  ): Promise<Json> {
+  async #upload({ from, to, process, session }: Sent, chunks: AsyncIterable<UploadChunk>): Promise<Json> {
     await process.turn(`uploads to ${to.at(-1)}`, () => undefined);
     if (this.isCut(from, to)) throw failed('PEER_UNREACHABLE', 'no route');
     const sent: Buffer[] = [];
@@ -164,7 +161,8 @@ export class SimCalls {
       return upload!(peer, session, received(arrived, isBroken), new AbortController().signal);
     };
     const answer = await alive(server, work);
-    if (isBroken || (await this.#isLostOnItsWay(from, to))) throw failed('PEER_CONNECTION_LOST', 'it broke off');
+    if (isBroken || (await this.#isLostOnItsWay(from, to)))
+      throw failed('PEER_CONNECTION_LOST', 'it broke off');
     return process.turn(`upload answered by ${to.at(-1)}`, () => copyOf(answer));
   }
 
@@ -197,7 +195,10 @@ interface Sent {
 }
 
 /** A connection outlives no process: what comes late comes to the one that it was sent to, or to none. */
-async function alive<T>(server: CallServer | undefined, work: (server: CallServer) => Promise<T>): Promise<T> {
+async function alive<T>(
+  server: CallServer | undefined,
+  work: (server: CallServer) => Promise<T>,
+): Promise<T> {
   if (!server?.process.isAlive) throw failed('PEER_UNREACHABLE', 'nobody listens');
   const ended = Promise.withResolvers<never>();
   const forget = server.process.onEnd(() => ended.reject(failed('PEER_CONNECTION_LOST', 'it has ended')));

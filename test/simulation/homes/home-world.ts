@@ -1,0 +1,425 @@
+import { deviceNameOf } from '../../../src/control/machines/machine-disks.ts';
+import { Failure, messageOf } from '../../../src/lib/errors.ts';
+import { silentLog } from '../../../src/lib/log.ts';
+import { Zones } from '../../../src/recovery-point/index.ts';
+import { Replicas } from '../../../src/replica/index.ts';
+import { DirectTarget } from '../../support/direct-target.ts';
+import type { FakeMachine } from '../../support/fake-machine.ts';
+import { DISK_ACTS } from '../faults.ts';
+import { DATA, DISK, imagesOn, makeMachine } from '../leases/made-sites.ts';
+import { GOOD_CALLS, SimCalls } from '../leases/sim-calls.ts';
+import { SimHost } from '../leases/sim-host.ts';
+import { isSigned } from '../signing.ts';
+import { SimDisk } from '../sim-disk.ts';
+import { SimFiles } from '../sim-files.ts';
+import { SimRandom } from '../sim-random.ts';
+import { SimProcess, settled, Turns } from '../turns.ts';
+import { Violation } from '../violation.ts';
+import { Contents } from './contents.ts';
+import { HomeOracle } from './home-oracle.ts';
+import { HomePeople } from './home-people.ts';
+import { HOME_NAMES, HOMES, type HomeName, HomeSite, type HomeWrappers } from './home-site.ts';
+import {
+  chooseHomeSwarm,
+  type FixedHomeSwarm,
+  HOME_EVENTS,
+  type HomeAct,
+  type HomeEvent,
+  type HomeSwarm,
+} from './home-swarm.ts';
+
+/** Turns that may pass between the end of all faults and rest. */
+const REST_TURNS_MAX = 40_000;
+/** Of a host without power, or of a link that is cut. */
+const AWAY_MS_MAX = 60_000;
+const DEVICE_NAME = deviceNameOf(DISK.diskId, 'virtio-blk');
+
+/** What a life was and did; `violation` is what it found. */
+export interface HomeReport {
+  readonly seed: number;
+  readonly turns: number;
+  /** Of the world, in milliseconds. */
+  readonly lastedMs: number;
+  readonly trace: string;
+  readonly events: Readonly<Record<string, number>>;
+  /** What was done and refused: acts by their names, refusals by the codes of their failures. */
+  readonly acts: Readonly<Record<string, number>>;
+  readonly violation: string | undefined;
+  readonly recent: readonly string[];
+}
+
+/** None of the faults here may ever lead to one of these. */
+const NEVER = new Set(['RECORD_CORRUPT', 'RECORD_NEWER']);
+
+/**
+ * Two sites, either of which may be the home of a machine, the network between them, the people at both, and all that happens to them,
+ * by one seed: the machine is brought up, adopted, protected back and handed over, again and again.
+ *
+ * Real: everything of `openWorks` that has to do with it (replicas, machines and their loops, failovers, adoptions, the rights of homes and of
+ * replicas, fences, branches of what was written under lost claims, what goes over the wire). Not real: QEMU, networks, jobs, reports and the wire below
+ * calls and uploads. There are no leases, no retention and no tests: these have simulations of their own.
+ */
+export class HomeWorld {
+  readonly #seed: number;
+  readonly #chance: SimRandom;
+  readonly #swarm: HomeSwarm;
+  readonly #turns: Turns;
+  /** Ends nothing, and is ended by nothing: what comes later is waited for by its clock. */
+  readonly #fate: SimProcess;
+  readonly #calls: SimCalls;
+  readonly #sites: Readonly<Record<HomeName, HomeSite>>;
+  readonly #people: Readonly<Record<HomeName, HomePeople>>;
+  readonly #contents = new Contents({ sizeBytes: DISK.sizeBytes, deviceName: DEVICE_NAME });
+  readonly #oracle: HomeOracle;
+  readonly #events: Record<string, number> = {};
+  readonly #acts: Record<string, number> = {};
+  /** Sites at which an act of a person is under way, by their processes. */
+  readonly #busy = new Map<HomeName, SimProcess>();
+  readonly #closing = new Set<HomeSite>();
+  #trouble: Error | undefined;
+  #isCalm = false;
+
+  /** `fixed` takes the place of what the seed would choose. */
+  constructor(seed: number, wrap: HomeWrappers = {}, fixed: FixedHomeSwarm = {}) {
+    this.#seed = seed;
+    this.#chance = new SimRandom(seed, 1);
+    const chosen = chooseHomeSwarm(new SimRandom(seed, 2));
+    this.#swarm = {
+      ...chosen,
+      rates: { ...chosen.rates, ...fixed.rates },
+      chances: { ...chosen.chances, ...fixed.chances },
+    };
+    this.#turns = new Turns(new SimRandom(seed, 3));
+    this.#fate = new SimProcess(this.#turns, 'fate');
+    this.#calls = new SimCalls({
+      ...{ random: new SimRandom(seed, 4), turns: this.#turns },
+      ...{ onAsk: async () => undefined, onAnswer: async () => undefined },
+    });
+    const site = (name: HomeName, index: number) =>
+      new HomeSite({
+        ...{ name, wrap, calls: this.#calls, random: new SimRandom(seed, 5 + index) },
+        host: new SimHost({ name, turns: this.#turns, rate: 1 }),
+        onTrouble: (where, error) => this.#onTrouble(where, error),
+        onLog: (said) => this.#turns.note(said),
+        onNote: ({ act }) => this.#count(act),
+        onUnfit: () => this.#later(1_000, 4_000, () => this.#restart(this.#sites[name])),
+        onGuest: (at, guest, runDirectory) => void this.#runGuest(at, guest, runDirectory),
+        onPublished: (at, _replica, pointId) => this.#judged(() => this.#oracle.published(at, pointId)),
+      });
+    this.#sites = { A: site('A', 0), B: site('B', 1) };
+    this.#people = { A: new HomePeople(this.#sites.A), B: new HomePeople(this.#sites.B) };
+    this.#oracle = new HomeOracle({ sites: this.#sites, contents: this.#contents });
+  }
+
+  /** So many turns with faults; then all faults end, and everything must come to rest, with nothing lost. */
+  async run(turns: number): Promise<HomeReport> {
+    let violation: string | undefined;
+    try {
+      const disks = await madeHomes();
+      for (const name of HOME_NAMES) {
+        this.#sites[name].host.disk = disks[name];
+        this.#sites[name].boot();
+      }
+      while (!HOME_NAMES.every((name) => this.#sites[name].open)) await this.#next();
+      this.#calls.weather = this.#swarm.weather;
+      for (const name of HOME_NAMES) this.#peopleLook(name);
+      while (this.#turns.steps < turns) {
+        for (const event of HOME_EVENTS)
+          if (this.#chance.chance(this.#swarm.rates[event])) await this.#happen(event);
+        await this.#next();
+      }
+      await this.#comeToRest();
+    } catch (error) {
+      violation = error instanceof Violation ? error.message : String((error as Error).stack ?? error);
+    }
+    return {
+      ...{ seed: this.#seed, turns: this.#turns.steps, lastedMs: this.#turns.nowMs, violation },
+      trace: this.#turns.traceHash(),
+      events: this.#events,
+      acts: this.#acts,
+      recent: this.#turns.recent,
+    };
+  }
+
+  async #next(): Promise<void> {
+    await this.#turns.next();
+    if (this.#trouble) throw this.#trouble;
+    this.#oracle.check();
+  }
+
+  async #judged(work: () => Promise<void>): Promise<void> {
+    try {
+      await work();
+    } catch (error) {
+      this.#onTrouble('promise', error);
+    }
+  }
+
+  #count(what: string): void {
+    this.#acts[what] = (this.#acts[what] ?? 0) + 1;
+  }
+
+  #onTrouble(where: string, error: unknown): void {
+    if (error instanceof Violation) this.#trouble ??= error;
+    else if (!(error instanceof Failure))
+      this.#trouble ??= new Violation(`${where}: ${error instanceof Error ? error.stack : String(error)}`);
+    else if (NEVER.has(error.code))
+      this.#trouble ??= new Violation(`${where}: ${error.code}: ${error.message}`);
+    else {
+      this.#turns.note(`${where}: ${error.code} ${messageOf(error)}`);
+      this.#count(error.code);
+    }
+  }
+
+  #later(leastMs: number, mostMs: number, act: () => void): void {
+    this.#fate.clock.after(this.#chance.between(leastMs, mostMs), act);
+  }
+
+  /** A guest writes as long as it runs. */
+  async #runGuest(name: HomeName, guest: FakeMachine, runDirectory: string): Promise<void> {
+    await this.#judged(() => this.#oracle.begun(name, guest, runDirectory));
+    const line = this.#oracle.lineOf(guest);
+    const random = this.#chance;
+    while (guest.isAlive) {
+      await this.#fate.sleep(random.between(1, 2 * this.#swarm.writeEveryMs));
+      if (!guest.isAlive || guest.isPaused || this.#isCalm || this.#trouble) continue;
+      await this.#judged(() => this.#contents.write(line, guest, (sectors) => random.below(sectors)));
+    }
+  }
+
+  #restart(site: HomeSite): void {
+    site.kill();
+    site.boot();
+  }
+
+  /** People at a site look now and then, and do what there is to do. */
+  #peopleLook(name: HomeName): void {
+    this.#fate.clock.after(this.#chance.between(300, 3_000), () => {
+      const { open } = this.#sites[name];
+      if (open && this.#busy.get(name) !== open.process) void this.#look(name);
+      this.#peopleLook(name);
+    });
+  }
+
+  #wants(act: HomeAct): boolean {
+    return this.#chance.chance(this.#isCalm ? 0.5 : this.#swarm.chances[act]);
+  }
+
+  /** One act, if anything, of those that make sense as the site sees itself. */
+  async #look(name: HomeName): Promise<void> {
+    const site = this.#sites[name];
+    const { home, replica, tenure } = site;
+    if (!tenure) return;
+    const people = this.#people[name];
+    const isAlone = !this.#otherOf(name).host.isOn;
+    const runs = site.guests.length > 0;
+    const wishes: [boolean, HomeAct, () => Promise<void>][] = home
+      ? [
+          [tenure.state === 'holds' && !runs, 'start', () => people.start()],
+          [tenure.state === 'holds' && !home.record.protection, 'protect', () => people.protect()],
+          [tenure.state === 'holds' && runs && !this.#isCalm, 'cede', () => people.cede()],
+          [
+            tenure.state === 'holds' && runs && !this.#isCalm,
+            'stop',
+            () => people.stop(this.#chance.chance(0.3)),
+          ],
+          [tenure.state === 'holds' && !!home.record.protection, 'copy', () => people.copy()],
+          [tenure.state !== 'holds' && isAlone, 'word', () => people.seizeBack()],
+          [tenure.state !== 'holds', 'withdraw', () => people.takeBack()],
+        ]
+      : [
+          [replica!.record.offer !== undefined, 'take', () => people.take()],
+          [tenure.state === 'holds' && !runs, 'restart', () => people.restart()],
+          [tenure.state === 'holds' && runs, 'adopt', () => people.adopt()],
+          [tenure.state === 'holds' && !this.#isCalm, 'undo', () => people.undo()],
+          [tenure.state !== 'holds' && isAlone, 'word', () => people.failOver()],
+        ];
+    for (const [isMeant, act, work] of wishes)
+      if (isMeant && this.#wants(act)) return this.#act(name, act, work);
+  }
+
+  #otherOf(name: HomeName): HomeSite {
+    return this.#sites[name === 'A' ? 'B' : 'A'];
+  }
+
+  /** An act of somebody; that it fails is no surprise. */
+  async #act(name: HomeName, act: HomeAct, work: () => Promise<void>): Promise<void> {
+    const { process } = this.#sites[name].open!;
+    const isHome = this.#sites[name].home !== undefined;
+    const said = `${name}: ${act}${isHome ? ' at home' : ''}`;
+    this.#busy.set(name, process);
+    // A failover that is begun again at a site that holds the machine claims it anew, by the word that was given.
+    const isWord = act === 'word' || act === 'restart';
+    if (isWord) this.#oracle.words.add(name);
+    this.#turns.note(said);
+    try {
+      await work();
+      this.#turns.note(`${said}: done`);
+      this.#count(act);
+    } catch (error) {
+      this.#onTrouble(said, error);
+    }
+    if (isWord) this.#oracle.words.delete(name);
+    if (this.#busy.get(name) === process) this.#busy.delete(name);
+  }
+
+  async #happen(event: HomeEvent): Promise<void> {
+    const chance = this.#chance;
+    const site = this.#sites[chance.pick(HOME_NAMES)];
+    if (!this.#isPossible(event, site)) return;
+    this.#events[event] = (this.#events[event] ?? 0) + 1;
+    this.#turns.note(`${event} ${site.name}`);
+    switch (event) {
+      case 'kill-site':
+        site.kill();
+        this.#later(1, 3_000, () => site.boot());
+        break;
+      case 'close-site':
+        void this.#close(site);
+        break;
+      case 'cut-power':
+        site.host.cutPower(chance);
+        site.gone();
+        this.#later(50, AWAY_MS_MAX, () => this.#power(site));
+        break;
+      case 'partition':
+        this.#calls.cut(HOMES.A, HOMES.B);
+        this.#later(50, AWAY_MS_MAX, () => this.#calls.heal(HOMES.A, HOMES.B));
+        break;
+      case 'stall': {
+        const { process } = site;
+        this.#turns.hold(process!);
+        this.#later(50, 20_000, () => this.#turns.letGo(process!, { slept: false }));
+        break;
+      }
+      case 'end-guest':
+        site.guests[0]!.guest.kill();
+        break;
+      case 'fault-disk':
+        this.#breakDisk(site);
+        break;
+      case 'wall-clock':
+        site.host.jumpWall(chance.pick([-1, 1]) * chance.pick([500, 3_600_000, 400 * 86_400_000]));
+        break;
+    }
+    await settled();
+  }
+
+  #isPossible(event: HomeEvent, site: HomeSite): boolean {
+    switch (event) {
+      case 'kill-site':
+      case 'stall':
+        return site.process !== undefined;
+      case 'close-site':
+        return site.open !== undefined && !this.#closing.has(site);
+      case 'cut-power':
+        return site.host.isOn;
+      case 'end-guest':
+        return site.guests.length > 0;
+      default:
+        return true;
+    }
+  }
+
+  #power(site: HomeSite): void {
+    site.host.giveBackPower();
+    site.boot();
+  }
+
+  /** In good order, as `systemctl stop` does it. */
+  async #close(site: HomeSite): Promise<void> {
+    const { open } = site;
+    this.#calls.serve(site.siteId, undefined);
+    this.#closing.add(site);
+    open?.process.onEnd(() => this.#closing.delete(site));
+    try {
+      await open?.opening.disposeAsync();
+    } catch (error) {
+      this.#onTrouble(`${site.name} close`, error);
+    }
+    if (site.open === open) this.#restart(site);
+  }
+
+  /** Some call fails soon, once or until the disk is healed, which happens when it is broken the next time. */
+  #breakDisk({ host: { faults } }: HomeSite): void {
+    const chance = this.#chance;
+    faults.heal();
+    if (chance.chance(0.3)) return;
+    faults.arm({
+      act: chance.chance(0.4) ? chance.pick(['sync', 'syncDirectory', 'rename']) : chance.pick(DISK_ACTS),
+      system: chance.pick(['EIO', 'EIO', 'ENOSPC']),
+      after: chance.between(1, 12),
+      forever: chance.chance(0.2),
+    });
+  }
+
+  /** All faults end, and everything must come to rest. */
+  async #comeToRest(): Promise<void> {
+    this.#isCalm = true;
+    this.#calls.weather = GOOD_CALLS;
+    this.#calls.heal(HOMES.A, HOMES.B);
+    for (const site of Object.values(this.#sites)) {
+      site.host.faults.heal();
+      if (site.process) this.#turns.letGo(site.process, { slept: false });
+      this.#power(site);
+    }
+    await this.#untilRest(() => this.#oracle.unrest());
+    // Copies flow again: what is cut now the other site takes.
+    const before = this.#oracle.acknowledged;
+    await this.#untilRest(() =>
+      this.#oracle.acknowledged > before
+        ? this.#oracle.unrest()
+        : ['no copy has arrived since everything came to rest'],
+    );
+    await this.#waitFor(this.#oracle.checkNothingLost());
+  }
+
+  async #untilRest(unrestNow: () => string[]): Promise<void> {
+    const end = this.#turns.steps + REST_TURNS_MAX;
+    let unrest: string[] = [];
+    while (this.#turns.steps < end) {
+      await this.#next();
+      if (this.#turns.steps % 50 !== 0) continue;
+      unrest = unrestNow();
+      if (unrest.length === 0) return;
+    }
+    throw new Violation(`no rest after ${REST_TURNS_MAX} turns without faults: ${unrest.join('; ')}`);
+  }
+
+  /** What takes turns itself. */
+  async #waitFor(work: Promise<void>): Promise<void> {
+    let isOver = false;
+    const ended = work.finally(() => {
+      isOver = true;
+    });
+    ended.catch(() => undefined);
+    while (!isOver) await this.#next();
+    await ended;
+  }
+}
+
+/** Nothing of a made site differs from one run to the next. */
+const { clock } = new SimProcess(new Turns(new SimRandom(1, 1)), 'set-up');
+
+let made: Promise<Readonly<Record<HomeName, SimDisk>>> | undefined;
+
+/** The disks of two sites: a machine at home at A and protected to B, which has one point of it. Made once, without faults. */
+async function madeHomes(): Promise<Readonly<Record<HomeName, SimDisk>>> {
+  made ??= makeHomes();
+  const { A, B } = await made;
+  return { A: A.copy(), B: B.copy() };
+}
+
+async function makeHomes(): Promise<Readonly<Record<HomeName, SimDisk>>> {
+  const disks = { A: new SimDisk(), B: new SimDisk() };
+  for (const name of HOME_NAMES) await new SimFiles(disks[name]).makeDirectory(DATA);
+  const home = { siteId: HOMES.A, targetSiteId: HOMES.B, deviceName: DEVICE_NAME };
+  const machine = await makeMachine(new SimFiles(disks.A), home);
+  const files = new SimFiles(disks.B);
+  const tools = { files, images: imagesOn(files), clock, log: silentLog, zones: new Zones() };
+  const replicas = await Replicas.open({ ...tools, isSignedBySource: isSigned }, DATA);
+  await machine.cut('crash');
+  await machine.replicate(new DirectTarget({ siteId: HOMES.B, sourceSiteId: HOMES.A, replicas }));
+  for (const name of HOME_NAMES) await new SimFiles(disks[name]).syncDirectory('/');
+  return disks;
+}
