@@ -1,8 +1,11 @@
+import { dirname, resolve } from 'node:path';
+import { generationOf } from '../../../src/control/replicas/generations.ts';
 import { type Claim, compareClaims, type Tenure } from '../../../src/recovery-point/index.ts';
-import { branchChain } from '../../../src/replica/index.ts';
+import { branchChain, branchLayer, ReplicaLayout } from '../../../src/replica/index.ts';
 import { openFiles } from '../../support/fake-images.ts';
 import type { FakeMachine } from '../../support/fake-machine.ts';
-import { DISK, MACHINE_ID } from '../leases/made-sites.ts';
+import { openChain } from '../../support/qcow2-reader.ts';
+import { DATA, DISK, MACHINE_ID } from '../leases/made-sites.ts';
 import { SimFiles } from '../sim-files.ts';
 import { Violation } from '../violation.ts';
 import { type Contents, type State, said } from './contents.ts';
@@ -107,6 +110,8 @@ export class HomeOracle {
     const { A, B } = this.#sites;
     if (!A.open || !B.open) return ['a site is not open'];
     const found: string[] = [];
+    for (const { name, open } of [A, B])
+      if (open!.replicas.broken.length + open!.machines.broken.length > 0) found.push(`${name} is not whole`);
     const [a, b] = [A.tenure, B.tenure];
     if (!a || !b) return [`a site knows nothing of the machine: ${textOf(a)}, ${textOf(b)}`];
     const holders = HOME_NAMES.filter((name) => this.#sites[name].tenure?.state === 'holds');
@@ -155,6 +160,17 @@ export class HomeOracle {
       const bytes = await readChain(files, disk.chain);
       found.push(this.#contents.identify(bytes, `${diverged.name} at ${name}`));
     }
+    for (const former of await open!.generations.former(MACHINE_ID))
+      for (const branchId of await open!.generations.branches(former)) {
+        const path = branchLayer(
+          new ReplicaLayout(DATA, MACHINE_ID, generationOf(former.directory).generation),
+          branchId,
+          DISK.diskId,
+        );
+        await using reader = await openChain(files, path, (name, image) => resolve(dirname(image), name));
+        const bytes = await reader.read(0, DISK.sizeBytes);
+        found.push(this.#contents.identify(bytes, `branch ${branchId.slice(-4)} of epoch ${former.epoch}`));
+      }
     return found;
   }
 }

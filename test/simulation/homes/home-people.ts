@@ -1,4 +1,5 @@
 import { takeBack } from '../../../src/control/acts/take-back.ts';
+import { checkNotOutdated } from '../../../src/control/inventory/inventory.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import type { Replica } from '../../../src/replica/index.ts';
 import { type ProtectedMachine, rightsAt } from '../../../src/replication/index.ts';
@@ -9,7 +10,7 @@ const GRACE_MS = 60_000;
 /** A copy may come between the last one and the offer. */
 const CEDE_TRIES_MAX = 5;
 /** Nobody waits for ever until the other site has a copy. */
-const COPY_LIMIT_MS = 60_000;
+const COPY_LIMIT_MS = 30_000;
 
 /**
  * What people of one site do, as `MachineActs`, `FailoverActs` and `HandoverActs` do it for them: the acts themselves are the real ones, what looks
@@ -49,7 +50,8 @@ export class HomePeople {
   /** `vm protect`: to the other site, whatever it was at home before. */
   async protect(): Promise<void> {
     const { open, machine } = this.#home();
-    await open.machines.protect(machine, this.#other, {});
+    // What is compressed comes back from another thread, whenever that is done.
+    await open.machines.protect(machine, this.#other, { compression: false });
   }
 
   /** `vm unprotect`. */
@@ -102,7 +104,7 @@ export class HomePeople {
       await open.diverged.checkNothingUpon(MACHINE_ID);
       await takeBack(machine, {
         ask: (siteId, ask) => ask(rightsAt(open.client(siteId))),
-        checkNotOutdated: () => undefined,
+        checkNotOutdated: () => checkNotOutdated(open.inventory.find(MACHINE_ID)),
       });
     });
   }
@@ -112,6 +114,7 @@ export class HomePeople {
     const { open, machine } = this.#home();
     await open.diverged.alone(machine, async () => {
       await open.diverged.checkNothingUpon(MACHINE_ID);
+      checkNotOutdated(open.inventory.find(MACHINE_ID));
       await machine.right.seizeBack();
     });
   }

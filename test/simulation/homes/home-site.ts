@@ -7,6 +7,7 @@ import {
 import { HomeRights } from '../../../src/control/acts/home-rights.ts';
 import type { AuditedAct } from '../../../src/control/base/audit.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
+import { Inventory } from '../../../src/control/inventory/inventory.ts';
 import { deviceNameOf } from '../../../src/control/machines/machine-disks.ts';
 import { Machines } from '../../../src/control/machines/machines.ts';
 import { speakingHome } from '../../../src/control/machines/speaking-home.ts';
@@ -79,6 +80,8 @@ export interface OpenHome {
   readonly machines: Machines;
   readonly failovers: Failovers;
   readonly diverged: DivergedBranches;
+  readonly generations: Generations;
+  readonly inventory: Inventory;
   readonly fences: ReplicaFences;
   readonly adoptions: AdoptionActs;
   readonly opening: AsyncDisposableStack;
@@ -251,17 +254,22 @@ export class HomeSite {
       preview: nobodyRuns,
       olderDisks: (from, _machine, header) => home.formerDisks(from, header),
     });
+    const inventory = new Inventory({
+      ...{ siteId, machines, replicas, clock, zones, leases: { standing: () => undefined } },
+      origins: { nameOf: () => undefined },
+      ...({ links: { view: () => undefined }, forwards: { reports: () => [] } } as unknown as Unseen),
+    });
     const adoptions = new AdoptionActs({
       ...{ identity: { siteId }, machines, diverged, fences, clock, random, log, alerts: sink, audit },
       failovers: { ...listed, adopt: failovers.adopt.bind(failovers) },
-      inventory: { replica: () => replicas.need(MACHINE_ID), view: nothing, find: nothing },
+      inventory,
       reports: { ofAdoptions: async () => undefined },
     });
     const served = { ...receiver.calls, ...rights.calls };
     calls.serve(siteId, { process, calls: served, upload: receiver.upload });
     return {
       ...{ process, clock, files, client, replicas, machines, failovers, diverged, fences, adoptions },
-      ...{ opening, alerts },
+      ...{ generations, inventory, opening, alerts },
     };
   }
 
@@ -323,6 +331,9 @@ export class HomeSite {
   }
 }
 
+/** Of the inventory, what only views are made from. */
+type Unseen = Pick<ConstructorParameters<typeof Inventory>[0], 'links' | 'forwards'>;
+
 /** As `Failovers.list`, but for the room that a branch takes: nobody asks for that here. */
 function listing(process: SimProcess, hypervisor: FakeHypervisor): Failovers['list'] {
   return async (replica) => {
@@ -349,8 +360,4 @@ const NO_CPU_GROUPS = {
 
 async function nobodyRuns(): Promise<never> {
   throw new Error('nobody asks for that here');
-}
-
-function nothing(): never {
-  return undefined as never;
 }

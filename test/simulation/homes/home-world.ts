@@ -31,7 +31,7 @@ import {
 /** Turns that may pass between the end of all faults and rest. */
 const REST_TURNS_MAX = 40_000;
 /** Of a host without power, or of a link that is cut. */
-const AWAY_MS_MAX = 60_000;
+const AWAY_MS_MAX = 20_000;
 const DEVICE_NAME = deviceNameOf(DISK.diskId, 'virtio-blk');
 
 /** What a life was and did; `violation` is what it found. */
@@ -228,7 +228,7 @@ export class HomeWorld {
           [tenure.state !== 'holds', 'withdraw', () => people.takeBack()],
         ]
       : [
-          [replica!.record.offer !== undefined, 'take', () => people.take()],
+          [replica!.record.offer !== undefined && tenure.state !== 'holds', 'take', () => people.take()],
           [tenure.state === 'holds' && !runs, 'restart', () => people.restart()],
           [tenure.state === 'holds' && runs, 'adopt', () => people.adopt()],
           [tenure.state === 'holds' && !this.#isCalm, 'undo', () => people.undo()],
@@ -340,11 +340,11 @@ export class HomeWorld {
     if (site.open === open) this.#restart(site);
   }
 
-  /** Some call fails soon, once or until the disk is healed, which happens when it is broken the next time. */
+  /** Some call fails soon, once or until the disk is healed. */
   #breakDisk({ host: { faults } }: HomeSite): void {
     const chance = this.#chance;
     faults.heal();
-    if (chance.chance(0.3)) return;
+    this.#later(50, AWAY_MS_MAX, () => faults.heal());
     faults.arm({
       act: chance.chance(0.4) ? chance.pick(['sync', 'syncDirectory', 'rename']) : chance.pick(DISK_ACTS),
       system: chance.pick(['EIO', 'EIO', 'ENOSPC']),
