@@ -318,10 +318,16 @@ export class Machines {
 
   async #forget(machine: ProtectedMachine, isStopped: boolean, remove: () => Promise<void>): Promise<void> {
     await this.#unfollow(machine, { clearAlerts: true });
-    await letGoOf(this.#tools, machine, isStopped);
-    await remove();
-    // Only now: what hinders its end leaves it to be removed once more.
-    await this.#strike(machine);
+    try {
+      await letGoOf(this.#tools, machine, isStopped);
+      await remove();
+      // Only now: what hinders its end leaves it to be removed once more.
+      await this.#strike(machine);
+    } catch (error) {
+      // It is looked after until then: it may run, and another site may take it.
+      this.#follow(machine);
+      throw error;
+    }
   }
 
   async #strike(machine: ProtectedMachine): Promise<void> {
