@@ -89,7 +89,9 @@ export class MachineActs {
       if (machine.record.lease && machine.right.tenure.state === 'holds')
         throw controlFailure('MACHINE_LEASED', `${machine.record.name} runs by leases`);
       await this.#diverged.checkNothingUpon(machineId);
-      const { replica } = this.#inventory.find(machineId);
+      const { replica, unread } = this.#inventory.find(machineId);
+      // It would be told of nothing: a machine lay upon it, and it knows an older claim.
+      if (unread && machine.record.adopted) throw unread;
       await endingAdoption(replica, machine, () => this.#machines.remove(machine));
       await this.#tokens.remove((trigger) => trigger.machineId === machineId);
       this.#alerts.clearMachine(machineId);
