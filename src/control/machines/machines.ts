@@ -16,7 +16,6 @@ import { newId } from '../../lib/random.ts';
 import { endRemoval } from '../../lib/removal.ts';
 import { checkPolicy } from '../../recovery-point/index.ts';
 import {
-  claimElsewhere,
   type MachineRecord,
   ProtectedLayout,
   ProtectedMachine,
@@ -36,7 +35,7 @@ import { firmwareAlert, warnOfFirmware } from './firmware-alert.ts';
 import { guestEnds } from './guest-end.ts';
 import { checkNothingKept } from './kept-layers.ts';
 import { newDisk } from './machine-disks.ts';
-import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
+import { refuseAtHome, refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
 import { placeIn } from './machine-place.ts';
 import { plugIn, unplug } from './machine-plugs.ts';
 import { changedMeanwhile, decideGoing, letGoOf } from './machine-removal.ts';
@@ -205,10 +204,7 @@ export class Machines {
     const broken = this.#broken.find((one) => one.machineId === machineId);
     if (broken) throw broken.error;
     const before = this.#open.get(machineId)?.machine;
-    if (before && (!claimElsewhere(before.record) || before.presence.state !== 'stopped')) {
-      const said = `${before.record.name} has not ended at this site where it was at home`;
-      throw controlFailure('MACHINE_EXISTS', said, { context: { machineId } });
-    }
+    if (before) refuseAtHome(before);
     this.#refuseTwins(
       record,
       this.#records.filter((other) => other.machineId !== machineId),

@@ -1,10 +1,12 @@
 import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { AdoptionActs } from '../../../src/control/acts/adoptions.ts';
 import { HandoverActs } from '../../../src/control/acts/handover-acts.ts';
 import { HomeRights } from '../../../src/control/acts/home-rights.ts';
 import { MachineActs } from '../../../src/control/acts/machine-acts.ts';
+import { refuseAtHome } from '../../../src/control/machines/machine-identity.ts';
 import type { DivergedBranch } from '../../../src/control/replicas/diverged-branch.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { silentLog } from '../../../src/lib/log.ts';
@@ -212,6 +214,22 @@ function adoptedAgain({ machine, machineId, machines }: FencedSite): Promise<Pro
     })),
   });
 }
+
+test('F4 S0.17 what was at home here before hinders an adoption until it has ended, and not where its own files are gone', async (t) => {
+  const site = await fencedSite(t);
+  const { machine, machines } = site;
+  const [{ chain }] = machine.record.disks as [ProtectedMachine['record']['disks'][number]];
+  await rm(chain.at(-1)!.path);
+  assert.equal((await machine.attach()).state, 'stale');
+  const adopted = await adoptedAgain(site);
+  assert.equal(machines.get(adopted.record.machineId)!.machine, adopted);
+  const presence = { state: 'unreachable', reason: 'its disks are in use' } as const;
+  assert.throws(() => refuseAtHome({ record: machine.record, running: undefined, presence }), {
+    code: 'MACHINE_EXISTS',
+    message: /has not ended .*: its disks are in use/,
+    hint: /vm stop/,
+  });
+});
 
 test('S0.17 a machine that is adopted while what it was here before is being removed is looked after, with one object for its directory', async (t) => {
   const site = await fencedSite(t);
