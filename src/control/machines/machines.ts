@@ -11,7 +11,6 @@ import type {
 import type { BranchNetworks, NewHome } from '../../failover/index.ts';
 import { checkMachineConfiguration, type Hypervisor, type RunningMachine } from '../../hypervisor/index.ts';
 import { messageOf } from '../../lib/errors.ts';
-import { type Generation, generationsIn } from '../../lib/generations.ts';
 import { newId } from '../../lib/random.ts';
 import { endRemoval } from '../../lib/removal.ts';
 import { checkPolicy } from '../../recovery-point/index.ts';
@@ -29,23 +28,17 @@ import {
   withTarget,
   withTargetChanged,
 } from '../../replication/index.ts';
-import { failureOf } from '../base/alerts.ts';
 import { controlFailure } from '../errors.ts';
 import { firmwareAlert, warnOfFirmware } from './firmware-alert.ts';
 import { guestEnds } from './guest-end.ts';
 import { checkNothingKept } from './kept-layers.ts';
 import { newDisk } from './machine-disks.ts';
 import { refuseAtHome, refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
+import { machinesIn, type Opened, openNewest } from './machine-opening.ts';
 import { placeIn } from './machine-place.ts';
 import { plugIn, unplug } from './machine-plugs.ts';
 import { changedMeanwhile, decideGoing, letGoOf } from './machine-removal.ts';
-import {
-  adoptedRecord,
-  attachedRecord,
-  managedRecord,
-  newestMachine,
-  withdrawMachine,
-} from './new-machine.ts';
+import { adoptedRecord, attachedRecord, managedRecord, withdrawMachine } from './new-machine.ts';
 import { protectionIn } from './new-protection.ts';
 import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
 import { schedulesIn } from './schedule-requests.ts';
@@ -89,26 +82,15 @@ export class Machines {
   /** Opens every machine there is and begins to replicate those that are protected. */
   static async open(tools: MachinesTools): Promise<Machines> {
     const machines = new Machines(tools);
-    const directory = join(tools.dataDirectory, 'protected');
-    await tools.files.makeDirectory(directory);
-    const found = generationsIn((await tools.files.list(directory)) ?? []);
-    for (const [machineId, generations] of found) await machines.#openOne(machineId, generations);
+    await tools.files.makeDirectory(join(tools.dataDirectory, 'protected'));
+    for (const [machineId, generations] of await machinesIn(tools))
+      machines.#have(machineId, await openNewest(tools, machineId, () => generations));
     return machines;
   }
 
-  async #openOne(machineId: string, generations: readonly Generation[]): Promise<void> {
-    const { files, dataDirectory } = this.#tools;
-    const layout = await newestMachine(files, dataDirectory, machineId, generations);
-    if (!layout) return;
-    const key = `machine:${machineId}`;
-    try {
-      this.#adopt(await ProtectedMachine.open(this.#tools, layout));
-      this.#tools.loop.alerts.clear(key);
-    } catch (error) {
-      this.#tools.log.error('machine.broken', { machineId, reason: messageOf(error) });
-      this.#tools.loop.alerts.raise(key, 'critical', failureOf(error), machineId);
-      this.#broken.push({ machineId, error: error instanceof Error ? error : new Error(messageOf(error)) });
-    }
+  #have(machineId: string, opened: Opened): void {
+    if (opened && 'error' in opened) this.#broken.push({ machineId, error: opened.error });
+    else if (opened) this.#adopt(opened.machine);
   }
 
   #adopt(machine: ProtectedMachine): void {
@@ -326,15 +308,20 @@ export class Machines {
     }
   }
 
+  /**
+   * What was at home here before is shown again, and may be removed in its turn. One takes the place of the other: there is no moment in which
+   * the site has neither.
+   */
   async #strike(machine: ProtectedMachine): Promise<void> {
     const { machineId } = machine.record;
-    if (this.#open.get(machineId)?.machine !== machine) return;
+    const isThere = () => this.#open.get(machineId)?.machine === machine;
+    if (!isThere()) return;
+    const left = async () => (await machinesIn(this.#tools)).get(machineId) ?? [];
+    const before = await openNewest(this.#tools, machineId, left);
+    if (!isThere()) return;
     this.#open.delete(machineId);
     this.#tools.loop.identities.forget(machineId);
-    const directory = join(this.#tools.dataDirectory, 'protected');
-    const left = generationsIn((await this.#tools.files.list(directory)) ?? []).get(machineId);
-    // What was at home here before it is shown again, and may be removed in its turn.
-    if (left) await this.#openOne(machineId, left);
+    this.#have(machineId, before);
   }
 
   /**

@@ -14,7 +14,7 @@ import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { removeBranch } from '../../../src/replica/index.ts';
 import type { ProtectedMachine, RightsTarget } from '../../../src/replication/index.ts';
-import { type FencedSite, fencedSite } from '../../support/fenced-site.ts';
+import { adoptedAgain, type FencedSite, fencedSite } from '../../support/fenced-site.ts';
 
 const { signal } = new AbortController();
 const isThere = async (path: string) => (await nodeFiles.list(path)) !== undefined;
@@ -200,20 +200,6 @@ test('S0.17 what a person has set aside beside a branch is not removed with it',
   await nodeFiles.removeDirectory(aside);
   assert.equal(await diverged.remove(machineId, branchId, signal), true);
 });
-
-/** The branch of a failover that becomes the machine here again, beside what it was before; to be called by the adoption. */
-function adoptedAgain({ machine, machineId, machines }: FencedSite): Promise<ProtectedMachine> {
-  const { configuration, disks, sockets } = machine.record;
-  return machines.adopting.create({
-    ...{ machineId, configuration, networks: {}, branchId: 'b'.repeat(26), pointId: 'p'.repeat(26) },
-    claim: { epoch: 5, siteId: 'here' },
-    runDirectory: join(dirname(sockets.qmpPath), 'adopted'),
-    disks: disks.map(({ diskId, sizeBytes }) => ({
-      ...{ diskId, sizeBytes },
-      chain: [{ path: join(dirname(machine.layout.directory), `${diskId}.raw`), format: 'raw' as const }],
-    })),
-  });
-}
 
 test('F4 S0.17 what was at home here before hinders an adoption until it has ended, and not where its own files are gone', async (t) => {
   const site = await fencedSite(t);

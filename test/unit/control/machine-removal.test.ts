@@ -7,7 +7,7 @@ import { libFailure } from '../../../src/lib/errors.ts';
 import type { FileSystem } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { eventually } from '../../support/eventually.ts';
-import { type FencedSite, fencedSite } from '../../support/fenced-site.ts';
+import { adoptedAgain, type FencedSite, fencedSite } from '../../support/fenced-site.ts';
 
 /** Files whose directories do not go as long as the disk is full. */
 function fullDisk() {
@@ -69,4 +69,57 @@ test('F4 S0.17 a machine whose removal fails half way is looked after as before:
   disk.isFull = false;
   await machines.remove(machine);
   assert.equal(machines.get(machineId), undefined);
+});
+
+/** Files that do something else before machines are listed for the first time. */
+function listedLater() {
+  const meanwhile: { act?: () => Promise<unknown> } = {};
+  const files: FileSystem = {
+    ...nodeFiles,
+    list: async (path) => {
+      const { act } = meanwhile;
+      if (path.endsWith('/protected') && act) {
+        delete meanwhile.act;
+        await act();
+      }
+      return nodeFiles.list(path);
+    },
+  };
+  return { files, meanwhile };
+}
+
+test('F4 S0.17 while a machine goes its older generation is one all the time, and its branch stays the object that it was', async (t) => {
+  const { files, meanwhile } = listedLater();
+  const site = await fencedSite(t, files);
+  const { diverged, generations, machines, machineId } = site;
+  const before = await site.branch();
+  const test = await diverged.reading(machineId, before.branchId, (branch) => site.makeTest(branch));
+  const adopted = await adoptedAgain(site);
+  assert.equal(await site.branch(), before);
+  let seen: unknown;
+  meanwhile.act = async () => {
+    seen = [await diverged.list(), (await generations.former(machineId)).length];
+  };
+  await machines.remove(adopted);
+  assert.deepEqual(seen, [[before], 1]);
+  const after = await site.branch();
+  assert.equal(after, before);
+  await after.refreshBranches();
+  assert.deepEqual(
+    after.branches.map(({ branchId }) => branchId),
+    [test],
+  );
+});
+
+test('F4 S0.17 what cannot be listed when a machine has gone is a machine that cannot be opened, and not none', async (t) => {
+  const { files, meanwhile } = listedLater();
+  const site = await fencedSite(t, files);
+  const { machines, machineId, alerts } = site;
+  const adopted = await adoptedAgain(site);
+  const error = libFailure('DISK_FULL', 'nothing can be listed');
+  meanwhile.act = () => Promise.reject(error);
+  await machines.remove(adopted);
+  assert.equal(machines.get(machineId), undefined);
+  assert.deepEqual(machines.broken, [{ machineId, error }]);
+  assert.equal(alerts.get(`machine:${machineId}`), 'DISK_FULL');
 });
