@@ -37,7 +37,7 @@ import { refuseAtHome, refuseSecondUuid, refuseSharedFiles, refuseTakenName } fr
 import { machinesIn, type Opened, openNewest } from './machine-opening.ts';
 import { placeIn } from './machine-place.ts';
 import { plugIn, unplug } from './machine-plugs.ts';
-import { changedMeanwhile, decideGoing, letGoOf } from './machine-removal.ts';
+import { changedMeanwhile, checkMayGo, decideGoing, letGoOf } from './machine-removal.ts';
 import { adoptedRecord, attachedRecord, managedRecord, withdrawMachine } from './new-machine.ts';
 import { protectionIn } from './new-protection.ts';
 import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
@@ -282,16 +282,13 @@ export class Machines {
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
-  /** Forgets a machine that is not protected; its process and its disks stay as they are. Throws MACHINE_LAYERS_KEPT. */
+  /** Forgets a machine that is not protected; its process and its disks stay as they are. Throws MACHINE_LAYERS_KEPT, and as `checkMayGo`. */
   async remove(machine: ProtectedMachine): Promise<void> {
-    const { name, protection } = machine.record;
-    if (protection) throw controlFailure('MACHINE_STILL_PROTECTED', `${name} is protected`);
+    const { files, loop } = this.#tools;
     const isStopped = (await machine.attach()).state === 'stopped';
-    // Its process would be nobody's: the branch that it was knows nothing of it.
-    if (!isStopped && machine.record.adopted)
-      throw controlFailure('MACHINE_STILL_RUNS', `${name} runs, and was a branch of its replica here`);
-    await checkNothingKept(this.#tools.files, machine);
-    await this.#forget(machine, isStopped, () => this.#tools.files.removeDirectory(machine.layout.directory));
+    checkMayGo(machine, loop.target);
+    await checkNothingKept(files, machine);
+    await this.#forget(machine, isStopped, () => files.removeDirectory(machine.layout.directory));
   }
 
   async #forget(machine: ProtectedMachine, isStopped: boolean, remove: () => Promise<void>): Promise<void> {

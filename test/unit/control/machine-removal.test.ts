@@ -2,10 +2,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { MachineActs } from '../../../src/control/acts/machine-acts.ts';
+import { controlFailure } from '../../../src/control/errors.ts';
 import { Inventory } from '../../../src/control/inventory/inventory.ts';
+import { checkMayGo } from '../../../src/control/machines/machine-removal.ts';
 import { libFailure } from '../../../src/lib/errors.ts';
 import type { FileSystem } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
+import type { ProtectedMachine } from '../../../src/replication/index.ts';
 import { eventually } from '../../support/eventually.ts';
 import { adoptedAgain, type FencedSite, fencedSite } from '../../support/fenced-site.ts';
 
@@ -35,6 +38,13 @@ function actsOf({ machines, diverged }: FencedSite, replicas: object) {
   } as unknown as ConstructorParameters<typeof MachineActs>[0]);
 }
 
+/** The other site is told that the machine was taken back here, and follows. */
+const hears = ({ right }: ProtectedMachine, siteId: string) =>
+  right.tellSuperseded({
+    siteId,
+    rights: { claim: async (_machineId, claim) => ({ claim, state: 'follows' }) },
+  } as Parameters<typeof right.tellSuperseded>[0]);
+
 test('F4 S0.17 a replica that cannot be read counts: the machine that lies upon it is not removed, and one that may be older is not taken back', async (t) => {
   const site = await fencedSite(t);
   const { machine, machines, machineId } = site;
@@ -56,10 +66,7 @@ test('F4 S0.17 a machine whose removal fails half way is looked after as before:
   const { files, disk } = fullDisk();
   const { machines, machine, machineId, alerts, claimSiteId } = await fencedSite(t, files);
   await machines.unprotect(machine, { overrules: true });
-  await machine.right.tellSuperseded({
-    siteId: claimSiteId,
-    rights: { claim: async (_machineId, claim) => ({ claim, state: 'follows' }) },
-  } as Parameters<typeof machine.right.tellSuperseded>[0]);
+  await hears(machine, claimSiteId);
   disk.isFull = true;
   await assert.rejects(machines.remove(machine), { code: 'DISK_FULL' });
   assert.equal(machines.get(machineId)?.machine, machine);
@@ -122,4 +129,41 @@ test('F4 S0.17 what cannot be listed when a machine has gone is a machine that c
   assert.equal(machines.get(machineId), undefined);
   assert.deepEqual(machines.broken, [{ machineId, error }]);
   assert.equal(alerts.get(`machine:${machineId}`), 'DISK_FULL');
+});
+
+test('F4 S0.17 a machine that another site holds is not removed before it has ended here', async (t) => {
+  const { machine, machines, machineId, claimSiteId } = await fencedSite(t);
+  const { right } = machine;
+  Object.assign(machine.record, { protection: null });
+  const running = {} as ProtectedMachine['running'];
+  const { record } = machine;
+  for (const presence of [
+    { state: 'running', processId: 1 },
+    { state: 'unreachable', reason: 'its disks are in use' },
+  ] as const)
+    assert.throws(() => checkMayGo({ record, right, presence, running }, () => undefined), {
+      code: 'MACHINE_STILL_RUNS',
+      message: new RegExp(`site ${claimSiteId} holds it`),
+    });
+  // One that is held here may run on.
+  const held = { ...record, tenure: undefined };
+  const presence = { state: 'running', processId: 1 } as const;
+  checkMayGo({ record: held, right, presence, running }, () => undefined);
+  await machines.remove(machine);
+  assert.equal(machines.get(machineId), undefined);
+});
+
+test('F4 S0.17 a machine that was taken back is not removed before the other site has heard of that, unless that one is gone for good', async (t) => {
+  const { machine, machines, machineId, claimSiteId } = await fencedSite(t);
+  await machines.unprotect(machine, { overrules: true });
+  assert.deepEqual(machine.right.untold, [claimSiteId]);
+  await assert.rejects(machines.remove(machine), { code: 'MACHINE_CLAIM_UNTOLD' });
+  assert.ok(machines.get(machineId)?.loop);
+  assert.ok(await nodeFiles.sizeOf(machine.layout.record));
+  checkMayGo(machine, () => {
+    throw controlFailure('SITE_PEER_UNKNOWN', 'it is not paired any more');
+  });
+  await hears(machine, claimSiteId);
+  await machines.remove(machine);
+  assert.equal(machines.get(machineId), undefined);
 });
