@@ -15,6 +15,7 @@ import { newId } from '../../lib/random.ts';
 import { endRemoval } from '../../lib/removal.ts';
 import { checkPolicy } from '../../recovery-point/index.ts';
 import {
+  hasEnded,
   type MachineRecord,
   ProtectedLayout,
   ProtectedMachine,
@@ -285,19 +286,20 @@ export class Machines {
   /** Forgets a machine that is not protected; its process and its disks stay as they are. Throws MACHINE_LAYERS_KEPT, and as `checkMayGo`. */
   async remove(machine: ProtectedMachine): Promise<void> {
     const { files, loop } = this.#tools;
-    const isStopped = (await machine.attach()).state === 'stopped';
-    checkMayGo(machine, loop.target);
+    const check = () => checkMayGo(machine, loop.target);
+    await machine.attach();
+    check();
     await checkNothingKept(files, machine);
-    await this.#forget(machine, isStopped, () => files.removeDirectory(machine.layout.directory));
-  }
-
-  async #forget(machine: ProtectedMachine, isStopped: boolean, remove: () => Promise<void>): Promise<void> {
     await this.#unfollow(machine, { clearAlerts: true });
     try {
-      await letGoOf(this.#tools, machine, isStopped);
-      await remove();
-      // Only now: what hinders its end leaves it to be removed once more.
-      await this.#strike(machine);
+      // Beside no other change of it: nobody starts it meanwhile.
+      await machine.right.unchanged(async () => {
+        check();
+        await letGoOf(this.#tools, machine, hasEnded(machine));
+        await files.removeDirectory(machine.layout.directory);
+        // Only now: what hinders its end leaves it to be removed once more.
+        await this.#strike(machine);
+      });
     } catch (error) {
       // It is looked after until then: it may run, and another site may take it.
       this.#follow(machine);
@@ -347,7 +349,11 @@ export class Machines {
       throw controlFailure('MACHINE_NOT_MANAGED', `${machine.record.name} is not started by this site`);
     }
     if ((await machine.attach()).state === 'stopped') await this.#tools.beforeStart(machine);
-    await machine.start(() => plugIn(this.#tools.networks, machine.record));
+    await machine.start(async () => {
+      // It may have waited for the end of its removal: nobody would look after its guest.
+      if (this.get(machine.record.machineId)?.machine !== machine) throw changedMeanwhile(machine);
+      return plugIn(this.#tools.networks, machine.record);
+    });
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 

@@ -1,10 +1,12 @@
 /** `vm remove`: a machine goes wholly, or is what it was. */
 import assert from 'node:assert/strict';
+import { dirname } from 'node:path';
 import { test } from 'node:test';
 import { MachineActs } from '../../../src/control/acts/machine-acts.ts';
 import { controlFailure } from '../../../src/control/errors.ts';
 import { Inventory } from '../../../src/control/inventory/inventory.ts';
 import { checkMayGo } from '../../../src/control/machines/machine-removal.ts';
+import { sleep, systemClock } from '../../../src/lib/clock.ts';
 import { libFailure } from '../../../src/lib/errors.ts';
 import type { FileSystem } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
@@ -166,4 +168,45 @@ test('F4 S0.17 a machine that was taken back is not removed before the other sit
   await hears(machine, claimSiteId);
   await machines.remove(machine);
   assert.equal(machines.get(machineId), undefined);
+});
+
+test('F4 S0.17 a start that waits for the end of a removal starts nothing', async (t) => {
+  let starting: Promise<unknown> | undefined;
+  const files: FileSystem = {
+    ...nodeFiles,
+    removeDirectory: async (path) => {
+      if (path === machine.layout.directory)
+        starting ??= assert.rejects(machines.start(machine), { code: 'MACHINE_CHANGING' });
+      await sleep(systemClock, 20);
+      await nodeFiles.removeDirectory(path);
+    },
+  };
+  const { machines, machine, claimSiteId } = await fencedSite(t, files);
+  await machines.unprotect(machine, { overrules: true });
+  await hears(machine, claimSiteId);
+  await machines.remove(machine);
+  assert.ok(starting);
+  await starting;
+  assert.equal(await nodeFiles.list(dirname(machine.record.sockets.qmpPath)), undefined);
+});
+
+test('F4 S0.17 a machine that was started right before its removal is looked at again', async (t) => {
+  let act: (() => void) | undefined;
+  const files: FileSystem = {
+    ...nodeFiles,
+    list: async (path) => {
+      if (act && path === machine.layout.directory) act();
+      return nodeFiles.list(path);
+    },
+  };
+  const { machines, machine, machineId } = await fencedSite(t, files);
+  Object.assign(machine.record, { adopted: { branchId: 'branch', pointId: 'point' }, protection: null });
+  act = () =>
+    Object.defineProperties(machine, {
+      presence: { value: { state: 'running', processId: 1 } },
+      running: { value: { disks: async () => [] } },
+    });
+  await assert.rejects(machines.remove(machine), { code: 'MACHINE_STILL_RUNS' });
+  assert.ok(machines.get(machineId)?.loop);
+  assert.ok(await nodeFiles.sizeOf(machine.layout.record));
 });
