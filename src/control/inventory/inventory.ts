@@ -77,6 +77,11 @@ export class Inventory {
     return this.all().find((found) => found.machineId === machineId)?.name;
   }
 
+  /** Whether the site has anything of the machine, be it that it cannot be opened. */
+  has(machineId: string): boolean {
+    return [...this.all(), ...this.broken].some((one) => one.machineId === machineId);
+  }
+
   /** The machine at home here; throws MACHINE_NOT_AT_HOME for a replica. */
   home(reference: string): ProtectedMachine {
     const { home, name } = this.find(reference);

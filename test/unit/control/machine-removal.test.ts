@@ -28,13 +28,19 @@ function fullDisk() {
 }
 
 /** The acts of a person at a site with these replicas. */
-function actsOf({ machines, diverged }: FencedSite, replicas: object) {
+function actsOf({ machines, diverged, alerts }: FencedSite, replicas: object) {
   const inventory = new Inventory({ machines, replicas } as unknown as ConstructorParameters<
     typeof Inventory
   >[0]);
   return new MachineActs({
     ...{ machines, diverged, inventory, groups: { of: () => undefined } },
-    ...{ tokens: { remove: async () => undefined }, alerts: { clearMachine: () => undefined } },
+    tokens: { remove: async () => undefined },
+    alerts: {
+      clear: (key: string) => void alerts.delete(key),
+      clearMachine: (id: string) => {
+        for (const key of alerts.keys()) if (key.includes(id)) alerts.delete(key);
+      },
+    },
     ...{ fences: { look: () => undefined } },
     audit: { acting: (_act: unknown, work: () => Promise<unknown>) => work() },
   } as unknown as ConstructorParameters<typeof MachineActs>[0]);
@@ -209,4 +215,29 @@ test('F4 S0.17 a machine that was started right before its removal is looked at 
   await assert.rejects(machines.remove(machine), { code: 'MACHINE_STILL_RUNS' });
   assert.ok(machines.get(machineId)?.loop);
   assert.ok(await nodeFiles.sizeOf(machine.layout.record));
+});
+
+test('F4 S0.17 with a machine its own alerts go, and those of its replica only where the site has nothing of it any more', async (t) => {
+  const replica = { record: {}, points: [] };
+  const unread = libFailure('DISK_FULL', 'its files cannot be read');
+  for (const [kept, broken] of [
+    [undefined, undefined],
+    [replica, undefined],
+    [undefined, unread],
+  ] as const) {
+    const site = await fencedSite(t);
+    const { machine, machineId, alerts } = site;
+    Object.assign(replica.record, { machineId, machineName: 'box' });
+    Object.assign(machine.record, { protection: null });
+    const acts = actsOf(site, {
+      get: () => kept,
+      list: () => (kept ? [kept] : []),
+      broken: broken ? [{ machineId, error: broken }] : [],
+    });
+    const others = ['retention', 'replica'].map((about) => `${about}:${machineId}`);
+    for (const key of [`turn:${machineId}`, `adopted-claim:${machineId}`, ...others])
+      alerts.set(key, 'SOMETHING_IS_WRONG');
+    await acts.remove('me', machineId);
+    assert.deepEqual([...alerts.keys()], kept || broken ? others : []);
+  }
 });
