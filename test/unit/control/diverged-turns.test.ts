@@ -9,6 +9,8 @@ import { MachineActs } from '../../../src/control/acts/machine-acts.ts';
 import { refuseAtHome } from '../../../src/control/machines/machine-identity.ts';
 import type { DivergedBranch } from '../../../src/control/replicas/diverged-branch.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
+import { libFailure } from '../../../src/lib/errors.ts';
+import type { FileSystem } from '../../../src/lib/files.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
@@ -282,4 +284,36 @@ test('S0.17 what a person has set aside is not removed with its machine, which g
   await nodeFiles.rename(aside, join(dirname(dirname(machine.layout.directory)), 'kept'));
   await machines.remove(machine);
   assert.equal(await isThere(machine.layout.directory), false);
+});
+
+test('S0.17 a branch is read by the files that it has when the machine has been looked at, which ends what was left half done', async (t) => {
+  let isFull = false;
+  const files: FileSystem = {
+    ...nodeFiles,
+    removeDirectory: async (path) => {
+      if (isFull) throw libFailure('DISK_FULL', `cannot remove ${path}`);
+      await nodeFiles.removeDirectory(path);
+    },
+  };
+  const site = await fencedSite(t, files);
+  const { diverged, machine, machines, machineId } = site;
+  const { branchId } = await site.branch();
+  isFull = true;
+  await assert.rejects(machines.unprotect(machine), { code: 'DISK_FULL' });
+  const { need } = diverged;
+  let needed = 0;
+  diverged.need = async (...asked) => {
+    const found = await need.apply(diverged, asked);
+    needed += 1;
+    if (needed === 2) isFull = false;
+    return found;
+  };
+  await diverged.reading(machineId, branchId, async (branch) => {
+    assert.equal(machine.record.dissolving, undefined);
+    const { disks } = machine.record;
+    assert.deepEqual(
+      disks.map(({ diskId }) => branch.chain(branchId, diskId)),
+      disks.map(({ chain }) => chain),
+    );
+  });
 });
