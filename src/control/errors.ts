@@ -130,6 +130,12 @@ export const CONTROL_ERRORS = {
     retry: 'later',
     remedy: 'Stop it first: `warmsite vm stop`.',
   },
+  MACHINE_CLAIM_UNTOLD: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'The named site may run the machine, and hears from this one alone that it was taken back here. Wait until that site has answered (`warmsite site show`), and give the command again. If it is gone for good, end the trust in it: `warmsite site peer remove SITE --force`.',
+  },
   MACHINE_LAYERS_KEPT: {
     kind: 'refused',
     retry: 'never',

@@ -40,7 +40,7 @@ export interface HomeMachines {
   /**
    * Whether copies of a machine may come in that is, or was, at home here: it has ended here, and the site that brings them holds it.
    * What was written here is set apart then, durably. Returns the generation that a replica is to begin in; undefined also where an older
-   * one is gone on with. Throws REPLICATION_HELD_HERE, REPLICATION_NOT_ENDED.
+   * one is gone on with. Throws REPLICATION_HELD_HERE, REPLICATION_NOT_ENDED, MACHINE_CHANGING.
    */
   admit(arrival: Arrival): Promise<Generation>;
 }

@@ -431,16 +431,28 @@ export class ProtectedChain {
     }
   }
 
-  /** The second half of the end of a protection: layers and records of ours are removed; with `setAside` layers are kept there instead. */
+  /**
+   * The second half of the end of a protection: layers and records of ours are removed; with `setAside` layers are kept there instead. May
+   * be repeated: what they are kept in is named after the newest cut, whose record goes last then.
+   */
   async remove(setAside: string | undefined): Promise<void> {
     const { files } = this.#tools;
-    if (setAside === undefined) {
+    // An earlier try may have set them aside, and a process that has started since have made their directories anew.
+    if (setAside === undefined || !(await this.#hasLayers())) {
       await files.removeDirectory(this.#layout.disks);
-    } else if ((await files.list(setAside)) === undefined) {
+    } else {
       await files.rename(this.#layout.disks, setAside);
     }
     await files.syncDirectory(this.#layout.directory);
-    for (const cut of [...this.#cuts].reverse()) await this.#removeRecord(cut);
+    const cuts = setAside === undefined ? [...this.#cuts].reverse() : this.#cuts;
+    for (const cut of cuts) await this.#removeRecord(cut);
+  }
+
+  async #hasLayers(): Promise<boolean> {
+    const { files } = this.#tools;
+    for (const diskId of (await files.list(this.#layout.disks)) ?? [])
+      if ((await files.list(this.#layout.disk(diskId)))?.length) return true;
+    return false;
   }
 
   async #forget(cut: CutRecord): Promise<void> {

@@ -1,5 +1,5 @@
 import assert from 'node:assert/strict';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import type { AlertSink } from '../../src/control/base/alerts.ts';
 import { EventHub } from '../../src/control/base/event-hub.ts';
 import { Machines } from '../../src/control/machines/machines.ts';
@@ -115,4 +115,18 @@ export async function fencedSite(
       return branchId;
     },
   };
+}
+
+/** The branch of a failover that becomes the machine here again, beside what it was before; to be called by the adoption. */
+export function adoptedAgain({ machine, machineId, machines }: FencedSite): Promise<ProtectedMachine> {
+  const { configuration, disks, sockets } = machine.record;
+  return machines.adopting.create({
+    ...{ machineId, configuration, networks: {}, branchId: 'b'.repeat(26), pointId: 'p'.repeat(26) },
+    claim: { epoch: 5, siteId: 'here' },
+    runDirectory: join(dirname(sockets.qmpPath), 'adopted'),
+    disks: disks.map(({ diskId, sizeBytes }) => ({
+      ...{ diskId, sizeBytes },
+      chain: [{ path: join(dirname(machine.layout.directory), `${diskId}.raw`), format: 'raw' as const }],
+    })),
+  });
 }

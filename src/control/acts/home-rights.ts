@@ -5,7 +5,7 @@ import { failuresOf, isFailure, messageOf } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import type { Generation } from '../../lib/generations.ts';
 import type { Log } from '../../lib/log.ts';
-import type { Claim } from '../../recovery-point/index.ts';
+import type { Tenure } from '../../recovery-point/index.ts';
 import { bringerOf, OlderDisks, type Replica, type Replicas, withTenure } from '../../replica/index.ts';
 import {
   type Arrival,
@@ -18,6 +18,7 @@ import {
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import { keptLayers } from '../machines/kept-layers.ts';
+import { changedMeanwhile } from '../machines/machine-removal.ts';
 import type { Machines } from '../machines/machines.ts';
 import { liesUpon, speakingHome } from '../machines/speaking-home.ts';
 import type { DivergedBranches } from '../replicas/diverged-branches.ts';
@@ -118,37 +119,54 @@ export class HomeRights implements HomeMachines {
     }
   }
 
-  async #admitted(
-    machine: ProtectedMachine,
-    { machineId, epoch, parent, sourceSiteId, viaSiteId }: Arrival,
-  ): Promise<Generation> {
-    const { name } = machine.record;
-    const { claim, state } = machine.right.tenure;
-    const context = { machineId, siteId: claim.siteId, epoch: claim.epoch };
-    const isTheirs =
-      (state === 'follows' || state === 'fenced') &&
-      claim.siteId === sourceSiteId &&
-      claim.epoch === epoch &&
-      viaSiteId === undefined;
-    if (!isTheirs) {
-      const said = `${name} is at home here, and held by site ${claim.siteId} in epoch ${claim.epoch}`;
-      throw replicationFailure('REPLICATION_HELD_HERE', said, { context });
-    }
+  async #admitted(machine: ProtectedMachine, arrival: Arrival): Promise<Generation> {
+    const { machineId, epoch, parent, sourceSiteId } = arrival;
+    this.#theirs(machine, arrival);
     await machine.attach();
-    if (!hasEnded(machine))
-      throw replicationFailure('REPLICATION_NOT_ENDED', `${name} has not ended here`, { context });
+    // That waits for what is being done with the machine: it may be this site's again by now.
+    const { claim, state } = this.#theirs(machine, arrival);
+    if (!hasEnded(machine)) {
+      const context = { machineId, siteId: claim.siteId, epoch: claim.epoch };
+      throw replicationFailure('REPLICATION_NOT_ENDED', `${machine.record.name} has not ended here`, {
+        context,
+      });
+    }
     const replica = this.#o.replicas.get(machineId);
     if (replica && parent && hasBrought(replica, sourceSiteId, parent.pointId)) {
-      this.#turnBack(machine, replica, claim);
+      this.#turnBack(machine, replica, arrival);
       throw turningBack(machineId);
     }
     if (replica) await this.#checkMayBeginAnew(replica);
     await machine.right.setApart();
     // Whatever becomes of the machine's record: what it lay upon does not say any more that this site holds it.
-    await replica?.update((record) => withTenure(record, { state: 'follows', claim }));
+    await replica?.update((record) => {
+      // Right before it is stored: of a machine that was taken back meanwhile it may well say so.
+      this.#theirs(machine, arrival);
+      return withTenure(record, { state: 'follows', claim });
+    });
+    this.#theirs(machine, arrival);
     if (state === 'fenced')
       this.#o.audit.note({ actor: 'site', act: 'vm.set-apart', subject: machineId, details: { epoch } });
     return replica && epoch;
+  }
+
+  /**
+   * Where a machine stands whose copies the site brings that holds it. Throws REPLICATION_HELD_HERE, and MACHINE_CHANGING of one that
+   * this site has no more.
+   */
+  #theirs(machine: ProtectedMachine, { machineId, epoch, sourceSiteId, viaSiteId }: Arrival): Tenure {
+    if (this.#o.machines.get(machineId)?.machine !== machine) throw changedMeanwhile(machine);
+    const { tenure } = machine.right;
+    const { claim, state } = tenure;
+    const isTheirs =
+      (state === 'follows' || state === 'fenced') &&
+      claim.siteId === sourceSiteId &&
+      claim.epoch === epoch &&
+      viaSiteId === undefined;
+    if (isTheirs) return tenure;
+    const said = `${machine.record.name} is at home here, and held by site ${claim.siteId} in epoch ${claim.epoch}`;
+    const context = { machineId, siteId: claim.siteId, epoch: claim.epoch };
+    throw replicationFailure('REPLICATION_HELD_HERE', said, { context });
   }
 
   /** What would not be shown any more, and would run on or be kept up to date, when its replica begins anew. Throws REPLICATION_NOT_ENDED. */
@@ -170,10 +188,12 @@ export class HomeRights implements HomeMachines {
    * The site from which the machine was brought up here took it back: its history goes on as if that had not been. What was written here
    * is put into the branch that the machine was, which keeps its point; then the machine is none of this site any more. May be repeated.
    */
-  #turnBack(machine: ProtectedMachine, replica: Replica, claim: Claim): void {
+  #turnBack(machine: ProtectedMachine, replica: Replica, arrival: Arrival): void {
     const { machineId, name } = machine.record;
-    const { machines, audit, log, onTurnedBack } = this.#o;
+    const { machines, audit, alerts, log, onTurnedBack } = this.#o;
     const work = async () => {
+      // It has waited for its turn, and a person may have taken the machine back meanwhile.
+      const { claim } = this.#theirs(machine, arrival);
       await machine.right.setApart();
       await this.#endTests(machine);
       await this.#o.diverged.checkNothingUpon(machineId);
@@ -183,7 +203,7 @@ export class HomeRights implements HomeMachines {
         await machines.remove(machine);
       });
       audit.note({ actor: 'site', act: 'vm.set-apart', subject: machineId, details: { ...claim } });
-      this.#o.alerts.clear(`turn:${machineId}`);
+      alerts.clear(`turn:${machineId}`);
       onTurnedBack(replica);
     };
     const ended = this.#o.diverged
@@ -192,7 +212,9 @@ export class HomeRights implements HomeMachines {
         log.error('machine.not-set-apart', { machine: name, reason: messageOf(error) });
         // A person has removed it meanwhile: its replica goes on without it, as it would have.
         if (machines.get(machineId)?.machine !== machine) return;
-        this.#o.alerts.raise(`turn:${machineId}`, 'critical', failureOf(error), machineId);
+        // It is this site's: nothing is to be put anywhere, and no copy comes that would say so.
+        if (isFailure(error, 'REPLICATION_HELD_HERE')) alerts.clear(`turn:${machineId}`);
+        else alerts.raise(`turn:${machineId}`, 'critical', failureOf(error), machineId);
       })
       .finally(() => this.#turningBack.delete(machineId));
     this.#turningBack.set(machineId, ended);

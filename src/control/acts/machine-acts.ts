@@ -14,6 +14,7 @@ import { controlFailure } from '../errors.ts';
 import type { Groups } from '../groups/groups.ts';
 import { checkNotOutdated, type Inventory } from '../inventory/inventory.ts';
 import { peerMeant } from '../inventory/views.ts';
+import { clearHomeAlerts } from '../machines/home-alerts.ts';
 import type { Machines } from '../machines/machines.ts';
 import type { TriggerTokens } from '../machines/trigger-tokens.ts';
 import type { PeerLinks } from '../peers/peer-links.ts';
@@ -89,16 +90,24 @@ export class MachineActs {
       if (machine.record.lease && machine.right.tenure.state === 'holds')
         throw controlFailure('MACHINE_LEASED', `${machine.record.name} runs by leases`);
       await this.#diverged.checkNothingUpon(machineId);
-      const { replica } = this.#inventory.find(machineId);
+      const { replica, unread } = this.#inventory.find(machineId);
+      // It would be told of nothing: a machine lay upon it, and it knows an older claim.
+      if (unread && machine.record.adopted) throw unread;
       await endingAdoption(replica, machine, () => this.#machines.remove(machine));
       await this.#tokens.remove((trigger) => trigger.machineId === machineId);
-      this.#alerts.clearMachine(machineId);
+      this.#clearAlerts(machineId);
       // What it has heard of the right is the replica's from now on.
       if (replica) this.#fences.look(replica);
     };
     return this.#audit.acting({ actor, act: 'vm.remove', subject: machineId }, () =>
       this.#diverged.alone(machine, work),
     );
+  }
+
+  /** What the site has of a machine besides, or was at home here before, keeps what there is to say of it. */
+  #clearAlerts(machineId: string): void {
+    clearHomeAlerts(this.#alerts, machineId);
+    if (!this.#inventory.has(machineId)) this.#alerts.clearMachine(machineId);
   }
 
   rename(actor: string, reference: string, name: string): Promise<MachineView> {

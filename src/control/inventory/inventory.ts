@@ -18,6 +18,8 @@ export interface Found {
   readonly name: string;
   readonly home: ProtectedMachine | undefined;
   readonly replica: Replica | undefined;
+  /** Why nothing is known of the replica that this site has of it. */
+  readonly unread?: Error | undefined;
 }
 
 /** Finds machines by name or id, at home and replicated ones alike, and shows them. */
@@ -75,6 +77,11 @@ export class Inventory {
     return this.all().find((found) => found.machineId === machineId)?.name;
   }
 
+  /** Whether the site has anything of the machine, be it that it cannot be opened. */
+  has(machineId: string): boolean {
+    return [...this.all(), ...this.broken].some((one) => one.machineId === machineId);
+  }
+
   /** The machine at home here; throws MACHINE_NOT_AT_HOME for a replica. */
   home(reference: string): ProtectedMachine {
     const { home, name } = this.find(reference);
@@ -121,13 +128,14 @@ export class Inventory {
   /** Those that can be opened, by name. */
   all(): readonly Found[] {
     const all = new Map<string, Found>();
+    const unread = new Map(this.#replicas.broken.map(({ machineId, error }) => [machineId, error]));
     for (const { machine } of this.#machines.list()) {
       const { machineId, name: ownName } = machine.record;
       const replica = this.#replicas.get(machineId);
       // Of one that has gone elsewhere and comes back as a replica, the name is what it is called there.
       const isThere = replica !== undefined && !liesUpon(machine, replica);
       const name = isThere && claimElsewhere(machine.record) ? replica.record.machineName : ownName;
-      all.set(machineId, { machineId, name, home: machine, replica });
+      all.set(machineId, { machineId, name, home: machine, replica, unread: unread.get(machineId) });
     }
     for (const replica of this.#replicas.list()) {
       const { machineId, machineName } = replica.record;
@@ -139,11 +147,12 @@ export class Inventory {
 
 /**
  * A machine that is at home at another site, and whose points come from there, does not become what it was here before. Throws
- * MACHINE_OUTDATED.
+ * MACHINE_OUTDATED, and what hinders reading the replica: it may have such points.
  */
-export function checkNotOutdated({ machineId, name, home, replica }: Found): void {
-  if (!home || !claimElsewhere(home.record) || !replica?.newest) return;
-  if (liesUpon(home, replica)) return;
+export function checkNotOutdated({ machineId, name, home, replica, unread }: Found): void {
+  if (!home || !claimElsewhere(home.record)) return;
+  if (unread) throw unread;
+  if (!replica?.newest || liesUpon(home, replica)) return;
   const said = `this site has newer points of ${name} than the disks that it had here`;
   throw controlFailure('MACHINE_OUTDATED', said, { context: { machineId } });
 }

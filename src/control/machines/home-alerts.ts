@@ -4,7 +4,7 @@ import { firmwareAlert } from './firmware-alert.ts';
 /** What else there is to say of a machine that is at home here; targets, claims and its end are its loop's to clear. */
 const ABOUT = [
   ...['presence', 'frozen', 'standstill', 'copy', 'degraded', 'left-out', 'hooks'],
-  ...['uuid-changed', 'uuid-twice', 'turn'],
+  ...['uuid-changed', 'uuid-twice', 'turn', 'adopted-claim'],
 ];
 
 /** Alerts about a machine itself, not about a replica of it. */

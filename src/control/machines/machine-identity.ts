@@ -1,6 +1,12 @@
 import { isFailure } from '../../lib/errors.ts';
 import type { Log } from '../../lib/log.ts';
-import type { MachineRecord, ProtectedDisk, ProtectedMachine } from '../../replication/index.ts';
+import {
+  claimElsewhere,
+  hasEnded,
+  type MachineRecord,
+  type ProtectedDisk,
+  type ProtectedMachine,
+} from '../../replication/index.ts';
 import type { AlertSink } from '../base/alerts.ts';
 import { controlFailure } from '../errors.ts';
 
@@ -42,6 +48,28 @@ export function refuseSharedFiles(
     const said = `${shared.path} is a disk of ${other.name} already`;
     throw controlFailure('MACHINE_EXISTS', said, { context: { path: shared.path } });
   }
+}
+
+/** What a machine was here before it became another one: it must be no machine any more, whatever has become of its disks. Throws MACHINE_EXISTS. */
+export function refuseAtHome(before: Pick<ProtectedMachine, 'record' | 'presence' | 'running'>): void {
+  const { machineId, name } = before.record;
+  const context = { machineId };
+  if (!claimElsewhere(before.record))
+    throw controlFailure(
+      'MACHINE_EXISTS',
+      `${name} is at home at this site on the disks that it had before`,
+      {
+        context,
+        hint: 'As far as this site has heard, those disks are the machine. Look at both with `warmsite vm show`.',
+      },
+    );
+  if (hasEnded(before)) return;
+  const { presence } = before;
+  const why = 'reason' in presence ? `: ${presence.reason}` : '';
+  const said = `${name} has not ended at this site where it was at home${why}`;
+  const hint =
+    'It is being ended here, or the site cannot see whether it has: look with `warmsite vm show`, end it with `warmsite vm stop`, and give the command again.';
+  throw controlFailure('MACHINE_EXISTS', said, { context, hint });
 }
 
 type WatchedMachine = Pick<ProtectedMachine, 'record'> & {

@@ -1,8 +1,9 @@
 import { dirname } from 'node:path';
 import type { BranchNetworks } from '../../failover/index.ts';
+import { isFailure } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { decideRemoval, isBeingRemoved } from '../../lib/removal.ts';
-import type { ProtectedMachine } from '../../replication/index.ts';
+import { claimElsewhere, hasEnded, type ProtectedMachine } from '../../replication/index.ts';
 import { controlFailure } from '../errors.ts';
 import { unplug } from './machine-plugs.ts';
 
@@ -15,6 +16,44 @@ interface RemovalTools {
 export function changedMeanwhile({ record: { machineId, name } }: Pick<ProtectedMachine, 'record'>) {
   const said = `${name} is not what it was at this site when that was asked for`;
   return controlFailure('MACHINE_CHANGING', said, { context: { machineId } });
+}
+
+/**
+ * To be asked, when it has been looked at, of a machine that is to be forgotten. `reach` throws SITE_PEER_UNKNOWN for a site that nobody can
+ * tell anything. Throws MACHINE_STILL_PROTECTED, MACHINE_STILL_RUNS, MACHINE_CLAIM_UNTOLD.
+ */
+export function checkMayGo(
+  machine: Pick<ProtectedMachine, 'record' | 'right' | 'presence' | 'running'>,
+  reach: (siteId: string) => unknown,
+): void {
+  const { machineId, name, protection, adopted } = machine.record;
+  if (protection) throw controlFailure('MACHINE_STILL_PROTECTED', `${name} is protected`);
+  if (!hasEnded(machine)) {
+    // Its process would be nobody's: the branch that it was knows nothing of it.
+    if (adopted)
+      throw controlFailure('MACHINE_STILL_RUNS', `${name} runs, and was a branch of its replica here`);
+    // And nobody would end it.
+    const claim = claimElsewhere(machine.record);
+    if (claim)
+      throw controlFailure(
+        'MACHINE_STILL_RUNS',
+        `${name} has not ended here, and site ${claim.siteId} holds it`,
+      );
+  }
+  const siteId = machine.right.untold.find((untold) => isReached(untold, reach));
+  if (siteId === undefined) return;
+  const said = `site ${siteId} has not heard yet that ${name} was taken back here`;
+  throw controlFailure('MACHINE_CLAIM_UNTOLD', said, { context: { machineId, siteId } });
+}
+
+function isReached(siteId: string, reach: (siteId: string) => unknown): boolean {
+  try {
+    reach(siteId);
+    return true;
+  } catch (error) {
+    if (isFailure(error, 'SITE_PEER_UNKNOWN')) return false;
+    throw error;
+  }
 }
 
 /** What a machine has beside its files goes, if it is stopped: its taps, sockets and logs. May be repeated. */

@@ -11,12 +11,11 @@ import type {
 import type { BranchNetworks, NewHome } from '../../failover/index.ts';
 import { checkMachineConfiguration, type Hypervisor, type RunningMachine } from '../../hypervisor/index.ts';
 import { messageOf } from '../../lib/errors.ts';
-import { type Generation, generationsIn } from '../../lib/generations.ts';
 import { newId } from '../../lib/random.ts';
 import { endRemoval } from '../../lib/removal.ts';
 import { checkPolicy } from '../../recovery-point/index.ts';
 import {
-  claimElsewhere,
+  hasEnded,
   type MachineRecord,
   ProtectedLayout,
   ProtectedMachine,
@@ -30,23 +29,17 @@ import {
   withTarget,
   withTargetChanged,
 } from '../../replication/index.ts';
-import { failureOf } from '../base/alerts.ts';
 import { controlFailure } from '../errors.ts';
 import { firmwareAlert, warnOfFirmware } from './firmware-alert.ts';
 import { guestEnds } from './guest-end.ts';
 import { checkNothingKept } from './kept-layers.ts';
 import { newDisk } from './machine-disks.ts';
-import { refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
+import { refuseAtHome, refuseSecondUuid, refuseSharedFiles, refuseTakenName } from './machine-identity.ts';
+import { machinesIn, type Opened, openNewest } from './machine-opening.ts';
 import { placeIn } from './machine-place.ts';
 import { plugIn, unplug } from './machine-plugs.ts';
-import { changedMeanwhile, decideGoing, letGoOf } from './machine-removal.ts';
-import {
-  adoptedRecord,
-  attachedRecord,
-  managedRecord,
-  newestMachine,
-  withdrawMachine,
-} from './new-machine.ts';
+import { changedMeanwhile, checkMayGo, decideGoing, letGoOf } from './machine-removal.ts';
+import { adoptedRecord, attachedRecord, managedRecord, withdrawMachine } from './new-machine.ts';
 import { protectionIn } from './new-protection.ts';
 import { type LoopTools, ReplicationLoop } from './replication-loop.ts';
 import { schedulesIn } from './schedule-requests.ts';
@@ -90,26 +83,15 @@ export class Machines {
   /** Opens every machine there is and begins to replicate those that are protected. */
   static async open(tools: MachinesTools): Promise<Machines> {
     const machines = new Machines(tools);
-    const directory = join(tools.dataDirectory, 'protected');
-    await tools.files.makeDirectory(directory);
-    const found = generationsIn((await tools.files.list(directory)) ?? []);
-    for (const [machineId, generations] of found) await machines.#openOne(machineId, generations);
+    await tools.files.makeDirectory(join(tools.dataDirectory, 'protected'));
+    for (const [machineId, generations] of await machinesIn(tools))
+      machines.#have(machineId, await openNewest(tools, machineId, () => generations));
     return machines;
   }
 
-  async #openOne(machineId: string, generations: readonly Generation[]): Promise<void> {
-    const { files, dataDirectory } = this.#tools;
-    const layout = await newestMachine(files, dataDirectory, machineId, generations);
-    if (!layout) return;
-    const key = `machine:${machineId}`;
-    try {
-      this.#adopt(await ProtectedMachine.open(this.#tools, layout));
-      this.#tools.loop.alerts.clear(key);
-    } catch (error) {
-      this.#tools.log.error('machine.broken', { machineId, reason: messageOf(error) });
-      this.#tools.loop.alerts.raise(key, 'critical', failureOf(error), machineId);
-      this.#broken.push({ machineId, error: error instanceof Error ? error : new Error(messageOf(error)) });
-    }
+  #have(machineId: string, opened: Opened): void {
+    if (opened && 'error' in opened) this.#broken.push({ machineId, error: opened.error });
+    else if (opened) this.#adopt(opened.machine);
   }
 
   #adopt(machine: ProtectedMachine): void {
@@ -205,10 +187,7 @@ export class Machines {
     const broken = this.#broken.find((one) => one.machineId === machineId);
     if (broken) throw broken.error;
     const before = this.#open.get(machineId)?.machine;
-    if (before && (!claimElsewhere(before.record) || before.presence.state !== 'stopped')) {
-      const said = `${before.record.name} has not ended at this site where it was at home`;
-      throw controlFailure('MACHINE_EXISTS', said, { context: { machineId } });
-    }
+    if (before) refuseAtHome(before);
     this.#refuseTwins(
       record,
       this.#records.filter((other) => other.machineId !== machineId),
@@ -304,35 +283,44 @@ export class Machines {
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 
-  /** Forgets a machine that is not protected; its process and its disks stay as they are. Throws MACHINE_LAYERS_KEPT. */
+  /** Forgets a machine that is not protected; its process and its disks stay as they are. Throws MACHINE_LAYERS_KEPT, and as `checkMayGo`. */
   async remove(machine: ProtectedMachine): Promise<void> {
-    const { name, protection } = machine.record;
-    if (protection) throw controlFailure('MACHINE_STILL_PROTECTED', `${name} is protected`);
-    const isStopped = (await machine.attach()).state === 'stopped';
-    // Its process would be nobody's: the branch that it was knows nothing of it.
-    if (!isStopped && machine.record.adopted)
-      throw controlFailure('MACHINE_STILL_RUNS', `${name} runs, and was a branch of its replica here`);
-    await checkNothingKept(this.#tools.files, machine);
-    await this.#forget(machine, isStopped, () => this.#tools.files.removeDirectory(machine.layout.directory));
-  }
-
-  async #forget(machine: ProtectedMachine, isStopped: boolean, remove: () => Promise<void>): Promise<void> {
+    const { files, loop } = this.#tools;
+    const check = () => checkMayGo(machine, loop.target);
+    await machine.attach();
+    check();
+    await checkNothingKept(files, machine);
     await this.#unfollow(machine, { clearAlerts: true });
-    await letGoOf(this.#tools, machine, isStopped);
-    await remove();
-    // Only now: what hinders its end leaves it to be removed once more.
-    await this.#strike(machine);
+    try {
+      // Beside no other change of it: nobody starts it meanwhile.
+      await machine.right.unchanged(async () => {
+        check();
+        await letGoOf(this.#tools, machine, hasEnded(machine));
+        await files.removeDirectory(machine.layout.directory);
+        // Only now: what hinders its end leaves it to be removed once more.
+        await this.#strike(machine);
+      });
+    } catch (error) {
+      // It is looked after until then: it may run, and another site may take it.
+      this.#follow(machine);
+      throw error;
+    }
   }
 
+  /**
+   * What was at home here before is shown again, and may be removed in its turn. One takes the place of the other: there is no moment in which
+   * the site has neither.
+   */
   async #strike(machine: ProtectedMachine): Promise<void> {
     const { machineId } = machine.record;
-    if (this.#open.get(machineId)?.machine !== machine) return;
+    const isThere = () => this.#open.get(machineId)?.machine === machine;
+    if (!isThere()) return;
+    const left = async () => (await machinesIn(this.#tools)).get(machineId) ?? [];
+    const before = await openNewest(this.#tools, machineId, left);
+    if (!isThere()) return;
     this.#open.delete(machineId);
     this.#tools.loop.identities.forget(machineId);
-    const directory = join(this.#tools.dataDirectory, 'protected');
-    const left = generationsIn((await this.#tools.files.list(directory)) ?? []).get(machineId);
-    // What was at home here before it is shown again, and may be removed in its turn.
-    if (left) await this.#openOne(machineId, left);
+    this.#have(machineId, before);
   }
 
   /**
@@ -361,7 +349,11 @@ export class Machines {
       throw controlFailure('MACHINE_NOT_MANAGED', `${machine.record.name} is not started by this site`);
     }
     if ((await machine.attach()).state === 'stopped') await this.#tools.beforeStart(machine);
-    await machine.start(() => plugIn(this.#tools.networks, machine.record));
+    await machine.start(async () => {
+      // It may have waited for the end of its removal: nobody would look after its guest.
+      if (this.get(machine.record.machineId)?.machine !== machine) throw changedMeanwhile(machine);
+      return plugIn(this.#tools.networks, machine.record);
+    });
     this.#open.get(machine.record.machineId)?.loop?.kick();
   }
 

@@ -182,22 +182,22 @@ export class DivergedBranches {
     const release = this.#turns.read(layout.directory);
     try {
       // What came to its end in between may have made it the machine again, or removed it.
+      await this.#checkEnded(await this.need(machineId, branchId));
+      // So may what an earlier process has left, which looking at the machine has ended; and its disks may be other files since.
       const branch = await this.need(machineId, branchId);
-      await this.#checkEnded(branch);
+      await branch.measure();
       return await work(branch);
     } finally {
       release();
     }
   }
 
-  /** Nobody writes its disks: the machine has ended. Throws REPLICATION_NOT_ENDED, and what hinders reading them. */
+  /** Nobody writes its disks: the machine has ended. Throws REPLICATION_NOT_ENDED. */
   async #checkEnded(branch: DivergedBranch): Promise<void> {
     const machine = this.#machineOf(branch);
-    if (machine) {
-      await machine.attach();
-      checkEnded(machine);
-    }
-    await branch.measure();
+    if (!machine) return;
+    await machine.attach();
+    checkEnded(machine);
   }
 
   /** The machine that it was, where that is still what the site has of it. */

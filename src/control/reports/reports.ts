@@ -16,7 +16,6 @@ import { Mutex } from '../../lib/mutex.ts';
 import { bornAtMs, isId } from '../../lib/random.ts';
 import { decodeRecord, WARMSITE_VERSION } from '../../lib/records.ts';
 import type { SiteIdentity } from '../../peer/index.ts';
-import { type Replica, tenureOfReplica } from '../../replica/index.ts';
 import {
   DOCUMENT_BYTES_MAX,
   isSound,
@@ -48,6 +47,7 @@ import {
 } from './report-making.ts';
 import { ReportRemovals } from './report-removals.ts';
 import { factsOf, type ReportFacts } from './report-retention.ts';
+import { isAtHome, rightOf } from './report-right.ts';
 
 interface ReportsTools {
   readonly files: FileSystem;
@@ -262,7 +262,7 @@ export class Reports implements JobRecorder {
     const rtoMs = ofPlan ? ofPlan.rtoMs : failover?.rtoMs;
     const accelerator = failover?.accelerator;
     const versions = { ...(await hostVersions()), ...(accelerator ? { accelerator } : {}) };
-    const right = found && this.#rightOf(found);
+    const right = found && rightOf(found, this.#o.identity.siteId);
     const machine = { machineId: job.machineId, name: name ?? job.machineId };
     const report: Omit<Report, 'attachments'> = {
       ...{ reportId: job.jobId, kind, verdict, writtenAtMs: clock.wallMs() },
@@ -281,7 +281,7 @@ export class Reports implements JobRecorder {
       ...{ attempts, sources, warnings: [...(failover?.warnings ?? [])] },
       ...(ownRun && ofMachines ? { plan: planPart(ownRun, ofMachines) } : {}),
       ...(kind === 'cede' && job.result ? { outcome: job.result as Record<string, unknown> } : {}),
-      ...(kind === 'adopt' ? { outcome: { isAtHome: found?.home?.record.adopted !== undefined } } : {}),
+      ...(kind === 'adopt' ? { outcome: { isAtHome: isAtHome(found, job.args.branchId) } } : {}),
       missing: [
         ...missing,
         ...unknownLoss,
@@ -317,15 +317,6 @@ export class Reports implements JobRecorder {
 
   #run(runId: string): PlanRun | undefined {
     return this.#o.plans.runs.find((run) => run.runId === runId);
-  }
-
-  #rightOf({ home, replica }: ReturnType<Inventory['all']>[number]): Report['right'] {
-    // A machine that has gone elsewhere and comes back as a replica is what the replica says; one that was adopted speaks for itself.
-    const isHome = home && (!replica || replica.record.adopted !== undefined);
-    const held = isHome ? home.right.tenure : undefined;
-    const tenure = held ?? (replica && tenureAt(replica, this.#o.identity.siteId));
-    if (!tenure) return undefined;
-    return { epoch: tenure.claim.epoch, siteId: tenure.claim.siteId, state: tenure.state };
   }
 
   /** The reports of the machines of a run: their jobs have ended before. */
@@ -409,10 +400,6 @@ export class Reports implements JobRecorder {
 
 function unknown(reportId: string) {
   return reportFailure('REPORT_UNKNOWN', `this site has no report ${reportId}`);
-}
-
-function tenureAt({ record }: Replica, siteId: string) {
-  return tenureOfReplica(record, siteId);
 }
 
 function failureWords({ code, message, hint }: { code: string; message: string; hint: string }) {

@@ -1,18 +1,22 @@
 import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { AdoptionActs } from '../../../src/control/acts/adoptions.ts';
 import { HandoverActs } from '../../../src/control/acts/handover-acts.ts';
 import { HomeRights } from '../../../src/control/acts/home-rights.ts';
 import { MachineActs } from '../../../src/control/acts/machine-acts.ts';
+import { refuseAtHome } from '../../../src/control/machines/machine-identity.ts';
 import type { DivergedBranch } from '../../../src/control/replicas/diverged-branch.ts';
 import { sleep, systemClock } from '../../../src/lib/clock.ts';
+import { libFailure } from '../../../src/lib/errors.ts';
+import type { FileSystem } from '../../../src/lib/files.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import { systemRandom } from '../../../src/lib/random.ts';
 import { removeBranch } from '../../../src/replica/index.ts';
 import type { ProtectedMachine, RightsTarget } from '../../../src/replication/index.ts';
-import { type FencedSite, fencedSite } from '../../support/fenced-site.ts';
+import { adoptedAgain, type FencedSite, fencedSite } from '../../support/fenced-site.ts';
 
 const { signal } = new AbortController();
 const isThere = async (path: string) => (await nodeFiles.list(path)) !== undefined;
@@ -199,19 +203,21 @@ test('S0.17 what a person has set aside beside a branch is not removed with it',
   assert.equal(await diverged.remove(machineId, branchId, signal), true);
 });
 
-/** The branch of a failover that becomes the machine here again, beside what it was before; to be called by the adoption. */
-function adoptedAgain({ machine, machineId, machines }: FencedSite): Promise<ProtectedMachine> {
-  const { configuration, disks, sockets } = machine.record;
-  return machines.adopting.create({
-    ...{ machineId, configuration, networks: {}, branchId: 'b'.repeat(26), pointId: 'p'.repeat(26) },
-    claim: { epoch: 5, siteId: 'here' },
-    runDirectory: join(dirname(sockets.qmpPath), 'adopted'),
-    disks: disks.map(({ diskId, sizeBytes }) => ({
-      ...{ diskId, sizeBytes },
-      chain: [{ path: join(dirname(machine.layout.directory), `${diskId}.raw`), format: 'raw' as const }],
-    })),
+test('F4 S0.17 what was at home here before hinders an adoption until it has ended, and not where its own files are gone', async (t) => {
+  const site = await fencedSite(t);
+  const { machine, machines } = site;
+  const [{ chain }] = machine.record.disks as [ProtectedMachine['record']['disks'][number]];
+  await rm(chain.at(-1)!.path);
+  assert.equal((await machine.attach()).state, 'stale');
+  const adopted = await adoptedAgain(site);
+  assert.equal(machines.get(adopted.record.machineId)!.machine, adopted);
+  const presence = { state: 'unreachable', reason: 'its disks are in use' } as const;
+  assert.throws(() => refuseAtHome({ record: machine.record, running: undefined, presence }), {
+    code: 'MACHINE_EXISTS',
+    message: /has not ended .*: its disks are in use/,
+    hint: /vm stop/,
   });
-}
+});
 
 test('S0.17 a machine that is adopted while what it was here before is being removed is looked after, with one object for its directory', async (t) => {
   const site = await fencedSite(t);
@@ -278,4 +284,36 @@ test('S0.17 what a person has set aside is not removed with its machine, which g
   await nodeFiles.rename(aside, join(dirname(dirname(machine.layout.directory)), 'kept'));
   await machines.remove(machine);
   assert.equal(await isThere(machine.layout.directory), false);
+});
+
+test('S0.17 a branch is read by the files that it has when the machine has been looked at, which ends what was left half done', async (t) => {
+  let isFull = false;
+  const files: FileSystem = {
+    ...nodeFiles,
+    removeDirectory: async (path) => {
+      if (isFull) throw libFailure('DISK_FULL', `cannot remove ${path}`);
+      await nodeFiles.removeDirectory(path);
+    },
+  };
+  const site = await fencedSite(t, files);
+  const { diverged, machine, machines, machineId } = site;
+  const { branchId } = await site.branch();
+  isFull = true;
+  await assert.rejects(machines.unprotect(machine), { code: 'DISK_FULL' });
+  const { need } = diverged;
+  let needed = 0;
+  diverged.need = async (...asked) => {
+    const found = await need.apply(diverged, asked);
+    needed += 1;
+    if (needed === 2) isFull = false;
+    return found;
+  };
+  await diverged.reading(machineId, branchId, async (branch) => {
+    assert.equal(machine.record.dissolving, undefined);
+    const { disks } = machine.record;
+    assert.deepEqual(
+      disks.map(({ diskId }) => branch.chain(branchId, diskId)),
+      disks.map(({ chain }) => chain),
+    );
+  });
 });
