@@ -213,9 +213,11 @@ export class LeaseLender {
       await this.forget(machineId, { claim });
       return { ended: true };
     }
-    const higher = [vote.entitled, ...(own ? [own] : [])].find(isHigher);
-    const entitled = higher ?? (this.#book.isSought(machineId) ? vote.entitled : undefined);
-    if (entitled) return { ended: false, entitled: { ...entitled } };
+    if (own && isHigher(own)) return { ended: false, entitled: { ...own }, isHeld: true };
+    // What is wanted here, or was voted for, and what this site was told before may come back when that is let go.
+    const isSought = this.#book.isSought(machineId);
+    if (isSought || isHigher(vote.entitled))
+      return { ended: false, entitled: { ...vote.entitled }, isHeld: !isSought && !vote.before };
     await this.forget(machineId, { claim });
     return { ended: true };
   }

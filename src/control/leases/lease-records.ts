@@ -19,8 +19,10 @@ const LeaseHold = Type.Object({
   witnessSiteId: Type.String(),
   /** Between which sites those leases were. */
   siteIds: Type.Array(Type.String(), { minItems: 2, maxItems: 2 }),
+  /** By which claim it was held here when that was to be told. */
+  claim: Type.Optional(Claim),
 });
-/** A witness that knows of leases which are no more, as may the other of their two sites: the machine is held here. */
+/** A witness that knows of leases which are no more, as may the other of their two sites: the machine is held here, or was. */
 export type LeaseHold = Readonly<Type.Static<typeof LeaseHold>>;
 
 const VoteRecordSchema = Type.Object({
@@ -83,7 +85,7 @@ export function owedBy(
   if (!record) return {};
   const { toTell, witnessSiteId, siteIds } = record;
   const toEnd = withoutEnd(record.toEnd, parties.witnessSiteId);
-  const held = toTell ? [{ witnessSiteId, siteIds }] : [];
+  const held = toTell ? [{ witnessSiteId, siteIds, claim: toTell }] : [];
   const toHold = withoutHold([...(record.toHold ?? []), ...held], parties);
   return { ...(toEnd ? { toEnd } : {}), ...(toHold ? { toHold } : {}) };
 }

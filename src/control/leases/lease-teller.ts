@@ -5,7 +5,7 @@ import type { PeerClient } from '../../peer/index.ts';
 import { type Claim, compareClaims, type LeaseTerms } from '../../recovery-point/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import { Wakeup } from '../base/wakeup.ts';
-import { controlFailure } from '../errors.ts';
+import { HoldWords } from './hold-word.ts';
 import {
   isSameParties,
   type LeaseEnd,
@@ -14,7 +14,7 @@ import {
   type VoteRecord,
   withoutHold,
 } from './lease-records.ts';
-import { askVoter, CALL_LIMIT_MS, checkedLease, EndAnswer, type LeaseParties } from './lease-wire.ts';
+import { CALL_LIMIT_MS, checkedLease, EndAnswer } from './lease-wire.ts';
 import type { HearClaim, VoteBook } from './vote-book.ts';
 
 const TELL_AGAIN_AFTER_MS = 5_000;
@@ -38,14 +38,21 @@ export class LeaseTeller {
   readonly #stop = new AbortController();
   /** Machines of which what was told is told once more. */
   readonly #again = new Set<string>();
+  /**
+   * Machines of which a witness is to hear something that cannot be said now. Whatever may change that has it looked at again, and so does
+   * time.
+   */
+  readonly #waiting = new Set<string>();
   /** What must work before what is asked for is let go of, by machine. */
   readonly #toMakeSure = new Map<string, () => Promise<void>>();
   readonly #bell: Wakeup;
+  readonly #words: HoldWords;
   #telling: Promise<void> | undefined;
 
   constructor(o: LeaseTellerTools) {
     this.#o = o;
     this.#bell = new Wakeup(o.clock);
+    this.#words = new HoldWords(o);
   }
 
   async close(): Promise<void> {
@@ -75,6 +82,7 @@ export class LeaseTeller {
 
   /** Something is to be told, or may be. */
   tell(): void {
+    this.#waiting.clear();
     // One that waits for a witness to come back looks at what is new.
     if (this.#telling) this.#bell.ring();
     this.#telling ??= this.#keepTelling().finally(() => {
@@ -164,6 +172,7 @@ export class LeaseTeller {
   }
 
   #holdsOf({ machineId, toHold = [] }: VoteRecord): readonly LeaseHold[] {
+    if (this.#waiting.has(machineId)) return [];
     return toHold.filter((hold) => !this.#isLeased(machineId, hold));
   }
 
@@ -178,7 +187,7 @@ export class LeaseTeller {
 
   #toHold(record: VoteRecord): Claim | undefined {
     const { machineId, toTell, told } = record;
-    if (this.#isLeased(machineId, record)) return undefined;
+    if (this.#isLeased(machineId, record) || this.#waiting.has(machineId)) return undefined;
     return toTell ?? (this.#again.has(machineId) ? told : undefined);
   }
 
@@ -197,32 +206,26 @@ export class LeaseTeller {
       this.#toMakeSure.delete(machineId);
       book.endSeeking(machineId);
     }
-    const o = { timeoutMs: CALL_LIMIT_MS, signal };
     // A vote by a higher claim would have the witness refuse what is held: that is let go of first.
     const isFirst = seeking && this.#isLetGo(machineId) && this.#isAbove(seeking, record);
     const held = isFirst ? undefined : this.#toHold(record);
+    if (held) {
+      await this.#tellHeld(record, held, signal);
+      this.#again.delete(machineId);
+      return;
+    }
     await book.settle(machineId);
-    if (!held && this.#isHeldBy(machineId, seeking!)) {
+    if (this.#isHeldBy(machineId, seeking!)) {
       await book.alone(machineId, () => holdForGood(record, book.overOf(machineId)));
       return;
     }
-    const claim = held ?? seeking!;
-    if (held) await this.#tellHeld(record, claim, o);
-    else await this.#tellLetGo(record, claim, o);
-    this.#again.delete(machineId);
+    const claim = seeking!;
+    await this.#tellLetGo(record, claim, signal);
     await book.alone(machineId, async () => {
       const now = book.records.get(machineId);
-      if (!now) return;
-      const { toTell: told, seeking: sought, ...others } = now;
-      const isTold = told && compareClaims(told, claim) === 0;
-      const isLetGo = sought && compareClaims(sought, claim) === 0 && !book.isSought(machineId);
-      if (!isTold && !isLetGo) return;
-      await book.keep({
-        ...others,
-        ...(told && !isTold ? { toTell: told } : {}),
-        ...(isTold ? { told } : {}),
-        ...(sought && !isLetGo ? { seeking: sought } : {}),
-      });
+      if (!now?.seeking || compareClaims(now.seeking, claim) !== 0 || book.isSought(machineId)) return;
+      const { seeking: _letGo, ...others } = now;
+      await book.keep(others);
     });
   }
 
@@ -230,10 +233,11 @@ export class LeaseTeller {
   async #tellLetGo(
     { machineId, witnessSiteId, ended }: VoteRecord,
     claim: Claim,
-    o: { readonly timeoutMs: number; readonly signal: AbortSignal },
+    signal: AbortSignal,
   ): Promise<void> {
     try {
       const witness = this.#o.client(witnessSiteId);
+      const o = { timeoutMs: CALL_LIMIT_MS, signal };
       await witness.call('lease.let-go', { machineId, claim: { ...claim } }, o);
     } catch (error) {
       const isOver = isFailure(error, 'LEASE_NOT_YOURS') || (ended && isFailure(error, 'SITE_PEER_UNKNOWN'));
@@ -267,54 +271,39 @@ export class LeaseTeller {
     });
   }
 
-  /** That it is held; a witness that knows of a holder by a higher claim is believed. */
-  async #tellHeld(
-    record: VoteRecord,
-    claim: Claim,
-    o: { readonly timeoutMs: number; readonly signal: AbortSignal },
-  ): Promise<void> {
-    const tenure = this.#o.book.standing(record.machineId);
-    // What was held once, and was given up or lost since, is nothing to tell any more.
-    if (tenure?.state !== 'holds' || compareClaims(tenure.claim, claim) !== 0) return;
-    if (!this.#isLeased(record.machineId, record)) await this.#sayHeld(record, claim, o);
+  /** Who holds it: its witness. What was held once, and was given up or lost since, is told to one that has heard it no more. */
+  async #tellHeld(record: VoteRecord, claim: Claim, signal: AbortSignal): Promise<void> {
+    const { book } = this.#o;
+    const { machineId, toTell } = record;
+    await book.settle(machineId);
+    // It runs by them again since.
+    if (this.#isLeased(machineId, record)) return;
+    const tenure = book.standing(machineId);
+    if (!toTell && (tenure?.state !== 'holds' || compareClaims(tenure.claim, claim) !== 0)) return;
+    const heard = await this.#words.say(record, claim, signal);
+    if (!heard) this.#waiting.add(machineId);
+    else await book.alone(machineId, () => this.#keepTold(machineId, claim, heard));
   }
 
-  /**
-   * Throws LEASE_SOUGHT where somebody may hold the machine by a vote that the witness has not heard of again: when that is let go, it
-   * knows what it knew before, and not that the machine is held.
-   */
-  async #sayHeld(
-    parties: LeaseParties,
-    claim: Claim,
-    o: { readonly timeoutMs: number; readonly signal: AbortSignal },
-  ): Promise<void> {
-    const { client, hear } = this.#o;
-    const { machineId, machineName, witnessSiteId } = parties;
-    try {
-      const answer = await askVoter(client(witnessSiteId), parties, { kind: 'hold', claim }, o);
-      if (answer.granted) return;
-      if (answer.isHeld) {
-        if (compareClaims(answer.entitled, claim) > 0) await hear(machineId, answer.entitled);
-        return;
-      }
-      const { siteId } = answer.entitled;
-      const said = `site ${witnessSiteId} does not count that ${machineName} is held here: site ${siteId} has asked for it`;
-      throw controlFailure('LEASE_SOUGHT', said, { context: { machineId, siteId } });
-    } catch (error) {
-      // It knows of other sites by now, and votes for none of these.
-      if (!isFailure(error, 'LEASE_NOT_YOURS', 'LEASE_PARTIES_DIFFER')) throw error;
-    }
+  async #keepTold(machineId: string, claim: Claim, heard: Claim): Promise<void> {
+    const { book } = this.#o;
+    const now = book.records.get(machineId);
+    if (!now?.toTell) return;
+    const { toTell, ...others } = now;
+    // What came to be held meanwhile is still to be told.
+    if (compareClaims(toTell, claim) !== 0 && compareClaims(toTell, heard) > 0) return;
+    await book.keep({ ...others, told: toTell });
   }
 
   /** As `#tellHeld`, to the witness of earlier leases. */
   async #tellHold(record: VoteRecord, hold: LeaseHold, signal: AbortSignal): Promise<void> {
     const { book } = this.#o;
     const { machineId } = record;
-    await book.settle(machineId);
-    const tenure = book.standing(machineId);
     try {
-      if (tenure?.state === 'holds' || tenure?.state === 'cedes')
-        await this.#sayHeld({ ...record, ...hold }, tenure.claim, { timeoutMs: CALL_LIMIT_MS, signal });
+      if (!(await this.#words.say({ ...record, ...hold }, hold.claim, signal))) {
+        this.#waiting.add(machineId);
+        return;
+      }
     } catch (error) {
       // Those leases are no more: this is told to nobody but a witness that is still paired.
       if (!isFailure(error, 'SITE_PEER_UNKNOWN')) throw error;

@@ -1,5 +1,5 @@
 import type { CallHandler } from '../../peer/index.ts';
-import { type Claim, compareClaims, heldBy } from '../../recovery-point/index.ts';
+import { type Claim, compareClaims, heldBy, type Tenure } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { Rounds } from '../base/rounds.ts';
 import { controlFailure } from '../errors.ts';
@@ -199,12 +199,11 @@ export class LeaseVotes {
     if (!this.#book.isParty(machineId) || this.#o.leaseOf(machineId)) return;
     await settle(machineId);
     const record = this.#book.need(machineId);
-    const tenure = standing(machineId);
-    if (tenure?.state !== 'holds') return;
+    const held = heldHere(standing(machineId), record);
     const isKnown = [record.told, record.toTell].some(
-      (claim) => claim && compareClaims(claim, tenure.claim) === 0,
+      (claim) => claim && held && !compareClaims(claim, held),
     );
-    if (!isKnown) await this.#holdForGood(record, tenure.claim);
+    if (held && !isKnown) await this.#holdForGood(record, held);
   }
 
   /** Durable on return, and told from then on: by `claim` the machine is held here, whatever was lent. */
@@ -228,6 +227,16 @@ export class LeaseVotes {
     this.#book.endSeeking(machineId);
     this.#teller.tell();
   }
+}
+
+/**
+ * By which claim its witness must hear that a site holds, or held, a machine, whoever does by now: of one that this site lost before it had
+ * lent it to anybody else, nothing may have been noted yet.
+ */
+function heldHere(tenure: Tenure | undefined, { vote }: VoteRecord): Claim | undefined {
+  if (tenure?.state === 'holds' || tenure?.state === 'cedes') return tenure.claim;
+  const isNews = tenure?.state === 'fenced' && compareClaims(tenure.lost, vote.entitled) > 0;
+  return isNews ? tenure.lost : undefined;
 }
 
 function standingText({ machineId, siteIds, vote: { entitled, term, before } }: VoteRecord): string {
