@@ -14,8 +14,9 @@ import {
 } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
+import { EndedLeases } from './ended-leases.ts';
 import { isSameParties, owedBy, type Parties, type VoteRecord, withEnd } from './lease-records.ts';
-import { AskBody, ClaimBody, checkedLease, EndBody, LATE_MS_MAX } from './lease-wire.ts';
+import { AskBody, ClaimBody, checkedLease, EndBody } from './lease-wire.ts';
 import { type HearClaim, leaseUnknown, type VoteBook } from './vote-book.ts';
 
 export interface LeaseLenderTools {
@@ -38,11 +39,7 @@ export class LeaseLender {
   readonly #o: LeaseLenderTools;
   readonly #openedAtMs: number;
   readonly #lentUntilMs = new Map<string, number>();
-  /**
-   * Leases that have ended, by machine: who asks for one of them anew is heard late. In memory: a question outlives no connection, and that
-   * no process.
-   */
-  readonly #over = new Map<string, number>();
+  readonly #over = new EndedLeases();
 
   constructor(o: LeaseLenderTools) {
     this.#o = o;
@@ -65,9 +62,10 @@ export class LeaseLender {
         }),
       'lease.end': (peer, body) => {
         const end = checkedLease(EndBody, body);
+        // Also where nothing is known of them: what was asked first may still be on its way.
+        if (end.begunAtMs !== undefined) this.#over.note(peer.siteId, end.machineId, end.begunAtMs);
         return this.#told(end, (record, claim) => {
           if (!record.siteIds.includes(peer.siteId)) return this.#endedForeign(peer.siteId, record, claim);
-          if (end.begunAtMs !== undefined) this.#over.set(end.machineId, end.begunAtMs);
           return this.#ended(peer.siteId, record, claim);
         });
       },
@@ -125,7 +123,7 @@ export class LeaseLender {
       const isChanged = record && !isSameParties(record, body);
       if (record) checkParties(record, { peerId, ask, isWitness, isChanged: isChanged === true });
       // Nobody knows who runs it: nobody can say that it does not run.
-      else if (kind === 'vote' || (how === 'do' && this.#isOver(machineId, begunAtMs)))
+      else if (kind === 'vote' || (how === 'do' && this.#over.has(peerId, machineId, begunAtMs)))
         throw leaseUnknown(machineId);
       else if (isWitness && !known) this.#checkRoom(peerId);
       const refusal = this.#ownRefusal(machineId, ask, record);
@@ -147,12 +145,6 @@ export class LeaseLender {
       if (after.toEnd) this.#o.onToTell();
       return { granted: true };
     });
-  }
-
-  /** A question about leases that have ended, or were before those; a clock that was set back by more than that asks for new ones. */
-  #isOver(machineId: string, begunAtMs = Number.POSITIVE_INFINITY): boolean {
-    const sinceMs = (this.#over.get(machineId) ?? Number.NEGATIVE_INFINITY) - begunAtMs;
-    return sinceMs >= 0 && sinceMs < LATE_MS_MAX;
   }
 
   /**

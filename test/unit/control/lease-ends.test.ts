@@ -1,0 +1,53 @@
+/** Leases that have ended do not begin again by what was asked before, and what ends them late ends no others. */
+import assert from 'node:assert/strict';
+import { test } from 'node:test';
+import { EndedLeases } from '../../../src/control/leases/ended-leases.ts';
+import { LEASED_MACHINE, leaseSites } from '../../support/lease-sites.ts';
+import type { CleanUp } from '../../support/temporary.ts';
+
+/** A machine that is at home at a site, with its recovery site and a witness. */
+async function sites(t: CleanUp) {
+  const world = leaseSites(t);
+  const [home, recovery, witness] = [await world.add('p'), await world.add('r'), await world.add('w')];
+  await home.makeHome(1, [recovery.siteId]);
+  const claim = { epoch: 1, siteId: home.siteId };
+  recovery.replica = { tenure: { state: 'follows', claim }, sourceSiteId: home.siteId };
+  const terms = { recoverySiteId: recovery.siteId, witnessSiteId: witness.siteId };
+  return { ...world, home, recovery, witness, claim, terms };
+}
+
+test('S0.17 leases that have ended do not begin by a first question that was late', async (t) => {
+  const { clock, lost, call, home, recovery, witness, claim, terms } = await sites(t);
+  // The first questions lie in the buffers of a link that stalls, and their home has given them up.
+  lost.add('lease.ask');
+  await home.lease(terms);
+  await clock.turn(3_000);
+  const { begunAtMs } = home.machine!.record.lease!;
+  await home.endLeases();
+  await clock.turn(1_000);
+  lost.delete('lease.ask');
+  const late = {
+    ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim, leaseMs: 10_000 },
+    ...{ siteIds: [home.siteId, recovery.siteId], witnessSiteId: witness.siteId, begunAtMs: begunAtMs! },
+  };
+  for (const { siteId } of [recovery, witness])
+    await assert.rejects(call(home.siteId, siteId, 'lease.ask', late), { code: 'LEASE_UNKNOWN' });
+  assert.equal(recovery.votes.isParty(LEASED_MACHINE), false);
+  // Others begin.
+  await home.lease(terms);
+  await clock.turn(5_000);
+  assert.equal(recovery.votes.isParty(LEASED_MACHINE), true);
+});
+
+test('S0.17 what a site says of the end of leases counts for its own questions alone, and fills nobody’s memory', () => {
+  const ended = new EndedLeases();
+  ended.note('a', 'first', 7);
+  ended.note('b', 'first', 900_000);
+  assert.deepEqual([ended.has('a', 'first', 7), ended.has('a', 'first', 8)], [true, false]);
+  // One that is late itself.
+  ended.note('a', 'first', 5);
+  assert.equal(ended.has('a', 'first', 7), true);
+  for (let count = 0; count < 10_000; count++) ended.note('b', `machine ${count}`, 7);
+  assert.deepEqual([ended.has('b', 'first', 900_000), ended.has('b', 'machine 0', 7)], [false, true]);
+  assert.equal(ended.has('a', 'first', 7), true);
+});
