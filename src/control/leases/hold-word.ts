@@ -16,7 +16,11 @@ interface HoldWord {
  * and whoever comes by a lower one must not have it lent. Of a machine that is here no more the claim by which it was held counts, if it is
  * known. Undefined: it was given up, and whoever had it before may go on with it; what comes of that is waited for.
  */
-function wordOf(tenure: Tenure | undefined, siteId: string, owed: Claim | undefined): HoldWord | undefined {
+export function wordOf(
+  tenure: Tenure | undefined,
+  siteId: string,
+  owed: Claim | undefined,
+): HoldWord | undefined {
   if (!tenure) return owed && { kind: 'end', claim: owed };
   const { state, claim } = tenure;
   if (state === 'holds' || state === 'cedes') return { kind: 'hold', claim };
@@ -65,7 +69,7 @@ export class HoldWords {
     const { machineId, witnessSiteId } = parties;
     const answer = await askVoter(client(witnessSiteId), parties, { kind: 'hold', claim }, o);
     if (answer.granted) return;
-    if (!answer.isHeld) throw sought(parties, answer.entitled);
+    if (!answer.isHeld) throw sought(parties, witnessSiteId);
     if (compareClaims(answer.entitled, claim) > 0) await hear(machineId, answer.entitled);
   }
 
@@ -74,7 +78,7 @@ export class HoldWords {
     const { machineId, witnessSiteId } = parties;
     const body = { machineId, claim: { ...claim } };
     const answer = checkedLease(EndAnswer, await this.#o.client(witnessSiteId).call('lease.end', body, o));
-    if (!answer.ended && answer.isHeld === false) throw sought(parties, answer.entitled);
+    if (!answer.ended && answer.isHeld === false) throw sought(parties, witnessSiteId);
   }
 }
 
@@ -84,10 +88,13 @@ interface CallLimits {
 }
 
 /**
- * Somebody may hold the machine by a vote that the witness has not heard of again: when that is let go, it knows what it knew before, and
- * nothing of what it was told.
+ * Somebody may hold the machine by a vote that this site has not heard of again, or is just asking for one: when that is let go, it knows
+ * what it knew before, and nothing of what it was told.
  */
-function sought({ machineId, machineName, witnessSiteId }: LeaseParties, { siteId }: Claim) {
-  const said = `site ${witnessSiteId} does not count who holds ${machineName}: site ${siteId} has asked for it`;
+export function sought(
+  { machineId, machineName }: Pick<LeaseParties, 'machineId' | 'machineName'>,
+  siteId: string,
+) {
+  const said = `site ${siteId} does not count yet who holds ${machineName}: somebody has asked for it`;
   return controlFailure('LEASE_SOUGHT', said, { context: { machineId, siteId } });
 }

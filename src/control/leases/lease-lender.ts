@@ -15,7 +15,7 @@ import {
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
 import { EndedLeases } from './ended-leases.ts';
-import { isSameParties, owedBy, type Parties, type VoteRecord, withEnd } from './lease-records.ts';
+import { isSameParties, owedBy, type Parties, sitesOf, type VoteRecord, withEnd } from './lease-records.ts';
 import { AskBody, ClaimBody, checkedLease, EndBody } from './lease-wire.ts';
 import { type HearClaim, leaseUnknown, type VoteBook } from './vote-book.ts';
 
@@ -86,7 +86,7 @@ export class LeaseLender {
     if (!record) return book.records.remove(machineId);
     const { toTell: _held, told: _told, ...known } = record;
     const { toEnd: _ends, toHold: _holds, ...bare } = known;
-    const rest = begun ? { ...bare, ...owedBy(record, begun) } : known;
+    const rest = begun ? { ...bare, ...owedBy(record, begun, sitesOf(begun)) } : known;
     const vote = claim ? afterEnding(record.vote, claim) : record.vote;
     // The witness is still to hear that it was let go: else it would refuse whoever holds the machine for good.
     await book.keep({ ...rest, vote, ended: true });
@@ -136,7 +136,9 @@ export class LeaseLender {
       const { ended: _over, ...before } = known ?? {};
       // The witness hears it from a site that it knows: of whoever holds the machine now it may never have heard.
       const owed =
-        isChanged && !isWitness ? { toEnd: withEnd(record.toEnd, record.witnessSiteId, claim) } : {};
+        isChanged && !isWitness
+          ? { toEnd: withEnd(record.toEnd, { siteId: record.witnessSiteId, claim }) }
+          : {};
       const after = { ...before, machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, ...owed };
       const isStored = JSON.stringify(after) === JSON.stringify(known) && !records.isUnsure(machineId);
       if (!isStored) await records.store(after);

@@ -5,13 +5,14 @@ import type { PeerClient } from '../../peer/index.ts';
 import { type Claim, compareClaims, type LeaseTerms } from '../../recovery-point/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import { Wakeup } from '../base/wakeup.ts';
-import { HoldWords } from './hold-word.ts';
+import { HoldWords, sought, wordOf } from './hold-word.ts';
 import {
   isSameParties,
   type LeaseEnd,
   type LeaseHold,
   type Parties,
   type VoteRecord,
+  withEnd,
   withoutHold,
 } from './lease-records.ts';
 import { CALL_LIMIT_MS, checkedLease, EndAnswer } from './lease-wire.ts';
@@ -152,7 +153,7 @@ export class LeaseTeller {
     return isToLetGo || this.#toHold(record) !== undefined;
   }
 
-  /** Who is the witness of leases that stand hears nothing of the end of others. */
+  /** Who lends the machine by leases that stand hears nothing of the end of others. */
   #endsOf({
     machineId,
     toEnd = [],
@@ -160,7 +161,8 @@ export class LeaseTeller {
     readonly machineId: string;
     readonly toEnd?: readonly LeaseEnd[] | undefined;
   }): readonly LeaseEnd[] {
-    return toEnd.filter(({ siteId }) => siteId !== this.#o.leaseOf(machineId)?.witnessSiteId);
+    const { witnessSiteId, recoverySiteId } = this.#o.leaseOf(machineId) ?? {};
+    return toEnd.filter(({ siteId }) => siteId !== witnessSiteId && siteId !== recoverySiteId);
   }
 
   /** A machine that runs by leases again is held for no longer than those last, as far as their witness and their other site know. */
@@ -245,14 +247,18 @@ export class LeaseTeller {
     }
   }
 
-  /** That leases are no more; a witness that knows of a higher claim than who ended them keeps what it knows. */
-  async #tellEnd({ machineId }: VoteRecord, end: LeaseEnd, signal: AbortSignal): Promise<void> {
+  /** That leases are no more; one that knows of a higher claim than who ended them keeps what it knows. */
+  async #tellEnd(record: VoteRecord, end: LeaseEnd, signal: AbortSignal): Promise<void> {
+    const { machineId } = record;
     const { book, client, hear, alerts } = this.#o;
     const { siteId, claim, begunAtMs } = end;
     const body = { machineId, claim: { ...claim }, ...(begunAtMs === undefined ? {} : { begunAtMs }) };
+    let hasEnded = false;
     try {
       const said = await client(siteId).call('lease.end', body, { timeoutMs: CALL_LIMIT_MS, signal });
       const answer = checkedLease(EndAnswer, said);
+      hasEnded = answer.ended;
+      if (!answer.ended && answer.isHeld === false) throw sought(record, siteId);
       if (!answer.ended && claim.siteId === book.siteId) await hear(machineId, answer.entitled);
     } catch (error) {
       if (!isNobodyLeft(error) && !signal.aborted) {
@@ -261,14 +267,36 @@ export class LeaseTeller {
       }
       if (!isNobodyLeft(error)) throw error;
     }
-    await book.alone(machineId, async () => {
-      const now = book.records.get(machineId);
-      if (!now?.toEnd) return;
-      const { toEnd, ...others } = now;
-      const left = toEnd.filter((one) => JSON.stringify(one) !== JSON.stringify(end));
-      this.endsLeft(machineId, left);
-      await book.keep({ ...others, ...(left.length > 0 ? { toEnd: left } : {}) });
-    });
+    await book.alone(machineId, () => this.#keepHeard(machineId, end, hasEnded));
+  }
+
+  async #keepHeard(machineId: string, end: LeaseEnd, hasEnded: boolean): Promise<void> {
+    const { book } = this.#o;
+    const now = book.records.get(machineId);
+    if (!now?.toEnd) return;
+    const left = now.toEnd.filter((one) => JSON.stringify(one) !== JSON.stringify(end));
+    const { toEnd: _ends, ...others } = now;
+    const after = { ...others, ...(left.length > 0 ? { toEnd: left } : {}) };
+    const heard = hasEnded ? this.#endedAtBoth(after, end) : after;
+    this.endsLeft(machineId, heard.toEnd);
+    await book.keep(heard);
+  }
+
+  /** Who might have asked the witness does not any more: in the place of who holds the machine it hears that those leases have ended. */
+  #endedAtBoth(record: VoteRecord, { siteId, claim: ended, begunAtMs, witnessSiteId }: LeaseEnd): VoteRecord {
+    const { book } = this.#o;
+    const { machineId } = record;
+    const claim = wordOf(book.standing(machineId), book.siteId, ended)?.claim;
+    if (!witnessSiteId || !claim) return record;
+    const parties = { witnessSiteId, siteIds: [book.siteId, siteId] };
+    const { toHold, toEnd, ...others } = record;
+    const { toTell: _held, told: _told, ...bare } = others;
+    const left = withoutHold(toHold, parties);
+    return {
+      ...(isSameParties(record, parties) ? { ...bare, ended: true } : others),
+      ...(left ? { toHold: left } : {}),
+      toEnd: withEnd(toEnd, { siteId: witnessSiteId, claim, begunAtMs }),
+    };
   }
 
   /** Who holds it: its witness. What was held once, and was given up or lost since, is told to one that has heard it no more. */
@@ -319,7 +347,7 @@ export class LeaseTeller {
 }
 
 /**
- * Nobody who would hear of an end: the witness counts other sites by now, whose leases those are no more, or it is paired no more. One that
+ * Nobody who would hear of an end: it counts other sites by now, whose leases those are no more, or it is paired no more. One that
  * still counts those of earlier leases (LEASE_NOT_YOURS) has to hear of it when a person has made it forget them.
  */
 function isNobodyLeft(error: unknown): boolean {

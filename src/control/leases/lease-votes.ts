@@ -4,7 +4,7 @@ import type { Audit } from '../base/audit.ts';
 import { Rounds } from '../base/rounds.ts';
 import { controlFailure } from '../errors.ts';
 import { LeaseLender } from './lease-lender.ts';
-import { owedBy, type VoteRecord, withEnd } from './lease-records.ts';
+import { owedBy, sitesOf, type VoteRecord, withEnd } from './lease-records.ts';
 import { LeaseSeeker } from './lease-seeker.ts';
 import { LeaseTeller, type LeaseTellerTools } from './lease-teller.ts';
 import type { LeaseParties } from './lease-wire.ts';
@@ -80,11 +80,13 @@ export class LeaseVotes {
     await this.#book.alone(machineId, async () => {
       const known = this.#book.records.get(machineId);
       const vote = known?.vote ?? { entitled: claim, seen: claim, term: 'for-good' as const };
+      // The other site has heard it.
+      const owed = owedBy(known, parties, sitesOf(parties));
       await this.#book.records.store({
         ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, ended: true },
         ...(known?.seeking ? { seeking: known.seeking } : {}),
-        ...owedBy(known, parties),
-        toEnd: withEnd(known?.toEnd, witnessSiteId, claim, begunAtMs),
+        ...owed,
+        toEnd: withEnd(owed.toEnd, { siteId: witnessSiteId, claim, begunAtMs }),
       });
     });
   }
@@ -93,7 +95,8 @@ export class LeaseVotes {
   async begun(parties: LeaseParties): Promise<void> {
     const { machineId } = parties;
     await this.#book.alone(machineId, async () => {
-      this.#teller.endsLeft(machineId, owedBy(this.#book.records.get(machineId), parties).toEnd);
+      const owed = owedBy(this.#book.records.get(machineId), parties, sitesOf(parties));
+      this.#teller.endsLeft(machineId, owed.toEnd);
       await this.#lender.forget(machineId, { begun: parties });
     });
   }
@@ -206,20 +209,26 @@ export class LeaseVotes {
     if (held && !isKnown) await this.#holdForGood(record, held);
   }
 
-  /** Durable on return, and told from then on: by `claim` the machine is held here, whatever was lent. */
-  holdForGood(parties: LeaseParties, claim: Claim): Promise<void> {
-    return this.#book.alone(parties.machineId, () => this.#holdForGood(parties, claim));
+  /**
+   * Durable on return, and told from then on: by `claim` the machine is held here, whatever was lent, and leases of it, if there were any,
+   * are no more. The other of the two sites hears that as well: it asks the witness for nothing from then on, and that hears that they have ended.
+   */
+  holdForGood(parties: LeaseParties, claim: Claim, otherSiteId: string): Promise<void> {
+    return this.#book.alone(parties.machineId, () => this.#holdForGood(parties, claim, otherSiteId));
   }
 
-  async #holdForGood(parties: LeaseParties, claim: Claim): Promise<void> {
+  async #holdForGood(parties: LeaseParties, claim: Claim, otherSiteId?: string): Promise<void> {
     const { machineId, machineName, leaseMs, siteIds, witnessSiteId } = parties;
     const known = this.#book.records.get(machineId);
     const vote = known?.vote ?? { entitled: claim, seen: claim, term: 'for-good' as const };
     // What was asked for by a higher claim, and is not wanted any more, is still to be let go of.
     const isAbove = known?.seeking && compareClaims(known.seeking, claim) > 0;
+    const owed = owedBy(known, parties);
+    const end = otherSiteId && { siteId: otherSiteId, claim, begunAtMs: parties.begunAtMs, witnessSiteId };
     const after = {
       ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, toTell: claim },
-      ...owedBy(known, parties),
+      ...owed,
+      ...(end ? { toEnd: withEnd(owed.toEnd, end) } : {}),
       ...(isAbove ? { seeking: known.seeking } : {}),
     };
     this.#teller.endsLeft(machineId, after.toEnd);

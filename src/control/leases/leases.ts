@@ -170,7 +170,7 @@ export class Leases {
 
   /**
    * It runs by no lease any more: first the other site may not ask for it by votes, then its guard goes. `isLost`: a person has confirmed
-   * that the other site is down; it is not asked, and the witness hears that the machine is held for good as soon as it answers. Throws
+   * that the other site is down; it is not asked, and hears as soon as it answers, as does the witness that the machine is held for good. Throws
    * LEASE_IMPOSSIBLE, and what a call to the other site throws.
    */
   ends(machine: ProtectedMachine, isLost: boolean): Promise<void> {
@@ -225,9 +225,10 @@ export class Leases {
     );
   }
 
-  /** The other site may still know of the leases: its question is answered by the witness with no. */
+  /** The other site still knows of the leases until it has heard: its question is answered by the witness with no. */
   #holdForGood({ record, right }: ProtectedMachine, lease: LeaseTerms): Promise<void> {
-    return this.#o.votes.holdForGood(partiesOf(record, lease, this.#o.siteId), right.tenure.claim);
+    const parties = partiesOf(record, lease, this.#o.siteId);
+    return this.#o.votes.holdForGood(parties, right.tenure.claim, lease.recoverySiteId);
   }
 
   async #dismissGuard(machine: ProtectedMachine): Promise<void> {

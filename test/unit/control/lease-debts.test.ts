@@ -179,3 +179,59 @@ test('S0.17 that a machine has moved on is told to its witness again while that 
   await clock.turn(10_000);
   assert.deepEqual([witness.record()?.vote.entitled, home.record()?.toTell], [claim, undefined]);
 });
+
+test('S0.17 the recovery site hears of the end of leases as well that was said on somebody’s word, and asks the witness for nothing then, which hears it too', async (t) => {
+  const s = await sites(t);
+  const { clock, down, home, recovery, witness } = s;
+  down.add(recovery.siteId);
+  await home.endLeases(true);
+  await clock.turn(10_000);
+  assert.equal(recovery.votes.isParty(LEASED_MACHINE), true);
+  assert.deepEqual([...home.alerts.keys()], [`lease-end:${LEASED_MACHINE}`]);
+  down.delete(recovery.siteId);
+  await clock.turn(10_000);
+  assert.equal(recovery.votes.isParty(LEASED_MACHINE), false);
+  assert.deepEqual([home.record(), [...home.alerts.keys()]], [undefined, []]);
+  assert.deepEqual([witness.record()?.vote.entitled, witness.record()?.ended], [s.claim, true]);
+  assert.equal(await voted(s), 'LEASE_UNKNOWN');
+});
+
+test('S0.17 it hears of it again while it asks for the machine, and not when leases with it have begun anew', async (t) => {
+  const s = await sites(t);
+  const { clock, down, home, recovery, witness } = s;
+  const terms = { recoverySiteId: recovery.siteId, witnessSiteId: witness.siteId };
+  down.add(recovery.siteId);
+  await home.endLeases(true);
+  await clock.turn(20_000);
+  // It is parted from the witness, and asks.
+  down.delete(recovery.siteId);
+  down.add(witness.siteId);
+  const giving = new AbortController();
+  const seeking = assert.rejects(recovery.votes.seek(LEASED_MACHINE, giving.signal));
+  await clock.turn(2_000);
+  recovery.votes.tell();
+  home.votes.tell();
+  await clock.turn(0);
+  assert.ok(home.record()?.toEnd, 'it wants it');
+  giving.abort();
+  await clock.turn(0);
+  await seeking;
+  await clock.turn(10_000);
+  assert.deepEqual(
+    home.record()?.toEnd?.map(({ siteId }) => siteId),
+    [witness.siteId],
+  );
+  down.delete(witness.siteId);
+  await clock.turn(10_000);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  // An end of those is still owed when others begin.
+  down.add(recovery.siteId);
+  await home.endLeases(true);
+  await home.lease(terms);
+  down.delete(recovery.siteId);
+  await clock.turn(20_000);
+  assert.equal(recovery.votes.isParty(LEASED_MACHINE), true);
+  assert.equal(home.record()?.toEnd, undefined);
+  assert.equal(home.alerts.has(`lease-end:${LEASED_MACHINE}`), false);
+});
