@@ -40,10 +40,10 @@ export class LeaseTeller {
   /** Machines of which what was told is told once more. */
   readonly #again = new Set<string>();
   /**
-   * Machines of which a witness is to hear something that cannot be said now. Whatever may change that has it looked at again, and so does
-   * time.
+   * What a witness is to hear and cannot be told now, by machine: who holds it is not known yet, or the witness is paired no more. Whatever
+   * may change that has it looked at again, and so does time; nobody is asked for it again and again.
    */
-  readonly #waiting = new Set<string>();
+  readonly #waiting = { held: new Set<string>(), hold: new Set<string>(), letGo: new Set<string>() };
   /** What must work before what is asked for is let go of, by machine. */
   readonly #toMakeSure = new Map<string, () => Promise<void>>();
   readonly #bell: Wakeup;
@@ -83,7 +83,7 @@ export class LeaseTeller {
 
   /** Something is to be told, or may be. */
   tell(): void {
-    this.#waiting.clear();
+    for (const machineIds of Object.values(this.#waiting)) machineIds.clear();
     // One that waits for a witness to come back looks at what is new.
     if (this.#telling) this.#bell.ring();
     this.#telling ??= this.#keepTelling().finally(() => {
@@ -102,7 +102,7 @@ export class LeaseTeller {
           ...(book.records.isUnsure(record.machineId)
             ? [this.#isDone(record, this.#storeAgain(record))]
             : []),
-          ...(this.#isOpen(record) ? [this.#isDone(record, this.#tellOne(record, signal))] : []),
+          ...(this.#isOpen(record) ? [this.#isDone(record, this.#tellPaired(record, signal))] : []),
           ...this.#endsOf(record).map((end) => this.#isDone(record, this.#tellEnd(record, end, signal))),
           ...this.#holdsOf(record).map((hold) => this.#isDone(record, this.#tellHold(record, hold, signal))),
         ]),
@@ -149,8 +149,7 @@ export class LeaseTeller {
   }
 
   #isOpen(record: VoteRecord): boolean {
-    const isToLetGo = record.seeking !== undefined && this.#isLetGo(record.machineId);
-    return isToLetGo || this.#toHold(record) !== undefined;
+    return this.#isToLetGo(record) || this.#toHold(record) !== undefined;
   }
 
   /** Who lends the machine by leases that stand hears nothing of the end of others. */
@@ -174,8 +173,12 @@ export class LeaseTeller {
   }
 
   #holdsOf({ machineId, toHold = [] }: VoteRecord): readonly LeaseHold[] {
-    if (this.#waiting.has(machineId)) return [];
+    if (this.#waiting.hold.has(machineId)) return [];
     return toHold.filter((hold) => !this.#isLeased(machineId, hold));
+  }
+
+  #isToLetGo({ machineId, seeking }: VoteRecord): boolean {
+    return seeking !== undefined && this.#isLetGo(machineId) && !this.#waiting.letGo.has(machineId);
   }
 
   #isLetGo(machineId: string): boolean {
@@ -189,7 +192,7 @@ export class LeaseTeller {
 
   #toHold(record: VoteRecord): Claim | undefined {
     const { machineId, toTell, told } = record;
-    if (this.#isLeased(machineId, record) || this.#waiting.has(machineId)) return undefined;
+    if (this.#isLeased(machineId, record) || this.#waiting.held.has(machineId)) return undefined;
     return toTell ?? (this.#again.has(machineId) ? told : undefined);
   }
 
@@ -197,6 +200,17 @@ export class LeaseTeller {
   #isHeldBy(machineId: string, claim: Claim): boolean {
     const tenure = this.#o.book.standing(machineId);
     return tenure?.state === 'holds' && compareClaims(tenure.claim, claim) >= 0;
+  }
+
+  /** A witness that is paired no more may be paired anew. */
+  async #tellPaired(record: VoteRecord, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#tellOne(record, signal);
+    } catch (error) {
+      if (!isFailure(error, 'SITE_PEER_UNKNOWN')) throw error;
+      this.#waiting.held.add(record.machineId);
+      this.#waiting.letGo.add(record.machineId);
+    }
   }
 
   async #tellOne(record: VoteRecord, signal: AbortSignal): Promise<void> {
@@ -209,7 +223,7 @@ export class LeaseTeller {
       book.endSeeking(machineId);
     }
     // A vote by a higher claim would have the witness refuse what is held: that is let go of first.
-    const isFirst = seeking && this.#isLetGo(machineId) && this.#isAbove(seeking, record);
+    const isFirst = seeking && this.#isToLetGo(record) && this.#isAbove(seeking, record);
     const held = isFirst ? undefined : this.#toHold(record);
     if (held) {
       await this.#tellHeld(record, held, signal);
@@ -309,7 +323,7 @@ export class LeaseTeller {
     const tenure = book.standing(machineId);
     if (!toTell && (tenure?.state !== 'holds' || compareClaims(tenure.claim, claim) !== 0)) return;
     const heard = await this.#words.say(record, claim, signal);
-    if (!heard) this.#waiting.add(machineId);
+    if (!heard) this.#waiting.held.add(machineId);
     else await book.alone(machineId, () => this.#keepTold(machineId, claim, heard));
   }
 
@@ -329,7 +343,7 @@ export class LeaseTeller {
     const { machineId } = record;
     try {
       if (!(await this.#words.say({ ...record, ...hold }, hold.claim, signal))) {
-        this.#waiting.add(machineId);
+        this.#waiting.hold.add(machineId);
         return;
       }
     } catch (error) {

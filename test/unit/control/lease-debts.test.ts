@@ -235,3 +235,29 @@ test('S0.17 it hears of it again while it asks for the machine, and not when lea
   assert.equal(home.record()?.toEnd, undefined);
   assert.equal(home.alerts.has(`lease-end:${LEASED_MACHINE}`), false);
 });
+
+test('S0.17 a witness that is paired no more is not asked again and again to hear who holds the machine, or what was let go, and hears it when it is paired anew', async (t) => {
+  const s = await sites(t);
+  const { clock, down, revoked, asked, home, recovery, witness } = s;
+  const told = () => asked.filter(({ from, to }) => from !== witness.siteId && to === witness.siteId).length;
+  // The recovery site has asked the witness, and cannot say that it does not want that any more.
+  down.add(home.siteId);
+  const vote = await voted(s);
+  down.delete(home.siteId);
+  revoked.add(witness.siteId);
+  recovery.votes.letGo(LEASED_MACHINE);
+  down.add(recovery.siteId);
+  await clock.turn(10_000);
+  await home.endLeases(true);
+  await clock.turn(10_000);
+  const before = told();
+  await clock.turn(4 * 60_000);
+  assert.equal(told(), before);
+  assert.deepEqual([home.record()?.toTell, recovery.record()?.seeking], [s.claim, vote]);
+  revoked.delete(witness.siteId);
+  down.delete(recovery.siteId);
+  for (const { votes } of [home, recovery]) votes.tell();
+  await clock.turn(10_000);
+  assert.equal(recovery.record()?.seeking, undefined);
+  assert.deepEqual([witness.record()?.vote.entitled, witness.record()?.ended], [s.claim, true]);
+});
