@@ -43,7 +43,7 @@ export class HoldWords {
 
   /**
    * The claim of which the witness of `parties` has heard on return; undefined: there is nothing to say as yet. `owed`: by which the machine
-   * was held here when that was to be told. Throws LEASE_SOUGHT, and what a call to a peer throws: it has not heard then.
+   * was held here when that was to be told. Throws LEASE_VOTE_STANDS, and what a call to a peer throws: it has not heard then.
    */
   async say(parties: LeaseParties, owed: Claim | undefined, signal: AbortSignal): Promise<Claim | undefined> {
     const { book } = this.#o;
@@ -69,7 +69,7 @@ export class HoldWords {
     const { machineId, witnessSiteId } = parties;
     const answer = await askVoter(client(witnessSiteId), parties, { kind: 'hold', claim }, o);
     if (answer.granted) return;
-    if (!answer.isHeld) throw sought(parties, witnessSiteId);
+    if (!answer.isHeld) throw voteStands(parties, witnessSiteId);
     if (compareClaims(answer.entitled, claim) > 0) await hear(machineId, answer.entitled);
   }
 
@@ -78,7 +78,7 @@ export class HoldWords {
     const { machineId, witnessSiteId } = parties;
     const body = { machineId, claim: { ...claim } };
     const answer = checkedLease(EndAnswer, await this.#o.client(witnessSiteId).call('lease.end', body, o));
-    if (!answer.ended && answer.isHeld === false) throw sought(parties, witnessSiteId);
+    if (!answer.ended && answer.isHeld === false) throw voteStands(parties, witnessSiteId);
   }
 }
 
@@ -91,10 +91,10 @@ interface CallLimits {
  * Somebody may hold the machine by a vote that this site has not heard of again, or is just asking for one: when that is let go, it knows
  * what it knew before, and nothing of what it was told.
  */
-export function sought(
+export function voteStands(
   { machineId, machineName }: Pick<LeaseParties, 'machineId' | 'machineName'>,
   siteId: string,
 ) {
   const said = `site ${siteId} does not count yet who holds ${machineName}: somebody has asked for it`;
-  return controlFailure('LEASE_SOUGHT', said, { context: { machineId, siteId } });
+  return controlFailure('LEASE_VOTE_STANDS', said, { context: { machineId, siteId } });
 }

@@ -5,7 +5,7 @@ import type { PeerClient } from '../../peer/index.ts';
 import { type Claim, compareClaims, type LeaseTerms } from '../../recovery-point/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import { Wakeup } from '../base/wakeup.ts';
-import { HoldWords, sought, wordOf } from './hold-word.ts';
+import { HoldWords, voteStands, wordOf } from './hold-word.ts';
 import {
   isSameParties,
   type LeaseEnd,
@@ -15,7 +15,7 @@ import {
   withEnd,
   withoutHold,
 } from './lease-records.ts';
-import { CALL_LIMIT_MS, checkedLease, EndAnswer } from './lease-wire.ts';
+import { CALL_LIMIT_MS, checkedLease, EndAnswer, type LeaseParties } from './lease-wire.ts';
 import type { HearClaim, VoteBook } from './vote-book.ts';
 
 const TELL_AGAIN_AFTER_MS = 5_000;
@@ -32,6 +32,8 @@ export interface LeaseTellerTools {
   /** By which leases a machine runs that is at home here. */
   readonly leaseOf: (machineId: string) => LeaseTerms | undefined;
 }
+
+type Owed = Partial<Pick<VoteRecord, 'toTell' | 'toHold' | 'toEnd'>>;
 
 /** Tells witnesses what they have to know, again and again until they have heard it: what this site holds, and what it has let go. */
 export class LeaseTeller {
@@ -74,11 +76,13 @@ export class LeaseTeller {
   }
 
   /**
-   * Of ended leases of a machine these ends are still to be told: where nobody is left to hear of one, nobody is alerted of it. Called before
-   * that is stored: a process that is killed then tells it again, and one that had stored it would leave the alert to nobody.
+   * Of a machine this is still to be told: where nobody is left to hear of something, nobody is alerted of it. Called before that is stored: a
+   * process that is killed then tells it again, and one that had stored it would leave the alert to nobody.
    */
-  endsLeft(machineId: string, toEnd: readonly LeaseEnd[] | undefined): void {
-    if (this.#endsOf({ machineId, toEnd }).length === 0) this.#o.alerts.clear(`lease-end:${machineId}`);
+  left(machineId: string, { toTell, toHold, toEnd }: Owed): void {
+    const { alerts } = this.#o;
+    if (this.#endsOf({ machineId, toEnd }).length === 0) alerts.clear(`lease-end:${machineId}`);
+    if (!toTell && !toHold && !this.#again.has(machineId)) alerts.clear(`lease-hold:${machineId}`);
   }
 
   /** Something is to be told, or may be. */
@@ -228,6 +232,7 @@ export class LeaseTeller {
     if (held) {
       await this.#tellHeld(record, held, signal);
       this.#again.delete(machineId);
+      this.left(machineId, book.records.get(machineId) ?? {});
       return;
     }
     await book.settle(machineId);
@@ -272,12 +277,12 @@ export class LeaseTeller {
       const said = await client(siteId).call('lease.end', body, { timeoutMs: CALL_LIMIT_MS, signal });
       const answer = checkedLease(EndAnswer, said);
       hasEnded = answer.ended;
-      if (!answer.ended && answer.isHeld === false) throw sought(record, siteId);
+      if (!answer.ended && answer.isHeld === false) throw voteStands(record, siteId);
       if (!answer.ended && claim.siteId === book.siteId) await hear(machineId, answer.entitled);
     } catch (error) {
       if (!isNobodyLeft(error) && !signal.aborted) {
         alerts.raise(`lease-end:${machineId}`, 'warning', failureOf(error), machineId);
-        this.endsLeft(machineId, book.records.get(machineId)?.toEnd);
+        this.left(machineId, book.records.get(machineId) ?? {});
       }
       if (!isNobodyLeft(error)) throw error;
     }
@@ -292,7 +297,7 @@ export class LeaseTeller {
     const { toEnd: _ends, ...others } = now;
     const after = { ...others, ...(left.length > 0 ? { toEnd: left } : {}) };
     const heard = hasEnded ? this.#endedAtBoth(after, end) : after;
-    this.endsLeft(machineId, heard.toEnd);
+    this.left(machineId, heard);
     await book.keep(heard);
   }
 
@@ -322,9 +327,28 @@ export class LeaseTeller {
     if (this.#isLeased(machineId, record)) return;
     const tenure = book.standing(machineId);
     if (!toTell && (tenure?.state !== 'holds' || compareClaims(tenure.claim, claim) !== 0)) return;
-    const heard = await this.#words.say(record, claim, signal);
+    const heard = await this.#said(record, claim, signal);
     if (!heard) this.#waiting.held.add(machineId);
     else await book.alone(machineId, () => this.#keepTold(machineId, claim, heard));
+  }
+
+  /** That a witness does not count what it is told may last, and people can do something about it. */
+  async #said(
+    parties: LeaseParties,
+    owed: Claim | undefined,
+    signal: AbortSignal,
+  ): Promise<Claim | undefined> {
+    const { machineId } = parties;
+    const { alerts, book } = this.#o;
+    try {
+      return await this.#words.say(parties, owed, signal);
+    } catch (error) {
+      if (isFailure(error, 'LEASE_VOTE_STANDS') && !signal.aborted) {
+        alerts.raise(`lease-hold:${machineId}`, 'warning', error, machineId);
+        this.left(machineId, book.records.get(machineId) ?? {});
+      }
+      throw error;
+    }
   }
 
   async #keepTold(machineId: string, claim: Claim, heard: Claim): Promise<void> {
@@ -334,6 +358,7 @@ export class LeaseTeller {
     const { toTell, ...others } = now;
     // What came to be held meanwhile is still to be told.
     if (compareClaims(toTell, claim) !== 0 && compareClaims(toTell, heard) > 0) return;
+    this.left(machineId, others);
     await book.keep({ ...others, told: toTell });
   }
 
@@ -342,7 +367,7 @@ export class LeaseTeller {
     const { book } = this.#o;
     const { machineId } = record;
     try {
-      if (!(await this.#words.say({ ...record, ...hold }, hold.claim, signal))) {
+      if (!(await this.#said({ ...record, ...hold }, hold.claim, signal))) {
         this.#waiting.hold.add(machineId);
         return;
       }
@@ -355,7 +380,9 @@ export class LeaseTeller {
       if (!now) return;
       const { toHold, ...others } = now;
       const left = withoutHold(toHold, hold);
-      await book.keep({ ...others, ...(left ? { toHold: left } : {}) });
+      const after = { ...others, ...(left ? { toHold: left } : {}) };
+      this.left(machineId, after);
+      await book.keep(after);
     });
   }
 }

@@ -96,7 +96,7 @@ export class LeaseVotes {
     const { machineId } = parties;
     await this.#book.alone(machineId, async () => {
       const owed = owedBy(this.#book.records.get(machineId), parties, sitesOf(parties));
-      this.#teller.endsLeft(machineId, owed.toEnd);
+      this.#teller.left(machineId, owed);
       await this.#lender.forget(machineId, { begun: parties });
     });
   }
@@ -231,7 +231,7 @@ export class LeaseVotes {
       ...(end ? { toEnd: withEnd(owed.toEnd, end) } : {}),
       ...(isAbove ? { seeking: known.seeking } : {}),
     };
-    this.#teller.endsLeft(machineId, after.toEnd);
+    this.#teller.left(machineId, after);
     await this.#book.records.store(after);
     this.#book.endSeeking(machineId);
     this.#teller.tell();

@@ -168,16 +168,19 @@ test('S0.17 a witness hears by which claim a machine was held whose protection h
 test('S0.17 that a machine has moved on is told to its witness again while that has voted for a site that has not used it', async (t) => {
   const s = await sites(t);
   const { clock, down, call, home, recovery, witness, later } = s;
+  const alert = `lease-hold:${LEASED_MACHINE}`;
   const vote = await lose(s);
   await home.endLeases(true);
   const claim = { epoch: 2, siteId: later.siteId };
   await home.machine!.right.hear(claim);
   await clock.turn(20_000);
   assert.deepEqual([witness.record()?.vote.entitled, home.record()?.toTell], [vote, s.claim]);
+  assert.equal(home.alerts.get(alert)?.code, 'LEASE_VOTE_STANDS');
   down.delete(recovery.siteId);
   await call(recovery.siteId, witness.siteId, 'lease.let-go', { machineId: LEASED_MACHINE, claim: vote });
   await clock.turn(10_000);
   assert.deepEqual([witness.record()?.vote.entitled, home.record()?.toTell], [claim, undefined]);
+  assert.equal(home.alerts.has(alert), false);
 });
 
 test('S0.17 the recovery site hears of the end of leases as well that was said on somebody’s word, and asks the witness for nothing then, which hears it too', async (t) => {
@@ -234,6 +237,31 @@ test('S0.17 it hears of it again while it asks for the machine, and not when lea
   assert.equal(recovery.votes.isParty(LEASED_MACHINE), true);
   assert.equal(home.record()?.toEnd, undefined);
   assert.equal(home.alerts.has(`lease-end:${LEASED_MACHINE}`), false);
+});
+
+test('S0.17 people are warned that a witness does not count who holds a machine, and it does when it has forgotten its vote', async (t) => {
+  const s = await sites(t);
+  const { clock, home, witness } = s;
+  const terms = { recoverySiteId: s.later.siteId, witnessSiteId: (await s.add('y')).siteId };
+  const alert = `lease-hold:${LEASED_MACHINE}`;
+  for (const others of [false, true]) {
+    await lose(s);
+    await home.endLeases(true);
+    if (others) await home.lease(terms);
+    await clock.turn(10_000);
+    assert.equal(home.alerts.get(alert)?.code, 'LEASE_VOTE_STANDS');
+    if (others) break;
+    // Leases of both begin anew: nothing of that is left to tell.
+    s.down.delete(s.recovery.siteId);
+    await home.lease({ recoverySiteId: s.recovery.siteId, witnessSiteId: witness.siteId });
+    assert.equal(home.alerts.has(alert), false);
+    await witness.votes.forgetWitnessed(LEASED_MACHINE);
+    await clock.turn(10_000);
+  }
+  await witness.votes.forgetWitnessed(LEASED_MACHINE);
+  await clock.turn(10_000);
+  assert.deepEqual([home.alerts.has(alert), home.record()?.toHold], [false, undefined]);
+  assert.deepEqual([witness.record()?.vote.entitled, witness.record()?.vote.term], [s.claim, 'for-good']);
 });
 
 test('S0.17 a witness that is paired no more is not asked again and again to hear who holds the machine, or what was let go, and hears it when it is paired anew', async (t) => {
