@@ -2,6 +2,7 @@ import type { Json } from '../../lib/canonical-json.ts';
 import type { CallHandler } from '../../peer/index.ts';
 import {
   afterAsking,
+  afterEarlier,
   afterEnding,
   afterForeignEnding,
   afterLettingGo,
@@ -129,10 +130,12 @@ export class LeaseLender {
       const refusal = this.#ownRefusal(machineId, ask, record);
       if (refusal) return refusal;
       const waitMs = this.lentForMs(machineId, record);
-      const { vote, answer } = afterAsking(record?.vote, ask, waitMs > 0);
+      const { vote: begun, answer } = afterAsking(record?.vote, ask, waitMs > 0);
       if (!answer.granted) return { ...wired(answer), waitMs: Math.ceil(waitMs) };
       if (how === 'say') return { granted: true };
       const { machineName, leaseMs } = body;
+      // Of claims that were let go before earlier leases ended, none is granted either.
+      const vote = known?.ended ? afterEarlier(begun, known.vote) : begun;
       const { ended: _over, ...before } = known ?? {};
       // The witness hears it from a site that it knows: of whoever holds the machine now it may never have heard.
       const owed =

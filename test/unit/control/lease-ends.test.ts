@@ -51,3 +51,23 @@ test('S0.17 what a site says of the end of leases counts for its own questions a
   assert.deepEqual([ended.has('b', 'first', 900_000), ended.has('b', 'machine 0', 7)], [false, true]);
   assert.equal(ended.has('a', 'first', 7), true);
 });
+
+test('S0.17 a claim that was let go is not voted for in later leases of the machine either', async (t) => {
+  const { clock, call, home, recovery, witness, claim: over, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  const claim = { epoch: 5, siteId: recovery.siteId };
+  await call(recovery.siteId, witness.siteId, 'lease.let-go', { machineId: LEASED_MACHINE, claim });
+  await home.endLeases();
+  await home.lease(terms);
+  await clock.turn(5_000);
+  assert.deepEqual(witness.record()?.vote, { entitled: over, seen: claim, term: 'leased' });
+  await home.leases.close();
+  await clock.turn(20_000);
+  const late = {
+    ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'vote', claim, over, leaseMs: 10_000 },
+    ...{ siteIds: [home.siteId, recovery.siteId], witnessSiteId: witness.siteId },
+  };
+  const answer = (await call(recovery.siteId, witness.siteId, 'lease.ask', late)) as { why: string };
+  assert.equal(answer.why, 'spent');
+});
