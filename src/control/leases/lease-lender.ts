@@ -67,7 +67,7 @@ export class LeaseLender {
         if (end.begunAtMs !== undefined) this.#over.note(peer.siteId, end.machineId, end.begunAtMs);
         return this.#told(end, (record, claim) => {
           if (!record.siteIds.includes(peer.siteId)) return this.#endedForeign(peer.siteId, record, claim);
-          return this.#ended(peer.siteId, record, claim);
+          return this.#ended(peer.siteId, record, end);
         });
       },
     };
@@ -124,7 +124,10 @@ export class LeaseLender {
       const isChanged = record && !isSameParties(record, body);
       if (record) checkParties(record, { peerId, ask, isWitness, isChanged: isChanged === true });
       // Nobody knows who runs it: nobody can say that it does not run.
-      else if (kind === 'vote' || (how === 'do' && this.#over.has(peerId, machineId, begunAtMs)))
+      else if (
+        kind === 'vote' ||
+        (how === 'do' && kind === 'renew' && this.#over.has(peerId, machineId, begunAtMs))
+      )
         throw leaseUnknown(machineId);
       else if (isWitness && !known) this.#checkRoom(peerId);
       const refusal = this.#ownRefusal(machineId, ask, record);
@@ -136,13 +139,18 @@ export class LeaseLender {
       const { machineName, leaseMs } = body;
       // Of claims that were let go before earlier leases ended, none is granted either.
       const vote = known?.ended ? afterEarlier(begun, known.vote) : begun;
-      const { ended: _over, ...before } = known ?? {};
+      const { ended: _over, begunAtMs: _earlier, ...before } = known ?? ({} as Partial<VoteRecord>);
       // The witness hears it from a site that it knows: of whoever holds the machine now it may never have heard.
       const owed =
         isChanged && !isWitness
           ? { toEnd: withEnd(record.toEnd, { siteId: record.witnessSiteId, claim }) }
           : {};
-      const after = { ...before, machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, ...owed };
+      const which = kind === 'renew' ? begunAtMs : record?.begunAtMs;
+      const after = {
+        ...before,
+        ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, ...owed },
+        ...(which === undefined ? {} : { begunAtMs: which }),
+      };
       const isStored = JSON.stringify(after) === JSON.stringify(known) && !records.isUnsure(machineId);
       if (!isStored) await records.store(after);
       if (kind === 'renew') this.#lentUntilMs.set(machineId, this.#book.nowMs() + lenderShareMs(leaseMs));
@@ -193,7 +201,7 @@ export class LeaseLender {
    * Only who is entitled may say that there are no leases any more, and not while somebody wants the right, or has it by a higher claim. Or
    * the other site of the two: when whoever it is that holds the machine now has told it by which claim.
    */
-  async #ended(peerId: string, record: VoteRecord, claim: Claim): Promise<Json> {
+  async #ended(peerId: string, record: VoteRecord, { claim, begunAtMs }: EndBody): Promise<Json> {
     const { machineId, vote } = record;
     const isVouched = claim.siteId !== peerId;
     const order = compareClaims(claim, vote.entitled);
@@ -203,6 +211,9 @@ export class LeaseLender {
       return { ended: true };
     }
     if (isVouched && order === 0) return { ended: true };
+    // It comes late: whoever told it runs by others since, of which it has not spoken.
+    if (compareClaims(claim, heldBy(vote)) === 0 && isBefore(begunAtMs, record.begunAtMs))
+      return { ended: true };
     const own = this.#book.standing(machineId)?.claim;
     const isHigher = (known: Claim) => compareClaims(known, claim) > 0;
     // The other site is asked first, and refuses while it wants the machine or holds it: it lets go of what it has a vote for here.
@@ -249,6 +260,11 @@ export class LeaseLender {
   #note(peerId: string, act: string, machineId: string, { epoch }: Claim): void {
     this.#o.audit.note({ actor: `peer:${peerId}`, act, subject: machineId, details: { epoch } });
   }
+}
+
+/** Whether leases of one home have begun before others of it, where both are known. */
+function isBefore(begunAtMs: number | undefined, otherMs: number | undefined): boolean {
+  return begunAtMs !== undefined && otherMs !== undefined && begunAtMs < otherMs;
 }
 
 function refused(

@@ -36,6 +36,8 @@ const VoteRecordSchema = Type.Object({
   /** The two sites that may run the machine, in the order of their ids. */
   siteIds: Type.Array(Type.String(), { minItems: 2, maxItems: 2 }),
   witnessSiteId: Type.String(),
+  /** Which leases those are that were renewed last, if whoever holds the machine has said: an end of earlier ones is none of theirs. */
+  begunAtMs: Type.Optional(Type.Integer()),
   /** This site asks for the right by this claim, or has asked and must still say that it does not want it. */
   seeking: Type.Optional(Claim),
   /** This site holds the machine for good, and the witness has not heard of it. */

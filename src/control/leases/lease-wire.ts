@@ -98,7 +98,7 @@ export async function askVoter(
     ...{ machineId, machineName, leaseMs, witnessSiteId, kind },
     siteIds: [...siteIds],
     claim: { ...claim },
-    ...(begunAtMs === undefined ? {} : { begunAtMs }),
+    ...(begunAtMs === undefined || kind !== 'renew' ? {} : { begunAtMs }),
     ...(ask.kind === 'vote' ? { over: { ...ask.over } } : {}),
   };
   return checkedLease(WireAnswer, await client.call(call, body, limits));

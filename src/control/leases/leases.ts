@@ -30,6 +30,8 @@ export class Leases {
   /** Machines whose leases are being ended: nobody is asked for one, which would be the beginning of another. */
   readonly #ending = new Set<string>();
 
+  /** When those leases of a machine began that ended last: what begins after them is told from them also if the clock is set back. */
+  readonly #endedAtMs = new Map<string, number>();
   #isClosed = false;
 
   constructor(o: LeasesTools) {
@@ -87,7 +89,8 @@ export class Leases {
   begins(machine: ProtectedMachine, terms: LeaseTerms): Promise<void> {
     return this.#changing.run(machine.record.machineId, async () => {
       this.#check(machine, terms);
-      const begun = { ...terms, begunAtMs: this.#o.clock.wallMs() };
+      const afterMs = (this.#endedAtMs.get(machine.record.machineId) ?? 0) + 1;
+      const begun = { ...terms, begunAtMs: Math.max(this.#o.clock.wallMs(), afterMs) };
       await this.#checkWouldLend(machine, begun);
       try {
         await this.#guard(machine);
@@ -192,6 +195,7 @@ export class Leases {
           await this.#o.votes.endsSoon(parties, machine.right.tenure.claim);
         }
         await machine.right.runBy(undefined);
+        this.#endedAtMs.set(machineId, lease.begunAtMs ?? 0);
       } finally {
         await this.#end(machineId);
         this.#ending.delete(machineId);

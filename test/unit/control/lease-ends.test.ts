@@ -71,3 +71,50 @@ test('S0.17 a claim that was let go is not voted for in later leases of the mach
   const answer = (await call(recovery.siteId, witness.siteId, 'lease.ask', late)) as { why: string };
   assert.equal(answer.why, 'spent');
 });
+
+for (const isVoted of [false, true]) {
+  test(`S0.17 an end that comes late ends no leases that have begun since, ${isVoted ? 'nor a vote' : 'and the recovery site is voted for'}`, async (t) => {
+    const { clock, call, down, home, recovery, witness, claim, terms } = await sites(t);
+    await home.lease(terms);
+    await clock.turn(5_000);
+    const { begunAtMs } = home.machine!.record.lease!;
+    await home.endLeases();
+    await home.lease(terms);
+    await clock.turn(5_000);
+    assert.ok(home.machine!.record.lease!.begunAtMs! > begunAtMs!);
+    const late = () => {
+      const end = { machineId: LEASED_MACHINE, claim, begunAtMs: begunAtMs! };
+      return Promise.all(
+        [recovery, witness].map(({ siteId }) => call(home.siteId, siteId, 'lease.end', end)),
+      );
+    };
+    if (!isVoted) assert.deepEqual(await late(), [{ ended: true }, { ended: true }]);
+    down.add(home.siteId);
+    await clock.turn(20_000);
+    const seeking = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
+    await clock.turn(30_000);
+    const voted = await seeking;
+    assert.equal(voted.siteId, recovery.siteId);
+    if (!isVoted) return;
+    down.delete(home.siteId);
+    await late();
+    assert.deepEqual(witness.record()?.vote.entitled, voted);
+    assert.equal(witness.record()?.ended, undefined);
+    assert.equal(recovery.votes.isParty(LEASED_MACHINE), true);
+  });
+}
+
+test('S0.17 leases of an older home, which does not say which they are, are ended by any end', async (t) => {
+  const { call, home, witness, claim } = await sites(t);
+  const { siteId } = witness;
+  const ask = {
+    ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim, leaseMs: 10_000 },
+    ...{ siteIds: [home.siteId, `${'0'.repeat(25)}r`], witnessSiteId: siteId },
+  };
+  await call(home.siteId, siteId, 'lease.ask', { ...ask, begunAtMs: 7 });
+  assert.equal(witness.record()?.begunAtMs, 7);
+  await call(home.siteId, siteId, 'lease.ask', ask);
+  assert.equal(witness.record()?.begunAtMs, undefined);
+  await call(home.siteId, siteId, 'lease.end', { machineId: LEASED_MACHINE, claim, begunAtMs: 5 });
+  assert.equal(witness.record()?.ended, true);
+});
