@@ -14,6 +14,7 @@ import { controlFailure } from '../errors.ts';
 import type { Groups } from '../groups/groups.ts';
 import { checkNotOutdated, type Inventory } from '../inventory/inventory.ts';
 import { peerMeant } from '../inventory/views.ts';
+import { checkUnleased } from '../leases/leases.ts';
 import type { Machines } from '../machines/machines.ts';
 import type { TriggerTokens } from '../machines/trigger-tokens.ts';
 import type { PeerLinks } from '../peers/peer-links.ts';
@@ -86,8 +87,7 @@ export class MachineActs {
       const group = this.#groups.of(machineId);
       if (group)
         throw controlFailure('MACHINE_IN_GROUP', `${machine.record.name} is in the group ${group.name}`);
-      if (machine.record.lease && machine.right.tenure.state === 'holds')
-        throw controlFailure('MACHINE_LEASED', `${machine.record.name} runs by leases`);
+      checkUnleased(machine);
       await this.#diverged.checkNothingUpon(machineId);
       const { replica } = this.#inventory.find(machineId);
       await endingAdoption(replica, machine, () => this.#machines.remove(machine));
@@ -159,7 +159,7 @@ export class MachineActs {
     return this.#audit.acting(act, async () => this.#machines.loopOf(machine).call(name));
   }
 
-  /** Throws MACHINE_IN_GROUP: a group that silently lacks a member is none. PROTECTION_FENCED: nobody has given his word. */
+  /** Throws MACHINE_IN_GROUP: a group that silently lacks a member is none. MACHINE_LEASED. PROTECTION_FENCED: nobody has given his word. */
   unprotect(
     actor: string,
     reference: string,
@@ -173,6 +173,7 @@ export class MachineActs {
         if (!confirmOtherSideDown) checkHeld(machine.record);
         checkNotOutdated(this.#inventory.find(machineId));
       }
+      checkUnleased(machine);
       const group = this.#groups.of(machineId);
       if (group) throw controlFailure('MACHINE_IN_GROUP', `${name} is in the group ${group.name}`);
       await this.#diverged.checkNothingUpon(machineId);

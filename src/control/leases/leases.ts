@@ -264,6 +264,15 @@ function checkDecides({ record: { machineId, name }, right }: ProtectedMachine):
   throw controlFailure('LEASE_IMPOSSIBLE', said, { context: { machineId } });
 }
 
+/**
+ * Leases that stand need the machine, its replication and the other site that may run it: that one could be given the machine by a vote, and
+ * nobody would hear of it here. One that another site holds is in nobody's way. Throws MACHINE_LEASED.
+ */
+export function checkUnleased({ record, right }: Pick<ProtectedMachine, 'record' | 'right'>): void {
+  if (!record.lease || right.tenure.state !== 'holds') return;
+  throw controlFailure('MACHINE_LEASED', `${record.name} runs by leases`);
+}
+
 /** The terms that a person asks for, with the sites by their ids. */
 export function termsOf(
   { leaseMs = DEFAULT_LEASE_MS }: LeaseRequest,
