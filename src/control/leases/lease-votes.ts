@@ -248,8 +248,11 @@ function heldHere(tenure: Tenure | undefined, { vote }: VoteRecord): Claim | und
   return isNews ? tenure.lost : undefined;
 }
 
-function standingText({ machineId, siteIds, vote: { entitled, term, before } }: VoteRecord): string {
+function standingText({ machineId, siteIds, ended, vote: { entitled, term, before } }: VoteRecord): string {
   const how = term === 'leased' ? 'by leases' : before ? 'by a vote' : 'for good';
   const { epoch, siteId } = entitled;
+  // Which of those that have ended is told at all is by the word of that site alone.
+  if (ended)
+    return `${machineId}, whose leases have ended, held by ${siteId} in epoch ${epoch}, as that says`;
   return `${machineId} of the sites ${siteIds.join(' and ')}, held by ${siteId} ${how} in epoch ${epoch}`;
 }

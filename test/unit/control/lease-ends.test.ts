@@ -118,3 +118,27 @@ test('S0.17 leases of an older home, which does not say which they are, are ende
   await call(home.siteId, siteId, 'lease.end', { machineId: LEASED_MACHINE, claim, begunAtMs: 5 });
   assert.equal(witness.record()?.ended, true);
 });
+
+test('S0.17 of leases that have ended by the word of another site a witness says so, where machines of one name are told apart', async (t) => {
+  const { clock, call, add, home, recovery, witness, terms } = await sites(t);
+  const { siteId } = await add('x');
+  await home.lease(terms);
+  await clock.turn(5_000);
+  await home.endLeases();
+  await clock.turn(0);
+  const claim = { epoch: 7, siteId };
+  await call(siteId, witness.siteId, 'lease.end', { machineId: LEASED_MACHINE, claim });
+  const machineId = `${'0'.repeat(25)}n`;
+  await call(siteId, witness.siteId, 'lease.ask', {
+    ...{ machineId, machineName: 'web', kind: 'hold', claim, leaseMs: 10_000 },
+    ...{ siteIds: [recovery.siteId, siteId], witnessSiteId: witness.siteId },
+  });
+  const said = [
+    `${LEASED_MACHINE}, whose leases have ended, held by ${siteId} in epoch 7, as that says`,
+    `${machineId} of the sites ${recovery.siteId} and ${siteId}, held by ${siteId} for good in epoch 7`,
+  ];
+  assert.throws(() => witness.votes.witnessed('web'), {
+    code: 'LEASE_AMBIGUOUS',
+    message: `2 machines are called web: ${said.join('; ')}`,
+  });
+});
