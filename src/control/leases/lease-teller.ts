@@ -270,7 +270,8 @@ export class LeaseTeller {
   async #tellEnd(record: VoteRecord, end: LeaseEnd, signal: AbortSignal): Promise<void> {
     const { machineId } = record;
     const { book, client, hear, alerts } = this.#o;
-    const { siteId, claim, begunAtMs } = end;
+    const { siteId, begunAtMs } = end;
+    const claim = await this.#claimOf(machineId, end);
     const body = { machineId, claim: { ...claim }, ...(begunAtMs === undefined ? {} : { begunAtMs }) };
     let hasEnded = false;
     try {
@@ -286,7 +287,18 @@ export class LeaseTeller {
       }
       if (!isNobodyLeft(error)) throw error;
     }
-    await book.alone(machineId, () => this.#keepHeard(machineId, end, hasEnded));
+    await book.alone(machineId, async () => {
+      await book.settle(machineId);
+      await this.#keepHeard(machineId, end, hasEnded);
+    });
+  }
+
+  /** Who may know already who holds the machine since takes no end by a lower claim. */
+  async #claimOf(machineId: string, { claim, witnessSiteId }: LeaseEnd): Promise<Claim> {
+    const { book } = this.#o;
+    if (!witnessSiteId) return claim;
+    await book.settle(machineId);
+    return wordOf(book.standing(machineId), book.siteId, claim)?.claim ?? claim;
   }
 
   async #keepHeard(machineId: string, end: LeaseEnd, hasEnded: boolean): Promise<void> {
@@ -296,7 +308,9 @@ export class LeaseTeller {
     const left = now.toEnd.filter((one) => JSON.stringify(one) !== JSON.stringify(end));
     const { toEnd: _ends, ...others } = now;
     const after = { ...others, ...(left.length > 0 ? { toEnd: left } : {}) };
-    const heard = hasEnded ? this.#endedAtBoth(after, end) : after;
+    // Leases of the same sites may have begun anew meanwhile.
+    const isOwed = left.length < now.toEnd.length;
+    const heard = hasEnded && isOwed ? this.#endedAtBoth(after, end) : after;
     this.left(machineId, heard);
     await book.keep(heard);
   }

@@ -200,6 +200,21 @@ test('S0.17 the recovery site hears of the end of leases as well that was said o
   assert.equal(await voted(s), 'LEASE_UNKNOWN');
 });
 
+test('S0.17 it hears of it also when it knows by then that the machine has moved on', async (t) => {
+  const s = await sites(t);
+  const { clock, down, home, recovery, witness, later } = s;
+  down.add(recovery.siteId);
+  await home.endLeases(true);
+  const claim = { epoch: 2, siteId: later.siteId };
+  await home.machine!.right.hear(claim);
+  recovery.replica = { tenure: { state: 'follows', claim }, sourceSiteId: later.siteId };
+  down.delete(recovery.siteId);
+  await clock.turn(10_000);
+  assert.equal(recovery.votes.isParty(LEASED_MACHINE), false);
+  assert.deepEqual([witness.record()?.vote.entitled, witness.record()?.ended], [claim, true]);
+  assert.equal(home.record(), undefined);
+});
+
 test('S0.17 it hears of it again while it asks for the machine, and not when leases with it have begun anew', async (t) => {
   const s = await sites(t);
   const { clock, down, home, recovery, witness } = s;
