@@ -126,6 +126,11 @@ export function afterForeignEnding(vote: Vote, claim: Claim): Vote {
   return { ...afterEnding(vote, claim), before: heldBy(vote) };
 }
 
+/** Leases have begun after others that ended by `earlier`: of claims that were granted or let go in those none is voted for anew. */
+export function afterEarlier(vote: Vote, earlier: Vote): Vote {
+  return compareClaims(earlier.seen, vote.seen) > 0 ? { ...vote, seen: earlier.seen } : vote;
+}
+
 /** Two clocks may differ by this part of a lease. */
 const DRIFT = 0.01;
 /** A guard needs a moment to stop its guest. */

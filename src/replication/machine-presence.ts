@@ -10,7 +10,11 @@ export type MachinePresence =
       /** Its guest stands still, as far as was seen when it was looked at last. */
       readonly standstill?: GuestStandstill;
     }
-  | { readonly state: 'stopped' }
+  | {
+      readonly state: 'stopped';
+      /** Nobody has looked yet: it may run. */
+      readonly isUnseen?: true;
+    }
   /** It runs on other disks than the recorded tips: nothing is cut, sent or merged. */
   | {
       readonly state: 'stale';

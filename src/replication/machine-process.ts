@@ -6,7 +6,7 @@ import type { MachineRecord } from './records.ts';
 /** The process of a machine, as far as this site is connected to it, and those who want to hear of it. */
 export class MachineProcess {
   /** What was found at the last look. */
-  presence: MachinePresence = { state: 'stopped' };
+  presence: MachinePresence = { state: 'stopped', isUnseen: true };
   readonly #listeners = new Set<(event: MachineEvent) => void>();
   #running: RunningMachine | undefined;
 

@@ -14,6 +14,7 @@ import { controlFailure } from '../errors.ts';
 import type { Groups } from '../groups/groups.ts';
 import { checkNotOutdated, type Inventory } from '../inventory/inventory.ts';
 import { peerMeant } from '../inventory/views.ts';
+import { checkUnleased } from '../leases/leases.ts';
 import { clearHomeAlerts } from '../machines/home-alerts.ts';
 import type { Machines } from '../machines/machines.ts';
 import type { TriggerTokens } from '../machines/trigger-tokens.ts';
@@ -87,8 +88,7 @@ export class MachineActs {
       const group = this.#groups.of(machineId);
       if (group)
         throw controlFailure('MACHINE_IN_GROUP', `${machine.record.name} is in the group ${group.name}`);
-      if (machine.record.lease && machine.right.tenure.state === 'holds')
-        throw controlFailure('MACHINE_LEASED', `${machine.record.name} runs by leases`);
+      checkUnleased(machine);
       await this.#diverged.checkNothingUpon(machineId);
       const { replica, unread } = this.#inventory.find(machineId);
       // It would be told of nothing: a machine lay upon it, and it knows an older claim.
@@ -168,7 +168,7 @@ export class MachineActs {
     return this.#audit.acting(act, async () => this.#machines.loopOf(machine).call(name));
   }
 
-  /** Throws MACHINE_IN_GROUP: a group that silently lacks a member is none. PROTECTION_FENCED: nobody has given his word. */
+  /** Throws MACHINE_IN_GROUP: a group that silently lacks a member is none. MACHINE_LEASED. PROTECTION_FENCED: nobody has given his word. */
   unprotect(
     actor: string,
     reference: string,
@@ -182,6 +182,7 @@ export class MachineActs {
         if (!confirmOtherSideDown) checkHeld(machine.record);
         checkNotOutdated(this.#inventory.find(machineId));
       }
+      checkUnleased(machine);
       const group = this.#groups.of(machineId);
       if (group) throw controlFailure('MACHINE_IN_GROUP', `${name} is in the group ${group.name}`);
       await this.#diverged.checkNothingUpon(machineId);

@@ -5,6 +5,7 @@ import { controlFailure } from '../errors.ts';
 import type { Groups } from '../groups/groups.ts';
 import type { Inventory } from '../inventory/inventory.ts';
 import { peerMeant } from '../inventory/views.ts';
+import { checkUnleased } from '../leases/leases.ts';
 import type { Machines } from '../machines/machines.ts';
 import type { PeerLinks } from '../peers/peer-links.ts';
 
@@ -48,7 +49,7 @@ export class TargetActs {
     });
   }
 
-  /** Throws MACHINE_IN_GROUP, PROTECTION_TARGET_UNKNOWN, PROTECTION_TARGET_LAST. */
+  /** Throws MACHINE_IN_GROUP, MACHINE_LEASED, PROTECTION_TARGET_UNKNOWN, PROTECTION_TARGET_LAST. */
   remove(actor: string, reference: string, target: string): Promise<MachineView> {
     const machine = this.#o.inventory.home(reference);
     const siteId = this.meant(target);
@@ -61,6 +62,7 @@ export class TargetActs {
           `${name} is in the group ${group.name}, which is kept there`,
         );
       }
+      if (machine.record.lease?.recoverySiteId === siteId) checkUnleased(machine);
       await this.#o.machines.removeTarget(machine, siteId);
     });
   }

@@ -7,6 +7,12 @@ export const LEASE_ERRORS = {
     retry: 'later',
     remedy: 'Wait for the failover that asks for it (`warmsite job list`), or cancel that.',
   },
+  LEASE_VOTE_STANDS: {
+    kind: 'refused',
+    retry: 'later',
+    remedy:
+      'It is told again by itself. A failover that asks for the machine ends, or can be cancelled (`warmsite job list` there). If the site that has asked is gone for good, and neither it nor anybody else runs the machine by that, make the witness forget its vote, there: `warmsite vm lease VM --forget`.',
+  },
   MACHINE_LEASED: {
     kind: 'refused',
     retry: 'never',

@@ -138,9 +138,9 @@ export class LeaseKeeper {
     // As far as was seen last. Else it may run with nobody to stop it: its guard was killed, and another one could not be started.
     let isOff = false;
     for (;;) {
-      const { record } = this.#machine;
+      const { record, presence } = this.#machine;
       const mayRun = this.#mayRun;
-      if (!mayRun) isOff = true;
+      if (!mayRun) isOff = !(presence.state === 'stopped' && presence.isUnseen);
       if (!mayRun || !record.lease || this.#machine.right.tenure.state !== 'holds') {
         this.#clearAlerts();
         if (!mayRun) this.#forgetGuard();

@@ -2,6 +2,7 @@ import type { Json } from '../../lib/canonical-json.ts';
 import type { CallHandler } from '../../peer/index.ts';
 import {
   afterAsking,
+  afterEarlier,
   afterEnding,
   afterForeignEnding,
   afterLettingGo,
@@ -14,8 +15,9 @@ import {
 } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
-import { isSameParties, owedBy, type Parties, type VoteRecord, withEnd } from './lease-records.ts';
-import { AskBody, ClaimBody, checkedLease, EndBody, LATE_MS_MAX } from './lease-wire.ts';
+import { EndedLeases } from './ended-leases.ts';
+import { isSameParties, owedBy, type Parties, sitesOf, type VoteRecord, withEnd } from './lease-records.ts';
+import { AskBody, ClaimBody, checkedLease, EndBody } from './lease-wire.ts';
 import { type HearClaim, leaseUnknown, type VoteBook } from './vote-book.ts';
 
 export interface LeaseLenderTools {
@@ -38,11 +40,7 @@ export class LeaseLender {
   readonly #o: LeaseLenderTools;
   readonly #openedAtMs: number;
   readonly #lentUntilMs = new Map<string, number>();
-  /**
-   * Leases that have ended, by machine: who asks for one of them anew is heard late. In memory: a question outlives no connection, and that
-   * no process.
-   */
-  readonly #over = new Map<string, number>();
+  readonly #over = new EndedLeases();
 
   constructor(o: LeaseLenderTools) {
     this.#o = o;
@@ -65,10 +63,11 @@ export class LeaseLender {
         }),
       'lease.end': (peer, body) => {
         const end = checkedLease(EndBody, body);
+        // Also where nothing is known of them: what was asked first may still be on its way.
+        if (end.begunAtMs !== undefined) this.#over.note(peer.siteId, end.machineId, end.begunAtMs);
         return this.#told(end, (record, claim) => {
           if (!record.siteIds.includes(peer.siteId)) return this.#endedForeign(peer.siteId, record, claim);
-          if (end.begunAtMs !== undefined) this.#over.set(end.machineId, end.begunAtMs);
-          return this.#ended(peer.siteId, record, claim);
+          return this.#ended(peer.siteId, record, end);
         });
       },
     };
@@ -88,7 +87,7 @@ export class LeaseLender {
     if (!record) return book.records.remove(machineId);
     const { toTell: _held, told: _told, ...known } = record;
     const { toEnd: _ends, toHold: _holds, ...bare } = known;
-    const rest = begun ? { ...bare, ...owedBy(record, begun) } : known;
+    const rest = begun ? { ...bare, ...owedBy(record, begun, sitesOf(begun)) } : known;
     const vote = claim ? afterEnding(record.vote, claim) : record.vote;
     // The witness is still to hear that it was let go: else it would refuse whoever holds the machine for good.
     await book.keep({ ...rest, vote, ended: true });
@@ -125,21 +124,33 @@ export class LeaseLender {
       const isChanged = record && !isSameParties(record, body);
       if (record) checkParties(record, { peerId, ask, isWitness, isChanged: isChanged === true });
       // Nobody knows who runs it: nobody can say that it does not run.
-      else if (kind === 'vote' || (how === 'do' && this.#isOver(machineId, begunAtMs)))
+      else if (
+        kind === 'vote' ||
+        (how === 'do' && kind === 'renew' && this.#over.has(peerId, machineId, begunAtMs))
+      )
         throw leaseUnknown(machineId);
       else if (isWitness && !known) this.#checkRoom(peerId);
       const refusal = this.#ownRefusal(machineId, ask, record);
       if (refusal) return refusal;
       const waitMs = this.lentForMs(machineId, record);
-      const { vote, answer } = afterAsking(record?.vote, ask, waitMs > 0);
+      const { vote: begun, answer } = afterAsking(record?.vote, ask, waitMs > 0);
       if (!answer.granted) return { ...wired(answer), waitMs: Math.ceil(waitMs) };
       if (how === 'say') return { granted: true };
       const { machineName, leaseMs } = body;
-      const { ended: _over, ...before } = known ?? {};
+      // Of claims that were let go before earlier leases ended, none is granted either.
+      const vote = known?.ended ? afterEarlier(begun, known.vote) : begun;
+      const { ended: _over, begunAtMs: _earlier, ...before } = known ?? ({} as Partial<VoteRecord>);
       // The witness hears it from a site that it knows: of whoever holds the machine now it may never have heard.
       const owed =
-        isChanged && !isWitness ? { toEnd: withEnd(record.toEnd, record.witnessSiteId, claim) } : {};
-      const after = { ...before, machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, ...owed };
+        isChanged && !isWitness
+          ? { toEnd: withEnd(record.toEnd, { siteId: record.witnessSiteId, claim }) }
+          : {};
+      const which = kind === 'renew' ? begunAtMs : record?.begunAtMs;
+      const after = {
+        ...before,
+        ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, ...owed },
+        ...(which === undefined ? {} : { begunAtMs: which }),
+      };
       const isStored = JSON.stringify(after) === JSON.stringify(known) && !records.isUnsure(machineId);
       if (!isStored) await records.store(after);
       if (kind === 'renew') this.#lentUntilMs.set(machineId, this.#book.nowMs() + lenderShareMs(leaseMs));
@@ -147,12 +158,6 @@ export class LeaseLender {
       if (after.toEnd) this.#o.onToTell();
       return { granted: true };
     });
-  }
-
-  /** A question about leases that have ended, or were before those; a clock that was set back by more than that asks for new ones. */
-  #isOver(machineId: string, begunAtMs = Number.POSITIVE_INFINITY): boolean {
-    const sinceMs = (this.#over.get(machineId) ?? Number.NEGATIVE_INFINITY) - begunAtMs;
-    return sinceMs >= 0 && sinceMs < LATE_MS_MAX;
   }
 
   /**
@@ -196,7 +201,7 @@ export class LeaseLender {
    * Only who is entitled may say that there are no leases any more, and not while somebody wants the right, or has it by a higher claim. Or
    * the other site of the two: when whoever it is that holds the machine now has told it by which claim.
    */
-  async #ended(peerId: string, record: VoteRecord, claim: Claim): Promise<Json> {
+  async #ended(peerId: string, record: VoteRecord, { claim, begunAtMs }: EndBody): Promise<Json> {
     const { machineId, vote } = record;
     const isVouched = claim.siteId !== peerId;
     const order = compareClaims(claim, vote.entitled);
@@ -206,6 +211,9 @@ export class LeaseLender {
       return { ended: true };
     }
     if (isVouched && order === 0) return { ended: true };
+    // It comes late: whoever told it runs by others since, of which it has not spoken.
+    if (compareClaims(claim, heldBy(vote)) === 0 && isBefore(begunAtMs, record.begunAtMs))
+      return { ended: true };
     const own = this.#book.standing(machineId)?.claim;
     const isHigher = (known: Claim) => compareClaims(known, claim) > 0;
     // The other site is asked first, and refuses while it wants the machine or holds it: it lets go of what it has a vote for here.
@@ -213,9 +221,11 @@ export class LeaseLender {
       await this.forget(machineId, { claim });
       return { ended: true };
     }
-    const higher = [vote.entitled, ...(own ? [own] : [])].find(isHigher);
-    const entitled = higher ?? (this.#book.isSought(machineId) ? vote.entitled : undefined);
-    if (entitled) return { ended: false, entitled: { ...entitled } };
+    if (own && isHigher(own)) return { ended: false, entitled: { ...own }, isHeld: true };
+    // What is wanted here, or was voted for, and what this site was told before may come back when that is let go.
+    const isSought = this.#book.isSought(machineId);
+    if (isSought || isHigher(vote.entitled))
+      return { ended: false, entitled: { ...vote.entitled }, isHeld: !isSought && !vote.before };
     await this.forget(machineId, { claim });
     return { ended: true };
   }
@@ -250,6 +260,11 @@ export class LeaseLender {
   #note(peerId: string, act: string, machineId: string, { epoch }: Claim): void {
     this.#o.audit.note({ actor: `peer:${peerId}`, act, subject: machineId, details: { epoch } });
   }
+}
+
+/** Whether leases of one home have begun before others of it, where both are known. */
+function isBefore(begunAtMs: number | undefined, otherMs: number | undefined): boolean {
+  return begunAtMs !== undefined && otherMs !== undefined && begunAtMs < otherMs;
 }
 
 function refused(

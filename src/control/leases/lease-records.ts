@@ -11,16 +11,20 @@ const LeaseEnd = Type.Object({
   siteId: Type.String(),
   claim: Claim,
   begunAtMs: Type.Optional(Type.Integer()),
+  /** It is the other site that may run the machine: when it has heard, the witness of those leases hears it too. */
+  witnessSiteId: Type.Optional(Type.String()),
 });
-/** A witness that knows of leases which are no more: by which claim the machine is held, and which leases those were, if that is known. */
+/** Who knows of leases which are no more: by which claim the machine is held, and which leases those were, if that is known. */
 export type LeaseEnd = Readonly<Type.Static<typeof LeaseEnd>>;
 
 const LeaseHold = Type.Object({
   witnessSiteId: Type.String(),
   /** Between which sites those leases were. */
   siteIds: Type.Array(Type.String(), { minItems: 2, maxItems: 2 }),
+  /** By which claim it was held here when that was to be told. */
+  claim: Type.Optional(Claim),
 });
-/** A witness that knows of leases which are no more, as may the other of their two sites: the machine is held here. */
+/** A witness that knows of leases which are no more, as may the other of their two sites: the machine is held here, or was. */
 export type LeaseHold = Readonly<Type.Static<typeof LeaseHold>>;
 
 const VoteRecordSchema = Type.Object({
@@ -32,13 +36,15 @@ const VoteRecordSchema = Type.Object({
   /** The two sites that may run the machine, in the order of their ids. */
   siteIds: Type.Array(Type.String(), { minItems: 2, maxItems: 2 }),
   witnessSiteId: Type.String(),
+  /** Which leases those are that were renewed last, if whoever holds the machine has said: an end of earlier ones is none of theirs. */
+  begunAtMs: Type.Optional(Type.Integer()),
   /** This site asks for the right by this claim, or has asked and must still say that it does not want it. */
   seeking: Type.Optional(Claim),
   /** This site holds the machine for good, and the witness has not heard of it. */
   toTell: Type.Optional(Claim),
   /** The last claim that the witness has been told of in this way. */
   told: Type.Optional(Claim),
-  /** Witnesses that have not heard yet that leases of which they know have ended. */
+  /** Witnesses, and recovery sites, that have not heard yet that leases of which they know have ended. */
   toEnd: Type.Optional(Type.Array(LeaseEnd)),
   /** Witnesses of earlier leases that have not heard yet that this site holds the machine, whatever they have lent. */
   toHold: Type.Optional(Type.Array(LeaseHold)),
@@ -49,21 +55,21 @@ const VoteRecordSchema = Type.Object({
 export type VoteRecord = Type.Static<typeof VoteRecordSchema>;
 const VOTE_RECORD = recordKind('vote', 4, VoteRecordSchema, (older) => older);
 
-/** A witness is to hear once that leases have ended, by what is known last. */
+/** A site is to hear once that leases have ended, by what is known last. */
 export function withEnd(
   ends: readonly LeaseEnd[] | undefined,
-  siteId: string,
-  claim: Claim,
-  begunAtMs?: number,
+  { siteId, claim, begunAtMs, witnessSiteId }: LeaseEnd,
 ): LeaseEnd[] {
-  return [
-    ...(withoutEnd(ends, siteId) ?? []),
-    { siteId, claim, ...(begunAtMs === undefined ? {} : { begunAtMs }) },
-  ];
+  const which = begunAtMs === undefined ? {} : { begunAtMs };
+  const next = witnessSiteId === undefined ? {} : { witnessSiteId };
+  return [...(withoutEnds(ends, [siteId]) ?? []), { siteId, claim, ...which, ...next }];
 }
 
-function withoutEnd(ends: readonly LeaseEnd[] | undefined, siteId: string): LeaseEnd[] | undefined {
-  const others = ends?.filter((end) => end.siteId !== siteId) ?? [];
+function withoutEnds(
+  ends: readonly LeaseEnd[] | undefined,
+  siteIds: readonly string[],
+): LeaseEnd[] | undefined {
+  const others = ends?.filter((end) => !siteIds.includes(end.siteId)) ?? [];
   return others.length > 0 ? others : undefined;
 }
 
@@ -75,15 +81,23 @@ export function isSameParties(one: Parties, other: Parties): boolean {
   return isSame && one.witnessSiteId === other.witnessSiteId;
 }
 
-/** What witnesses must hear of other leases than those of `parties`, whatever becomes of the record. */
+export function sitesOf({ witnessSiteId, siteIds }: Parties): readonly string[] {
+  return [witnessSiteId, ...siteIds];
+}
+
+/**
+ * What others must hear of other leases than those of `parties`, whatever becomes of the record. `heard`: who knows more than the end of
+ * earlier ones.
+ */
 export function owedBy(
   record: VoteRecord | undefined,
   parties: Parties,
+  heard: readonly string[] = [parties.witnessSiteId],
 ): Pick<VoteRecord, 'toEnd' | 'toHold'> {
   if (!record) return {};
   const { toTell, witnessSiteId, siteIds } = record;
-  const toEnd = withoutEnd(record.toEnd, parties.witnessSiteId);
-  const held = toTell ? [{ witnessSiteId, siteIds }] : [];
+  const toEnd = withoutEnds(record.toEnd, heard);
+  const held = toTell ? [{ witnessSiteId, siteIds, claim: toTell }] : [];
   const toHold = withoutHold([...(record.toHold ?? []), ...held], parties);
   return { ...(toEnd ? { toEnd } : {}), ...(toHold ? { toHold } : {}) };
 }

@@ -5,16 +5,17 @@ import type { PeerClient } from '../../peer/index.ts';
 import { type Claim, compareClaims, type LeaseTerms } from '../../recovery-point/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import { Wakeup } from '../base/wakeup.ts';
-import { controlFailure } from '../errors.ts';
+import { HoldWords, voteStands, wordOf } from './hold-word.ts';
 import {
   isSameParties,
   type LeaseEnd,
   type LeaseHold,
   type Parties,
   type VoteRecord,
+  withEnd,
   withoutHold,
 } from './lease-records.ts';
-import { askVoter, CALL_LIMIT_MS, checkedLease, EndAnswer, type LeaseParties } from './lease-wire.ts';
+import { CALL_LIMIT_MS, checkedLease, EndAnswer, type LeaseParties } from './lease-wire.ts';
 import type { HearClaim, VoteBook } from './vote-book.ts';
 
 const TELL_AGAIN_AFTER_MS = 5_000;
@@ -32,20 +33,29 @@ export interface LeaseTellerTools {
   readonly leaseOf: (machineId: string) => LeaseTerms | undefined;
 }
 
+type Owed = Partial<Pick<VoteRecord, 'toTell' | 'toHold' | 'toEnd'>>;
+
 /** Tells witnesses what they have to know, again and again until they have heard it: what this site holds, and what it has let go. */
 export class LeaseTeller {
   readonly #o: LeaseTellerTools;
   readonly #stop = new AbortController();
   /** Machines of which what was told is told once more. */
   readonly #again = new Set<string>();
+  /**
+   * What a witness is to hear and cannot be told now, by machine: who holds it is not known yet, or the witness is paired no more. Whatever
+   * may change that has it looked at again, and so does time; nobody is asked for it again and again.
+   */
+  readonly #waiting = { held: new Set<string>(), hold: new Set<string>(), letGo: new Set<string>() };
   /** What must work before what is asked for is let go of, by machine. */
   readonly #toMakeSure = new Map<string, () => Promise<void>>();
   readonly #bell: Wakeup;
+  readonly #words: HoldWords;
   #telling: Promise<void> | undefined;
 
   constructor(o: LeaseTellerTools) {
     this.#o = o;
     this.#bell = new Wakeup(o.clock);
+    this.#words = new HoldWords(o);
   }
 
   async close(): Promise<void> {
@@ -66,15 +76,18 @@ export class LeaseTeller {
   }
 
   /**
-   * Of ended leases of a machine these ends are still to be told: where nobody is left to hear of one, nobody is alerted of it. Called before
-   * that is stored: a process that is killed then tells it again, and one that had stored it would leave the alert to nobody.
+   * Of a machine this is still to be told: where nobody is left to hear of something, nobody is alerted of it. Called before that is stored: a
+   * process that is killed then tells it again, and one that had stored it would leave the alert to nobody.
    */
-  endsLeft(machineId: string, toEnd: readonly LeaseEnd[] | undefined): void {
-    if (this.#endsOf({ machineId, toEnd }).length === 0) this.#o.alerts.clear(`lease-end:${machineId}`);
+  left(machineId: string, { toTell, toHold, toEnd }: Owed): void {
+    const { alerts } = this.#o;
+    if (this.#endsOf({ machineId, toEnd }).length === 0) alerts.clear(`lease-end:${machineId}`);
+    if (!toTell && !toHold && !this.#again.has(machineId)) alerts.clear(`lease-hold:${machineId}`);
   }
 
   /** Something is to be told, or may be. */
   tell(): void {
+    for (const machineIds of Object.values(this.#waiting)) machineIds.clear();
     // One that waits for a witness to come back looks at what is new.
     if (this.#telling) this.#bell.ring();
     this.#telling ??= this.#keepTelling().finally(() => {
@@ -93,7 +106,7 @@ export class LeaseTeller {
           ...(book.records.isUnsure(record.machineId)
             ? [this.#isDone(record, this.#storeAgain(record))]
             : []),
-          ...(this.#isOpen(record) ? [this.#isDone(record, this.#tellOne(record, signal))] : []),
+          ...(this.#isOpen(record) ? [this.#isDone(record, this.#tellPaired(record, signal))] : []),
           ...this.#endsOf(record).map((end) => this.#isDone(record, this.#tellEnd(record, end, signal))),
           ...this.#holdsOf(record).map((hold) => this.#isDone(record, this.#tellHold(record, hold, signal))),
         ]),
@@ -140,11 +153,10 @@ export class LeaseTeller {
   }
 
   #isOpen(record: VoteRecord): boolean {
-    const isToLetGo = record.seeking !== undefined && this.#isLetGo(record.machineId);
-    return isToLetGo || this.#toHold(record) !== undefined;
+    return this.#isToLetGo(record) || this.#toHold(record) !== undefined;
   }
 
-  /** Who is the witness of leases that stand hears nothing of the end of others. */
+  /** Who lends the machine by leases that stand hears nothing of the end of others. */
   #endsOf({
     machineId,
     toEnd = [],
@@ -152,7 +164,8 @@ export class LeaseTeller {
     readonly machineId: string;
     readonly toEnd?: readonly LeaseEnd[] | undefined;
   }): readonly LeaseEnd[] {
-    return toEnd.filter(({ siteId }) => siteId !== this.#o.leaseOf(machineId)?.witnessSiteId);
+    const { witnessSiteId, recoverySiteId } = this.#o.leaseOf(machineId) ?? {};
+    return toEnd.filter(({ siteId }) => siteId !== witnessSiteId && siteId !== recoverySiteId);
   }
 
   /** A machine that runs by leases again is held for no longer than those last, as far as their witness and their other site know. */
@@ -164,7 +177,12 @@ export class LeaseTeller {
   }
 
   #holdsOf({ machineId, toHold = [] }: VoteRecord): readonly LeaseHold[] {
+    if (this.#waiting.hold.has(machineId)) return [];
     return toHold.filter((hold) => !this.#isLeased(machineId, hold));
+  }
+
+  #isToLetGo({ machineId, seeking }: VoteRecord): boolean {
+    return seeking !== undefined && this.#isLetGo(machineId) && !this.#waiting.letGo.has(machineId);
   }
 
   #isLetGo(machineId: string): boolean {
@@ -178,7 +196,7 @@ export class LeaseTeller {
 
   #toHold(record: VoteRecord): Claim | undefined {
     const { machineId, toTell, told } = record;
-    if (this.#isLeased(machineId, record)) return undefined;
+    if (this.#isLeased(machineId, record) || this.#waiting.held.has(machineId)) return undefined;
     return toTell ?? (this.#again.has(machineId) ? told : undefined);
   }
 
@@ -186,6 +204,17 @@ export class LeaseTeller {
   #isHeldBy(machineId: string, claim: Claim): boolean {
     const tenure = this.#o.book.standing(machineId);
     return tenure?.state === 'holds' && compareClaims(tenure.claim, claim) >= 0;
+  }
+
+  /** A witness that is paired no more may be paired anew. */
+  async #tellPaired(record: VoteRecord, signal: AbortSignal): Promise<void> {
+    try {
+      await this.#tellOne(record, signal);
+    } catch (error) {
+      if (!isFailure(error, 'SITE_PEER_UNKNOWN')) throw error;
+      this.#waiting.held.add(record.machineId);
+      this.#waiting.letGo.add(record.machineId);
+    }
   }
 
   async #tellOne(record: VoteRecord, signal: AbortSignal): Promise<void> {
@@ -197,32 +226,27 @@ export class LeaseTeller {
       this.#toMakeSure.delete(machineId);
       book.endSeeking(machineId);
     }
-    const o = { timeoutMs: CALL_LIMIT_MS, signal };
     // A vote by a higher claim would have the witness refuse what is held: that is let go of first.
-    const isFirst = seeking && this.#isLetGo(machineId) && this.#isAbove(seeking, record);
+    const isFirst = seeking && this.#isToLetGo(record) && this.#isAbove(seeking, record);
     const held = isFirst ? undefined : this.#toHold(record);
+    if (held) {
+      await this.#tellHeld(record, held, signal);
+      this.#again.delete(machineId);
+      this.left(machineId, book.records.get(machineId) ?? {});
+      return;
+    }
     await book.settle(machineId);
-    if (!held && this.#isHeldBy(machineId, seeking!)) {
+    if (this.#isHeldBy(machineId, seeking!)) {
       await book.alone(machineId, () => holdForGood(record, book.overOf(machineId)));
       return;
     }
-    const claim = held ?? seeking!;
-    if (held) await this.#tellHeld(record, claim, o);
-    else await this.#tellLetGo(record, claim, o);
-    this.#again.delete(machineId);
+    const claim = seeking!;
+    await this.#tellLetGo(record, claim, signal);
     await book.alone(machineId, async () => {
       const now = book.records.get(machineId);
-      if (!now) return;
-      const { toTell: told, seeking: sought, ...others } = now;
-      const isTold = told && compareClaims(told, claim) === 0;
-      const isLetGo = sought && compareClaims(sought, claim) === 0 && !book.isSought(machineId);
-      if (!isTold && !isLetGo) return;
-      await book.keep({
-        ...others,
-        ...(told && !isTold ? { toTell: told } : {}),
-        ...(isTold ? { told } : {}),
-        ...(sought && !isLetGo ? { seeking: sought } : {}),
-      });
+      if (!now?.seeking || compareClaims(now.seeking, claim) !== 0 || book.isSought(machineId)) return;
+      const { seeking: _letGo, ...others } = now;
+      await book.keep(others);
     });
   }
 
@@ -230,10 +254,11 @@ export class LeaseTeller {
   async #tellLetGo(
     { machineId, witnessSiteId, ended }: VoteRecord,
     claim: Claim,
-    o: { readonly timeoutMs: number; readonly signal: AbortSignal },
+    signal: AbortSignal,
   ): Promise<void> {
     try {
       const witness = this.#o.client(witnessSiteId);
+      const o = { timeoutMs: CALL_LIMIT_MS, signal };
       await witness.call('lease.let-go', { machineId, claim: { ...claim } }, o);
     } catch (error) {
       const isOver = isFailure(error, 'LEASE_NOT_YOURS') || (ended && isFailure(error, 'SITE_PEER_UNKNOWN'));
@@ -241,80 +266,125 @@ export class LeaseTeller {
     }
   }
 
-  /** That leases are no more; a witness that knows of a higher claim than who ended them keeps what it knows. */
-  async #tellEnd({ machineId }: VoteRecord, end: LeaseEnd, signal: AbortSignal): Promise<void> {
+  /** That leases are no more; one that knows of a higher claim than who ended them keeps what it knows. */
+  async #tellEnd(record: VoteRecord, end: LeaseEnd, signal: AbortSignal): Promise<void> {
+    const { machineId } = record;
     const { book, client, hear, alerts } = this.#o;
-    const { siteId, claim, begunAtMs } = end;
+    const { siteId, begunAtMs } = end;
+    const claim = await this.#claimOf(machineId, end);
     const body = { machineId, claim: { ...claim }, ...(begunAtMs === undefined ? {} : { begunAtMs }) };
+    let hasEnded = false;
     try {
       const said = await client(siteId).call('lease.end', body, { timeoutMs: CALL_LIMIT_MS, signal });
       const answer = checkedLease(EndAnswer, said);
+      hasEnded = answer.ended;
+      if (!answer.ended && answer.isHeld === false) throw voteStands(record, siteId);
       if (!answer.ended && claim.siteId === book.siteId) await hear(machineId, answer.entitled);
     } catch (error) {
       if (!isNobodyLeft(error) && !signal.aborted) {
         alerts.raise(`lease-end:${machineId}`, 'warning', failureOf(error), machineId);
-        this.endsLeft(machineId, book.records.get(machineId)?.toEnd);
+        this.left(machineId, book.records.get(machineId) ?? {});
       }
       if (!isNobodyLeft(error)) throw error;
     }
     await book.alone(machineId, async () => {
-      const now = book.records.get(machineId);
-      if (!now?.toEnd) return;
-      const { toEnd, ...others } = now;
-      const left = toEnd.filter((one) => JSON.stringify(one) !== JSON.stringify(end));
-      this.endsLeft(machineId, left);
-      await book.keep({ ...others, ...(left.length > 0 ? { toEnd: left } : {}) });
+      await book.settle(machineId);
+      await this.#keepHeard(machineId, end, hasEnded);
     });
   }
 
-  /** That it is held; a witness that knows of a holder by a higher claim is believed. */
-  async #tellHeld(
-    record: VoteRecord,
-    claim: Claim,
-    o: { readonly timeoutMs: number; readonly signal: AbortSignal },
-  ): Promise<void> {
-    const tenure = this.#o.book.standing(record.machineId);
-    // What was held once, and was given up or lost since, is nothing to tell any more.
-    if (tenure?.state !== 'holds' || compareClaims(tenure.claim, claim) !== 0) return;
-    if (!this.#isLeased(record.machineId, record)) await this.#sayHeld(record, claim, o);
+  /** Who may know already who holds the machine since takes no end by a lower claim. */
+  async #claimOf(machineId: string, { claim, witnessSiteId }: LeaseEnd): Promise<Claim> {
+    const { book } = this.#o;
+    if (!witnessSiteId) return claim;
+    await book.settle(machineId);
+    return wordOf(book.standing(machineId), book.siteId, claim)?.claim ?? claim;
   }
 
-  /**
-   * Throws LEASE_SOUGHT where somebody may hold the machine by a vote that the witness has not heard of again: when that is let go, it
-   * knows what it knew before, and not that the machine is held.
-   */
-  async #sayHeld(
+  async #keepHeard(machineId: string, end: LeaseEnd, hasEnded: boolean): Promise<void> {
+    const { book } = this.#o;
+    const now = book.records.get(machineId);
+    if (!now?.toEnd) return;
+    const left = now.toEnd.filter((one) => JSON.stringify(one) !== JSON.stringify(end));
+    const { toEnd: _ends, ...others } = now;
+    const after = { ...others, ...(left.length > 0 ? { toEnd: left } : {}) };
+    // Leases of the same sites may have begun anew meanwhile.
+    const isOwed = left.length < now.toEnd.length;
+    const heard = hasEnded && isOwed ? this.#endedAtBoth(after, end) : after;
+    this.left(machineId, heard);
+    await book.keep(heard);
+  }
+
+  /** Who might have asked the witness does not any more: in the place of who holds the machine it hears that those leases have ended. */
+  #endedAtBoth(record: VoteRecord, { siteId, claim: ended, begunAtMs, witnessSiteId }: LeaseEnd): VoteRecord {
+    const { book } = this.#o;
+    const { machineId } = record;
+    const claim = wordOf(book.standing(machineId), book.siteId, ended)?.claim;
+    if (!witnessSiteId || !claim) return record;
+    const parties = { witnessSiteId, siteIds: [book.siteId, siteId] };
+    const { toHold, toEnd, ...others } = record;
+    const { toTell: _held, told: _told, ...bare } = others;
+    const left = withoutHold(toHold, parties);
+    return {
+      ...(isSameParties(record, parties) ? { ...bare, ended: true } : others),
+      ...(left ? { toHold: left } : {}),
+      toEnd: withEnd(toEnd, { siteId: witnessSiteId, claim, begunAtMs }),
+    };
+  }
+
+  /** Who holds it: its witness. What was held once, and was given up or lost since, is told to one that has heard it no more. */
+  async #tellHeld(record: VoteRecord, claim: Claim, signal: AbortSignal): Promise<void> {
+    const { book } = this.#o;
+    const { machineId, toTell } = record;
+    await book.settle(machineId);
+    // It runs by them again since.
+    if (this.#isLeased(machineId, record)) return;
+    const tenure = book.standing(machineId);
+    if (!toTell && (tenure?.state !== 'holds' || compareClaims(tenure.claim, claim) !== 0)) return;
+    const heard = await this.#said(record, claim, signal);
+    if (!heard) this.#waiting.held.add(machineId);
+    else await book.alone(machineId, () => this.#keepTold(machineId, claim, heard));
+  }
+
+  /** That a witness does not count what it is told may last, and people can do something about it. */
+  async #said(
     parties: LeaseParties,
-    claim: Claim,
-    o: { readonly timeoutMs: number; readonly signal: AbortSignal },
-  ): Promise<void> {
-    const { client, hear } = this.#o;
-    const { machineId, machineName, witnessSiteId } = parties;
+    owed: Claim | undefined,
+    signal: AbortSignal,
+  ): Promise<Claim | undefined> {
+    const { machineId } = parties;
+    const { alerts, book } = this.#o;
     try {
-      const answer = await askVoter(client(witnessSiteId), parties, { kind: 'hold', claim }, o);
-      if (answer.granted) return;
-      if (answer.isHeld) {
-        if (compareClaims(answer.entitled, claim) > 0) await hear(machineId, answer.entitled);
-        return;
-      }
-      const { siteId } = answer.entitled;
-      const said = `site ${witnessSiteId} does not count that ${machineName} is held here: site ${siteId} has asked for it`;
-      throw controlFailure('LEASE_SOUGHT', said, { context: { machineId, siteId } });
+      return await this.#words.say(parties, owed, signal);
     } catch (error) {
-      // It knows of other sites by now, and votes for none of these.
-      if (!isFailure(error, 'LEASE_NOT_YOURS', 'LEASE_PARTIES_DIFFER')) throw error;
+      if (isFailure(error, 'LEASE_VOTE_STANDS') && !signal.aborted) {
+        alerts.raise(`lease-hold:${machineId}`, 'warning', error, machineId);
+        this.left(machineId, book.records.get(machineId) ?? {});
+      }
+      throw error;
     }
+  }
+
+  async #keepTold(machineId: string, claim: Claim, heard: Claim): Promise<void> {
+    const { book } = this.#o;
+    const now = book.records.get(machineId);
+    if (!now?.toTell) return;
+    const { toTell, ...others } = now;
+    // What came to be held meanwhile is still to be told.
+    if (compareClaims(toTell, claim) !== 0 && compareClaims(toTell, heard) > 0) return;
+    this.left(machineId, others);
+    await book.keep({ ...others, told: toTell });
   }
 
   /** As `#tellHeld`, to the witness of earlier leases. */
   async #tellHold(record: VoteRecord, hold: LeaseHold, signal: AbortSignal): Promise<void> {
     const { book } = this.#o;
     const { machineId } = record;
-    await book.settle(machineId);
-    const tenure = book.standing(machineId);
     try {
-      if (tenure?.state === 'holds' || tenure?.state === 'cedes')
-        await this.#sayHeld({ ...record, ...hold }, tenure.claim, { timeoutMs: CALL_LIMIT_MS, signal });
+      if (!(await this.#said({ ...record, ...hold }, hold.claim, signal))) {
+        this.#waiting.hold.add(machineId);
+        return;
+      }
     } catch (error) {
       // Those leases are no more: this is told to nobody but a witness that is still paired.
       if (!isFailure(error, 'SITE_PEER_UNKNOWN')) throw error;
@@ -324,13 +394,15 @@ export class LeaseTeller {
       if (!now) return;
       const { toHold, ...others } = now;
       const left = withoutHold(toHold, hold);
-      await book.keep({ ...others, ...(left ? { toHold: left } : {}) });
+      const after = { ...others, ...(left ? { toHold: left } : {}) };
+      this.left(machineId, after);
+      await book.keep(after);
     });
   }
 }
 
 /**
- * Nobody who would hear of an end: the witness counts other sites by now, whose leases those are no more, or it is paired no more. One that
+ * Nobody who would hear of an end: it counts other sites by now, whose leases those are no more, or it is paired no more. One that
  * still counts those of earlier leases (LEASE_NOT_YOURS) has to hear of it when a person has made it forget them.
  */
 function isNobodyLeft(error: unknown): boolean {

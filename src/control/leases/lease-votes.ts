@@ -1,10 +1,10 @@
 import type { CallHandler } from '../../peer/index.ts';
-import { type Claim, compareClaims, heldBy } from '../../recovery-point/index.ts';
+import { type Claim, compareClaims, heldBy, type Tenure } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { Rounds } from '../base/rounds.ts';
 import { controlFailure } from '../errors.ts';
 import { LeaseLender } from './lease-lender.ts';
-import { owedBy, type VoteRecord, withEnd } from './lease-records.ts';
+import { owedBy, sitesOf, type VoteRecord, withEnd } from './lease-records.ts';
 import { LeaseSeeker } from './lease-seeker.ts';
 import { LeaseTeller, type LeaseTellerTools } from './lease-teller.ts';
 import type { LeaseParties } from './lease-wire.ts';
@@ -80,11 +80,13 @@ export class LeaseVotes {
     await this.#book.alone(machineId, async () => {
       const known = this.#book.records.get(machineId);
       const vote = known?.vote ?? { entitled: claim, seen: claim, term: 'for-good' as const };
+      // The other site has heard it.
+      const owed = owedBy(known, parties, sitesOf(parties));
       await this.#book.records.store({
         ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, ended: true },
         ...(known?.seeking ? { seeking: known.seeking } : {}),
-        ...owedBy(known, parties),
-        toEnd: withEnd(known?.toEnd, witnessSiteId, claim, begunAtMs),
+        ...owed,
+        toEnd: withEnd(owed.toEnd, { siteId: witnessSiteId, claim, begunAtMs }),
       });
     });
   }
@@ -93,7 +95,8 @@ export class LeaseVotes {
   async begun(parties: LeaseParties): Promise<void> {
     const { machineId } = parties;
     await this.#book.alone(machineId, async () => {
-      this.#teller.endsLeft(machineId, owedBy(this.#book.records.get(machineId), parties).toEnd);
+      const owed = owedBy(this.#book.records.get(machineId), parties, sitesOf(parties));
+      this.#teller.left(machineId, owed);
       await this.#lender.forget(machineId, { begun: parties });
     });
   }
@@ -199,39 +202,57 @@ export class LeaseVotes {
     if (!this.#book.isParty(machineId) || this.#o.leaseOf(machineId)) return;
     await settle(machineId);
     const record = this.#book.need(machineId);
-    const tenure = standing(machineId);
-    if (tenure?.state !== 'holds') return;
+    const held = heldHere(standing(machineId), record);
     const isKnown = [record.told, record.toTell].some(
-      (claim) => claim && compareClaims(claim, tenure.claim) === 0,
+      (claim) => claim && held && !compareClaims(claim, held),
     );
-    if (!isKnown) await this.#holdForGood(record, tenure.claim);
+    if (held && !isKnown) await this.#holdForGood(record, held);
   }
 
-  /** Durable on return, and told from then on: by `claim` the machine is held here, whatever was lent. */
-  holdForGood(parties: LeaseParties, claim: Claim): Promise<void> {
-    return this.#book.alone(parties.machineId, () => this.#holdForGood(parties, claim));
+  /**
+   * Durable on return, and told from then on: by `claim` the machine is held here, whatever was lent, and leases of it, if there were any,
+   * are no more. The other of the two sites hears that as well: it asks the witness for nothing from then on, and that hears that they have ended.
+   */
+  holdForGood(parties: LeaseParties, claim: Claim, otherSiteId: string): Promise<void> {
+    return this.#book.alone(parties.machineId, () => this.#holdForGood(parties, claim, otherSiteId));
   }
 
-  async #holdForGood(parties: LeaseParties, claim: Claim): Promise<void> {
+  async #holdForGood(parties: LeaseParties, claim: Claim, otherSiteId?: string): Promise<void> {
     const { machineId, machineName, leaseMs, siteIds, witnessSiteId } = parties;
     const known = this.#book.records.get(machineId);
     const vote = known?.vote ?? { entitled: claim, seen: claim, term: 'for-good' as const };
     // What was asked for by a higher claim, and is not wanted any more, is still to be let go of.
     const isAbove = known?.seeking && compareClaims(known.seeking, claim) > 0;
+    const owed = owedBy(known, parties);
+    const end = otherSiteId && { siteId: otherSiteId, claim, begunAtMs: parties.begunAtMs, witnessSiteId };
     const after = {
       ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, toTell: claim },
-      ...owedBy(known, parties),
+      ...owed,
+      ...(end ? { toEnd: withEnd(owed.toEnd, end) } : {}),
       ...(isAbove ? { seeking: known.seeking } : {}),
     };
-    this.#teller.endsLeft(machineId, after.toEnd);
+    this.#teller.left(machineId, after);
     await this.#book.records.store(after);
     this.#book.endSeeking(machineId);
     this.#teller.tell();
   }
 }
 
-function standingText({ machineId, siteIds, vote: { entitled, term, before } }: VoteRecord): string {
+/**
+ * By which claim its witness must hear that a site holds, or held, a machine, whoever does by now: of one that this site lost before it had
+ * lent it to anybody else, nothing may have been noted yet.
+ */
+function heldHere(tenure: Tenure | undefined, { vote }: VoteRecord): Claim | undefined {
+  if (tenure?.state === 'holds' || tenure?.state === 'cedes') return tenure.claim;
+  const isNews = tenure?.state === 'fenced' && compareClaims(tenure.lost, vote.entitled) > 0;
+  return isNews ? tenure.lost : undefined;
+}
+
+function standingText({ machineId, siteIds, ended, vote: { entitled, term, before } }: VoteRecord): string {
   const how = term === 'leased' ? 'by leases' : before ? 'by a vote' : 'for good';
   const { epoch, siteId } = entitled;
+  // Which of those that have ended is told at all is by the word of that site alone.
+  if (ended)
+    return `${machineId}, whose leases have ended, held by ${siteId} in epoch ${epoch}, as that says`;
   return `${machineId} of the sites ${siteIds.join(' and ')}, held by ${siteId} ${how} in epoch ${epoch}`;
 }

@@ -35,10 +35,13 @@ export type ClaimBody = Type.Static<typeof ClaimBody>;
 export const EndBody = Type.Object({ ...ClaimBody.properties, begunAtMs: Type.Optional(Type.Integer()) });
 export type EndBody = Type.Static<typeof EndBody>;
 
-/** Whether a voter has forgotten a machine's leases, and else whose claim counts there. */
+/**
+ * Whether a voter has forgotten a machine's leases, and else whose claim counts there. `isHeld` false: that stands by a vote of which
+ * nobody has said that it is used, and may be let go.
+ */
 export const EndAnswer = Type.Union([
   Type.Object({ ended: Type.Literal(true) }),
-  Type.Object({ ended: Type.Literal(false), entitled: Claim }),
+  Type.Object({ ended: Type.Literal(false), entitled: Claim, isHeld: Type.Optional(Type.Boolean()) }),
 ]);
 
 const WireAnswer = Type.Union([
@@ -95,7 +98,7 @@ export async function askVoter(
     ...{ machineId, machineName, leaseMs, witnessSiteId, kind },
     siteIds: [...siteIds],
     claim: { ...claim },
-    ...(begunAtMs === undefined ? {} : { begunAtMs }),
+    ...(begunAtMs === undefined || kind !== 'renew' ? {} : { begunAtMs }),
     ...(ask.kind === 'vote' ? { over: { ...ask.over } } : {}),
   };
   return checkedLease(WireAnswer, await client.call(call, body, limits));

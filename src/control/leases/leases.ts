@@ -30,6 +30,8 @@ export class Leases {
   /** Machines whose leases are being ended: nobody is asked for one, which would be the beginning of another. */
   readonly #ending = new Set<string>();
 
+  /** When those leases of a machine began that ended last: what begins after them is told from them also if the clock is set back. */
+  readonly #endedAtMs = new Map<string, number>();
   #isClosed = false;
 
   constructor(o: LeasesTools) {
@@ -87,7 +89,8 @@ export class Leases {
   begins(machine: ProtectedMachine, terms: LeaseTerms): Promise<void> {
     return this.#changing.run(machine.record.machineId, async () => {
       this.#check(machine, terms);
-      const begun = { ...terms, begunAtMs: this.#o.clock.wallMs() };
+      const afterMs = (this.#endedAtMs.get(machine.record.machineId) ?? 0) + 1;
+      const begun = { ...terms, begunAtMs: Math.max(this.#o.clock.wallMs(), afterMs) };
       await this.#checkWouldLend(machine, begun);
       try {
         await this.#guard(machine);
@@ -170,7 +173,7 @@ export class Leases {
 
   /**
    * It runs by no lease any more: first the other site may not ask for it by votes, then its guard goes. `isLost`: a person has confirmed
-   * that the other site is down; it is not asked, and the witness hears that the machine is held for good as soon as it answers. Throws
+   * that the other site is down; it is not asked, and hears as soon as it answers, as does the witness that the machine is held for good. Throws
    * LEASE_IMPOSSIBLE, and what a call to the other site throws.
    */
   ends(machine: ProtectedMachine, isLost: boolean): Promise<void> {
@@ -192,6 +195,7 @@ export class Leases {
           await this.#o.votes.endsSoon(parties, machine.right.tenure.claim);
         }
         await machine.right.runBy(undefined);
+        this.#endedAtMs.set(machineId, lease.begunAtMs ?? 0);
       } finally {
         await this.#end(machineId);
         this.#ending.delete(machineId);
@@ -225,9 +229,10 @@ export class Leases {
     );
   }
 
-  /** The other site may still know of the leases: its question is answered by the witness with no. */
+  /** The other site still knows of the leases until it has heard: its question is answered by the witness with no. */
   #holdForGood({ record, right }: ProtectedMachine, lease: LeaseTerms): Promise<void> {
-    return this.#o.votes.holdForGood(partiesOf(record, lease, this.#o.siteId), right.tenure.claim);
+    const parties = partiesOf(record, lease, this.#o.siteId);
+    return this.#o.votes.holdForGood(parties, right.tenure.claim, lease.recoverySiteId);
   }
 
   async #dismissGuard(machine: ProtectedMachine): Promise<void> {
@@ -257,6 +262,15 @@ function checkDecides({ record: { machineId, name }, right }: ProtectedMachine):
   if (right.tenure.state === 'holds') return;
   const said = `${name} is held by another site, which decides of its leases`;
   throw controlFailure('LEASE_IMPOSSIBLE', said, { context: { machineId } });
+}
+
+/**
+ * Leases that stand need the machine, its replication and the other site that may run it: that one could be given the machine by a vote, and
+ * nobody would hear of it here. One that another site holds is in nobody's way. Throws MACHINE_LEASED.
+ */
+export function checkUnleased({ record, right }: Pick<ProtectedMachine, 'record' | 'right'>): void {
+  if (!record.lease || right.tenure.state !== 'holds') return;
+  throw controlFailure('MACHINE_LEASED', `${record.name} runs by leases`);
 }
 
 /** The terms that a person asks for, with the sites by their ids. */

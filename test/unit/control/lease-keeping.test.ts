@@ -169,6 +169,29 @@ test('S0.17 the guard of a machine whose monitor this site has lost is started a
   assert.equal(leases.standing(LEASED_MACHINE)?.guest, 'runs');
 });
 
+test('S0.17 nor is it waited for longer where the site that starts has not looked at the machine yet', async (t) => {
+  const { clock, home, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  const [machine, { guards, leases }] = [home.machine!, home];
+  await leases.close();
+  machine.running = undefined;
+  machine.presence = { state: 'stopped', isUnseen: true };
+  guards.startFails = controlFailure('LEASE_NOT_LENT', 'it was not ready in time');
+  guards.end();
+  leases.look(LEASED_MACHINE);
+  await clock.turn(100);
+  // It runs, and somebody else has its monitor.
+  machine.presence = { state: 'unreachable', reason: 'somebody else has its monitor' };
+  leases.look(LEASED_MACHINE);
+  await clock.turn(1_000);
+  assert.equal(guards.untilMs, undefined);
+  guards.startFails = undefined;
+  await clock.turn(5_000);
+  assert.ok(guards.untilMs! > clock.monotonicMs());
+  assert.equal(leases.standing(LEASED_MACHINE)?.guest, 'runs');
+});
+
 test('S0.17 leases that have begun are no failure because what was known of earlier ones could not be removed at once', async (t) => {
   const { clock, down, home, recovery, witness, terms } = await sites(t);
   await home.lease(terms);

@@ -125,7 +125,7 @@ test('S0.17 a witness that knows of a higher holder is believed by whoever tells
   await s.ask(RECOVERY, WITNESS, { kind: 'hold', claim: { ...seized.claim } });
   const parties = { machineId: MACHINE, machineName: 'vm', leaseMs: LEASE_MS, siteIds: [HOME, RECOVERY] };
   s.leased.delete(HOME);
-  await s.votes(HOME).holdForGood({ ...parties, witnessSiteId: WITNESS }, AT_HOME.claim);
+  await s.votes(HOME).holdForGood({ ...parties, witnessSiteId: WITNESS }, AT_HOME.claim, RECOVERY);
   await s.clock.turn(0);
   assert.equal(s.tenures.get(HOME)?.state, 'fenced');
 });
