@@ -1,3 +1,4 @@
+import type { Failure } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import {
   type Consistency,
@@ -19,20 +20,38 @@ export interface Candidate {
   readonly reason: string;
 }
 
+/** What is tried, and what a person must know of how it was chosen. */
+export interface Candidates {
+  readonly candidates: readonly Candidate[];
+  readonly warnings: readonly string[];
+}
+
 /** What the proofs say of the points of a replica, by id. */
 export interface PointProofs {
   /** How the last isolated boot ended, where there was one. */
   readonly boots: ReadonlyMap<string, 'passed' | 'failed'>;
   /** The claim of the point was refuted: it counts as crash-consistent. */
   readonly demoted: ReadonlySet<string>;
+  /** Of proofs that cannot be read: they count for nothing, because the machine must come up without them. */
+  readonly warnings: readonly string[];
 }
 
 export async function pointProofs(files: FileSystem, replica: Replica): Promise<PointProofs> {
-  return { boots: await bootVerdicts(files, replica), demoted: await demotedPoints(files, replica) };
+  const warnings: string[] = [];
+  const unread = (pointId: string, { message }: Failure) => {
+    const point = replica.points.find(({ statement }) => statement.pointId === pointId);
+    const named = point?.statement.sequence ?? pointId;
+    warnings.push(`A proof of point ${named} cannot be read, and counts for nothing: ${message}.`);
+  };
+  const boots = await bootVerdicts(files, replica, unread);
+  return { boots, demoted: await demotedPoints(files, replica, unread), warnings };
 }
 
 /** The points of a replica as selection looks at them. Pure. */
-function selectable(replica: Replica, { boots, demoted }: PointProofs): SelectionCandidate[] {
+function selectable(
+  replica: Replica,
+  { boots, demoted }: Pick<PointProofs, 'boots' | 'demoted'>,
+): SelectionCandidate[] {
   return replica.points.map(({ statement: { pointId, sequence, consistency }, manifest }) => ({
     ...{ pointId, sequence, cutAtMs: manifest.cutAtHereMs, boot: boots.get(pointId) ?? 'not-tried' },
     consistency: demoted.has(pointId) ? ('crash' satisfies Consistency) : consistency,
@@ -49,7 +68,7 @@ const ATTEMPTS_MAX = 3;
 export function candidatesOf(
   replica: Replica,
   choice: PointChoice,
-  proofs: PointProofs,
+  proofs: Pick<PointProofs, 'boots' | 'demoted'>,
 ): readonly Candidate[] {
   replica.checkUsable();
   if ('pointId' in choice) {

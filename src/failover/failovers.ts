@@ -94,8 +94,10 @@ export class Failovers {
    * by the report.
    */
   test(replica: Replica, choice: PointChoice, options: TestOptions = {}): Promise<FailoverReport> {
-    const candidates = async () =>
-      candidatesOf(replica, choice, await pointProofs(this.#tools.files, replica));
+    const candidates = async () => {
+      const proofs = await pointProofs(this.#tools.files, replica);
+      return { candidates: candidatesOf(replica, choice, proofs), warnings: proofs.warnings };
+    };
     const work = (signal = options.signal) =>
       this.#test(replica, { choice, candidates }, signal ? { ...options, signal } : options);
     return options.givesWay ? this.#precedence.yielding(work, options.signal) : work();
@@ -104,7 +106,7 @@ export class Failovers {
   /** As `test`, of what a machine wrote here before it was fenced: that is no point, and gets no proof. */
   testDiverged(trunk: Trunk, branchId: string, options: TestOptions = {}): Promise<FailoverReport> {
     const candidate = { pointId: branchId, reason: 'what was written here and no other site has' };
-    const candidates = async () => [candidate];
+    const candidates = async () => ({ candidates: [candidate], warnings: [] });
     return this.#test(trunk, { choice: { pointId: branchId }, candidates }, options);
   }
 
@@ -188,7 +190,7 @@ export class Failovers {
         hasNewMacs,
         given: changes,
       });
-      run.warn(warnings);
+      run.warn([...proofs.warnings, ...warnings]);
       const by = await run.watch.time('fence', () => holdBy(o.right, this.#tools, replica));
       run.warn([...warningsOf(by), ...warningsBefore(earlierBranchIds)]);
       start.check();

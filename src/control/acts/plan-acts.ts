@@ -9,7 +9,7 @@ import type {
   RunPlanWish,
   StartedRun,
 } from '../../api/index.ts';
-import { loadBootProof, type SitePrograms } from '../../failover/index.ts';
+import type { SitePrograms } from '../../failover/index.ts';
 import type { BootClock } from '../../lib/boot-clock.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
@@ -34,7 +34,6 @@ import {
   programsOf,
   wavesOf,
 } from '../../plan/index.ts';
-import type { Replica } from '../../replica/index.ts';
 import type { Audit } from '../base/audit.ts';
 import type { EventHub } from '../base/event-hub.ts';
 import { hasEnded, type JobHandler, type JobRequest, type Jobs } from '../base/jobs.ts';
@@ -50,6 +49,7 @@ import { groundInPlan } from './failover-grounds.ts';
 import type { GroupActs } from './group-acts.ts';
 import type { HandoverActs } from './handover-acts.ts';
 import { chosen, configurationOf, isHandedOver, offeredTo, wishOf } from './plan-machines.ts';
+import { BootsOfPoints, measuredMs } from './plan-proofs.ts';
 import { PlanStanding } from './plan-standing.ts';
 
 interface PlanTools {
@@ -144,18 +144,10 @@ export class RecoveryPlans {
     const measured = new Map<string, number>();
     for (const machine of Object.keys(document.machines)) {
       const replica = this.standing.found(machine)?.replica;
-      const took = replica && (await this.#measuredMs(replica));
+      const took = replica && (await measuredMs(this.#o.files, replica));
       if (took !== undefined) measured.set(machine, took);
     }
     return estimateOf(document, (machine) => measured.get(machine));
-  }
-
-  async #measuredMs(replica: Replica): Promise<number | undefined> {
-    for (const { statement } of replica.points.toReversed()) {
-      const proof = (await loadBootProof(this.#o.files, replica, statement.pointId))?.proof;
-      if (proof?.verdict === 'passed' && proof.rtoMs !== null) return proof.rtoMs;
-    }
-    return undefined;
   }
 
   runs(): readonly PlanRun[] {
@@ -293,6 +285,7 @@ export class RecoveryPlans {
   /** The points of machines that are to come up from one cut. */
   #cuts(document: PlanDocument): Promise<ReadonlyMap<string, PointOfCut>> {
     const { groups, files } = this.#o;
+    const proofs = new BootsOfPoints(files);
     return pointsOfCuts(document, {
       points: (group) => groups.points(group),
       idOf: (machine) => this.standing.found(machine)?.machineId,
@@ -303,7 +296,7 @@ export class RecoveryPlans {
       },
       hasFailed: async (machineId, pointId) => {
         const replica = this.standing.found(machineId)?.replica;
-        return (replica && (await loadBootProof(files, replica, pointId)))?.proof.verdict === 'failed';
+        return replica !== undefined && proofs.hasFailed(replica, pointId);
       },
     });
   }

@@ -117,7 +117,9 @@ async function drilling(t: CleanUp) {
     drills.heard({ event: 'job', job });
     await settled(clock);
   };
-  return { drills, clock, settings, jobs, said, state, publish, end, start };
+  /** The proof of a point is damaged. */
+  const spoil = (sequence: number) => writeFile(join(layout.proofs(`p${sequence}`), 'boot.json'), '');
+  return { drills, clock, settings, jobs, said, state, publish, end, start, spoil };
 }
 
 const begun = (jobs: readonly JobView[]) =>
@@ -183,6 +185,18 @@ test('F6 a machine whose proofs cannot be read hinders no other, and is told', a
   drills.changed();
   await settled(clock);
   assert.ok(said.includes('no drill-unreadable:other'));
+});
+
+test('F6 a point whose proof cannot be read is drilled once more, which writes it anew', async (t) => {
+  const { jobs, publish, end, spoil } = await drilling(t);
+  await publish(1);
+  await end('passed');
+  await spoil(1);
+  await publish(2);
+  await end('passed');
+  assert.deepEqual(begun(jobs), ['drill.run p1', 'drill.run p2', 'drill.run p1']);
+  await end('passed');
+  assert.equal(jobs.length, 3);
 });
 
 test('F6 a missing proof is told when its time has come, though nothing happens', async (t) => {
