@@ -14,6 +14,8 @@ export interface KnownMachine {
   readonly hasAgent: boolean;
   /** It has a point that can be brought up here, or runs here. */
   readonly isReady: boolean;
+  /** So many machines of the site are called so, where it is more than one: nothing else of it is known then. */
+  readonly namesakes?: number;
 }
 
 /** What is wrong with a plan by itself, with what its gates ask; pure. */
@@ -67,6 +69,11 @@ export function findingsAt(
     const found = known(machine);
     if (!found) {
       findings.push(error(`this site has no machine ${machine}`, machine));
+      continue;
+    }
+    if (found.namesakes !== undefined) {
+      const said = `${found.namesakes} machines of this site are called ${machine}: the plan needs the id of the one that is meant`;
+      findings.push(error(said, machine));
       continue;
     }
     if (!found.isReady)

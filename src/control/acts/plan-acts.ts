@@ -143,7 +143,7 @@ export class RecoveryPlans {
     const { document } = this.#o.store.need(name);
     const measured = new Map<string, number>();
     for (const machine of Object.keys(document.machines)) {
-      const replica = this.standing.found(machine)?.replica;
+      const replica = this.standing.single(machine)?.replica;
       const took = replica && (await measuredMs(this.#o.files, replica));
       if (took !== undefined) measured.set(machine, took);
     }
@@ -159,7 +159,7 @@ export class RecoveryPlans {
   }
 
   /**
-   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, PLAN_HELD_AT_BOTH, FAILOVER_GROUND_UNCLEAR,
+   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, PLAN_HELD_AT_BOTH, MACHINE_AMBIGUOUS, FAILOVER_GROUND_UNCLEAR,
    * PLAN_TOO_LARGE, PLAN_CUT_MISSING, PLAN_CUT_LOST, GROUP_UNKNOWN, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
    */
   run(actor: string, name: string, wish: RunPlanWish): Promise<StartedRun> {
@@ -171,7 +171,7 @@ export class RecoveryPlans {
     });
   }
 
-  /** Throws PLAN_HELD_AT_BOTH. */
+  /** Throws PLAN_HELD_AT_BOTH, MACHINE_AMBIGUOUS. */
   async #requestOf(document: PlanDocument, { mode, ...wish }: RunPlanWish): Promise<RunPlanRequest> {
     if (mode !== 'planned') return { ...wish, mode };
     const held = await this.standing.held(document);
@@ -204,7 +204,7 @@ export class RecoveryPlans {
     const run: PlanRun = {
       ...{ runId, actor, request, document, startedAtMs: clock.wallMs(), ...touchedNow(this.#o) },
       steps: Object.keys(document.machines).map((machine) => {
-        const machineId = this.standing.found(machine)?.machineId ?? '';
+        const machineId = this.standing.single(machine)?.machineId ?? '';
         return { machine, machineId, state: 'waiting', ...cuts.get(machine) };
       }),
     };
@@ -288,14 +288,14 @@ export class RecoveryPlans {
     const proofs = new BootsOfPoints(files);
     return pointsOfCuts(document, {
       points: (group) => groups.points(group),
-      idOf: (machine) => this.standing.found(machine)?.machineId,
+      idOf: (machine) => this.standing.single(machine)?.machineId,
       atLeast: (machine) => wishOf(document, machine).atLeast ?? 'crash',
       upFrom: async (machine) => {
-        const found = this.standing.found(machine);
+        const found = this.standing.single(machine);
         return found && (await this.standing.branchThatRuns(found))?.pointId;
       },
       hasFailed: async (machineId, pointId) => {
-        const replica = this.standing.found(machineId)?.replica;
+        const replica = this.standing.single(machineId)?.replica;
         return replica !== undefined && proofs.hasFailed(replica, pointId);
       },
     });
@@ -314,7 +314,7 @@ export class RecoveryPlans {
   async #checkTogether(document: PlanDocument, cuts: ReadonlyMap<string, PointOfCut>): Promise<void> {
     const members: Parameters<FailoverActs['checkTogether']>[0][number][] = [];
     for (const machine of Object.keys(document.machines)) {
-      const found = this.standing.found(machine);
+      const found = this.standing.single(machine);
       const pointId = cuts.get(machine)?.pointId ?? found?.replica?.newest?.statement.pointId;
       // What runs already is where it is; where that cannot be read, its own step says so.
       if (!found?.replica || pointId === undefined || !(await this.standing.isStill(found))) continue;
@@ -406,7 +406,7 @@ export class RecoveryPlans {
     },
     branches: async (machine) =>
       (await this.#o.failovers.list(machine)).filter(({ purpose }) => purpose === 'failover'),
-    idOf: (machine) => this.standing.found(machine)?.machineId,
+    idOf: (machine) => this.standing.single(machine)?.machineId,
     isSo: async (run, machine, signal) => {
       const found = this.standing.found(machine);
       const { mode, to } = run.request;
@@ -472,7 +472,9 @@ export class RecoveryPlans {
   }
 
   #known(machine: string): KnownMachine | undefined {
-    const found = this.standing.found(machine);
+    const named = this.standing.named(machine);
+    if (named.length > 1) return { nics: [], hasAgent: false, isReady: false, namesakes: named.length };
+    const [found] = named;
     const configuration = found && configurationOf(found);
     if (!configuration) return found && { nics: [], hasAgent: false, isReady: false };
     const { nics, guestAgent } = configuration;
