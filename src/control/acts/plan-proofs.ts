@@ -11,11 +11,12 @@ export class BootsOfPoints {
     this.#files = files;
   }
 
-  /** Whether the last isolated boot of a point has failed. */
+  /** Whether the last isolated boot of a point has failed, or has refuted what it claims. */
   async hasFailed(replica: Replica, pointId: string): Promise<boolean> {
     const known = this.#known.get(replica) ?? pointProofs(this.#files, replica);
     this.#known.set(replica, known);
-    return (await known).boots.get(pointId) === 'failed';
+    const { boots, demoted } = await known;
+    return boots.get(pointId) === 'failed' || demoted.has(pointId);
   }
 }
 
