@@ -69,7 +69,8 @@ export class PlanStore {
 
   static async open(tools: PlanStoreTools, dataDirectory: string): Promise<PlanStore> {
     const { files, alerts } = tools;
-    const plans = await Stored.open(files, join(dataDirectory, 'plans.json'), PLANS, { plans: [] });
+    const path = join(dataDirectory, 'plans.json');
+    const plans = await Stored.open(files, path, PLANS, { plans: [] }, { alerts });
     const directory = join(dataDirectory, 'plan-runs');
     await files.makeDirectory(directory);
     const runs = new Map<string, PlanRun>();
@@ -107,8 +108,14 @@ export class PlanStore {
     return this.plans.find(({ document }) => document.plan === name);
   }
 
-  /** Throws PLAN_UNKNOWN. */
+  /** Which plans there are cannot be read. */
+  get isUnread(): boolean {
+    return this.#plans.unread !== undefined;
+  }
+
+  /** Throws PLAN_UNKNOWN, and why it is not known which plans there are. */
   need(name: string): PlanView {
+    if (this.#plans.unread) throw this.#plans.unread;
     const found = this.find(name);
     if (found) return found;
     const names = this.plans.map(({ document }) => document.plan).join(', ') || 'none';
