@@ -316,6 +316,8 @@ export class FailoverActs {
   }
 
   readonly #restarting: JobHandler = {
+    // A machine that is down must not wait for exports.
+    waits: true,
     // As with a failover, a person looks first.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) => {
@@ -351,6 +353,7 @@ export class FailoverActs {
   };
 
   readonly #stopping: JobHandler = {
+    waits: true,
     repeatable: true,
     run: ({ machineId, args, signal, progress }) =>
       this.#upon(machineId, args, async (trunk) => {
@@ -361,6 +364,7 @@ export class FailoverActs {
   };
 
   readonly #forwarding: JobHandler = {
+    waits: true,
     // As with a failover, a person looks first.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>

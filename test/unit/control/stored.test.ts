@@ -58,7 +58,7 @@ async function site(t: CleanUp) {
   return { open, standing, audit, alerts, pathOf };
 }
 
-it('F8 a site starts beside such a record, says which one it is and what to do, until it can be read', async (t) => {
+it('F5 a site starts beside such a record, says which one it is and what to do, until it can be read', async (t) => {
   const { open, standing, pathOf } = await site(t);
   for (const name of NAMES) await writeFile(pathOf(name), '{');
   await open();
@@ -78,7 +78,7 @@ it('F8 a site starts beside such a record, says which one it is and what to do, 
   assert.deepEqual([...standing], []);
 });
 
-it('F8 what people change is refused meanwhile, so that nothing is overwritten', async (t) => {
+it('F5 what people change is refused meanwhile, so that nothing is overwritten', async (t) => {
   const { open, audit, pathOf } = await site(t);
   for (const name of NAMES) await writeFile(pathOf(name), '{');
   const { tests, arrivals, drills, floor, plans, rehearsals, reports, fencing } = await open();
