@@ -1,6 +1,7 @@
 import type { BranchView, PlanDocument } from '../../api/index.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
 import type { HeldWhere } from '../../plan/index.ts';
+import { rightState } from '../../replica/index.ts';
 import { claimElsewhere } from '../../replication/index.ts';
 import { controlFailure } from '../errors.ts';
 import type { Found, Inventory } from '../inventory/inventory.ts';
@@ -47,9 +48,10 @@ export class PlanStanding {
     return (await this.branchThatRuns(found)) !== undefined;
   }
 
-  /** The branch of a machine that was brought up here before, and runs; not one that has failed, and is being ended. */
+  /** The branch of a machine that was brought up here before, and runs; not one that has failed or is fenced, and is being ended. */
   async branchThatRuns(found: Found): Promise<BranchView | undefined> {
-    if (isAdopted(found) || !found.replica) return undefined;
+    // What still runs of a machine that another site holds is no machine that is up.
+    if (isAdopted(found) || !found.replica || rightState(found.replica.record) !== 'holds') return undefined;
     const branches = await this.#o.failovers.list(found.machineId);
     return branches.find(
       ({ purpose, running, state }) => purpose === 'failover' && running && state !== 'failed',

@@ -32,6 +32,8 @@ async function site(
     readonly tenures?: Readonly<Record<string, Tenure>>;
     /** There is one that cannot be opened, of which no name is known. */
     readonly isBroken?: boolean;
+    /** How the site stands with its right to run what it has replicas of. */
+    readonly right?: Tenure;
     /** There are two that are called `web`. */
     readonly isTwice?: boolean;
   } = {},
@@ -52,7 +54,9 @@ async function site(
   const machines = [...known, ...(o.isTwice ? [{ machineId: 'x', name: 'web' }] : [])].map((machine) => ({
     ...machine,
     home: tenures && { record: { tenure: tenures[machine.name] } },
-    replica: tenures ? undefined : { newest: { statement: { pointId: machine.machineId } } },
+    replica: tenures
+      ? undefined
+      : { newest: { statement: { pointId: machine.machineId } }, record: { tenure: o.right ?? HELD } },
   }));
   const inventory = {
     all: () => machines,
@@ -121,6 +125,17 @@ it('F5 what runs in earnest is found beside a machine that cannot be read; else 
   const { standing: silent } = await site(t);
   const unread = 'whether db runs here cannot be read: state.json is damaged';
   assert.deepEqual(await silent.inEarnest(SHOP), { unread });
+});
+
+it('F5 S0.17 what runs of a machine that another site holds, and is being ended, is none that is up', async (t) => {
+  const claim = { epoch: 3, siteId: 'south' };
+  for (const right of [{ state: 'fenced', claim, lost: HELD.claim }, GIVEN] as const) {
+    const { standing } = await site(t, { up: 'web', right });
+    assert.equal(await standing.runs(standing.found('web')!), false, right.state);
+    assert.equal((await standing.held(SHOP)).get('web'), 'elsewhere');
+  }
+  const { standing } = await site(t, { up: 'web' });
+  assert.equal(await standing.runs(standing.found('web')!), true);
 });
 
 it('F5 where machines are held is known of what is offered, and not said of what cannot be read', async (t) => {
