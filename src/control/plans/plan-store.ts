@@ -7,7 +7,14 @@ import type { FileSystem } from '../../lib/files.ts';
 import { Mutex } from '../../lib/mutex.ts';
 import { isId } from '../../lib/random.ts';
 import { loadRecord, recordKind, storeRecord } from '../../lib/records.ts';
-import { afterHearing, afterPut, differenceOf, type HeldPlan, planDigest } from '../../plan/index.ts';
+import {
+  afterHearing,
+  afterPut,
+  differenceOf,
+  type HeldPlan,
+  isCarriedOut,
+  planDigest,
+} from '../../plan/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import type { EventHub } from '../base/event-hub.ts';
 import { Stored } from '../base/stored.ts';
@@ -36,7 +43,7 @@ type Plans = Type.Static<typeof Plans>;
 /** All plans of a site lie in one record. */
 const PLANS_BYTES_MAX = 4 * 1024 * 1024;
 
-/** Of rehearsals, and of runs in earnest, more are not kept: the oldest that has ended goes. What was done in earnest outlives any number of nights. */
+/** Of rehearsals, and of runs in earnest, more are not kept: the oldest that has ended goes, and not the newest one of its plan. What was done in earnest outlives any number of nights. */
 const RUNS_MAX = 200;
 
 interface PlanStoreTools {
@@ -228,8 +235,21 @@ export class PlanStore {
     this.#runs.set(run.runId, run);
     const alike = [...this.#runs.values()].filter((one) => isRehearsal(one) === isRehearsal(run));
     if (alike.length <= RUNS_MAX) return;
-    const oldest = alike.find(({ endedAtMs }) => endedAtMs !== undefined);
+    const telling = this.#telling(alike);
+    const oldest = alike.find((one) => one.endedAtMs !== undefined && !telling.has(one));
     if (oldest) await this.#removeRun(oldest.runId);
+  }
+
+  /** Of each plan that there is the newest run that came to an end by itself: by it is known how the plan stands, however long it is ago. */
+  #telling(runs: readonly PlanRun[]): ReadonlySet<PlanRun> {
+    const newest = new Map<string, PlanRun>();
+    for (const run of runs) {
+      const { document, endedAtMs, verdict } = run;
+      const isThere = this.isUnread || this.find(document.plan) !== undefined;
+      if (!isThere || endedAtMs === undefined || verdict === 'cancelled' || !isCarriedOut(run)) continue;
+      newest.set(document.plan, run);
+    }
+    return new Set(newest.values());
   }
 }
 

@@ -32,3 +32,30 @@ it('F5 what was done in earnest is on record however many nights a plan was rehe
   const { runs } = await PlanStore.open(tools, directory);
   assert.deepEqual(runs.map(({ runId }) => runId).sort(), kept.sort());
 });
+
+it('F5 the newest rehearsal of a plan that came to an end is on record however many of others there were since', async (t) => {
+  const directory = await temporaryDirectory(t);
+  const alerts = { raise: () => undefined, clear: () => undefined };
+  const tools = { files: nodeFiles, clock: systemClock, alerts, events: new EventHub() };
+  const store = await PlanStore.open(tools, directory);
+  for (const plan of ['shop', 'mail']) await store.put({ plan, machines: { db: {} } });
+  const add = async (plan: string, verdict: 'done' | 'failed' | 'cancelled'): Promise<string> => {
+    const runId = newId(systemClock, systemRandom);
+    await store.addRun({
+      ...{ runId, jobId: runId, actor: 'site', request: { mode: 'test' }, startedAtMs: 1, endedAtMs: 2 },
+      ...{ verdict, document: { plan, machines: { db: {} } }, steps: [] },
+    });
+    return runId;
+  };
+  const older = await add('shop', 'failed');
+  const failed = await add('shop', 'failed');
+  const cancelled = await add('shop', 'cancelled');
+  const gone = await add('gone', 'failed');
+  for (let night = 0; night < 200; night++) await add('mail', 'done');
+  const kept = new Set(store.runs.map(({ runId }) => runId));
+  assert.equal(kept.size, 200);
+  assert.deepEqual(
+    [older, failed, cancelled, gone].map((runId) => kept.has(runId)),
+    [false, true, false, false],
+  );
+});
