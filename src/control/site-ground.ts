@@ -118,6 +118,8 @@ export async function openGround(
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
   const plans = await PlanStore.open({ ...tools, alerts, events }, dataDirectory);
+  // A person may have moved the file of a run away that could not be read.
+  alerts.clearGone('plan-run', plans.unreadRuns);
   const planRehearsals = await RehearsalStore.open(files, dataDirectory, alerts);
   const reportPolicy = await openReportPolicy(files, dataDirectory, alerts);
   const fencing = await openFencing(files, dataDirectory, alerts);

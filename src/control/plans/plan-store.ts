@@ -59,6 +59,8 @@ export class PlanStore {
   readonly #directory: string;
   readonly #plans: Stored<Plans>;
   readonly #runs: Map<string, PlanRun>;
+  /** Keys of the alerts of runs that cannot be read. */
+  readonly unreadRuns: ReadonlySet<string>;
   readonly #changing = new Mutex();
   readonly #watchers = new Set<() => void>();
 
@@ -67,11 +69,13 @@ export class PlanStore {
     directory: string,
     plans: Stored<Plans>,
     runs: Map<string, PlanRun>,
+    unreadRuns: ReadonlySet<string>,
   ) {
     this.#tools = tools;
     this.#directory = directory;
     this.#plans = plans;
     this.#runs = runs;
+    this.unreadRuns = unreadRuns;
   }
 
   static async open(tools: PlanStoreTools, dataDirectory: string): Promise<PlanStore> {
@@ -81,19 +85,22 @@ export class PlanStore {
     const directory = join(dataDirectory, 'plan-runs');
     await files.makeDirectory(directory);
     const runs = new Map<string, PlanRun>();
+    const unreadRuns = new Set<string>();
     for (const name of ((await files.list(directory)) ?? []).toSorted()) {
       const runId = name.replace(/\.json$/, '');
       if (!isId(runId)) continue;
+      const key = `plan-run:${runId}`;
       try {
         const run = await loadRecord(files, join(directory, name), PLAN_RUN);
         if (run) runs.set(runId, run);
-        alerts.clear(`plan-run:${runId}`);
+        alerts.clear(key);
       } catch (error) {
         // One that cannot be read hinders no other, and no recovery.
-        alerts.raise(`plan-run:${runId}`, 'warning', failureOf(error));
+        unreadRuns.add(key);
+        alerts.raise(key, 'warning', failureOf(error));
       }
     }
-    return new PlanStore(tools, directory, plans, runs);
+    return new PlanStore(tools, directory, plans, runs, unreadRuns);
   }
 
   get plans(): readonly PlanView[] {
