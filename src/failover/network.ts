@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { NetworkAttachment, NicConfiguration } from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
+import { ownOf } from '../lib/own.ts';
 import { runCommand } from '../lib/processes.ts';
 import { failoverFailure } from './errors.ts';
 
@@ -68,7 +69,7 @@ export const branchNetworks: BranchNetworks = {
     const attachments: Record<string, NetworkAttachment> = {};
     const left: string[] = [];
     for (const [index, { nicId }] of nics.entries()) {
-      const mapping = mappings[nicId];
+      const mapping = ownOf(mappings, nicId);
       if (mapping === undefined) {
         left.push(nicId);
         continue;
@@ -161,23 +162,24 @@ export function isolatedPlan(
   readonly bridges: Readonly<Record<string, string>>;
   readonly attachments: Readonly<Record<string, NetworkAttachment>>;
 } {
-  const bridges: Record<string, string> = { ...there };
+  const bridges = new Map(Object.entries(there));
   const attachments: Record<string, NetworkAttachment> = {};
   const commands: string[] = [];
   for (const [index, { nicId, network }] of nics.entries()) {
-    if (!Object.hasOwn(bridges, network)) {
-      const bridge = `br${Object.keys(bridges).length}`;
-      bridges[network] = bridge;
+    const known = bridges.get(network);
+    const bridge = known ?? `br${bridges.size}`;
+    if (known === undefined) {
+      bridges.set(network, bridge);
       commands.push(`link add ${bridge} type bridge`, `link set dev ${bridge} up`);
     }
     const interfaceName = tapAt(index);
     commands.push(
       `tuntap add dev ${interfaceName} mode tap`,
-      `link set dev ${interfaceName} master ${bridges[network]} up`,
+      `link set dev ${interfaceName} master ${bridge} up`,
     );
     attachments[nicId] = { kind: 'tap', interfaceName };
   }
-  return { commands, bridges, attachments };
+  return { commands, bridges: Object.fromEntries(bridges), attachments };
 }
 
 /** Gives the host's end of a network of the namespace an address, so that the guest can be asked from there. */

@@ -37,7 +37,7 @@ export function findingsOf(plan: PlanDocument): PlanFinding[] {
     }
     for (const other of after) {
       if (other === machine) findings.push(error(`${machine} waits for itself`, machine));
-      else if (!(other in plan.machines)) {
+      else if (!Object.hasOwn(plan.machines, other)) {
         findings.push(error(`${machine} waits for ${other}, which is not in the plan`, machine));
       }
     }
@@ -98,7 +98,7 @@ export function findingsAt(
     }
     for (const { network } of found.nics) networks.add(network);
     const connected = networksAt(plan, machine, found.nics, siteName);
-    const left = found.nics.filter(({ nicId }) => !(nicId in connected)).map(({ nicId }) => nicId);
+    const left = found.nics.filter(({ nicId }) => !Object.hasOwn(connected, nicId)).map(({ nicId }) => nicId);
     if (left.length > 0) {
       findings.push(warning(`${machine}: nothing says what is connected here: ${left.join(', ')}`, machine));
     }

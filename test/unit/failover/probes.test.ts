@@ -312,3 +312,17 @@ test('NICs that are in one network at home share a bridge, others do not meet', 
   assert.ok(commands.includes('link set dev tap1 master br1 up'));
   assert.ok(!commands.join().includes('reboot'), 'names of the other site are not part of commands');
 });
+
+test('a network may have a name that every object of the language has', () => {
+  const { commands, bridges } = isolatedPlan([
+    { ...NIC, network: '__proto__' },
+    { ...NIC, nicId: 'lan2', network: '__proto__' },
+    { ...NIC, nicId: 'lan3', network: 'constructor' },
+  ]);
+  assert.deepEqual(Object.entries(bridges), [
+    ['__proto__', 'br0'],
+    ['constructor', 'br1'],
+  ]);
+  assert.ok(commands.includes('link set dev tap1 master br0 up'));
+  assert.ok(commands.includes('link set dev tap2 master br1 up'));
+});

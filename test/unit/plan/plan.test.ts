@@ -4,6 +4,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import type { PlanDocument, PlanRun, RunStep } from '../../../src/api/index.ts';
 import {
+  changesAt,
   differenceOf,
   directionOf,
   estimateOf,
@@ -11,6 +12,7 @@ import {
   findingsAt,
   findingsOf,
   forNicsOf,
+  gatesAt,
   type HeldWhere,
   MOST_AT_ONCE,
   needsOf,
@@ -210,6 +212,30 @@ describe('a recovery plan', () => {
       wan: { kind: 'tap', interfaceName: 'tap7' },
     });
     assert.deepEqual(Object.keys(networksAt(plan, 'db', nics, 'hamburg')), ['wan']);
+  });
+
+  it('F5 names that every object of the language has are names like others', () => {
+    const nics = [{ nicId: 'constructor', network: '__proto__' }];
+    const gates = [{ kind: 'tcp', host: '{constructor}', port: 1 } as const];
+    const plan: PlanDocument = { plan: 'shop', machines: { db: { after: ['toString'], gates } } };
+    assert.match(findingsOf(plan)[0]!.message, /db waits for toString, which is not in the plan/);
+    assert.deepEqual(gatesAt(plan, 'db', 'constructor').unknownNics, ['constructor']);
+    assert.equal(changesAt(plan, 'db', 'constructor', false), undefined);
+    assert.deepEqual(networksAt(plan, 'db', nics, 'constructor'), {});
+    const said = findingsAt(
+      plan,
+      'constructor',
+      () => ({ nics, hasAgent: true, isReady: true }),
+      () => undefined,
+    );
+    assert.match(
+      said.map(({ message }) => message).join(),
+      /nothing says what is connected here: constructor/,
+    );
+    const networks = JSON.parse('{"__proto__":{"valueOf":{"kind":"bridge","bridge":"br0"}}}');
+    assert.deepEqual(networksAt({ ...plan, networks }, 'db', nics, 'valueOf'), {
+      constructor: { kind: 'bridge', bridge: 'br0' },
+    });
   });
 
   it('F5 addresses of a NIC that the machine has lost keep it from nothing on the day itself', () => {
