@@ -12,8 +12,14 @@ import { demotedPoints } from './application-proof.ts';
 import { bootVerdicts } from './boot-proof.ts';
 import { failoverFailure } from './errors.ts';
 
-/** Which point: a certain one, or the best by a wish. */
-export type PointChoice = { readonly pointId: string } | { readonly wish?: Partial<SelectionWish> };
+/** Which point: a certain one, or the best by a wish. `why` says that no person has named it, and how it was chosen. */
+export type PointChoice =
+  | { readonly pointId: string; readonly why?: string }
+  | { readonly wish?: Partial<SelectionWish> };
+
+export function isNamed(choice: PointChoice): boolean {
+  return 'pointId' in choice && choice.why === undefined;
+}
 
 export interface Candidate {
   readonly pointId: string;
@@ -62,7 +68,7 @@ function selectable(
 const ATTEMPTS_MAX = 3;
 
 /**
- * The points to try, the first one first. A point that a person names is tried alone. Throws FAILOVER_NO_POINT,
+ * The points to try, the first one first. A certain point is tried alone. Throws FAILOVER_NO_POINT,
  * REPLICA_AWAITING_SEED, and REPLICA_UNKNOWN for a point that is not there.
  */
 export function candidatesOf(
@@ -72,7 +78,8 @@ export function candidatesOf(
 ): readonly Candidate[] {
   replica.checkUsable();
   if ('pointId' in choice) {
-    return [{ pointId: replica.point(choice.pointId).statement.pointId, reason: 'named by a person' }];
+    const { pointId } = replica.point(choice.pointId).statement;
+    return [{ pointId, reason: choice.why ?? 'named by a person' }];
   }
   const wish: SelectionWish = { ...DEFAULT_WISH, ...choice.wish };
   const points = selectable(replica, proofs);

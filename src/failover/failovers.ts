@@ -157,7 +157,7 @@ export class Failovers {
    * FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID, FAILOVER_WOULD_NOT_START before anything is changed.
    */
   async take(replica: Replica, options: TakeOptions): Promise<FailoverReport> {
-    const choice = { pointId: offeredPoint(replica) };
+    const choice = { pointId: offeredPoint(replica), why: 'the last state of the machine' };
     // Looked at again where nobody else takes it meanwhile; here for who is to hear that and not that it runs.
     await checkNotTaken(this.#tools, replica);
     return this.#bringHere(replica, { kind: 'planned', right: takeRight, choice, options });
@@ -200,10 +200,9 @@ export class Failovers {
       for (const candidate of candidatesOf(replica, choice, proofs)) {
         if (passedOver.has(candidate.pointId)) continue;
         start.check();
-        const reason = kind === 'planned' ? 'the last state of the machine' : candidate.reason;
         const attempt = await this.#bringUp.onNewBranch({
           ...{ replica, purpose: 'failover', keep: true, commandMs: run.startMs },
-          candidate: { ...candidate, reason },
+          candidate,
           ...{ name: name && freeBranchName(replica, name), networks, probes, changes },
           ...start.heeded(signal),
         });

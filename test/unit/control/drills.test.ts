@@ -130,6 +130,7 @@ test('F6 points are drilled one after the other, what fails is told, and the nex
   await publish(1);
   await publish(2);
   assert.deepEqual(begun(jobs), ['drill.run p1'], 'it had begun before the second came');
+  assert.equal(jobs[0]!.args.why, 'the next that this site drills by itself', 'no person has named it');
   await end('failed');
   assert.deepEqual(begun(jobs), ['drill.run p1', 'drill.run p2']);
   assert.ok(said.includes('DRILL_FAILED'));
