@@ -111,16 +111,18 @@ export async function openGround(
   // Merges that were interrupted are ended by the keeper, beside everything else.
   const replicas = await Replicas.open(replicaTools, dataDirectory, 'left');
   const audit = new Audit({ database, clock });
-  const testRules = await StoredTestRules.open(files, dataDirectory);
-  const arrivalRules = await ArrivalRules.open(files, dataDirectory);
-  const drillStore = await openDrillStore(files, dataDirectory, arrivalRules);
-  const floor = await RetentionFloor.open(files, dataDirectory, zones);
+  const testRules = await StoredTestRules.open(files, dataDirectory, alerts);
+  const arrivalRules = await ArrivalRules.open(files, dataDirectory, alerts);
+  const drillStore = await openDrillStore(files, dataDirectory, arrivalRules, alerts);
+  const floor = await RetentionFloor.open(files, dataDirectory, zones, alerts);
   const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
   const olderCopies = await OlderCopies.open(tools, dataDirectory);
   const plans = await PlanStore.open({ ...tools, alerts, events }, dataDirectory);
-  const planRehearsals = await RehearsalStore.open(files, dataDirectory);
-  const reportPolicy = await openReportPolicy(files, dataDirectory);
-  const fencing = await openFencing(files, dataDirectory);
+  // A person may have moved the file of a run away that could not be read.
+  alerts.clearGone('plan-run', plans.unreadRuns);
+  const planRehearsals = await RehearsalStore.open(files, dataDirectory, alerts);
+  const reportPolicy = await openReportPolicy(files, dataDirectory, alerts);
+  const fencing = await openFencing(files, dataDirectory, alerts);
   const programs = new SitePrograms({
     ...{ directory: paths.programs, clock, ownId: process.getuid?.() ?? 0 },
   });

@@ -115,7 +115,8 @@ export class Site {
     this.machines = new MachineActs({ ...works, inventory, audit, alerts, tokens });
     this.triggers = new TriggerActs({ tokens, machines, inventory, audit });
     this.targets = new TargetActs({ machines, inventory, links, audit, groups });
-    this.groups = new GroupActs({ groups, inventory, links, audit, keeper, points: groupPoints });
+    const { files } = ground.tools;
+    this.groups = new GroupActs({ groups, inventory, links, audit, keeper, points: groupPoints, files });
     this.points = new PointActs({
       ...{ machines, inventory, keeper, audit, jobs },
       ...{ replicaTools: ground.replicaTools, groupPoints },

@@ -1,10 +1,11 @@
 import { dirname, join } from 'node:path';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import type { FileSystem } from '../lib/files.ts';
-import { loadRecord, storeRecord, WARMSITE_VERSION } from '../lib/records.ts';
+import { storeRecord, WARMSITE_VERSION } from '../lib/records.ts';
 import { type Signer, verifySignature } from '../peer/index.ts';
 import type { Replica, ReplicaPoint, Trunk } from '../replica/index.ts';
 import { APPLICATION_PROOF, type ApplicationProof, type SignedApplicationProof } from './records.ts';
+import { loadProof, type OnUnread, readOrTell } from './unread-proof.ts';
 
 /** The bytes that are signed: a domain string and the canonical JSON. */
 export function applicationProofBytes(proof: ApplicationProof): Buffer {
@@ -37,7 +38,7 @@ export async function loadApplicationProof(
   replica: Pick<Replica, 'layout'>,
   { statement, statementDigest }: ReplicaPoint,
 ): Promise<SignedApplicationProof | undefined> {
-  const signed = await loadRecord(files, proofPath(replica, statement.pointId), APPLICATION_PROOF);
+  const signed = await loadProof(files, proofPath(replica, statement.pointId), APPLICATION_PROOF);
   return signed?.proof.statementDigest === statementDigest ? signed : undefined;
 }
 
@@ -53,16 +54,18 @@ export function isApplicationProofOf(
   );
 }
 
-/** The points whose claim was refuted when it was last asked for: they count as crash-consistent. */
+/** The points whose claim was refuted when it was last asked for: they count as crash-consistent. Throws what cannot be read where nobody is told of it. */
 export async function demotedPoints(
   files: FileSystem,
   replica: Pick<Replica, 'layout' | 'points'>,
+  unread?: OnUnread,
 ): Promise<ReadonlySet<string>> {
   const demoted = new Set<string>();
   for (const point of replica.points) {
     if (point.statement.assertions === undefined) continue;
-    const signed = await loadApplicationProof(files, replica, point);
-    if (signed?.proof.verdict === 'failed') demoted.add(point.statement.pointId);
+    const { pointId } = point.statement;
+    const signed = await readOrTell(pointId, unread, () => loadApplicationProof(files, replica, point));
+    if (signed?.proof.verdict === 'failed') demoted.add(pointId);
   }
   return demoted;
 }

@@ -2,11 +2,12 @@ import { createHash } from 'node:crypto';
 import { dirname, join } from 'node:path';
 import { canonicalJson, type Json } from '../lib/canonical-json.ts';
 import { type FileSystem, publishFile } from '../lib/files.ts';
-import { loadRecord, storeRecord, WARMSITE_VERSION } from '../lib/records.ts';
+import { storeRecord, WARMSITE_VERSION } from '../lib/records.ts';
 import { type Signer, verifySignature } from '../peer/index.ts';
 import type { Replica, Trunk } from '../replica/index.ts';
 import { encodePng, type Picture } from './picture.ts';
 import { BOOT_PROOF, type BootProof, type SignedBootProof } from './records.ts';
+import { loadProof, type OnUnread, readOrTell } from './unread-proof.ts';
 
 const PICTURE_NAME = 'console.png';
 
@@ -44,7 +45,7 @@ export function loadBootProof(
   replica: Replica,
   pointId: string,
 ): Promise<SignedBootProof | undefined> {
-  return loadRecord(files, proofPath(replica, pointId), BOOT_PROOF);
+  return loadProof(files, proofPath(replica, pointId), BOOT_PROOF);
 }
 
 /** Whether a proof was signed by the key (PEM) and is of this statement. Says nothing about its verdict. */
@@ -59,20 +60,22 @@ export function isBootProofOf(
   );
 }
 
-/** How the last isolated boot of each point ended, of those that were tried. */
+/** How the last isolated boot of each point ended, of those that were tried. Throws what cannot be read where nobody is told of it. */
 export async function bootVerdicts(
   files: FileSystem,
   replica: Replica,
+  unread?: OnUnread,
 ): Promise<ReadonlyMap<string, 'passed' | 'failed'>> {
   const verdicts = new Map<string, 'passed' | 'failed'>();
   for (const { statement, statementDigest } of replica.points) {
-    const proof = (await loadBootProof(files, replica, statement.pointId))?.proof;
-    if (proof?.statementDigest === statementDigest) verdicts.set(statement.pointId, proof.verdict);
+    const { pointId } = statement;
+    const proof = (await readOrTell(pointId, unread, () => loadBootProof(files, replica, pointId)))?.proof;
+    if (proof?.statementDigest === statementDigest) verdicts.set(pointId, proof.verdict);
   }
   return verdicts;
 }
 
-/** The points whose last isolated boot passed: what retention calls proven. */
+/** The points whose last isolated boot passed: what retention calls proven. Throws what cannot be read: it might be the one that keeps a point. */
 export async function provenPoints(files: FileSystem, replica: Replica): Promise<ReadonlySet<string>> {
   const verdicts = await bootVerdicts(files, replica);
   return new Set([...verdicts].filter(([, verdict]) => verdict === 'passed').map(([pointId]) => pointId));

@@ -1,6 +1,7 @@
 import { join } from 'node:path';
 import Type from 'typebox';
 import type { MachineConfiguration } from '../hypervisor/index.ts';
+import { ownOf } from '../lib/own.ts';
 import { type Random, uuidOf } from '../lib/random.ts';
 import { loadRecord, recordKind, storeRecord } from '../lib/records.ts';
 import type { Trunk } from '../replica/index.ts';
@@ -68,7 +69,7 @@ export function changed(
     memoryBytes: memoryBytes ?? configuration.memoryBytes,
     cpus: cpus ?? configuration.cpus,
     uuid: uuid ?? configuration.uuid,
-    nics: configuration.nics.map((nic) => ({ ...nic, mac: macs[nic.nicId] ?? nic.mac })),
+    nics: configuration.nics.map((nic) => ({ ...nic, mac: ownOf(macs, nic.nicId) ?? nic.mac })),
   };
 }
 

@@ -1,3 +1,4 @@
+import type { Failure } from '../lib/errors.ts';
 import type { FileSystem } from '../lib/files.ts';
 import {
   type Consistency,
@@ -11,12 +12,24 @@ import { demotedPoints } from './application-proof.ts';
 import { bootVerdicts } from './boot-proof.ts';
 import { failoverFailure } from './errors.ts';
 
-/** Which point: a certain one, or the best by a wish. */
-export type PointChoice = { readonly pointId: string } | { readonly wish?: Partial<SelectionWish> };
+/** Which point: a certain one, or the best by a wish. `why` says that no person has named it, and how it was chosen. */
+export type PointChoice =
+  | { readonly pointId: string; readonly why?: string }
+  | { readonly wish?: Partial<SelectionWish> };
+
+export function isNamed(choice: PointChoice): boolean {
+  return 'pointId' in choice && choice.why === undefined;
+}
 
 export interface Candidate {
   readonly pointId: string;
   readonly reason: string;
+}
+
+/** What is tried, and what a person must know of how it was chosen. */
+export interface Candidates {
+  readonly candidates: readonly Candidate[];
+  readonly warnings: readonly string[];
 }
 
 /** What the proofs say of the points of a replica, by id. */
@@ -25,14 +38,26 @@ export interface PointProofs {
   readonly boots: ReadonlyMap<string, 'passed' | 'failed'>;
   /** The claim of the point was refuted: it counts as crash-consistent. */
   readonly demoted: ReadonlySet<string>;
+  /** Of proofs that cannot be read: they count for nothing, because the machine must come up without them. */
+  readonly warnings: readonly string[];
 }
 
 export async function pointProofs(files: FileSystem, replica: Replica): Promise<PointProofs> {
-  return { boots: await bootVerdicts(files, replica), demoted: await demotedPoints(files, replica) };
+  const warnings: string[] = [];
+  const unread = (pointId: string, { message }: Failure) => {
+    const point = replica.points.find(({ statement }) => statement.pointId === pointId);
+    const named = point?.statement.sequence ?? pointId;
+    warnings.push(`A proof of point ${named} cannot be read, and counts for nothing: ${message}.`);
+  };
+  const boots = await bootVerdicts(files, replica, unread);
+  return { boots, demoted: await demotedPoints(files, replica, unread), warnings };
 }
 
 /** The points of a replica as selection looks at them. Pure. */
-function selectable(replica: Replica, { boots, demoted }: PointProofs): SelectionCandidate[] {
+function selectable(
+  replica: Replica,
+  { boots, demoted }: Pick<PointProofs, 'boots' | 'demoted'>,
+): SelectionCandidate[] {
   return replica.points.map(({ statement: { pointId, sequence, consistency }, manifest }) => ({
     ...{ pointId, sequence, cutAtMs: manifest.cutAtHereMs, boot: boots.get(pointId) ?? 'not-tried' },
     consistency: demoted.has(pointId) ? ('crash' satisfies Consistency) : consistency,
@@ -43,17 +68,18 @@ function selectable(replica: Replica, { boots, demoted }: PointProofs): Selectio
 const ATTEMPTS_MAX = 3;
 
 /**
- * The points to try, the first one first. A point that a person names is tried alone. Throws FAILOVER_NO_POINT,
+ * The points to try, the first one first. A certain point is tried alone. Throws FAILOVER_NO_POINT,
  * REPLICA_AWAITING_SEED, and REPLICA_UNKNOWN for a point that is not there.
  */
 export function candidatesOf(
   replica: Replica,
   choice: PointChoice,
-  proofs: PointProofs,
+  proofs: Pick<PointProofs, 'boots' | 'demoted'>,
 ): readonly Candidate[] {
   replica.checkUsable();
   if ('pointId' in choice) {
-    return [{ pointId: replica.point(choice.pointId).statement.pointId, reason: 'named by a person' }];
+    const { pointId } = replica.point(choice.pointId).statement;
+    return [{ pointId, reason: choice.why ?? 'named by a person' }];
   }
   const wish: SelectionWish = { ...DEFAULT_WISH, ...choice.wish };
   const points = selectable(replica, proofs);

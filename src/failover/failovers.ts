@@ -94,8 +94,10 @@ export class Failovers {
    * by the report.
    */
   test(replica: Replica, choice: PointChoice, options: TestOptions = {}): Promise<FailoverReport> {
-    const candidates = async () =>
-      candidatesOf(replica, choice, await pointProofs(this.#tools.files, replica));
+    const candidates = async () => {
+      const proofs = await pointProofs(this.#tools.files, replica);
+      return { candidates: candidatesOf(replica, choice, proofs), warnings: proofs.warnings };
+    };
     const work = (signal = options.signal) =>
       this.#test(replica, { choice, candidates }, signal ? { ...options, signal } : options);
     return options.givesWay ? this.#precedence.yielding(work, options.signal) : work();
@@ -104,7 +106,7 @@ export class Failovers {
   /** As `test`, of what a machine wrote here before it was fenced: that is no point, and gets no proof. */
   testDiverged(trunk: Trunk, branchId: string, options: TestOptions = {}): Promise<FailoverReport> {
     const candidate = { pointId: branchId, reason: 'what was written here and no other site has' };
-    const candidates = async () => [candidate];
+    const candidates = async () => ({ candidates: [candidate], warnings: [] });
     return this.#test(trunk, { choice: { pointId: branchId }, candidates }, options);
   }
 
@@ -155,7 +157,7 @@ export class Failovers {
    * FAILOVER_RUNS_ALREADY, FAILOVER_NIC_UNKNOWN, FAILOVER_PROBE_INVALID, FAILOVER_WOULD_NOT_START before anything is changed.
    */
   async take(replica: Replica, options: TakeOptions): Promise<FailoverReport> {
-    const choice = { pointId: offeredPoint(replica) };
+    const choice = { pointId: offeredPoint(replica), why: 'the last state of the machine' };
     // Looked at again where nobody else takes it meanwhile; here for who is to hear that and not that it runs.
     await checkNotTaken(this.#tools, replica);
     return this.#bringHere(replica, { kind: 'planned', right: takeRight, choice, options });
@@ -188,7 +190,7 @@ export class Failovers {
         hasNewMacs,
         given: changes,
       });
-      run.warn(warnings);
+      run.warn([...proofs.warnings, ...warnings]);
       const by = await run.watch.time('fence', () => holdBy(o.right, this.#tools, replica));
       run.warn([...warningsOf(by), ...warningsBefore(earlierBranchIds)]);
       start.check();
@@ -198,10 +200,9 @@ export class Failovers {
       for (const candidate of candidatesOf(replica, choice, proofs)) {
         if (passedOver.has(candidate.pointId)) continue;
         start.check();
-        const reason = kind === 'planned' ? 'the last state of the machine' : candidate.reason;
         const attempt = await this.#bringUp.onNewBranch({
           ...{ replica, purpose: 'failover', keep: true, commandMs: run.startMs },
-          candidate: { ...candidate, reason },
+          candidate,
           ...{ name: name && freeBranchName(replica, name), networks, probes, changes },
           ...start.heeded(signal),
         });

@@ -26,14 +26,19 @@
  * (console_codes(4)).
  */
 export type { AdoptedBranch, NewHome } from './adoption.ts';
-export { applicationProofBytes, isApplicationProofOf, loadApplicationProof } from './application-proof.ts';
+export {
+  applicationProofBytes,
+  demotedPoints,
+  isApplicationProofOf,
+  loadApplicationProof,
+} from './application-proof.ts';
 export type { AssertionReport } from './assertions.ts';
 export { bootProofBytes, isBootProofOf, loadBootProof, provenPoints } from './boot-proof.ts';
 export type { WantedChanges } from './branch-changes.ts';
 export { BRANCH_PHASES } from './branch-phases.ts';
 export { recoveryOf } from './branch-state.ts';
 export type { BranchView } from './branch-view.ts';
-export type { PointChoice } from './candidates.ts';
+export { type PointChoice, type PointProofs, pointProofs } from './candidates.ts';
 export { consoleCommand, consoleScript, readNonce, readNonceOf } from './console-picture.ts';
 export { CpuGroups } from './cpu-groups.ts';
 export { FAILOVER_ERRORS } from './errors.ts';
@@ -69,3 +74,4 @@ export type { TestRules } from './test-guard.ts';
 export type { TestLimits } from './test-limits.ts';
 export type { FailoverTools } from './tools.ts';
 export type { UndoReport } from './undo.ts';
+export { readOrTell } from './unread-proof.ts';

@@ -1,7 +1,7 @@
 import { checkProbes } from '../probe/index.ts';
 import { checkBranchName, freeBranchName, type Trunk } from '../replica/index.ts';
 import type { BringUp } from './bring-up.ts';
-import type { Candidate, PointChoice } from './candidates.ts';
+import type { Candidates, PointChoice } from './candidates.ts';
 import type { TestOptions } from './options.ts';
 import type { FailoverReport } from './report.ts';
 import { headOf, RunUnderWay } from './run-under-way.ts';
@@ -20,7 +20,7 @@ export async function isolatedTest(
     readonly shared: SharedTests;
   },
   replica: Trunk,
-  chosen: { readonly choice: PointChoice; readonly candidates: () => Promise<readonly Candidate[]> },
+  chosen: { readonly choice: PointChoice; readonly candidates: () => Promise<Candidates> },
   options: TestOptions,
 ): Promise<FailoverReport> {
   const { tools } = o;
@@ -30,11 +30,11 @@ export async function isolatedTest(
   const together = options.together === undefined ? undefined : o.shared.need(options.together);
   const limits = await limitsOf(tools, options);
   const run = new RunUnderWay(tools);
-  const candidates = await chosen.candidates();
+  const { candidates, warnings: notRead } = await chosen.candidates();
   // What cannot start here says nothing of the point, and is no proof against it.
   const given = { ...changes, ...limits };
   const { passedOver, warnings } = await startable(tools.hypervisor, replica, candidates, given);
-  run.warn(warnings);
+  run.warn([...notRead, ...warnings]);
   await o.guard.admit(async () => {
     for (const candidate of candidates) {
       if (passedOver.has(candidate.pointId)) continue;

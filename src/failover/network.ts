@@ -1,6 +1,7 @@
 import { createHash } from 'node:crypto';
 import type { NetworkAttachment, NicConfiguration } from '../hypervisor/index.ts';
 import { isFailure, messageOf } from '../lib/errors.ts';
+import { ownOf } from '../lib/own.ts';
 import { runCommand } from '../lib/processes.ts';
 import { failoverFailure } from './errors.ts';
 
@@ -53,7 +54,7 @@ export const branchNetworks: BranchNetworks = {
       await branchNetworks.remove(branchId);
       await runCommand('ip', ['netns', 'add', namespace]);
       const plan = isolatedPlan(nics);
-      await batch(plan.commands, namespace);
+      await batch([...plan.added.map(([, bridge]) => additionOf(bridge)), ...plan.commands], namespace);
       return {
         report: { kind: 'isolated', namespace, bridges: plan.bridges },
         attachments: plan.attachments,
@@ -68,7 +69,7 @@ export const branchNetworks: BranchNetworks = {
     const attachments: Record<string, NetworkAttachment> = {};
     const left: string[] = [];
     for (const [index, { nicId }] of nics.entries()) {
-      const mapping = mappings[nicId];
+      const mapping = ownOf(mappings, nicId);
       if (mapping === undefined) {
         left.push(nicId);
         continue;
@@ -113,21 +114,28 @@ export const sharedNetworks = {
   },
 
   /** `bridges` are those that are there, by network, and gets those that are made; nobody else plugs in meanwhile. */
-  async plug(o: {
-    readonly testId: string;
-    readonly branchId: string;
-    readonly nics: readonly NicConfiguration[];
-    readonly bridges: Map<string, string>;
-    readonly hindrance: string | undefined;
-  }): Promise<BranchNetwork> {
+  async plug(
+    o: {
+      readonly testId: string;
+      readonly branchId: string;
+      readonly nics: readonly NicConfiguration[];
+      readonly bridges: Map<string, string>;
+      readonly hindrance: string | undefined;
+    },
+    run: typeof batch = batch,
+  ): Promise<BranchNetwork> {
     const { testId, branchId, nics, bridges, hindrance } = o;
     if (nics.length === 0) return unplugged('the machine has no NIC');
     if (hindrance !== undefined) return unplugged(hindrance);
     const namespace = namespaceOf(testId);
     const tapAt = (index: number) => tapOf(branchId, index);
     const plan = isolatedPlan(nics, { bridges: Object.fromEntries(bridges), tapAt });
-    await batch(plan.commands, namespace);
-    for (const [network, bridge] of Object.entries(plan.bridges)) bridges.set(network, bridge);
+    // Each is known as soon as it is there: if this machine gets no further, the next one finds it.
+    for (const [network, bridge] of plan.added) {
+      await run([additionOf(bridge)], namespace);
+      bridges.set(network, bridge);
+    }
+    await run(plan.commands, namespace);
     const own = nics.map(({ network }) => [network, plan.bridges[network]!] as const);
     return {
       report: { kind: 'isolated', namespace, bridges: Object.fromEntries(own) },
@@ -149,7 +157,11 @@ function unplugged(reason: string): BranchNetwork {
   return { report: { kind: 'unplugged', reason }, attachments: {} };
 }
 
-/** The commands inside a namespace: a bridge for each network name that has none there, a tap for each NIC. Pure. */
+function additionOf(bridge: string): string {
+  return `link add ${bridge} type bridge`;
+}
+
+/** What is to be made inside a namespace: a bridge for each network name that has none there, then by commands a tap for each NIC. Pure. */
 export function isolatedPlan(
   nics: readonly NicConfiguration[],
   {
@@ -157,27 +169,33 @@ export function isolatedPlan(
     tapAt = (index) => `tap${index}`,
   }: { bridges?: Readonly<Record<string, string>>; tapAt?: (index: number) => string } = {},
 ): {
+  /** Network and name of each bridge that is not there yet. */
+  readonly added: readonly (readonly [string, string])[];
   readonly commands: readonly string[];
   readonly bridges: Readonly<Record<string, string>>;
   readonly attachments: Readonly<Record<string, NetworkAttachment>>;
 } {
-  const bridges: Record<string, string> = { ...there };
+  const bridges = new Map(Object.entries(there));
   const attachments: Record<string, NetworkAttachment> = {};
+  const added: (readonly [string, string])[] = [];
   const commands: string[] = [];
   for (const [index, { nicId, network }] of nics.entries()) {
-    if (!Object.hasOwn(bridges, network)) {
-      const bridge = `br${Object.keys(bridges).length}`;
-      bridges[network] = bridge;
-      commands.push(`link add ${bridge} type bridge`, `link set dev ${bridge} up`);
+    const known = bridges.get(network);
+    const bridge = known ?? `br${bridges.size}`;
+    if (known === undefined) {
+      bridges.set(network, bridge);
+      added.push([network, bridge]);
     }
     const interfaceName = tapAt(index);
     commands.push(
+      // Also of one that is there: whoever made it may not have come to that.
+      `link set dev ${bridge} up`,
       `tuntap add dev ${interfaceName} mode tap`,
-      `link set dev ${interfaceName} master ${bridges[network]} up`,
+      `link set dev ${interfaceName} master ${bridge} up`,
     );
     attachments[nicId] = { kind: 'tap', interfaceName };
   }
-  return { commands, bridges, attachments };
+  return { added, commands, bridges: Object.fromEntries(bridges), attachments };
 }
 
 /** Gives the host's end of a network of the namespace an address, so that the guest can be asked from there. */

@@ -4,6 +4,7 @@ import {
   type NicConfiguration,
 } from '../hypervisor/index.ts';
 import { isFailure } from '../lib/errors.ts';
+import { ownOf } from '../lib/own.ts';
 import { failoverFailure } from './errors.ts';
 import { type HeardAddress, heardOn, type NicMapping, portsOf, tapOf } from './network.ts';
 
@@ -74,7 +75,7 @@ export function checkAddressesApart(machines: readonly ArrivingMachine[]): void 
   const owners = new Map<string, string>();
   for (const { machineName, configuration, mappings } of machines) {
     for (const { nicId, mac } of nicsOf(configuration)) {
-      const mapping = mappings[nicId];
+      const mapping = ownOf(mappings, nicId);
       if (mapping === undefined) continue;
       const place =
         mapping.kind === 'tap' ? `the tap ${mapping.interfaceName}` : `${mac} on ${mapping.bridge}`;

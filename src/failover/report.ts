@@ -76,6 +76,7 @@ export interface FailoverReport {
   readonly branchId: string | null;
   /** The point of the last attempt: the one that runs, if one does. */
   readonly point: PointSummary;
+  /** `selection`: no person has named it; the attempts say how it was chosen. */
   readonly chosenBy: 'person' | 'selection';
   readonly epoch: number;
   /** Only where it had to be got; reports of earlier programs do not say it. */

@@ -1,6 +1,6 @@
 import type { ReplicaPoint, Trunk, TrunkState } from '../replica/index.ts';
 import { claimVerdictOf } from './assertions.ts';
-import type { PointChoice } from './candidates.ts';
+import { isNamed, type PointChoice } from './candidates.ts';
 import { type AttemptReport, type FailoverReport, type PointSummary, Stopwatch } from './report.ts';
 import type { FailoverTools } from './tools.ts';
 
@@ -99,7 +99,7 @@ export async function headOf(
   const { accelerator, reason } = await hypervisor.acceleration();
   return {
     ...{ kind, machine: { machineId, name: machineName }, epoch, accelerator },
-    chosenBy: 'pointId' in choice ? ('person' as const) : ('selection' as const),
+    chosenBy: isNamed(choice) ? ('person' as const) : ('selection' as const),
     slow: accelerator === 'tcg' ? (reason ?? 'no KVM') : undefined,
     otherDisks: (pointId: string) => otherDisksAt(replica, pointId),
   };

@@ -14,6 +14,8 @@ export interface KnownMachine {
   readonly hasAgent: boolean;
   /** It has a point that can be brought up here, or runs here. */
   readonly isReady: boolean;
+  /** So many machines of the site are called so, where it is more than one: nothing else of it is known then. */
+  readonly namesakes?: number;
 }
 
 /** What is wrong with a plan by itself, with what its gates ask; pure. */
@@ -35,7 +37,7 @@ export function findingsOf(plan: PlanDocument): PlanFinding[] {
     }
     for (const other of after) {
       if (other === machine) findings.push(error(`${machine} waits for itself`, machine));
-      else if (!(other in plan.machines)) {
+      else if (!Object.hasOwn(plan.machines, other)) {
         findings.push(error(`${machine} waits for ${other}, which is not in the plan`, machine));
       }
     }
@@ -69,6 +71,11 @@ export function findingsAt(
       findings.push(error(`this site has no machine ${machine}`, machine));
       continue;
     }
+    if (found.namesakes !== undefined) {
+      const said = `${found.namesakes} machines of this site are called ${machine}: the plan needs the id of the one that is meant`;
+      findings.push(error(said, machine));
+      continue;
+    }
     if (!found.isReady)
       findings.push(error(`${machine} has no point here that could be brought up`, machine));
     for (const nicId of gatesAt(plan, machine, siteName).unknownNics) {
@@ -91,7 +98,7 @@ export function findingsAt(
     }
     for (const { network } of found.nics) networks.add(network);
     const connected = networksAt(plan, machine, found.nics, siteName);
-    const left = found.nics.filter(({ nicId }) => !(nicId in connected)).map(({ nicId }) => nicId);
+    const left = found.nics.filter(({ nicId }) => !Object.hasOwn(connected, nicId)).map(({ nicId }) => nicId);
     if (left.length > 0) {
       findings.push(warning(`${machine}: nothing says what is connected here: ${left.join(', ')}`, machine));
     }

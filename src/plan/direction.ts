@@ -14,8 +14,9 @@ export interface HeldAtBoth {
 
 /**
  * What a site has to do for a planned move of a plan: `cede` where its machines are held, `take` where none is. A move that was left in the middle has
- * machines at both: it goes on as it was begun, by the newest run of the plan that moved machines and was not done. Where it cannot be read where some are,
- * nothing else tells: such a run may be over for long, and have been found wanting for another reason. Pure.
+ * machines at both: it goes on as it was begun, by the newest run of the plan that was to move machines, was not done, and left them as they are held now; one
+ * after which they have moved otherwise says nothing. Where it cannot be read where some are, nothing else tells: such a run may be over for long, and have been
+ * found wanting for another reason. Pure.
  */
 export function directionOf(
   held: ReadonlyMap<string, HeldWhere>,
@@ -25,11 +26,23 @@ export function directionOf(
   const [here, elsewhere, unread] = [at('here'), at('elsewhere'), at('unread')];
   if (here.length > 0 && elsewhere.length > 0) {
     const moved = runs.find(({ request: { mode } }) => mode === 'take' || mode === 'cede');
-    if (moved && moved.verdict !== 'done') return moved.request.mode as 'take' | 'cede';
+    if (moved && moved.verdict !== 'done' && hasLeft(moved, { here, elsewhere })) {
+      return moved.request.mode as 'take' | 'cede';
+    }
     return { here, elsewhere, unread };
   }
   // What is offered is not taken by the site that offers it.
   if (here.length === 0 && at('offered').length > 0) return 'cede';
   if (unread.length > 0) return { here, elsewhere, unread };
   return here.length > 0 ? 'cede' : 'take';
+}
+
+/** Whether what is held where is what the run left: what it has moved is where it brought it, and nothing else is. */
+function hasLeft(
+  { request, steps }: PlanRun,
+  { here, elsewhere }: Pick<HeldAtBoth, 'here' | 'elsewhere'>,
+): boolean {
+  const moved = new Set(steps.flatMap(({ machine, state }) => (state === 'done' ? [machine] : [])));
+  const [there, left] = request.mode === 'cede' ? [elsewhere, here] : [here, elsewhere];
+  return there.every((machine) => moved.has(machine)) && !left.some((machine) => moved.has(machine));
 }

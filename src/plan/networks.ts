@@ -1,4 +1,5 @@
 import type { NicConnection, PlanDocument } from '../api/index.ts';
+import { ownOf } from '../lib/own.ts';
 
 /** What is known of a NIC of a machine. */
 export interface PlannedNic {
@@ -20,7 +21,7 @@ export function networksAt(
   const own = machines[machine]?.networks ?? {};
   return Object.fromEntries(
     nics.flatMap(({ nicId, network }) => {
-      const connection = own[nicId] ?? networks[network]?.[siteName];
+      const connection = ownOf(own, nicId) ?? ownOf(ownOf(networks, network) ?? {}, siteName);
       return connection ? [[nicId, connection]] : [];
     }),
   );

@@ -1,4 +1,5 @@
 import type { MachineChanges, PlanDocument, ProbeRequest } from '../api/index.ts';
+import { ownOf } from '../lib/own.ts';
 
 /** What is different about a machine at a site, as the plan says; pure. In a rehearsal it may have other memory and CPUs. */
 export function changesAt(
@@ -7,7 +8,7 @@ export function changesAt(
   siteName: string,
   isTest: boolean,
 ): MachineChanges | undefined {
-  const at = machines[machine]?.at?.[siteName];
+  const at = ownOf(machines[machine]?.at ?? {}, siteName);
   if (!at) return undefined;
   const { inTest, ...changes } = at;
   return isTest ? { ...changes, ...inTest } : changes;
@@ -31,11 +32,11 @@ export function gatesAt(
   machine: string,
   siteName: string,
 ): { readonly gates: ProbeRequest[] | undefined; readonly unknownNics: readonly string[] } {
-  const addresses = plan.machines[machine]?.at?.[siteName]?.addresses ?? {};
+  const addresses = ownOf(plan.machines[machine]?.at ?? {}, siteName)?.addresses ?? {};
   const unknownNics: string[] = [];
   const filled = (text: string) =>
     text.replace(PLACEHOLDER, (whole, nicId: string) => {
-      const address = addresses[nicId]?.addresses[0]?.split('/')[0];
+      const address = ownOf(addresses, nicId)?.addresses[0]?.split('/')[0];
       if (address === undefined) unknownNics.push(nicId);
       return address ?? whole;
     });

@@ -35,6 +35,8 @@ export type KeepReason =
   | 'forwarding'
   /** The site that keeps it wants to, whatever the one that sends it says. */
   | 'floor'
+  /** A proof of the machine cannot be read: nothing of it goes until it can. */
+  | 'proof-unread'
   /** A place of its copy type. */
   | `type-${string}`
   | Period;

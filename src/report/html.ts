@@ -118,7 +118,7 @@ function factsOf(report: Report): Markup {
     ['Began', request.startedAtMs === undefined ? 'never' : utc(request.startedAtMs)],
     ['Ended', utc(request.endedAtMs)],
     ['Asked for', JSON.stringify(request.arguments)],
-    ['Point chosen by', chosenBy === 'person' ? 'a person' : chosenBy && 'the site, the best first'],
+    ['Point chosen by', chosenBy === 'person' ? 'a person' : chosenBy && 'the site'],
     ['Running branch', branchId],
     ['Right to run it', right && rightText(right)],
     ['Outcome', outcome && JSON.stringify(outcome)],

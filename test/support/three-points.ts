@@ -74,6 +74,8 @@ export async function threePoints(t: CleanUp) {
     },
     signer: { keyId: 'ed25519:test', sign: () => Buffer.alloc(64) },
     ...{ cpuGroups: new CpuGroups(systemClock), networks: branchNetworks, machinesHere: () => [] },
+    testRules: () => ({ mostRunning: 8, freeFloorBytes: 0 }),
+    freeBytes: async () => 2 ** 40,
     runDirectory: join(sites.directory, 'b'),
   } as unknown as FailoverTools;
   const failovers = new Failovers(tools);

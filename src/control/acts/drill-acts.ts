@@ -23,7 +23,7 @@ import type { DrillSettings } from '../drills/drill-settings.ts';
 import type { DrilledMachine, DrillLook, Drills } from '../drills/drills.ts';
 import { controlFailure } from '../errors.ts';
 import type { Inventory } from '../inventory/inventory.ts';
-import { type FailoverActs, probesOf } from './failover-acts.ts';
+import { type FailoverActs, pointOf, probesOf } from './failover-acts.ts';
 import type { PointActs } from './point-acts.ts';
 
 const LISTED_MAX = 200;
@@ -145,6 +145,7 @@ export class DrillActs {
       ...{ kind: 'drill.run', actor, machineId },
       args: {
         ...{ pointId, sequence: statement.sequence, ofOthers: false },
+        ...(point === undefined ? { why: 'the newest of those that are drilled' } : {}),
         memoryBytes: policy?.memoryBytes ?? memoryBytes,
         ...howOf(policy),
       },
@@ -166,7 +167,7 @@ export class DrillActs {
           ...(cpuWeight === undefined ? {} : { cpuWeight }),
         };
         const how = { ...probesOf(args), limits, keep: false, asCut: true, givesWay: true, signal };
-        return this.#o.failovers.test(replica, { pointId: String(args.pointId) }, how);
+        return this.#o.failovers.test(replica, pointOf(String(args.pointId), args), how);
       }),
   };
 }

@@ -45,6 +45,11 @@ interface FailoverTools {
   readonly votes: Pick<LeaseVotes, 'need' | 'isParty' | 'seek' | 'confirm' | 'held' | 'letGo'>;
 }
 
+/** How the point was chosen that a request names, where no person has named it. */
+interface ChosenPoint {
+  readonly why?: string;
+}
+
 /** What a person does with branches. Everything that boots or ends a machine is a job; its result is the report. */
 export class FailoverActs {
   readonly #o: FailoverTools;
@@ -99,12 +104,13 @@ export class FailoverActs {
   async test(
     actor: string,
     reference: string,
-    request: TestFailoverRequest,
+    request: TestFailoverRequest & ChosenPoint,
     together?: string,
   ): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
-    const { keep, name, probes, limits, lifetimeMs, changes, wish } = request;
+    const { keep, name, probes, limits, lifetimeMs, changes, wish, why } = request;
     const args = {
+      ...(why === undefined ? {} : { why }),
       ...(limits ? { limits } : {}),
       ...(wish ? { wish } : {}),
       ...(changes ? { changes } : {}),
@@ -128,16 +134,17 @@ export class FailoverActs {
   async start(
     actor: string,
     reference: string,
-    request: FailoverRequest,
+    request: FailoverRequest & ChosenPoint,
     fencing?: FencingProgram,
   ): Promise<JobView> {
     const replica = this.#o.inventory.replica(reference);
     const { machineId, machineName } = replica.record;
-    const { wish, name, probes, networks, changes } = request;
+    const { wish, name, probes, networks, changes, why } = request;
     const ground = groundOf(request, { name: machineName, hasWitness: this.hasWitness(machineId) });
     if ('askWitness' in ground) this.#o.votes.need(machineId);
     const args = {
       ...(name ? { name } : {}),
+      ...(why === undefined ? {} : { why }),
       ...(await this.#pointOf(replica, request.point)),
       ...(wish ? { wish } : {}),
       ...(probes ? { probes } : {}),
@@ -316,6 +323,8 @@ export class FailoverActs {
   }
 
   readonly #restarting: JobHandler = {
+    // A machine that is down must not wait for exports.
+    waits: true,
     // As with a failover, a person looks first.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) => {
@@ -351,6 +360,7 @@ export class FailoverActs {
   };
 
   readonly #stopping: JobHandler = {
+    waits: true,
     repeatable: true,
     run: ({ machineId, args, signal, progress }) =>
       this.#upon(machineId, args, async (trunk) => {
@@ -361,6 +371,7 @@ export class FailoverActs {
   };
 
   readonly #forwarding: JobHandler = {
+    waits: true,
     // As with a failover, a person looks first.
     repeatable: false,
     run: ({ machineId, args, signal, progress }) =>
@@ -410,8 +421,13 @@ export class FailoverActs {
   }
 }
 
+/** A point, and if no person has named it, how it was chosen. */
+export function pointOf(pointId: string, { why }: JobArgs): PointChoice {
+  return { pointId, ...(typeof why === 'string' ? { why } : {}) };
+}
+
 function choiceOf(args: JobArgs): PointChoice {
-  if (typeof args.pointId === 'string') return { pointId: args.pointId };
+  if (typeof args.pointId === 'string') return pointOf(args.pointId, args);
   return { wish: (args as Pick<FailoverRequest, 'wish'>).wish ?? {} };
 }
 

@@ -13,6 +13,7 @@ import { failuresOf, messageOf } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { recordKind } from '../../lib/records.ts';
 import type { PeerDirectory } from '../../peer/index.ts';
+import type { AlertSink } from '../base/alerts.ts';
 import type { Audit, AuditedAct } from '../base/audit.ts';
 import { Stored } from '../base/stored.ts';
 
@@ -33,9 +34,14 @@ const FENCING = recordKind(
 /** What a site has on record of its fencing program. */
 export type StoredFencing = Pick<FencingRule, 'fencing'>;
 
-/** `fencing.json` of a site. */
-export function openFencing(files: FileSystem, dataDirectory: string): Promise<Stored<StoredFencing>> {
-  return Stored.open<StoredFencing>(files, join(dataDirectory, 'fencing.json'), FENCING, {});
+/** `fencing.json` of a site. As long as it cannot be read the site has no program, and nothing passes as fenced by it. */
+export function openFencing(
+  files: FileSystem,
+  dataDirectory: string,
+  alerts: AlertSink,
+): Promise<Stored<StoredFencing>> {
+  const path = join(dataDirectory, 'fencing.json');
+  return Stored.open<StoredFencing>(files, path, FENCING, {}, { alerts });
 }
 
 interface FencingTools {
@@ -64,7 +70,9 @@ export class FencingActs {
   }
 
   async show(): Promise<FencingRule> {
-    const { fencing } = this.#o.fencing.value;
+    const { value, unread } = this.#o.fencing;
+    if (unread) return { lack: unread.message };
+    const { fencing } = value;
     const lack = fencing && (await this.#o.programs.lackOf(fencing.program));
     return { ...(fencing ? { fencing } : {}), ...(lack === undefined ? {} : { lack }) };
   }
@@ -79,9 +87,11 @@ export class FencingActs {
     return this.show();
   }
 
-  /** What fences where nothing else is named. Throws FAILOVER_NO_FENCING. */
+  /** What fences where nothing else is named. Throws FAILOVER_NO_FENCING, and why it is not known. */
   need(): FencingProgram {
-    const { fencing } = this.#o.fencing.value;
+    const { value, unread } = this.#o.fencing;
+    if (unread) throw unread;
+    const { fencing } = value;
     if (fencing) return fencing;
     const said = 'this site has no fencing program that could make sure that the other side is down';
     throw failuresOf(FAILOVER_ERRORS)('FAILOVER_NO_FENCING', said);

@@ -5,7 +5,9 @@ import type {
   GroupPointView,
   GroupView,
 } from '../../api/index.ts';
-import { satisfies } from '../../recovery-point/index.ts';
+import { demotedPoints } from '../../failover/index.ts';
+import type { FileSystem } from '../../lib/files.ts';
+import { type Consistency, satisfies } from '../../recovery-point/index.ts';
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
 import type { GroupLoop } from '../groups/group-loop.ts';
@@ -20,8 +22,9 @@ interface GroupTools {
   readonly inventory: Inventory;
   readonly links: Pick<PeerLinks, 'view'>;
   readonly audit: Audit;
-  readonly keeper: ReplicaKeeper;
+  readonly keeper: Pick<ReplicaKeeper, 'reasons'>;
   readonly points: GroupPoints;
+  readonly files: FileSystem;
 }
 
 /** What a person does with groups: at the protected site with those set up there, at the recovery site with their points. */
@@ -117,18 +120,28 @@ export class GroupActs {
       throw controlFailure('GROUP_UNKNOWN', `this site holds no points of a group ${reference}`);
     }
     const reasons = new Map<string, KeepReasons>();
+    const demoted = new Set<string>();
     for (const replica of new Set(found.flatMap(({ points }) => points.map((point) => point.replica)))) {
       for (const [pointId, why] of await this.#o.keeper.reasons(replica)) reasons.set(pointId, why);
+      // One that cannot be read refutes nothing; its machine's own alert names it.
+      const refuted = await demotedPoints(this.#o.files, replica, () => undefined);
+      for (const pointId of refuted) demoted.add(pointId);
     }
-    return found.map((point) => viewOf(point, reasons));
+    return found.map((point) => viewOf(point, reasons, demoted));
   }
 }
 
-function viewOf({ group, points }: GroupPoint, reasons: ReadonlyMap<string, KeepReasons>): GroupPointView {
-  const statements = points.map(({ point }) => point.statement);
-  const weakest = statements.reduce((least, statement) =>
-    satisfies(statement.consistency, least.consistency) ? least : statement,
-  );
+/** A cut is what the weakest of its points counts as: one whose claim was refuted is crash-consistent. */
+function viewOf(
+  { group, points }: GroupPoint,
+  reasons: ReadonlyMap<string, KeepReasons>,
+  demoted: ReadonlySet<string>,
+): GroupPointView {
+  const found = points.map(({ point: { statement } }) => ({
+    copyType: statement.copyType,
+    consistency: demoted.has(statement.pointId) ? ('crash' satisfies Consistency) : statement.consistency,
+  }));
+  const weakest = found.reduce((least, one) => (satisfies(one.consistency, least.consistency) ? least : one));
   return {
     ...{ cutId: group.cutId, groupId: group.groupId, groupName: group.groupName, pauseMs: group.pauseMs },
     ...{ copyType: weakest.copyType, consistency: weakest.consistency },

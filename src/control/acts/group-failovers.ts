@@ -34,7 +34,7 @@ export class GroupFailovers {
   async test(actor: string, group: string, { cut, ...request }: TestGroupRequest): Promise<GroupJobs> {
     const point = await this.#cut(group, cut);
     return ofEach(point, ({ machineId }) =>
-      this.#failovers.test(actor, machineId, { ...request, point: point.cutId }),
+      this.#failovers.test(actor, machineId, { ...request, ...pointIn(point, cut) }),
     );
   }
 
@@ -71,7 +71,7 @@ export class GroupFailovers {
     return ofEach(point, ({ machineId }) => {
       const nics = byMachine.get(machineId);
       return this.#failovers.start(actor, machineId, {
-        ...{ ...others, point: point.cutId },
+        ...{ ...others, ...pointIn(point, cut) },
         ...(nics ? { networks: nics } : {}),
       });
     });
@@ -84,6 +84,11 @@ export class GroupFailovers {
     const what = cut === undefined ? 'no whole cut' : `no whole cut ${cut}`;
     throw controlFailure('GROUP_CUT_UNKNOWN', `this site holds ${what} of ${group}`);
   }
+}
+
+/** What a member comes up from; `cut` is what a person has named. */
+function pointIn({ cutId }: GroupPointView, cut: string | undefined) {
+  return cut === undefined ? { point: cutId, why: 'of the newest whole cut of its group' } : { point: cutId };
 }
 
 /** Those that were begun are at work whatever becomes of the next: who asked for them must hear of their jobs. */

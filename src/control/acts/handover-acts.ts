@@ -144,6 +144,7 @@ export class HandoverActs {
   }
 
   readonly #undoing: JobHandler = {
+    waits: true,
     // What has ended stays ended, and what was given up is found so.
     repeatable: true,
     run: ({ machineId, args, signal, progress }): Promise<UndoReport> =>

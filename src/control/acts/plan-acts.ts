@@ -9,7 +9,7 @@ import type {
   RunPlanWish,
   StartedRun,
 } from '../../api/index.ts';
-import { loadBootProof, type SitePrograms } from '../../failover/index.ts';
+import type { SitePrograms } from '../../failover/index.ts';
 import type { BootClock } from '../../lib/boot-clock.ts';
 import type { Clock } from '../../lib/clock.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
@@ -34,7 +34,6 @@ import {
   programsOf,
   wavesOf,
 } from '../../plan/index.ts';
-import type { Replica } from '../../replica/index.ts';
 import type { Audit } from '../base/audit.ts';
 import type { EventHub } from '../base/event-hub.ts';
 import { hasEnded, type JobHandler, type JobRequest, type Jobs } from '../base/jobs.ts';
@@ -50,6 +49,7 @@ import { groundInPlan } from './failover-grounds.ts';
 import type { GroupActs } from './group-acts.ts';
 import type { HandoverActs } from './handover-acts.ts';
 import { chosen, configurationOf, isHandedOver, offeredTo, wishOf } from './plan-machines.ts';
+import { BootsOfPoints, measuredMs } from './plan-proofs.ts';
 import { PlanStanding } from './plan-standing.ts';
 
 interface PlanTools {
@@ -143,19 +143,11 @@ export class RecoveryPlans {
     const { document } = this.#o.store.need(name);
     const measured = new Map<string, number>();
     for (const machine of Object.keys(document.machines)) {
-      const replica = this.standing.found(machine)?.replica;
-      const took = replica && (await this.#measuredMs(replica));
+      const replica = this.standing.single(machine)?.replica;
+      const took = replica && (await measuredMs(this.#o.files, replica));
       if (took !== undefined) measured.set(machine, took);
     }
     return estimateOf(document, (machine) => measured.get(machine));
-  }
-
-  async #measuredMs(replica: Replica): Promise<number | undefined> {
-    for (const { statement } of replica.points.toReversed()) {
-      const proof = (await loadBootProof(this.#o.files, replica, statement.pointId))?.proof;
-      if (proof?.verdict === 'passed' && proof.rtoMs !== null) return proof.rtoMs;
-    }
-    return undefined;
   }
 
   runs(): readonly PlanRun[] {
@@ -167,7 +159,7 @@ export class RecoveryPlans {
   }
 
   /**
-   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, PLAN_HELD_AT_BOTH, FAILOVER_GROUND_UNCLEAR,
+   * Begins to carry a plan out. Throws PLAN_UNKNOWN, PLAN_INVALID, PLAN_RUNS_ALREADY, PLAN_UNCONFIRMED, PLAN_HELD_AT_BOTH, MACHINE_AMBIGUOUS, FAILOVER_GROUND_UNCLEAR,
    * PLAN_TOO_LARGE, PLAN_CUT_MISSING, PLAN_CUT_LOST, GROUP_UNKNOWN, FAILOVER_ADDRESS_TWICE, FAILOVER_ADDRESS_TAKEN, FAILOVER_NIC_UNKNOWN before anything is done. What one machine lacks is told by its step: the others come up.
    */
   run(actor: string, name: string, wish: RunPlanWish): Promise<StartedRun> {
@@ -179,7 +171,7 @@ export class RecoveryPlans {
     });
   }
 
-  /** Throws PLAN_HELD_AT_BOTH. */
+  /** Throws PLAN_HELD_AT_BOTH, MACHINE_AMBIGUOUS. */
   async #requestOf(document: PlanDocument, { mode, ...wish }: RunPlanWish): Promise<RunPlanRequest> {
     if (mode !== 'planned') return { ...wish, mode };
     const held = await this.standing.held(document);
@@ -212,7 +204,7 @@ export class RecoveryPlans {
     const run: PlanRun = {
       ...{ runId, actor, request, document, startedAtMs: clock.wallMs(), ...touchedNow(this.#o) },
       steps: Object.keys(document.machines).map((machine) => {
-        const machineId = this.standing.found(machine)?.machineId ?? '';
+        const machineId = this.standing.single(machine)?.machineId ?? '';
         return { machine, machineId, state: 'waiting', ...cuts.get(machine) };
       }),
     };
@@ -293,17 +285,18 @@ export class RecoveryPlans {
   /** The points of machines that are to come up from one cut. */
   #cuts(document: PlanDocument): Promise<ReadonlyMap<string, PointOfCut>> {
     const { groups, files } = this.#o;
+    const proofs = new BootsOfPoints(files);
     return pointsOfCuts(document, {
       points: (group) => groups.points(group),
-      idOf: (machine) => this.standing.found(machine)?.machineId,
+      idOf: (machine) => this.standing.single(machine)?.machineId,
       atLeast: (machine) => wishOf(document, machine).atLeast ?? 'crash',
       upFrom: async (machine) => {
-        const found = this.standing.found(machine);
+        const found = this.standing.single(machine);
         return found && (await this.standing.branchThatRuns(found))?.pointId;
       },
       hasFailed: async (machineId, pointId) => {
-        const replica = this.standing.found(machineId)?.replica;
-        return (replica && (await loadBootProof(files, replica, pointId)))?.proof.verdict === 'failed';
+        const replica = this.standing.single(machineId)?.replica;
+        return replica !== undefined && proofs.hasFailed(replica, pointId);
       },
     });
   }
@@ -321,7 +314,7 @@ export class RecoveryPlans {
   async #checkTogether(document: PlanDocument, cuts: ReadonlyMap<string, PointOfCut>): Promise<void> {
     const members: Parameters<FailoverActs['checkTogether']>[0][number][] = [];
     for (const machine of Object.keys(document.machines)) {
-      const found = this.standing.found(machine);
+      const found = this.standing.single(machine);
       const pointId = cuts.get(machine)?.pointId ?? found?.replica?.newest?.statement.pointId;
       // What runs already is where it is; where that cannot be read, its own step says so.
       if (!found?.replica || pointId === undefined || !(await this.standing.isStill(found))) continue;
@@ -413,7 +406,7 @@ export class RecoveryPlans {
     },
     branches: async (machine) =>
       (await this.#o.failovers.list(machine)).filter(({ purpose }) => purpose === 'failover'),
-    idOf: (machine) => this.standing.found(machine)?.machineId,
+    idOf: (machine) => this.standing.single(machine)?.machineId,
     isSo: async (run, machine, signal) => {
       const found = this.standing.found(machine);
       const { mode, to } = run.request;
@@ -479,7 +472,9 @@ export class RecoveryPlans {
   }
 
   #known(machine: string): KnownMachine | undefined {
-    const found = this.standing.found(machine);
+    const named = this.standing.named(machine);
+    if (named.length > 1) return { nics: [], hasAgent: false, isReady: false, namesakes: named.length };
+    const [found] = named;
     const configuration = found && configurationOf(found);
     if (!configuration) return found && { nics: [], hasAgent: false, isReady: false };
     const { nics, guestAgent } = configuration;

@@ -43,8 +43,8 @@ export function wishOf({ machines, points }: PlanDocument, machine: string): Sel
 
 /** From which point a run brings a machine up. A rehearsal proves what would be taken next, and asks no proof. */
 export function chosen({ steps, document, request }: PlanRun, machine: string) {
-  const point = steps.find((step) => step.machine === machine)?.pointId;
-  if (point !== undefined) return { point };
+  const step = steps.find((one) => one.machine === machine);
+  if (step?.pointId !== undefined) return { point: step.pointId, why: `of cut ${step.cutId} of its group` };
   const { provenOnly, ...wish } = wishOf(document, machine);
   const whole = request.mode === 'test' || provenOnly === undefined ? wish : { ...wish, provenOnly };
   return Object.keys(whole).length > 0 ? { wish: whole } : {};

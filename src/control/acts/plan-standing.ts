@@ -1,7 +1,9 @@
 import type { BranchView, PlanDocument } from '../../api/index.ts';
 import { isFailure, messageOf } from '../../lib/errors.ts';
 import type { HeldWhere } from '../../plan/index.ts';
+import { rightState } from '../../replica/index.ts';
 import { claimElsewhere } from '../../replication/index.ts';
+import { controlFailure } from '../errors.ts';
 import type { Found, Inventory } from '../inventory/inventory.ts';
 import type { EarnestLook } from '../plans/rehearsals.ts';
 import type { FailoverActs } from './failover-acts.ts';
@@ -20,8 +22,24 @@ export class PlanStanding {
     this.#o = o;
   }
 
+  /** What a plan may mean by a name: of several nobody knows which one. */
+  named(machine: string): readonly Found[] {
+    const all = this.#o.inventory.all();
+    return all.filter(({ name, machineId }) => name === machine || machineId === machine);
+  }
+
+  /** Throws MACHINE_AMBIGUOUS: what one of them is says nothing of the one that is meant. */
   found(machine: string): Found | undefined {
-    return this.#o.inventory.all().find(({ name, machineId }) => name === machine || machineId === machine);
+    const found = this.named(machine);
+    if (found.length <= 1) return found[0];
+    const said = `${found.length} machines are called ${machine}`;
+    throw controlFailure('MACHINE_AMBIGUOUS', said, { context: { reference: machine } });
+  }
+
+  /** As `found`, for what hinders no other machine: its own step says that several are called so. */
+  single(machine: string): Found | undefined {
+    const found = this.named(machine);
+    return found.length === 1 ? found[0] : undefined;
   }
 
   /** A machine that was brought up here before, or is at home here, and runs. */
@@ -30,9 +48,10 @@ export class PlanStanding {
     return (await this.branchThatRuns(found)) !== undefined;
   }
 
-  /** The branch of a machine that was brought up here before, and runs; not one that has failed, and is being ended. */
+  /** The branch of a machine that was brought up here before, and runs; not one that has failed or is fenced, and is being ended. */
   async branchThatRuns(found: Found): Promise<BranchView | undefined> {
-    if (isAdopted(found) || !found.replica) return undefined;
+    // What still runs of a machine that another site holds is no machine that is up.
+    if (isAdopted(found) || !found.replica || rightState(found.replica.record) !== 'holds') return undefined;
     const branches = await this.#o.failovers.list(found.machineId);
     return branches.find(
       ({ purpose, running, state }) => purpose === 'failover' && running && state !== 'failed',
@@ -43,9 +62,8 @@ export class PlanStanding {
   async inEarnest({ machines }: PlanDocument): Promise<EarnestLook> {
     let unread: string | undefined;
     for (const machine of Object.keys(machines)) {
-      const found = this.found(machine);
       try {
-        if (found && (await this.runs(found))) return { machine };
+        for (const found of this.named(machine)) if (await this.runs(found)) return { machine };
       } catch (error) {
         if (!isFailure(error)) throw error;
         unread ??= `whether ${machine} runs here cannot be read: ${messageOf(error)}`;
@@ -64,7 +82,7 @@ export class PlanStanding {
     }
   }
 
-  /** Where the machines of a plan are held. */
+  /** Where the machines of a plan are held. Throws MACHINE_AMBIGUOUS. */
   async held({ machines }: PlanDocument): Promise<ReadonlyMap<string, HeldWhere>> {
     const held = new Map<string, HeldWhere>();
     for (const machine of Object.keys(machines)) held.set(machine, await this.#heldWhere(machine));

@@ -64,7 +64,7 @@ export class ReplicaActs {
         this.#o.fences.look(older);
       }
       keeper.forget(subject);
-      await rules.change(subject, undefined);
+      await rules.forget(subject);
       await drills.forget(subject);
       clearDrillAlerts(alerts, subject);
       for (const about of ['replica', 'arrival', 'forwards']) alerts.clear(`${about}:${subject}`);

@@ -66,6 +66,13 @@ export class Alerts implements AlertSink {
     for (const { key, machineId: of } of this.list({ all: false })) if (of === machineId) this.clear(key);
   }
 
+  /** Clears those of a kind of which what they are about has gone; `keys` are those that are still so. */
+  clearGone(kind: string, keys: ReadonlySet<string>): void {
+    for (const { key } of this.list({ all: false })) {
+      if (key.startsWith(`${kind}:`) && !keys.has(key)) this.clear(key);
+    }
+  }
+
   list(o: { all: boolean }): AlertView[] {
     const where = o.all ? '' : 'WHERE cleared_at_ms IS NULL';
     const stored = this.#database

@@ -30,7 +30,7 @@ export interface JobHandler {
   readonly repeatable: boolean;
   /** One that was cancelled, and whose process ended before it had ended, is done again with a signal that is aborted: to take back what it has begun. */
   readonly unwinds?: boolean;
-  /** It may wait long for somebody or something, and takes no turn from others. */
+  /** It may wait long for somebody or something, or a machine is down until it is done: it takes no turn from others, and waits for none. */
   readonly waits?: boolean;
   /** Returns plain JSON. */
   run(context: JobContext): Promise<unknown>;

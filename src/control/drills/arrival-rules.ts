@@ -3,6 +3,7 @@ import Type from 'typebox';
 import { ArrivalRule, DrillPolicyShape } from '../../api/index.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { recordKind } from '../../lib/records.ts';
+import type { AlertSink } from '../base/alerts.ts';
 import { Stored } from '../base/stored.ts';
 import type { DrillSettings } from './drill-settings.ts';
 
@@ -53,13 +54,16 @@ export class ArrivalRules {
     this.#stored = stored;
   }
 
-  static async open(files: FileSystem, dataDirectory: string): Promise<ArrivalRules> {
+  /** With `alerts` also where it cannot be read: nothing is prepared then. */
+  static async open(files: FileSystem, dataDirectory: string, alerts?: AlertSink): Promise<ArrivalRules> {
     const path = join(dataDirectory, 'arrivals.json');
-    return new ArrivalRules(await Stored.open(files, path, ARRIVALS, { rules: [] }));
+    return new ArrivalRules(await Stored.open(files, path, ARRIVALS, { rules: [] }, alerts && { alerts }));
   }
 
   /** Hands over what an earlier version knew as tests. May be repeated: a machine that has a drill policy keeps it. */
   async handOverTo(drills: DrillSettings): Promise<void> {
+    // What cannot be read is handed over by a start that can.
+    if (this.#stored.unread || drills.isUnread) return;
     for (const { machineId, policy } of this.#stored.value.drills ?? []) {
       if (drills.of(machineId).from !== 'machine') await drills.change(machineId, policy);
     }
@@ -72,6 +76,11 @@ export class ArrivalRules {
 
   get machineIds(): readonly string[] {
     return this.#stored.value.rules.map(({ machineId }) => machineId);
+  }
+
+  /** The machine has no replica here any more. */
+  async forget(machineId: string): Promise<void> {
+    if (!this.#stored.unread) await this.change(machineId, undefined);
   }
 
   /** Durable on return; without a rule nothing is done with points of this machine. */

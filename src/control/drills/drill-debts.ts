@@ -3,6 +3,7 @@ import Type from 'typebox';
 import type { FileSystem } from '../../lib/files.ts';
 import { recordKind } from '../../lib/records.ts';
 import type { DrillDebt } from '../../recovery-point/index.ts';
+import type { AlertSink } from '../base/alerts.ts';
 import { Stored } from '../base/stored.ts';
 
 const Debts = Type.Object({
@@ -24,9 +25,11 @@ export class DrillDebts {
     this.#stored = stored;
   }
 
-  static async open(files: FileSystem, dataDirectory: string): Promise<DrillDebts> {
+  /** With `alerts` also where it cannot be read: debts begin anew then, and are kept until the site ends. */
+  static async open(files: FileSystem, dataDirectory: string, alerts?: AlertSink): Promise<DrillDebts> {
     const path = join(dataDirectory, 'drill-debts.json');
-    return new DrillDebts(await Stored.open(files, path, DEBTS, { debts: [] }));
+    const whileUnread = alerts && ({ alerts, changes: 'unsaved' } as const);
+    return new DrillDebts(await Stored.open(files, path, DEBTS, { debts: [] }, whileUnread));
   }
 
   of(machineId: string): DrillDebt | undefined {

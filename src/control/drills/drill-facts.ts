@@ -1,5 +1,5 @@
 import type { DrillPolicyShape } from '../../api/index.ts';
-import { loadApplicationProof, loadBootProof } from '../../failover/index.ts';
+import { loadApplicationProof, loadBootProof, readOrTell } from '../../failover/index.ts';
 import { checkMachineConfiguration } from '../../hypervisor/index.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { type DrillMachine, type DrillPoint, leavingNext } from '../../recovery-point/index.ts';
@@ -59,7 +59,10 @@ export async function drillFactsOf(
   return { points, attempts, memoryBytes, guestAgent, newestProven };
 }
 
-/** What the last isolated boot of a point has shown. */
+/** Told elsewhere: retention stands still by it, with an alert. */
+const TOLD = () => undefined;
+
+/** What the last isolated boot of a point has shown. A proof that cannot be read is none, so that a drill writes it anew. */
 async function shownOf(
   files: FileSystem,
   replica: Replica,
@@ -67,13 +70,15 @@ async function shownOf(
 ): Promise<
   Pick<DrillPoint, 'proof' | 'reason'> & { readonly startedAtMs: number; readonly rtoMs: number | null }
 > {
-  const boot = (await loadBootProof(files, replica, point.statement.pointId))?.proof;
+  const { pointId } = point.statement;
+  const boot = (await readOrTell(pointId, TOLD, () => loadBootProof(files, replica, pointId)))?.proof;
   const seen = { startedAtMs: boot?.startedAtMs ?? 0, rtoMs: boot?.rtoMs ?? null };
   if (boot?.statementDigest !== point.statementDigest) return { ...seen, proof: 'none' };
   if (boot.verdict === 'failed') {
     return { ...seen, proof: 'failed', reason: boot.reasons.join('; ') || 'it did not come up' };
   }
-  const application = (await loadApplicationProof(files, replica, point))?.proof;
+  const claim = await readOrTell(pointId, TOLD, () => loadApplicationProof(files, replica, point));
+  const application = claim?.proof;
   if (application?.verdict !== 'failed') return { ...seen, proof: 'passed' };
   const broken = application.assertions.filter(({ outcome }) => outcome === 'failed');
   return { ...seen, proof: 'refuted', reason: notAsClaimed(broken.map(({ name }) => name)) };

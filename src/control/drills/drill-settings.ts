@@ -8,6 +8,7 @@ import {
 } from '../../api/index.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { recordKind } from '../../lib/records.ts';
+import type { AlertSink } from '../base/alerts.ts';
 import { Stored } from '../base/stored.ts';
 
 const Settings = Type.Object({
@@ -42,9 +43,15 @@ export class DrillSettings {
     this.#stored = stored;
   }
 
-  static async open(files: FileSystem, dataDirectory: string): Promise<DrillSettings> {
+  /** With `alerts` also where it cannot be read: nothing is drilled then. */
+  static async open(files: FileSystem, dataDirectory: string, alerts?: AlertSink): Promise<DrillSettings> {
     const path = join(dataDirectory, 'drills.json');
-    return new DrillSettings(await Stored.open(files, path, DRILLS, INITIAL));
+    return new DrillSettings(await Stored.open(files, path, DRILLS, INITIAL, alerts && { alerts }));
+  }
+
+  /** What people have said cannot be read. */
+  get isUnread(): boolean {
+    return this.#stored.unread !== undefined;
   }
 
   get budget(): DrillBudgetShape {
@@ -110,6 +117,7 @@ export class DrillSettings {
 
   /** The machine has no replica here any more. */
   async forget(machineId: string): Promise<void> {
+    if (this.isUnread) return;
     await this.change(machineId, undefined);
     await this.pause(machineId, false);
   }

@@ -1,4 +1,5 @@
 import type { FileSystem } from '../../lib/files.ts';
+import type { AlertSink } from '../base/alerts.ts';
 import type { ArrivalRules } from './arrival-rules.ts';
 import { DrillDebts } from './drill-debts.ts';
 import { DrillSettings } from './drill-settings.ts';
@@ -16,10 +17,11 @@ export async function openDrillStore(
   files: FileSystem,
   dataDirectory: string,
   arrivals: ArrivalRules,
+  alerts?: AlertSink,
 ): Promise<DrillStore> {
-  const settings = await DrillSettings.open(files, dataDirectory);
+  const settings = await DrillSettings.open(files, dataDirectory, alerts);
   await arrivals.handOverTo(settings);
-  const debts = await DrillDebts.open(files, dataDirectory);
+  const debts = await DrillDebts.open(files, dataDirectory, alerts);
   return {
     ...{ settings, debts },
     forget: async (machineId) => {

@@ -212,6 +212,7 @@ export class Drills {
       ...{ kind: 'drill.run', actor: 'site', machineId },
       args: {
         ...{ pointId, sequence: point.sequence, memoryBytes: machine.memoryBytes },
+        why: 'the next that this site drills by itself',
         ofOthers: !isMeant(machine.policy, point),
         ...howOf(view.policy),
       },

@@ -15,14 +15,14 @@ interface KnownOfCuts {
   readonly idOf: (machine: string) => string | undefined;
   /** The point that a machine of the plan is up from already, where it is. */
   readonly upFrom: (machine: string) => Promise<string | undefined>;
-  /** Whether the last isolated boot of a point has failed. */
+  /** Whether the last isolated boot of a point has failed, or has refuted what it claims. */
   readonly hasFailed: (machineId: string, pointId: string) => Promise<boolean>;
   readonly atLeast: (machine: string) => Consistency;
 }
 
 /**
  * The points of those machines of a plan that are to come up from one cut, by machine: of each group that the plan names the newest whole cut
- * that is consistent enough and of which no boot has failed, else the newest that is consistent enough; but the cut that some of them are up from, where
+ * that is consistent enough and of which no boot has failed and no claim was refuted, else the newest that is consistent enough; but the cut that some of them are up from, where
  * some are. Throws GROUP_UNKNOWN, PLAN_CUT_MISSING, PLAN_CUT_LOST.
  */
 export async function pointsOfCuts(

@@ -7,7 +7,14 @@ import type { FileSystem } from '../../lib/files.ts';
 import { Mutex } from '../../lib/mutex.ts';
 import { isId } from '../../lib/random.ts';
 import { loadRecord, recordKind, storeRecord } from '../../lib/records.ts';
-import { afterHearing, afterPut, differenceOf, type HeldPlan, planDigest } from '../../plan/index.ts';
+import {
+  afterHearing,
+  afterPut,
+  differenceOf,
+  type HeldPlan,
+  isCarriedOut,
+  planDigest,
+} from '../../plan/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import type { EventHub } from '../base/event-hub.ts';
 import { Stored } from '../base/stored.ts';
@@ -36,7 +43,7 @@ type Plans = Type.Static<typeof Plans>;
 /** All plans of a site lie in one record. */
 const PLANS_BYTES_MAX = 4 * 1024 * 1024;
 
-/** Of rehearsals, and of runs in earnest, more are not kept: the oldest that has ended goes. What was done in earnest outlives any number of nights. */
+/** Of rehearsals, and of runs in earnest, more are not kept: the oldest that has ended goes, and not the newest one of its plan. What was done in earnest outlives any number of nights. */
 const RUNS_MAX = 200;
 
 interface PlanStoreTools {
@@ -52,6 +59,8 @@ export class PlanStore {
   readonly #directory: string;
   readonly #plans: Stored<Plans>;
   readonly #runs: Map<string, PlanRun>;
+  /** Keys of the alerts of runs that cannot be read. */
+  readonly unreadRuns: ReadonlySet<string>;
   readonly #changing = new Mutex();
   readonly #watchers = new Set<() => void>();
 
@@ -60,32 +69,38 @@ export class PlanStore {
     directory: string,
     plans: Stored<Plans>,
     runs: Map<string, PlanRun>,
+    unreadRuns: ReadonlySet<string>,
   ) {
     this.#tools = tools;
     this.#directory = directory;
     this.#plans = plans;
     this.#runs = runs;
+    this.unreadRuns = unreadRuns;
   }
 
   static async open(tools: PlanStoreTools, dataDirectory: string): Promise<PlanStore> {
     const { files, alerts } = tools;
-    const plans = await Stored.open(files, join(dataDirectory, 'plans.json'), PLANS, { plans: [] });
+    const path = join(dataDirectory, 'plans.json');
+    const plans = await Stored.open(files, path, PLANS, { plans: [] }, { alerts });
     const directory = join(dataDirectory, 'plan-runs');
     await files.makeDirectory(directory);
     const runs = new Map<string, PlanRun>();
+    const unreadRuns = new Set<string>();
     for (const name of ((await files.list(directory)) ?? []).toSorted()) {
       const runId = name.replace(/\.json$/, '');
       if (!isId(runId)) continue;
+      const key = `plan-run:${runId}`;
       try {
         const run = await loadRecord(files, join(directory, name), PLAN_RUN);
         if (run) runs.set(runId, run);
-        alerts.clear(`plan-run:${runId}`);
+        alerts.clear(key);
       } catch (error) {
         // One that cannot be read hinders no other, and no recovery.
-        alerts.raise(`plan-run:${runId}`, 'warning', failureOf(error));
+        unreadRuns.add(key);
+        alerts.raise(key, 'warning', failureOf(error));
       }
     }
-    return new PlanStore(tools, directory, plans, runs);
+    return new PlanStore(tools, directory, plans, runs, unreadRuns);
   }
 
   get plans(): readonly PlanView[] {
@@ -107,8 +122,14 @@ export class PlanStore {
     return this.plans.find(({ document }) => document.plan === name);
   }
 
-  /** Throws PLAN_UNKNOWN. */
+  /** Which plans there are cannot be read. */
+  get isUnread(): boolean {
+    return this.#plans.unread !== undefined;
+  }
+
+  /** Throws PLAN_UNKNOWN, and why it is not known which plans there are. */
   need(name: string): PlanView {
+    if (this.#plans.unread) throw this.#plans.unread;
     const found = this.find(name);
     if (found) return found;
     const names = this.plans.map(({ document }) => document.plan).join(', ') || 'none';
@@ -221,8 +242,21 @@ export class PlanStore {
     this.#runs.set(run.runId, run);
     const alike = [...this.#runs.values()].filter((one) => isRehearsal(one) === isRehearsal(run));
     if (alike.length <= RUNS_MAX) return;
-    const oldest = alike.find(({ endedAtMs }) => endedAtMs !== undefined);
+    const telling = this.#telling(alike);
+    const oldest = alike.find((one) => one.endedAtMs !== undefined && !telling.has(one));
     if (oldest) await this.#removeRun(oldest.runId);
+  }
+
+  /** Of each plan that there is the newest run that came to an end by itself: by it is known how the plan stands, however long it is ago. */
+  #telling(runs: readonly PlanRun[]): ReadonlySet<PlanRun> {
+    const newest = new Map<string, PlanRun>();
+    for (const run of runs) {
+      const { document, endedAtMs, verdict } = run;
+      const isThere = this.isUnread || this.find(document.plan) !== undefined;
+      if (!isThere || endedAtMs === undefined || verdict === 'cancelled' || !isCarriedOut(run)) continue;
+      newest.set(document.plan, run);
+    }
+    return new Set(newest.values());
   }
 }
 

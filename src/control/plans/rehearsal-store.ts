@@ -5,6 +5,7 @@ import { canonicalJson, type Json } from '../../lib/canonical-json.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { recordKind } from '../../lib/records.ts';
 import type { KeptRehearsal } from '../../plan/index.ts';
+import type { AlertSink } from '../base/alerts.ts';
 import { Stored } from '../base/stored.ts';
 
 const Kept = Type.Object({
@@ -29,9 +30,12 @@ export class RehearsalStore {
     this.#stored = stored;
   }
 
-  static async open(files: FileSystem, dataDirectory: string): Promise<RehearsalStore> {
+  /** With `alerts` also where it cannot be read: nothing is rehearsed by itself then. */
+  static async open(files: FileSystem, dataDirectory: string, alerts?: AlertSink): Promise<RehearsalStore> {
     const path = join(dataDirectory, 'plan-rehearsals.json');
-    return new RehearsalStore(await Stored.open(files, path, REHEARSALS, { rehearsals: [] }));
+    return new RehearsalStore(
+      await Stored.open(files, path, REHEARSALS, { rehearsals: [] }, alerts && { alerts }),
+    );
   }
 
   get all(): readonly KeptRehearsal[] {

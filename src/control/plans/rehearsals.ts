@@ -106,7 +106,9 @@ export class PlanRehearsals {
   async #round(signal: AbortSignal): Promise<number> {
     const { rehearsals, store, log, clock, alerts } = this.#o;
     try {
-      for (const { plan } of rehearsals.all) if (!store.find(plan)) await this.#forget(plan);
+      // What cannot be read may well be there.
+      const gone = store.isUnread ? [] : rehearsals.all.filter(({ plan }) => !store.find(plan));
+      for (const { plan } of gone) await this.#forget(plan);
       const looked = await this.#look();
       // A person may have ended one meanwhile.
       for (const one of looked) if (this.#isKept(one.kept.plan)) this.#tell(one);

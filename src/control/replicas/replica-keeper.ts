@@ -3,12 +3,15 @@ import type { PreviewAnswer } from '../../api/index.ts';
 import {
   type ApplicationProof,
   type BootProof,
+  demotedPoints,
   loadApplicationProof,
   loadBootProof,
   provenPoints,
+  readOrTell,
 } from '../../failover/index.ts';
 import type { Hypervisor } from '../../hypervisor/index.ts';
 import type { Clock } from '../../lib/clock.ts';
+import { type Failure, isFailure } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import type { Log } from '../../lib/log.ts';
 import { loadRecord } from '../../lib/records.ts';
@@ -112,6 +115,7 @@ export class ReplicaKeeper {
       this.#index.refresh(replica);
       this.#tellOfSeed(replica);
       this.#lookAtStart(replica);
+      await this.#tellOfClaims(replica);
       const proven = await provenPoints(this.#files, replica);
       const isProven = (pointId: string) => proven.has(pointId);
       const retired = await replica.retire(retention, isProven, () => this.#others(replica, retention));
@@ -145,6 +149,17 @@ export class ReplicaKeeper {
     else this.#alerts.clear(key);
   }
 
+  /** Retention does not ask whether claims were refuted; a failover does, and takes one that cannot be read for none. */
+  async #tellOfClaims(replica: Replica): Promise<void> {
+    const { machineId } = replica.record;
+    const key = `proof:${machineId}`;
+    const unread: Failure[] = [];
+    await demotedPoints(this.#files, replica, (_, failure) => unread.push(failure));
+    const [first] = unread;
+    if (first && this.#isHeld(replica)) this.#alerts.raise(key, 'warning', first, machineId);
+    else this.#alerts.clear(key);
+  }
+
   /** What makes a chain deep is not undone by anything but a person. */
   #tellOfDepth(replica: Replica, verdicts: readonly RetentionVerdict[]): void {
     const { machineId } = replica.record;
@@ -162,17 +177,33 @@ export class ReplicaKeeper {
   forget(machineId: string): void {
     this.#index.forget(machineId);
     this.starts.forget(machineId);
-    for (const about of ['retention', 'seed', 'depth']) this.#alerts.clear(`${about}:${machineId}`);
+    for (const about of ['retention', 'proof', 'seed', 'depth']) this.#alerts.clear(`${about}:${machineId}`);
   }
 
-  /** What retention says of each point now, or would say by another policy. */
+  /** What retention says of each point now, or would say by another policy; as long as a proof cannot be read everything stays. */
   async verdicts(
     replica: Replica,
     policy: RetentionPolicy = replica.record.retention,
   ): Promise<readonly RetentionVerdict[]> {
-    const proven = await provenPoints(this.#files, replica);
-    const others = await this.#others(replica, policy);
-    return replica.retention(policy, (pointId) => proven.has(pointId), others);
+    return this.#verdicts(replica, policy, () => this.#others(replica, policy));
+  }
+
+  async #verdicts(
+    replica: Replica,
+    policy: RetentionPolicy,
+    others: () => Others | Promise<Others>,
+  ): Promise<readonly RetentionVerdict[]> {
+    let proven: ReadonlySet<string>;
+    try {
+      proven = await provenPoints(this.#files, replica);
+    } catch (error) {
+      if (!isFailure(error)) throw error;
+      // Its own alert says so, by the retention that stands still.
+      return replica.points.map(({ statement: { pointId, sequence } }) => ({
+        ...{ pointId, sequence, reasons: ['proof-unread'] },
+      }));
+    }
+    return replica.retention(policy, (pointId) => proven.has(pointId), await others());
   }
 
   async #others(replica: Replica, policy: RetentionPolicy): Promise<Others> {
@@ -193,9 +224,8 @@ export class ReplicaKeeper {
     return groupReasons(
       await Promise.all(
         members.map(async (member) => {
-          const proven = await provenPoints(this.#files, member);
           const own = member.record.machineId === machineId ? policy : member.record.retention;
-          const verdicts = member.retention(own, (pointId) => proven.has(pointId), this.#floor(member));
+          const verdicts = await this.#verdicts(member, own, () => this.#floor(member));
           const reasons = new Map(verdicts.map((verdict) => [verdict.pointId, verdict.reasons]));
           return {
             machineId: member.record.machineId,
@@ -228,13 +258,17 @@ export class ReplicaKeeper {
     };
   }
 
+  /** What can be read of them: points are listed, and chosen, without what cannot. */
   async proofs(replica: Replica, point: ReplicaPoint): Promise<PointProofs> {
+    const files = this.#files;
     const { pointId } = point.statement;
     const path = join(replica.layout.proofs(pointId), 'content.json');
+    const read = <T>(load: () => Promise<T>) =>
+      readOrTell(pointId, (_, { message }) => this.#log.warn('proof.unread', { pointId, message }), load);
     return {
-      content: await loadRecord(this.#files, path, CONTENT_PROOF),
-      boot: (await loadBootProof(this.#files, replica, pointId))?.proof,
-      application: (await loadApplicationProof(this.#files, replica, point))?.proof,
+      content: await read(() => loadRecord(files, path, CONTENT_PROOF)),
+      boot: (await read(() => loadBootProof(files, replica, pointId)))?.proof,
+      application: (await read(() => loadApplicationProof(files, replica, point)))?.proof,
     };
   }
 

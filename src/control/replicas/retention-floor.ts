@@ -5,6 +5,7 @@ import type { FileSystem } from '../../lib/files.ts';
 import { recordKind } from '../../lib/records.ts';
 import { Calendar, checkFloor, keptByFloor, type Zones } from '../../recovery-point/index.ts';
 import type { Others, Replica } from '../../replica/index.ts';
+import type { AlertSink } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import { Stored } from '../base/stored.ts';
 
@@ -23,9 +24,15 @@ export class RetentionFloor {
     this.#zones = zones;
   }
 
-  static async open(files: FileSystem, dataDirectory: string, zones: Zones): Promise<RetentionFloor> {
+  /** With `alerts` also where it cannot be read: every point stays then. */
+  static async open(
+    files: FileSystem,
+    dataDirectory: string,
+    zones: Zones,
+    alerts?: AlertSink,
+  ): Promise<RetentionFloor> {
     const path = join(dataDirectory, 'floor.json');
-    return new RetentionFloor(await Stored.open(files, path, FLOOR, {}), zones);
+    return new RetentionFloor(await Stored.open(files, path, FLOOR, {}, alerts && { alerts }), zones);
   }
 
   get view(): FloorView {
@@ -43,6 +50,8 @@ export class RetentionFloor {
   /** The points that stay for it. */
   reasons({ points }: Replica): Others {
     const { calendar } = this.#stored.value;
+    // What it keeps is not known: nothing may go.
+    if (this.#stored.unread) return new Map(points.map(({ statement }) => [statement.pointId, ['floor']]));
     if (!calendar) return new Map();
     const arrived = points.map(({ statement: { pointId, sequence }, manifest }) => ({
       ...{ pointId, sequence },

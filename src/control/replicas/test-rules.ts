@@ -3,6 +3,7 @@ import Type from 'typebox';
 import type { FailoverRules, FailoverRulesRequest } from '../../api/index.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { recordKind } from '../../lib/records.ts';
+import type { AlertSink } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import { Stored } from '../base/stored.ts';
 
@@ -27,9 +28,12 @@ export class StoredTestRules {
     this.#stored = stored;
   }
 
-  static async open(files: FileSystem, dataDirectory: string): Promise<StoredTestRules> {
+  /** With `alerts` also where it cannot be read: what holds unless somebody says otherwise holds then. */
+  static async open(files: FileSystem, dataDirectory: string, alerts?: AlertSink): Promise<StoredTestRules> {
     const path = join(dataDirectory, 'tests.json');
-    return new StoredTestRules(await Stored.open(files, path, TEST_RULES, DEFAULT_RULES));
+    return new StoredTestRules(
+      await Stored.open(files, path, TEST_RULES, DEFAULT_RULES, alerts && { alerts }),
+    );
   }
 
   get rules(): FailoverRules {

@@ -26,9 +26,14 @@ const DEFAULT_POLICY: ReportPolicy = { keepTestsMs: 400 * DAY_MS };
 const LOOK_EVERY_MS = 3_600_000;
 const ALERT = 'report-retention';
 
-/** `report-policy.json` of a site. */
-export function openReportPolicy(files: FileSystem, dataDirectory: string): Promise<Stored<ReportPolicy>> {
-  return Stored.open(files, join(dataDirectory, 'report-policy.json'), REPORT_POLICY, DEFAULT_POLICY);
+/** `report-policy.json` of a site. As long as it cannot be read every report stays. */
+export function openReportPolicy(
+  files: FileSystem,
+  dataDirectory: string,
+  alerts: AlertSink,
+): Promise<Stored<ReportPolicy>> {
+  const path = join(dataDirectory, 'report-policy.json');
+  return Stored.open(files, path, REPORT_POLICY, DEFAULT_POLICY, { alerts, standIn: {} });
 }
 
 interface ReportKeeperTools {

@@ -97,16 +97,15 @@ function sameStep(
 
 /** Upon whose word something was done: what the request holds, and what people said to a run of a plan. */
 export function confirmationsOf(
-  { kind, args, actor, createdAtMs, result }: EndedAct['job'],
+  { kind, args, actor, createdAtMs, result, machineId }: EndedAct['job'],
   about: {
     readonly run: PlanRun | undefined;
-    readonly machine: string | undefined;
     readonly isOwnRun: boolean;
     /** What the audit log says of fencing for this job. */
     readonly fenced?: readonly AuditView[];
   },
 ): Report['confirmations'] {
-  const { run, machine, isOwnRun, fenced = [] } = about;
+  const { run, isOwnRun, fenced = [] } = about;
   const said: Report['confirmations'] = [];
   const down = { what: 'other-side-down' } as const;
   // In a run with both, what was asked of its witness came up without that word.
@@ -120,7 +119,8 @@ export function confirmationsOf(
   said.push(...fenced.flatMap(fencedWord));
   if (kind === 'failover.cede' && args.powerOff === true)
     said.push({ what: 'power-off', by: actor, atMs: createdAtMs });
-  const steps = run?.steps.filter((step) => isOwnRun || step.machine === machine) ?? [];
+  // A plan may call the machine by its id.
+  const steps = run?.steps.filter((step) => isOwnRun || step.machineId === machineId) ?? [];
   return [...said, ...steps.flatMap((step) => approvalsOf(step, run!))];
 }
 

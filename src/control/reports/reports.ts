@@ -269,7 +269,7 @@ export class Reports implements JobRecorder {
       ...{ site: this.#site(), request: this.#requestOf(ending, run, kind) },
       ...(kind === 'plan' ? {} : { machine }),
       confirmations: confirmationsOf(job, {
-        ...{ run, machine: name, isOwnRun: kind === 'plan', fenced: this.#fencedFor(ending) },
+        ...{ run, isOwnRun: kind === 'plan', fenced: this.#fencedFor(ending) },
       }),
       ...(job.failure ? { failure: failureWords(job.failure) } : {}),
       timeline: timelineOf(ending, failover, ownRun),

@@ -1,4 +1,5 @@
 import { join } from 'node:path';
+import { ownOf } from '../../lib/own.ts';
 import {
   type CdConfiguration,
   type DiskConfiguration,
@@ -88,7 +89,9 @@ export function qemuArguments(
     configuration.tpm ? tpmDevice(configuration.tpm.model, paths.tpmPath) : [],
     ...configuration.disks.map((disk, index) => diskArguments(request, disk, index, plan)),
     ...(configuration.cds ?? []).map((cd) => cdArguments(configuration, cd, media, plan)),
-    ...configuration.nics.map((nic) => nicArguments(configuration, nic, request.networks?.[nic.nicId], plan)),
+    ...configuration.nics.map((nic) =>
+      nicArguments(configuration, nic, ownOf(request.networks ?? {}, nic.nicId), plan),
+    ),
     request.paused ? ['-S'] : [],
     [...(request.extraArguments ?? [])],
     ['-pidfile', paths.pidPath, '-daemonize', '-D', paths.logPath],

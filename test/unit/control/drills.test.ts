@@ -117,7 +117,9 @@ async function drilling(t: CleanUp) {
     drills.heard({ event: 'job', job });
     await settled(clock);
   };
-  return { drills, clock, settings, jobs, said, state, publish, end, start };
+  /** The proof of a point is damaged. */
+  const spoil = (sequence: number) => writeFile(join(layout.proofs(`p${sequence}`), 'boot.json'), '');
+  return { drills, clock, settings, jobs, said, state, publish, end, start, spoil };
 }
 
 const begun = (jobs: readonly JobView[]) =>
@@ -128,6 +130,7 @@ test('F6 points are drilled one after the other, what fails is told, and the nex
   await publish(1);
   await publish(2);
   assert.deepEqual(begun(jobs), ['drill.run p1'], 'it had begun before the second came');
+  assert.equal(jobs[0]!.args.why, 'the next that this site drills by itself', 'no person has named it');
   await end('failed');
   assert.deepEqual(begun(jobs), ['drill.run p1', 'drill.run p2']);
   assert.ok(said.includes('DRILL_FAILED'));
@@ -183,6 +186,18 @@ test('F6 a machine whose proofs cannot be read hinders no other, and is told', a
   drills.changed();
   await settled(clock);
   assert.ok(said.includes('no drill-unreadable:other'));
+});
+
+test('F6 a point whose proof cannot be read is drilled once more, which writes it anew', async (t) => {
+  const { jobs, publish, end, spoil } = await drilling(t);
+  await publish(1);
+  await end('passed');
+  await spoil(1);
+  await publish(2);
+  await end('passed');
+  assert.deepEqual(begun(jobs), ['drill.run p1', 'drill.run p2', 'drill.run p1']);
+  await end('passed');
+  assert.equal(jobs.length, 3);
 });
 
 test('F6 a missing proof is told when its time has come, though nothing happens', async (t) => {

@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { describe, it } from 'node:test';
-import type { EndingJob, JobRecorder } from '../../../src/control/base/jobs.ts';
+import { FailoverActs } from '../../../src/control/acts/failover-acts.ts';
+import { HandoverActs } from '../../../src/control/acts/handover-acts.ts';
+import type { EndingJob, JobHandler, JobKind, JobRecorder } from '../../../src/control/base/jobs.ts';
 import { fillDatabase, makeRoomIn } from '../../support/full-database.ts';
 import { jobsIn } from '../../support/jobs-by-hand.ts';
 import { failure } from './fake-machine.ts';
@@ -144,6 +146,29 @@ describe('jobs', () => {
     await clock.turn(0);
     assert.equal(jobs.get(started[4]!.jobId).state, 'running');
     assert.equal(jobs.get(started[5]!.jobId).state, 'queued');
+    await close();
+  });
+
+  it('F5 that boot, end or move machines wait behind no exports', async (t) => {
+    const { open } = await jobsIn(t);
+    const nothing = { diverged: { handlers: {} } } as never;
+    const acts: Partial<Record<JobKind, JobHandler>> = {
+      ...new FailoverActs(nothing).handlers,
+      ...new HandoverActs(nothing).handlers,
+    };
+    const urgent = ['start', 'restart', 'stop', 'forward', 'cede', 'take', 'undo'].map(
+      (act) => `failover.${act}` as JobKind,
+    );
+    const own = urgent.map((kind) => [kind, { ...acts[kind]!, run: async () => ({}) }]);
+    const { jobs, close } = open(undefined, Object.fromEntries(own));
+    for (let i = 0; i < 4; i++) {
+      jobs.start({ kind: 'seed.export', args: {}, actor: 'operator:a', machineId: `m${i}` });
+    }
+    for (const kind of urgent) {
+      const { jobId } = jobs.start({ kind, args: {}, actor: 'operator:a', machineId: 'db' });
+      for (let i = 0; i < 20; i++) await new Promise(setImmediate);
+      assert.equal(jobs.get(jobId).state, 'done', kind);
+    }
     await close();
   });
 

@@ -28,7 +28,12 @@ async function carriedOut(
   );
   await store.put({ plan: 'shop', machines: { db: { gates: [...GATES] } } });
   const done: unknown[] = [];
-  const machine = { machineId: id(), name: 'db', home: undefined, replica: { newest: undefined } };
+  const machine = {
+    machineId: id(),
+    name: 'db',
+    home: undefined,
+    replica: { newest: undefined, record: { epoch: 2 } },
+  };
   const branch = { branchId: id(), purpose: 'failover', running: true, sequence: 7, ...o.branch };
   const job: JobView = {
     ...{ jobId: id(), kind: 'failover.start', state: 'done', machineId: machine.machineId, args: {} },

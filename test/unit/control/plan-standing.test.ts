@@ -1,7 +1,7 @@
 /** One machine of a plan of which it cannot be read how it stands hinders no other one. */
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
-import type { GroupPointView, PlanRun } from '../../../src/api/index.ts';
+import type { GroupPointView, PlanRun, StartedRun } from '../../../src/api/index.ts';
 import { RecoveryPlans } from '../../../src/control/acts/plan-acts.ts';
 import { PlanStanding } from '../../../src/control/acts/plan-standing.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
@@ -32,6 +32,10 @@ async function site(
     readonly tenures?: Readonly<Record<string, Tenure>>;
     /** There is one that cannot be opened, of which no name is known. */
     readonly isBroken?: boolean;
+    /** How the site stands with its right to run what it has replicas of. */
+    readonly right?: Tenure;
+    /** There are two that are called `web`. */
+    readonly isTwice?: boolean;
   } = {},
 ) {
   const events = new EventHub();
@@ -46,10 +50,13 @@ async function site(
   t.after(close);
   const checked: string[] = [];
   const { tenures } = o;
-  const machines = Object.keys(tenures ?? SHOP.machines).map((name) => ({
-    ...{ machineId: name, name },
-    home: tenures && { record: { tenure: tenures[name] } },
-    replica: tenures ? undefined : { newest: { statement: { pointId: name } } },
+  const known = Object.keys(tenures ?? SHOP.machines).map((name) => ({ machineId: name, name }));
+  const machines = [...known, ...(o.isTwice ? [{ machineId: 'x', name: 'web' }] : [])].map((machine) => ({
+    ...machine,
+    home: tenures && { record: { tenure: tenures[machine.name] } },
+    replica: tenures
+      ? undefined
+      : { newest: { statement: { pointId: machine.machineId } }, record: { tenure: o.right ?? HELD } },
   }));
   const inventory = {
     all: () => machines,
@@ -58,7 +65,16 @@ async function site(
   };
   const cede = (actor: string, machineId: string, { to }: { readonly to?: string }) =>
     jobs.start({ kind: 'failover.cede', args: { to }, actor, machineId });
+  /** Whose programs were run. */
+  const hooked: string[] = [];
   const tools = {
+    programs: {
+      lackOf: async () => undefined,
+      run: async () => {
+        hooked.push('run');
+        return { outcome: 'passed', tookMs: 1 };
+      },
+    },
     ...{ store, events, files: nodeFiles, log: silentLog, siteName: 'north', clock: systemClock, bootClock },
     ...{ random: systemRandom, jobs: () => jobs, inventory, handovers: { cede } },
     failovers: {
@@ -70,7 +86,15 @@ async function site(
         void checked.push(...members.map(({ pointId }) => pointId)),
     },
   } as unknown as ConstructorParameters<typeof RecoveryPlans>[0];
-  return { plans: new RecoveryPlans(tools), standing: new PlanStanding(tools), checked, store, runs };
+  return {
+    plans: new RecoveryPlans(tools),
+    standing: new PlanStanding(tools),
+    checked,
+    store,
+    runs,
+    jobs,
+    hooked,
+  };
 }
 
 it('F5 a plan is carried out without the other site also where one of its machines cannot be read', async (t) => {
@@ -103,6 +127,17 @@ it('F5 what runs in earnest is found beside a machine that cannot be read; else 
   assert.deepEqual(await silent.inEarnest(SHOP), { unread });
 });
 
+it('F5 S0.17 what runs of a machine that another site holds, and is being ended, is none that is up', async (t) => {
+  const claim = { epoch: 3, siteId: 'south' };
+  for (const right of [{ state: 'fenced', claim, lost: HELD.claim }, GIVEN] as const) {
+    const { standing } = await site(t, { up: 'web', right });
+    assert.equal(await standing.runs(standing.found('web')!), false, right.state);
+    assert.equal((await standing.held(SHOP)).get('web'), 'elsewhere');
+  }
+  const { standing } = await site(t, { up: 'web' });
+  assert.equal(await standing.runs(standing.found('web')!), true);
+});
+
 it('F5 where machines are held is known of what is offered, and not said of what cannot be read', async (t) => {
   const held = async (o: Parameters<typeof site>[1]) =>
     Object.fromEntries(await (await site(t, o)).standing.held(SHOP));
@@ -124,4 +159,42 @@ it('F5 a hand-over that was left before the other site had heard of it goes on, 
   told.finish({});
   const { verdict, steps } = (await carriedOut) as PlanRun;
   assert.deepEqual([verdict, steps[1]!.reason], ['done', 'it was so before the run came to it']);
+});
+
+/** Carries a run out to its end. */
+async function carried(
+  { plans }: Awaited<ReturnType<typeof site>>,
+  { run, job }: StartedRun,
+): Promise<PlanRun> {
+  const { signal } = new AbortController();
+  const about = { jobId: job.jobId, machineId: 'shop', args: { runId: run.runId } };
+  const handler = plans.handlers['plan.run'];
+  return (await handler.run({ ...about, signal, progress: () => undefined })) as PlanRun;
+}
+
+it('F5 of two machines of one name none is taken for the one that is meant: the check says so, and the step before any hook', async (t) => {
+  for (const up of ['web', undefined]) {
+    const made = await site(t, { isTwice: true, ...(up ? { up } : {}) });
+    const hooks = { before: [{ program: 'open-firewall' }] };
+    await made.store.put({ plan: 'shop', machines: { web: { hooks } } });
+    const { document } = made.store.need('shop');
+    const { findings } = await made.plans.check(document);
+    assert.match(findings.map(({ message }) => message).join(), /^2 machines of this site are called web/);
+    const asked = { mode: 'unplanned', confirmOtherSideDown: true } as const;
+    const ended = await carried(made, await made.plans.run('operator:a', 'shop', asked));
+    const [{ state, reason }] = ended.steps as [PlanRun['steps'][number]];
+    assert.deepEqual(
+      [ended.verdict, state, reason, made.hooked],
+      ['failed', 'failed', '2 machines are called web', []],
+    );
+    await assert.rejects(made.plans.run('operator:a', 'shop', { mode: 'planned' }), {
+      code: 'MACHINE_AMBIGUOUS',
+    });
+    const earnest = await made.standing.inEarnest(document);
+    assert.deepEqual(
+      earnest,
+      up ? { machine: 'web' } : {},
+      'any of them counts for what must not be disturbed',
+    );
+  }
 });

@@ -22,7 +22,7 @@ test('F4 the alerts of a replica go with it, and an older one that is there agai
   const acts = new ReplicaActs({
     ...{ replicas, inventory: { replica: () => older }, keeper: { forget: () => undefined } },
     ...{ audit: { acting: (_act: unknown, work: () => unknown) => work() }, forwards: { reports: () => [] } },
-    ...{ rules: { change: nothing }, drills: { forget: nothing }, settle: nothing },
+    ...{ rules: { forget: nothing }, drills: { forget: nothing }, settle: nothing },
     alerts: { clear: (key: string) => void standing.delete(key) },
     fences: { look: ({ record }: Replica) => void looked.push(record.machineName) },
   } as unknown as Tools);

@@ -184,9 +184,13 @@ describe('what a report is made of', () => {
         document: { plan: 'shop', machines: { db: { approval: 'Is it plugged in?' } } },
         steps: [{ machine: 'db', machineId: 'd', state: 'done', ...step }],
       } as PlanRun;
-      return confirmationsOf(job, { run, machine: undefined, isOwnRun: true }).map(
-        ({ what, by, atMs, machine, question }) => [what, by, atMs, machine, question],
-      );
+      return confirmationsOf(job, { run, isOwnRun: true }).map(({ what, by, atMs, machine, question }) => [
+        what,
+        by,
+        atMs,
+        machine,
+        question,
+      ]);
     };
     const down = { question: 'is the other one still down?', by: 'operator:b', atMs: 5 };
     const own = { question: 'Is it plugged in?', by: 'operator:c', atMs: 7 };
@@ -201,6 +205,27 @@ describe('what a report is made of', () => {
     assert.deepEqual(said({ approvedBy: 'operator:c', approvedAtMs: 7 }), [
       ['approval', 'operator:c', 7, 'db', own.question],
     ]);
+  });
+
+  it('F9 of a machine: what people answered for it in a run of a plan, also if the plan calls it by its id', () => {
+    const job: JobView = {
+      ...{ jobId: ID, kind: 'failover.start', state: 'done', machineId: 'd', args: {}, actor: 'plan:r' },
+      ...{ createdAtMs: 100, endedAtMs: 900, progress: {} },
+    };
+    const answers = [{ question: 'Is it plugged in?', by: 'operator:b', atMs: 5 }];
+    for (const called of ['db', 'd']) {
+      const steps = [
+        { machine: called, machineId: 'd', state: 'done', answers },
+        { machine: 'web', machineId: 'w', state: 'done', answers },
+      ];
+      const request = { mode: 'unplanned' };
+      const run = { runId: ID, actor: 'a', request, startedAtMs: 1, steps } as unknown as PlanRun;
+      const said = confirmationsOf(job, { run, isOwnRun: false });
+      assert.deepEqual(
+        said.map(({ what, machine, by }) => [what, machine, by]),
+        [['approval', called, 'operator:b']],
+      );
+    }
   });
 
   it('F9 of a job: its own steps one after the other, and how it ended', () => {
@@ -221,7 +246,7 @@ describe('what a report is made of', () => {
         ['telling the other site', 250],
       ],
     );
-    const about = { run: undefined, machine: 'db', isOwnRun: false };
+    const about = { run: undefined, isOwnRun: false };
     const started = { ...job, kind: 'failover.start' as const, args: { askWitness: true } };
     assert.deepEqual(confirmationsOf(started, about), []);
     const words = (result: object) => confirmationsOf({ ...started, result }, about).map(({ what }) => what);

@@ -5,7 +5,7 @@ import { createServer } from 'node:net';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { AgentPort } from '../../../src/failover/agent-port.ts';
-import { isolatedPlan } from '../../../src/failover/network.ts';
+import { isolatedPlan, namespaceOf, sharedNetworks } from '../../../src/failover/network.ts';
 import { type Probed, runProbes } from '../../../src/failover/probing.ts';
 import { LineCollector, serialLineMatching } from '../../../src/failover/serial-log.ts';
 import { CONNECT_PROGRAM } from '../../../src/failover/tcp-connect-main.ts';
@@ -311,4 +311,38 @@ test('NICs that are in one network at home share a bridge, others do not meet', 
   assert.ok(commands.includes('link set dev tap2 master br0 up'));
   assert.ok(commands.includes('link set dev tap1 master br1 up'));
   assert.ok(!commands.join().includes('reboot'), 'names of the other site are not part of commands');
+});
+
+test('F5 a machine that cannot be plugged in keeps no other one of its rehearsal from that', async () => {
+  const there = new Set<string>();
+  /** As `ip -batch`: ended by the first command that fails; what came before is done. */
+  const ip = (broken: string) => async (commands: readonly string[]) => {
+    for (const command of commands) {
+      const bridge = /^link add (\S+) type bridge$/.exec(command)?.[1];
+      if (command.includes(broken) || (bridge && there.has(bridge))) throw new Error(`failed: ${command}`);
+      if (bridge) there.add(bridge);
+    }
+  };
+  const test = { testId: 'rehearsal', bridges: new Map<string, string>(), hindrance: undefined };
+  const [one, two] = ['one', 'two'].map((branchId) => ({ ...test, branchId, nics: [NIC] }));
+  await assert.rejects(sharedNetworks.plug(one!, ip('tuntap')), /failed: tuntap/);
+  const { report } = await sharedNetworks.plug(two!, ip('nothing'));
+  assert.deepEqual(report, {
+    ...{ kind: 'isolated', namespace: namespaceOf('rehearsal'), bridges: { [NIC.network]: 'br0' } },
+  });
+  assert.deepEqual([...there], ['br0']);
+});
+
+test('a network may have a name that every object of the language has', () => {
+  const { commands, bridges } = isolatedPlan([
+    { ...NIC, network: '__proto__' },
+    { ...NIC, nicId: 'lan2', network: '__proto__' },
+    { ...NIC, nicId: 'lan3', network: 'constructor' },
+  ]);
+  assert.deepEqual(Object.entries(bridges), [
+    ['__proto__', 'br0'],
+    ['constructor', 'br1'],
+  ]);
+  assert.ok(commands.includes('link set dev tap1 master br0 up'));
+  assert.ok(commands.includes('link set dev tap2 master br1 up'));
 });

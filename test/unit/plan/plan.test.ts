@@ -4,6 +4,7 @@ import { describe, it } from 'node:test';
 import fc from 'fast-check';
 import type { PlanDocument, PlanRun, RunStep } from '../../../src/api/index.ts';
 import {
+  changesAt,
   differenceOf,
   directionOf,
   estimateOf,
@@ -11,6 +12,7 @@ import {
   findingsAt,
   findingsOf,
   forNicsOf,
+  gatesAt,
   type HeldWhere,
   MOST_AT_ONCE,
   needsOf,
@@ -140,8 +142,13 @@ describe('a recovery plan', () => {
 
   it('F5 a planned move hands over where the machines are held and takes over where none is; one left in the middle goes on', () => {
     const held = (places: Readonly<Record<string, HeldWhere>>) => new Map(Object.entries(places));
-    const run = (mode: PlanRun['request']['mode'], verdict?: PlanRun['verdict']): PlanRun => ({
-      ...{ runId: 'r', actor: 'operator:a', request: { mode }, document: SHOP, startedAtMs: 0, steps: [] },
+    const run = (
+      mode: PlanRun['request']['mode'],
+      verdict: PlanRun['verdict'],
+      states: Readonly<Record<string, PlanRun['steps'][number]['state']>> = {},
+    ): PlanRun => ({
+      ...{ runId: 'r', actor: 'operator:a', request: { mode }, document: SHOP, startedAtMs: 0 },
+      steps: Object.entries(states).map(([machine, state]) => ({ machine, machineId: machine, state })),
       ...(verdict ? { verdict } : {}),
     });
     assert.equal(directionOf(held({ db: 'here', web: 'here', mail: 'unknown' }), []), 'cede');
@@ -150,11 +157,23 @@ describe('a recovery plan', () => {
     assert.equal(directionOf(held({ db: 'elsewhere' }), [run('cede', 'partly')]), 'take');
     const both = held({ db: 'here', web: 'elsewhere' });
     assert.deepEqual(directionOf(both, []), { here: ['db'], elsewhere: ['web'], unread: [] });
-    assert.equal(directionOf(both, [run('test', 'done'), run('cede', 'partly')]), 'cede');
-    assert.equal(directionOf(both, [run('take', 'cancelled'), run('cede', 'partly')]), 'take');
-    assert.deepEqual(directionOf(both, [run('take', 'done'), run('cede', 'partly')]), {
-      ...{ here: ['db'], elsewhere: ['web'], unread: [] },
-    });
+    const ceded = run('cede', 'partly', { web: 'done', db: 'failed' });
+    const taken = run('take', 'cancelled', { web: 'waiting', db: 'done' });
+    assert.equal(directionOf(both, [run('test', 'done', { db: 'done', web: 'done' }), ceded]), 'cede');
+    assert.equal(directionOf(both, [taken, ceded]), 'take');
+    assert.equal(directionOf(both, [{ ...taken, verdict: undefined } as PlanRun]), 'take', 'it is under way');
+    // A run after which machines have moved otherwise, or that has moved none, has nothing to do with what is so now.
+    for (const former of [
+      run('take', 'done', { db: 'done', web: 'done' }),
+      run('cede', 'partly', { db: 'done', web: 'done' }),
+      run('take', 'partly', { db: 'done', web: 'done' }),
+      run('cede', 'cancelled', { db: 'waiting', web: 'waiting' }),
+      run('take', 'cancelled', { db: 'waiting', web: 'waiting' }),
+    ]) {
+      assert.deepEqual(directionOf(both, [former, ceded]), {
+        ...{ here: ['db'], elsewhere: ['web'], unread: [] },
+      });
+    }
     // What is offered, and not taken yet, goes on as it was begun, whatever has come of the runs.
     assert.equal(directionOf(held({ db: 'offered', web: 'elsewhere' }), []), 'cede');
     assert.equal(directionOf(held({ db: 'offered' }), [run('cede', 'done')]), 'cede');
@@ -171,7 +190,9 @@ describe('a recovery plan', () => {
       assert.equal(unsure({ db: 'unread', web: 'offered' }), 'cede');
     }
     assert.equal(
-      directionOf(held({ db: 'unread', web: 'here', mail: 'elsewhere' }), [run('cede', 'partly')]),
+      directionOf(held({ db: 'unread', web: 'here', mail: 'elsewhere' }), [
+        run('cede', 'partly', { mail: 'done', web: 'blocked' }),
+      ]),
       'cede',
     );
   });
@@ -191,6 +212,30 @@ describe('a recovery plan', () => {
       wan: { kind: 'tap', interfaceName: 'tap7' },
     });
     assert.deepEqual(Object.keys(networksAt(plan, 'db', nics, 'hamburg')), ['wan']);
+  });
+
+  it('F5 names that every object of the language has are names like others', () => {
+    const nics = [{ nicId: 'constructor', network: '__proto__' }];
+    const gates = [{ kind: 'tcp', host: '{constructor}', port: 1 } as const];
+    const plan: PlanDocument = { plan: 'shop', machines: { db: { after: ['toString'], gates } } };
+    assert.match(findingsOf(plan)[0]!.message, /db waits for toString, which is not in the plan/);
+    assert.deepEqual(gatesAt(plan, 'db', 'constructor').unknownNics, ['constructor']);
+    assert.equal(changesAt(plan, 'db', 'constructor', false), undefined);
+    assert.deepEqual(networksAt(plan, 'db', nics, 'constructor'), {});
+    const said = findingsAt(
+      plan,
+      'constructor',
+      () => ({ nics, hasAgent: true, isReady: true }),
+      () => undefined,
+    );
+    assert.match(
+      said.map(({ message }) => message).join(),
+      /nothing says what is connected here: constructor/,
+    );
+    const networks = JSON.parse('{"__proto__":{"valueOf":{"kind":"bridge","bridge":"br0"}}}');
+    assert.deepEqual(networksAt({ ...plan, networks }, 'db', nics, 'valueOf'), {
+      constructor: { kind: 'bridge', bridge: 'br0' },
+    });
   });
 
   it('F5 addresses of a NIC that the machine has lost keep it from nothing on the day itself', () => {
