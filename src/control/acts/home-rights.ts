@@ -29,7 +29,7 @@ const replicationFailure = failuresOf(REPLICATION_ERRORS);
 interface HomeTools {
   readonly siteId: string;
   readonly machines: Pick<Machines, 'get' | 'broken' | 'unprotect' | 'remove'>;
-  readonly replicas: Pick<Replicas, 'get'>;
+  readonly replicas: Pick<Replicas, 'get' | 'broken'>;
   readonly failovers: Pick<Failovers, 'list' | 'cleanup'>;
   readonly diverged: Pick<DivergedBranches, 'at' | 'alone' | 'checkNothingUpon'>;
   readonly isForwarded: (replica: Replica) => boolean;
@@ -65,6 +65,7 @@ export class HomeRights implements HomeMachines {
       if (!replica || replica.record.adopted !== undefined) this.#checkNotBroken(machineId);
       return undefined;
     }
+    this.#checkMaySpeak(machine);
     const { right } = machine;
     return {
       tenure: right.tenure,
@@ -92,8 +93,13 @@ export class HomeRights implements HomeMachines {
 
   /** What cannot be opened must not look like what was never there. */
   #checkNotBroken(machineId: string): void {
-    const broken = this.#o.machines.broken.find((one) => one.machineId === machineId);
-    if (broken) throw broken.error;
+    throwBroken(this.#o.machines.broken, machineId);
+  }
+
+  /** Of a machine that another site holds what its replica here knows counts, unless its disks lie upon that: which nobody can tell. */
+  #checkMaySpeak({ record, right }: ProtectedMachine): void {
+    const { state } = right.tenure;
+    if (state !== 'holds' && state !== 'cedes') throwBroken(this.#o.replicas.broken, record.machineId);
   }
 
   async admit(arrival: Arrival): Promise<Generation> {
@@ -260,6 +266,14 @@ export class HomeRights implements HomeMachines {
     };
     return new OlderDisks({ files: fileSystem, images, log, onUnfit }, header, files);
   }
+}
+
+function throwBroken(
+  all: readonly { readonly machineId: string; readonly error: Error }[],
+  machineId: string,
+): void {
+  const broken = all.find((one) => one.machineId === machineId);
+  if (broken) throw broken.error;
 }
 
 function turningBack(machineId: string) {

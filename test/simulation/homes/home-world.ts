@@ -389,12 +389,12 @@ export class HomeWorld {
   /** What takes turns itself. */
   async #waitFor(work: Promise<void>): Promise<void> {
     let isOver = false;
-    const ended = work.finally(() => {
+    const end = () => {
       isOver = true;
-    });
-    ended.catch(() => undefined);
+    };
+    void work.then(end, end);
     while (!isOver) await this.#next();
-    await ended;
+    await work;
   }
 }
 

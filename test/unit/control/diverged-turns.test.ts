@@ -161,7 +161,7 @@ test('S0.17 what diverged is not put into its branch while it is being read; its
   const alerts = new Map<string, string>();
   const home = new HomeRights({
     ...{ siteId: site.ownSiteId, machines, diverged, files: nodeFiles, log: silentLog },
-    replicas: { get: () => replica },
+    replicas: { get: () => replica, broken: [] },
     failovers: {
       cleanup: async (trunk: DivergedBranch, testId: string) => removeBranch(nodeFiles, trunk, testId),
     },

@@ -40,7 +40,7 @@ function homeOf(site: FencedSite, { onList, onUpdate }: Meanwhile = {}) {
   };
   const home = new HomeRights({
     ...{ siteId: ownSiteId, machines, diverged, files: nodeFiles, log: silentLog },
-    replicas: { get: () => replica },
+    replicas: { get: () => replica, broken: [] },
     failovers: {
       cleanup: async () => undefined,
       list: async () => {
@@ -108,3 +108,16 @@ for (const moment of ['onList', 'onUpdate'] as const)
     await assert.rejects(knocking(null), HELD_HERE);
     await checkAtHome();
   });
+
+test('F4 S0.17 what was at home here does not speak for a replica that cannot be read; a machine that runs here does', async (t) => {
+  const site = await fencedSite(t);
+  const { machines, diverged, machine, machineId, ownSiteId } = site;
+  const broken = [{ machineId, error: new Error('its record is damaged') }];
+  const home = new HomeRights({
+    ...{ siteId: ownSiteId, machines, diverged, files: nodeFiles, log: silentLog },
+    replicas: { get: () => undefined, broken },
+  } as unknown as ConstructorParameters<typeof HomeRights>[0]);
+  assert.throws(() => home.of(machineId), /its record is damaged/);
+  await machine.right.hear(own(site));
+  assert.equal(home.of(machineId)?.tenure.state, 'holds');
+});
