@@ -140,6 +140,7 @@ export async function openChain(
   files: FileSystem,
   path: string,
   resolve: ResolveBacking = besideImage,
+  o: Parameters<typeof openLayer>[2] = { leaks: 'refused' },
 ): Promise<ChainReader> {
   const layers: LayerReader[] = [];
   const seen = new Set<string>();
@@ -148,7 +149,7 @@ export async function openChain(
       if (seen.has(next)) throw new Qcow2Damage(`${path}: the chain comes back to ${next}`);
       if (seen.size >= CHAIN_MAX) throw new Qcow2Damage(`${path}: more than ${CHAIN_MAX} layers`);
       seen.add(next);
-      const layer = await openLayer(files, next);
+      const layer = await openLayer(files, next, o);
       layers.push(layer);
       if (layer.backing === null) return new ChainReader(layers, null);
       const below = resolve(layer.backing.name, next);

@@ -8,7 +8,7 @@ import type {
   UnprotectRequest,
 } from '../../api/index.ts';
 import { checkHeld, type ProtectedMachine } from '../../replication/index.ts';
-import type { Alerts } from '../base/alerts.ts';
+import type { AlertSink, Alerts } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
 import type { Groups } from '../groups/groups.ts';
@@ -27,22 +27,22 @@ import { endingAdoption } from './adoptions.ts';
 export class MachineActs {
   readonly #machines: Machines;
   readonly #inventory: Inventory;
-  readonly #links: PeerLinks;
-  readonly #audit: Audit;
-  readonly #alerts: Alerts;
+  readonly #links: Pick<PeerLinks, 'views'>;
+  readonly #audit: Pick<Audit, 'acting'>;
+  readonly #alerts: AlertSink & Pick<Alerts, 'clearMachine'>;
   readonly #groups: Pick<Groups, 'of' | 'checkRetention'>;
-  readonly #tokens: TriggerTokens;
+  readonly #tokens: Pick<TriggerTokens, 'remove'>;
   readonly #diverged: Pick<DivergedBranches, 'alone' | 'checkNothingUpon'>;
   readonly #fences: Pick<ReplicaFences, 'look'>;
 
   constructor(o: {
     machines: Machines;
     inventory: Inventory;
-    links: PeerLinks;
-    audit: Audit;
-    alerts: Alerts;
+    links: Pick<PeerLinks, 'views'>;
+    audit: Pick<Audit, 'acting'>;
+    alerts: AlertSink & Pick<Alerts, 'clearMachine'>;
     groups: Pick<Groups, 'of' | 'checkRetention'>;
-    tokens: TriggerTokens;
+    tokens: Pick<TriggerTokens, 'remove'>;
     diverged: Pick<DivergedBranches, 'alone' | 'checkNothingUpon'>;
     fences: Pick<ReplicaFences, 'look'>;
   }) {

@@ -11,6 +11,9 @@ import { Violation } from '../violation.ts';
 import { type Contents, type State, said } from './contents.ts';
 import { HOME_NAMES, type HomeName, type HomeSite } from './home-site.ts';
 
+/** Layers name those below them as seen from where they lie. */
+const ABSOLUTE = (name: string, image: string) => resolve(dirname(image), name);
+
 interface Begun {
   readonly claim: Claim | undefined;
   readonly line: string;
@@ -27,6 +30,8 @@ export class HomeOracle {
   readonly #confirmed = new Set<string>();
   /** Sites at which somebody gives his word just now. */
   readonly words = new Set<HomeName>();
+  /** What people have thrown away. */
+  readonly #discarded = new Set<string>();
   readonly #begun = new Map<FakeMachine, Begun>();
   /** States that some site has acknowledged. */
   readonly #points = new Map<string, State>();
@@ -52,6 +57,11 @@ export class HomeOracle {
       throw new Violation(
         `branch ${line.slice(-4)} begins with ${said(state)}, and its point is ${said(point)}`,
       );
+  }
+
+  /** A person has said that what was written there is to go: it may, from now on. */
+  discarded(line: string): void {
+    this.#discarded.add(line);
   }
 
   lineOf(guest: FakeMachine): string {
@@ -132,7 +142,7 @@ export class HomeOracle {
     for (const name of HOME_NAMES)
       for (const state of await this.#statesAt(this.#sites[name])) kept.add(said(state));
     for (const line of this.#contents.lines) {
-      if (!this.#contents.hasWritten(line)) continue;
+      if (!this.#contents.hasWritten(line) || this.#discarded.has(line)) continue;
       const last = said(this.#contents.stateOf(line));
       if (!kept.has(last))
         throw new Violation(`${last} is nowhere any more; there is ${[...kept].join(', ')}`);
@@ -167,7 +177,7 @@ export class HomeOracle {
           branchId,
           DISK.diskId,
         );
-        await using reader = await openChain(files, path, (name, image) => resolve(dirname(image), name));
+        await using reader = await openChain(files, path, ABSOLUTE, { leaks: 'allowed' });
         const bytes = await reader.read(0, DISK.sizeBytes);
         found.push(this.#contents.identify(bytes, `branch ${branchId.slice(-4)} of epoch ${former.epoch}`));
       }

@@ -1,9 +1,10 @@
+import { basename } from 'node:path';
 import { takeBack } from '../../../src/control/acts/take-back.ts';
 import { checkNotOutdated } from '../../../src/control/inventory/inventory.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import type { Replica } from '../../../src/replica/index.ts';
 import { type ProtectedMachine, rightsAt } from '../../../src/replication/index.ts';
-import { MACHINE_ID, MACHINE_NAME } from '../leases/made-sites.ts';
+import { MACHINE_ID, MACHINE_NAME, RUN_DIRECTORY } from '../leases/made-sites.ts';
 import { HOMES, type HomeName, type HomeSite, type OpenHome } from './home-site.ts';
 
 const GRACE_MS = 60_000;
@@ -54,10 +55,36 @@ export class HomePeople {
     await open.machines.protect(machine, this.#other, { compression: false });
   }
 
-  /** `vm unprotect`. */
-  async unprotect(keepOrigin: boolean): Promise<void> {
-    const { open, machine } = this.#home();
-    await open.diverged.alone(machine, () => open.machines.unprotect(machine, { keepOrigin }));
+  /** `vm unprotect`; of what another site holds by the word that it does not run there. */
+  async unprotect(byWord: boolean): Promise<void> {
+    const { acts } = this.#home().open;
+    await acts.unprotect('person', MACHINE_ID, byWord ? { confirmOtherSideDown: true } : {});
+  }
+
+  /** `vm remove`. */
+  async remove(): Promise<void> {
+    await this.#home().open.acts.remove('person', MACHINE_ID);
+  }
+
+  /** `failover cleanup` of one branch of those that are there, by its place among them. What it is called. */
+  async cleanup(pick: (count: number) => number, onMeant: (line: string) => void): Promise<void> {
+    const { open } = this.#site;
+    const { diverged, failovers, replicas } = open!;
+    const replica = replicas.get(MACHINE_ID);
+    const apart = await diverged.list(MACHINE_ID);
+    const upon = (replica?.branches ?? []).filter(({ branchId }) => branchId !== replica!.record.adopted);
+    const count = apart.length + upon.length;
+    if (count === 0) return;
+    const at = pick(count);
+    const meant = apart[at];
+    if (!meant) {
+      const { branchId } = upon[at - apart.length]!;
+      onMeant(branchId);
+      await failovers.cleanup(replica!, branchId);
+      return;
+    }
+    onMeant(meant.about.machine.adopted?.branchId ?? basename(RUN_DIRECTORY));
+    await diverged.remove(MACHINE_ID, meant.branchId, new AbortController().signal);
   }
 
   /** `point cut`. */

@@ -5,6 +5,7 @@ import {
   settleAdoptions,
 } from '../../../src/control/acts/adoptions.ts';
 import { HomeRights } from '../../../src/control/acts/home-rights.ts';
+import { MachineActs } from '../../../src/control/acts/machine-acts.ts';
 import type { AuditedAct } from '../../../src/control/base/audit.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
 import { Inventory } from '../../../src/control/inventory/inventory.ts';
@@ -84,6 +85,7 @@ export interface OpenHome {
   readonly inventory: Inventory;
   readonly fences: ReplicaFences;
   readonly adoptions: AdoptionActs;
+  readonly acts: MachineActs;
   readonly opening: AsyncDisposableStack;
   readonly alerts: ReadonlyMap<string, Failure>;
 }
@@ -179,6 +181,7 @@ export class HomeSite {
     const images = imagesOn(files, host.locks, process);
     const log = this.#log();
     const { alerts, sink } = this.#alerts();
+    const clearing = { ...sink, clearMachine: () => undefined };
     const audit = {
       note: onNote,
       acting: <T>(_act: AuditedAct, work: () => Promise<T>) => work(),
@@ -233,7 +236,7 @@ export class HomeSite {
     const diverged = await DivergedBranches.open({
       ...{ files, images, siteId, dataDirectory: DATA, machines, replicas, generations, failovers },
       groups: { of: () => undefined },
-      alerts: { ...sink, clearMachine: () => undefined },
+      alerts: clearing,
       triggerTokens: { remove: async () => undefined },
     });
     const home = new HomeRights({
@@ -265,11 +268,17 @@ export class HomeSite {
       inventory,
       reports: { ofAdoptions: async () => undefined },
     });
+    const acts = new MachineActs({
+      ...{ machines, inventory, audit, fences, diverged, alerts: clearing },
+      groups: { of: () => undefined, checkRetention: async () => undefined },
+      links: { views: () => [] },
+      tokens: { remove: async () => undefined },
+    });
     const served = { ...receiver.calls, ...rights.calls };
     calls.serve(siteId, { process, calls: served, upload: receiver.upload });
     return {
       ...{ process, clock, files, client, replicas, machines, failovers, diverged, fences, adoptions },
-      ...{ generations, inventory, opening, alerts },
+      ...{ acts, generations, inventory, opening, alerts },
     };
   }
 

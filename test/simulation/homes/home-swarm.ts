@@ -27,17 +27,20 @@ export const HOME_ACTS = [
   'undo',
   'adopt',
   'word',
+  'unprotect',
+  'remove',
+  'clean-up',
 ] as const;
 export type HomeAct = (typeof HOME_ACTS)[number];
 
 const USUAL_RATE: Readonly<Record<HomeEvent, number>> = {
-  'kill-site': 1 / 300,
+  'kill-site': 1 / 600,
   'close-site': 1 / 900,
-  'cut-power': 1 / 900,
-  partition: 1 / 500,
+  'cut-power': 1 / 1200,
+  partition: 1 / 1000,
   stall: 1 / 900,
   'end-guest': 1 / 1500,
-  'fault-disk': 1 / 400,
+  'fault-disk': 1 / 700,
   'wall-clock': 1 / 800,
 };
 
@@ -45,14 +48,17 @@ const USUAL_CHANCE: Readonly<Record<HomeAct, number>> = {
   start: 0.8,
   stop: 0.02,
   copy: 0.2,
-  protect: 0.5,
-  cede: 0.15,
+  protect: 0.3,
+  cede: 0.3,
   withdraw: 0.1,
   take: 0.6,
   restart: 0.5,
   undo: 0.1,
-  adopt: 0.4,
-  word: 0.3,
+  adopt: 0.6,
+  word: 0.5,
+  unprotect: 0.01,
+  remove: 0.25,
+  'clean-up': 0.02,
 };
 
 /** What one life is about. */

@@ -213,29 +213,39 @@ export class HomeWorld {
     const people = this.#people[name];
     const isAlone = !this.#otherOf(name).host.isOn;
     const runs = site.guests.length > 0;
+    const isIdle = !this.#isCalm;
+    const isAdopted = home?.record.adopted !== undefined;
+    const isProtected = home !== undefined && home.record.protection !== null;
     const wishes: [boolean, HomeAct, () => Promise<void>][] = home
       ? [
+          [isIdle && isAdopted && !isProtected && !runs, 'remove', () => people.remove()],
           [tenure.state === 'holds' && !runs, 'start', () => people.start()],
-          [tenure.state === 'holds' && !home.record.protection, 'protect', () => people.protect()],
-          [tenure.state === 'holds' && runs && !this.#isCalm, 'cede', () => people.cede()],
-          [
-            tenure.state === 'holds' && runs && !this.#isCalm,
-            'stop',
-            () => people.stop(this.#chance.chance(0.3)),
-          ],
-          [tenure.state === 'holds' && !!home.record.protection, 'copy', () => people.copy()],
+          [tenure.state === 'holds' && !isProtected, 'protect', () => people.protect()],
+          [tenure.state === 'holds' && runs && isIdle, 'cede', () => people.cede()],
+          [tenure.state === 'holds' && runs && isIdle, 'stop', () => people.stop(this.#chance.chance(0.3))],
+          [tenure.state === 'holds' && isProtected, 'copy', () => people.copy()],
           [tenure.state !== 'holds' && isAlone, 'word', () => people.seizeBack()],
           [tenure.state !== 'holds', 'withdraw', () => people.takeBack()],
+          [tenure.state === 'fenced' && isAlone, 'unprotect', () => people.unprotect(true)],
+          [isIdle && tenure.state === 'holds' && isProtected, 'unprotect', () => people.unprotect(false)],
         ]
       : [
           [replica!.record.offer !== undefined && tenure.state !== 'holds', 'take', () => people.take()],
           [tenure.state === 'holds' && !runs, 'restart', () => people.restart()],
           [tenure.state === 'holds' && runs, 'adopt', () => people.adopt()],
-          [tenure.state === 'holds' && !this.#isCalm, 'undo', () => people.undo()],
+          [tenure.state === 'holds' && isIdle, 'undo', () => people.undo()],
           [tenure.state !== 'holds' && isAlone, 'word', () => people.failOver()],
         ];
+    wishes.push([isIdle, 'clean-up', () => this.#cleanUp(people)]);
     for (const [isMeant, act, work] of wishes)
       if (isMeant && this.#wants(act)) return this.#act(name, act, work);
+  }
+
+  #cleanUp(people: HomePeople): Promise<void> {
+    return people.cleanup(
+      (count) => this.#chance.below(count),
+      (line) => this.#oracle.discarded(line),
+    );
   }
 
   #otherOf(name: HomeName): HomeSite {
@@ -249,7 +259,7 @@ export class HomeWorld {
     const said = `${name}: ${act}${isHome ? ' at home' : ''}`;
     this.#busy.set(name, process);
     // A failover that is begun again at a site that holds the machine claims it anew, by the word that was given.
-    const isWord = act === 'word' || act === 'restart';
+    const isWord = act === 'word' || act === 'restart' || act === 'unprotect';
     if (isWord) this.#oracle.words.add(name);
     this.#turns.note(said);
     try {
@@ -364,13 +374,10 @@ export class HomeWorld {
       this.#power(site);
     }
     await this.#untilRest(() => this.#oracle.unrest());
-    // Copies flow again: what is cut now the other site takes.
+    // Copies flow again: what is cut now the other site takes. A machine whose protection was ended begins none upon its old replica.
     const before = this.#oracle.acknowledged;
-    await this.#untilRest(() =>
-      this.#oracle.acknowledged > before
-        ? this.#oracle.unrest()
-        : ['no copy has arrived since everything came to rest'],
-    );
+    const hasArrived = () => this.#oracle.acknowledged > before || this.#acts.unprotect !== undefined;
+    await this.#untilRest(() => (hasArrived() ? this.#oracle.unrest() : ['no copy has arrived since then']));
     await this.#waitFor(this.#oracle.checkNothingLost());
   }
 
