@@ -325,8 +325,10 @@ export class LeaseTeller {
     const { toHold, toEnd, ...others } = record;
     const { toTell: _held, told: _told, ...bare } = others;
     const left = withoutHold(toHold, parties);
+    // The other one may have the machine at home by now, and lent by this site: those are not the leases that have ended.
+    const isOver = isSameParties(record, parties) && [undefined, begunAtMs].includes(record.begunAtMs);
     return {
-      ...(isSameParties(record, parties) ? { ...bare, ended: true } : others),
+      ...(isOver ? { ...bare, ended: true } : others),
       ...(left ? { toHold: left } : {}),
       toEnd: withEnd(toEnd, { siteId: witnessSiteId, claim, begunAtMs }),
     };
