@@ -383,7 +383,10 @@ export class LeaseTeller {
     const { book } = this.#o;
     const { machineId } = record;
     try {
-      if (!(await this.#said({ ...record, ...hold }, hold.claim, signal))) {
+      const heard = await this.#said({ ...record, ...hold }, hold.claim, signal);
+      // One that an older program has left, of a machine that is here no more: nobody knows what there would be to say.
+      const isLost = !hold.claim && !book.standing(machineId);
+      if (!heard && !isLost) {
         this.#waiting.hold.add(machineId);
         return;
       }

@@ -365,3 +365,28 @@ test('S0.17 a witness that is paired no more is not asked again and again to hea
   assert.equal(recovery.record()?.seeking, undefined);
   assert.deepEqual([witness.record()?.vote.entitled, witness.record()?.ended], [s.claim, true]);
 });
+
+test('S0.17 what an older program has left to be told of a machine that is here no more, without its claim, is told to nobody, and kept no longer', async (t) => {
+  const { clock, asked, home, witness, later, claim } = await sites(t);
+  const siteIds = [home.siteId, later.siteId];
+  const left = {
+    ...{ machineId: LEASED_MACHINE, machineName: 'web', leaseMs: 10_000, siteIds, ended: true as const },
+    ...{ vote: { entitled: claim, seen: claim, term: 'for-good' as const }, witnessSiteId: home.siteId },
+    toHold: [{ witnessSiteId: witness.siteId, siteIds }],
+  };
+  await later.records.store(left);
+  // It was given up here: who has it may be known yet.
+  const word = { epoch: 2, siteId: later.siteId };
+  later.replica = { tenure: { state: 'follows', claim: word }, sourceSiteId: home.siteId };
+  later.votes.tell();
+  await clock.turn(10_000);
+  assert.deepEqual(later.record()?.toHold, left.toHold);
+  later.replica = undefined;
+  later.votes.tell();
+  await clock.turn(10_000);
+  assert.equal(later.record(), undefined);
+  assert.equal(
+    asked.some(({ from }) => from === later.siteId),
+    false,
+  );
+});
