@@ -38,7 +38,13 @@ export { isLocked } from './image-locks.ts';
 export { ProtectedLayout } from './layout.ts';
 export { newestCutMs, openMachineFiles } from './machine-files.ts';
 export type { MachinePlace } from './machine-move.ts';
-export { type GuestStandstill, hasEnded, type MachinePresence, standstillOf } from './machine-presence.ts';
+export {
+  type GuestStandstill,
+  hasEnded,
+  isUnseen,
+  type MachinePresence,
+  standstillOf,
+} from './machine-presence.ts';
 export { checkHeld, claimElsewhere, notHeldFailure } from './machine-tenure.ts';
 export { OfferedRights, rightsAt } from './offered-rights.ts';
 export type { Origin } from './origin.ts';

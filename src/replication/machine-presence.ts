@@ -86,6 +86,11 @@ export async function mustBeLookedAt(
   return disks.every(({ diskId, deviceName }) => !gone.includes(diskId) || there.has(deviceName));
 }
 
+/** Nobody has looked yet, since the site began, whether it runs. */
+export function isUnseen(presence: MachinePresence): boolean {
+  return presence.state === 'stopped' && presence.isUnseen === true;
+}
+
 /** A process that is not there writes nothing, whatever has become of its disks. */
 export function hasEnded({
   presence,

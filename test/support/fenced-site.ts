@@ -15,7 +15,7 @@ import { silentLog } from '../../src/lib/log.ts';
 import { nodeFiles } from '../../src/lib/node-files.ts';
 import { newId, systemRandom } from '../../src/lib/random.ts';
 import { createBranch, type Replicas } from '../../src/replica/index.ts';
-import type { ProtectedMachine, ReplicationTarget } from '../../src/replication/index.ts';
+import { isUnseen, type ProtectedMachine, type ReplicationTarget } from '../../src/replication/index.ts';
 import { FakeImages, ImageLocks } from './fake-images.ts';
 import { type SeedMachine, seedSites } from './seed-sites.ts';
 import type { CleanUp } from './temporary.ts';
@@ -118,7 +118,9 @@ export async function fencedSite(
 }
 
 /** The branch of a failover that becomes the machine here again, beside what it was before; to be called by the adoption. */
-export function adoptedAgain({ machine, machineId, machines }: FencedSite): Promise<ProtectedMachine> {
+export async function adoptedAgain({ machine, machineId, machines }: FencedSite): Promise<ProtectedMachine> {
+  // As its loop does.
+  if (isUnseen(machine.presence)) await machine.attach();
   const { configuration, disks, sockets } = machine.record;
   return machines.adopting.create({
     ...{ machineId, configuration, networks: {}, branchId: 'b'.repeat(26), pointId: 'p'.repeat(26) },

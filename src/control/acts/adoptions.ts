@@ -10,7 +10,7 @@ import { newId, type Random } from '../../lib/random.ts';
 import type { SiteIdentity } from '../../peer/index.ts';
 import { compareClaims } from '../../recovery-point/index.ts';
 import { findBranch, type Replica, tenureOfReplica, withTenure } from '../../replica/index.ts';
-import { openMachineFiles, type ProtectedMachine } from '../../replication/index.ts';
+import { isUnseen, openMachineFiles, type ProtectedMachine } from '../../replication/index.ts';
 import { type AlertSink, failureOf } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
@@ -78,11 +78,21 @@ export class AdoptionActs {
       const before = machines.get(machineId)?.machine;
       const isStillThere = async () => {
         if (machines.get(machineId)?.machine !== before) return false;
+        if (before) await this.#lookAt(before);
         await act();
         return true;
       };
       if (await (before ? diverged.aloneAt(before.layout.directory, isStillThere) : isStillThere())) return;
     }
+  }
+
+  /** At a site that has just been started nobody may have looked whether it runs. What becomes of its disks hinders no adoption. */
+  async #lookAt(before: ProtectedMachine): Promise<void> {
+    if (!isUnseen(before.presence)) return;
+    await before.attach().catch((error: unknown) => {
+      if (!isFailure(error)) throw error;
+      this.#o.log.warn('machine.not-settled', { machine: before.record.name, reason: error.message });
+    });
   }
 
   /** The one that runs, else the only one there is. */

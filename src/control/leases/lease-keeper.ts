@@ -5,7 +5,7 @@ import { isFailure } from '../../lib/errors.ts';
 import type { Log } from '../../lib/log.ts';
 import type { PeerClient } from '../../peer/index.ts';
 import { type Claim, compareClaims, holderShareMs } from '../../recovery-point/index.ts';
-import type { ProtectedMachine } from '../../replication/index.ts';
+import { isUnseen, type ProtectedMachine } from '../../replication/index.ts';
 import type { AlertSink } from '../base/alerts.ts';
 import type { Audit } from '../base/audit.ts';
 import { Wakeup } from '../base/wakeup.ts';
@@ -140,7 +140,7 @@ export class LeaseKeeper {
     for (;;) {
       const { record, presence } = this.#machine;
       const mayRun = this.#mayRun;
-      if (!mayRun) isOff = !(presence.state === 'stopped' && presence.isUnseen);
+      if (!mayRun) isOff = !isUnseen(presence);
       if (!mayRun || !record.lease || this.#machine.right.tenure.state !== 'holds') {
         this.#clearAlerts();
         if (!mayRun) this.#forgetGuard();

@@ -16,7 +16,15 @@ import {
 import type { Audit } from '../base/audit.ts';
 import { controlFailure } from '../errors.ts';
 import { EndedLeases } from './ended-leases.ts';
-import { isSameParties, owedBy, type Parties, sitesOf, type VoteRecord, withEnd } from './lease-records.ts';
+import {
+  isSameParties,
+  type Owed,
+  owedBy,
+  type Parties,
+  sitesOf,
+  type VoteRecord,
+  withEnd,
+} from './lease-records.ts';
 import { AskBody, ClaimBody, checkedLease, EndBody } from './lease-wire.ts';
 import { type HearClaim, leaseUnknown, type VoteBook } from './vote-book.ts';
 
@@ -26,6 +34,8 @@ export interface LeaseLenderTools {
   readonly hear: HearClaim;
   /** A witness is to hear something. */
   readonly onToTell: () => void;
+  /** Of a machine this is still to be told, and nothing else; called before that is stored. */
+  readonly left: (machineId: string, owed: Owed) => void;
 }
 
 /** A site that somebody trusts as a witness may not fill its disk. */
@@ -81,13 +91,19 @@ export class LeaseLender {
     machineId: string,
     { claim, begun }: { readonly claim?: Claim; readonly begun?: Parties } = {},
   ): Promise<void> {
-    const { book, onToTell } = this.#o;
+    const { book, onToTell, left } = this.#o;
     const record = book.records.get(machineId);
-    // What could not be stored may be there all the same, and would be found by the next process.
-    if (!record) return book.records.remove(machineId);
+    if (!record) {
+      left(machineId, {});
+      // What could not be stored may be there all the same, and would be found by the next process.
+      return book.records.remove(machineId);
+    }
     const { toTell: _held, told: _told, ...known } = record;
     const { toEnd: _ends, toHold: _holds, ...bare } = known;
-    const rest = begun ? { ...bare, ...owedBy(record, begun, sitesOf(begun)) } : known;
+    const rest = begun
+      ? { ...bare, ...owedBy(record, begun, sitesOf(begun)) }
+      : { ...known, ...endOwed(record, claim) };
+    left(machineId, rest);
     const vote = claim ? afterEnding(record.vote, claim) : record.vote;
     // The witness is still to hear that it was let go: else it would refuse whoever holds the machine for good.
     await book.keep({ ...rest, vote, ended: true });
@@ -260,6 +276,16 @@ export class LeaseLender {
   #note(peerId: string, act: string, machineId: string, { epoch }: Claim): void {
     this.#o.audit.note({ actor: `peer:${peerId}`, act, subject: machineId, details: { epoch } });
   }
+}
+
+/**
+ * Of a machine that was held here, which its witness has not heard, it hears that its leases have ended: whoever said that here may never
+ * come to say it there.
+ */
+function endOwed({ toTell, toEnd, witnessSiteId }: VoteRecord, ended: Claim | undefined): Owed {
+  if (!toTell) return {};
+  const claim = ended && compareClaims(ended, toTell) > 0 ? ended : toTell;
+  return { toEnd: withEnd(toEnd, { siteId: witnessSiteId, claim }) };
 }
 
 /** Whether leases of one home have begun before others of it, where both are known. */

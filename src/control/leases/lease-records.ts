@@ -53,6 +53,10 @@ const VoteRecordSchema = Type.Object({
 });
 /** `votes/<machine>.json`: what this site has promised another of the right to run a machine, and asks for itself. */
 export type VoteRecord = Type.Static<typeof VoteRecordSchema>;
+
+/** What witnesses and recovery sites must still hear of a machine, or hear again. */
+export type Owed = Partial<Pick<VoteRecord, 'toTell' | 'told' | 'toEnd' | 'toHold'>>;
+
 const VOTE_RECORD = recordKind('vote', 4, VoteRecordSchema, (older) => older);
 
 /** A site is to hear once that leases have ended, by what is known last. */

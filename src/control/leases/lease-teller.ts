@@ -10,6 +10,7 @@ import {
   isSameParties,
   type LeaseEnd,
   type LeaseHold,
+  type Owed,
   type Parties,
   type VoteRecord,
   withEnd,
@@ -32,8 +33,6 @@ export interface LeaseTellerTools {
   /** By which leases a machine runs that is at home here. */
   readonly leaseOf: (machineId: string) => LeaseTerms | undefined;
 }
-
-type Owed = Partial<Pick<VoteRecord, 'toTell' | 'toHold' | 'toEnd'>>;
 
 /** Tells witnesses what they have to know, again and again until they have heard it: what this site holds, and what it has let go. */
 export class LeaseTeller {
@@ -79,10 +78,11 @@ export class LeaseTeller {
    * Of a machine this is still to be told: where nobody is left to hear of something, nobody is alerted of it. Called before that is stored: a
    * process that is killed then tells it again, and one that had stored it would leave the alert to nobody.
    */
-  left(machineId: string, { toTell, toHold, toEnd }: Owed): void {
+  left(machineId: string, { toTell, told, toHold, toEnd }: Owed): void {
     const { alerts } = this.#o;
+    const isToldAgain = told !== undefined && this.#again.has(machineId);
     if (this.#endsOf({ machineId, toEnd }).length === 0) alerts.clear(`lease-end:${machineId}`);
-    if (!toTell && !toHold && !this.#again.has(machineId)) alerts.clear(`lease-hold:${machineId}`);
+    if (!toTell && !toHold && !isToldAgain) alerts.clear(`lease-hold:${machineId}`);
   }
 
   /** Something is to be told, or may be. */
@@ -325,8 +325,10 @@ export class LeaseTeller {
     const { toHold, toEnd, ...others } = record;
     const { toTell: _held, told: _told, ...bare } = others;
     const left = withoutHold(toHold, parties);
+    // The other one may have the machine at home by now, and lent by this site: those are not the leases that have ended.
+    const isOver = isSameParties(record, parties) && [undefined, begunAtMs].includes(record.begunAtMs);
     return {
-      ...(isSameParties(record, parties) ? { ...bare, ended: true } : others),
+      ...(isOver ? { ...bare, ended: true } : others),
       ...(left ? { toHold: left } : {}),
       toEnd: withEnd(toEnd, { siteId: witnessSiteId, claim, begunAtMs }),
     };
@@ -381,7 +383,10 @@ export class LeaseTeller {
     const { book } = this.#o;
     const { machineId } = record;
     try {
-      if (!(await this.#said({ ...record, ...hold }, hold.claim, signal))) {
+      const heard = await this.#said({ ...record, ...hold }, hold.claim, signal);
+      // One that an older program has left, of a machine that is here no more: nobody knows what there would be to say.
+      const isLost = !hold.claim && !book.standing(machineId);
+      if (!heard && !isLost) {
         this.#waiting.hold.add(machineId);
         return;
       }

@@ -36,7 +36,11 @@ export class LeaseVotes {
 
   constructor(o: LeaseVotesTools) {
     const book = new VoteBook(o);
-    const lender = new LeaseLender({ ...o, book, onToTell: () => this.#teller.tell() });
+    const lender = new LeaseLender({
+      ...{ ...o, book },
+      onToTell: () => this.#teller.tell(),
+      left: (...about) => this.#teller.left(...about),
+    });
     this.#o = o;
     this.#book = book;
     this.#lender = lender;
@@ -92,13 +96,9 @@ export class LeaseVotes {
   }
 
   /** The machine runs by these leases from now on: of others this site knows nothing but what their witnesses must still hear. */
-  async begun(parties: LeaseParties): Promise<void> {
+  begun(parties: LeaseParties): Promise<void> {
     const { machineId } = parties;
-    await this.#book.alone(machineId, async () => {
-      const owed = owedBy(this.#book.records.get(machineId), parties, sitesOf(parties));
-      this.#teller.left(machineId, owed);
-      await this.#lender.forget(machineId, { begun: parties });
-    });
+    return this.#book.alone(machineId, () => this.#lender.forget(machineId, { begun: parties }));
   }
 
   /** What this site knows as the witness of a machine, by whose name or id it is meant. Throws LEASE_UNKNOWN, LEASE_AMBIGUOUS. */

@@ -3,6 +3,7 @@ import type { Log } from '../../lib/log.ts';
 import {
   claimElsewhere,
   hasEnded,
+  isUnseen,
   type MachineRecord,
   type ProtectedDisk,
   type ProtectedMachine,
@@ -63,9 +64,11 @@ export function refuseAtHome(before: Pick<ProtectedMachine, 'record' | 'presence
         hint: 'As far as this site has heard, those disks are the machine. Look at both with `warmsite vm show`.',
       },
     );
-  if (hasEnded(before)) return;
   const { presence } = before;
-  const why = 'reason' in presence ? `: ${presence.reason}` : '';
+  if (hasEnded(before) && !isUnseen(presence)) return;
+  const reason = 'reason' in presence ? presence.reason : undefined;
+  const hinders = isUnseen(presence) ? 'this site has not looked yet whether it runs' : reason;
+  const why = hinders === undefined ? '' : `: ${hinders}`;
   const said = `${name} has not ended at this site where it was at home${why}`;
   const hint =
     'It is being ended here, or the site cannot see whether it has: look with `warmsite vm show`, end it with `warmsite vm stop`, and give the command again.';

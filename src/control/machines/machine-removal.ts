@@ -30,20 +30,32 @@ export function checkMayGo(
   if (protection) throw controlFailure('MACHINE_STILL_PROTECTED', `${name} is protected`);
   if (!hasEnded(machine)) {
     // Its process would be nobody's: the branch that it was knows nothing of it.
-    if (adopted)
-      throw controlFailure('MACHINE_STILL_RUNS', `${name} runs, and was a branch of its replica here`);
+    if (adopted) throw stillRuns(machine, 'was a branch of its replica here');
     // And nobody would end it.
     const claim = claimElsewhere(machine.record);
-    if (claim)
-      throw controlFailure(
-        'MACHINE_STILL_RUNS',
-        `${name} has not ended here, and site ${claim.siteId} holds it`,
-      );
+    if (claim) throw stillRuns(machine, `site ${claim.siteId} holds it`);
   }
   const siteId = machine.right.untold.find((untold) => isReached(untold, reach));
   if (siteId === undefined) return;
   const said = `site ${siteId} has not heard yet that ${name} was taken back here`;
   throw controlFailure('MACHINE_CLAIM_UNTOLD', said, { context: { machineId, siteId } });
+}
+
+/** The site may not see whether it has ended: there is nothing to stop then, but what hinders it. */
+function stillRuns(
+  { record: { name, machineId }, presence }: Pick<ProtectedMachine, 'record' | 'presence'>,
+  besides: string,
+) {
+  const why = 'reason' in presence ? `: ${presence.reason}` : '';
+  const said = `${name} has not ended here, and ${besides}${why}`;
+  const hint =
+    presence.state === 'unreachable'
+      ? 'The site cannot see whether it has ended: what hinders it is named, and ends with the process that uses its sockets or its disks. Look with `warmsite vm show`, and give the command again.'
+      : undefined;
+  return controlFailure('MACHINE_STILL_RUNS', said, {
+    context: { machineId },
+    ...(hint === undefined ? {} : { hint }),
+  });
 }
 
 function isReached(siteId: string, reach: (siteId: string) => unknown): boolean {

@@ -217,21 +217,22 @@ test('F4 S0.17 what was at home here before hinders an adoption until it has end
     message: /has not ended .*: its disks are in use/,
     hint: /vm stop/,
   });
+  const unseen = { state: 'stopped', isUnseen: true } as const;
+  assert.throws(() => refuseAtHome({ record: machine.record, running: undefined, presence: unseen }), {
+    code: 'MACHINE_EXISTS',
+    message: /has not ended .* not looked yet/,
+  });
 });
 
-test('S0.17 a machine that is adopted while what it was here before is being removed is looked after, with one object for its directory', async (t) => {
-  const site = await fencedSite(t);
-  const { diverged, machine, machineId, machines, generations, ownSiteId } = site;
-  const { branchId } = await site.branch();
-  let adopted: ProtectedMachine | undefined;
-  const acts = new AdoptionActs({
+/** The acts of adoption at a site, where a branch is adopted like that. */
+function adoptionActs(
+  { diverged, machineId, machines, ownSiteId }: FencedSite,
+  adopt: () => Promise<unknown>,
+) {
+  return new AdoptionActs({
     ...{ identity: { siteId: ownSiteId }, machines, diverged, log: silentLog, clock: systemClock },
     random: systemRandom,
-    failovers: {
-      adopt: async () => {
-        adopted = await adoptedAgain(site);
-      },
-    },
+    failovers: { adopt },
     inventory: {
       replica: () => ({ record: { machineId }, branches: [{ branchId: 'b' }] }),
       ...{ find: () => ({ machineId }), view: () => ({}) },
@@ -240,6 +241,33 @@ test('S0.17 a machine that is adopted while what it was here before is being rem
     ...{ reports: { ofAdoptions: async () => undefined }, fences: { look: () => undefined } },
     alerts: { raise: () => undefined, clear: () => undefined },
   } as unknown as ConstructorParameters<typeof AdoptionActs>[0]);
+}
+
+test('F4 S0.17 a site that has just been started looks whether what was at home here before runs when it is to adopt what it became', async (t) => {
+  const site = await fencedSite(t);
+  const { machine } = site;
+  let hasLooked = false;
+  Object.defineProperties(machine, {
+    presence: { get: () => ({ state: 'stopped', ...(hasLooked ? {} : { isUnseen: true }) }) },
+    attach: {
+      value: async () => {
+        hasLooked = true;
+        throw libFailure('DISK_FULL', 'what was broken off cannot be ended');
+      },
+    },
+  });
+  await adoptionActs(site, async () => refuseAtHome(machine)).adopt('me', 'box', { branch: 'b' });
+  assert.ok(hasLooked);
+});
+
+test('S0.17 a machine that is adopted while what it was here before is being removed is looked after, with one object for its directory', async (t) => {
+  const site = await fencedSite(t);
+  const { diverged, machine, machineId, machines, generations } = site;
+  const { branchId } = await site.branch();
+  let adopted: ProtectedMachine | undefined;
+  const acts = adoptionActs(site, async () => {
+    adopted = await adoptedAgain(site);
+  });
   const { needsOf } = generations;
   let adopting: Promise<unknown> | undefined;
   generations.needsOf = async (...asked) => {

@@ -166,6 +166,66 @@ test('S0.17 a witness hears by which claim a machine was held whose protection h
   assert.equal(await voted({ ...s, home }), 'LEASE_UNKNOWN');
 });
 
+/** Leases are ended at their home on somebody's word, and the recovery site is brought up on one; neither reaches the witness. */
+async function takeBySecondWord({ down, home, recovery, witness }: Sites): Promise<Claim> {
+  down.add(recovery.siteId).add(witness.siteId);
+  await home.endLeases(true);
+  const claim = { epoch: 2, siteId: recovery.siteId };
+  recovery.replica = { tenure: { state: 'holds', claim }, sourceSiteId: home.siteId };
+  await recovery.votes.held(LEASED_MACHINE);
+  await home.machine!.right.hear(claim);
+  return claim;
+}
+
+test('S0.17 a witness hears who holds a machine from that site, also when its former home has told that one that its leases have ended, and is gone', async (t) => {
+  const s = await sites(t);
+  const { clock, down, call, home, recovery, witness } = s;
+  const claim = await takeBySecondWord(s);
+  down.delete(recovery.siteId);
+  await clock.turn(10_000);
+  assert.deepEqual([recovery.record()?.ended, recovery.record()?.toTell], [true, undefined]);
+  // Before it can say so to the witness as well.
+  await home.votes.close();
+  down.add(home.siteId);
+  down.delete(witness.siteId);
+  await clock.turn(10_000);
+  assert.deepEqual([witness.record()?.vote.entitled, witness.record()?.ended], [claim, true]);
+  assert.deepEqual([recovery.record(), [...recovery.alerts.keys()]], [undefined, []]);
+  // It was restored from a backup.
+  down.delete(home.siteId);
+  const { begunAtMs } = witness.record()!;
+  const answer = await call(home.siteId, witness.siteId, 'lease.ask', {
+    ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim: s.claim, leaseMs: 10_000 },
+    ...{ siteIds: [home.siteId, recovery.siteId], witnessSiteId: witness.siteId, begunAtMs: begunAtMs! },
+  });
+  assert.equal((answer as { why: string }).why, 'superseded');
+});
+
+test('S0.17 people are warned no more that a witness does not count who holds a machine when it has heard that its leases have ended', async (t) => {
+  const s = await sites(t);
+  const { clock, down, lost, home, recovery, witness } = s;
+  const { vote, ...others } = witness.record()!;
+  const entitled = { epoch: 5, siteId: home.siteId };
+  await witness.records.store({
+    ...others,
+    vote: { entitled, seen: entitled, term: 'for-good', before: vote.entitled },
+  });
+  const claim = await takeBySecondWord(s);
+  lost.add('lease.end');
+  down.clear();
+  await clock.turn(10_000);
+  assert.deepEqual(
+    [...recovery.alerts.values()].map(({ code }) => code),
+    ['LEASE_VOTE_STANDS'],
+  );
+  lost.clear();
+  await clock.turn(10_000);
+  await witness.votes.forgetWitnessed(LEASED_MACHINE);
+  await clock.turn(10_000);
+  assert.deepEqual([witness.record()?.vote.entitled, witness.record()?.ended], [claim, true]);
+  assert.deepEqual([recovery.record(), [...recovery.alerts.keys()]], [undefined, []]);
+});
+
 test('S0.17 that a machine has moved on is told to its witness again while that has voted for a site that has not used it', async (t) => {
   const s = await sites(t);
   const { clock, down, call, home, recovery, witness, later } = s;
@@ -304,4 +364,29 @@ test('S0.17 a witness that is paired no more is not asked again and again to hea
   await clock.turn(10_000);
   assert.equal(recovery.record()?.seeking, undefined);
   assert.deepEqual([witness.record()?.vote.entitled, witness.record()?.ended], [s.claim, true]);
+});
+
+test('S0.17 what an older program has left to be told of a machine that is here no more, without its claim, is told to nobody, and kept no longer', async (t) => {
+  const { clock, asked, home, witness, later, claim } = await sites(t);
+  const siteIds = [home.siteId, later.siteId];
+  const left = {
+    ...{ machineId: LEASED_MACHINE, machineName: 'web', leaseMs: 10_000, siteIds, ended: true as const },
+    ...{ vote: { entitled: claim, seen: claim, term: 'for-good' as const }, witnessSiteId: home.siteId },
+    toHold: [{ witnessSiteId: witness.siteId, siteIds }],
+  };
+  await later.records.store(left);
+  // It was given up here: who has it may be known yet.
+  const word = { epoch: 2, siteId: later.siteId };
+  later.replica = { tenure: { state: 'follows', claim: word }, sourceSiteId: home.siteId };
+  later.votes.tell();
+  await clock.turn(10_000);
+  assert.deepEqual(later.record()?.toHold, left.toHold);
+  later.replica = undefined;
+  later.votes.tell();
+  await clock.turn(10_000);
+  assert.equal(later.record(), undefined);
+  assert.equal(
+    asked.some(({ from }) => from === later.siteId),
+    false,
+  );
 });

@@ -104,6 +104,29 @@ for (const isVoted of [false, true]) {
   });
 }
 
+test('S0.17 an end that the other site hears late ends no leases by which that one has the machine lent here since', async (t) => {
+  const { clock, down, lost, home, recovery, witness, terms } = await sites(t);
+  await home.lease(terms);
+  await clock.turn(5_000);
+  down.add(recovery.siteId);
+  lost.add('lease.end');
+  await home.endLeases(true);
+  const claim = { epoch: 2, siteId: recovery.siteId };
+  await home.machine!.right.hear(claim);
+  home.machine = undefined;
+  home.replica = { tenure: { state: 'follows', claim }, sourceSiteId: recovery.siteId };
+  down.clear();
+  await recovery.makeHome(2, [home.siteId]);
+  await recovery.lease({ recoverySiteId: home.siteId, witnessSiteId: witness.siteId });
+  await clock.turn(5_000);
+  assert.ok(home.record()?.toEnd);
+  // None of its questions comes any more.
+  lost.add('lease.ask').delete('lease.end');
+  await clock.turn(10_000);
+  assert.deepEqual([home.record()?.toEnd, home.record()?.ended], [undefined, undefined]);
+  assert.equal(home.votes.isParty(LEASED_MACHINE), true);
+});
+
 test('S0.17 leases of an older home, which does not say which they are, are ended by any end', async (t) => {
   const { call, home, witness, claim } = await sites(t);
   const { siteId } = witness;

@@ -153,10 +153,15 @@ test('F4 S0.17 a machine that another site holds is not removed before it has en
       code: 'MACHINE_STILL_RUNS',
       message: new RegExp(`site ${claimSiteId} holds it`),
     });
+  const presence = { state: 'unreachable', reason: 'its disks are in use' } as const;
+  assert.throws(() => checkMayGo({ record, right, presence, running: undefined }, () => undefined), {
+    message: /: its disks are in use$/,
+    hint: /cannot see whether it has ended/,
+  });
   // One that is held here may run on.
+  const runs = { state: 'running', processId: 1 } as const;
   const held = { ...record, tenure: undefined };
-  const presence = { state: 'running', processId: 1 } as const;
-  checkMayGo({ record: held, right, presence, running }, () => undefined);
+  checkMayGo({ record: held, right, presence: runs, running }, () => undefined);
   await machines.remove(machine);
   assert.equal(machines.get(machineId), undefined);
 });

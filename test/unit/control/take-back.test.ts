@@ -2,7 +2,8 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { takeBack } from '../../../src/control/acts/take-back.ts';
 import { controlFailure } from '../../../src/control/errors.ts';
-import { failuresOf, isFailure } from '../../../src/lib/errors.ts';
+import { checkNotOutdated, type Found } from '../../../src/control/inventory/inventory.ts';
+import { failuresOf, isFailure, libFailure } from '../../../src/lib/errors.ts';
 import {
   afterHearing,
   afterWithdrawal,
@@ -114,4 +115,17 @@ test('F4 a target that has nothing of the machine has brought nothing up, and hi
   assert.deepEqual(tenure(), { state: 'holds', claim: { epoch: 3, siteId: HOME } });
   const alone = protectedTo({ first: 'removed' });
   await assert.rejects(takeBack(alone.machine, alone.tools), { message: 'it is held here' });
+});
+
+test('F4 an offer is withdrawn on somebody’s word also while the replica cannot be read, of which nobody has brought newer points', () => {
+  const unread = libFailure('DISK_FULL', 'its files cannot be read');
+  const claim = GIVEN_UP.claim;
+  const found = (tenure: Tenure) =>
+    ({ machineId: 'm', name: 'box', home: { record: { tenure } }, unread }) as unknown as Found;
+  checkNotOutdated(found({ state: 'cedes', claim: OWN, offer: claim }));
+  for (const tenure of [
+    { state: 'fenced', claim, lost: OWN },
+    { state: 'follows', claim },
+  ] as const)
+    assert.throws(() => checkNotOutdated(found(tenure)), unread);
 });
