@@ -421,6 +421,10 @@ export class RecoveryPlans {
       return reason === undefined ? up : { ...up, state: 'failed', reason };
     },
     objection: (...asked) => this.#objection(...asked),
+    isHeld: (machine) => {
+      const found = this.standing.found(machine);
+      return found !== undefined && this.standing.isHeld(found);
+    },
     restart: (run, machine, branchId): Promise<JobView> =>
       this.#o.failovers.restart(actorOf(run), machine, branchId, {
         ...this.#gates(run, machine),
