@@ -73,6 +73,13 @@ it('F5 a site starts beside such a record, says which one it is and what to do, 
   }
   await open();
   assert.ok(standing.size === NAMES.length, [...standing.keys()].join());
+  // Of an older version, and without what that one had.
+  for (const name of ['plans', 'arrivals']) {
+    await writeFile(pathOf(name), JSON.stringify({ record: name, version: 1, warmsite: '0' }));
+  }
+  await open();
+  assert.equal(standing.get('stored:plans.json')?.code, CORRUPT.code);
+  assert.equal(standing.get('stored:arrivals.json')?.code, CORRUPT.code);
   for (const name of NAMES) await rm(pathOf(name));
   await open();
   assert.deepEqual([...standing], []);
