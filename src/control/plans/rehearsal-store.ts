@@ -38,6 +38,11 @@ export class RehearsalStore {
     );
   }
 
+  /** Which plans are rehearsed cannot be read. */
+  get isUnread(): boolean {
+    return this.#stored.unread !== undefined;
+  }
+
   get all(): readonly KeptRehearsal[] {
     return this.#stored.value.rehearsals;
   }

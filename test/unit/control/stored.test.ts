@@ -8,6 +8,7 @@ import type { AlertSink } from '../../../src/control/base/alerts.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
 import { ArrivalRules } from '../../../src/control/drills/arrival-rules.ts';
 import { openDrillStore } from '../../../src/control/drills/drill-store.ts';
+import { Drills } from '../../../src/control/drills/drills.ts';
 import { PlanStore } from '../../../src/control/plans/plan-store.ts';
 import { RehearsalStore } from '../../../src/control/plans/rehearsal-store.ts';
 import { PlanRehearsals } from '../../../src/control/plans/rehearsals.ts';
@@ -126,6 +127,47 @@ it('F6 what the record might forbid is not done: no point goes, no report, and n
   assert.match((await fencing.show()).lack!, /fencing\.json/);
 });
 
+function rehearsing(
+  o: Pick<ConstructorParameters<typeof PlanRehearsals>[0], 'rehearsals' | 'store' | 'alerts'>,
+): ConstructorParameters<typeof PlanRehearsals>[0] {
+  return {
+    ...{ ...o, clock: systemClock, log: silentLog },
+    begin: () => assert.fail('begun'),
+    inEarnest: async () => ({}),
+    jobs: () => ({ underWay: () => [] }),
+  };
+}
+
+/** A loop that has had its first look. */
+async function looked(loop: Pick<PlanRehearsals, 'begin' | 'close'>): Promise<void> {
+  loop.begin();
+  for (let i = 0; i < 50; i++) await new Promise(setImmediate);
+  await loop.close();
+}
+
+it('F5 what was said of rehearsals and drills stands while it cannot be read which there are', async (t) => {
+  const { open, alerts, pathOf } = await site(t);
+  await (await open()).plans.put({ plan: 'shop', machines: { db: {} } });
+  for (const name of ['plan-rehearsals', 'drills']) await writeFile(pathOf(name), '{');
+  const { plans, rehearsals, drills } = await open();
+  const cleared: string[] = [];
+  const heard: AlertSink = { ...alerts, clear: (key) => void cleared.push(key) };
+  await looked(new PlanRehearsals(rehearsing({ rehearsals, store: plans, alerts: heard })));
+  const record = { machineId: 'm', machineName: 'db' };
+  await looked(
+    new Drills({
+      ...{ files: nodeFiles, clock: systemClock, log: silentLog, zones: new Zones(), alerts: heard },
+      ...{ ...drills, isUrgent: () => false, keeper: { verdicts: async () => [] } },
+      replicas: { list: () => [{ record } as Replica] },
+      jobs: () => ({ ofMachine: () => [], underWay: () => [], start: () => assert.fail('begun') }),
+    }),
+  );
+  assert.deepEqual(
+    cleared.filter((key) => /^(plan-rehearsal|drill-.*):/.test(key)),
+    [],
+  );
+});
+
 it('F5 rehearsals are kept whose plans cannot be read', async (t) => {
   const { open, alerts, pathOf } = await site(t);
   const before = await open();
@@ -134,17 +176,7 @@ it('F5 rehearsals are kept whose plans cannot be read', async (t) => {
   });
   await writeFile(pathOf('plans'), '{');
   const { plans, rehearsals } = await open();
-  const loop = new PlanRehearsals({
-    ...{ rehearsals, store: plans, clock: systemClock, alerts, log: silentLog },
-    ...{
-      begin: () => assert.fail('begun'),
-      inEarnest: async () => ({}),
-      jobs: () => ({ underWay: () => [] }),
-    },
-  });
-  loop.begin();
-  for (let i = 0; i < 50; i++) await new Promise(setImmediate);
-  await loop.close();
+  await looked(new PlanRehearsals(rehearsing({ rehearsals, store: plans, alerts })));
   assert.deepEqual(
     rehearsals.all.map(({ plan }) => plan),
     ['shop'],
