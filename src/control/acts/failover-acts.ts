@@ -226,8 +226,14 @@ export class FailoverActs {
     return this.#jobs().start({ kind: 'failover.cleanup', args, actor, machineId });
   }
 
+  /** As they hold. */
   get rules(): FailoverRules {
     return this.#o.testRules.rules;
+  }
+
+  /** Throws why they cannot be read: those that hold then are nobody's word. */
+  showRules(): FailoverRules {
+    return this.#o.testRules.said;
   }
 
   changeRules(actor: string, request: FailoverRulesRequest): Promise<FailoverRules> {

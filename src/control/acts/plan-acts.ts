@@ -90,6 +90,7 @@ export class RecoveryPlans {
   }
 
   list(): readonly PlanView[] {
+    this.#o.store.checkRead();
     return this.#o.store.plans;
   }
 

@@ -65,6 +65,12 @@ export class Stored<T extends object> {
     return this.#value;
   }
 
+  /** For people, who would take a stand-in for what somebody has said. Throws `unread`. */
+  get said(): T {
+    if (this.unread) throw this.unread;
+    return this.#value;
+  }
+
   /** Durable on return; one change after the other. Nothing is written where `next` gives back what there was. Throws `unread`. */
   change(next: (before: T) => T): Promise<T> {
     return this.#changing.run(async () => {

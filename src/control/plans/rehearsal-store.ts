@@ -43,6 +43,11 @@ export class RehearsalStore {
     return this.#stored.unread !== undefined;
   }
 
+  /** Throws why they cannot be read. */
+  checkRead(): void {
+    void this.#stored.said;
+  }
+
   get all(): readonly KeptRehearsal[] {
     return this.#stored.value.rehearsals;
   }

@@ -3,7 +3,9 @@ import assert from 'node:assert/strict';
 import { readFile, rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import { FailoverActs } from '../../../src/control/acts/failover-acts.ts';
 import { FencingActs, openFencing } from '../../../src/control/acts/fencing-acts.ts';
+import { RecoveryPlans } from '../../../src/control/acts/plan-acts.ts';
 import type { AlertSink } from '../../../src/control/base/alerts.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
 import { ArrivalRules } from '../../../src/control/drills/arrival-rules.ts';
@@ -14,7 +16,7 @@ import { RehearsalStore } from '../../../src/control/plans/rehearsal-store.ts';
 import { PlanRehearsals } from '../../../src/control/plans/rehearsals.ts';
 import { RetentionFloor } from '../../../src/control/replicas/retention-floor.ts';
 import { StoredTestRules } from '../../../src/control/replicas/test-rules.ts';
-import { openReportPolicy } from '../../../src/control/reports/report-keeper.ts';
+import { openReportPolicy, ReportKeeper } from '../../../src/control/reports/report-keeper.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
@@ -108,6 +110,28 @@ it('F5 what people change is refused meanwhile, so that nothing is overwritten',
   await drills.forget('m');
   await arrivals.forget('m');
   for (const name of NAMES) assert.equal(await readFile(pathOf(name), 'utf8'), '{');
+});
+
+it('F5 what stands in for it meanwhile is shown to nobody as if somebody had said so, and holds inside', async (t) => {
+  const { open, pathOf } = await site(t);
+  for (const name of NAMES) await writeFile(pathOf(name), '{');
+  const { tests, arrivals, drills, floor, plans, rehearsals, reports } = await open();
+  const shown = [
+    () => tests.said,
+    () => arrivals.checkRead(),
+    () => drills.settings.checkRead(),
+    () => floor.view,
+    () => new RecoveryPlans({ store: plans } as never).list(),
+    () => rehearsals.checkRead(),
+    () => new ReportKeeper({ policy: reports } as never).policy,
+    () => new FailoverActs({ testRules: tests } as never).showRules(),
+  ];
+  for (const show of shown) assert.throws(show, CORRUPT, String(show));
+  assert.deepEqual(
+    [tests.rules.mostRunning, arrivals.machineIds, rehearsals.all, plans.plans, plans.find('shop')],
+    [8, [], [], [], undefined],
+  );
+  assert.equal(new FailoverActs({ testRules: tests } as never).rules.mostRunning, 8);
 });
 
 it('F6 what the record might forbid is not done: no point goes, no report, and nothing passes as fenced', async (t) => {
