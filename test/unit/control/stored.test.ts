@@ -11,9 +11,11 @@ import { EventHub } from '../../../src/control/base/event-hub.ts';
 import { ArrivalRules } from '../../../src/control/drills/arrival-rules.ts';
 import { openDrillStore } from '../../../src/control/drills/drill-store.ts';
 import { Drills } from '../../../src/control/drills/drills.ts';
+import { TriggerTokens } from '../../../src/control/machines/trigger-tokens.ts';
 import { PlanStore } from '../../../src/control/plans/plan-store.ts';
 import { RehearsalStore } from '../../../src/control/plans/rehearsal-store.ts';
 import { PlanRehearsals } from '../../../src/control/plans/rehearsals.ts';
+import { OlderCopies } from '../../../src/control/replicas/older-copies.ts';
 import { RetentionFloor } from '../../../src/control/replicas/retention-floor.ts';
 import { StoredTestRules } from '../../../src/control/replicas/test-rules.ts';
 import { openReportPolicy, ReportKeeper } from '../../../src/control/reports/report-keeper.ts';
@@ -21,13 +23,14 @@ import { systemClock } from '../../../src/lib/clock.ts';
 import type { Failure } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
+import { systemRandom } from '../../../src/lib/random.ts';
 import { Zones } from '../../../src/recovery-point/index.ts';
 import type { Replica } from '../../../src/replica/index.ts';
 import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
 
 const NAMES = [
   ...['tests', 'arrivals', 'drills', 'drill-debts', 'floor', 'plans', 'plan-rehearsals'],
-  ...['report-policy', 'fencing'],
+  ...['report-policy', 'fencing', 'triggers', 'older-copies'],
 ];
 const CORRUPT = { code: 'RECORD_CORRUPT', hint: /Put the file back .* or move it away/ };
 
@@ -47,6 +50,8 @@ async function site(t: CleanUp) {
     const arrivals = await ArrivalRules.open(nodeFiles, directory, alerts);
     const tools = { files: nodeFiles, clock: systemClock, alerts, events: new EventHub() };
     const fencing = await openFencing(nodeFiles, directory, alerts);
+    const triggering = { files: nodeFiles, clock: systemClock, random: systemRandom, alerts };
+    const older = { files: nodeFiles, clock: systemClock, log: silentLog } as never;
     return {
       tests: await StoredTestRules.open(nodeFiles, directory, alerts),
       ...{ arrivals, drills: await openDrillStore(nodeFiles, directory, arrivals, alerts) },
@@ -54,6 +59,8 @@ async function site(t: CleanUp) {
       plans: await PlanStore.open(tools, directory),
       rehearsals: await RehearsalStore.open(nodeFiles, directory, alerts),
       reports: await openReportPolicy(nodeFiles, directory, alerts),
+      triggers: await TriggerTokens.open({ ...triggering, dataDirectory: directory }),
+      older: await OlderCopies.open(older, directory, alerts),
       fencing: new FencingActs({ fencing, audit } as never),
     };
   };
@@ -91,7 +98,8 @@ it('F5 a site starts beside such a record, says which one it is and what to do, 
 it('F5 what people change is refused meanwhile, so that nothing is overwritten', async (t) => {
   const { open, audit, pathOf } = await site(t);
   for (const name of NAMES) await writeFile(pathOf(name), '{');
-  const { tests, arrivals, drills, floor, plans, rehearsals, reports, fencing } = await open();
+  const { tests, arrivals, drills, floor, plans, rehearsals, reports, fencing, triggers, older } =
+    await open();
   const refused = [
     () => tests.change(audit, 'a', { mostRunning: 1 }),
     () => arrivals.change('m', undefined),
@@ -102,6 +110,10 @@ it('F5 what people change is refused meanwhile, so that nothing is overwritten',
     () => rehearsals.remove('shop'),
     () => reports.change(() => ({})),
     () => fencing.change('a', { fencing: null }),
+    () => triggers.create({ machineId: 'm', copyType: 'app' }),
+    async () => triggers.need('t'),
+    () => older.offer('m', 'north', []),
+    () => older.withdraw('m'),
   ];
   for (const change of refused) await assert.rejects(change(), CORRUPT, String(change));
   // The site's own notes go on in memory, and a machine whose replica is removed is forgotten by what can be read.
@@ -109,13 +121,14 @@ it('F5 what people change is refused meanwhile, so that nothing is overwritten',
   assert.equal(drills.debts.of('m')?.sinceMs, 1);
   await drills.forget('m');
   await arrivals.forget('m');
+  await triggers.remove(() => true);
   for (const name of NAMES) assert.equal(await readFile(pathOf(name), 'utf8'), '{');
 });
 
 it('F5 what stands in for it meanwhile is shown to nobody as if somebody had said so, and holds inside', async (t) => {
   const { open, pathOf } = await site(t);
   for (const name of NAMES) await writeFile(pathOf(name), '{');
-  const { tests, arrivals, drills, floor, plans, rehearsals, reports } = await open();
+  const { tests, arrivals, drills, floor, plans, rehearsals, reports, triggers, older } = await open();
   const shown = [
     () => tests.said,
     () => arrivals.checkRead(),
@@ -123,10 +136,14 @@ it('F5 what stands in for it meanwhile is shown to nobody as if somebody had sai
     () => floor.view,
     () => new RecoveryPlans({ store: plans } as never).list(),
     () => rehearsals.checkRead(),
+    () => triggers.list,
+    () => older.list(),
     () => new ReportKeeper({ policy: reports } as never).policy,
     () => new FailoverActs({ testRules: tests } as never).showRules(),
   ];
   for (const show of shown) assert.throws(show, CORRUPT, String(show));
+  const first = { machineId: 'm', disks: [] } as never;
+  assert.deepEqual([triggers.isShown('t', 'x'), older.disksFor('north', 'm', first)], [false, undefined]);
   assert.deepEqual(
     [tests.rules.mostRunning, arrivals.machineIds, rehearsals.all, plans.plans, plans.find('shop')],
     [8, [], [], [], undefined],
