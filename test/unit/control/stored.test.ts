@@ -1,6 +1,6 @@
 /** A record of what people have said to a site that cannot be read: the site starts, and does nothing that the record might forbid. */
 import assert from 'node:assert/strict';
-import { readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdir, readFile, rm, rmdir, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { FailoverActs } from '../../../src/control/acts/failover-acts.ts';
@@ -93,6 +93,21 @@ it('F5 a site starts beside such a record, says which one it is and what to do, 
   for (const name of NAMES) await rm(pathOf(name));
   await open();
   assert.deepEqual([...standing], []);
+});
+
+it('F5 of a file that could not be read when the site started it is said that the site has to start again', async (t) => {
+  const { open, standing, audit, pathOf } = await site(t);
+  await mkdir(pathOf('floor'));
+  const { floor } = await open();
+  const said = {
+    code: 'FILE_UNREADABLE',
+    hint: /start the site again; until then changes of it are refused/,
+  };
+  const { code, hint } = standing.get('stored:floor.json')!;
+  assert.equal(code, said.code);
+  assert.match(hint, said.hint);
+  await rmdir(pathOf('floor'));
+  await assert.rejects(floor.change(audit, 'a', { calendar: null } as never), said);
 });
 
 it('F5 what people change is refused meanwhile, so that nothing is overwritten', async (t) => {
