@@ -192,6 +192,7 @@ async function stepsAlone(): Promise<number> {
           hooks: { run: nothing },
           idOf: (machine) => machine,
           branches: async () => [],
+          isHeld: () => true,
           restart: () => {
             throw new Error('nothing is booted again');
           },

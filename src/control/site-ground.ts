@@ -115,8 +115,8 @@ export async function openGround(
   const arrivalRules = await ArrivalRules.open(files, dataDirectory, alerts);
   const drillStore = await openDrillStore(files, dataDirectory, arrivalRules, alerts);
   const floor = await RetentionFloor.open(files, dataDirectory, zones, alerts);
-  const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory });
-  const olderCopies = await OlderCopies.open(tools, dataDirectory);
+  const triggerTokens = await TriggerTokens.open({ ...tools, dataDirectory, alerts });
+  const olderCopies = await OlderCopies.open(tools, dataDirectory, alerts);
   const plans = await PlanStore.open({ ...tools, alerts, events }, dataDirectory);
   // A person may have moved the file of a run away that could not be read.
   alerts.clearGone('plan-run', plans.unreadRuns);

@@ -74,7 +74,7 @@ export async function openWorks(ground: Ground, opening: AsyncDisposableStack): 
     onReachable: (peerId) => {
       machines?.kick(peerId);
       forwards?.kick(peerId);
-      plans?.kick();
+      plans?.reached(peerId);
     },
   });
   opening.defer(() => links.close());

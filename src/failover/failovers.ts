@@ -222,22 +222,22 @@ export class Failovers {
    * FAILOVER_BRANCH_BUSY before anything is changed.
    */
   async restart(replica: Trunk, branchId: string, options: RestartOptions = {}): Promise<FailoverReport> {
-    const { networks = {}, probes, signal } = options;
+    const { networks = {}, probes, signal, reason = 'restarted by a person' } = options;
     checkProbes(probes ?? []);
     const branch = findBranch(replica, branchId);
     checkNotPrepared(branch);
-    const { pointId } = branch;
+    // Whoever boots it again has chosen the branch, and not its point.
+    const choice = { pointId: branch.pointId, why: 'that of the branch' };
     const purpose = purposeOf(branch);
     const run = new RunUnderWay(this.#tools);
     const given = await loadChanges(this.#tools, replica, branch.branchId);
-    const asked = { replica, networks, points: [{ pointId }], hasNewMacs: given.macs !== undefined, given };
+    const asked = { replica, networks, points: [choice], hasNewMacs: given.macs !== undefined, given };
     run.warn((await this.#checkAhead(asked)).warnings);
-    const head = await headOf(this.#tools, replica, purpose === 'test' ? 'test' : 'unplanned', { pointId });
+    const head = await headOf(this.#tools, replica, purpose === 'test' ? 'test' : 'unplanned', choice);
     await this.#admitted(purpose, replica, async (start) => {
       const attempt = await this.#live.exclusively(branch.branchId, async () => {
         await checkEnded(this.#tools, replica, branch.branchId);
         await this.#live.end(branch.branchId);
-        const reason = 'restarted by a person';
         start?.check();
         const heeded = start?.heeded(signal) ?? { signal };
         return this.#bootAgain(branch, { replica, reason, networks, probes, run, ...heeded });

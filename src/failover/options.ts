@@ -56,9 +56,14 @@ export interface StartOptions {
 /** Of a machine whose right was offered: nobody has to give his word. */
 export type TakeOptions = Omit<StartOptions, 'confirmedOtherSideDown' | 'voting' | 'fencing'>;
 
-export type RestartOptions = Omit<TakeOptions, 'name' | 'changes'>;
+type AgainOptions = Omit<TakeOptions, 'name' | 'changes'>;
 
-export interface ForwardOptions extends RestartOptions, StopOptions {
+export interface RestartOptions extends AgainOptions {
+  /** Who has it booted again, as its report says it; a person if absent. */
+  readonly reason?: string;
+}
+
+export interface ForwardOptions extends AgainOptions, StopOptions {
   /** Up to which point; the very next one if absent. */
   readonly to?: string;
   /** Whether the writes of the branch stay beside the new one, as a future of their own. */

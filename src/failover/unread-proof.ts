@@ -17,7 +17,7 @@ export async function loadProof<T extends object>(
     if (!isFailure(error, 'RECORD_CORRUPT')) throw error;
     throw libFailure('RECORD_CORRUPT', error.message, {
       ...{ context: error.context, cause: error },
-      hint: 'Boot the point in isolation once more (`warmsite failover test`), which writes its proof anew, or move the damaged file away.',
+      hint: 'Boot the point in isolation once more (`warmsite failover test`), which writes its proof anew, or move the damaged file away; where the point has a prepared branch, its tests start from that, and only moving the file away helps.',
     });
   }
 }

@@ -72,10 +72,23 @@ export function decodeRecord<T extends object>(kind: RecordKind<T>, bytes: Uint8
       },
     );
   }
-  const isOlder = kind.upgrade !== undefined && head.version < kind.version;
-  const present: unknown = isOlder ? kind.upgrade(value, head.version) : value;
+  const present = upgraded(kind, value, head.version, source);
   if (!kind.accepts(present)) throw corrupt(kind, source, 'fields are missing or of the wrong type');
   return withoutHead(present);
+}
+
+/** What is damaged may lack what an older version had: to bring it to the present shape fails then, as the check of that shape would. */
+function upgraded<T>(kind: RecordKind<T>, value: object, version: number, source: string): unknown {
+  if (kind.upgrade === undefined || version >= kind.version) return value;
+  try {
+    return kind.upgrade(value, version);
+  } catch (error) {
+    throw corrupt(
+      kind,
+      source,
+      `its version ${version} cannot be brought to ${kind.version}: ${messageOf(error)}`,
+    );
+  }
 }
 
 /** What is taken over from a record, or shown, must not carry a head that nobody asked for. */

@@ -37,12 +37,16 @@ export function directionOf(
   return here.length > 0 ? 'cede' : 'take';
 }
 
-/** Whether what is held where is what the run left: what it has moved is where it brought it, and nothing else is. */
+/**
+ * Whether what is held where is what the run left: what it has moved is where it brought it, and nothing else is. One that has failed may have been
+ * moved all the same, and failed by what was run after it: where it is tells.
+ */
 function hasLeft(
   { request, steps }: PlanRun,
   { here, elsewhere }: Pick<HeldAtBoth, 'here' | 'elsewhere'>,
 ): boolean {
-  const moved = new Set(steps.flatMap(({ machine, state }) => (state === 'done' ? [machine] : [])));
+  const states = new Map(steps.map(({ machine, state }) => [machine, state]));
   const [there, left] = request.mode === 'cede' ? [elsewhere, here] : [here, elsewhere];
-  return there.every((machine) => moved.has(machine)) && !left.some((machine) => moved.has(machine));
+  const mayBeThere = (machine: string) => ['done', 'failed'].includes(states.get(machine) ?? '');
+  return there.every(mayBeThere) && !left.some((machine) => states.get(machine) === 'done');
 }

@@ -18,6 +18,7 @@ export class ArrivalActs {
   }
 
   show(reference: string): ArrivalRuleView {
+    this.#o.rules.checkRead();
     const { machineId } = this.#o.inventory.replica(reference).record;
     return { rule: this.#o.rules.of(machineId) ?? null };
   }

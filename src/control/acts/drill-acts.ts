@@ -52,6 +52,7 @@ export class DrillActs {
 
   async status(): Promise<DrillStatusView> {
     const { settings, drills } = this.#o;
+    settings.checkRead();
     const look = await drills.look();
     const { budget, isPaused, sitePolicy } = settings;
     return {
@@ -92,6 +93,7 @@ export class DrillActs {
   }
 
   policy(reference: string): DrillPolicyView {
+    this.#o.settings.checkRead();
     return this.#o.settings.of(this.#o.inventory.replica(reference).record.machineId);
   }
 

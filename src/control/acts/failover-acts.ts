@@ -226,8 +226,14 @@ export class FailoverActs {
     return this.#jobs().start({ kind: 'failover.cleanup', args, actor, machineId });
   }
 
+  /** As they hold. */
   get rules(): FailoverRules {
     return this.#o.testRules.rules;
+  }
+
+  /** Throws why they cannot be read: those that hold then are nobody's word. */
+  showRules(): FailoverRules {
+    return this.#o.testRules.said;
   }
 
   changeRules(actor: string, request: FailoverRulesRequest): Promise<FailoverRules> {
@@ -327,13 +333,14 @@ export class FailoverActs {
     waits: true,
     // As with a failover, a person looks first.
     repeatable: false,
-    run: ({ machineId, args, signal, progress }) => {
+    run: ({ jobId, machineId, args, signal, progress }) => {
+      const reason = reasonOf(this.#jobs().get(jobId));
       const restart = (trunk: Trunk) => {
         progress({ step: 'booting again' });
         return this.#o.failovers.restart(trunk, String(args.branchId), {
           ...probesOf(args),
           ...networksOf(args),
-          signal,
+          ...{ reason, signal },
         });
       };
       const { diverged } = args;
@@ -447,4 +454,10 @@ export function networksOf(args: JobArgs): { networks?: NonNullable<FailoverRequ
   return args.networks === undefined
     ? {}
     : { networks: args.networks as NonNullable<FailoverRequest['networks']> };
+}
+
+/** Why a branch is booted again, as its report says it. */
+export function reasonOf({ actor }: Pick<JobView, 'actor'>): string {
+  const [, runId] = /^plan:(.*)$/.exec(actor) ?? [];
+  return runId === undefined ? 'restarted by a person' : `restarted by run ${runId} of a plan`;
 }

@@ -90,6 +90,7 @@ export class RecoveryPlans {
   }
 
   list(): readonly PlanView[] {
+    this.#o.store.checkRead();
     return this.#o.store.plans;
   }
 
@@ -421,6 +422,10 @@ export class RecoveryPlans {
       return reason === undefined ? up : { ...up, state: 'failed', reason };
     },
     objection: (...asked) => this.#objection(...asked),
+    isHeld: (machine) => {
+      const found = this.standing.found(machine);
+      return found !== undefined && this.standing.isHeld(found);
+    },
     restart: (run, machine, branchId): Promise<JobView> =>
       this.#o.failovers.restart(actorOf(run), machine, branchId, {
         ...this.#gates(run, machine),

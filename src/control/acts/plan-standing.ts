@@ -48,10 +48,15 @@ export class PlanStanding {
     return (await this.branchThatRuns(found)) !== undefined;
   }
 
+  /** Whether this site holds the right to run a machine that it has brought up. */
+  isHeld(found: Found): boolean {
+    return isAdopted(found) || (found.replica !== undefined && rightState(found.replica.record) === 'holds');
+  }
+
   /** The branch of a machine that was brought up here before, and runs; not one that has failed or is fenced, and is being ended. */
   async branchThatRuns(found: Found): Promise<BranchView | undefined> {
     // What still runs of a machine that another site holds is no machine that is up.
-    if (isAdopted(found) || !found.replica || rightState(found.replica.record) !== 'holds') return undefined;
+    if (isAdopted(found) || !this.isHeld(found)) return undefined;
     const branches = await this.#o.failovers.list(found.machineId);
     return branches.find(
       ({ purpose, running, state }) => purpose === 'failover' && running && state !== 'failed',

@@ -26,7 +26,10 @@ export class RehearsalActs {
     this.#o = o;
   }
 
-  list(): Promise<RehearsalView[]> {
+  /** Throws why it cannot be read which there are, or which plans. */
+  async list(): Promise<RehearsalView[]> {
+    this.#o.store.checkRead();
+    this.#o.rehearsals.checkRead();
     return this.#o.loop.views();
   }
 

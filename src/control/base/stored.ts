@@ -65,6 +65,12 @@ export class Stored<T extends object> {
     return this.#value;
   }
 
+  /** For people, who would take a stand-in for what somebody has said. Throws `unread`. */
+  get said(): T {
+    if (this.unread) throw this.unread;
+    return this.#value;
+  }
+
   /** Durable on return; one change after the other. Nothing is written where `next` gives back what there was. Throws `unread`. */
   change(next: (before: T) => T): Promise<T> {
     return this.#changing.run(async () => {
@@ -79,11 +85,19 @@ export class Stored<T extends object> {
   }
 }
 
-/** The damaged file of a person's words is not rebuilt by anything. */
+/** The damaged file of a person's words is not rebuilt by anything, and one that can be read again is not looked at before the next start. */
+const MENDED_BY = {
+  RECORD_CORRUPT:
+    'Put the file back from a copy of the data directory, or move it away to begin anew, and start the site again; until then nothing is written to it.',
+  FILE_UNREADABLE:
+    'Check the rights and the health of the file system that holds the path, and start the site again; until then changes of it are refused, also when the file can be read again.',
+} as const;
+
 function mendable(failure: Failure): Failure {
-  if (!isFailure(failure, 'RECORD_CORRUPT')) return failure;
-  return libFailure('RECORD_CORRUPT', failure.message, {
-    ...{ context: failure.context, cause: failure },
-    hint: 'Put the file back from a copy of the data directory, or move it away to begin anew, and start the site again; until then nothing is written to it.',
-  });
+  for (const code of ['RECORD_CORRUPT', 'FILE_UNREADABLE'] as const) {
+    if (!isFailure(failure, code)) continue;
+    const { message, context } = failure;
+    return libFailure(code, message, { context, cause: failure, hint: MENDED_BY[code] });
+  }
+  return failure;
 }

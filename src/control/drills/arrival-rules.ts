@@ -70,6 +70,11 @@ export class ArrivalRules {
     await this.#stored.change((before) => (before.drills ? { rules: before.rules } : before));
   }
 
+  /** Throws why they cannot be read. */
+  checkRead(): void {
+    void this.#stored.said;
+  }
+
   of(machineId: string): ArrivalRule | undefined {
     return this.#stored.value.rules.find((one) => one.machineId === machineId)?.rule;
   }

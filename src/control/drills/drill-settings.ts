@@ -54,6 +54,11 @@ export class DrillSettings {
     return this.#stored.unread !== undefined;
   }
 
+  /** Throws why it cannot be read. */
+  checkRead(): void {
+    void this.#stored.said;
+  }
+
   get budget(): DrillBudgetShape {
     return this.#stored.value.budget;
   }

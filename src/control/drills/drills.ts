@@ -221,6 +221,8 @@ export class Drills {
 
   #tell({ drilled, unread, plan, held }: DrillLook): void {
     const { settings } = this.#o;
+    // Nobody knows which machines are drilled: what was told of them stands.
+    if (settings.isUnread) return;
     const alerts = this.#onChange;
     const site = { budgetBytes: settings.budget.memoryBytes, held };
     drilled.forEach(({ replica, machine }, index) => {

@@ -3,9 +3,10 @@ import { join } from 'node:path';
 import Type from 'typebox';
 import type { Clock } from '../../lib/clock.ts';
 import type { FileSystem } from '../../lib/files.ts';
-import { Mutex } from '../../lib/mutex.ts';
 import { newId, type Random } from '../../lib/random.ts';
-import { loadRecord, recordKind, storeRecord } from '../../lib/records.ts';
+import { recordKind } from '../../lib/records.ts';
+import type { AlertSink } from '../base/alerts.ts';
+import { Stored } from '../base/stored.ts';
 import { controlFailure } from '../errors.ts';
 
 const TRIGGERS_MAX = 1024;
@@ -21,11 +22,9 @@ const TriggerSchema = Type.Object({
 });
 export type StoredTrigger = Type.Static<typeof TriggerSchema>;
 
-const TRIGGERS_RECORD = recordKind(
-  'triggers',
-  1,
-  Type.Object({ triggers: Type.Array(TriggerSchema, { maxItems: TRIGGERS_MAX }) }),
-);
+const Triggers = Type.Object({ triggers: Type.Array(TriggerSchema, { maxItems: TRIGGERS_MAX }) });
+type Triggers = Type.Static<typeof Triggers>;
+const TRIGGERS_RECORD = recordKind('triggers', 1, Triggers);
 
 const PREFIX = 'warmsite-trigger-1.';
 const SECRET_BYTES = 32;
@@ -35,44 +34,45 @@ const USES_WINDOW_MS = 60_000;
 
 /** `triggers.json` of a site: who may have copies made without being an operator. */
 export class TriggerTokens {
-  readonly #files: FileSystem;
-  readonly #path: string;
+  readonly #stored: Stored<Triggers>;
   readonly #clock: Clock;
   readonly #random: Random;
-  readonly #changing = new Mutex();
   /** By trigger: when it was used last, on the monotonic clock; none older than the window. */
   readonly #uses = new Map<string, readonly number[]>();
   /** What a token is compared with that names no trigger; nobody knows what it is the digest of. */
   readonly #nobody: Buffer;
-  #triggers: readonly StoredTrigger[] = [];
 
-  private constructor(o: { files: FileSystem; clock: Clock; random: Random }, path: string) {
-    this.#files = o.files;
+  private constructor(o: { clock: Clock; random: Random }, stored: Stored<Triggers>) {
+    this.#stored = stored;
     this.#clock = o.clock;
     this.#random = o.random;
-    this.#path = path;
     this.#nobody = o.random.bytes(32);
   }
 
+  /** With `alerts` also where it cannot be read: no token is good then. */
   static async open(o: {
     files: FileSystem;
     clock: Clock;
     random: Random;
     dataDirectory: string;
+    alerts?: AlertSink;
   }): Promise<TriggerTokens> {
     const path = join(o.dataDirectory, 'triggers.json');
-    const tokens = new TriggerTokens(o, path);
-    tokens.#triggers = (await loadRecord(o.files, path, TRIGGERS_RECORD))?.triggers ?? [];
-    return tokens;
+    const whileUnread = o.alerts && { alerts: o.alerts };
+    return new TriggerTokens(
+      o,
+      await Stored.open(o.files, path, TRIGGERS_RECORD, { triggers: [] }, whileUnread),
+    );
   }
 
+  /** Throws why it cannot be read which there are. */
   get list(): readonly StoredTrigger[] {
-    return this.#triggers;
+    return this.#stored.said.triggers;
   }
 
-  /** Throws TRIGGER_TOKEN_UNKNOWN. */
+  /** Throws TRIGGER_TOKEN_UNKNOWN, and why it cannot be read which there are. */
   need(triggerId: string): StoredTrigger {
-    const trigger = this.#triggers.find((candidate) => candidate.triggerId === triggerId);
+    const trigger = this.list.find((candidate) => candidate.triggerId === triggerId);
     if (trigger) return trigger;
     throw controlFailure('TRIGGER_TOKEN_UNKNOWN', `there is no trigger ${triggerId}`, {
       context: { triggerId },
@@ -81,42 +81,42 @@ export class TriggerTokens {
 
   /** Whether this is the token of that trigger. Takes the same time whatever is shown, also for a trigger that does not exist. */
   isShown(triggerId: string, token: string): boolean {
-    const trigger = this.#triggers.find((candidate) => candidate.triggerId === triggerId);
+    const { triggers } = this.#stored.value;
+    const trigger = triggers.find((candidate) => candidate.triggerId === triggerId);
     const expected = trigger ? Buffer.from(trigger.tokenDigest, 'hex') : this.#nobody;
     return timingSafeEqual(digestOf(token), expected) && trigger !== undefined;
   }
 
   /** A new trigger, durable on return, and its token, which is kept nowhere. Throws TRIGGERS_TOO_MANY. */
-  create(
+  async create(
     of: Pick<StoredTrigger, 'machineId' | 'copyType' | 'note'>,
   ): Promise<{ readonly trigger: StoredTrigger; readonly token: string }> {
-    return this.#changing.run(async () => {
-      if (this.#triggers.length >= TRIGGERS_MAX) {
+    const token = PREFIX + this.#random.bytes(SECRET_BYTES).toString('base64url');
+    const trigger: StoredTrigger = {
+      triggerId: newId(this.#clock, this.#random),
+      ...of,
+      createdAtMs: this.#clock.wallMs(),
+      tokenDigest: digestOf(token).toString('hex'),
+    };
+    await this.#stored.change(({ triggers }) => {
+      if (triggers.length >= TRIGGERS_MAX) {
         throw controlFailure('TRIGGERS_TOO_MANY', `this site has ${TRIGGERS_MAX} triggers already`);
       }
-      const token = PREFIX + this.#random.bytes(SECRET_BYTES).toString('base64url');
-      const trigger: StoredTrigger = {
-        triggerId: newId(this.#clock, this.#random),
-        ...of,
-        createdAtMs: this.#clock.wallMs(),
-        tokenDigest: digestOf(token).toString('hex'),
-      };
-      await this.#store([...this.#triggers, trigger]);
-      return { trigger, token };
+      return { triggers: [...triggers, trigger] };
     });
+    return { trigger, token };
   }
 
-  /** Takes triggers away; durable on return, and none of them is good from then on. */
-  remove(isMeant: (trigger: StoredTrigger) => boolean): Promise<void> {
-    return this.#changing.run(async () => {
-      const staying = this.#triggers.filter((trigger) => !isMeant(trigger));
-      if (staying.length < this.#triggers.length) await this.#store(staying);
+  /**
+   * Takes triggers away; durable on return, and none of them is good from then on. Where they cannot be read none is good, and a machine
+   * that goes is not kept by them.
+   */
+  async remove(isMeant: (trigger: StoredTrigger) => boolean): Promise<void> {
+    if (this.#stored.unread) return;
+    await this.#stored.change((before) => {
+      const staying = before.triggers.filter((trigger) => !isMeant(trigger));
+      return staying.length < before.triggers.length ? { triggers: staying } : before;
     });
-  }
-
-  async #store(triggers: readonly StoredTrigger[]): Promise<void> {
-    await storeRecord(this.#files, this.#path, TRIGGERS_RECORD, { triggers: [...triggers] });
-    this.#triggers = triggers;
   }
 
   /** Counts a use. Throws TRIGGER_TOO_OFTEN for one too many, which counts as none. */

@@ -34,6 +34,8 @@ export interface PlanActs {
     branchId: string,
     signal: AbortSignal,
   ): Promise<string | undefined>;
+  /** Whether this site holds what it has brought up: nothing else that runs of a machine is up. */
+  isHeld(machine: string): boolean;
   restart(run: PlanRun, machine: string, branchId: string): Promise<JobView>;
   readonly hooks: Pick<PlanHooks, 'run'>;
 }
@@ -383,7 +385,7 @@ export class PlanRunner {
 
   /**
    * The site ended while a machine was being brought up. Only what this step has made counts: a machine that runs is asked its gates, and
-   * left running whatever it answers; one that has ended is booted on its own files; where there is none it is begun anew.
+   * left running whatever it answers, unless another site holds it; one that has ended is booted on its own files; where there is none it is begun anew.
    */
   async #goOn(machine: string): Promise<Again> {
     const { acts } = this.#o;
@@ -394,8 +396,9 @@ export class PlanRunner {
     const { branchId, sequence } = branch;
     if (!branch.running) return { job: await acts.restart(this.run, machine, branchId) };
     const found = { branchId, ...(sequence === undefined ? {} : { sequence }) };
-    const isUp = branch.state === 'probed';
-    const reason = isUp ? undefined : await acts.objection(this.run, machine, branchId, this.#signal);
+    const lost = acts.isHeld(machine) ? undefined : 'another site holds it';
+    const isUp = lost !== undefined || branch.state === 'probed';
+    const reason = isUp ? lost : await acts.objection(this.run, machine, branchId, this.#signal);
     if (reason === undefined) return { outcome: { state: 'done', ...found } };
     return { outcome: { state: 'failed', reason, ...found } };
   }

@@ -127,9 +127,14 @@ export class PlanStore {
     return this.#plans.unread !== undefined;
   }
 
+  /** Throws why it is not known which plans there are. */
+  checkRead(): void {
+    void this.#plans.said;
+  }
+
   /** Throws PLAN_UNKNOWN, and why it is not known which plans there are. */
   need(name: string): PlanView {
-    if (this.#plans.unread) throw this.#plans.unread;
+    this.checkRead();
     const found = this.find(name);
     if (found) return found;
     const names = this.plans.map(({ document }) => document.plan).join(', ') || 'none';

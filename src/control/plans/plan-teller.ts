@@ -26,7 +26,7 @@ export class PlanTeller {
   readonly #o: TellerTools;
   readonly #bell: Wakeup;
   readonly #stop = new AbortController();
-  /** By site and plan the version that it has, as far as this process knows. */
+  /** By site and plan the version that it has, as far as this process knows since the site answers. */
   readonly #told = new Map<string, string>();
   readonly #unwatch: () => void;
   readonly #work: Promise<void>;
@@ -36,6 +36,12 @@ export class PlanTeller {
     this.#bell = new Wakeup(o.clock);
     this.#unwatch = o.store.watch(() => this.kick());
     this.#work = this.#go();
+  }
+
+  /** A site answers again: what was told to it before may be gone there with a file that was moved away. */
+  reached(siteId: string): void {
+    for (const key of [...this.#told.keys()]) if (key.startsWith(keyOf(siteId, ''))) this.#told.delete(key);
+    this.kick();
   }
 
   /** Something may have to be told. */
@@ -67,7 +73,7 @@ export class PlanTeller {
       const details = { outcome, counter: told.counter, removed: told.document === undefined };
       audit.note({ actor: `peer:${siteId}`, act: 'plan.told', subject: told.plan, details });
     }
-    if (outcome === 'taken') this.#told.set(keyOf(siteId, held), versionIn(held));
+    if (outcome === 'taken') this.#told.set(keyOf(siteId, held.plan), versionIn(held));
     return outcome === 'taken' || outcome === 'same'
       ? { outcome }
       : { outcome, own: { ...toldOf(held), former: [...held.former] } };
@@ -92,7 +98,7 @@ export class PlanTeller {
     for (const { siteId, presence } of links.views()) {
       if (presence !== 'reachable') continue;
       for (const held of store.held) {
-        if (this.#told.get(keyOf(siteId, held)) === versionIn(held)) continue;
+        if (this.#told.get(keyOf(siteId, held.plan)) === versionIn(held)) continue;
         try {
           await this.#tell(siteId, held, signal);
         } catch (error) {
@@ -110,11 +116,11 @@ export class PlanTeller {
     const body = toldOf(held) as unknown as Json;
     const answer = checkedAnswer(await this.#o.links.client(siteId).call('plan.tell', body, { signal }));
     if (answer.own) await this.#hear(siteId, answer.own);
-    this.#told.set(keyOf(siteId, held), versionIn(held));
+    this.#told.set(keyOf(siteId, held.plan), versionIn(held));
   }
 }
 
-function keyOf(siteId: string, { plan }: HeldPlan): string {
+function keyOf(siteId: string, plan: string): string {
   return `${siteId} ${plan}`;
 }
 

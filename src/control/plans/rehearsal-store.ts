@@ -38,6 +38,16 @@ export class RehearsalStore {
     );
   }
 
+  /** Which plans are rehearsed cannot be read. */
+  get isUnread(): boolean {
+    return this.#stored.unread !== undefined;
+  }
+
+  /** Throws why they cannot be read. */
+  checkRead(): void {
+    void this.#stored.said;
+  }
+
   get all(): readonly KeptRehearsal[] {
     return this.#stored.value.rehearsals;
   }

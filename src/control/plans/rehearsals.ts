@@ -72,9 +72,10 @@ export class PlanRehearsals {
   }
 
   begin(): void {
-    const { log, alerts, store } = this.#o;
-    // An earlier process may have ended between forgetting a rehearsal and clearing its alert.
-    for (const { plan } of store.held) if (!this.#isKept(plan)) alerts.clear(keyOf(plan));
+    const { log, alerts, store, rehearsals } = this.#o;
+    // An earlier process may have ended between forgetting a rehearsal and clearing its alert; of what cannot be read nothing is forgotten.
+    const held = rehearsals.isUnread ? [] : store.held;
+    for (const { plan } of held) if (!this.#isKept(plan)) alerts.clear(keyOf(plan));
     const { signal } = this.#stop;
     const name = { alert: 'worker:rehearsals', event: 'rehearsals.broke', fields: () => ({}) };
     this.#work = runWorker({ log, alerts }, name, () => this.#go(signal), signal);

@@ -6,9 +6,10 @@ import type { Clock } from '../../lib/clock.ts';
 import { messageOf } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import type { Log } from '../../lib/log.ts';
-import { Mutex } from '../../lib/mutex.ts';
-import { loadRecord, recordKind, storeRecord } from '../../lib/records.ts';
+import { recordKind } from '../../lib/records.ts';
 import { OlderDisks, type OlderFile } from '../../replica/index.ts';
+import type { AlertSink } from '../base/alerts.ts';
+import { Stored } from '../base/stored.ts';
 
 const OFFERS_MAX = 1024;
 
@@ -31,11 +32,9 @@ const OfferSchema = Type.Object({
 });
 export type OlderCopyOffer = Type.Static<typeof OfferSchema>;
 
-const OLDER_COPIES = recordKind(
-  'older-copies',
-  1,
-  Type.Object({ offers: Type.Array(OfferSchema, { maxItems: OFFERS_MAX }) }),
-);
+const Offers = Type.Object({ offers: Type.Array(OfferSchema, { maxItems: OFFERS_MAX }) });
+type Offers = Type.Static<typeof Offers>;
+const OLDER_COPIES = recordKind('older-copies', 1, Offers);
 
 interface Named {
   readonly machineId: string;
@@ -52,43 +51,46 @@ interface OlderTools {
 /** `older-copies.json` of a site: files of which a person says that they are older copies of a machine's disks. */
 export class OlderCopies {
   readonly #tools: OlderTools;
-  readonly #path: string;
-  readonly #changing = new Mutex();
-  #offers: readonly OlderCopyOffer[];
+  readonly #stored: Stored<Offers>;
 
-  private constructor(tools: OlderTools, path: string, offers: readonly OlderCopyOffer[]) {
+  private constructor(tools: OlderTools, stored: Stored<Offers>) {
     this.#tools = tools;
-    this.#path = path;
-    this.#offers = offers;
+    this.#stored = stored;
   }
 
-  static async open(tools: OlderTools, dataDirectory: string): Promise<OlderCopies> {
+  /** With `alerts` also where it cannot be read: nothing is offered then, and copies are sent as if nobody had. */
+  static async open(tools: OlderTools, dataDirectory: string, alerts?: AlertSink): Promise<OlderCopies> {
     const path = join(dataDirectory, 'older-copies.json');
-    const { offers = [] } = (await loadRecord(tools.files, path, OLDER_COPIES)) ?? {};
-    return new OlderCopies(tools, path, offers);
+    const whileUnread = alerts && { alerts };
+    return new OlderCopies(
+      tools,
+      await Stored.open(tools.files, path, OLDER_COPIES, { offers: [] }, whileUnread),
+    );
   }
 
+  /** Throws why it cannot be read what is offered: a file of it may not be taken away as one that nobody needs. */
   list(): readonly OlderCopyOffer[] {
-    return this.#offers;
+    return this.#stored.said.offers;
   }
 
   /** In the place of what was offered of that machine before. Durable on return. */
-  offer(machine: string, siteId: string, disks: readonly OlderFile[]): Promise<OlderCopyOffer> {
+  async offer(machine: string, siteId: string, disks: readonly OlderFile[]): Promise<OlderCopyOffer> {
     const offeredAtMs = this.#tools.clock.wallMs();
     const offer = { machine, siteId, offeredAtMs, disks: disks.map((disk) => ({ ...disk })) };
-    return this.#changing.run(async () => {
-      await this.#store([...this.#offers.filter((one) => one.machine !== machine), offer]);
-      return offer;
-    });
+    await this.#stored.change(({ offers }) => ({
+      offers: [...offers.filter((one) => one.machine !== machine), offer],
+    }));
+    return offer;
   }
 
   /** Durable on return; undefined if nothing was offered of it. */
-  withdraw(machine: string): Promise<OlderCopyOffer | undefined> {
-    return this.#changing.run(async () => {
-      const offer = this.#offers.find((one) => one.machine === machine);
-      if (offer) await this.#store(this.#offers.filter((one) => one !== offer));
-      return offer;
+  async withdraw(machine: string): Promise<OlderCopyOffer | undefined> {
+    let withdrawn: OlderCopyOffer | undefined;
+    await this.#stored.change((before) => {
+      withdrawn = before.offers.find((one) => one.machine === machine);
+      return withdrawn ? { offers: before.offers.filter((one) => one !== withdrawn) } : before;
     });
+    return withdrawn;
   }
 
   /** What there is for the first copy of a machine that its site sends. */
@@ -116,7 +118,7 @@ export class OlderCopies {
   }
 
   #of(siteId: string, { machineId, machineName }: Named): OlderCopyOffer | undefined {
-    const ofSite = this.#offers.filter((offer) => offer.siteId === siteId);
+    const ofSite = this.#stored.value.offers.filter((offer) => offer.siteId === siteId);
     return (
       ofSite.find(({ machine }) => machine === machineId) ??
       ofSite.find(({ machine }) => machine === machineName)
@@ -127,23 +129,16 @@ export class OlderCopies {
   async #noteUnfit({ machine, offeredAtMs }: OlderCopyOffer, diskId: string, reason: string): Promise<void> {
     this.#tools.log.warn('older-copy.unfit', { machine, diskId, reason });
     try {
-      await this.#changing.run(() =>
-        this.#store(
-          this.#offers.map((offer) =>
-            offer.machine === machine && offer.offeredAtMs === offeredAtMs
-              ? { ...offer, disks: offer.disks.map((disk) => marked(disk, diskId, reason)) }
-              : offer,
-          ),
+      await this.#stored.change(({ offers }) => ({
+        offers: offers.map((offer) =>
+          offer.machine === machine && offer.offeredAtMs === offeredAtMs
+            ? { ...offer, disks: offer.disks.map((disk) => marked(disk, diskId, reason)) }
+            : offer,
         ),
-      );
+      }));
     } catch (error) {
       this.#tools.log.warn('older-copy.not-noted', { machine, diskId, reason: messageOf(error) });
     }
-  }
-
-  async #store(offers: readonly OlderCopyOffer[]): Promise<void> {
-    await storeRecord(this.#tools.files, this.#path, OLDER_COPIES, { offers: [...offers] });
-    this.#offers = offers;
   }
 }
 

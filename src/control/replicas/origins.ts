@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import Type from 'typebox';
 import type { OriginView } from '../../api/index.ts';
 import type { Clock } from '../../lib/clock.ts';
+import { isFailure, libFailure } from '../../lib/errors.ts';
 import type { FileSystem } from '../../lib/files.ts';
 import { Mutex } from '../../lib/mutex.ts';
 import { loadRecord, recordKind, storeRecord } from '../../lib/records.ts';
@@ -56,8 +57,16 @@ export class Origins {
 
   static async open(o: OriginsTools): Promise<Origins> {
     const path = join(o.dataDirectory, 'origins.json');
-    const { origins = [] } = (await loadRecord(o.files, path, ORIGINS)) ?? {};
-    return new Origins(o, path, origins);
+    try {
+      const { origins = [] } = (await loadRecord(o.files, path, ORIGINS)) ?? {};
+      return new Origins(o, path, origins);
+    } catch (error) {
+      if (!isFailure(error, 'RECORD_CORRUPT')) throw error;
+      // Nothing stands in for it: by these keys points are taken, or refused.
+      const hint =
+        'Put the file back from a copy of the data directory, and start the site again. If there is none, move it away: points that are forwarded here are then taken again when `warmsite origin confirm` has been said of their site once more.';
+      throw libFailure('RECORD_CORRUPT', error.message, { context: error.context, cause: error, hint });
+    }
   }
 
   list(): Omit<OriginView, 'viaName'>[] {

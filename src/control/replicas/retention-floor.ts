@@ -35,8 +35,9 @@ export class RetentionFloor {
     return new RetentionFloor(await Stored.open(files, path, FLOOR, {}, alerts && { alerts }), zones);
   }
 
+  /** Throws why it cannot be read. */
   get view(): FloorView {
-    return this.#stored.value;
+    return this.#stored.said;
   }
 
   /** Durable on return. Throws POLICY_ZONE_UNKNOWN, POLICY_TOO_DEEP. */

@@ -36,6 +36,12 @@ export class StoredTestRules {
     );
   }
 
+  /** As people have said them. Throws why they cannot be read. */
+  get said(): FailoverRules {
+    return this.#stored.said;
+  }
+
+  /** As they hold, also where they cannot be read. */
   get rules(): FailoverRules {
     return this.#stored.value;
   }

@@ -5,10 +5,11 @@ import {
   loadApplicationProof,
   loadBootProof,
   type PointSummary,
+  readOrTell,
   type SignedBootProof,
 } from '../../failover/index.ts';
 import { canonicalJson, type Json } from '../../lib/canonical-json.ts';
-import { messageOf } from '../../lib/errors.ts';
+import { type Failure, messageOf } from '../../lib/errors.ts';
 import { type FileSystem, readSmallFile } from '../../lib/files.ts';
 import type { Replica, ReplicaPoint } from '../../replica/index.ts';
 import { sha256 } from '../../report/index.ts';
@@ -52,7 +53,8 @@ export async function evidenceOf(
     const seen = await pictureOf(tools.files, report, lacks);
     if (seen && seen.sizeBytes <= PICTURE_BYTES_MAX) pictures.set(seen.sha256, seen.bytes);
     if (seen && seen.sizeBytes > PICTURE_BYTES_MAX) lacks('the console picture, which is too large,');
-    const proofs = replica && point ? await proofsOf(tools.files, replica, point, report, seen?.sha256) : {};
+    const proofs =
+      replica && point ? await proofsOf(tools.files, { replica, point, lacks }, report, seen?.sha256) : {};
     attempts.push({
       ...wordsOf(report),
       point: reportedPoint(report.point, point),
@@ -126,18 +128,28 @@ async function pictureOf(
 /** Those of this very attempt: a later test of the same point has put its own in their place. */
 async function proofsOf(
   files: FileSystem,
-  replica: Replica,
-  point: ReplicaPoint,
+  of: {
+    readonly replica: Replica;
+    readonly point: ReplicaPoint;
+    readonly lacks: (what: string) => void;
+  },
   report: AttemptReport,
   pictureDigest: string | undefined,
 ): Promise<Pick<ReportedAttempt, 'bootProof' | 'applicationProof'>> {
+  const { replica, point, lacks } = of;
   const { pointId } = point.statement;
+  const unread = (what: string) => (_: string, failure: Failure) =>
+    lacks(`the proof of ${what}, which cannot be read (${failure.message}),`);
+  const readBoot = () => loadBootProof(files, replica, pointId);
+  const readApplication = () => loadApplicationProof(files, replica, point);
   const isBesideThePoint =
     report.picturePath !== null && dirname(report.picturePath) === replica.layout.proofs(pointId);
-  const boot = isBesideThePoint ? await loadBootProof(files, replica, pointId) : undefined;
+  const boot = isBesideThePoint ? await readOrTell(pointId, unread('the boot'), readBoot) : undefined;
   const isOwn = boot?.proof.picture?.sha256 === pictureDigest && isOfBoot(boot, report);
   const application =
-    report.assertions.length > 0 ? await loadApplicationProof(files, replica, point) : undefined;
+    report.assertions.length > 0
+      ? await readOrTell(pointId, unread('the application'), readApplication)
+      : undefined;
   return {
     ...(boot && isOwn ? { bootProof: boot } : {}),
     ...(application && same(application.proof.assertions, report.assertions)

@@ -66,8 +66,9 @@ export class ReportKeeper {
     await this.#rounds?.close();
   }
 
+  /** Throws why it cannot be read. */
   get policy(): ReportPolicy {
-    return this.#o.policy.value;
+    return this.#o.policy.said;
   }
 
   /** Durable on return; what it lets go goes within the hour. */
@@ -88,7 +89,8 @@ export class ReportKeeper {
   }
 
   async #look(): Promise<void> {
-    const { keepTestsMs } = this.policy;
+    // Where it cannot be read nothing goes.
+    const { keepTestsMs } = this.#o.policy.value;
     try {
       if (keepTestsMs !== undefined) await this.#removeExpired(keepTestsMs);
       this.#o.alerts.clear(ALERT);

@@ -47,7 +47,7 @@ import {
 } from './report-making.ts';
 import { ReportRemovals } from './report-removals.ts';
 import { factsOf, type ReportFacts } from './report-retention.ts';
-import { isAtHome, rightOf } from './report-right.ts';
+import { isAtHome, lackOfStanding, rightOf } from './report-right.ts';
 
 interface ReportsTools {
   readonly files: FileSystem;
@@ -285,6 +285,7 @@ export class Reports implements JobRecorder {
       missing: [
         ...missing,
         ...unknownLoss,
+        ...lackOfStanding(found),
         ...(kind === 'plan' && !ownRun ? ['the run of the plan, whose record is gone'] : []),
       ],
       versions: { warmsite: WARMSITE_VERSION, ...versions },

@@ -1,5 +1,7 @@
 import assert from 'node:assert/strict';
 import { generateKeyPairSync } from 'node:crypto';
+import { writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import { Origins } from '../../../src/control/replicas/origins.ts';
 import { systemClock } from '../../../src/lib/clock.ts';
@@ -11,6 +13,18 @@ import { temporaryDirectory } from '../../support/temporary.ts';
 
 const id = () => newId(systemClock, systemRandom);
 const key = () => generateKeyPairSync('ed25519').publicKey.export({ type: 'spki', format: 'pem' }).toString();
+
+test('S0.29 a damaged record of those keys says what can be done about it', async (t) => {
+  const dataDirectory = await temporaryDirectory(t);
+  await writeFile(join(dataDirectory, 'origins.json'), '{');
+  const about = { files: nodeFiles, clock: new FakeClock(), dataDirectory, ownSiteId: id() };
+  const alerts = { raise: () => undefined, clear: () => undefined };
+  const hint = /Put the file back .* `warmsite origin confirm`/;
+  await assert.rejects(Origins.open({ ...about, alerts, peer: () => undefined }), {
+    code: 'RECORD_CORRUPT',
+    hint,
+  });
+});
 
 test('S0.29 points of a site that is not paired are taken once a person has confirmed its key, and by no other key', async (t) => {
   const dataDirectory = await temporaryDirectory(t);

@@ -77,6 +77,7 @@ async function leftRun(
           (branch) => ({ branchId: 'own', createdAtMs: beganAtMs, ...branch }) as BranchView,
         ),
       objection: async () => undefined,
+      isHeld: () => true,
       restart: async (_run, _machine, branchId) => begin(`restart ${branchId}`),
     };
     const tools = { store, acts, events, clock: systemClock, bootClock, log: silentLog };

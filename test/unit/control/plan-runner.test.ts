@@ -43,6 +43,8 @@ async function resumed(
     /** What of the whole test fails. */
     readonly fails?: 'open' | 'close';
     readonly objection?: string;
+    /** Another site has taken the machine meanwhile. */
+    readonly isLost?: boolean;
     readonly run?: Partial<PlanRun>;
     readonly step?: Partial<PlanRun['steps'][number]>;
     /** A job of this machine that the run had begun before, and that its step does not name. */
@@ -101,6 +103,7 @@ async function resumed(
       done.push(`ask ${branchId}`);
       return o.objection;
     },
+    isHeld: () => !o.isLost,
     restart: async (_run, _machine, branchId) => begin(`restart ${branchId}`),
   };
   const runner = new PlanRunner(
@@ -139,6 +142,16 @@ describe('a run of a plan whose site was away', () => {
     const seen = await resumed(t, { branches: [{ ...running, state: 'probed' }] });
     assert.equal((await seen.carriedOut).verdict, 'done');
     assert.deepEqual(seen.done, []);
+  });
+
+  it('F5 S0.17 counts nothing as up that runs of a machine which another site has taken meanwhile, and begins nothing for it', async (t) => {
+    for (const state of ['started', 'probed'] as const) {
+      const lost = await resumed(t, { branches: [{ running: true, state, sequence: 7 }], isLost: true });
+      const { steps, verdict } = await lost.carriedOut;
+      const [{ reason, branchId }] = steps as [PlanRun['steps'][number]];
+      assert.deepEqual([verdict, reason, branchId], ['failed', 'another site holds it', 'own']);
+      assert.deepEqual(lost.done, []);
+    }
   });
 
   it('F5 boots what has ended on its own files, and touches no branch that it has not made', async (t) => {

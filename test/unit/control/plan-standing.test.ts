@@ -132,10 +132,12 @@ it('F5 S0.17 what runs of a machine that another site holds, and is being ended,
   for (const right of [{ state: 'fenced', claim, lost: HELD.claim }, GIVEN] as const) {
     const { standing } = await site(t, { up: 'web', right });
     assert.equal(await standing.runs(standing.found('web')!), false, right.state);
+    assert.equal(standing.isHeld(standing.found('web')!), false, right.state);
     assert.equal((await standing.held(SHOP)).get('web'), 'elsewhere');
   }
   const { standing } = await site(t, { up: 'web' });
   assert.equal(await standing.runs(standing.found('web')!), true);
+  assert.equal(standing.isHeld(standing.found('web')!), true);
 });
 
 it('F5 where machines are held is known of what is offered, and not said of what cannot be read', async (t) => {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { isAtHome, rightOf } from '../../../src/control/reports/report-right.ts';
+import { isAtHome, lackOfStanding, rightOf } from '../../../src/control/reports/report-right.ts';
 import type { Tenure } from '../../../src/recovery-point/index.ts';
 import type { Replica } from '../../../src/replica/index.ts';
 import type { ProtectedMachine } from '../../../src/replication/index.ts';
@@ -30,6 +30,16 @@ test('F9 F4 a report names the right of whoever speaks for the machine, and not 
     ...{ epoch: 2, siteId: THERE, state: 'follows' },
   });
   assert.equal(said(undefined, undefined), undefined);
+});
+
+test('F9 S0.17 where the replica cannot be read, what was at home here before speaks for nobody: the report says what it lacks', () => {
+  const unread = new Error('record.json is damaged');
+  const found = { home: machineThat(HOLDS), replica: undefined };
+  assert.equal(rightOf({ ...found, unread }, HERE), undefined);
+  assert.deepEqual(lackOfStanding({ ...found, unread }), [
+    'the right to run the machine, whose replica cannot be read (record.json is damaged)',
+  ]);
+  assert.deepEqual([lackOfStanding(found), lackOfStanding(undefined)], [[], []]);
 });
 
 test('F9 F4 the report of an adoption says that the machine is at home if that branch is, and not an older one', () => {

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { it } from 'node:test';
 import type { FailoverRequest, GroupPointView, JobView, PlanRun } from '../../../src/api/index.ts';
+import { reasonOf } from '../../../src/control/acts/failover-acts.ts';
 import { GroupFailovers } from '../../../src/control/acts/group-failovers.ts';
 import { chosen } from '../../../src/control/acts/plan-machines.ts';
 import { PASSES } from '../../support/branch-site.ts';
@@ -19,6 +20,21 @@ it('F5 F9 the report of a failover says who chose its point, and why', async (t)
       [chosenBy, attempts[0]!.reason, point.pointId],
       why === undefined ? ['person', 'named by a person', pointId] : ['selection', why, pointId],
     );
+  }
+});
+
+it('F5 F9 the report of a branch that is booted again says that nobody has chosen its point, and who began it', async (t) => {
+  for (const [actor, reason] of [
+    ['operator:a', 'restarted by a person'],
+    ['plan:7', 'restarted by run 7 of a plan'],
+  ] as const) {
+    const { failovers, replica } = await threePoints(t);
+    const { branchId } = await failovers.start(replica, { wish: {} }, { ...WORD, probes: PASSES });
+    await failovers.stop(replica, branchId!, { graceMs: 0 });
+    const options = { probes: PASSES, reason: reasonOf({ actor }) };
+    const { chosenBy, attempts, point } = await failovers.restart(replica, branchId!, options);
+    const newest = replica.newest!.statement.pointId;
+    assert.deepEqual([chosenBy, attempts[0]!.reason, point.pointId], ['selection', reason, newest]);
   }
 });
 

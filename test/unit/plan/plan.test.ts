@@ -174,6 +174,9 @@ describe('a recovery plan', () => {
         ...{ here: ['db'], elsewhere: ['web'], unread: [] },
       });
     }
+    // One that was moved fails when what is run after it fails.
+    assert.equal(directionOf(both, [run('take', 'failed', { db: 'failed', web: 'blocked' })]), 'take');
+    assert.equal(directionOf(both, [run('cede', 'failed', { web: 'failed', db: 'blocked' })]), 'cede');
     // What is offered, and not taken yet, goes on as it was begun, whatever has come of the runs.
     assert.equal(directionOf(held({ db: 'offered', web: 'elsewhere' }), []), 'cede');
     assert.equal(directionOf(held({ db: 'offered' }), [run('cede', 'done')]), 'cede');
