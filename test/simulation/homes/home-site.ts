@@ -49,8 +49,6 @@ export const HOME_NAMES = ['A', 'B'] as const;
 export interface HomeWrappers {
   readonly files?: (files: FileSystem, site: HomeName) => FileSystem;
   readonly failovers?: (failovers: Failovers, site: HomeName) => void;
-  readonly replica?: (replica: Replica) => void;
-  readonly fences?: (fences: ReplicaFences, site: HomeName) => void;
 }
 
 export interface HomeSiteOptions {
@@ -195,7 +193,6 @@ export class HomeSite {
       log.error('removal.not-ended', { directory, error }),
     );
     const replicas = await Replicas.open({ ...tools, isSignedBySource: isSigned }, DATA, 'left');
-    if (wrap.replica) for (const replica of replicas.list()) wrap.replica(replica);
     const failovers = new Failovers({
       ...tools,
       ...{ networks: NO_NETWORKS, cpuGroups: NO_CPU_GROUPS, programs: { run: nobodyRuns } },
@@ -227,7 +224,6 @@ export class HomeSite {
       failovers: { ...listed, stop: failovers.stop.bind(failovers) },
       passOn: (replica) => passOnClaim(passing, replica),
     });
-    wrap.fences?.(fences, name);
     opening.defer(() => fences.close());
     fences.begin();
     const generations = new Generations({

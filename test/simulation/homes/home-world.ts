@@ -1,20 +1,18 @@
 import { deviceNameOf } from '../../../src/control/machines/machine-disks.ts';
-import { Failure, messageOf } from '../../../src/lib/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { Zones } from '../../../src/recovery-point/index.ts';
 import { Replicas } from '../../../src/replica/index.ts';
 import { DirectTarget } from '../../support/direct-target.ts';
 import type { FakeMachine } from '../../support/fake-machine.ts';
-import { DISK_ACTS } from '../faults.ts';
 import { DATA, DISK, imagesOn, makeMachine } from '../leases/made-sites.ts';
 import { GOOD_CALLS, SimCalls } from '../leases/sim-calls.ts';
 import { SimHost } from '../leases/sim-host.ts';
+import { Life, type LifeReport } from '../life.ts';
 import { isSigned } from '../signing.ts';
 import { SimDisk } from '../sim-disk.ts';
 import { SimFiles } from '../sim-files.ts';
 import { SimRandom } from '../sim-random.ts';
 import { SimProcess, settled, Turns } from '../turns.ts';
-import { Violation } from '../violation.ts';
 import { Contents } from './contents.ts';
 import { HomeOracle } from './home-oracle.ts';
 import { HomePeople } from './home-people.ts';
@@ -34,20 +32,6 @@ const REST_TURNS_MAX = 40_000;
 const AWAY_MS_MAX = 20_000;
 const DEVICE_NAME = deviceNameOf(DISK.diskId, 'virtio-blk');
 
-/** What a life was and did; `violation` is what it found. */
-export interface HomeReport {
-  readonly seed: number;
-  readonly turns: number;
-  /** Of the world, in milliseconds. */
-  readonly lastedMs: number;
-  readonly trace: string;
-  readonly events: Readonly<Record<string, number>>;
-  /** What was done and refused: acts by their names, refusals by the codes of their failures. */
-  readonly acts: Readonly<Record<string, number>>;
-  readonly violation: string | undefined;
-  readonly recent: readonly string[];
-}
-
 /** None of the faults here may ever lead to one of these. */
 const NEVER = new Set(['RECORD_CORRUPT', 'RECORD_NEWER']);
 
@@ -60,51 +44,44 @@ const NEVER = new Set(['RECORD_CORRUPT', 'RECORD_NEWER']);
  * calls and uploads. There are no leases, no retention and no tests: these have simulations of their own.
  */
 export class HomeWorld {
-  readonly #seed: number;
+  readonly #life: Life;
   readonly #chance: SimRandom;
   readonly #swarm: HomeSwarm;
-  readonly #turns: Turns;
-  /** Ends nothing, and is ended by nothing: what comes later is waited for by its clock. */
-  readonly #fate: SimProcess;
   readonly #calls: SimCalls;
   readonly #sites: Readonly<Record<HomeName, HomeSite>>;
   readonly #people: Readonly<Record<HomeName, HomePeople>>;
   readonly #contents = new Contents({ sizeBytes: DISK.sizeBytes, deviceName: DEVICE_NAME });
   readonly #oracle: HomeOracle;
-  readonly #events: Record<string, number> = {};
-  readonly #acts: Record<string, number> = {};
   /** Sites at which an act of a person is under way, by their processes. */
   readonly #busy = new Map<HomeName, SimProcess>();
   readonly #closing = new Set<HomeSite>();
-  #trouble: Error | undefined;
   #isCalm = false;
 
   /** `fixed` takes the place of what the seed would choose. */
   constructor(seed: number, wrap: HomeWrappers = {}, fixed: FixedHomeSwarm = {}) {
-    this.#seed = seed;
-    this.#chance = new SimRandom(seed, 1);
+    this.#life = new Life(seed, NEVER);
+    this.#chance = this.#life.chance;
     const chosen = chooseHomeSwarm(new SimRandom(seed, 2));
     this.#swarm = {
       ...chosen,
       rates: { ...chosen.rates, ...fixed.rates },
       chances: { ...chosen.chances, ...fixed.chances },
     };
-    this.#turns = new Turns(new SimRandom(seed, 3));
-    this.#fate = new SimProcess(this.#turns, 'fate');
+    const { turns } = this.#life;
     this.#calls = new SimCalls({
-      ...{ random: new SimRandom(seed, 4), turns: this.#turns },
+      ...{ random: new SimRandom(seed, 4), turns },
       ...{ onAsk: async () => undefined, onAnswer: async () => undefined },
     });
     const site = (name: HomeName, index: number) =>
       new HomeSite({
         ...{ name, wrap, calls: this.#calls, random: new SimRandom(seed, 5 + index) },
-        host: new SimHost({ name, turns: this.#turns, rate: 1 }),
-        onTrouble: (where, error) => this.#onTrouble(where, error),
-        onLog: (said) => this.#turns.note(said),
-        onNote: ({ act }) => this.#count(act),
-        onUnfit: () => this.#later(1_000, 4_000, () => this.#restart(this.#sites[name])),
+        host: new SimHost({ name, turns, rate: 1 }),
+        onTrouble: (where, error) => this.#life.troubled(where, error),
+        onLog: (said) => turns.note(said),
+        onNote: ({ act }) => this.#life.count(act),
+        onUnfit: () => this.#life.later(1_000, 4_000, () => this.#restart(this.#sites[name])),
         onGuest: (at, guest, runDirectory) => void this.#runGuest(at, guest, runDirectory),
-        onPublished: (at, _replica, pointId) => this.#judged(() => this.#oracle.published(at, pointId)),
+        onPublished: (at, _replica, pointId) => this.#life.judged(() => this.#oracle.published(at, pointId)),
       });
     this.#sites = { A: site('A', 0), B: site('B', 1) };
     this.#people = { A: new HomePeople(this.#sites.A), B: new HomePeople(this.#sites.B) };
@@ -112,9 +89,8 @@ export class HomeWorld {
   }
 
   /** So many turns with faults; then all faults end, and everything must come to rest, with nothing lost. */
-  async run(turns: number): Promise<HomeReport> {
-    let violation: string | undefined;
-    try {
+  run(turns: number): Promise<LifeReport> {
+    return this.#life.lived(async () => {
       const disks = await madeHomes();
       for (const name of HOME_NAMES) {
         this.#sites[name].host.disk = disks[name];
@@ -123,67 +99,29 @@ export class HomeWorld {
       while (!HOME_NAMES.every((name) => this.#sites[name].open)) await this.#next();
       this.#calls.weather = this.#swarm.weather;
       for (const name of HOME_NAMES) this.#peopleLook(name);
-      while (this.#turns.steps < turns) {
+      while (this.#life.turns.steps < turns) {
         for (const event of HOME_EVENTS)
           if (this.#chance.chance(this.#swarm.rates[event])) await this.#happen(event);
         await this.#next();
       }
       await this.#comeToRest();
-    } catch (error) {
-      violation = error instanceof Violation ? error.message : String((error as Error).stack ?? error);
-    }
-    return {
-      ...{ seed: this.#seed, turns: this.#turns.steps, lastedMs: this.#turns.nowMs, violation },
-      trace: this.#turns.traceHash(),
-      events: this.#events,
-      acts: this.#acts,
-      recent: this.#turns.recent,
-    };
+    });
   }
 
   async #next(): Promise<void> {
-    await this.#turns.next();
-    if (this.#trouble) throw this.#trouble;
+    await this.#life.next();
     this.#oracle.check();
-  }
-
-  async #judged(work: () => Promise<void>): Promise<void> {
-    try {
-      await work();
-    } catch (error) {
-      this.#onTrouble('promise', error);
-    }
-  }
-
-  #count(what: string): void {
-    this.#acts[what] = (this.#acts[what] ?? 0) + 1;
-  }
-
-  #onTrouble(where: string, error: unknown): void {
-    if (error instanceof Violation) this.#trouble ??= error;
-    else if (!(error instanceof Failure))
-      this.#trouble ??= new Violation(`${where}: ${error instanceof Error ? error.stack : String(error)}`);
-    else if (NEVER.has(error.code))
-      this.#trouble ??= new Violation(`${where}: ${error.code}: ${error.message}`);
-    else {
-      this.#turns.note(`${where}: ${error.code} ${messageOf(error)}`);
-      this.#count(error.code);
-    }
-  }
-
-  #later(leastMs: number, mostMs: number, act: () => void): void {
-    this.#fate.clock.after(this.#chance.between(leastMs, mostMs), act);
   }
 
   /** A guest writes as long as it runs. */
   async #runGuest(name: HomeName, guest: FakeMachine, runDirectory: string): Promise<void> {
-    await this.#judged(() => this.#oracle.begun(name, guest, runDirectory));
+    await this.#life.judged(() => this.#oracle.begun(name, guest, runDirectory));
     const line = this.#oracle.lineOf(guest);
     const random = this.#chance;
     while (guest.isAlive) {
-      await this.#fate.sleep(random.between(1, 2 * this.#swarm.writeEveryMs));
-      if (!guest.isAlive || guest.isPaused || this.#isCalm || this.#trouble) continue;
-      await this.#judged(() => this.#contents.write(line, guest, (sectors) => random.below(sectors)));
+      await this.#life.fate.sleep(random.between(1, 2 * this.#swarm.writeEveryMs));
+      if (!guest.isAlive || guest.isPaused || this.#isCalm || this.#life.isTroubled) continue;
+      await this.#life.judged(() => this.#contents.write(line, guest, (sectors) => random.below(sectors)));
     }
   }
 
@@ -194,7 +132,7 @@ export class HomeWorld {
 
   /** People at a site look now and then, and do what there is to do. */
   #peopleLook(name: HomeName): void {
-    this.#fate.clock.after(this.#chance.between(300, 3_000), () => {
+    this.#life.fate.clock.after(this.#chance.between(300, 3_000), () => {
       const { open } = this.#sites[name];
       if (open && this.#busy.get(name) !== open.process) void this.#look(name);
       this.#peopleLook(name);
@@ -261,14 +199,7 @@ export class HomeWorld {
     // A failover that is begun again at a site that holds the machine claims it anew, by the word that was given.
     const isWord = act === 'word' || act === 'restart' || act === 'unprotect';
     if (isWord) this.#oracle.words.add(name);
-    this.#turns.note(said);
-    try {
-      await work();
-      this.#turns.note(`${said}: done`);
-      this.#count(act);
-    } catch (error) {
-      this.#onTrouble(said, error);
-    }
+    await this.#life.act(said, work, act);
     if (isWord) this.#oracle.words.delete(name);
     if (this.#busy.get(name) === process) this.#busy.delete(name);
   }
@@ -277,12 +208,11 @@ export class HomeWorld {
     const chance = this.#chance;
     const site = this.#sites[chance.pick(HOME_NAMES)];
     if (!this.#isPossible(event, site)) return;
-    this.#events[event] = (this.#events[event] ?? 0) + 1;
-    this.#turns.note(`${event} ${site.name}`);
+    this.#life.happens(event, site.name);
     switch (event) {
       case 'kill-site':
         site.kill();
-        this.#later(1, 3_000, () => site.boot());
+        this.#life.later(1, 3_000, () => site.boot());
         break;
       case 'close-site':
         void this.#close(site);
@@ -290,16 +220,16 @@ export class HomeWorld {
       case 'cut-power':
         site.host.cutPower(chance);
         site.gone();
-        this.#later(50, AWAY_MS_MAX, () => this.#power(site));
+        this.#life.later(50, AWAY_MS_MAX, () => this.#power(site));
         break;
       case 'partition':
         this.#calls.cut(HOMES.A, HOMES.B);
-        this.#later(50, AWAY_MS_MAX, () => this.#calls.heal(HOMES.A, HOMES.B));
+        this.#life.later(50, AWAY_MS_MAX, () => this.#calls.heal(HOMES.A, HOMES.B));
         break;
       case 'stall': {
         const { process } = site;
-        this.#turns.hold(process!);
-        this.#later(50, 20_000, () => this.#turns.letGo(process!, { slept: false }));
+        this.#life.turns.hold(process!);
+        this.#life.later(50, 20_000, () => this.#life.turns.letGo(process!, { slept: false }));
         break;
       }
       case 'end-guest':
@@ -345,22 +275,16 @@ export class HomeWorld {
     try {
       await open?.opening.disposeAsync();
     } catch (error) {
-      this.#onTrouble(`${site.name} close`, error);
+      this.#life.troubled(`${site.name} close`, error);
     }
     if (site.open === open) this.#restart(site);
   }
 
   /** Some call fails soon, once or until the disk is healed. */
   #breakDisk({ host: { faults } }: HomeSite): void {
-    const chance = this.#chance;
     faults.heal();
-    this.#later(50, AWAY_MS_MAX, () => faults.heal());
-    faults.arm({
-      act: chance.chance(0.4) ? chance.pick(['sync', 'syncDirectory', 'rename']) : chance.pick(DISK_ACTS),
-      system: chance.pick(['EIO', 'EIO', 'ENOSPC']),
-      after: chance.between(1, 12),
-      forever: chance.chance(0.2),
-    });
+    this.#life.later(50, AWAY_MS_MAX, () => faults.heal());
+    this.#life.breakDisk(faults);
   }
 
   /** All faults end, and everything must come to rest. */
@@ -370,27 +294,19 @@ export class HomeWorld {
     this.#calls.heal(HOMES.A, HOMES.B);
     for (const site of Object.values(this.#sites)) {
       site.host.faults.heal();
-      if (site.process) this.#turns.letGo(site.process, { slept: false });
+      if (site.process) this.#life.turns.letGo(site.process, { slept: false });
       this.#power(site);
     }
     await this.#untilRest(() => this.#oracle.unrest());
     // Copies flow again: what is cut now the other site takes. A machine whose protection was ended begins none upon its old replica.
     const before = this.#oracle.acknowledged;
-    const hasArrived = () => this.#oracle.acknowledged > before || this.#acts.unprotect !== undefined;
+    const hasArrived = () => this.#oracle.acknowledged > before || this.#life.hasKnown('unprotect');
     await this.#untilRest(() => (hasArrived() ? this.#oracle.unrest() : ['no copy has arrived since then']));
     await this.#waitFor(this.#oracle.checkNothingLost());
   }
 
-  async #untilRest(unrestNow: () => string[]): Promise<void> {
-    const end = this.#turns.steps + REST_TURNS_MAX;
-    let unrest: string[] = [];
-    while (this.#turns.steps < end) {
-      await this.#next();
-      if (this.#turns.steps % 50 !== 0) continue;
-      unrest = unrestNow();
-      if (unrest.length === 0) return;
-    }
-    throw new Violation(`no rest after ${REST_TURNS_MAX} turns without faults: ${unrest.join('; ')}`);
+  #untilRest(unrestNow: () => string[]): Promise<void> {
+    return this.#life.untilRest(REST_TURNS_MAX, () => this.#next(), unrestNow);
   }
 
   /** What takes turns itself. */

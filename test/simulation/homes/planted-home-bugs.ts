@@ -18,31 +18,6 @@ const OFTEN_AWAY: FixedHomeSwarm = { rates: { 'cut-power': 1 / 300 }, chances: {
 /** Mistakes that somebody could make, each of which the simulation must find within its seeds. */
 export const PLANTED_HOME_BUGS: readonly PlantedHomeBug[] = [
   {
-    name: 'what runs of a replica that another site has taken over runs on',
-    wrap: {
-      fences: (fences) => {
-        fences.look = () => undefined;
-      },
-    },
-    expects: /no rest after .* it runs at|the machine runs twice/,
-    firstSeed: 37,
-    swarm: OFTEN_AWAY,
-  },
-  {
-    name: 'the mark of an adoption that failed stays',
-    wrap: {
-      replica: (replica) => {
-        replica.disown = async () => undefined;
-      },
-    },
-    expects: /no rest after/,
-    firstSeed: 9,
-    swarm: {
-      rates: { 'fault-disk': 1 / 60, 'kill-site': 0, 'cut-power': 1 / 400, 'close-site': 0, partition: 0 },
-      chances: { word: 1, adopt: 1, undo: 0 },
-    },
-  },
-  {
     name: 'a site says who holds a machine before it is durable in its replica',
     wrap: {
       files: (files, site) =>

@@ -1,8 +1,6 @@
-import { Failure, messageOf } from '../../../src/lib/errors.ts';
-import { DISK_ACTS } from '../faults.ts';
+import { Life, type LifeReport } from '../life.ts';
 import { SimRandom } from '../sim-random.ts';
-import { SimProcess, settled, Turns } from '../turns.ts';
-import { Violation } from '../violation.ts';
+import { settled } from '../turns.ts';
 import { LeaseOracle } from './lease-oracle.ts';
 import { LeaseSite, type LeaseWrappers } from './lease-site.ts';
 import {
@@ -20,19 +18,10 @@ import { SimHost } from './sim-host.ts';
 /** Turns that may pass between the end of all faults and rest. */
 const REST_TURNS_MAX = 30_000;
 
-/** What a life was and did; `violation` is what it found. */
-export interface LeaseReport {
-  readonly seed: number;
-  readonly turns: number;
-  /** Of the world, in milliseconds. */
-  readonly lastedMs: number;
-  readonly trace: string;
-  readonly events: Readonly<Record<string, number>>;
-  /** What was done and refused: acts by their names, refusals by the codes of their failures. */
-  readonly acts: Readonly<Record<string, number>>;
+/** What a life was and did. */
+export interface LeaseReport extends LifeReport {
+  /** How often what was promised was looked for after a power cut. */
   readonly probes: number;
-  readonly violation: string | undefined;
-  readonly recent: readonly string[];
 }
 
 /** None of the faults here may ever lead to one of these. */
@@ -53,57 +42,49 @@ const NEVER = new Set(['RECORD_CORRUPT', 'RECORD_NEWER', 'LEASE_REQUEST_INVALID'
  * by a failover is undone, or stays.
  */
 export class LeaseWorld {
-  readonly #seed: number;
+  readonly #life: Life;
   readonly #chance: SimRandom;
   readonly #swarm: LeaseSwarm;
-  readonly #turns: Turns;
-  /** Ends nothing, and is ended by nothing: what comes later is waited for by its clock. */
-  readonly #fate: SimProcess;
   readonly #calls: SimCalls;
   readonly #sites: Readonly<Record<SiteName, LeaseSite>>;
   readonly #home: PeopleAtHome;
   readonly #recovery: PeopleAtRecovery;
   readonly #oracle: LeaseOracle;
-  readonly #events: Record<string, number> = {};
-  readonly #acts: Record<string, number> = {};
-  #trouble: Error | undefined;
   #isCalm = false;
   /** An act of people at home is under way. */
   #homeActs = 0;
 
   /** `fixed` takes the place of what the seed would choose. */
   constructor(seed: number, wrap: LeaseWrappers = {}, fixed: FixedLeaseSwarm = {}) {
-    this.#seed = seed;
-    this.#chance = new SimRandom(seed, 1);
+    this.#life = new Life(seed, NEVER);
+    this.#chance = this.#life.chance;
     const chosen = chooseLeaseSwarm(new SimRandom(seed, 2));
     this.#swarm = { ...chosen, ...fixed, rates: { ...chosen.rates, ...fixed.rates } };
-    this.#turns = new Turns(new SimRandom(seed, 3));
-    this.#fate = new SimProcess(this.#turns, 'fate');
+    const { turns } = this.#life;
     this.#calls = new SimCalls({
-      ...{ random: new SimRandom(seed, 4), turns: this.#turns },
-      onAsk: (call) => this.#judged(() => this.#oracle.onAsk(call)),
-      onAnswer: (call) => this.#judged(() => this.#oracle.onAnswer(call)),
+      ...{ random: new SimRandom(seed, 4), turns },
+      onAsk: (call) => this.#life.judged(() => this.#oracle.onAsk(call)),
+      onAnswer: (call) => this.#life.judged(() => this.#oracle.onAnswer(call)),
     });
     const site = (name: SiteName, index: number) =>
       new LeaseSite({
         ...{ name, wrap, calls: this.#calls, random: new SimRandom(seed, 5 + index) },
-        host: new SimHost({ name, turns: this.#turns, rate: 1 + this.#swarm.drift[index]! / 1000 }),
-        onTrouble: (where, error) => this.#onTrouble(where, error),
-        onLog: (said) => this.#turns.note(said),
-        onNote: ({ act }) => this.#count(act),
-        onUnfit: () => this.#later(1_000, 4_000, () => this.#restart(this.#sites[name])),
+        host: new SimHost({ name, turns, rate: 1 + this.#swarm.drift[index]! / 1000 }),
+        onTrouble: (where, error) => this.#life.troubled(where, error),
+        onLog: (said) => turns.note(said),
+        onNote: ({ act }) => this.#life.count(act),
+        onUnfit: () => this.#life.later(1_000, 4_000, () => this.#restart(this.#sites[name])),
       });
     this.#sites = { P: site('P', 0), R: site('R', 1), W: site('W', 2) };
     this.#home = new PeopleAtHome(this.#sites.P);
     this.#recovery = new PeopleAtRecovery(this.#sites.R, wrap);
-    const nowMs = () => this.#turns.nowMs;
+    const nowMs = () => turns.nowMs;
     this.#oracle = new LeaseOracle({ sites: this.#sites, chance: new SimRandom(seed, 8), nowMs });
   }
 
   /** So many turns with faults; then all faults end, and everything must come to rest. */
   async run(turns: number): Promise<LeaseReport> {
-    let violation: string | undefined;
-    try {
+    const report = await this.#life.lived(async () => {
       const disks = await madeSites();
       for (const name of SITE_NAMES) {
         this.#sites[name].host.disk = disks[name];
@@ -112,23 +93,14 @@ export class LeaseWorld {
       await this.#begin();
       this.#calls.weather = this.#swarm.weather;
       this.#peopleLook();
-      while (this.#turns.steps < turns) {
+      while (this.#life.turns.steps < turns) {
         for (const event of LEASE_EVENTS)
           if (this.#chance.chance(this.#swarm.rates[event])) await this.#happen(event);
         await this.#next();
       }
       await this.#comeToRest();
-    } catch (error) {
-      violation = error instanceof Violation ? error.message : String((error as Error).stack ?? error);
-    }
-    return {
-      ...{ seed: this.#seed, turns: this.#turns.steps, lastedMs: this.#turns.nowMs, violation },
-      trace: this.#turns.traceHash(),
-      events: this.#events,
-      acts: this.#acts,
-      probes: this.#oracle.probes,
-      recent: this.#turns.recent,
-    };
+    });
+    return { ...report, probes: this.#oracle.probes };
   }
 
   /** The machine runs, by leases, before anything goes wrong. */
@@ -145,37 +117,8 @@ export class LeaseWorld {
   }
 
   async #next(): Promise<void> {
-    await this.#turns.next();
-    if (this.#trouble) throw this.#trouble;
+    await this.#life.next();
     await this.#oracle.check();
-  }
-
-  async #judged(work: () => Promise<void>): Promise<void> {
-    try {
-      await work();
-    } catch (error) {
-      this.#onTrouble('promise', error);
-    }
-  }
-
-  #count(what: string): void {
-    this.#acts[what] = (this.#acts[what] ?? 0) + 1;
-  }
-
-  #onTrouble(where: string, error: unknown): void {
-    if (error instanceof Violation) this.#trouble ??= error;
-    else if (!(error instanceof Failure))
-      this.#trouble ??= new Violation(`${where}: ${error instanceof Error ? error.stack : String(error)}`);
-    else if (NEVER.has(error.code))
-      this.#trouble ??= new Violation(`${where}: ${error.code}: ${error.message}`);
-    else {
-      this.#turns.note(`${where}: ${error.code} ${messageOf(error)}`);
-      this.#count(error.code);
-    }
-  }
-
-  #later(leastMs: number, mostMs: number, act: () => void): void {
-    this.#fate.clock.after(this.#chance.between(leastMs, mostMs), act);
   }
 
   /** So long as some leases, or only a part of one. */
@@ -185,27 +128,16 @@ export class LeaseWorld {
 
   #restart(site: LeaseSite): void {
     if (site.isUnguarded && site.open && !this.#closing.has(site)) {
-      this.#later(50, 500, () => this.#restart(site));
+      this.#life.later(50, 500, () => this.#restart(site));
       return;
     }
     site.kill();
     site.boot();
   }
 
-  /** An act of somebody; that it fails is no surprise. */
-  async #act(what: string, work: () => Promise<void>): Promise<void> {
-    this.#turns.note(what);
-    try {
-      await work();
-      this.#count(what);
-    } catch (error) {
-      this.#onTrouble(what, error);
-    }
-  }
-
   /** People at both sites look now and then, and do what there is to do. */
   #peopleLook(): void {
-    this.#fate.clock.after(this.#chance.between(300, 3_000), () => {
+    this.#life.fate.clock.after(this.#chance.between(300, 3_000), () => {
       void this.#lookAtHome();
       if (!this.#recovery.isBusy) void this.#lookAtRecovery();
       this.#peopleLook();
@@ -222,10 +154,10 @@ export class LeaseWorld {
       this.#homeActs = 0;
     });
     const isMeant = this.#isCalm || this.#chance.chance(0.4);
-    if (tenure.state === 'holds' && !P.guest) await this.#act('vm start', () => this.#home.start());
+    if (tenure.state === 'holds' && !P.guest) await this.#life.act('vm start', () => this.#home.start());
     else if (tenure.state === 'holds' && isMeant) this.#home.copy();
     else if (tenure.state !== 'holds' && isMeant)
-      await this.#act('failover withdraw', () => this.#home.takeBack());
+      await this.#life.act('failover withdraw', () => this.#home.takeBack());
     this.#homeActs = 0;
   }
 
@@ -236,7 +168,7 @@ export class LeaseWorld {
     if (this.#recovery.isBusy || this.#oracle.tenures.R?.state !== 'holds' || R.guests.running) return;
     if (!this.#isCalm && !this.#chance.chance(0.2)) return;
     const by = this.#oracle.begunAgain(this.#oracle.tenures.R.claim) ? 'word' : 'votes';
-    await this.#act('failover restart', () => this.#recovery.restart(by));
+    await this.#life.act('failover restart', () => this.#recovery.restart(by));
   }
 
   async #happen(event: LeaseEvent): Promise<void> {
@@ -244,15 +176,14 @@ export class LeaseWorld {
     const chance = this.#chance;
     const site = this.#sites[chance.pick(SITE_NAMES)];
     if (!this.#isPossible(event, site)) return;
-    this.#events[event] = (this.#events[event] ?? 0) + 1;
-    this.#turns.note(event);
+    this.#life.happens(event);
     switch (event) {
       case 'kill-home':
       case 'kill-recovery':
       case 'kill-witness': {
         const killed = { 'kill-home': P, 'kill-recovery': R, 'kill-witness': W }[event];
         killed.kill();
-        this.#later(1, 3_000, () => killed.boot());
+        this.#life.later(1, 3_000, () => killed.boot());
         break;
       }
       case 'close-site':
@@ -278,7 +209,7 @@ export class LeaseWorld {
         break;
       case 'sleep':
         site.host.sleep();
-        this.#later(...this.#someLeases(2), () => site.host.wake());
+        this.#life.later(...this.#someLeases(2), () => site.host.wake());
         break;
       case 'kill-guard':
         P.guards.get(RUN_DIRECTORY)!.process.kill();
@@ -293,13 +224,13 @@ export class LeaseWorld {
         site.host.jumpWall(chance.pick([-1, 1]) * chance.pick([500, 3_600_000, 400 * 86_400_000]));
         break;
       case 'fail-over':
-        void this.#act('failover start --ask-witness', () => this.#recovery.failOver('votes'));
+        void this.#life.act('failover start --ask-witness', () => this.#recovery.failOver('votes'));
         break;
       case 'cancel':
         this.#recovery.cancel();
         break;
       case 'undo':
-        void this.#act('failover undo', () => this.#recovery.undo());
+        void this.#life.act('failover undo', () => this.#recovery.undo());
         break;
       case 'change-leases':
         this.#changeLeases();
@@ -366,7 +297,7 @@ export class LeaseWorld {
   #cutPower(site: LeaseSite): void {
     site.host.cutPower(this.#chance);
     site.gone();
-    this.#later(...this.#someLeases(4), () => this.#power(site));
+    this.#life.later(...this.#someLeases(4), () => this.#power(site));
   }
 
   #power(site: LeaseSite): void {
@@ -383,7 +314,7 @@ export class LeaseWorld {
     try {
       await open?.opening.disposeAsync();
     } catch (error) {
-      this.#onTrouble(`${site.name} close`, error);
+      this.#life.troubled(`${site.name} close`, error);
     }
     if (site.open !== open) return;
     this.#restart(site);
@@ -392,7 +323,7 @@ export class LeaseWorld {
   #cutLink(one: LeaseSite, other: LeaseSite): void {
     if (one === other) return;
     this.#calls.cut(one.siteId, other.siteId);
-    this.#later(...this.#someLeases(3), () => this.#calls.heal(one.siteId, other.siteId));
+    this.#life.later(...this.#someLeases(3), () => this.#calls.heal(one.siteId, other.siteId));
   }
 
   #isolate(site: LeaseSite): void {
@@ -405,33 +336,26 @@ export class LeaseWorld {
   /** Its process stands still, and its guests and guards do not. */
   #stall(site: LeaseSite): void {
     const { process } = site;
-    this.#turns.hold(process!);
+    this.#life.turns.hold(process!);
     this.#stalled.add(site);
-    this.#later(...this.#someLeases(1), () => {
+    this.#life.later(...this.#someLeases(1), () => {
       this.#stalled.delete(site);
-      if (!site.host.isAsleep) this.#turns.letGo(process!, { slept: false });
+      if (!site.host.isAsleep) this.#life.turns.letGo(process!, { slept: false });
     });
   }
 
   /** Some call fails soon, once or until the disk is healed, which happens when it is broken the next time. */
   #breakDisk({ host: { faults } }: LeaseSite): void {
-    const chance = this.#chance;
     faults.heal();
-    if (chance.chance(0.3)) return;
-    faults.arm({
-      act: chance.chance(0.4) ? chance.pick(['sync', 'syncDirectory', 'rename']) : chance.pick(DISK_ACTS),
-      system: chance.pick(['EIO', 'EIO', 'ENOSPC']),
-      after: chance.between(1, 12),
-      forever: chance.chance(0.2),
-    });
+    if (!this.#chance.chance(0.3)) this.#life.breakDisk(faults);
   }
 
   #changeLeases(): void {
     const { P } = this.#sites;
     const { lease } = P.open!.machine!.record;
     const leaseMs = this.#chance.pick([4_000, 6_000, 10_000, 30_000]);
-    if (lease) void this.#act('vm lease --off', () => this.#home.lease(undefined, false));
-    else void this.#act('vm lease', () => this.#home.lease(leaseMs, false));
+    if (lease) void this.#life.act('vm lease --off', () => this.#home.lease(undefined, false));
+    else void this.#life.act('vm lease', () => this.#home.lease(leaseMs, false));
   }
 
   /** Somebody makes sure that the other side is down, and says so. */
@@ -440,13 +364,13 @@ export class LeaseWorld {
     const { P: home, R: recovery } = this.#oracle.tenures;
     if (!P.host.isOn && recovery) {
       this.#oracle.confirmed({ epoch: recovery.claim.epoch + 1, siteId: R.siteId });
-      void this.#act('failover start --confirm', () => this.#recovery.failOver('word'));
+      void this.#life.act('failover start --confirm', () => this.#recovery.failOver('word'));
     } else if (!R.host.isOn && home?.state === 'holds' && P.open?.machine?.record.lease) {
       this.#oracle.confirmed(home.claim);
-      void this.#act('vm lease --off --confirm', () => this.#home.lease(undefined, true));
+      void this.#life.act('vm lease --off --confirm', () => this.#home.lease(undefined, true));
     } else if (!R.host.isOn && home && home.state !== 'holds') {
       this.#oracle.confirmed({ epoch: home.claim.epoch + 1, siteId: P.siteId });
-      void this.#act('failover withdraw --confirm', () => this.#home.seizeBack());
+      void this.#life.act('failover withdraw --confirm', () => this.#home.seizeBack());
     }
   }
 
@@ -461,14 +385,7 @@ export class LeaseWorld {
       site.host.wake();
       this.#power(site);
     }
-    const end = this.#turns.steps + REST_TURNS_MAX;
-    let unrest: string[] = [];
-    while (this.#turns.steps < end) {
-      await this.#next();
-      if (this.#turns.steps % 50 !== 0) continue;
-      unrest = await this.#oracle.unrest(this.#recovery.isBusy);
-      if (unrest.length === 0) return;
-    }
-    throw new Violation(`no rest after ${REST_TURNS_MAX} turns without faults: ${unrest.join('; ')}`);
+    const unrest = () => this.#oracle.unrest(this.#recovery.isBusy);
+    await this.#life.untilRest(REST_TURNS_MAX, () => this.#next(), unrest);
   }
 }
