@@ -157,6 +157,8 @@ export class HomeOracle {
       found.push(this.#contents.identify(await this.#contents.read(guest), runDirectory));
     const replica = open!.replicas.get(MACHINE_ID);
     for (const branch of replica?.branches ?? []) {
+      // What a machine lies upon is written by its merges: the machine itself is read below.
+      if (branch.branchId === replica!.record.adopted) continue;
       const bytes = await readChain(files, branchChain(replica!, branch, DISK.diskId));
       found.push(this.#contents.identify(bytes, `branch ${branch.branchId.slice(-4)} at ${name}`));
     }

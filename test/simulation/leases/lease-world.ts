@@ -363,7 +363,9 @@ export class LeaseWorld {
     const { P, R } = this.#sites;
     const { P: home, R: recovery } = this.#oracle.tenures;
     if (!P.host.isOn && recovery) {
-      this.#oracle.confirmed({ epoch: recovery.claim.epoch + 1, siteId: R.siteId });
+      // A withdrawal that was on its way may raise the epoch before the word counts.
+      for (const above of [1, 2])
+        this.#oracle.confirmed({ epoch: recovery.claim.epoch + above, siteId: R.siteId });
       void this.#life.act('failover start --confirm', () => this.#recovery.failOver('word'));
     } else if (!R.host.isOn && home?.state === 'holds' && P.open?.machine?.record.lease) {
       this.#oracle.confirmed(home.claim);
