@@ -18,6 +18,17 @@ export interface LifeReport {
   readonly recent: readonly string[];
 }
 
+/** How often things happen in one life: as usual, less, more, or never. */
+export function chooseRates<Event extends string>(
+  random: SimRandom,
+  usual: Readonly<Record<Event, number>>,
+): Record<Event, number> {
+  const events = Object.entries(usual) as [Event, number][];
+  return Object.fromEntries(
+    events.map(([event, rate]) => [event, rate * random.pick([0, 0.5, 1, 3])]),
+  ) as Record<Event, number>;
+}
+
 /** One life by one seed: its chance, its turns, what has happened so far, and the first thing that must not. */
 export class Life {
   readonly chance: SimRandom;

@@ -224,3 +224,25 @@ export function leaseSites(t: CleanUp) {
     },
   };
 }
+
+/** A machine that is at home at a site, with its recovery site and a witness; by no leases yet. */
+export async function unleasedSites(t: CleanUp) {
+  const world = leaseSites(t);
+  const [home, recovery, witness] = [await world.add('p'), await world.add('r'), await world.add('w')];
+  await home.makeHome(1, [recovery.siteId]);
+  const claim = { epoch: 1, siteId: home.siteId };
+  recovery.replica = { tenure: { state: 'follows', claim }, sourceSiteId: home.siteId };
+  const terms = { recoverySiteId: recovery.siteId, witnessSiteId: witness.siteId };
+  return { ...world, home, recovery, witness, claim, terms };
+}
+
+export type LeasedSites = Awaited<ReturnType<typeof leasedSites>>;
+
+/** It runs at its home by leases of both; and there is a fourth site, where it may be some day. */
+export async function leasedSites(t: CleanUp) {
+  const sites = await unleasedSites(t);
+  const later = await sites.add('x');
+  await sites.home.lease(sites.terms);
+  await sites.clock.turn(5_000);
+  return { ...sites, later };
+}

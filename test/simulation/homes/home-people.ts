@@ -1,7 +1,8 @@
 import { basename } from 'node:path';
 import { takeBack } from '../../../src/control/acts/take-back.ts';
 import { checkNotOutdated } from '../../../src/control/inventory/inventory.ts';
-import { isFailure } from '../../../src/lib/errors.ts';
+import { withTimeout } from '../../../src/lib/clock.ts';
+import { isFailure, libFailure } from '../../../src/lib/errors.ts';
 import type { Replica } from '../../../src/replica/index.ts';
 import { type ProtectedMachine, rightsAt } from '../../../src/replication/index.ts';
 import { MACHINE_ID, MACHINE_NAME, RUN_DIRECTORY } from '../leases/made-sites.ts';
@@ -113,15 +114,13 @@ export class HomePeople {
   async #copyAll({ machines, clock }: OpenHome, machine: ProtectedMachine): Promise<void> {
     const loop = machines.loopOf(machine);
     const { ordinal } = await loop.cutNow('crash');
-    const giveUp = new AbortController();
-    const cancel = clock.after(COPY_LIMIT_MS, () =>
-      giveUp.abort(new DOMException('nobody waits any longer', 'AbortError')),
+    const late = () => libFailure('CANCELLED', 'nobody waits any longer');
+    await withTimeout(
+      clock,
+      COPY_LIMIT_MS,
+      (signal) => loop.acknowledgedBy(this.#other, ordinal, signal),
+      late,
     );
-    try {
-      await loop.acknowledgedBy(this.#other, ordinal, giveUp.signal);
-    } finally {
-      cancel();
-    }
   }
 
   /** `failover withdraw`. */

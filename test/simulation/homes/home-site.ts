@@ -18,9 +18,8 @@ import { ReplicaFences } from '../../../src/control/replicas/replica-fences.ts';
 import { type BranchView, Failovers } from '../../../src/failover/index.ts';
 import { hypervisorFailure } from '../../../src/hypervisor/errors.ts';
 import type { Clock } from '../../../src/lib/clock.ts';
-import { Failure } from '../../../src/lib/errors.ts';
+import type { Failure } from '../../../src/lib/errors.ts';
 import type { FileSystem } from '../../../src/lib/files.ts';
-import { type Log, type LogFields, silentLog } from '../../../src/lib/log.ts';
 import type { PeerClient } from '../../../src/peer/index.ts';
 import { type Tenure, Zones } from '../../../src/recovery-point/index.ts';
 import { type Replica, Replicas, tenureOfReplica } from '../../../src/replica/index.ts';
@@ -31,7 +30,8 @@ import {
   ReplicationReceiver,
 } from '../../../src/replication/index.ts';
 import { type FakeHost, FakeHypervisor } from '../../support/fake-hypervisor.ts';
-import { FakeMachine } from '../../support/fake-machine.ts';
+import type { FakeMachine } from '../../support/fake-machine.ts';
+import { judgedLog, startGuest } from '../hosted-site.ts';
 import { DATA, imagesOn, MACHINE_ID } from '../leases/made-sites.ts';
 import type { SimCalls } from '../leases/sim-calls.ts';
 import type { SimHost } from '../leases/sim-host.ts';
@@ -177,7 +177,7 @@ export class HomeSite {
     const plain = new SimFiles(host.disk, process, host.faults);
     const files = wrap.files?.(plain, name) ?? plain;
     const images = imagesOn(files, host.locks, process);
-    const log = this.#log();
+    const log = judgedLog(name, this.#o);
     const { alerts, sink } = this.#alerts();
     const clearing = { ...sink, clearMachine: () => undefined };
     const audit = {
@@ -291,17 +291,6 @@ export class HomeSite {
     return { alerts, sink };
   }
 
-  /** What is logged with an error that is no failure is a bug. */
-  #log(): Log {
-    const look = (event: string, { error, reason }: LogFields = {}) => {
-      this.#o.onLog(`${this.name}: ${event} ${reason ?? (error instanceof Error ? error.message : '')}`);
-      if (error instanceof Error && !(error instanceof Failure))
-        this.#o.onTrouble(`${this.name} ${event}`, error);
-    };
-    const log: Log = { ...silentLog, warn: look, error: look, with: () => log };
-    return log;
-  }
-
   #hypervisor(process: SimProcess, files: FileSystem): FakeHypervisor {
     const host: FakeHost = {
       machines: this.#machines,
@@ -320,16 +309,7 @@ export class HomeSite {
     disks: Parameters<FakeHost['start']>[1],
     paused: boolean,
   ): Promise<FakeMachine> {
-    const { host } = this;
-    const process = host.process('Q');
-    const guest = await FakeMachine.start({
-      ...{ files: new SimFiles(host.disk), locks: host.locks, process, disks, paused },
-    });
-    const forget = host.carries(guest);
-    guest.onGone(() => {
-      forget();
-      process.kill();
-    });
+    const guest = await startGuest(this.host, disks, paused);
     this.#machines.set(path, guest);
     this.#o.onGuest(this.name, guest, path.replace(/\/qmp$/, ''));
     return guest;

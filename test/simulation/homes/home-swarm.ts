@@ -1,4 +1,5 @@
-import type { CallWeather } from '../leases/sim-calls.ts';
+import { type CallWeather, chooseCallWeather } from '../leases/sim-calls.ts';
+import { chooseRates } from '../life.ts';
 import type { SimRandom } from '../sim-random.ts';
 
 /** What the world does to the sites. */
@@ -78,20 +79,14 @@ export interface FixedHomeSwarm {
 }
 
 export function chooseHomeSwarm(random: SimRandom): HomeSwarm {
-  const rates = Object.fromEntries(
-    HOME_EVENTS.map((event) => [event, USUAL_RATE[event] * random.pick([0, 0.5, 1, 3])]),
-  ) as Record<HomeEvent, number>;
+  const rates = chooseRates(random, USUAL_RATE);
   const chances = Object.fromEntries(
     HOME_ACTS.map((act) => [act, Math.min(1, USUAL_CHANCE[act] * random.pick([0.3, 1, 2]))]),
   ) as Record<HomeAct, number>;
   // Who is asked gets it wrong: many lives hold what is promised without anybody's word.
   if (random.chance(0.4)) chances.word = 0;
   return {
-    weather: {
-      lost: random.pick([0, 0, 0.03, 0.15]),
-      doubled: random.pick([0, 0.05, 0.3]),
-      late: random.pick([0, 0, 0.05, 0.2]),
-    },
+    weather: chooseCallWeather(random),
     rates,
     chances,
     writeEveryMs: random.pick([200, 1000, 5000]),

@@ -4,6 +4,7 @@ import { Zones } from '../../../src/recovery-point/index.ts';
 import { Replicas } from '../../../src/replica/index.ts';
 import { DirectTarget } from '../../support/direct-target.ts';
 import type { FakeMachine } from '../../support/fake-machine.ts';
+import { closeInOrder, power } from '../hosted-site.ts';
 import { DATA, DISK, imagesOn, makeMachine } from '../leases/made-sites.ts';
 import { GOOD_CALLS, SimCalls } from '../leases/sim-calls.ts';
 import { SimHost } from '../leases/sim-host.ts';
@@ -220,7 +221,7 @@ export class HomeWorld {
       case 'cut-power':
         site.host.cutPower(chance);
         site.gone();
-        this.#life.later(50, AWAY_MS_MAX, () => this.#power(site));
+        this.#life.later(50, AWAY_MS_MAX, () => power(site));
         break;
       case 'partition':
         this.#calls.cut(HOMES.A, HOMES.B);
@@ -261,23 +262,9 @@ export class HomeWorld {
     }
   }
 
-  #power(site: HomeSite): void {
-    site.host.giveBackPower();
-    site.boot();
-  }
-
-  /** In good order, as `systemctl stop` does it. */
   async #close(site: HomeSite): Promise<void> {
-    const { open } = site;
-    this.#calls.serve(site.siteId, undefined);
-    this.#closing.add(site);
-    open?.process.onEnd(() => this.#closing.delete(site));
-    try {
-      await open?.opening.disposeAsync();
-    } catch (error) {
-      this.#life.troubled(`${site.name} close`, error);
-    }
-    if (site.open === open) this.#restart(site);
+    const about = { calls: this.#calls, closing: this.#closing, life: this.#life };
+    if (await closeInOrder(site, about)) this.#restart(site);
   }
 
   /** Some call fails soon, once or until the disk is healed. */
@@ -295,7 +282,7 @@ export class HomeWorld {
     for (const site of Object.values(this.#sites)) {
       site.host.faults.heal();
       if (site.process) this.#life.turns.letGo(site.process, { slept: false });
-      this.#power(site);
+      power(site);
     }
     await this.#untilRest(() => this.#oracle.unrest());
     // Copies flow again: what is cut now the other site takes. A machine whose protection was ended begins none upon its old replica.

@@ -7,9 +7,8 @@ import { ReplicaFences } from '../../../src/control/replicas/replica-fences.ts';
 import type { seizeRight } from '../../../src/failover/right.ts';
 import type { LeaseGuards } from '../../../src/hypervisor/index.ts';
 import type { Clock } from '../../../src/lib/clock.ts';
-import { Failure } from '../../../src/lib/errors.ts';
+import type { Failure } from '../../../src/lib/errors.ts';
 import type { FileSystem } from '../../../src/lib/files.ts';
-import { type Log, type LogFields, silentLog } from '../../../src/lib/log.ts';
 import type { CallHandler, PeerClient } from '../../../src/peer/index.ts';
 import { type Claim, Zones } from '../../../src/recovery-point/index.ts';
 import { type ReplicaDescription, Replicas } from '../../../src/replica/index.ts';
@@ -22,7 +21,8 @@ import {
   rightsAt,
 } from '../../../src/replication/index.ts';
 import { type FakeHost, FakeHypervisor } from '../../support/fake-hypervisor.ts';
-import { FakeMachine } from '../../support/fake-machine.ts';
+import type { FakeMachine } from '../../support/fake-machine.ts';
+import { judgedLog, startGuest } from '../hosted-site.ts';
 import { isSigned, simSigner } from '../signing.ts';
 import { SimFiles } from '../sim-files.ts';
 import type { SimRandom } from '../sim-random.ts';
@@ -167,7 +167,7 @@ export class LeaseSite {
     const plain = new SimFiles(host.disk, process, host.faults);
     const files = wrap.files?.(plain, name) ?? plain;
     const images = imagesOn(files, host.locks, process);
-    const log = this.#log();
+    const log = judgedLog(name, this.#o);
     const alerts = new Map<string, Failure>();
     const sink = {
       raise: (key: string, _severity: string, failure: Failure) => {
@@ -255,17 +255,6 @@ export class LeaseSite {
     return { ...opened, ...works };
   }
 
-  /** What is logged with an error that is no failure is a bug. */
-  #log(): Log {
-    const look = (event: string, { error, reason }: LogFields = {}) => {
-      this.#o.onLog(`${this.name}: ${event} ${reason ?? (error instanceof Error ? error.message : '')}`);
-      if (error instanceof Error && !(error instanceof Failure))
-        this.#o.onTrouble(`${this.name} ${event}`, error);
-    };
-    const log: Log = { ...silentLog, warn: look, error: look, with: () => log };
-    return log;
-  }
-
   #hypervisor(process: SimProcess, files: FileSystem): FakeHypervisor {
     const host: FakeHost = {
       machines: this.#machines,
@@ -279,16 +268,7 @@ export class LeaseSite {
     disks: Parameters<FakeHost['start']>[1],
     paused: boolean,
   ): Promise<FakeMachine> {
-    const { host } = this;
-    const process = host.process('Q');
-    const guest = await FakeMachine.start({
-      ...{ files: new SimFiles(host.disk), locks: host.locks, process, disks, paused },
-    });
-    const forget = host.carries(guest);
-    guest.onGone(() => {
-      forget();
-      process.kill();
-    });
+    const guest = await startGuest(this.host, disks, paused);
     this.#machines.set(path, guest);
     this.homeClaim = this.open?.machine?.right.tenure.claim;
     return guest;

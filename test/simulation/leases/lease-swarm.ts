@@ -1,5 +1,6 @@
+import { chooseRates } from '../life.ts';
 import type { SimRandom } from '../sim-random.ts';
-import type { CallWeather } from './sim-calls.ts';
+import { type CallWeather, chooseCallWeather } from './sim-calls.ts';
 
 /** What the world does to the sites, or people ask of them. */
 export const LEASE_EVENTS = [
@@ -67,18 +68,12 @@ export type FixedLeaseSwarm = Partial<Omit<LeaseSwarm, 'rates'>> & {
 };
 
 export function chooseLeaseSwarm(random: SimRandom): LeaseSwarm {
-  const rates = Object.fromEntries(
-    LEASE_EVENTS.map((event) => [event, USUAL_RATE[event] * random.pick([0, 0.5, 1, 3])]),
-  ) as Record<LeaseEvent, number>;
+  const rates = chooseRates(random, USUAL_RATE);
   // Who is asked gets it wrong: most lives hold what is promised without anybody's word.
   if (random.chance(0.7)) for (const event of WITH_A_WORD) rates[event] = 0;
   return {
     leaseMs: random.pick([4_000, 6_000, 10_000, 30_000]),
-    weather: {
-      lost: random.pick([0, 0, 0.03, 0.15]),
-      doubled: random.pick([0, 0.05, 0.3]),
-      late: random.pick([0, 0, 0.05, 0.2]),
-    },
+    weather: chooseCallWeather(random),
     rates,
     drift: [random.between(-4, 4), random.between(-4, 4), random.between(-4, 4)],
   };

@@ -1,3 +1,4 @@
+import { closeInOrder, power } from '../hosted-site.ts';
 import { Life, type LifeReport } from '../life.ts';
 import { SimRandom } from '../sim-random.ts';
 import { settled } from '../turns.ts';
@@ -297,27 +298,12 @@ export class LeaseWorld {
   #cutPower(site: LeaseSite): void {
     site.host.cutPower(this.#chance);
     site.gone();
-    this.#life.later(...this.#someLeases(4), () => this.#power(site));
+    this.#life.later(...this.#someLeases(4), () => power(site));
   }
 
-  #power(site: LeaseSite): void {
-    site.host.giveBackPower();
-    site.boot();
-  }
-
-  /** In good order, as `systemctl stop` does it. */
   async #close(site: LeaseSite): Promise<void> {
-    const { open } = site;
-    this.#calls.serve(site.siteId, undefined);
-    this.#closing.add(site);
-    open?.process.onEnd(() => this.#closing.delete(site));
-    try {
-      await open?.opening.disposeAsync();
-    } catch (error) {
-      this.#life.troubled(`${site.name} close`, error);
-    }
-    if (site.open !== open) return;
-    this.#restart(site);
+    const about = { calls: this.#calls, closing: this.#closing, life: this.#life };
+    if (await closeInOrder(site, about)) this.#restart(site);
   }
 
   #cutLink(one: LeaseSite, other: LeaseSite): void {
@@ -385,7 +371,7 @@ export class LeaseWorld {
     for (const site of Object.values(this.#sites)) {
       site.host.faults.heal();
       site.host.wake();
-      this.#power(site);
+      power(site);
     }
     const unrest = () => this.#oracle.unrest(this.#recovery.isBusy);
     await this.#life.untilRest(REST_TURNS_MAX, () => this.#next(), unrest);

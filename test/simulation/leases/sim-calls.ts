@@ -44,6 +44,14 @@ export interface CallWeather {
 
 export const GOOD_CALLS: CallWeather = { lost: 0, doubled: 0, late: 0 };
 
+export function chooseCallWeather(random: SimRandom): CallWeather {
+  return {
+    lost: random.pick([0, 0, 0.03, 0.15]),
+    doubled: random.pick([0, 0.05, 0.3]),
+    late: random.pick([0, 0, 0.05, 0.2]),
+  };
+}
+
 /** As `PeerClient` has it. */
 const CALL_TIMEOUT_MS = 30_000;
 const LATE_MS_MAX = 9_000;

@@ -2,22 +2,10 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { EndedLeases } from '../../../src/control/leases/ended-leases.ts';
-import { LEASED_MACHINE, leaseSites } from '../../support/lease-sites.ts';
-import type { CleanUp } from '../../support/temporary.ts';
-
-/** A machine that is at home at a site, with its recovery site and a witness. */
-async function sites(t: CleanUp) {
-  const world = leaseSites(t);
-  const [home, recovery, witness] = [await world.add('p'), await world.add('r'), await world.add('w')];
-  await home.makeHome(1, [recovery.siteId]);
-  const claim = { epoch: 1, siteId: home.siteId };
-  recovery.replica = { tenure: { state: 'follows', claim }, sourceSiteId: home.siteId };
-  const terms = { recoverySiteId: recovery.siteId, witnessSiteId: witness.siteId };
-  return { ...world, home, recovery, witness, claim, terms };
-}
+import { LEASED_MACHINE, unleasedSites } from '../../support/lease-sites.ts';
 
 test('S0.17 leases that have ended do not begin by a first question that was late', async (t) => {
-  const { clock, lost, call, home, recovery, witness, claim, terms } = await sites(t);
+  const { clock, lost, call, home, recovery, witness, claim, terms } = await unleasedSites(t);
   // The first questions lie in the buffers of a link that stalls, and their home has given them up.
   lost.add('lease.ask');
   await home.lease(terms);
@@ -53,7 +41,7 @@ test('S0.17 what a site says of the end of leases counts for its own questions a
 });
 
 test('S0.17 a claim that was let go is not voted for in later leases of the machine either', async (t) => {
-  const { clock, call, home, recovery, witness, claim: over, terms } = await sites(t);
+  const { clock, call, home, recovery, witness, claim: over, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   const claim = { epoch: 5, siteId: recovery.siteId };
@@ -74,7 +62,7 @@ test('S0.17 a claim that was let go is not voted for in later leases of the mach
 
 for (const isVoted of [false, true]) {
   test(`S0.17 an end that comes late ends no leases that have begun since, ${isVoted ? 'nor a vote' : 'and the recovery site is voted for'}`, async (t) => {
-    const { clock, call, down, home, recovery, witness, claim, terms } = await sites(t);
+    const { clock, call, down, home, recovery, witness, claim, terms } = await unleasedSites(t);
     await home.lease(terms);
     await clock.turn(5_000);
     const { begunAtMs } = home.machine!.record.lease!;
@@ -105,7 +93,7 @@ for (const isVoted of [false, true]) {
 }
 
 test('S0.17 an end that the other site hears late ends no leases by which that one has the machine lent here since', async (t) => {
-  const { clock, down, lost, home, recovery, witness, terms } = await sites(t);
+  const { clock, down, lost, home, recovery, witness, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   down.add(recovery.siteId);
@@ -128,7 +116,7 @@ test('S0.17 an end that the other site hears late ends no leases by which that o
 });
 
 test('S0.17 leases of an older home, which does not say which they are, are ended by any end', async (t) => {
-  const { call, home, witness, claim } = await sites(t);
+  const { call, home, witness, claim } = await unleasedSites(t);
   const { siteId } = witness;
   const ask = {
     ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim, leaseMs: 10_000 },
@@ -143,7 +131,7 @@ test('S0.17 leases of an older home, which does not say which they are, are ende
 });
 
 test('S0.17 of leases that have ended by the word of another site a witness says so, where machines of one name are told apart', async (t) => {
-  const { clock, call, add, home, recovery, witness, terms } = await sites(t);
+  const { clock, call, add, home, recovery, witness, terms } = await unleasedSites(t);
   const { siteId } = await add('x');
   await home.lease(terms);
   await clock.turn(5_000);

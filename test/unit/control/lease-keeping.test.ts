@@ -2,22 +2,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { controlFailure } from '../../../src/control/errors.ts';
 import { LATE_MS_MAX } from '../../../src/control/leases/lease-wire.ts';
-import { LEASED_MACHINE, leaseSites } from '../../support/lease-sites.ts';
-import type { CleanUp } from '../../support/temporary.ts';
-
-/** A machine that runs at its home, replicated to a recovery site, and a witness; by no leases yet. */
-async function sites(t: CleanUp) {
-  const world = leaseSites(t);
-  const [home, recovery, witness] = [await world.add('p'), await world.add('r'), await world.add('w')];
-  await home.makeHome(1, [recovery.siteId]);
-  const claim = { epoch: 1, siteId: home.siteId };
-  recovery.replica = { tenure: { state: 'follows', claim }, sourceSiteId: home.siteId };
-  const terms = { recoverySiteId: recovery.siteId, witnessSiteId: witness.siteId };
-  return { ...world, home, recovery, witness, terms };
-}
+import { LEASED_MACHINE, unleasedSites } from '../../support/lease-sites.ts';
 
 test('S0.17 nobody is asked to lend a machine before it is certain that its leases are stored', async (t) => {
-  const { clock, asked, home, terms } = await sites(t);
+  const { clock, asked, home, terms } = await unleasedSites(t);
   const renewals = () => asked.filter(({ name }) => name === 'lease.ask').length;
   home.faults.arm({ act: 'syncDirectory', system: 'EIO', after: 1, forever: true });
   await assert.rejects(home.lease(terms), { code: 'FSYNC_FAILED' });
@@ -31,7 +19,7 @@ test('S0.17 nobody is asked to lend a machine before it is certain that its leas
 });
 
 test('S0.17 that a machine was held for good is not told of one that runs by leases again', async (t) => {
-  const { clock, down, home, recovery, witness, terms } = await sites(t);
+  const { clock, down, home, recovery, witness, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   down.add(witness.siteId);
@@ -51,7 +39,7 @@ test('S0.17 that a machine was held for good is not told of one that runs by lea
 });
 
 test('S0.17 leases that begin anew by a clock that was set back end those before them as well', async (t) => {
-  const { clock, call, home, recovery, terms } = await sites(t);
+  const { clock, call, home, recovery, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   const { begunAtMs } = home.machine!.record.lease!;
@@ -75,7 +63,7 @@ test('S0.17 leases that begin anew by a clock that was set back end those before
 });
 
 test('S0.17 a guard that an end of leases could not dismiss goes soon, and stops its guest if leases begin before that', async (t) => {
-  const { clock, lost, home, terms } = await sites(t);
+  const { clock, lost, home, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   home.guards.dismissalFails = controlFailure('LEASE_NOT_LENT', 'it was killed on the way');
@@ -91,7 +79,7 @@ test('S0.17 a guard that an end of leases could not dismiss goes soon, and stops
 });
 
 test('S0.17 a machine whose monitor this site has lost is lent as long as its guard is there', async (t) => {
-  const { clock, asked, home, terms } = await sites(t);
+  const { clock, asked, home, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   const [machine, { guards, leases }] = [home.machine!, home];
@@ -114,7 +102,7 @@ test('S0.17 a machine whose monitor this site has lost is lent as long as its gu
 });
 
 test('S0.17 people are warned of a site that gets copies and has no part in the leases', async (t) => {
-  const { clock, home, terms } = await sites(t);
+  const { clock, home, terms } = await unleasedSites(t);
   home.machine!.targets.push({ siteId: 'further' });
   await home.lease(terms);
   await clock.turn(5_000);
@@ -126,7 +114,7 @@ test('S0.17 people are warned of a site that gets copies and has no part in the 
 });
 
 test('S0.17 of a machine that is off, and whose files somebody else has, nobody says that it is not lent, and its guard is not looked for again and again', async (t) => {
-  const { clock, home, terms } = await sites(t);
+  const { clock, home, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   const [machine, { guards, leases, alerts }] = [home.machine!, home];
@@ -151,7 +139,7 @@ test('S0.17 of a machine that is off, and whose files somebody else has, nobody 
 });
 
 test('S0.17 the guard of a machine whose monitor this site has lost is started anew before its lease is over, also if that fails at first', async (t) => {
-  const { clock, home, terms } = await sites(t);
+  const { clock, home, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   const [machine, { guards, leases }] = [home.machine!, home];
@@ -170,7 +158,7 @@ test('S0.17 the guard of a machine whose monitor this site has lost is started a
 });
 
 test('S0.17 nor is it waited for longer where the site that starts has not looked at the machine yet', async (t) => {
-  const { clock, home, terms } = await sites(t);
+  const { clock, home, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   const [machine, { guards, leases }] = [home.machine!, home];
@@ -193,7 +181,7 @@ test('S0.17 nor is it waited for longer where the site that starts has not looke
 });
 
 test('S0.17 leases that have begun are no failure because what was known of earlier ones could not be removed at once', async (t) => {
-  const { clock, down, home, recovery, witness, terms } = await sites(t);
+  const { clock, down, home, recovery, witness, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   down.add(witness.siteId);
@@ -213,7 +201,7 @@ test('S0.17 leases that have begun are no failure because what was known of earl
 });
 
 test('S0.17 what a site has lent counts while it could not store that the leases have ended', async (t) => {
-  const { clock, down, home, recovery, witness, terms } = await sites(t);
+  const { clock, down, home, recovery, witness, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(1_000);
   // The witness has lent nothing for long.
@@ -237,7 +225,7 @@ test('S0.17 what a site has lent counts while it could not store that the leases
 });
 
 test('S0.17 one guard is started in the place of one that has gone, however many lend the machine at once', async (t) => {
-  const { clock, lost, home, terms } = await sites(t);
+  const { clock, lost, home, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   const { guards, leases } = home;
@@ -254,7 +242,7 @@ test('S0.17 one guard is started in the place of one that has gone, however many
 });
 
 test('S0.17 a guest whose guard ends while its leases are ended is under another one before anybody has answered', async (t) => {
-  const { clock, slow, home, terms } = await sites(t);
+  const { clock, slow, home, terms } = await unleasedSites(t);
   await home.lease(terms);
   await clock.turn(5_000);
   const { promise, resolve } = Promise.withResolvers<void>();

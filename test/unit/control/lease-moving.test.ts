@@ -3,26 +3,10 @@ import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { controlFailure } from '../../../src/control/errors.ts';
 import type { Claim } from '../../../src/recovery-point/index.ts';
-import { LEASED_MACHINE, leaseSites } from '../../support/lease-sites.ts';
-import type { CleanUp } from '../../support/temporary.ts';
-
-type Sites = Awaited<ReturnType<typeof sites>>;
-
-/** A machine that runs at its home by leases of its recovery site and a witness; and a fourth site, where it will be. */
-async function sites(t: CleanUp) {
-  const world = leaseSites(t);
-  const [home, recovery, witness] = [await world.add('p'), await world.add('r'), await world.add('w')];
-  const later = await world.add('x');
-  await home.makeHome(1, [recovery.siteId]);
-  const claim = { epoch: 1, siteId: home.siteId };
-  recovery.replica = { tenure: { state: 'follows', claim }, sourceSiteId: home.siteId };
-  await home.lease({ recoverySiteId: recovery.siteId, witnessSiteId: witness.siteId });
-  await world.clock.turn(5_000);
-  return { ...world, home, recovery, witness, later, claim };
-}
+import { LEASED_MACHINE, type LeasedSites, leasedSites } from '../../support/lease-sites.ts';
 
 /** Where it was replicated to it has come up by votes while its home was gone, and is at home there by now, replicated to the fourth site. */
-async function takeOver({ clock, down, home, recovery, later }: Sites): Promise<Claim> {
+async function takeOver({ clock, down, home, recovery, later }: LeasedSites): Promise<Claim> {
   down.add(home.siteId);
   const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
   await clock.turn(30_000);
@@ -36,13 +20,13 @@ async function takeOver({ clock, down, home, recovery, later }: Sites): Promise<
 }
 
 /** The fourth site gets copies of it as well, and may be its recovery site. */
-function replicateToLater({ home, later, claim }: Sites): void {
+function replicateToLater({ home, later, claim }: LeasedSites): void {
   home.machine!.targets.push({ siteId: later.siteId });
   later.replica = { tenure: { state: 'follows', claim }, sourceSiteId: home.siteId };
 }
 
 /** It was handed over, and is at home at the fourth site, which replicates it to where it was. */
-async function move({ home, recovery, later }: Sites, other: 'home' | 'recovery') {
+async function move({ home, recovery, later }: LeasedSites, other: 'home' | 'recovery') {
   const target = { home, recovery }[other];
   await later.makeHome(7, [target.siteId]);
   const claim = { epoch: 7, siteId: later.siteId };
@@ -53,7 +37,7 @@ async function move({ home, recovery, later }: Sites, other: 'home' | 'recovery'
 }
 
 /** It runs there by leases of both. */
-async function isLentThere(s: Sites, other: 'home' | 'recovery') {
+async function isLentThere(s: LeasedSites, other: 'home' | 'recovery') {
   const { clock, later, witness } = s;
   const target = await move(s, other);
   await later.lease({ recoverySiteId: target.siteId, witnessSiteId: witness.siteId });
@@ -68,7 +52,7 @@ async function isLentThere(s: Sites, other: 'home' | 'recovery') {
 
 for (const other of ['home', 'recovery'] as const) {
   test(`S0.17 after leases that ended on somebody’s word it is lent elsewhere, with its former ${other}`, async (t) => {
-    const s = await sites(t);
+    const s = await leasedSites(t);
     await s.home.endLeases(true);
     await s.clock.turn(0);
     assert.equal(s.witness.record()?.vote.term, 'for-good');
@@ -79,7 +63,7 @@ for (const other of ['home', 'recovery'] as const) {
 }
 
 test('S0.17 of the end of leases their witness hears when it is back, and until then who told of it says so', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   s.down.add(s.witness.siteId);
   await s.home.endLeases();
   await s.clock.turn(20_000);
@@ -95,7 +79,7 @@ test('S0.17 of the end of leases their witness hears when it is back, and until 
 });
 
 test('S0.17 an end of which nobody has to hear any more, because leases with that witness stand again, is no alert', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   s.down.add(s.witness.siteId);
   await s.home.endLeases();
   await s.clock.turn(20_000);
@@ -107,7 +91,7 @@ test('S0.17 an end of which nobody has to hear any more, because leases with tha
 });
 
 test('S0.17 a machine that has moved on before the witness has heard of the end is lent by it when it has', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   s.down.add(s.witness.siteId);
   await s.home.endLeases();
   const target = await move(s, 'home');
@@ -119,7 +103,7 @@ test('S0.17 a machine that has moved on before the witness has heard of the end 
 
 test('S0.17 an end is told no more, and no alert, where its witness lends the machine to others, or is paired no more', async (t) => {
   for (const why of ['others', 'revoked']) {
-    const s = await sites(t);
+    const s = await leasedSites(t);
     const { clock, down, home, recovery, witness, later } = s;
     down.add(witness.siteId);
     await home.endLeases();
@@ -142,7 +126,7 @@ test('S0.17 an end is told no more, and no alert, where its witness lends the ma
 });
 
 test('S0.17 a vote that was let go of is told no more to a witness that lends the machine to others', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   const { clock, down, home, recovery, witness, later } = s;
   down.add(home.siteId);
   const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
@@ -162,7 +146,7 @@ test('S0.17 a vote that was let go of is told no more to a witness that lends th
 });
 
 test('S0.17 a site that is killed when its witness has heard of an end leaves no alert of that', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   const { clock, down, home, witness } = s;
   down.add(witness.siteId);
   await home.endLeases();
@@ -183,7 +167,7 @@ test('S0.17 a site that is killed when its witness has heard of an end leaves no
 });
 
 test('S0.17 an end that could not dismiss the guard goes on with the next one', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   s.home.guards.dismissalFails = controlFailure('LEASE_NOT_LENT', 'its guard was killed on the way');
   await assert.rejects(s.home.endLeases(), { code: 'LEASE_NOT_LENT' });
   await s.home.endLeases();
@@ -194,7 +178,7 @@ test('S0.17 an end that could not dismiss the guard goes on with the next one', 
 });
 
 test('S0.17 of leases that end beside a vote that nobody uses the witness knows by which claim they have', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   // The home is silent for so long that the witness votes; the recovery site gives up, which the witness does not hear.
   s.down.add(s.home.siteId);
   const voted = s.recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
@@ -217,7 +201,7 @@ test('S0.17 of leases that end beside a vote that nobody uses the witness knows 
 });
 
 test('S0.17 after leases that have ended their witness lends nothing to a former home that comes back', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   const { clock, down, home, recovery, witness, later } = s;
   const claim = await takeOver(s);
   await recovery.lease({ recoverySiteId: later.siteId, witnessSiteId: witness.siteId });
@@ -242,7 +226,7 @@ test('S0.17 after leases that have ended their witness lends nothing to a former
 });
 
 test('S0.17 nor is anything lent to a former home after an end that one of its two sites has told for another', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   const { clock, home, recovery, witness } = s;
   await move(s, 'recovery');
   const { claim } = recovery.replica!.tenure;
@@ -260,7 +244,7 @@ test('S0.17 nor is anything lent to a former home after an end that one of its t
 });
 
 /** The recovery site was voted for, and its host failed before it had made use of that; the home is back. */
-async function loseVoted({ clock, down, home, recovery }: Sites): Promise<void> {
+async function loseVoted({ clock, down, home, recovery }: LeasedSites): Promise<void> {
   down.add(home.siteId);
   const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal);
   await clock.turn(30_000);
@@ -270,7 +254,7 @@ async function loseVoted({ clock, down, home, recovery }: Sites): Promise<void> 
 }
 
 /** Whether its former recovery site, which has not heard that the leases have ended, gets the machine by votes. */
-async function isVotedFor({ clock, recovery }: Sites): Promise<boolean> {
+async function isVotedFor({ clock, recovery }: LeasedSites): Promise<boolean> {
   const voted = recovery.votes.seek(LEASED_MACHINE, new AbortController().signal).then(
     () => true,
     () => false,
@@ -280,7 +264,7 @@ async function isVotedFor({ clock, recovery }: Sites): Promise<boolean> {
 }
 
 test('S0.17 a witness hears that a machine is held for good also when its home has made leases with another one meanwhile', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   const { clock, down, home, recovery, witness, later } = s;
   const second = await s.add('y');
   down.add(recovery.siteId).add(witness.siteId);
@@ -305,7 +289,7 @@ test('S0.17 a witness hears that a machine is held for good also when its home h
 });
 
 test('S0.17 and when it has made them with the same one and another recovery site', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   const { clock, down, home, recovery, witness, later } = s;
   down.add(recovery.siteId).add(witness.siteId);
   await home.endLeases(true);
@@ -323,7 +307,7 @@ test('S0.17 and when it has made them with the same one and another recovery sit
 
 for (const order of ['cannot hear that', 'hears that'] as const) {
   test(`S0.17 nor does a vote that nobody used bring it up twice, when it is let go of, if their witness ${order} before others begin`, async (t) => {
-    const s = await sites(t);
+    const s = await leasedSites(t);
     const { clock, down, home, recovery, witness, later } = s;
     const second = await s.add('y');
     await loseVoted(s);
@@ -347,7 +331,7 @@ for (const order of ['cannot hear that', 'hears that'] as const) {
 }
 
 test('S0.17 a witness of earlier leases that is paired no more is told nothing of who holds the machine', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   const { clock, down, revoked, home, recovery, witness, later } = s;
   const second = await s.add('y');
   down.add(recovery.siteId).add(witness.siteId);
@@ -362,7 +346,7 @@ test('S0.17 a witness of earlier leases that is paired no more is told nothing o
 });
 
 test('S0.17 what is stored while another debt is being paid is not overwritten by that', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   const { clock, down, home, recovery, witness } = s;
   const second = await s.add('y');
   down.add(witness.siteId);
@@ -389,122 +373,8 @@ test('S0.17 what is stored while another debt is being paid is not overwritten b
   assert.deepEqual(home.record()?.toTell, s.claim);
 });
 
-test('S0.17 a machine that nobody would lend runs on without leases, unguarded, and nothing is stored of them', async (t) => {
-  const s = await sites(t);
-  await s.home.endLeases();
-  s.down.add(s.witness.siteId);
-  s.down.add(s.recovery.siteId);
-  const terms = { recoverySiteId: s.recovery.siteId, witnessSiteId: s.witness.siteId };
-  await assert.rejects(s.home.lease(terms), { code: 'LEASE_REFUSED' });
-  assert.equal(s.home.machine!.record.lease, undefined);
-  assert.equal(s.home.guards.untilMs, undefined);
-});
-
-test('S0.17 whoever is asked whether it would lend a machine promises nothing by its answer', async (t) => {
-  const s = await sites(t);
-  await s.home.endLeases();
-  await s.clock.turn(0);
-  const ended = s.witness.record();
-  const ask = {
-    ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim: s.claim, leaseMs: 10_000 },
-    ...{ siteIds: [s.home.siteId, s.recovery.siteId], witnessSiteId: s.witness.siteId },
-  };
-  for (const { siteId } of [s.recovery, s.witness])
-    assert.deepEqual(await s.call(s.home.siteId, siteId, 'lease.would', ask), { granted: true });
-  assert.deepEqual([s.recovery.record(), s.witness.record()], [undefined, ended]);
-});
-
-test('S0.17 a stranger neither has the machine lent by a witness that knows it, nor ends what that knows', async (t) => {
-  const { call, home, recovery, witness, later } = await sites(t);
-  const claim = { epoch: 99, siteId: later.siteId };
-  const ask = {
-    ...{ machineId: LEASED_MACHINE, machineName: 'web', kind: 'renew', claim, leaseMs: 10_000 },
-    ...{ siteIds: [home.siteId, later.siteId], witnessSiteId: witness.siteId },
-  };
-  await assert.rejects(call(later.siteId, witness.siteId, 'lease.ask', ask), { code: 'LEASE_NOT_YOURS' });
-  const end = { machineId: LEASED_MACHINE, claim };
-  await assert.rejects(call(later.siteId, witness.siteId, 'lease.end', end), { code: 'LEASE_NOT_YOURS' });
-  const there = { ...ask, siteIds: [later.siteId, recovery.siteId].sort() };
-  const refused = { code: 'REPLICATION_NOT_YOURS' };
-  await assert.rejects(call(later.siteId, recovery.siteId, 'lease.ask', there), refused);
-  // Nor is it told who holds it.
-  recovery.replica!.tenure = { state: 'follows', claim: { epoch: 5, siteId: home.siteId } };
-  const below = { ...there, claim: { epoch: 3, siteId: later.siteId } };
-  await assert.rejects(call(later.siteId, recovery.siteId, 'lease.ask', below), refused);
-});
-
-/** The machine was brought up elsewhere on somebody's word, by leases of which the witness takes nothing: it knows the former two, who are gone. */
-async function isElsewhere(s: Sites): Promise<Claim> {
-  const { clock, down, home, recovery, witness, later } = s;
-  const further = await s.add('y');
-  down.add(home.siteId).add(recovery.siteId);
-  await clock.turn(30_000);
-  await later.makeHome(7, [further.siteId]);
-  const claim = { epoch: 7, siteId: later.siteId };
-  further.replica = { tenure: { state: 'follows', claim }, sourceSiteId: later.siteId };
-  await later.lease({ recoverySiteId: further.siteId, witnessSiteId: witness.siteId });
-  await clock.turn(10_000);
-  assert.equal(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId], 0);
-  return claim;
-}
-
-test('S0.17 a witness whose former sites are gone is made to forget by a person, and not while it lends the machine', async (t) => {
-  const s = await sites(t);
-  const { clock, later, witness } = s;
-  assert.throws(() => witness.votes.witnessed('other'), { code: 'LEASE_UNKNOWN' });
-  const { machineId } = witness.votes.witnessed('web');
-  await assert.rejects(witness.votes.forgetWitnessed(machineId), { code: 'LEASE_LENT' });
-  await isElsewhere(s);
-  await witness.votes.forgetWitnessed(machineId);
-  assert.throws(() => witness.votes.witnessed('web'), { code: 'LEASE_UNKNOWN' });
-  await clock.turn(10_000);
-  assert.ok(later.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId]! > 0);
-});
-
-/** Its former home is back, and reaches the witness alone, which lends it nothing; and by the word of a stranger alone it is not fenced. */
-async function isLentNothing({ clock, down, home, later, witness, claim }: Sites): Promise<void> {
-  down.delete(home.siteId);
-  down.add(later.siteId);
-  await clock.turn(20_000);
-  assert.equal(home.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId], 0);
-  assert.deepEqual(home.machine!.right.tenure, { state: 'holds', claim });
-}
-
-test('S0.17 a witness that has forgotten earlier leases hears of the end of later ones, and lends to no former home below that', async (t) => {
-  const s = await sites(t);
-  const { clock, down, later, witness } = s;
-  const claim = await isElsewhere(s);
-  down.add(witness.siteId);
-  await later.endLeases();
-  await witness.votes.forgetWitnessed(LEASED_MACHINE);
-  down.delete(witness.siteId);
-  await clock.turn(10_000);
-  const before = s.claim;
-  assert.deepEqual(witness.record()?.vote, { entitled: claim, seen: claim, term: 'for-good', before });
-  assert.equal(later.record(), undefined);
-  await isLentNothing(s);
-  // A person can take that away as well.
-  await witness.votes.forgetWitnessed(witness.votes.witnessed('web').machineId);
-  assert.deepEqual(witness.record()?.vote.entitled, before);
-});
-
-test('S0.17 a witness that knows of earlier leases alone has not heard of the end of later ones: an alert says so until it has forgotten those', async (t) => {
-  const s = await sites(t);
-  const { clock, later, witness } = s;
-  const claim = await isElsewhere(s);
-  await later.endLeases();
-  await clock.turn(10_000);
-  const key = `lease-end:${LEASED_MACHINE}`;
-  assert.equal(later.alerts.get(key)?.code, 'LEASE_NOT_YOURS');
-  await witness.votes.forgetWitnessed(LEASED_MACHINE);
-  await clock.turn(5_000);
-  assert.deepEqual([later.alerts.get(key), later.record()], [undefined, undefined]);
-  assert.deepEqual(witness.record()?.vote.entitled, claim);
-  await isLentNothing(s);
-});
-
 test('S0.17 of an end by a claim above what it knows a witness of ended leases keeps that claim', async (t) => {
-  const s = await sites(t);
+  const s = await leasedSites(t);
   const { call, home, recovery, witness, later } = s;
   await home.endLeases();
   await s.clock.turn(0);
@@ -522,7 +392,7 @@ test('S0.17 of an end by a claim above what it knows a witness of ended leases k
 
 for (const how of ['stands there', 'an older version has forgotten'] as const) {
   test(`S0.17 a witness that is made to forget a vote that ${how}, and that nobody can use any more, lends the machine to who holds it`, async (t) => {
-    const s = await sites(t);
+    const s = await leasedSites(t);
     const { clock, home, witness, later } = s;
     await loseVoted(s);
     await home.endLeases(true);
@@ -538,24 +408,3 @@ for (const how of ['stands there', 'an older version has forgotten'] as const) {
     assert.ok(home.leases.standing(LEASED_MACHINE)!.lentMs[witness.siteId]! > 0);
   });
 }
-
-test('S0.17 of two machines of one name a witness is made to forget the one whose id is said', async (t) => {
-  const { call, home, recovery, witness, later } = await sites(t);
-  const machineId = `${'0'.repeat(25)}n`;
-  const claim = { epoch: 3, siteId: later.siteId };
-  const ask = {
-    ...{ machineId, machineName: 'web', kind: 'hold', claim, leaseMs: 10_000 },
-    ...{ siteIds: [home.siteId, later.siteId], witnessSiteId: witness.siteId },
-  };
-  await call(later.siteId, witness.siteId, 'lease.ask', ask);
-  assert.throws(() => witness.votes.witnessed('web'), {
-    code: 'LEASE_AMBIGUOUS',
-    message: [
-      '2 machines are called web:',
-      `${LEASED_MACHINE} of the sites ${home.siteId} and ${recovery.siteId}, held by ${home.siteId} by leases in epoch 1;`,
-      `${machineId} of the sites ${home.siteId} and ${later.siteId}, held by ${later.siteId} for good in epoch 3`,
-    ].join(' '),
-  });
-  await witness.votes.forgetWitnessed(witness.votes.witnessed(machineId).machineId);
-  assert.equal(witness.votes.witnessed('web').machineId, LEASED_MACHINE);
-});
