@@ -397,8 +397,8 @@ export class PlanRunner {
     if (!branch.running) return { job: await acts.restart(this.run, machine, branchId) };
     const found = { branchId, ...(sequence === undefined ? {} : { sequence }) };
     const lost = acts.isHeld(machine) ? undefined : 'another site holds it';
-    const isUp = lost !== undefined || branch.state === 'probed';
-    const reason = isUp ? lost : await acts.objection(this.run, machine, branchId, this.#signal);
+    const isAsked = lost === undefined && branch.state !== 'probed';
+    const reason = isAsked ? await acts.objection(this.run, machine, branchId, this.#signal) : lost;
     if (reason === undefined) return { outcome: { state: 'done', ...found } };
     return { outcome: { state: 'failed', reason, ...found } };
   }

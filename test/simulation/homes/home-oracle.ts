@@ -29,7 +29,7 @@ export class HomeOracle {
   /** By a person's word, by whose claims two may run. */
   readonly #confirmed = new Set<string>();
   /** Sites at which somebody gives his word just now. */
-  readonly words = new Set<HomeName>();
+  readonly #words = new Set<HomeName>();
   /** What people have thrown away. */
   readonly #discarded = new Set<string>();
   readonly #begun = new Map<FakeMachine, Begun>();
@@ -77,7 +77,19 @@ export class HomeOracle {
     this.#points.set(pointId, this.#contents.identify(found, `point ${pointId.slice(-4)}`));
   }
 
+  /** Somebody gives his word that the other site is down: what his site claims by it may run beside another. */
+  wordBegins(name: HomeName): void {
+    this.#words.add(name);
+  }
+
+  /** What he asked for is done: it may have been by its last step that the machine was claimed. */
+  wordEnds(name: HomeName): void {
+    this.#noteClaim(name);
+    this.#words.delete(name);
+  }
+
   check(): void {
+    for (const name of HOME_NAMES) this.#noteClaim(name);
     this.#checkOneRuns();
     this.#checkEpochs();
   }
@@ -96,15 +108,20 @@ export class HomeOracle {
     );
   }
 
+  #noteClaim(name: HomeName): void {
+    const { tenure, siteId } = this.#sites[name];
+    if (tenure?.state !== 'holds' || tenure.claim.siteId !== siteId) return;
+    const claim = nameOf(tenure.claim);
+    if (this.#claims.has(claim)) return;
+    this.#claims.add(claim);
+    if (this.#words.has(name)) this.#confirmed.add(claim);
+  }
+
   #checkEpochs(): void {
     for (const name of HOME_NAMES) {
-      const { tenure, siteId } = this.#sites[name];
+      const { tenure } = this.#sites[name];
       if (tenure?.state !== 'holds') continue;
       const { claim } = tenure;
-      if (claim.siteId === siteId && !this.#claims.has(nameOf(claim))) {
-        this.#claims.add(nameOf(claim));
-        if (this.words.has(name)) this.#confirmed.add(nameOf(claim));
-      }
       const before = this.#held.get(claim.epoch) ?? claim.siteId;
       this.#held.set(claim.epoch, claim.siteId);
       if (before === claim.siteId) continue;

@@ -199,9 +199,9 @@ export class HomeWorld {
     this.#busy.set(name, process);
     // A failover that is begun again at a site that holds the machine claims it anew, by the word that was given.
     const isWord = act === 'word' || act === 'restart' || act === 'unprotect';
-    if (isWord) this.#oracle.words.add(name);
+    if (isWord) this.#oracle.wordBegins(name);
     await this.#life.act(said, work, act);
-    if (isWord) this.#oracle.words.delete(name);
+    if (isWord) this.#oracle.wordEnds(name);
     if (this.#busy.get(name) === process) this.#busy.delete(name);
   }
 
