@@ -1,5 +1,5 @@
 import type { Clock } from '../lib/clock.ts';
-import { isFailure } from '../lib/errors.ts';
+import { type Failure, isFailure } from '../lib/errors.ts';
 import type { KeptRecord } from '../lib/kept-record.ts';
 import {
   afterCeding,
@@ -35,6 +35,8 @@ export interface RightGround {
   readonly ground: () => Ground;
   /** Work beside no other change of the machine. */
   readonly alone: <T>(work: () => Promise<T>) => Promise<T>;
+  /** No other work is done to it any more. */
+  readonly close: (reason: Failure) => void;
   readonly attach: () => Promise<MachinePresence>;
   readonly hasUncutChanges: () => Promise<boolean>;
   readonly clock: Pick<Clock, 'wallMs'>;
@@ -74,9 +76,15 @@ export class MachineRight {
     });
   }
 
-  /** Does something beside no other change of the machine and of this right. */
-  unchanged<T>(work: () => Promise<T>): Promise<T> {
-    return this.#alone(work);
+  /**
+   * Does what makes the machine none of this site's, beside no other change of it and of this right. Once that is done, whoever waits to
+   * change it, or has still to come, hears `gone`; if it throws, the machine is what it was.
+   */
+  letGo(gone: Failure, work: () => Promise<void>): Promise<void> {
+    return this.#alone(async () => {
+      await work();
+      this.#o.close(gone);
+    });
   }
 
   get tenure(): Tenure {

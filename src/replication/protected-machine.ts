@@ -62,7 +62,7 @@ export class ProtectedMachine {
     this.#chain = chain;
     this.#kept = keptMachine(tools, layout, record);
     this.right = new MachineRight({
-      ...{ siteId: tools.siteId, clock: tools.clock },
+      ...{ siteId: tools.siteId, clock: tools.clock, close: (reason) => this.#changing.close(reason) },
       alone: (work) => this.#changing.run(work),
       attach: () => this.#attach(),
       hasUncutChanges: () => this.hasUncutChanges(),

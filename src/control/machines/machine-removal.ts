@@ -92,7 +92,7 @@ export function decideGoing(
 ): Promise<void> {
   const { files } = tools;
   const { directory } = machine.layout;
-  return machine.right.unchanged(async () => {
+  return machine.right.letGo(changedMeanwhile(machine), async () => {
     check();
     await letGoOf(tools, machine, true);
     try {

@@ -292,8 +292,8 @@ export class Machines {
     await checkNothingKept(files, machine);
     await this.#unfollow(machine, { clearAlerts: true });
     try {
-      // Beside no other change of it: nobody starts it meanwhile.
-      await machine.right.unchanged(async () => {
+      // Beside no other change of it: nobody starts it meanwhile, or protects it afterwards.
+      await machine.right.letGo(changedMeanwhile(machine), async () => {
         check();
         await letGoOf(this.#tools, machine, hasEnded(machine));
         await files.removeDirectory(machine.layout.directory);

@@ -2,6 +2,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import { HomeRights } from '../../../src/control/acts/home-rights.ts';
+import { controlFailure } from '../../../src/control/errors.ts';
 import { silentLog } from '../../../src/lib/log.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
 import type { withTenure } from '../../../src/replica/index.ts';
@@ -77,7 +78,12 @@ for (const [copy, parent] of [
     const { machine } = site;
     const { knocking, checkAtHome } = homeOf(site);
     const letGo = Promise.withResolvers<void>();
-    const held = machine.right.unchanged(() => letGo.promise);
+    const gone = controlFailure('MACHINE_CHANGING', 'it has gone');
+    const stays = async () => {
+      await letGo.promise;
+      throw new Error('it stays');
+    };
+    const held = assert.rejects(machine.right.letGo(gone, stays), /it stays/);
     const taken = machine.right.hear(own(site));
     const knocked = assert.rejects(knocking(parent), HELD_HERE);
     letGo.resolve();

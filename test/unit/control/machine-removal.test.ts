@@ -201,6 +201,27 @@ test('F4 S0.17 a start that waits for the end of a removal starts nothing', asyn
   assert.equal(await nodeFiles.list(dirname(machine.record.sockets.qmpPath)), undefined);
 });
 
+test('F4 S0.17 a machine that is to be protected while it goes is gone, and leaves nothing', async (t) => {
+  let protecting: Promise<unknown> | undefined;
+  const files: FileSystem = {
+    ...nodeFiles,
+    removeDirectory: async (path) => {
+      if (path === machine.layout.directory)
+        protecting ??= assert.rejects(machines.protect(machine, claimSiteId, {}), {
+          code: 'MACHINE_CHANGING',
+        });
+      await nodeFiles.removeDirectory(path);
+    },
+  };
+  const { machines, machine, claimSiteId } = await fencedSite(t, files);
+  await machines.unprotect(machine, { overrules: true });
+  await hears(machine, claimSiteId);
+  await machines.remove(machine);
+  assert.ok(protecting);
+  await protecting;
+  assert.equal(await nodeFiles.list(machine.layout.directory), undefined);
+});
+
 test('F4 S0.17 a machine that was started right before its removal is looked at again', async (t) => {
   let act: (() => void) | undefined;
   const files: FileSystem = {
