@@ -54,11 +54,6 @@ export class Life {
     return this.#trouble !== undefined;
   }
 
-  /** Whether such an act has been done, or such a failure met. */
-  hasKnown(what: string): boolean {
-    return this.#acts[what] !== undefined;
-  }
-
   /** Takes one turn. Throws what must not have happened. */
   async next(): Promise<void> {
     await this.turns.next();

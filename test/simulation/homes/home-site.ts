@@ -136,6 +136,13 @@ export class HomeSite {
     return home ? home.right.tenure : replica && tenureOfReplica(replica.record, this.siteId);
   }
 
+  /** It is up, could read all there is, and has nothing of the machine. */
+  get hasNothing(): boolean {
+    if (!this.open || this.tenure) return false;
+    const { machines, replicas } = this.open;
+    return machines.broken.length + replicas.broken.length === 0;
+  }
+
   boot(): void {
     if (!this.host.isOn || this.process?.isAlive) return;
     const process = this.host.process(this.name);

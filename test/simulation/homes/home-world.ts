@@ -57,6 +57,8 @@ export class HomeWorld {
   readonly #busy = new Map<HomeName, SimProcess>();
   readonly #closing = new Set<HomeSite>();
   #isCalm = false;
+  /** Somebody has ended a protection, or began to: copies of a later one are none of the replica that is there. */
+  #isReplicaOlder = false;
 
   /** `fixed` takes the place of what the seed would choose. */
   constructor(seed: number, wrap: HomeWrappers = {}, fixed: FixedHomeSwarm = {}) {
@@ -150,7 +152,9 @@ export class HomeWorld {
     const { home, replica, tenure } = site;
     if (!tenure) return;
     const people = this.#people[name];
-    const isAlone = !this.#otherOf(name).host.isOn;
+    const other = this.#otherOf(name);
+    // A site that is up and has nothing of the machine runs it as little as one that is off.
+    const isAlone = !other.host.isOn || other.hasNothing;
     const runs = site.guests.length > 0;
     const isIdle = !this.#isCalm;
     const isAdopted = home?.record.adopted !== undefined;
@@ -198,6 +202,7 @@ export class HomeWorld {
     const said = `${name}: ${act}${isHome ? ' at home' : ''}`;
     this.#busy.set(name, process);
     // A failover that is begun again at a site that holds the machine claims it anew, by the word that was given.
+    if (act === 'unprotect') this.#isReplicaOlder = true;
     const isWord = act === 'word' || act === 'restart' || act === 'unprotect';
     if (isWord) this.#oracle.wordBegins(name);
     await this.#life.act(said, work, act);
@@ -285,9 +290,9 @@ export class HomeWorld {
       power(site);
     }
     await this.#untilRest(() => this.#oracle.unrest());
-    // Copies flow again: what is cut now the other site takes. A machine whose protection was ended begins none upon its old replica.
+    // Copies flow again: what is cut now the other site takes.
     const before = this.#oracle.acknowledged;
-    const hasArrived = () => this.#oracle.acknowledged > before || this.#life.hasKnown('unprotect');
+    const hasArrived = () => this.#oracle.acknowledged > before || this.#isReplicaOlder;
     await this.#untilRest(() => (hasArrived() ? this.#oracle.unrest() : ['no copy has arrived since then']));
     await this.#waitFor(this.#oracle.checkNothingLost());
   }
