@@ -146,12 +146,13 @@ export class Inventory {
 }
 
 /**
- * A machine that is at home at another site, and whose points come from there, does not become what it was here before. Of one that is only
- * offered nobody has brought any: its disks are the last that there is. Throws MACHINE_OUTDATED, and what hinders reading the replica: it may
- * have such points.
+ * A machine that is at home at another site, and whose points come from there, does not become what it was here before. Throws
+ * MACHINE_OUTDATED, and what hinders reading the replica, which may have such points; of a machine that is only offered, as far as is known
+ * here, nobody has brought any.
  */
 export function checkNotOutdated({ machineId, name, home, replica, unread }: Found): void {
-  if (!home || !claimElsewhere(home.record) || home.record.tenure?.state === 'cedes') return;
+  if (!home || !claimElsewhere(home.record)) return;
+  if (unread && home.record.tenure?.state === 'cedes') return;
   if (unread) throw unread;
   if (!replica?.newest || liesUpon(home, replica)) return;
   const said = `this site has newer points of ${name} than the disks that it had here`;

@@ -279,13 +279,17 @@ export class LeaseLender {
 }
 
 /**
- * Of a machine that was held here, which its witness has not heard, it hears that its leases have ended: whoever said that here may never
- * come to say it there.
+ * Of a machine that was held here for good, whether its witness has heard that or not, it hears that its leases have ended: whoever said that
+ * here may never come to say it there. Which leases those are is said with it, as others may have begun when it comes.
  */
-function endOwed({ toTell, toEnd, witnessSiteId }: VoteRecord, ended: Claim | undefined): Owed {
-  if (!toTell) return {};
-  const claim = ended && compareClaims(ended, toTell) > 0 ? ended : toTell;
-  return { toEnd: withEnd(toEnd, { siteId: witnessSiteId, claim }) };
+function endOwed(
+  { toTell, told, toEnd, witnessSiteId, begunAtMs }: VoteRecord,
+  ended: Claim | undefined,
+): Owed {
+  const held = toTell ?? told;
+  if (!held) return {};
+  const claim = ended && compareClaims(ended, held) > 0 ? ended : held;
+  return { toEnd: withEnd(toEnd, { siteId: witnessSiteId, claim, begunAtMs }) };
 }
 
 /** Whether leases of one home have begun before others of it, where both are known. */

@@ -225,8 +225,11 @@ export class LeaseVotes {
     const isAbove = known?.seeking && compareClaims(known.seeking, claim) > 0;
     const owed = owedBy(known, parties);
     const end = otherSiteId && { siteId: otherSiteId, claim, begunAtMs: parties.begunAtMs, witnessSiteId };
+    // A home says itself which leases are its own; of those that were lent here it must stay known for what their witness is to hear.
+    const lent = otherSiteId === undefined && known?.begunAtMs !== undefined;
     const after = {
       ...{ machineId, machineName, leaseMs, siteIds, witnessSiteId, vote, toTell: claim },
+      ...(lent ? { begunAtMs: known.begunAtMs } : {}),
       ...owed,
       ...(end ? { toEnd: withEnd(owed.toEnd, end) } : {}),
       ...(isAbove ? { seeking: known.seeking } : {}),

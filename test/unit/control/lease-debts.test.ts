@@ -201,6 +201,65 @@ test('S0.17 a witness hears who holds a machine from that site, also when its fo
   assert.equal((answer as { why: string }).why, 'superseded');
 });
 
+test('S0.17 a witness that has heard who holds a machine hears from that site that its leases have ended, also when its former home is gone, and lends it anew', async (t) => {
+  const s = await sites(t);
+  const { clock, down, home, recovery, witness, later } = s;
+  down.add(recovery.siteId).add(witness.siteId);
+  await home.endLeases(true);
+  const claim = { epoch: 2, siteId: recovery.siteId };
+  recovery.replica = { tenure: { state: 'holds', claim }, sourceSiteId: home.siteId };
+  down.clear();
+  down.add(home.siteId);
+  await recovery.votes.held(LEASED_MACHINE);
+  await clock.turn(10_000);
+  assert.deepEqual([recovery.record()?.told, recovery.record()?.toTell], [claim, undefined]);
+  // Its home is back, reaches the recovery site alone, and is lost for good.
+  await home.machine!.right.hear(claim);
+  down.clear();
+  down.add(witness.siteId);
+  await clock.turn(10_000);
+  await home.votes.close();
+  down.clear();
+  down.add(home.siteId);
+  await clock.turn(10_000);
+  assert.equal(witness.record()?.ended, true);
+  assert.deepEqual([recovery.record(), [...recovery.alerts.keys()]], [undefined, []]);
+  // It is handed over to the fourth site, which has the same witness.
+  await later.makeHome(3, [recovery.siteId]);
+  const tenure = { state: 'follows', claim: { epoch: 3, siteId: later.siteId } } as const;
+  recovery.replica = { tenure, sourceSiteId: later.siteId };
+  await later.lease({ recoverySiteId: recovery.siteId, witnessSiteId: witness.siteId });
+  await clock.turn(10_000);
+  assert.deepEqual([witness.record()?.ended, [...later.alerts.keys()]], [undefined, []]);
+});
+
+for (const isLate of [false, true])
+  test(`S0.17 what the holder of a machine says ${isLate ? 'late ' : ''}of the end of its leases ends none that have begun there since`, async (t) => {
+    const s = await sites(t);
+    const { clock, down, slow, home, recovery, witness, later } = s;
+    const claim = await takeBySecondWord(s);
+    down.delete(recovery.siteId);
+    await clock.turn(10_000);
+    await home.votes.close();
+    down.add(home.siteId);
+    const arrives = Promise.withResolvers<void>();
+    if (isLate) slow.set('lease.end', arrives.promise);
+    down.delete(witness.siteId);
+    await clock.turn(6_000);
+    slow.clear();
+    await recovery.makeHome(2, [later.siteId]);
+    later.replica = { tenure: { state: 'follows', claim }, sourceSiteId: recovery.siteId };
+    await recovery.lease({ recoverySiteId: later.siteId, witnessSiteId: witness.siteId });
+    await clock.turn(3_000);
+    arrives.resolve();
+    // The word arrives now, and its site is lost before it asks for anything more.
+    await clock.turn(0);
+    down.add(recovery.siteId);
+    await clock.turn(20_000);
+    const given = await voted({ ...s, recovery: later });
+    assert.deepEqual(given, { epoch: 3, siteId: later.siteId });
+  });
+
 test('S0.17 people are warned no more that a witness does not count who holds a machine when it has heard that its leases have ended', async (t) => {
   const s = await sites(t);
   const { clock, down, lost, home, recovery, witness } = s;

@@ -129,3 +129,12 @@ test('F4 an offer is withdrawn on somebody’s word also while the replica canno
   ] as const)
     assert.throws(() => checkNotOutdated(found(tenure)), unread);
 });
+
+test('F4 a machine that was offered does not become what it was here before where points have come since from whoever took it', () => {
+  const offer = { epoch: 4, siteId: 'other' };
+  const home = { record: { tenure: { state: 'cedes', claim: OWN, offer } } };
+  const came = (newest: object | undefined) =>
+    ({ machineId: 'm', name: 'box', home, replica: { record: {}, newest } }) as unknown as Found;
+  assert.throws(() => checkNotOutdated(came({})), { code: 'MACHINE_OUTDATED' });
+  checkNotOutdated(came(undefined));
+});
