@@ -26,7 +26,7 @@ export class PlanTeller {
   readonly #o: TellerTools;
   readonly #bell: Wakeup;
   readonly #stop = new AbortController();
-  /** By site and plan the version that it has, as far as this process knows since the site answers. */
+  /** By site and plan the version that it has, as far as this process knows since the process there answers. */
   readonly #told = new Map<string, string>();
   readonly #unwatch: () => void;
   readonly #work: Promise<void>;
@@ -38,7 +38,7 @@ export class PlanTeller {
     this.#work = this.#go();
   }
 
-  /** A site answers again: what was told to it before may be gone there with a file that was moved away. */
+  /** A site answers again, or was started again: what was told to it before may be gone there with a file that was moved away. */
   reached(siteId: string): void {
     for (const key of [...this.#told.keys()]) if (key.startsWith(keyOf(siteId, ''))) this.#told.delete(key);
     this.kick();
