@@ -122,6 +122,11 @@ export class PlanStore {
     return this.plans.find(({ document }) => document.plan === name);
   }
 
+  /** Somebody removed it, as far as that is remembered; what this site has lost, or cannot read, was not removed. */
+  isRemoved(name: string): boolean {
+    return this.held.some(({ plan, document }) => plan === name && !document);
+  }
+
   /** Which plans there are cannot be read. */
   get isUnread(): boolean {
     return this.#plans.unread !== undefined;
