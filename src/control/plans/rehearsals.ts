@@ -43,6 +43,8 @@ export interface EarnestLook {
 
 /** One rehearsal as it is looked at. */
 interface Looked {
+  readonly before: KeptRehearsal;
+  /** What is to be kept of it, after the runs that there were. */
   readonly kept: KeptRehearsal;
   readonly standing: RehearsalStanding;
   readonly earnest: EarnestLook;
@@ -111,6 +113,7 @@ export class PlanRehearsals {
       const gone = rehearsals.all.filter(({ plan }) => store.isRemoved(plan));
       for (const { plan } of gone) await this.#forget(plan);
       const looked = await this.#look();
+      for (const { before, kept } of looked) await rehearsals.settle(before, kept);
       // A person may have ended one meanwhile.
       for (const one of looked) if (this.#isKept(one.kept.plan)) this.#tell(one);
       alerts.clear(KEY);
@@ -149,6 +152,7 @@ export class PlanRehearsals {
     }
   }
 
+  /** Writes nothing: who only wants to see them must not fail by a full disk. */
   async #look(): Promise<readonly Looked[]> {
     const { rehearsals, store, clock } = this.#o;
     const looked: Looked[] = [];
@@ -157,12 +161,11 @@ export class PlanRehearsals {
       if (store.isRemoved(before.plan)) continue;
       const nowMs = clock.wallMs();
       const kept = afterRuns(before, store.runs, nowMs);
-      await rehearsals.settle(before, kept);
       const standing = standingOf(kept, store.runs, nowMs);
       const isDue = standing.dueAtMs !== undefined && standing.dueAtMs <= nowMs;
       if (!isDue) this.#hindrances.delete(kept.plan);
       const [newest] = rehearsalsOf(kept.plan, store.runs);
-      looked.push({ kept, standing, isDue, newest, earnest: await this.#earnestOf(kept.plan) });
+      looked.push({ before, kept, standing, isDue, newest, earnest: await this.#earnestOf(kept.plan) });
     }
     return looked;
   }

@@ -282,6 +282,17 @@ describe('a site that rehearses plans', { timeout: 60_000 }, () => {
     await eventually(async () => (standing.size === 0 ? true : undefined));
   });
 
+  it('F5 what is rehearsed is shown also where what came of it cannot be recorded, of which the site tells', async (t) => {
+    const { now, later, standing } = await site(t);
+    now().rehearsals.settle = () => Promise.reject(libFailure('DISK_FULL', 'no space'));
+    await later(2 * MINUTE_MS);
+    await eventually(async () => (standing.get('rehearsals') === 'DISK_FULL' ? true : undefined));
+    assert.deepEqual(
+      (await now().loop.views()).map(({ plan }) => plan),
+      ['shop'],
+    );
+  });
+
   it('F5 a plan that the site has lost is rehearsed again when it has been told it again; meanwhile that is said', async (t) => {
     const { now, awayFor, later, runs, end, standing, kept } = await site(t);
     await now().rehearsals.put({ ...kept, plan: 'mail' });
