@@ -68,8 +68,9 @@ export class PlanTeller {
   /** Durable on return. Throws PLAN_INVALID. */
   async #hear(siteId: string, told: ReturnType<typeof checkedPlan>): Promise<ToldAnswer> {
     const { store, audit } = this.#o;
-    const { held, outcome } = await store.hear(told, siteId);
-    if (outcome === 'taken' || outcome === 'conflict') {
+    const { held, outcome, isNews } = await store.hear(told, siteId);
+    // A conflict is told whenever the other site answers again.
+    if (isNews && (outcome === 'taken' || outcome === 'conflict')) {
       const details = { outcome, counter: told.counter, removed: told.document === undefined };
       audit.note({ actor: `peer:${siteId}`, act: 'plan.told', subject: told.plan, details });
     }

@@ -3,6 +3,8 @@ import assert from 'node:assert/strict';
 import { rm, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { it } from 'node:test';
+import type { AlertSink } from '../../../src/control/base/alerts.ts';
+import type { AuditedAct } from '../../../src/control/base/audit.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
 import { HEARTBEAT_EVERY_MS, PeerLinks } from '../../../src/control/peers/peer-links.ts';
 import { PlanStore } from '../../../src/control/plans/plan-store.ts';
@@ -21,10 +23,15 @@ type Tools = ConstructorParameters<typeof PlanTeller>[0];
 /** Two sites that answer each other. */
 function sites(t: CleanUp) {
   const tellers = new Map<string, PlanTeller>();
+  /** What the people of both sites are told. */
+  const said: string[] = [];
   const callOf = (from: string, to: string) => async (name: string, body: Json) =>
     tellers.get(to)!.calls[name]!({ siteId: from } as never, body, undefined as never);
   const open = async (siteId: string, otherId: string, directory: string, wire?: Tools['links']) => {
-    const alerts = { raise: () => undefined, clear: () => undefined };
+    const alerts: AlertSink = {
+      raise: (key, _severity, { code }) => void said.push(`${siteId}: ${code} ${key}`),
+      clear: () => undefined,
+    };
     const tools = { files: nodeFiles, clock: systemClock, alerts, events: new EventHub() };
     const store = await PlanStore.open(tools, directory);
     const links =
@@ -33,7 +40,9 @@ function sites(t: CleanUp) {
         views: () => (tellers.has(otherId) ? [{ siteId: otherId, presence: 'reachable' }] : []),
         client: () => ({ call: callOf(siteId, otherId) }),
       } as unknown as Tools['links']);
-    const audit = { note: () => undefined } as unknown as Tools['audit'];
+    const audit = {
+      note: ({ actor, act, subject }: AuditedAct) => void said.push(`${siteId}: ${act} ${actor} ${subject}`),
+    } as unknown as Tools['audit'];
     const teller = new PlanTeller({ store, links, audit, clock: systemClock, log: silentLog });
     tellers.set(siteId, teller);
     const close = async () => {
@@ -43,7 +52,7 @@ function sites(t: CleanUp) {
     t.after(close);
     return { store, teller, close };
   };
-  return { open, tellers, callOf };
+  return { open, tellers, callOf, said };
 }
 
 /** Links as a site has them, to one other that is there always; `started` says how often. */
@@ -112,4 +121,32 @@ it('F5 a site that was started again between two heartbeats, its plans moved awa
   assert.equal(links.view('south')!.presence, 'reachable', 'nobody missed it');
   await clock.turn(HEARTBEAT_EVERY_MS);
   await hasShop(anew);
+});
+
+it('F5 a plan that both sites have changed is told to their people once, however often the link comes and goes', async (t) => {
+  const { open, said } = sites(t);
+  const directory = await temporaryDirectory(t);
+  const alone = await open('south', 'north', directory);
+  await alone.store.put({ plan: 'shop', machines: { web: {} } });
+  await alone.close();
+  const north = await open('north', 'south', await temporaryDirectory(t));
+  await north.store.put({ plan: 'shop', machines: { db: {} } });
+  let south = await open('south', 'north', directory);
+  for (const mark of ['first', 'second', 'third']) {
+    north.teller.reached('south');
+    // Told after the shop.
+    await north.store.put({ plan: mark, machines: { db: {} } });
+    await eventually(async () => south.store.find(mark));
+  }
+  assert.ok(south.store.find('shop')!.conflict);
+  const ofShop = () => said.filter((one) => one.includes('shop')).toSorted();
+  const once = [
+    ...['north: PLAN_CHANGED_TWICE plan:shop', 'north: plan.told peer:south shop'],
+    ...['south: PLAN_CHANGED_TWICE plan:shop', 'south: plan.told peer:north shop'],
+  ];
+  assert.deepEqual(ofShop(), once);
+  // A process that was killed before it had told of it leaves that to the next one.
+  await south.close();
+  south = await open('south', 'north', directory);
+  assert.deepEqual(ofShop(), [...once, 'south: PLAN_CHANGED_TWICE plan:shop'].toSorted());
 });
