@@ -1,7 +1,7 @@
 import { Agent } from 'node:https';
 import type { Json } from '../lib/canonical-json.ts';
 import { type Clock, withTimeout } from '../lib/clock.ts';
-import type { Random } from '../lib/random.ts';
+import { isId, type Random } from '../lib/random.ts';
 import { peerFailure } from './errors.ts';
 import { agentOptions, exchange, where } from './exchange.ts';
 import type { SiteIdentity } from './identity.ts';
@@ -19,6 +19,8 @@ export interface Hello {
   readonly version: string;
   /** The newest protocol that the peer speaks. */
   readonly protocol: number;
+  /** Another one whenever the peer has been started; absent where its program does not tell. */
+  readonly startId?: string;
   /** Clock of the peer minus clock of this site; off by at most half of the round trip. */
   readonly skewMs: number;
   readonly roundTripMs: number;
@@ -55,17 +57,21 @@ export class PeerClient {
     const sentWallMs = this.#clock.wallMs();
     const answer = await this.#exchange('GET', PATH.hello, null, o);
     const roundTripMs = this.#clock.monotonicMs() - sentMs;
-    const { siteId, version, protocol, wallMs } = (answer ?? {}) as Record<string, unknown>;
+    const { siteId, version, protocol, wallMs, startId } = (answer ?? {}) as Record<string, unknown>;
     if (
       siteId !== this.#peer.siteId ||
       typeof version !== 'string' ||
       typeof protocol !== 'number' ||
-      typeof wallMs !== 'number'
+      typeof wallMs !== 'number' ||
+      (startId !== undefined && !(typeof startId === 'string' && isId(startId)))
     ) {
       throw peerFailure('PEER_PROTOCOL_INVALID', `${this.#peer.name} did not say who it is`);
     }
     const skewMs = Math.round(wallMs - (sentWallMs + roundTripMs / 2));
-    return { siteId: this.#peer.siteId, version: version.slice(0, 64), protocol, skewMs, roundTripMs };
+    return {
+      ...{ siteId: this.#peer.siteId, version: version.slice(0, 64), protocol, skewMs, roundTripMs },
+      ...(startId === undefined ? {} : { startId }),
+    };
   }
 
   /**

@@ -7,7 +7,7 @@ import type { Json } from '../lib/canonical-json.ts';
 import { type Clock, withTimeout } from '../lib/clock.ts';
 import { Failure, KIND_TABLE, messageOf, systemCodeOf } from '../lib/errors.ts';
 import type { Log } from '../lib/log.ts';
-import type { Random } from '../lib/random.ts';
+import { newId, type Random } from '../lib/random.ts';
 import { WARMSITE_VERSION } from '../lib/records.ts';
 import { readJson } from './body.ts';
 import { claimedSite, faultOfLeaf } from './certificate-check.ts';
@@ -76,6 +76,8 @@ interface Active {
 export class PeerServer {
   readonly #o: PeerServerOptions;
   readonly #leaves: LeafKeeper;
+  /** By it peers know that a site was started again which they did not miss. */
+  readonly #startId: string;
   readonly #server: Server;
   readonly #sockets = new Set<Socket>();
   readonly #active = new Set<Active>();
@@ -87,6 +89,7 @@ export class PeerServer {
   private constructor(o: PeerServerOptions) {
     this.#o = o;
     this.#leaves = new LeafKeeper(o);
+    this.#startId = newId(o.clock, o.random);
     this.#leaf = this.#leaves.current();
     this.#server = createServer(serverOptions(this.#leaf));
   }
@@ -302,6 +305,7 @@ export class PeerServer {
       version: WARMSITE_VERSION,
       protocol: PROTOCOL,
       wallMs: this.#o.clock.wallMs(),
+      startId: this.#startId,
     };
   }
 

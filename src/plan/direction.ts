@@ -1,4 +1,4 @@
-import type { PlanRun } from '../api/index.ts';
+import type { PlanRun, RunStep } from '../api/index.ts';
 
 /**
  * Where a machine of a plan is held, as a site knows it; `offered`: here, by a hand-over that is under way; `unread`: it is, or may be, one of those
@@ -38,15 +38,18 @@ export function directionOf(
 }
 
 /**
- * Whether what is held where is what the run left: what it has moved is where it brought it, and nothing else is. One that has failed may have been
- * moved all the same, and failed by what was run after it: where it is tells.
+ * Whether what is held where is what the run left: what it has moved is where it brought it, and nothing else is. A step that failed moved its machine
+ * only if something was run after it: that is done for a machine that was moved alone, and fails its step in turn.
  */
 function hasLeft(
   { request, steps }: PlanRun,
   { here, elsewhere }: Pick<HeldAtBoth, 'here' | 'elsewhere'>,
 ): boolean {
-  const states = new Map(steps.map(({ machine, state }) => [machine, state]));
+  const moved = new Set(steps.filter(wasMoved).map(({ machine }) => machine));
   const [there, left] = request.mode === 'cede' ? [elsewhere, here] : [here, elsewhere];
-  const mayBeThere = (machine: string) => ['done', 'failed'].includes(states.get(machine) ?? '');
-  return there.every(mayBeThere) && !left.some((machine) => states.get(machine) === 'done');
+  return there.every((machine) => moved.has(machine)) && !left.some((machine) => moved.has(machine));
+}
+
+function wasMoved({ state, hooks = [] }: RunStep): boolean {
+  return state === 'done' || (state === 'failed' && hooks.some(({ when }) => when === 'after'));
 }

@@ -418,7 +418,8 @@ export class RecoveryPlans {
       const { branchId, sequence, state } = branch;
       const up = { branchId, ...(sequence === undefined ? {} : { sequence }) };
       if (state === 'probed') return up;
-      const reason = await this.#objection(run, machine, branchId, signal);
+      const objection = await this.#objection(run, machine, branchId, signal);
+      const reason = this.#acts.isHeld(machine) ? objection : 'another site holds it';
       return reason === undefined ? up : { ...up, state: 'failed', reason };
     },
     objection: (...asked) => this.#objection(...asked),

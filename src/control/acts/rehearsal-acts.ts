@@ -28,9 +28,13 @@ export class RehearsalActs {
 
   /** Throws why it cannot be read which there are, or which plans. */
   async list(): Promise<RehearsalView[]> {
+    this.#checkRead();
+    return this.#o.loop.views();
+  }
+
+  #checkRead(): void {
     this.#o.store.checkRead();
     this.#o.rehearsals.checkRead();
-    return this.#o.loop.views();
   }
 
   /** In the place of what was said before; durable on return. Throws PLAN_UNKNOWN, POLICY_TIME_INVALID, POLICY_ZONE_UNKNOWN, POLICY_NEVER. */
@@ -47,9 +51,11 @@ export class RehearsalActs {
     return this.list();
   }
 
-  /** None is begun any more; one that is under way goes on. Durable on return. */
+  /** None is begun any more; one that is under way goes on. Durable on return. Throws as `list`, before anything is done. */
   async end(actor: string, plan: string): Promise<RehearsalView[]> {
     const { rehearsals, audit, loop } = this.#o;
+    // Which are left could not be answered, and no error may be the answer to what was done.
+    this.#checkRead();
     await audit.acting({ actor, act: 'plan.rehearse', subject: plan, details: { times: null } }, () =>
       rehearsals.remove(plan),
     );

@@ -32,7 +32,7 @@ export interface PeerLinksOptions {
   readonly clock: Clock;
   readonly log: Log;
   readonly alerts: AlertSink;
-  /** Called when a peer answers after it did not. */
+  /** Called when a peer answers after it did not, or its site has been started again, however soon. */
   readonly onReachable: (siteId: string) => void;
 }
 
@@ -126,12 +126,14 @@ export class PeerLinks {
   #seen(link: Link, hello: Hello): void {
     const { siteId, name } = link.peer;
     const { alerts } = this.#o;
+    // Between two heartbeats a site is started again without being missed.
+    const isAnother = link.hello?.startId !== hello.startId;
     link.hello = hello;
     link.lastSeenMs = this.#o.clock.monotonicMs();
     link.lastSeenWallMs = this.#o.clock.wallMs();
     const wasReachable = link.isReachable;
     link.isReachable = true;
-    if (wasReachable !== true) {
+    if (wasReachable !== true || isAnother) {
       this.#o.log.info('peer.reachable', { siteId, name, roundTripMs: hello.roundTripMs });
       alerts.clear(`peer-silent:${siteId}`);
       this.#o.onReachable(siteId);

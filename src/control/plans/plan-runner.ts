@@ -34,7 +34,7 @@ export interface PlanActs {
     branchId: string,
     signal: AbortSignal,
   ): Promise<string | undefined>;
-  /** Whether this site holds what it has brought up: nothing else that runs of a machine is up. */
+  /** Whether this site holds what it has brought up, as far as it has heard: nothing else that runs of a machine is up. */
   isHeld(machine: string): boolean;
   restart(run: PlanRun, machine: string, branchId: string): Promise<JobView>;
   readonly hooks: Pick<PlanHooks, 'run'>;
@@ -385,7 +385,7 @@ export class PlanRunner {
 
   /**
    * The site ended while a machine was being brought up. Only what this step has made counts: a machine that runs is asked its gates, and
-   * left running whatever it answers, unless another site holds it; one that has ended is booted on its own files; where there is none it is begun anew.
+   * left running whatever it answers, unless another site holds it by then; one that has ended is booted on its own files; where there is none it is begun anew.
    */
   async #goOn(machine: string): Promise<Again> {
     const { acts } = this.#o;
@@ -396,9 +396,9 @@ export class PlanRunner {
     const { branchId, sequence } = branch;
     if (!branch.running) return { job: await acts.restart(this.run, machine, branchId) };
     const found = { branchId, ...(sequence === undefined ? {} : { sequence }) };
-    const lost = acts.isHeld(machine) ? undefined : 'another site holds it';
-    const isAsked = lost === undefined && branch.state !== 'probed';
-    const reason = isAsked ? await acts.objection(this.run, machine, branchId, this.#signal) : lost;
+    const isAsked = acts.isHeld(machine) && branch.state !== 'probed';
+    const objection = isAsked ? await acts.objection(this.run, machine, branchId, this.#signal) : undefined;
+    const reason = acts.isHeld(machine) ? objection : 'another site holds it';
     if (reason === undefined) return { outcome: { state: 'done', ...found } };
     return { outcome: { state: 'failed', reason, ...found } };
   }

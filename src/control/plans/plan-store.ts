@@ -76,6 +76,8 @@ export class PlanStore {
     this.#plans = plans;
     this.#runs = runs;
     this.unreadRuns = unreadRuns;
+    // An earlier process may have ended between the one and the other.
+    for (const { plan } of this.held) this.#tellOfConflict(plan);
   }
 
   static async open(tools: PlanStoreTools, dataDirectory: string): Promise<PlanStore> {
@@ -112,7 +114,7 @@ export class PlanStore {
     return this.#plans.value.plans;
   }
 
-  /** Told after every change; returns the function that ends it. */
+  /** Told whenever another version is held; returns the function that ends it. */
   watch(listener: () => void): () => void {
     this.#watchers.add(listener);
     return () => this.#watchers.delete(listener);
@@ -120,6 +122,11 @@ export class PlanStore {
 
   find(name: string): PlanView | undefined {
     return this.plans.find(({ document }) => document.plan === name);
+  }
+
+  /** Somebody removed it, as far as that is remembered; what this site has lost, or cannot read, was not removed. */
+  isRemoved(name: string): boolean {
+    return this.held.some(({ plan, document }) => plan === name && !document);
   }
 
   /** Which plans there are cannot be read. */
@@ -154,26 +161,29 @@ export class PlanStore {
     await this.#change(name, (own) => afterPut(name, own, undefined, this.#tools.clock.wallMs()));
   }
 
-  /** What another site has of a plan. Durable on return. Throws PLAN_INVALID for one that is not what it says that it is. */
+  /** What another site has of a plan; `isNews`: another version is held here by it, or beside what is. Durable on return. Throws PLAN_INVALID for one that is not what it says that it is. */
   async hear(
     told: Parameters<typeof afterHearing>[1],
     siteId: string,
-  ): Promise<ReturnType<typeof afterHearing>> {
+  ): Promise<ReturnType<typeof afterHearing> & { readonly isNews: boolean }> {
     const isSound =
       told.digest === planDigest(told.document) && (told.document?.plan ?? told.plan) === told.plan;
     if (!isSound) throw controlFailure('PLAN_INVALID', `the plan ${told.plan} that was told is another one`);
     let heard: ReturnType<typeof afterHearing> | undefined;
-    await this.#change(told.plan, (own) => {
+    const isNews = await this.#change(told.plan, (own) => {
       heard = afterHearing(own, told, siteId);
       return heard.held;
     });
-    return heard!;
+    return { ...heard!, isNews };
   }
 
-  async #change(plan: string, next: (own: HeldPlan | undefined) => HeldPlan): Promise<void> {
+  /** Whether that is news: what was held before, told once more, is told to nobody, however often a site answers again. */
+  async #change(plan: string, next: (own: HeldPlan | undefined) => HeldPlan): Promise<boolean> {
+    let isNews = false;
     await this.#plans.change((before) => {
       const own = before.plans.find((held) => held.plan === plan);
       const held = next(own);
+      isNews = own === undefined || versionsOf(own) !== versionsOf(held);
       if (own !== undefined && isSame(own, held)) return before;
       const all = [...before.plans.filter((one) => one.plan !== plan), held];
       const removed = all.filter(({ document }) => !document);
@@ -186,9 +196,11 @@ export class PlanStore {
       }
       return { plans: plans as Plans['plans'] };
     });
+    if (!isNews) return false;
     this.#tellOfConflict(plan);
     this.#tools.events.emit({ event: 'plan', plan });
     for (const listener of this.#watchers) listener();
+    return true;
   }
 
   #tellOfConflict(plan: string): void {
@@ -267,6 +279,13 @@ export class PlanStore {
 
 function isRehearsal({ request }: PlanRun): boolean {
   return request.mode === 'test';
+}
+
+/** Which versions a site has of a plan; of whom, and what each takes the place of, is left out. */
+function versionsOf({ conflict, ...own }: HeldPlan): string {
+  return [own, ...(conflict ? [conflict] : [])]
+    .map(({ counter, digest }) => `${counter}-${digest}`)
+    .join(' ');
 }
 
 function isSame(own: HeldPlan, held: HeldPlan): boolean {

@@ -26,7 +26,7 @@ export class PlanTeller {
   readonly #o: TellerTools;
   readonly #bell: Wakeup;
   readonly #stop = new AbortController();
-  /** By site and plan the version that it has, as far as this process knows since the site answers. */
+  /** By site and plan the version that it has, as far as this process knows since the process there answers. */
   readonly #told = new Map<string, string>();
   readonly #unwatch: () => void;
   readonly #work: Promise<void>;
@@ -38,7 +38,7 @@ export class PlanTeller {
     this.#work = this.#go();
   }
 
-  /** A site answers again: what was told to it before may be gone there with a file that was moved away. */
+  /** A site answers again, or was started again: what was told to it before may be gone there with a file that was moved away. */
   reached(siteId: string): void {
     for (const key of [...this.#told.keys()]) if (key.startsWith(keyOf(siteId, ''))) this.#told.delete(key);
     this.kick();
@@ -68,8 +68,9 @@ export class PlanTeller {
   /** Durable on return. Throws PLAN_INVALID. */
   async #hear(siteId: string, told: ReturnType<typeof checkedPlan>): Promise<ToldAnswer> {
     const { store, audit } = this.#o;
-    const { held, outcome } = await store.hear(told, siteId);
-    if (outcome === 'taken' || outcome === 'conflict') {
+    const { held, outcome, isNews } = await store.hear(told, siteId);
+    // A conflict is told whenever the other site answers again.
+    if (isNews && (outcome === 'taken' || outcome === 'conflict')) {
       const details = { outcome, counter: told.counter, removed: told.document === undefined };
       audit.note({ actor: `peer:${siteId}`, act: 'plan.told', subject: told.plan, details });
     }

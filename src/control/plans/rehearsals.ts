@@ -37,12 +37,14 @@ export interface RehearsalsTools {
 export interface EarnestLook {
   /** A machine that runs. */
   readonly machine?: string;
-  /** Of which machine that cannot be read, where none is known to run. */
+  /** Why it is not known whether one runs, where none is known to. */
   readonly unread?: string;
 }
 
 /** One rehearsal as it is looked at. */
 interface Looked {
+  readonly before: KeptRehearsal;
+  /** What is to be kept of it, after the runs that there were. */
   readonly kept: KeptRehearsal;
   readonly standing: RehearsalStanding;
   readonly earnest: EarnestLook;
@@ -107,10 +109,11 @@ export class PlanRehearsals {
   async #round(signal: AbortSignal): Promise<number> {
     const { rehearsals, store, log, clock, alerts } = this.#o;
     try {
-      // What cannot be read may well be there.
-      const gone = store.isUnread ? [] : rehearsals.all.filter(({ plan }) => !store.find(plan));
+      // One that is not here was not removed: it may be unread, or be told again by another site.
+      const gone = rehearsals.all.filter(({ plan }) => store.isRemoved(plan));
       for (const { plan } of gone) await this.#forget(plan);
       const looked = await this.#look();
+      for (const { before, kept } of looked) await rehearsals.settle(before, kept);
       // A person may have ended one meanwhile.
       for (const one of looked) if (this.#isKept(one.kept.plan)) this.#tell(one);
       alerts.clear(KEY);
@@ -149,22 +152,27 @@ export class PlanRehearsals {
     }
   }
 
+  /** Writes nothing: who only wants to see them must not fail by a full disk. */
   async #look(): Promise<readonly Looked[]> {
-    const { rehearsals, store, clock, inEarnest } = this.#o;
+    const { rehearsals, store, clock } = this.#o;
     const looked: Looked[] = [];
-    for (const before of rehearsals.all) {
-      const plan = store.find(before.plan);
-      if (!plan) continue;
+    // Of plans that cannot be read nothing is known.
+    for (const before of store.isUnread ? [] : rehearsals.all) {
+      if (store.isRemoved(before.plan)) continue;
       const nowMs = clock.wallMs();
       const kept = afterRuns(before, store.runs, nowMs);
-      await rehearsals.settle(before, kept);
       const standing = standingOf(kept, store.runs, nowMs);
       const isDue = standing.dueAtMs !== undefined && standing.dueAtMs <= nowMs;
       if (!isDue) this.#hindrances.delete(kept.plan);
       const [newest] = rehearsalsOf(kept.plan, store.runs);
-      looked.push({ kept, standing, isDue, newest, earnest: await inEarnest(plan.document) });
+      looked.push({ before, kept, standing, isDue, newest, earnest: await this.#earnestOf(kept.plan) });
     }
     return looked;
+  }
+
+  async #earnestOf(name: string): Promise<EarnestLook> {
+    const plan = this.#o.store.find(name);
+    return plan ? this.#o.inEarnest(plan.document) : { unread: `this site has no plan ${name}` };
   }
 
   async views(): Promise<RehearsalView[]> {
@@ -224,7 +232,7 @@ export class PlanRehearsals {
     } else alerts.raise(key, 'warning', controlFailure('PLAN_UNPROVEN', said, { context: { plan } }));
   }
 
-  /** Nobody wants it any more, or there is no such plan. Durable on return. */
+  /** Its plan was removed. Durable on return. */
   async #forget(plan: string): Promise<void> {
     await this.#o.rehearsals.remove(plan);
     this.left(plan);

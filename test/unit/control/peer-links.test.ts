@@ -77,6 +77,16 @@ describe('links with peers', () => {
     );
   });
 
+  it('tell that a peer is reachable once more when its site was started again between two heartbeats', async (t) => {
+    const { clock, told, answers } = await linked(t);
+    for (const startId of [undefined, 'first', 'first', 'second', 'second', undefined]) {
+      answers(() => ({ ...HELLO, ...(startId ? { startId } : {}) }));
+      await clock.turn(HEARTBEAT_EVERY_MS);
+    }
+    // When the link was made, and when a program came that tells, was started again, and gave way to one that does not.
+    assert.deepEqual(told, Array(4).fill(SITE_ID));
+  });
+
   it('raise an alert when a peer has been silent for a minute, not before, and clear it when it is back', async (t) => {
     const { clock, links, alerts, told, answers } = await linked(t);
     answers(silent);

@@ -15,10 +15,13 @@ import { type CleanUp, temporaryDirectory } from '../../support/temporary.ts';
 const id = () => newId(systemClock, systemRandom);
 const GATES = [{ kind: 'tcp', host: '10.0.0.5', port: 5432 }] as const;
 
-/** Carries a plan of one machine out, without the other site; `answers`: whether its guest answers its gates when it is asked again. */
+/**
+ * Carries a plan of one machine out, without the other site; `answers`: whether its guest answers its gates when it is asked again; `isTaken`: another
+ * site claims the machine meanwhile.
+ */
 async function carriedOut(
   t: CleanUp,
-  o: { readonly branch: Partial<BranchView>; readonly answers?: boolean },
+  o: { readonly branch: Partial<BranchView>; readonly answers?: boolean; readonly isTaken?: boolean },
 ) {
   const alerts = { raise: () => undefined, clear: () => undefined };
   const events = new EventHub();
@@ -32,7 +35,7 @@ async function carriedOut(
     machineId: id(),
     name: 'db',
     home: undefined,
-    replica: { newest: undefined, record: { epoch: 2 } },
+    replica: { newest: undefined, record: { epoch: 2, tenure: undefined as unknown } },
   };
   const branch = { branchId: id(), purpose: 'failover', running: true, sequence: 7, ...o.branch };
   const job: JobView = {
@@ -51,6 +54,7 @@ async function carriedOut(
     list: async () => [branch],
     probeAgain: async (_machine: string, branchId: string, probes: unknown) => {
       done.push(['ask', branchId, probes]);
+      if (o.isTaken) machine.replica.record.tenure = { state: 'fenced' };
       return [{ probe: GATES[0], passed: o.answers, durationMs: 1, ...(o.answers ? {} : { reason: 'no' }) }];
     },
     start: async () => {
@@ -84,6 +88,10 @@ it('F5 a machine that runs, and of which nobody recorded that it has come up, is
   const silent = await carriedOut(t, { branch: { state: 'started' }, answers: false });
   assert.deepEqual([silent.step.state, silent.step.reason], ['failed', 'it runs, and does not answer: no']);
   assert.deepEqual(silent.done.length, 1);
+  for (const answers of [true, false]) {
+    const taken = await carriedOut(t, { branch: { state: 'started' }, answers, isTaken: true });
+    assert.deepEqual([taken.step.state, taken.step.reason], ['failed', 'another site holds it']);
+  }
   const known = await carriedOut(t, { branch: { state: 'probed' } });
   assert.deepEqual([known.step.state, known.done], ['done', []]);
   for (const branch of [{ state: 'failed' }, { state: 'stopped', running: false }] as const) {

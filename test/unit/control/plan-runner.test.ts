@@ -43,8 +43,8 @@ async function resumed(
     /** What of the whole test fails. */
     readonly fails?: 'open' | 'close';
     readonly objection?: string;
-    /** Another site has taken the machine meanwhile. */
-    readonly isLost?: boolean;
+    /** Another site has taken the machine: while this one was away, or just while the guest is asked its gates. */
+    readonly lost?: 'away' | 'asked';
     readonly run?: Partial<PlanRun>;
     readonly step?: Partial<PlanRun['steps'][number]>;
     /** A job of this machine that the run had begun before, and that its step does not name. */
@@ -103,7 +103,7 @@ async function resumed(
       done.push(`ask ${branchId}`);
       return o.objection;
     },
-    isHeld: () => !o.isLost,
+    isHeld: () => o.lost !== 'away' && !(o.lost === 'asked' && done.includes('ask own')),
     restart: async (_run, _machine, branchId) => begin(`restart ${branchId}`),
   };
   const runner = new PlanRunner(
@@ -146,11 +146,17 @@ describe('a run of a plan whose site was away', () => {
 
   it('F5 S0.17 counts nothing as up that runs of a machine which another site has taken meanwhile, and begins nothing for it', async (t) => {
     for (const state of ['started', 'probed'] as const) {
-      const lost = await resumed(t, { branches: [{ running: true, state, sequence: 7 }], isLost: true });
+      const lost = await resumed(t, { branches: [{ running: true, state, sequence: 7 }], lost: 'away' });
       const { steps, verdict } = await lost.carriedOut;
       const [{ reason, branchId }] = steps as [PlanRun['steps'][number]];
       assert.deepEqual([verdict, reason, branchId], ['failed', 'another site holds it', 'own']);
       assert.deepEqual(lost.done, []);
+    }
+    for (const objection of [undefined, 'it is silent']) {
+      const branches = [{ running: true, state: 'started' }] as const;
+      const late = await resumed(t, { branches, lost: 'asked', ...(objection ? { objection } : {}) });
+      const [{ reason, state }] = (await late.carriedOut).steps as [PlanRun['steps'][number]];
+      assert.deepEqual([state, reason, late.done], ['failed', 'another site holds it', ['ask own']]);
     }
   });
 

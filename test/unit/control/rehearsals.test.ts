@@ -1,5 +1,7 @@
 /** Rehearsals that a site begins by itself: when they are begun, what hinders them, and what is told of them. */
 import assert from 'node:assert/strict';
+import { rm } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
 import type { PlanRun } from '../../../src/api/index.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
@@ -44,11 +46,10 @@ async function site(context: CleanUp) {
     /** The plan that is refused; all of them if undefined. */
     refused: undefined as string | undefined,
   };
+  const openedStore = () =>
+    PlanStore.open({ files: nodeFiles, clock, alerts, events: new EventHub() }, directory);
   const opened = async () => {
-    const store = await PlanStore.open(
-      { files: nodeFiles, clock, alerts, events: new EventHub() },
-      directory,
-    );
+    const store = await openedStore();
     const rehearsals = await RehearsalStore.open(nodeFiles, directory);
     let looks = 0;
     const loop = new PlanRehearsals({
@@ -110,9 +111,13 @@ async function site(context: CleanUp) {
       clock.jumpWall(ms);
       await now.settled();
     },
-    /** The process ends, and another one begins so much later. */
-    awayFor: async (ms: number) => {
+    /** The process ends, and another one begins so much later; `anew`: of the plans that there were `mail` alone has been told again. */
+    awayFor: async (ms: number, plans?: 'anew') => {
       await now.loop.close();
+      if (plans === 'anew') {
+        await rm(join(directory, 'plans.json'));
+        await (await openedStore()).put({ plan: 'mail', machines: { db: {} } });
+      }
       clock.jumpWall(ms);
       now = await opened();
       await now.settled();
@@ -275,6 +280,37 @@ describe('a site that rehearses plans', { timeout: 60_000 }, () => {
     world.duringLook = undefined;
     await now().settled();
     await eventually(async () => (standing.size === 0 ? true : undefined));
+  });
+
+  it('F5 what is rehearsed is shown also where what came of it cannot be recorded, of which the site tells', async (t) => {
+    const { now, later, standing } = await site(t);
+    now().rehearsals.settle = () => Promise.reject(libFailure('DISK_FULL', 'no space'));
+    await later(2 * MINUTE_MS);
+    await eventually(async () => (standing.get('rehearsals') === 'DISK_FULL' ? true : undefined));
+    assert.deepEqual(
+      (await now().loop.views()).map(({ plan }) => plan),
+      ['shop'],
+    );
+  });
+
+  it('F5 a plan that the site has lost is rehearsed again when it has been told it again; meanwhile that is said', async (t) => {
+    const { now, awayFor, later, runs, end, standing, kept } = await site(t);
+    await now().rehearsals.put({ ...kept, plan: 'mail' });
+    await later(2 * MINUTE_MS);
+    await end('failed');
+    await end('done');
+    assert.deepEqual([...standing.values()], ['PLAN_REHEARSAL_FAILED']);
+    await awayFor(DAY_MS, 'anew');
+    assert.equal(runs().length, 3);
+    await end('done');
+    const [shop] = await now().loop.views();
+    assert.deepEqual([shop!.plan, shop!.state, shop!.reason], ['shop', 'held', 'this site has no plan shop']);
+    assert.deepEqual([...standing.values()], ['PLAN_REHEARSAL_FAILED'], 'no other one has passed');
+    await now().store.put({ plan: 'shop', machines: { db: {} } });
+    await now().settled();
+    assert.equal(runs().length, 4);
+    await end('done');
+    assert.equal(standing.size, 0);
   });
 
   it('F5 a plan that is removed is rehearsed no more', async (t) => {

@@ -6,6 +6,7 @@ import { it } from 'node:test';
 import { FailoverActs } from '../../../src/control/acts/failover-acts.ts';
 import { FencingActs, openFencing } from '../../../src/control/acts/fencing-acts.ts';
 import { RecoveryPlans } from '../../../src/control/acts/plan-acts.ts';
+import { RehearsalActs } from '../../../src/control/acts/rehearsal-acts.ts';
 import type { AlertSink } from '../../../src/control/base/alerts.ts';
 import { EventHub } from '../../../src/control/base/event-hub.ts';
 import { ArrivalRules } from '../../../src/control/drills/arrival-rules.ts';
@@ -222,6 +223,22 @@ it('F5 what was said of rehearsals and drills stands while it cannot be read whi
     cleared.filter((key) => /^(plan-rehearsal|drill-.*):/.test(key)),
     [],
   );
+});
+
+it('F5 no error is the answer to rehearsals that were ended: while the plans cannot be read they are not', async (t) => {
+  const { open, audit, alerts, pathOf } = await site(t);
+  const times = { kind: 'interval', everyMs: 3_600_000 } as const;
+  await (await open()).rehearsals.put({ plan: 'shop', times, withinMs: 3_600_000, sinceMs: 1 });
+  const kept = await readFile(pathOf('plan-rehearsals'), 'utf8');
+  await writeFile(pathOf('plans'), '{');
+  const { plans: store, rehearsals } = await open();
+  const loop = new PlanRehearsals(rehearsing({ rehearsals, store, alerts }));
+  const acts = new RehearsalActs({
+    ...{ store, rehearsals, loop, audit, clock: systemClock },
+    zones: new Zones(),
+  });
+  await assert.rejects(acts.end('a', 'shop'), CORRUPT);
+  assert.equal(await readFile(pathOf('plan-rehearsals'), 'utf8'), kept);
 });
 
 it('F5 rehearsals are kept whose plans cannot be read', async (t) => {

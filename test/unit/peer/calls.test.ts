@@ -3,9 +3,10 @@ import { test } from 'node:test';
 import { connect } from 'node:tls';
 import { systemClock } from '../../../src/lib/clock.ts';
 import { Failure, type FailureRecord, isFailure } from '../../../src/lib/errors.ts';
+import { isId } from '../../../src/lib/random.ts';
 import { FakeClock } from '../../support/fake-clock.ts';
 import { FaultProxy } from '../../support/fault-proxy.ts';
-import { clientOf, code, keepingLog, pair, startSite, twoSites } from './sites.ts';
+import { again, clientOf, code, keepingLog, pair, startSite, twoSites } from './sites.ts';
 
 test('a call returns what the handler answered, and the handler knows the peer', async (t) => {
   const { a, client } = await twoSites(t, {
@@ -116,6 +117,16 @@ test('hello measures the difference of the clocks with half of the round trip ta
   assert.equal(hello.protocol, 1);
   assert.ok(hello.roundTripMs > 0);
   assert.ok(Math.abs(hello.skewMs - 10 * 60_000) < 5_000, `skew ${hello.skewMs}`);
+});
+
+test('hello tells by an id of each start that a site was started again', async (t) => {
+  const { a, b, peer, client } = await twoSites(t);
+  const { startId } = await client.hello();
+  assert.ok(isId(startId!), startId);
+  assert.equal((await client.hello()).startId, startId);
+  const later = await again(t, b);
+  const met = await clientOf(t, a, { ...peer, address: later.address }).hello();
+  assert.notEqual(met.startId, startId);
 });
 
 test('a call that is not answered in time fails, and its handler hears that nobody waits', async (t) => {

@@ -41,11 +41,25 @@ export interface SiteOptions {
 /** A site that listens on 127.0.0.1 until the test ends. */
 export async function startSite(t: CleanUp, name: string, o: SiteOptions = {}): Promise<Site> {
   const clock = o.clock ?? systemClock;
+  const dataDirectory = await temporaryDirectory(t);
+  const identity = await createIdentity({ name, clock, random: systemRandom });
+  const peers = await PeerDirectory.load(nodeFiles, dataDirectory);
+  return serve(t, { identity, peers, clock, dataDirectory }, o);
+}
+
+/** The same site started again, at a port of its own. */
+export function again(t: CleanUp, { identity, peers, clock, dataDirectory }: Site): Promise<Site> {
+  return serve(t, { identity, peers, clock, dataDirectory }, {});
+}
+
+async function serve(
+  t: CleanUp,
+  site: Pick<Site, 'identity' | 'peers' | 'clock' | 'dataDirectory'>,
+  o: SiteOptions,
+): Promise<Site> {
+  const { identity, peers, clock, dataDirectory } = site;
   const random = systemRandom;
   const files = nodeFiles;
-  const dataDirectory = await temporaryDirectory(t);
-  const identity = await createIdentity({ name, clock, random });
-  const peers = await PeerDirectory.load(files, dataDirectory);
   const reuses: TokenReuse[] = [];
   const pairing = new Pairing({
     identity,
@@ -70,7 +84,7 @@ export async function startSite(t: CleanUp, name: string, o: SiteOptions = {}): 
     stallTimeoutMs: o.stallTimeoutMs,
   });
   t.after(() => server.close());
-  return { identity, peers, pairing, server, reuses, clock, dataDirectory, address: server.address };
+  return { ...site, pairing, server, reuses, address: server.address };
 }
 
 export const countBytes: UploadHandler = async (_peer, session, source) => {

@@ -34,6 +34,13 @@ const SHOP: PlanDocument = {
   },
 };
 
+/** A run that has run a program around a machine, which failed. */
+function hooked(run: PlanRun, around: string, when: 'before' | 'after'): PlanRun {
+  const outcome = { when, index: 0, program: 'dns', outcome: 'failed', tookMs: 1 } as const;
+  const steps = run.steps.map((step) => (step.machine === around ? { ...step, hooks: [outcome] } : step));
+  return { ...run, steps };
+}
+
 /** Carries a plan out on paper: every machine that begins ends as `endOf` says. Returns the states and the order. */
 function carriedOut(plan: PlanDocument, endOf: (machine: string) => 'done' | 'failed') {
   const needs = needsOf(plan);
@@ -174,9 +181,19 @@ describe('a recovery plan', () => {
         ...{ here: ['db'], elsewhere: ['web'], unread: [] },
       });
     }
-    // One that was moved fails when what is run after it fails.
-    assert.equal(directionOf(both, [run('take', 'failed', { db: 'failed', web: 'blocked' })]), 'take');
-    assert.equal(directionOf(both, [run('cede', 'failed', { web: 'failed', db: 'blocked' })]), 'cede');
+    // One that was moved fails when what is run after it fails; one that failed before that was not moved by the run, wherever it is now.
+    const unclear = { here: ['db'], elsewhere: ['web'], unread: [] };
+    for (const [mode, moved, failed] of [
+      ['take', 'db', run('take', 'failed', { db: 'failed', web: 'blocked' })],
+      ['cede', 'web', run('cede', 'failed', { web: 'failed', db: 'blocked' })],
+    ] as const) {
+      assert.deepEqual(directionOf(both, [failed]), unclear);
+      assert.deepEqual(directionOf(both, [hooked(failed, moved, 'before')]), unclear);
+      assert.equal(directionOf(both, [hooked(failed, moved, 'after')]), mode);
+    }
+    // What was moved and is back again is not as the run left it.
+    const returned = run('cede', 'failed', { web: 'done', db: 'failed' });
+    assert.deepEqual(directionOf(both, [hooked(returned, 'db', 'after')]), unclear);
     // What is offered, and not taken yet, goes on as it was begun, whatever has come of the runs.
     assert.equal(directionOf(held({ db: 'offered', web: 'elsewhere' }), []), 'cede');
     assert.equal(directionOf(held({ db: 'offered' }), [run('cede', 'done')]), 'cede');
