@@ -57,7 +57,7 @@ interface ReportsTools {
   readonly audit: Audit;
   readonly identity: SiteIdentity;
   readonly dataDirectory: string;
-  readonly inventory: Pick<Inventory, 'all'>;
+  readonly inventory: Pick<Inventory, 'all' | 'unread'>;
   readonly plans: Pick<PlanStore, 'runs'>;
   readonly origins: Pick<Origins, 'confirmed'>;
 }
@@ -247,7 +247,9 @@ export class Reports implements JobRecorder {
     const found = this.#o.inventory.all().find(({ machineId }) => machineId === job.machineId);
     const name = found?.name ?? failover?.machine.name;
     const keyOf = (siteId: string) => confirmedKey(this.#o, siteId);
-    const evidence = await evidenceOf({ files, keyOf }, found?.replica, failover?.attempts ?? []);
+    const unread = this.#o.inventory.unread(job.machineId);
+    const tried = { replica: found?.replica, unread: unread.replica };
+    const evidence = await evidenceOf({ files, keyOf }, tried, failover?.attempts ?? []);
     const { attempts, pictures, missing, sources } = evidence;
     const verdict = verdictOf(job, ownRun);
     const commandAtMs = failover?.startedAtMs ?? job.createdAtMs;
