@@ -248,6 +248,7 @@ export class Reports implements JobRecorder {
     const name = found?.name ?? failover?.machine.name;
     const keyOf = (siteId: string) => confirmedKey(this.#o, siteId);
     const unread = this.#o.inventory.unread(job.machineId);
+    const standing = { home: found?.home, replica: found?.replica, unread };
     const tried = { replica: found?.replica, unread: unread.replica };
     const evidence = await evidenceOf({ files, keyOf }, tried, failover?.attempts ?? []);
     const { attempts, pictures, missing, sources } = evidence;
@@ -264,7 +265,8 @@ export class Reports implements JobRecorder {
     const rtoMs = ofPlan ? ofPlan.rtoMs : failover?.rtoMs;
     const accelerator = failover?.accelerator;
     const versions = { ...(await hostVersions()), ...(accelerator ? { accelerator } : {}) };
-    const right = found && rightOf(found, this.#o.identity.siteId);
+    const right = rightOf(standing, this.#o.identity.siteId);
+    const isAdopted = kind === 'adopt' ? isAtHome(standing, job.args.branchId) : undefined;
     const machine = { machineId: job.machineId, name: name ?? job.machineId };
     const report: Omit<Report, 'attachments'> = {
       ...{ reportId: job.jobId, kind, verdict, writtenAtMs: clock.wallMs() },
@@ -283,11 +285,11 @@ export class Reports implements JobRecorder {
       ...{ attempts, sources, warnings: [...(failover?.warnings ?? [])] },
       ...(ownRun && ofMachines ? { plan: planPart(ownRun, ofMachines) } : {}),
       ...(kind === 'cede' && job.result ? { outcome: job.result as Record<string, unknown> } : {}),
-      ...(kind === 'adopt' ? { outcome: { isAtHome: isAtHome(found, job.args.branchId) } } : {}),
+      ...(isAdopted === undefined ? {} : { outcome: { isAtHome: isAdopted } }),
       missing: [
         ...missing,
         ...unknownLoss,
-        ...lackOfStanding(found),
+        ...lackOfStanding(standing, kind),
         ...(kind === 'plan' && !ownRun ? ['the run of the plan, whose record is gone'] : []),
       ],
       versions: { warmsite: WARMSITE_VERSION, ...versions },

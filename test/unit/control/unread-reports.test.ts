@@ -73,3 +73,18 @@ test('F9 S0.17 of a point whose replica cannot be read a report says that, and n
   assert.deepEqual(ofPoint(await reported(t, START, {})), gone);
   assert.deepEqual(ofPoint(await reported(t, START, { isHomeBroken: true })), gone);
 });
+
+test('F9 F4 S0.17 a replica that can be read does not speak for a machine at home upon it that cannot', async (t) => {
+  const why = 'which cannot be read (record.json is damaged)';
+  const record = { machineId: MACHINE, machineName: 'db', sourceSiteId: 'there', adopted: 'branch' };
+  const replica = { record: { ...record, tenure: { state: 'holds', claim: { epoch: 2, siteId: 'here' } } } };
+  const adoption = { kind: 'failover.adopt', args: { branchId: 'branch' } } as never;
+  const read = await reported(t, adoption, { replica });
+  assert.deepEqual([read.right?.state, read.outcome, read.missing], ['holds', { isAtHome: false }, []]);
+  const unread = await reported(t, adoption, { replica, isHomeBroken: true });
+  assert.deepEqual([unread.right, unread.outcome], [undefined, undefined]);
+  assert.deepEqual(unread.missing, [
+    `the right to run the machine, ${why}`,
+    `whether the machine is at home here, ${why}`,
+  ]);
+});
