@@ -249,13 +249,13 @@ export class Failovers {
 
   /**
    * Ends the machine of a branch and keeps everything that was written in it: `restart` boots it on its files again. The guest
-   * is asked to shut down first; one that does not in time loses its power. `not-running`: there was nothing to end. What is only
-   * being brought up, and may not run here any more, is broken off at once. Throws BRANCH_UNKNOWN, FAILOVER_BRANCH_BUSY, MACHINE_END_FAILED.
+   * is asked to shut down first; one that does not in time loses its power. `not-running`: there was nothing to end. What is only being
+   * brought up, or asked, and may not run here any more, is broken off at once. Throws BRANCH_UNKNOWN, FAILOVER_BRANCH_BUSY, MACHINE_END_FAILED.
    */
   async stop(replica: Trunk, branchId: string, options: StopOptions): Promise<BranchEnd> {
     const branch = findBranch(replica, branchId);
     checkNotAdopted(replica, branch.branchId);
-    this.#starts.look(replica);
+    if (this.#starts.look(replica)) await this.#live.whenIdle(branch.branchId);
     return this.#live.exclusively(branch.branchId, () => stopBranch(this.#both, replica, branch, options));
   }
 
@@ -395,14 +395,22 @@ export class Failovers {
     return this.#alone(replica, work, branchId);
   }
 
-  /** Asks the guest of a branch that runs; undefined if this site is not connected to it. Throws FAILOVER_BRANCH_BUSY, BRANCH_UNKNOWN. */
+  /**
+   * Asks the guest of a failover that runs; undefined if this site is not connected to it. Throws BRANCH_UNKNOWN, FAILOVER_BRANCH_BUSY, and
+   * FAILOVER_FENCED, FAILOVER_GIVEN_UP as soon as it may not run here any more.
+   */
   probeAgain(
     replica: Replica,
     branchId: string,
     probes: readonly Probe[] | undefined,
     signal: AbortSignal,
   ): Promise<readonly ProbeResult[] | undefined> {
-    return this.#live.exclusively(branchId, () => probeAgain(this.#both, replica, branchId, probes, signal));
+    return this.#starts.asking(replica, (start) => {
+      const heeded = start.heeded(signal).signal;
+      return this.#live.exclusively(branchId, () =>
+        probeAgain(this.#both, replica, branchId, probes, heeded),
+      );
+    });
   }
 
   /** Starts a machine within `work` as far as others let it; `except` is the branch that gives way to it. */

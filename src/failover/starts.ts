@@ -9,6 +9,8 @@ type Here = Pick<FailoverTools, 'siteId'>;
 export class Starts {
   readonly #here: Here;
   readonly #underWay = new Map<string, Start>();
+  /** Acts beside those, which start nothing. */
+  readonly #asking = new Set<Start>();
 
   constructor(here: Here) {
     this.#here = here;
@@ -28,13 +30,36 @@ export class Starts {
     }
   }
 
-  /** To be called when something may have been heard of who may run a machine: what is started against that ends at once. */
-  look({ record: { machineId } }: Pick<Trunk, 'record'>): void {
-    this.#underWay.get(machineId)?.look();
+  /** Asks a machine that runs here, beside whatever else is done with it. Throws FAILOVER_FENCED, FAILOVER_GIVEN_UP. */
+  async asking<T>(replica: Replica, work: (start: Start) => Promise<T>): Promise<T> {
+    const start = new Start(this.#here, replica);
+    start.check();
+    this.#asking.add(start);
+    try {
+      const answer = await work(start);
+      start.check();
+      return answer;
+    } finally {
+      this.#asking.delete(start);
+    }
+  }
+
+  /**
+   * To be called when something may have been heard of who may run a machine: what is done against that ends at once. Whether there was
+   * something, which may be about to end still.
+   */
+  look({ record: { machineId } }: Pick<Trunk, 'record'>): boolean {
+    const asking = [...this.#asking].filter((start) => start.machineId === machineId);
+    const underWay = this.#underWay.get(machineId);
+    const ended = [...asking, ...(underWay ? [underWay] : [])].filter((start) => start.look());
+    return ended.length > 0;
   }
 }
 
-/** An act that starts a machine here. It lasts as long as its guest takes to come up; another site may take the machine meanwhile. */
+/**
+ * An act that starts a machine here, or asks one whose start nobody saw. It lasts as long as a guest takes to come up; another site may take
+ * the machine meanwhile.
+ */
 export class Start {
   readonly #here: Here;
   readonly #replica: Replica;
@@ -56,11 +81,17 @@ export class Start {
     throwIfAborted(this.#over.signal);
   }
 
-  look(): void {
+  get machineId(): string {
+    return this.#replica.record.machineId;
+  }
+
+  /** Whether it is over. */
+  look(): boolean {
     // Before, others held the machine, and that is about to change.
-    if (!this.#isHeld) return;
+    if (!this.#isHeld) return false;
     const lack = lackOfRight(this.#here, this.#replica);
     if (lack) this.#over.abort(lack);
+    return this.#over.signal.aborted;
   }
 
   /** With what a boot that is part of this gives up: because of a higher claim, or because of `signal`. */

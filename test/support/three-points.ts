@@ -95,7 +95,7 @@ export async function threePoints(t: CleanUp) {
     if (o.look) fences.look(replica);
   };
   return {
-    ...{ replica, failovers, ran, hear },
+    ...{ replica, failovers, ran, hear, runDirectory: tools.runDirectory },
     at: (at: At, work: () => Promise<void>) => void happens.set(at, work),
     processes: async () => {
       const all = replica.branches.map(({ branchId }) => processesOfRun(join(tools.runDirectory, branchId)));

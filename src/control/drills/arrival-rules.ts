@@ -70,6 +70,11 @@ export class ArrivalRules {
     await this.#stored.change((before) => (before.drills ? { rules: before.rules } : before));
   }
 
+  /** What people have said cannot be read. */
+  get isUnread(): boolean {
+    return this.#stored.unread !== undefined;
+  }
+
   /** Throws why they cannot be read. */
   checkRead(): void {
     void this.#stored.said;

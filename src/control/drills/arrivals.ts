@@ -1,13 +1,14 @@
 import type { ArrivalRule, JobView, SiteEvent } from '../../api/index.ts';
 import { type Failure, isFailure } from '../../lib/errors.ts';
 import type { Replica } from '../../replica/index.ts';
-import type { AlertSink } from '../base/alerts.ts';
+import type { AlertSink, Alerts } from '../base/alerts.ts';
 import type { JobArgs, JobRequest } from '../base/jobs.ts';
 import { controlFailure } from '../errors.ts';
 import type { ArrivalRules } from './arrival-rules.ts';
 import { outcomeOf } from './drill-outcome.ts';
 import { preparationArgs } from './preparation-args.ts';
 
+const ABOUT = 'arrival';
 const PREPARED_NAME = /^arrival-\d+$/;
 
 export interface ArrivalTools {
@@ -20,7 +21,7 @@ export interface ArrivalTools {
   readonly start: (request: JobRequest) => JobView;
   /** The job when it has ended; undefined if the site closes before. */
   readonly endOf: (jobId: string, signal: AbortSignal) => Promise<JobView | undefined>;
-  readonly alerts: AlertSink;
+  readonly alerts: AlertSink & Pick<Alerts, 'clearGone'>;
 }
 
 /**
@@ -41,7 +42,10 @@ export class Arrivals {
 
   /** Takes up what an earlier process has not done with the newest points. */
   begin(): void {
-    for (const machineId of this.#o.rules.machineIds) this.ruleChanged(machineId);
+    const { rules, alerts } = this.#o;
+    // A person may have moved the rules away that could not be read: what was said of points by them would stand for ever.
+    if (!rules.isUnread) alerts.clearGone(ABOUT, new Set(rules.machineIds.map(keyOf)));
+    for (const machineId of rules.machineIds) this.ruleChanged(machineId);
   }
 
   async close(): Promise<void> {
@@ -147,7 +151,7 @@ export class Arrivals {
 }
 
 function keyOf(machineId: string): string {
-  return `arrival:${machineId}`;
+  return `${ABOUT}:${machineId}`;
 }
 
 function isMeant({ copyTypes }: ArrivalRule, copyType: string): boolean {

@@ -22,6 +22,12 @@ export interface Found {
   readonly unread?: Error | undefined;
 }
 
+/** Why the machine at home here, or the replica of it, cannot be opened. */
+export interface Unread {
+  readonly home: Error | undefined;
+  readonly replica: Error | undefined;
+}
+
 /** Finds machines by name or id, at home and replicated ones alike, and shows them. */
 export class Inventory {
   readonly #siteId: string;
@@ -123,6 +129,12 @@ export class Inventory {
   /** Those that cannot be opened; what they are called is not known. */
   get broken(): readonly { readonly machineId: string; readonly error: Error }[] {
     return [...this.#machines.broken, ...this.#replicas.broken];
+  }
+
+  /** Of a machine of which the site has both, one may be opened and the other not. */
+  unread(machineId: string | undefined): Unread {
+    const why = (broken: Inventory['broken']) => broken.find((one) => one.machineId === machineId)?.error;
+    return { home: why(this.#machines.broken), replica: why(this.#replicas.broken) };
   }
 
   /** Those that can be opened, by name. */

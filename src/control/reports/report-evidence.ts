@@ -36,12 +36,20 @@ interface EvidenceTools {
   readonly keyOf: (siteId: string) => string | undefined;
 }
 
-/** Collects what is still there of the attempts of a failover; what is not there any more is named. */
+/** What the attempts were made of, as the site has it now. */
+interface Tried {
+  readonly replica: Replica | undefined;
+  /** Why the replica that the site has cannot be read: what is in it has not gone. */
+  readonly unread?: Error | undefined;
+}
+
+/** Collects what is still there of the attempts of a failover; what is not there any more, or cannot be read, is named. */
 export async function evidenceOf(
   tools: EvidenceTools,
-  replica: Replica | undefined,
+  { replica, unread }: Tried,
   reports: readonly AttemptReport[],
 ): Promise<Evidence> {
+  const why = unread ? `which cannot be read (${unread.message}),` : 'which is gone,';
   const pictures = new Map<string, Buffer>();
   const sources = new Map<string, string>();
   const missing: string[] = [];
@@ -49,7 +57,7 @@ export async function evidenceOf(
   for (const [index, report] of reports.entries()) {
     const lacks = (what: string) => missing.push(`${what} of attempt ${index + 1}`);
     const point = replica?.points.find(({ statement }) => statement.pointId === report.point.pointId);
-    if (!point) lacks('the signed statement of the point, which is gone,');
+    if (!point) lacks(`the signed statement of the point, ${why}`);
     const seen = await pictureOf(tools.files, report, lacks);
     if (seen && seen.sizeBytes <= PICTURE_BYTES_MAX) pictures.set(seen.sha256, seen.bytes);
     if (seen && seen.sizeBytes > PICTURE_BYTES_MAX) lacks('the console picture, which is too large,');

@@ -57,7 +57,7 @@ interface ReportsTools {
   readonly audit: Audit;
   readonly identity: SiteIdentity;
   readonly dataDirectory: string;
-  readonly inventory: Pick<Inventory, 'all'>;
+  readonly inventory: Pick<Inventory, 'all' | 'unread'>;
   readonly plans: Pick<PlanStore, 'runs'>;
   readonly origins: Pick<Origins, 'confirmed'>;
 }
@@ -247,7 +247,10 @@ export class Reports implements JobRecorder {
     const found = this.#o.inventory.all().find(({ machineId }) => machineId === job.machineId);
     const name = found?.name ?? failover?.machine.name;
     const keyOf = (siteId: string) => confirmedKey(this.#o, siteId);
-    const evidence = await evidenceOf({ files, keyOf }, found?.replica, failover?.attempts ?? []);
+    const unread = this.#o.inventory.unread(job.machineId);
+    const standing = { home: found?.home, replica: found?.replica, unread };
+    const tried = { replica: found?.replica, unread: unread.replica };
+    const evidence = await evidenceOf({ files, keyOf }, tried, failover?.attempts ?? []);
     const { attempts, pictures, missing, sources } = evidence;
     const verdict = verdictOf(job, ownRun);
     const commandAtMs = failover?.startedAtMs ?? job.createdAtMs;
@@ -262,7 +265,8 @@ export class Reports implements JobRecorder {
     const rtoMs = ofPlan ? ofPlan.rtoMs : failover?.rtoMs;
     const accelerator = failover?.accelerator;
     const versions = { ...(await hostVersions()), ...(accelerator ? { accelerator } : {}) };
-    const right = found && rightOf(found, this.#o.identity.siteId);
+    const right = rightOf(standing, this.#o.identity.siteId);
+    const isAdopted = kind === 'adopt' ? isAtHome(standing, job.args.branchId) : undefined;
     const machine = { machineId: job.machineId, name: name ?? job.machineId };
     const report: Omit<Report, 'attachments'> = {
       ...{ reportId: job.jobId, kind, verdict, writtenAtMs: clock.wallMs() },
@@ -281,11 +285,11 @@ export class Reports implements JobRecorder {
       ...{ attempts, sources, warnings: [...(failover?.warnings ?? [])] },
       ...(ownRun && ofMachines ? { plan: planPart(ownRun, ofMachines) } : {}),
       ...(kind === 'cede' && job.result ? { outcome: job.result as Record<string, unknown> } : {}),
-      ...(kind === 'adopt' ? { outcome: { isAtHome: isAtHome(found, job.args.branchId) } } : {}),
+      ...(isAdopted === undefined ? {} : { outcome: { isAtHome: isAdopted } }),
       missing: [
         ...missing,
         ...unknownLoss,
-        ...lackOfStanding(found),
+        ...lackOfStanding(standing, kind),
         ...(kind === 'plan' && !ownRun ? ['the run of the plan, whose record is gone'] : []),
       ],
       versions: { warmsite: WARMSITE_VERSION, ...versions },

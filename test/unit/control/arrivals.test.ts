@@ -1,6 +1,9 @@
 import assert from 'node:assert/strict';
+import { rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import type { ArrivalRule, JobView } from '../../../src/api/index.ts';
+import type { AlertSink } from '../../../src/control/base/alerts.ts';
 import type { JobRequest } from '../../../src/control/base/jobs.ts';
 import { ArrivalRules } from '../../../src/control/drills/arrival-rules.ts';
 import { Arrivals, type ArrivalTools } from '../../../src/control/drills/arrivals.ts';
@@ -68,6 +71,9 @@ async function arrivalsOf(t: CleanUp, rule: ArrivalRule) {
       raise: (key, _severity, failure: Failure) =>
         void raised.set(key, `${failure.code}: ${failure.message}`),
       clear: (key) => void raised.delete(key),
+      clearGone: (kind, keys) => {
+        for (const key of raised.keys()) if (key.startsWith(`${kind}:`) && !keys.has(key)) raised.delete(key);
+      },
     },
   };
   const arrivals = new Arrivals(tools);
@@ -198,4 +204,30 @@ test('S0.21 what was not done when the site stopped is done with the newest poin
   again.ruleChanged('box');
   await turns();
   assert.equal(first.begun.length, 2, 'it has been done');
+});
+
+test('S0.21 F5 what was said of a point stands while the rules cannot be read, and goes when they have been moved away', async (t) => {
+  const first = await arrivalsOf(t, ALL);
+  const said = () => [...first.raised.keys()];
+  first.publish(1, 'app');
+  await turns();
+  first.begun[0]!.end({ result: { verdict: 'failed', attempts: [] } });
+  await turns();
+  await first.arrivals.close();
+  const alerts: AlertSink = { raise: () => undefined, clear: () => undefined };
+  const started = async () => {
+    const rules = await ArrivalRules.open(nodeFiles, first.directory, alerts);
+    const next = new Arrivals({ ...first.tools, rules });
+    next.begin();
+    await next.close();
+  };
+  await started();
+  assert.deepEqual(said(), ['arrival:box']);
+  const path = join(first.directory, 'arrivals.json');
+  await writeFile(path, '{');
+  await started();
+  assert.deepEqual(said(), ['arrival:box']);
+  await rm(path);
+  await started();
+  assert.deepEqual(said(), []);
 });

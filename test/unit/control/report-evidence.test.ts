@@ -25,7 +25,9 @@ function attempt(picturePath: string, pictureSha256?: string): AttemptReport {
 test('F9 a picture that a later boot has put in the place of its own is not shown, and that is said', async (t) => {
   const path = join(await temporaryDirectory(t), 'console.png');
   const shown = async (digest?: string) => {
-    const { attempts, pictures, missing } = await evidenceOf(TOOLS, undefined, [attempt(path, digest)]);
+    const { attempts, pictures, missing } = await evidenceOf(TOOLS, { replica: undefined }, [
+      attempt(path, digest),
+    ]);
     return {
       picture: attempts[0]!.picture?.sha256,
       pictures: pictures.map(String),
@@ -53,7 +55,7 @@ test('F9 a proof that cannot be read keeps no report from being written, which s
   const replica = { points: [point], layout: { proofs: () => proofs } } as unknown as Replica;
   const asked = { assertion: 'ledger', outcome: 'passed' } as never;
   const report = { ...attempt(join(proofs, 'console.png')), assertions: [asked] };
-  const { attempts, missing } = await evidenceOf(TOOLS, replica, [report]);
+  const { attempts, missing } = await evidenceOf(TOOLS, { replica }, [report]);
   const [boot, application] = missing.filter((what) => what.includes('proof'));
   assert.match(boot!, /^the proof of the boot, which cannot be read \(.*boot\.json.*\), of attempt 1$/);
   assert.match(application!, /^the proof of the application, which cannot be read \(.*\), of attempt 1$/);

@@ -1,6 +1,9 @@
 /** Another site takes a machine while a failover of it is under way here: nothing of it runs from then on. */
 import assert from 'node:assert/strict';
+import { appendFile } from 'node:fs/promises';
+import { join } from 'node:path';
 import { describe, it } from 'node:test';
+import { runPaths } from '../../../src/hypervisor/index.ts';
 import { isFailure } from '../../../src/lib/errors.ts';
 import { FAILS, PASSES } from '../../support/branch-site.ts';
 import { threePoints } from '../../support/three-points.ts';
@@ -44,6 +47,33 @@ describe('a machine that another site takes while it is brought up here', () => 
       const phases = (await failovers.list(replica)).map(({ phase }) => phase);
       assert.deepEqual(phases, act === 'restart' ? ['failed'] : ['stopped', 'failed']);
     }
+  });
+
+  it('S0.17 a guest that is asked once more, because nobody saw it come up, is asked no longer and ended at once', async (t) => {
+    const { failovers, replica, hear, processes, tenure } = await threePoints(t);
+    const { branchId } = await failovers.start(replica, {}, { ...WORD, probes: PASSES });
+    const { signal } = new AbortController();
+    const ask = (probes: typeof PASSES | typeof ASKED_FOR_LONG) =>
+      failovers.probeAgain(replica, branchId!, probes, signal);
+    assert.equal((await ask(PASSES))?.[0]?.passed, true);
+    const refused = assert.rejects(ask(ASKED_FOR_LONG), fenced);
+    await hear({ look: false });
+    // Right then, and not when it is tried again.
+    assert.equal(await failovers.stop(replica, branchId!, { graceMs: 10_000 }), 'shut-down');
+    await refused;
+    assert.deepEqual([await processes(), tenure()], [[], 'fenced']);
+    await assert.rejects(ask(PASSES), fenced);
+  });
+
+  it('S0.17 a guest that has just answered is not up where another site has taken it meanwhile', async (t) => {
+    const { failovers, replica, hear, runDirectory } = await threePoints(t);
+    const { branchId } = await failovers.start(replica, {}, { ...WORD, probes: PASSES });
+    const { signal } = new AbortController();
+    const says = [{ kind: 'serial', pattern: '^at last', limitMs: 1_000_000 }] as const;
+    const refused = assert.rejects(failovers.probeAgain(replica, branchId!, says, signal), fenced);
+    await hear({ look: false });
+    await appendFile(runPaths(join(runDirectory, branchId!)).serialPath, 'at last\n');
+    await refused;
   });
 
   it('S0.17 a report names the epoch by which the machine came up, also if another site has taken it since', async (t) => {
