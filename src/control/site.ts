@@ -113,7 +113,7 @@ export class Site {
     const target = (siteId: string) => new PeerTarget({ siteId, client: links.client(siteId), clock });
     const tokens = ground.triggerTokens;
     this.machines = new MachineActs({ ...works, inventory, audit, alerts, tokens });
-    this.triggers = new TriggerActs({ tokens, machines, inventory, audit, log });
+    this.triggers = new TriggerActs({ tokens, machines, inventory, audit });
     this.targets = new TargetActs({ machines, inventory, links, audit, groups });
     const { files } = ground.tools;
     this.groups = new GroupActs({ groups, inventory, links, audit, keeper, points: groupPoints, files });
@@ -204,7 +204,6 @@ export class Site {
     site.#open.defer(() => site.reports.close());
     site.#open.defer(() => site.jobs.close());
     await site.plans.dropUnbegun();
-    await site.triggers.dropGone();
     site.jobs.open();
     void site.reports.makeUp(site.jobs.ended());
     void site.reports.ofAdoptions();

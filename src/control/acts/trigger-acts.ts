@@ -1,6 +1,4 @@
 import type { CreateTriggerRequest, TriggerView } from '../../api/index.ts';
-import { messageOf } from '../../lib/errors.ts';
-import type { Log } from '../../lib/log.ts';
 import type { Audit } from '../base/audit.ts';
 import type { Inventory } from '../inventory/inventory.ts';
 import type { Machines } from '../machines/machines.ts';
@@ -15,36 +13,10 @@ export class TriggerActs {
     readonly machines: Machines;
     readonly inventory: Inventory;
     readonly audit: Audit;
-    readonly log: Log;
   };
 
-  constructor(o: {
-    tokens: TriggerTokens;
-    machines: Machines;
-    inventory: Inventory;
-    audit: Audit;
-    log: Log;
-  }) {
+  constructor(o: { tokens: TriggerTokens; machines: Machines; inventory: Inventory; audit: Audit }) {
     this.#o = o;
-  }
-
-  /**
-   * To be called when the site starts: triggers of a machine that went while they could not be read go now, before it may be here once more. One
-   * of which there is a replica keeps them, as it may come home.
-   */
-  async dropGone(): Promise<void> {
-    const { tokens, inventory, log } = this.#o;
-    // Nothing is taken for gone where something cannot be opened.
-    if (tokens.isUnread || inventory.broken.length > 0) return;
-    for (const { triggerId, machineId } of tokens.list) {
-      if (inventory.has(machineId)) continue;
-      try {
-        await this.revoke('site', triggerId);
-      } catch (error) {
-        // A disk that is full, perhaps. The next start revokes it; until its machine is here again it is good for nothing.
-        log.warn('trigger.left', { triggerId, machineId, reason: messageOf(error) });
-      }
-    }
   }
 
   /** Throws COPY_TYPE_UNKNOWN, POLICY_KEEPS_NOTHING, PROTECTION_NOT_PROTECTED: a trigger that could do nothing is not made. */

@@ -65,11 +65,6 @@ export class TriggerTokens {
     );
   }
 
-  /** Which there are cannot be read. */
-  get isUnread(): boolean {
-    return this.#stored.unread !== undefined;
-  }
-
   /** Throws why it cannot be read which there are. */
   get list(): readonly StoredTrigger[] {
     return this.#stored.said.triggers;
@@ -113,8 +108,8 @@ export class TriggerTokens {
   }
 
   /**
-   * Takes triggers away; durable on return, and none of them is good from then on. Where they cannot be read none is good, and nothing is
-   * taken away: a machine that goes is not kept by them, and the first start that can read them sees to those of machines that have gone.
+   * Takes triggers away; durable on return, and none of them is good from then on. Where they cannot be read none is good, and a machine
+   * that goes is not kept by them.
    */
   async remove(isMeant: (trigger: StoredTrigger) => boolean): Promise<void> {
     if (this.#stored.unread) return;
