@@ -38,8 +38,8 @@ export function directionOf(
 }
 
 /**
- * Whether what is held where is what the run left: what it has moved is where it brought it, and nothing else is. A step that failed moved its machine
- * only if something was run after it: that is done for a machine that was moved alone, and fails its step in turn.
+ * Whether what is held where is what the run left: what it has moved is where it brought it, and nothing else is. Of a step that failed
+ * that is known only if something was run after it: for a machine that was moved, and for no other.
  */
 function hasLeft(
   { request, steps }: PlanRun,

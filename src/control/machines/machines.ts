@@ -291,6 +291,7 @@ export class Machines {
     check();
     await checkNothingKept(files, machine);
     await this.#unfollow(machine, { clearAlerts: true });
+    let left: ReplicationLoop | undefined;
     try {
       // Beside no other change of it: nobody starts it meanwhile, or protects it afterwards.
       await machine.right.letGo(changedMeanwhile(machine), async () => {
@@ -298,29 +299,32 @@ export class Machines {
         await letGoOf(this.#tools, machine, hasEnded(machine));
         await files.removeDirectory(machine.layout.directory);
         // Only now: what hinders its end leaves it to be removed once more.
-        await this.#strike(machine);
+        left = await this.#strike(machine);
       });
     } catch (error) {
       // It is looked after until then: it may run, and another site may take it.
       this.#follow(machine);
       throw error;
     }
+    await left?.stop({ clearAlerts: true });
   }
 
   /**
    * What was at home here before is shown again, and may be removed in its turn. One takes the place of the other: there is no moment in which
-   * the site has neither.
+   * the site has neither. What follows the machine again, because somebody wanted to move it meanwhile, is to be stopped; not before the machine
+   * has been let go, as it may be just looking.
    */
-  async #strike(machine: ProtectedMachine): Promise<void> {
+  async #strike(machine: ProtectedMachine): Promise<ReplicationLoop | undefined> {
     const { machineId } = machine.record;
-    const isThere = () => this.#open.get(machineId)?.machine === machine;
-    if (!isThere()) return;
+    const entry = this.#open.get(machineId);
+    if (entry?.machine !== machine) return undefined;
     const left = async () => (await machinesIn(this.#tools)).get(machineId) ?? [];
     const before = await openNewest(this.#tools, machineId, left);
-    if (!isThere()) return;
+    if (this.#open.get(machineId) !== entry) return undefined;
     this.#open.delete(machineId);
     this.#tools.loop.identities.forget(machineId);
     this.#have(machineId, before);
+    return entry.loop;
   }
 
   /**
@@ -335,7 +339,8 @@ export class Machines {
       this.#follow(machine);
       throw error;
     }
-    await this.#strike(machine);
+    const left = await this.#strike(machine);
+    await left?.stop({ clearAlerts: true });
     await endRemoval(this.#tools.files, machine.layout.directory);
   }
 

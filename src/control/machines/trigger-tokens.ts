@@ -108,8 +108,8 @@ export class TriggerTokens {
   }
 
   /**
-   * Takes triggers away; durable on return, and none of them is good from then on. Where they cannot be read none is good, and a machine
-   * that goes is not kept by them.
+   * Takes triggers away; durable on return, and none of them is good from then on. Where they cannot be read none is good, a machine that goes is
+   * not kept by them, and they go by the record again when that has been put back, should the machine be here then.
    */
   async remove(isMeant: (trigger: StoredTrigger) => boolean): Promise<void> {
     if (this.#stored.unread) return;

@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { rm, truncate } from 'node:fs/promises';
 import { dirname } from 'node:path';
 import { test } from 'node:test';
+import { ReplicationLoop } from '../../../src/control/machines/replication-loop.ts';
 import { endRemovals } from '../../../src/control/replicas/generations.ts';
 import type { FileSystem } from '../../../src/lib/files.ts';
 import { nodeFiles } from '../../../src/lib/node-files.ts';
@@ -46,6 +47,39 @@ test('S0.17 a branch of which something else cannot be removed first is what it 
   const again = await branch();
   assert.equal(await diverged.remove(machineId, again.branchId, signal), true);
   assert.equal(await files.list(directory), undefined);
+});
+
+test('S0.17 a branch that is to be moved while it is removed is looked after no more', async (t) => {
+  const followed = new Set<unknown>();
+  const { start, stop } = ReplicationLoop.prototype;
+  t.mock.method(ReplicationLoop.prototype, 'start', function (this: ReplicationLoop) {
+    followed.add(this);
+    start.call(this);
+  });
+  t.mock.method(
+    ReplicationLoop.prototype,
+    'stop',
+    async function (this: ReplicationLoop, o: { clearAlerts?: boolean }) {
+      followed.delete(this);
+      await stop.call(this, o);
+    },
+  );
+  let moving: Promise<void> | undefined;
+  const files: FileSystem = {
+    ...nodeFiles,
+    removeDirectory: async (path) => {
+      moving ??= assert.rejects(machines.move(machine, { disks: [] }), { code: 'MACHINE_CHANGING' });
+      await nodeFiles.removeDirectory(path);
+    },
+  };
+  const { diverged, machine, machineId, machines, branch } = await fencedSite(t, files);
+  const { branchId } = await branch();
+  assert.equal(followed.size, 1);
+  assert.equal(await diverged.remove(machineId, branchId, signal), true);
+  assert.ok(moving);
+  await moving;
+  assert.equal(machines.get(machineId), undefined);
+  assert.equal(followed.size, 0);
 });
 
 for (const how of ['removing', 'syncing'] as const) {
