@@ -268,12 +268,12 @@ test('a port that accepts and never speaks is given up in time', async (t) => {
 test('a peer that is busy gives signs and is waited for', async (t) => {
   const { client } = await twoSites(t, {
     upload: async (_peer, _session, source) => {
-      for await (const _ of source) await sleep(systemClock, 400);
-      await sleep(systemClock, 800);
+      for await (const _ of source) await sleep(systemClock, 1_100);
+      await sleep(systemClock, 2_200);
       return 'verified';
     },
   });
-  assert.equal(await client.upload('s', pieces(1, 10), { stallTimeoutMs: 350 }), 'verified');
+  assert.equal(await client.upload('s', pieces(1, 10), { stallTimeoutMs: 1_000 }), 'verified');
 });
 
 test('a sender that falls silent is given up by the receiver', async (t) => {
